@@ -1,0 +1,61 @@
+# make run     the API with stand-in clouds on PORT, and one line to paste
+# make test    all tests, with all that they need
+# make check   lint and types
+# make bench   the benchmarks; writes benchmarks/results and the table and plot in docs
+# make lock    pin requirements anew, with hashes
+
+PYTHON ?= python3
+PORT ?= 8000
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --only-binary :all:
+TESTS ?= tests
+
+.PHONY: run test check bench lock clean
+
+run: $(VENV)/local
+	@exec $(BIN)/twocloud demo --port $(PORT)
+
+test: $(VENV)/dev .venv-ministack/ready
+	$(BIN)/python -m pytest $(TESTS)
+
+check: $(VENV)/dev
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+bench: $(VENV)/bench
+	$(BIN)/python -m benchmarks
+
+$(VENV)/local: requirements-local.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "twocloud needs Python 3.11 or newer; say which: make PYTHON=python3.12")'
+	@echo "making $(VENV)" >&2
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) --require-hashes -r requirements-local.txt
+	@$(PIP) --no-deps --editable .
+	@touch $@
+
+$(VENV)/dev: $(VENV)/local requirements-dev.txt
+	@echo "installing what the tests need" >&2
+	@$(PIP) --require-hashes -r requirements-dev.txt
+	@touch $@
+
+$(VENV)/bench: $(VENV)/dev requirements-bench.txt
+	@$(PIP) --require-hashes -r requirements-bench.txt
+	@touch $@
+
+# an emulator of AWS in an environment of its own: it pins an older botocore
+.venv-ministack/ready: requirements-ministack.txt
+	@$(PYTHON) -m venv .venv-ministack
+	@.venv-ministack/bin/python -m pip --disable-pip-version-check install --quiet --only-binary :all: --require-hashes -r requirements-ministack.txt
+	@touch $@
+
+UV := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade
+lock:
+	$(UV) pyproject.toml -o requirements.txt
+	$(UV) pyproject.toml --extra local -c requirements.txt -o requirements-local.txt
+	$(UV) pyproject.toml --extra local --extra dev -c requirements-local.txt -o requirements-dev.txt
+	$(UV) pyproject.toml --extra local --extra dev --extra bench -c requirements-dev.txt -o requirements-bench.txt
+	echo 'ministack==1.5.33' | $(UV) - -o requirements-ministack.txt
+
+clean:
+	rm -rf .venv .venv-ministack .pytest_cache .hypothesis .ruff_cache

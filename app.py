@@ -1,0 +1,91 @@
+"""The Lambda entry: binds paths and authorizer to what is below; nothing else knows the framework.
+
+The handlers are `app.app` and `chalicelib.authorizer.authorize`.
+"""
+
+import threading
+import time
+import uuid
+from functools import cache
+
+from chalice.app import Chalice, Request, Response
+
+from chalicelib import api, authorizer, journal, settings
+from chalicelib.inventory import REQUEST_SECONDS, Deployment, open_deployment
+
+_MARGIN_SECONDS = 2.0                       # before Lambda ends the function
+
+
+class _App(Chalice):
+    """Chalice keeps the current request in one attribute; `serve` has many threads, so each gets its own."""
+
+    _mine = threading.local()
+
+    @property
+    def current_request(self) -> Request:   # type: ignore[override]
+        return self._mine.request
+
+    @current_request.setter
+    def current_request(self, request: Request) -> None:
+        self._mine.request = request
+
+
+app = _App("twocloud", configure_logs=False)
+app.log = journal.log
+app.register_blueprint(authorizer.bp)
+journal.start()
+
+
+@cache
+def _from_environment() -> Deployment:
+    return open_deployment(settings.load())
+
+
+_deployment = _from_environment
+
+
+def stand_on(deployment: Deployment) -> None:
+    """Use this deployment instead of the one that the environment describes."""
+    global _deployment
+    _deployment = lambda: deployment        # noqa: E731
+    authorizer.stand_on(deployment.store, deployment.clock)
+
+
+def _answer(route: str) -> Response:
+    request = app.current_request
+    context = request.context
+    many = request.query_params
+    raw = request.raw_body
+    response = api.answer(_deployment, route, api.HttpRequest(
+        method=request.method,
+        path=context.get("path") or route,
+        pairs=[(name, value) for name in many or () for value in many.getlist(name)] if many else [],
+        headers={name.lower(): value for name, value in request.headers.items()},
+        body=raw.encode() if isinstance(raw, str) else raw,
+        request_id=context.get("requestId") or str(uuid.uuid4()),
+        deadline=time.monotonic() + _seconds_left(request.lambda_context)))
+    return Response(response.body.decode(), response.headers, response.status)
+
+
+def _seconds_left(context: object) -> float:
+    left = getattr(context, "get_remaining_time_in_millis", None)
+    return min(REQUEST_SECONDS, left() / 1000 - _MARGIN_SECONDS) if left else REQUEST_SECONDS
+
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
+
+def _bind(route: str, name: str) -> None:
+    """The route's own methods behind the authorizer (or open), every other method to a plain 405."""
+    def view() -> Response:
+        return _answer(route)
+
+    own = list(api.ROUTES[route])
+    others = [method for method in METHODS if method not in own]
+    guard = {} if route in api.OPEN_ROUTES else {"authorizer": authorizer.authorize}
+    app.route(route, methods=own, name=name, content_types=[], **guard)(view)
+    app.route(route, methods=others, name=f"no_{name}", content_types=[])(view)
+
+
+for _route in api.ROUTES:
+    _bind(_route, _route.removeprefix("/twocloud/").replace(".", "_"))

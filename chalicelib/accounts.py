@@ -1,0 +1,172 @@
+"""A tenant's account at a party: its credentials sealed, bound to tenant and party."""
+
+import ipaddress
+import re
+import secrets
+from collections.abc import Callable, Mapping
+from functools import cache
+from urllib.parse import urlsplit
+
+import msgspec
+
+from chalicelib import parties
+from chalicelib.errors import AccountNotFound, Internal, InvalidParameter
+from chalicelib.model import IDENTIFIER, Account, Keys, Party
+from chalicelib.seal import Sealer
+from chalicelib.stores import Store
+
+_LONGEST_SECRET = 4000
+
+
+class AccountRow(msgspec.Struct, frozen=True, kw_only=True):
+    """An account as stored. `sealed`: the credentials. `revision` is another one each time the account is put."""
+
+    tenant_id: str
+    party: str
+    sealed: bytes
+    revision: str
+    project: str | None = None
+    regions: tuple[str, ...] = ()
+    deep: bool = False
+    endpoint: str | None = None
+    created_at: int = 0
+    updated_at: int = 0
+
+
+_decode = msgspec.json.Decoder(AccountRow).decode
+
+
+def put(store: Store, sealer: Sealer, account: Account, now: float) -> AccountRow:
+    """Seal and store a checked account, in place of the one before."""
+    before = _find(store, account.tenant_id, account.party)
+    sealed = sealer.seal(msgspec.json.encode(dict(account.credentials)), _context(account.tenant_id, account.party))
+    row = AccountRow(
+        tenant_id=account.tenant_id, party=account.party, sealed=sealed, revision=secrets.token_hex(8),
+        project=account.project, regions=account.regions, deep=account.deep, endpoint=account.endpoint,
+        created_at=before.created_at if before else int(now), updated_at=int(now))
+    store.put("account", _key(account.tenant_id, account.party), msgspec.json.encode(row))
+    return row
+
+
+def load(store: Store, sealer: Callable[[], Sealer], tenant_id: str, party: str, *, local: bool) -> Account:
+    """The account, opened. `local`: endpoints on loopback over plain http are allowed. Raises AccountNotFound."""
+    row = find(store, tenant_id, party)
+    if row.endpoint:
+        try:
+            check_endpoint(row.endpoint, local=local)
+        except InvalidParameter as refused:
+            raise Internal(f"Account {tenant_id} {party}: {refused.text}") from None
+    credentials = msgspec.json.decode(sealer().open(row.sealed, _context(tenant_id, party)), type=dict[str, str])
+    return Account(tenant_id=tenant_id, party=party, credentials=credentials, revision=row.revision,
+                   project=row.project, regions=row.regions, deep=row.deep, endpoint=row.endpoint,
+                   identity=own_identity)
+
+
+def find(store: Store, tenant_id: str, party: str) -> AccountRow:
+    """The account as stored, still sealed. Raises AccountNotFound."""
+    if not (row := _find(store, tenant_id, party)):
+        raise AccountNotFound()
+    return row
+
+
+def every(store: Store, tenant_id: str | None = None) -> list[AccountRow]:
+    return [_decode(row.value) for _, row in store.list("account", f"{tenant_id}/" if tenant_id else "")]
+
+
+def remove(store: Store, tenant_id: str, party: str) -> None:
+    store.delete("account", _key(tenant_id, party))
+
+
+# ---------------------------------------------------------------- form
+
+def check(tenant_id: str, party: Party, credentials: object, *, project: str | None, regions: tuple[str, ...],
+          deep: bool, endpoint: str | None, local: bool) -> Account:
+    """An account made of what an operator typed. Raises InvalidParameter, whose text repeats no secret."""
+    if not re.fullmatch(IDENTIFIER, tenant_id, re.ASCII):
+        raise InvalidParameter("tenant_id", "A tenant id is 1-64 letters, digits, '.', '_' or '-'.")
+    if project is not None and not (party.project_form and re.fullmatch(party.project_form, project, re.ASCII)):
+        takes = f"takes {party.project}" if party.project else "has no projects"
+        raise InvalidParameter("--project", f"{party.title} {takes}.")
+    if deep and not party.deep_permissions:
+        raise InvalidParameter("--deep", f"{party.title} gives every field without --deep.")
+    if endpoint is not None:
+        check_endpoint(endpoint, local=local)
+    return Account(tenant_id=tenant_id, party=party.name, credentials=_check_credentials(party, credentials),
+                   project=project, regions=tuple(dict.fromkeys(party.region(name) for name in regions)),
+                   deep=deep, endpoint=endpoint)
+
+
+def check_endpoint(endpoint: str, *, local: bool) -> None:
+    """https anywhere, or http on loopback if `local`; scheme, host and port only. Raises InvalidParameter."""
+    try:
+        there = urlsplit(endpoint)
+        host, port = there.hostname or "", there.port
+    except ValueError:
+        raise InvalidParameter("--endpoint", "An endpoint is https://HOST[:PORT].") from None
+    plain = re.fullmatch(r"https?://[A-Za-z0-9.:\[\]_-]+/?", endpoint, re.ASCII)
+    if not plain or not host or port == 0:
+        raise InvalidParameter("--endpoint", "An endpoint is https://HOST[:PORT], without user, path or query.")
+    if there.scheme == "http" and not (local and _on_loopback(host)):
+        raise InvalidParameter("--endpoint", "An endpoint must be https, or http on loopback with TWOCLOUD_LOCAL=1.")
+
+
+def _on_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _check_credentials(party: Party, given: object) -> Mapping[str, str]:
+    forms = " or ".join(", ".join(form) for form in party.credentials)
+    if not isinstance(given, dict):
+        raise InvalidParameter("credentials", f"Credentials are one JSON object with {forms}.")
+    fields: dict[str, str] = {}
+    for name, value in given.items():       # type: ignore[reportUnknownVariableType]
+        if not isinstance(name, str) or not isinstance(value, str) or not value or len(value) > _LONGEST_SECRET:
+            raise InvalidParameter("credentials", f"Each field of the credentials is a text that is not empty; "
+                                                  f"{party.title} takes {forms}.")
+        if not re.fullmatch(r"[!-~]+", value, re.ASCII):
+            raise InvalidParameter("credentials", f"The field {_shown(name)} holds a blank or a character that no key "
+                                                  "has; was it copied whole?")
+        fields[name] = value
+    for form in party.credentials:
+        needed = {name for name in form if not name.endswith("?")}
+        if needed <= fields.keys() <= {name.rstrip("?") for name in form}:
+            return fields
+    raise InvalidParameter("credentials", f"{party.title} takes {forms} (\"?\" marks what may be left out).")
+
+
+def _shown(name: str) -> str:
+    return name if re.fullmatch(r"[a-z_]{1,40}", name, re.ASCII) else "?"
+
+
+def _find(store: Store, tenant_id: str, party: str) -> AccountRow | None:
+    row = store.get("account", _key(tenant_id, party))
+    return _decode(row.value) if row else None
+
+
+def _key(tenant_id: str, party: str) -> str:
+    return f"{tenant_id}/{party}"
+
+
+def _context(tenant_id: str, party: str) -> dict[str, str]:
+    return {"tenant": tenant_id, "party": party, "purpose": "credentials"}
+
+
+# ---------------------------------------------------------------- the service's own identity
+
+def own_identity() -> Keys:
+    """The keys of this service itself (the function's role), with which it assumes tenants' roles at aws."""
+    found = _credentials()
+    if found is None:
+        raise Internal("This service has no AWS identity of its own to assume a role with.")
+    frozen = found.get_frozen_credentials()
+    return Keys(frozen.access_key, frozen.secret_key, frozen.token)
+
+
+@cache
+def _credentials():                         # type: ignore[no-untyped-def]
+    from botocore.session import Session    # slow to import; needed for assumed roles alone
+
+    return Session().get_credentials()

@@ -1,0 +1,236 @@
+"""HTTP in, HTTP out, without a framework: each path's work, and the one place where errors become answers."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from chalicelib import __version__, formats, inventory, journal, openapi, parties, query, tokens
+from chalicelib.errors import (
+    Forbidden,
+    InvalidParameter,
+    MethodNotAllowed,
+    NotFound,
+    PartyError,
+    RateLimited,
+    TooLarge,
+    TwocloudError,
+    Unauthorized,
+)
+from chalicelib.inventory import Deployment, Filter
+from chalicelib.model import Window
+from chalicelib.transport import Tally
+
+_LARGEST_BODY = 16_384                      # of a request for a token
+CHALLENGE = 'Basic realm="twocloud", charset="UTF-8"'
+COMMON_HEADERS = {"X-Content-Type-Options": "nosniff", "Vary": "Authorization, Accept-Encoding"}
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """`pairs`: the query's names and values, decoded. `headers`: lower-case names. `path`: as the caller sees it.
+
+    `deadline`: on time.monotonic's scale.
+    """
+
+    method: str
+    path: str
+    pairs: Sequence[tuple[str, str]]
+    headers: Mapping[str, str]
+    body: bytes
+    request_id: str
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class HttpResponse:
+    """The body is text, always JSON. It is the whole body for HEAD as well: whoever writes to the wire drops it."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes = b""
+
+
+@dataclass(slots=True)
+class _Entry:
+    """What the log line of a request says beyond its answer."""
+
+    fields: dict[str, object] = field(default_factory=dict[str, object])
+    tally: Tally = field(default_factory=Tally)
+
+
+View = Callable[[Deployment, HttpRequest, _Entry], HttpResponse]
+
+
+def answer(deployment: Callable[[], Deployment], route: str, request: HttpRequest) -> HttpResponse:
+    """What this path says to this request; never raises."""
+    started, entry = time.monotonic(), _Entry()
+    try:
+        view = _view(route, request.method)
+        response = view(deployment(), request, entry)
+    except TwocloudError as error:
+        if error.status == 500:
+            journal.failure(request_id=request.request_id, text=error.text)
+        response = refusal(error, request.request_id)
+        entry.fields["error"] = error.word
+        if isinstance(error, PartyError) and error.party_word:
+            entry.fields["party_word"] = error.party_word
+    except Exception:
+        journal.failure(request_id=request.request_id)
+        response = refusal(TwocloudError(), request.request_id)
+        entry.fields["error"] = TwocloudError.word
+    response.headers.update(COMMON_HEADERS)
+    response.headers["X-Request-Id"] = request.request_id
+    response.headers.setdefault("Cache-Control", "private, no-cache")
+    journal.request(request_id=request.request_id, method=request.method, route=route, status=response.status,
+                    **entry.fields, milliseconds=round((time.monotonic() - started) * 1000, 1),
+                    party_milliseconds=round(entry.tally.milliseconds, 1), party_calls=entry.tally.calls)
+    return response
+
+
+def refusal(error: TwocloudError, request_id: str) -> HttpResponse:
+    headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
+    if isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = CHALLENGE
+    if isinstance(error, MethodNotAllowed):
+        headers["Allow"] = error.allow
+    if isinstance(error, RateLimited):
+        headers["Retry-After"] = str(error.retry_after)
+    if isinstance(error, PartyError) and error.status == 503:
+        headers["Retry-After"] = str(formats.retry_after(error))
+    return HttpResponse(error.status, headers, formats.error_json(error, request_id))
+
+
+# ---------------------------------------------------------------- the views
+
+def _servers(deployment: Deployment, request: HttpRequest, entry: _Entry) -> HttpResponse:
+    caller = _identify(deployment, request, entry)
+    asked = query.parse(request.pairs)
+    source = inventory.source_of(asked.tenant_id, asked.party, asked.region)
+    if not tokens.allows(caller, source):
+        raise Forbidden()
+    entry.fields |= {"tenant": source.tenant_id, "party": source.party, "region": source.region}
+    found = inventory.list_servers(deployment, source, asked.window, Filter(asked.status, asked.name, asked.ip),
+                                   request.deadline, entry.tally)
+    zone = deployment.settings.timezone
+    shown = formats.rows(found, asked.view, zone)
+    body = formats.list_json(shown)
+    formats.check_size(body, shown, asked.window.first)
+    headers = {"Content-Type": "application/json", "X-Total-Count": str(found.total),
+               "ETag": formats.etag(found, asked.view, zone, body)}
+    if links := _links(request.path, asked, found.total):
+        headers["Link"] = links
+    if _matches(request.headers.get("if-none-match", ""), headers["ETag"]):
+        return HttpResponse(304, headers)
+    return HttpResponse(200, headers, body)
+
+
+def _issue_token(deployment: Deployment, request: HttpRequest, entry: _Entry) -> HttpResponse:
+    _no_query(request)
+    user = tokens.authenticate(deployment.store, request.headers.get("authorization"), deployment.clock())
+    entry.fields["user"] = user.name
+    duration, *limits = query.body_limits(_json_body(request))
+    text, token = tokens.issue(deployment.store, user, tokens.Limits(*limits), duration, deployment.clock())
+    journal.audit(user.name, "token issue", token_id=token.token_id, user=user.name)
+    body = openapi.TokenBody(200, "", text, token.token_id, duration, openapi.instant(token.expires_at))
+    return _json(msgspec.json.encode(body), {"Cache-Control": "no-store"})
+
+
+def _revoke_token(deployment: Deployment, request: HttpRequest, entry: _Entry) -> HttpResponse:
+    caller = _identify(deployment, request, entry)
+    _no_query(request)
+    tokens.revoke(deployment.store, caller.token.token_id)
+    journal.audit(caller.user.name, "token revoke", token_id=caller.token.token_id, user=caller.user.name)
+    return HttpResponse(204, {})
+
+
+def _parties(deployment: Deployment, request: HttpRequest, entry: _Entry) -> HttpResponse:
+    _identify(deployment, request, entry)
+    _no_query(request)
+    return _json(msgspec.json.encode(openapi.PartiesBody(200, "", [
+        openapi.party_row(parties.load(name)) for name in parties.names()])))
+
+
+def _openapi(deployment: Deployment, request: HttpRequest, entry: _Entry) -> HttpResponse:
+    _no_query(request)
+    return _json(openapi.document())
+
+
+def _health(deployment: Deployment, request: HttpRequest, entry: _Entry) -> HttpResponse:
+    _no_query(request)
+    deployment.store.get("health", "probe")                     # raises if the store cannot be reached
+    return _json(msgspec.json.encode(openapi.HealthBody(200, "", "ok", __version__)))
+
+
+ROUTES: Mapping[str, Mapping[str, View]] = {
+    "/twocloud/servers": {"GET": _servers, "HEAD": _servers},
+    "/twocloud/tokens": {"POST": _issue_token, "DELETE": _revoke_token},
+    "/twocloud/parties": {"GET": _parties, "HEAD": _parties},
+    "/twocloud/openapi.json": {"GET": _openapi, "HEAD": _openapi},
+    "/twocloud/health": {"GET": _health, "HEAD": _health},
+}
+OPEN_ROUTES = ("/twocloud/openapi.json", "/twocloud/health")    # without a token
+
+
+def _view(route: str, method: str) -> View:
+    if route not in ROUTES:
+        raise NotFound()
+    if method not in ROUTES[route]:
+        raise MethodNotAllowed(", ".join(ROUTES[route]))
+    return ROUTES[route][method]
+
+
+# ---------------------------------------------------------------- parts
+
+def _identify(deployment: Deployment, request: HttpRequest, entry: _Entry) -> tokens.Caller:
+    caller = tokens.identify(deployment.store, request.headers.get("authorization"), deployment.clock())
+    entry.fields |= {"token_id": caller.token.token_id, "user": caller.user.name}
+    return caller
+
+
+def _no_query(request: HttpRequest) -> None:
+    for name, _ in request.pairs:
+        raise InvalidParameter(query.shown(name), "This path takes no parameters in its query.")
+
+
+def _json_body(request: HttpRequest) -> object:
+    if not request.body.strip():
+        return {}
+    if len(request.body) > _LARGEST_BODY:
+        raise TooLarge()
+    if request.headers.get("content-type", "application/json").partition(";")[0].strip().lower() != "application/json":
+        raise InvalidParameter("Content-Type", "Send the body as application/json.")
+    try:
+        return msgspec.json.decode(request.body)
+    except (msgspec.DecodeError, RecursionError):
+        raise InvalidParameter("body", "The body must be one JSON object.") from None
+
+
+def _json(body: bytes, headers: Mapping[str, str] = {}) -> HttpResponse:
+    return HttpResponse(200, {"Content-Type": "application/json", **headers}, body)
+
+
+def _links(path: str, asked: query.Query, total: int) -> str:
+    """RFC 8288, relative to the host: it is the caller's to know which name and scheme it came by."""
+    if not asked.ranged:
+        return ""
+    first, last = asked.window.first, asked.window.last
+    links: list[str] = []
+    if last is not None and last < total:
+        after = Window(last + 1, min(last + (last - first + 1), query.MOST))
+        links.append(f'<{path}?{query.link(asked, after)}>; rel="next"')
+    before_last = min(first - 1, total)
+    if before_last > 0:
+        size = last - first + 1 if last is not None else before_last
+        before = Window(max(1, before_last - size + 1), before_last)
+        links.append(f'<{path}?{query.link(asked, before)}>; rel="prev"')
+    return ", ".join(links)
+
+
+def _matches(header: str, tag: str) -> bool:
+    """If-None-Match (RFC 9110, 13.1.2), compared weakly."""
+    if header.strip() == "*":
+        return True
+    opaque = tag.removeprefix("W/")
+    return any(part.strip().removeprefix("W/") == opaque for part in header.split(","))

@@ -1,0 +1,132 @@
+"""twocloud account … and twocloud tenant …"""
+
+from typing import IO, Any
+
+import click
+import msgspec
+
+from chalicelib import accounts, inventory, journal, parties, tokens, users
+from chalicelib.accounts import AccountRow
+from chalicelib.cli.output import Identifier, deployment, operator, output_option, read_secret, say, show, when
+from chalicelib.cli.users import PartyName
+from chalicelib.errors import InvalidParameter, PartyError, UnknownRegion
+
+
+def record(row: AccountRow) -> dict[str, Any]:
+    """An account without its secrets."""
+    return {"tenant_id": row.tenant_id, "party": row.party, "project": row.project, "regions": list(row.regions),
+            "deep": row.deep, "endpoint": row.endpoint, "created_at": when(row.created_at),
+            "updated_at": when(row.updated_at)}
+
+
+_tenant_argument = click.argument("tenant_id", metavar="TENANT", type=Identifier())
+_party_argument = click.argument("party", type=PartyName())
+
+
+@click.group()
+def account() -> None:
+    """A tenant's account at a party: put, check, list, remove. Secrets are never shown."""
+
+
+@account.command()
+@_tenant_argument
+@_party_argument
+@click.option("--project", metavar="ID", help="Narrow the account to one project or resource group of it.")
+@click.option("--region", "regions", multiple=True, type=Identifier(), metavar="R",
+              help="A region in which this tenant has servers; may be given more than once.")
+@click.option("--deep", is_flag=True, help="Make the extra calls that complete every field, where a party needs them.")
+@click.option("--endpoint", metavar="URL", help="Stands in for every host of the party: https://HOST[:PORT].")
+@click.option("--credentials-file", type=click.File("rb"), metavar="F", help="Default: standard input.")
+@output_option
+def put(tenant_id: str, party: str, project: str | None, regions: tuple[str, ...], deep: bool, endpoint: str | None,
+        credentials_file: IO[bytes] | None, output: str) -> None:
+    """Store a tenant's account, in place of the one before.
+
+    The credentials are one JSON object of the party's fields (`twocloud parties NAME` shows them), read from a
+    file or from standard input, and sealed before they are stored.
+    """
+    try:
+        given = msgspec.json.decode(read_secret(credentials_file, "the credentials as one JSON object"))
+    except (msgspec.DecodeError, RecursionError):
+        raise click.UsageError("The credentials are not one JSON object.") from None
+    try:
+        made = accounts.check(tenant_id, parties.load(party), given, project=project, regions=regions, deep=deep,
+                              endpoint=endpoint, local=deployment().settings.local)
+    except InvalidParameter as refused:
+        raise click.UsageError(f"{refused.parameter}: {refused.text}") from None
+    row = accounts.put(deployment().store, deployment().sealer(), made, deployment().clock())
+    journal.audit(operator(), "account put", **record(row))
+    if output == "json":
+        show(output, record(row))
+    else:
+        say(f"Account of {tenant_id} at {party} stored. Try it: twocloud account check {tenant_id} {party}")
+
+
+@account.command("list")
+@click.argument("tenant_id", metavar="[TENANT]", type=Identifier(), required=False)
+@output_option
+def list_accounts(tenant_id: str | None, output: str) -> None:
+    """All accounts, or one tenant's."""
+    show(output, [record(row) for row in accounts.every(deployment().store, tenant_id)])
+
+
+@account.command("show")
+@_tenant_argument
+@_party_argument
+@output_option
+def show_account(tenant_id: str, party: str, output: str) -> None:
+    """One account, without its secrets."""
+    show(output, record(accounts.find(deployment().store, tenant_id, party)))
+
+
+@account.command()
+@_tenant_argument
+@_party_argument
+@click.option("--region", type=Identifier(), metavar="R", help="Default: the account's first, or the party's usual one.")
+@output_option
+def check(tenant_id: str, party: str, region: str | None, output: str) -> None:
+    """Make one cheap signed call and say in words what is wrong: wrong key, missing right, wrong region, clock."""
+    result: dict[str, Any] = {"tenant_id": tenant_id, "party": party}
+    try:
+        code = inventory.check_account(deployment(), tenant_id, party, region)
+    except (PartyError, UnknownRegion) as failure:
+        if output == "json":
+            show(output, {**result, "state": "failed", "error": failure.word, "msg": failure.text})
+        raise
+    show(output, {**result, "region": code, "state": "ok"})
+
+
+@account.command()
+@_tenant_argument
+@_party_argument
+def remove(tenant_id: str, party: str) -> None:
+    """Remove an account, also from the bytes of the store's file."""
+    accounts.find(deployment().store, tenant_id, party)
+    accounts.remove(deployment().store, tenant_id, party)
+    deployment().store.scrub()
+    journal.audit(operator(), "account remove", tenant_id=tenant_id, party=party)
+    say(f"Account of {tenant_id} at {party} removed.")
+
+
+@click.group()
+def tenant() -> None:
+    """A tenant as a whole."""
+
+
+@tenant.command("remove")
+@_tenant_argument
+def remove_tenant(tenant_id: str) -> None:
+    """Remove a tenant's accounts, and the tenant from every user and token, also from the bytes of the store's file.
+
+    Tokens that opened only this tenant end.
+    """
+    store = deployment().store
+    for row in accounts.every(store, tenant_id):
+        accounts.remove(store, tenant_id, row.party)
+    for name in [user.name for user in users.every(store) if tenant_id in user.tenants]:
+        users.change(store, name, lambda user: msgspec.structs.replace(
+            user, tenants=tuple(t for t in user.tenants if t != tenant_id)))
+    tokens.forget_tenant(store, tenant_id)
+    store.scrub()
+    journal.audit(operator(), "tenant remove", tenant_id=tenant_id)
+    say(f"Tenant {tenant_id} removed.")

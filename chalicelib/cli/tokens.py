@@ -1,0 +1,107 @@
+"""twocloud token …"""
+
+from typing import Any
+
+import click
+
+from chalicelib import journal, tokens, users
+from chalicelib.cli.output import Duration, Identifier, deployment, operator, output_option, say, show, when
+from chalicelib.cli.users import grant_options, limits
+from chalicelib.errors import Forbidden, NotFound
+from chalicelib.tokens import Limits, Token
+from chalicelib.users import EVERY_TENANT
+
+
+def record(token: Token) -> dict[str, Any]:
+    """Null: as wide as its user."""
+    def listed(names: tuple[str, ...] | None) -> list[str] | None:
+        return None if names is None else list(names)
+
+    return {"token_id": token.token_id, "user": token.user, "tenants": listed(token.tenants),
+            "parties": listed(token.parties), "regions": listed(token.regions), "label": token.label,
+            "created_at": when(token.created_at), "expires_at": when(token.expires_at)}
+
+
+@click.group()
+def token() -> None:
+    """What callers show: issue, list, rotate, revoke."""
+
+
+@token.command()
+@click.option("--user", "name", required=True, type=Identifier(), metavar="NAME", help="Whose token it is.")
+@grant_options
+@click.option("--ttl", type=Duration(), default="90d", show_default=True, help="How long it lives: 90s, 10m, 12h, 90d.")
+@click.option("--label", type=Identifier(), default="", metavar="L", help="What it is for.")
+@output_option
+def issue(name: str, tenants: tuple[str, ...], party_names: tuple[str, ...], regions: tuple[str, ...], ttl: int,
+          label: str, output: str) -> None:
+    """Make a token and show it, this once. Without limits of its own it is as wide as its user."""
+    if ttl < 1:
+        raise click.UsageError("--ttl must be at least 1s.")
+    owner = users.find(deployment().store, name)
+    if not owner:
+        raise NotFound(f"There is no user {name}.")
+    narrowed = Limits(_tenants(tenants), limits(party_names) or None, limits(regions) or None)
+    try:
+        text, made = tokens.issue(deployment().store, owner, narrowed, ttl, deployment().clock(), label)
+    except Forbidden as wider:
+        raise click.UsageError(wider.text) from None
+    journal.audit(operator(), "token issue", **record(made))
+    _show_once(text, made, output)
+
+
+@token.command("list")
+@click.option("--user", "name", type=Identifier(), metavar="NAME", help="Only this user's.")
+@output_option
+def list_tokens(name: str | None, output: str) -> None:
+    """All tokens that have not ended."""
+    show(output, [record(found) for found in tokens.every(deployment().store, name)])
+
+
+@token.command("show")
+@click.argument("token_id", metavar="ID")
+@output_option
+def show_token(token_id: str, output: str) -> None:
+    """One token, by its public id."""
+    found = tokens.find(deployment().store, token_id)
+    if not found:
+        raise NotFound("There is no token of this id.")
+    show(output, record(found))
+
+
+@token.command()
+@click.argument("token_id", metavar="ID")
+@click.option("--grace", type=Duration(), default="10m", show_default=True, help="How long the old one still works.")
+@output_option
+def rotate(token_id: str, grace: int, output: str) -> None:
+    """Make a new token with the same limits and life, show it, and let the old one end."""
+    rotated = tokens.rotate(deployment().store, token_id, grace, deployment().clock())
+    if not rotated:
+        raise NotFound("There is no token of this id.")
+    text, made = rotated
+    journal.audit(operator(), "token rotate", old_token_id=token_id, **record(made))
+    _show_once(text, made, output)
+
+
+@token.command()
+@click.argument("token_id", metavar="ID")
+def revoke(token_id: str) -> None:
+    """End a token now."""
+    if not tokens.revoke(deployment().store, token_id):
+        raise NotFound("There is no token of this id.")
+    journal.audit(operator(), "token revoke", token_id=token_id)
+    say(f"Token {token_id} revoked.")
+
+
+def _tenants(names: tuple[str, ...]) -> tuple[str, ...] | None:
+    if EVERY_TENANT in names:
+        return (EVERY_TENANT,)
+    return tuple(dict.fromkeys(names)) or None
+
+
+def _show_once(text: str, made: Token, output: str) -> None:
+    if output == "json":
+        show(output, {"token": text, **record(made)})
+    else:
+        click.echo(text)
+        say(f"Token {made.token_id} of {made.user}, until {when(made.expires_at)}. It is not shown again.")

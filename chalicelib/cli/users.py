@@ -1,0 +1,182 @@
+"""twocloud user …"""
+
+from typing import IO, Any
+
+import click
+import msgspec
+
+from chalicelib import journal, parties, tokens, users
+from chalicelib.cli.output import Identifier, deployment, operator, output_option, read_secret, say, show
+from chalicelib.errors import Conflict, NotFound
+from chalicelib.users import EVERY_TENANT, User
+
+ALL = "*"
+
+
+class PartyName(click.ParamType):
+    name = "party"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value != ALL and value not in parties.names():
+            self.fail(f"unknown party; known are: {', '.join(parties.names())}", param, ctx)
+        return value
+
+
+def grant_options(command: Any) -> Any:
+    """--tenant, --party, --region: what is covered."""
+    for option in (
+        click.option("--region", "regions", multiple=True, type=Identifier(ALL), metavar="R",
+                     help="A region, under any of its names; none given: all."),
+        click.option("--party", "party_names", multiple=True, type=PartyName(), metavar="P",
+                     help="A party; none given: all."),
+        click.option("--tenant", "tenants", multiple=True, type=Identifier(ALL), metavar="ID",
+                     help="A tenant; '*' is all tenants."),
+    ):
+        command = option(command)
+    return command
+
+
+def _password_options(command: Any) -> Any:
+    command = click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")(command)
+    return click.option("--password-file", type=click.File("rb"), metavar="F",
+                        help="Read the password from a file.")(command)
+
+
+def limits(names: tuple[str, ...]) -> tuple[str, ...]:
+    """What was typed -> what is kept: `*` or nothing is no limit."""
+    return () if ALL in names else tuple(dict.fromkeys(names))
+
+
+def _tenants(names: tuple[str, ...]) -> tuple[str, ...]:
+    return (EVERY_TENANT,) if ALL in names else tuple(dict.fromkeys(names))
+
+
+def _password(file: IO[bytes] | None, stdin: bool) -> str | None:
+    if file and stdin:
+        raise click.UsageError("Give --password-file or --password-stdin, not both.")
+    if not file and not stdin:
+        return None
+    password = read_secret(file, "the password", 1024)
+    if not password:
+        raise click.UsageError("The password is empty.")
+    return users.hash_password(password)
+
+
+def record(user: User) -> dict[str, Any]:
+    return {"user": user.name, "tenants": list(user.tenants), "parties": list(user.parties),
+            "regions": list(user.regions), "disabled": user.disabled, "has_password": user.password is not None}
+
+
+@click.group()
+def user() -> None:
+    """Who may ask for tokens, and how wide they can be."""
+
+
+@user.command()
+@click.argument("name", type=Identifier())
+@grant_options
+@_password_options
+@output_option
+def add(name: str, tenants: tuple[str, ...], party_names: tuple[str, ...], regions: tuple[str, ...],
+        password_file: IO[bytes] | None, password_stdin: bool, output: str) -> None:
+    """Add a user. No --tenant is no tenant; no --party or --region is all of them.
+
+    Without a password the user cannot get tokens over HTTP, only by `twocloud token issue`.
+    """
+    made = User(name=name, uid=users.new_uid(), tenants=_tenants(tenants), parties=limits(party_names),
+                regions=limits(regions), password=_password(password_file, password_stdin),
+                created_at=int(deployment().clock()))
+    try:
+        users.add(deployment().store, made)
+    except Conflict:
+        raise Conflict(f"There is a user {name} already; change it with: twocloud user set {name}") from None
+    journal.audit(operator(), "user add", **record(made))
+    _done(output, f"User {name} added.", made)
+
+
+@user.command("list")
+@output_option
+def list_users(output: str) -> None:
+    """All users."""
+    show(output, [record(found) for found in users.every(deployment().store)])
+
+
+@user.command("show")
+@click.argument("name", type=Identifier())
+@output_option
+def show_user(name: str, output: str) -> None:
+    """One user."""
+    show(output, record(_known(name)))
+
+
+@user.command("set")
+@click.argument("name", type=Identifier())
+@grant_options
+@click.option("--no-tenants", is_flag=True, help="Cover no tenant at all.")
+@_password_options
+@output_option
+def set_user(name: str, tenants: tuple[str, ...], party_names: tuple[str, ...], regions: tuple[str, ...],
+             no_tenants: bool, password_file: IO[bytes] | None, password_stdin: bool, output: str) -> None:
+    """Replace what is given, keep the rest. `--party '*'` and `--region '*'` take a limit away."""
+    if tenants and no_tenants:
+        raise click.UsageError("Give --tenant or --no-tenants, not both.")
+    changes: dict[str, Any] = {}
+    if tenants or no_tenants:
+        changes["tenants"] = _tenants(tenants)
+    if party_names:
+        changes["parties"] = limits(party_names)
+    if regions:
+        changes["regions"] = limits(regions)
+    if password := _password(password_file, password_stdin):
+        changes["password"] = password
+    if not changes:
+        raise click.UsageError("Nothing to set.")
+    _change(name, "set", changes, output)
+
+
+@user.command()
+@click.argument("name", type=Identifier())
+@output_option
+def disable(name: str, output: str) -> None:
+    """Refuse the user and all tokens of it from the next request on; `enable` takes it back."""
+    _change(name, "disable", {"disabled": True}, output)
+
+
+@user.command()
+@click.argument("name", type=Identifier())
+@output_option
+def enable(name: str, output: str) -> None:
+    """Let a disabled user in again."""
+    _change(name, "enable", {"disabled": False}, output)
+
+
+@user.command()
+@click.argument("name", type=Identifier())
+def remove(name: str) -> None:
+    """Remove the user and all tokens of it."""
+    _known(name)
+    users.remove(deployment().store, name)
+    tokens.revoke_all(deployment().store, name)
+    journal.audit(operator(), "user remove", user=name)
+    say(f"User {name} removed.")
+
+
+def _known(name: str) -> User:
+    if not (found := users.find(deployment().store, name)):
+        raise NotFound(f"There is no user {name}.")
+    return found
+
+
+def _change(name: str, what: str, changes: dict[str, Any], output: str) -> None:
+    changed = users.change(deployment().store, name, lambda row: msgspec.structs.replace(row, **changes))
+    if not changed:
+        raise NotFound(f"There is no user {name}.")
+    journal.audit(operator(), f"user {what}", **record(changed))
+    _done(output, f"User {name}: {what} done.", changed)
+
+
+def _done(output: str, text: str, changed: User) -> None:
+    if output == "json":
+        show(output, record(changed))
+    else:
+        say(text)

@@ -1,0 +1,198 @@
+"""Everything that can go wrong, with the HTTP status and the error word that a caller sees.
+
+TwocloudError
+├── SettingsError                  (stops the start; never seen over HTTP)
+├── Conflict                       (a store's condition did not hold; never seen over HTTP)
+├── Internal                  500  internal
+├── InvalidParameter          400  invalid_parameter
+│   └── UnknownRegion         400  invalid_parameter, parameter "region"
+├── Unauthorized              401  unauthorized
+├── Forbidden                 403  forbidden
+├── NotFound                  404  not_found
+├── AccountNotFound           404  account_not_found
+├── MethodNotAllowed          405  method_not_allowed
+├── TooLarge                  413  too_large
+├── RateLimited               429  rate_limited
+└── PartyError
+    ├── PartyDenied           502  party_denied
+    ├── PartyMalformed        502  party_malformed
+    ├── PartyFailed           502  party_error
+    ├── PartyThrottled        503  party_throttled
+    ├── PartyUnavailable      503  party_unavailable
+    └── PartyTimeout          504  party_timeout
+
+The text of an error is shown to callers: it says what is wrong and what to do, and holds nothing that a
+caller sent unchecked, no secret, and nothing that a party wrote beyond its own error word.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class TwocloudError(Exception):
+    """Root of the tree. `status` and `word` belong to the class, the text to the instance."""
+
+    status: ClassVar[int] = 500
+    word: ClassVar[str] = "internal"
+    default: ClassVar[str] = "Our fault. Try again; if it stays, send us the request id."
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(text or self.default)
+
+    @property
+    def text(self) -> str:
+        return str(self.args[0])
+
+
+class SettingsError(TwocloudError):
+    """A setting of the environment cannot be used."""
+
+
+class Conflict(TwocloudError):
+    """Somebody else wrote the row first, or it exists already."""
+
+
+class Internal(TwocloudError):
+    """Our fault."""
+
+
+class InvalidParameter(TwocloudError):
+    """The request is badly formed. `parameter` names the culprit as the caller spelt it."""
+
+    status = 400
+    word = "invalid_parameter"
+
+    def __init__(self, parameter: str, text: str) -> None:
+        super().__init__(text)
+        self.parameter = parameter
+
+
+class UnknownRegion(InvalidParameter):
+    """The party has no such region, or none that this account may use."""
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__("region", text or "This party has no such region.")
+
+
+class Unauthorized(TwocloudError):
+    """No, malformed, unknown, expired or revoked credentials: always the same text."""
+
+    status = 401
+    word = "unauthorized"
+    default = "Send a valid token as the user name of Basic auth, or as Bearer."
+
+
+class Forbidden(TwocloudError):
+    """The token does not cover what was asked for, whether or not that exists: always the same text."""
+
+    status = 403
+    word = "forbidden"
+    default = "This token does not cover this tenant, party or region."
+
+
+class NotFound(TwocloudError):
+    status = 404
+    word = "not_found"
+    default = "No such path."
+
+
+class AccountNotFound(TwocloudError):
+    status = 404
+    word = "account_not_found"
+    default = "This tenant has no account at this party. Put one with: twocloud account put TENANT PARTY"
+
+
+class MethodNotAllowed(TwocloudError):
+    status = 405
+    word = "method_not_allowed"
+    default = "This path does not take this method; see the Allow header."
+
+    def __init__(self, allow: str) -> None:
+        super().__init__()
+        self.allow = allow
+
+
+class TooLarge(TwocloudError):
+    status = 413
+    word = "too_large"
+    default = "The request is too large."
+
+
+class RateLimited(TwocloudError):
+    """`retry_after`: whole seconds after which the next try can help."""
+
+    status = 429
+    word = "rate_limited"
+    default = "Too many requests; wait as Retry-After says."
+
+    def __init__(self, retry_after: int, text: str = "") -> None:
+        super().__init__(text)
+        self.retry_after = retry_after
+
+
+class PartyError(TwocloudError):
+    """A party did not give a complete list.
+
+    `party_word`: the party's own error word, "" if it gave none. `hint`: what an operator can do about it.
+    `retry_after`: seconds the party asked us to wait, None if it did not say.
+    """
+
+    status = 502
+    word = "party_error"
+
+    def __init__(self, text: str = "", *, party_word: str = "", hint: str = "",
+                 retry_after: float | None = None) -> None:
+        super().__init__(text)
+        self.party_word = party_word
+        self.hint = hint
+        self.retry_after = retry_after
+
+
+class PartyDenied(PartyError):
+    word = "party_denied"
+    default = "The party refused the credentials of this account."
+
+
+class PartyMalformed(PartyError):
+    word = "party_malformed"
+    default = "The party's answer could not be understood."
+
+
+class PartyFailed(PartyError):
+    default = "The party reported an error of its own."
+
+
+class PartyThrottled(PartyError):
+    status = 503
+    word = "party_throttled"
+    default = "The party's rate limit is used up; wait as Retry-After says."
+
+
+class PartyUnavailable(PartyError):
+    status = 503
+    word = "party_unavailable"
+    default = "The party cannot be reached; wait as Retry-After says."
+
+
+class PartyTimeout(PartyError):
+    status = 504
+    word = "party_timeout"
+    default = "The party did not answer in time."
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a party's error word means here. `hint` is shown to operators and, in `msg`, to callers."""
+
+    error: type[PartyError] | type[UnknownRegion]
+    hint: str = ""
+
+
+WRONG_KEY = Verdict(PartyDenied, "wrong key: the key id, the secret or the token is not valid")
+MISSING_RIGHT = Verdict(PartyDenied, "missing right: the key is valid but lacks a permission")
+CLOCK = Verdict(PartyDenied, "clock: the party finds our time too far from its own, or the key expired")
+REGION = Verdict(UnknownRegion, "wrong region: the party does not know it, or it is not open to this account")
+THROTTLED = Verdict(PartyThrottled)
+FAILED = Verdict(PartyFailed)
+UNAVAILABLE = Verdict(PartyUnavailable)
+MALFORMED = Verdict(PartyMalformed, "the party says that our request is wrong")

@@ -1,0 +1,243 @@
+"""The nouns, all frozen. Times are aware and in UTC, memory is MiB, disks are GiB, positions count from 1."""
+
+import re
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from ipaddress import IPv6Address
+from typing import Annotated
+from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
+
+from chalicelib.errors import UnknownRegion, Verdict
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=10 ** 9)]      # what a party may count: never negative, never absurd
+Text = Annotated[str, msgspec.Meta(min_length=1)]
+IDENTIFIER = r"[A-Za-z0-9._-]{1,64}"        # tenants, users, regions, labels
+IDENTIFIER_FORM = re.compile(IDENTIFIER, re.ASCII)
+
+
+class Status(StrEnum):
+    """Nova's words for what a server is doing, plus STARTING and STOPPING."""
+
+    BUILD = "BUILD"
+    ACTIVE = "ACTIVE"
+    REBOOT = "REBOOT"
+    HARD_REBOOT = "HARD_REBOOT"
+    STARTING = "STARTING"
+    STOPPING = "STOPPING"
+    SHUTOFF = "SHUTOFF"
+    SUSPENDED = "SUSPENDED"
+    PAUSED = "PAUSED"
+    RESCUE = "RESCUE"
+    MIGRATING = "MIGRATING"
+    RESIZE = "RESIZE"
+    VERIFY_RESIZE = "VERIFY_RESIZE"
+    REBUILD = "REBUILD"
+    SHELVED = "SHELVED"
+    SHELVED_OFFLOADED = "SHELVED_OFFLOADED"
+    SOFT_DELETED = "SOFT_DELETED"
+    DELETED = "DELETED"
+    ERROR = "ERROR"
+    UNKNOWN = "UNKNOWN"
+
+
+class Server(msgspec.Struct, frozen=True, kw_only=True):
+    """One virtual machine as its party describes it. None: the party does not say.
+
+    `cpu`: virtual CPUs. `disk_gib`: all attached disks together, 0 if the party lists disks and names none.
+    Addresses: every interface's, the primary's first, each once. `party_status`: the party's own word.
+    `updated_at`: the party's own time of the last change, None where it has none.
+    """
+
+    id: str
+    name: str
+    cpu: int | None = None
+    memory_mib: int | None = None
+    disk_gib: int | None = None
+    lan_ipv4: tuple[str, ...] = ()
+    wan_ipv4: tuple[str, ...] = ()
+    lan_ipv6: tuple[str, ...] = ()
+    wan_ipv6: tuple[str, ...] = ()
+    status: Status = Status.UNKNOWN
+    party_status: str = ""
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    zone: str = ""
+    project_id: str = ""
+    instance_type: str = ""
+    tags: dict[str, str] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One tenant's account at one party in one region; `region` is the party's own code, never an alias."""
+
+    tenant_id: str
+    party: str
+    region: str
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Positions `first` to `last`, both included; last None: to the end."""
+
+    first: int = 1
+    last: int | None = None
+
+
+WHOLE = Window()
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The servers of one window, in the source's fixed order, and how many the whole list holds."""
+
+    servers: list[Server]
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Keys of an AWS identity: the service's own, or an assumed role's."""
+
+    access_key_id: str
+    secret_access_key: str = field(repr=False)
+    session_token: str | None = field(default=None, repr=False)
+
+
+def no_identity() -> Keys:
+    raise RuntimeError("this account has no identity of the service")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """A tenant's account at a party, opened. `identity` gives the keys of the service itself (assumed roles)."""
+
+    tenant_id: str
+    party: str
+    credentials: Mapping[str, str] = field(repr=False)
+    revision: str = ""                      # another one each time the account is put; caches are keyed by it
+    project: str | None = None
+    regions: tuple[str, ...] = ()
+    deep: bool = False
+    endpoint: str | None = None
+    identity: Callable[[], Keys] = field(default=no_identity, repr=False)
+
+    def url(self, url: str) -> str:
+        """`url` with scheme, host and port of the account's endpoint, if it has one; the path is kept."""
+        if self.endpoint is None:
+            return url
+        there, asked = urlsplit(self.endpoint), urlsplit(url)
+        return urlunsplit((there.scheme, there.netloc, asked.path, asked.query, ""))
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A signed request to a party."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A whole answer, decoded. Header names are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+
+
+Sign = Callable[[], Request]                # a fresh signature (time, nonce) for each try
+Send = Callable[[str, Sign], Response]      # (operation, sign); thread-safe; raises PartyError or UnknownRegion
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """At most `calls` starts in any `seconds`."""
+
+    calls: int
+    seconds: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    code: str
+    name: str = ""
+    open: bool = True                       # the account may use it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Party:
+    """What twocloud knows of one cloud; lives beside its adapter.
+
+    `credentials`: the accepted sets of fields, a trailing "?" marks one that may be left out.
+    `permissions`: the narrowest right, the actions that are called; `deep_permissions` for --deep alone.
+    `aliases`: other names of a region -> its code. `region_form`: what a region's code looks like.
+    `default_region`: where `account check` asks if the account names no region.
+    `project`: what --project holds ("" if the party has no projects), `project_form` its form.
+    `error_word`: the party's own error word in an answer, None if the answer is no error.
+    `errors`: that word (or what stands before its first dot) -> what it means.
+    `limits`: operation -> the rate that the party documents for it.
+    `list_servers`: all or nothing. `list_regions`: what the party says is there. `check`: one cheap signed call.
+    """
+
+    name: str
+    title: str
+    reference: str
+    credentials: tuple[tuple[str, ...], ...]
+    permissions: tuple[str, ...]
+    deep_permissions: tuple[str, ...] = ()
+    aliases: Mapping[str, str]
+    region_form: str
+    default_region: str
+    project: str = ""
+    project_form: str = ""
+    limits: Mapping[str, Limit]
+    error_word: Callable[[Response], str | None]
+    errors: Mapping[str, Verdict]
+    list_servers: Callable[[Source, Account, Window, Send], Listing]
+    list_regions: Callable[[Account, Send], list[Region]]
+    check: Callable[[Source, Account, Send], None]
+
+    def region(self, name: str) -> str:
+        """The code of a region under any of its names. Raises UnknownRegion if it cannot be one of this party's."""
+        code = self.aliases.get(name, name)
+        if not re.fullmatch(self.region_form, code, re.ASCII):
+            raise UnknownRegion(f"{self.title} has no region of this name.")
+        return code
+
+
+def parse_time(text: str | None) -> datetime | None:
+    """RFC 3339 in any offset -> UTC. A time that cannot be read is None: known to be unknown."""
+    if not text:
+        return None
+    try:
+        time = datetime.fromisoformat(text)
+        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def addresses(*found: str | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(IPv4, IPv6) of what a party gave, in its order, each once; what is no address is left out."""
+    ipv4: dict[str, None] = {}
+    ipv6: dict[str, None] = {}
+    for text in found:
+        if not text:
+            continue
+        if _IPV4.fullmatch(text):
+            ipv4[text] = None
+        elif ":" in text:
+            with suppress(ValueError):
+                ipv6[str(IPv6Address(text))] = None             # one spelling, so that it can be searched for
+    return tuple(ipv4), tuple(ipv6)
+
+
+_IPV4 = re.compile(r"(?:(?:25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])\.){3}(?:25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])")

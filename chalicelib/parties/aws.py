@@ -1,0 +1,457 @@
+"""Amazon EC2: DescribeInstances 2016-11-15 over the query protocol, signed with botocore's SigV4.
+
+https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeInstances.html
+
+Units: memory MiB (DescribeInstanceTypes), disks GiB (DescribeVolumes). Times: UTC. Paging: opaque tokens, no total,
+no documented order, and a page may be short although more follow; so the list is always walked to its end and
+ordered by (created, id). A whole list reads the volumes side by side with the instances; a window reads the volumes
+of its own servers afterwards (200 ids to a filter). What a type has is asked once per process: types never change.
+
+LaunchTime is the last start, so `created_at` is the attachment of the primary interface. There is no time of the
+last update. Terminated instances stay listed for an hour and are left out. Instance store does not count as disk.
+IncludeManagedResources: without it an account can hide machines that AWS services run in it.
+
+Rates: a bucket of 100 calls that refills at 20 a second, per account, region and action
+(https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-throttling.html).
+"""
+
+import io
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+from urllib.parse import urlencode, urlsplit
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
+
+import msgspec
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+
+from chalicelib.errors import (
+    CLOCK,
+    FAILED,
+    MALFORMED,
+    MISSING_RIGHT,
+    REGION,
+    THROTTLED,
+    UNAVAILABLE,
+    WRONG_KEY,
+    PartyMalformed,
+)
+from chalicelib.model import (
+    Account,
+    Keys,
+    Limit,
+    Listing,
+    Party,
+    Region,
+    Request,
+    Response,
+    Send,
+    Server,
+    Source,
+    Status,
+    Window,
+    addresses,
+    parse_time,
+)
+from chalicelib.paging import Page, both, by_token, cut, side_by_side
+from chalicelib.transport import reading
+
+_PAGE = 1000                                # most that DescribeInstances and DescribeVolumes take
+_TYPES = 100                                # most names that DescribeInstanceTypes takes
+_FILTER = 200                               # most values that a request's filters take
+_WORKERS = 10
+_T = TypeVar("_T")
+
+_STATUS = {                                 # State.Name, the complete enumeration
+    "pending": Status.BUILD,                # or STARTING, see _status
+    "running": Status.ACTIVE,
+    "stopping": Status.STOPPING,
+    "stopped": Status.SHUTOFF,              # or SUSPENDED, see _status
+    "shutting-down": Status.DELETED,
+}
+_GONE = "terminated"
+
+_ERRORS = {
+    "AuthFailure": WRONG_KEY,
+    "InvalidClientTokenId": WRONG_KEY,
+    "SignatureDoesNotMatch": WRONG_KEY,
+    "IncompleteSignature": WRONG_KEY,
+    "MissingAuthenticationToken": WRONG_KEY,
+    "UnrecognizedClientException": WRONG_KEY,
+    "Blocked": WRONG_KEY,
+    "PendingVerification": WRONG_KEY,
+    "RequestExpired": CLOCK,
+    "ExpiredToken": CLOCK,
+    "ExpiredTokenException": CLOCK,
+    "RequestTimeTooSkewed": CLOCK,
+    "UnauthorizedOperation": MISSING_RIGHT,
+    "AccessDenied": MISSING_RIGHT,
+    "AccessDeniedException": MISSING_RIGHT,
+    "RequestLimitExceeded": THROTTLED,
+    "Throttling": THROTTLED,
+    "ThrottlingException": THROTTLED,
+    "OptInRequired": REGION,
+    "RegionDisabledException": REGION,
+    "UnsupportedRegion": REGION,
+    "InvalidRegion": REGION,
+    "InvalidParameterValue": MALFORMED,
+    "InvalidParameterCombination": MALFORMED,
+    "InvalidParameter": MALFORMED,
+    "MissingParameter": MALFORMED,
+    "UnknownParameter": MALFORMED,
+    "InvalidNextToken": MALFORMED,
+    "InvalidInstanceType": MALFORMED,
+    "InvalidAction": MALFORMED,
+    "NoSuchVersion": MALFORMED,
+    "ValidationError": MALFORMED,
+    "InternalError": FAILED,
+    "InternalFailure": FAILED,
+    "Unavailable": UNAVAILABLE,
+    "ServiceUnavailable": UNAVAILABLE,
+}
+
+
+class _Volume(msgspec.Struct):
+    size: int
+    instances: tuple[str, ...]
+
+
+class _Type(msgspec.Struct):
+    cpu: int
+    memory_mib: int
+
+
+class _Instance(msgspec.Struct):
+    """An instance as listed. `disks`: the ids of the volumes that it names."""
+
+    server: Server
+    disks: tuple[str, ...]
+
+
+# ---------------------------------------------------------------- listing
+
+def list_servers(source: Source, account: Account, window: Window, send: Send) -> Listing:
+    call = _caller("ec2", source.region, account, send, _keys(source.region, account, send))
+    if window.last is None or window.last - window.first >= 5 * _FILTER:
+        instances, volumes = both(lambda: _instances(call, account), lambda: _volumes(call, ()))
+        shown = cut(instances, window)
+    else:
+        instances = _instances(call, account)
+        shown = cut(instances, window)
+        batches = [shown[at:at + _FILTER] for at in range(0, len(shown), _FILTER)]
+        found = side_by_side([lambda ids=tuple(i.server.id for i in batch): _volumes(call, ids) for batch in batches],
+                             _WORKERS)
+        volumes = {key: volume for part in found for key, volume in part.items()}
+    types = _types(call, account, {instance.server.instance_type for instance in shown})
+    sizes: dict[str, int] = {}
+    for volume in volumes.values():
+        for owner in volume.instances:      # a multi-attached volume counts for each instance
+            sizes[owner] = sizes.get(owner, 0) + volume.size
+    return Listing([_complete(i, volumes, sizes, types) for i in shown], len(instances))
+
+
+def _complete(instance: _Instance, volumes: Mapping[str, _Volume], sizes: Mapping[str, int],
+              types: Mapping[str, _Type]) -> Server:
+    server, kind = instance.server, types.get(instance.server.instance_type)
+    known = all(disk in volumes for disk in instance.disks)     # one came or went between the two lists: not known
+    return msgspec.structs.replace(
+        server,
+        cpu=server.cpu if server.cpu is not None or kind is None else kind.cpu,
+        memory_mib=kind.memory_mib if kind else None,
+        disk_gib=sizes.get(server.id, 0) if known else None)
+
+
+def _instances(call: "_Call", account: Account) -> list[_Instance]:
+    asked: dict[str, str] = {"MaxResults": str(_PAGE), "IncludeManagedResources": "true"}
+    key, _, value = (account.project or "").partition("=")
+    if account.project is not None:
+        asked |= _filter(f"tag:{key}", [re.sub(r"([\\*?])", r"\\\1", value)])
+
+    def fetch(token: str | None) -> Page[_Instance | None]:
+        body = call("DescribeInstances", {**asked, **({"NextToken": token} if token else {})})
+        page = _read(body, "DescribeInstancesResponse", "reservationSet", "instanceState", _instance)
+        if account.project is not None and any(i and i.server.tags.get(key) != value for _, i in page.rows):
+            raise PartyMalformed("The party listed instances without the account's tag.")
+        return page
+
+    found = [instance for instance in by_token(fetch) if instance is not None]
+    return sorted(found, key=lambda i: (i.server.created_at or _NEVER, i.server.id))
+
+
+_NEVER = datetime.max.replace(tzinfo=UTC)
+
+
+def _instance(item: Element, ns: str) -> tuple[str, _Instance | None]:
+    key, state = _text(item, ns, "instanceId"), _text(item, ns, "instanceState", "name")
+    if not key:
+        raise PartyMalformed("The party listed an instance without an id.")
+    if state.strip() == _GONE:
+        return key, None
+    interfaces = sorted(_items(item, ns, "networkInterfaceSet"),
+                        key=lambda i: (_number(_text(i, ns, "attachment", "deviceIndex") or "0"),
+                                       _number(_text(i, ns, "attachment", "networkCardIndex") or "0")))
+    lan, wan = [_text(item, ns, "privateIpAddress")], [_text(item, ns, "ipAddress")]
+    for interface in interfaces:
+        lan.append(_text(interface, ns, "privateIpAddress"))
+        wan.append(_text(interface, ns, "association", "publicIp"))
+        for address in sorted(_items(interface, ns, "privateIpAddressesSet"),
+                              key=lambda a: _text(a, ns, "primary") != "true"):
+            lan.append(_text(address, ns, "privateIpAddress"))
+            wan.append(_text(address, ns, "association", "publicIp"))
+        lan += [_text(address, ns, "ipv6Address") for address in _items(interface, ns, "ipv6AddressesSet")]
+    attached = next((parse_time(_text(i, ns, "attachment", "attachTime")) for i in interfaces
+                     if _text(i, ns, "attachment", "deviceIndex") == "0"), None)
+    launched = parse_time(_text(item, ns, "launchTime"))
+    cores, threads = _text(item, ns, "cpuOptions", "coreCount"), _text(item, ns, "cpuOptions", "threadsPerCore")
+    tags = {_text(tag, ns, "key"): _text(tag, ns, "value") for tag in _items(item, ns, "tagSet")}
+    (lan4, lan6), (wan4, wan6) = addresses(*lan), addresses(*wan)
+    server = Server(
+        id=key,
+        name=tags.get("Name", ""),
+        cpu=_number(cores) * _number(threads) if cores and threads else None,
+        lan_ipv4=lan4,
+        wan_ipv4=wan4,
+        lan_ipv6=lan6,
+        wan_ipv6=wan6,
+        status=_status(state.strip(), _text(item, ns, "stateReason", "code"), attached, launched),
+        party_status=state,
+        created_at=attached or launched,
+        zone=_text(item, ns, "placement", "availabilityZone"),
+        instance_type=_text(item, ns, "instanceType"),
+        tags=tags,
+    )
+    return key, _Instance(server, tuple(filter(None, (_text(disk, ns, "ebs", "volumeId")
+                                                      for disk in _items(item, ns, "blockDeviceMapping")))))
+
+
+def _status(state: str, reason: str, attached: datetime | None, launched: datetime | None) -> Status:
+    """A stopped instance that starts is `pending` as well: its interface is then older than its launch."""
+    if state == "pending" and attached and launched and launched - attached > timedelta(minutes=1):
+        return Status.STARTING
+    if state == "stopped" and reason == "Client.UserInitiatedHibernate":
+        return Status.SUSPENDED
+    return _STATUS.get(state, Status.UNKNOWN)
+
+
+# ---------------------------------------------------------------- volumes and types
+
+def _volumes(call: "_Call", instances: Sequence[str]) -> dict[str, _Volume]:
+    """Volumes by id: those of the instances, or all of the region if none is named."""
+    asked = {"MaxResults": str(_PAGE), "IncludeManagedResources": "true"}
+    if instances:
+        asked |= _filter("attachment.instance-id", instances)
+
+    def fetch(token: str | None) -> Page[tuple[str, _Volume]]:
+        body = call("DescribeVolumes", {**asked, **({"NextToken": token} if token else {})})
+        return _read(body, "DescribeVolumesResponse", "volumeSet", "size", _volume)
+
+    return dict(by_token(fetch))
+
+
+def _volume(item: Element, ns: str) -> tuple[str, tuple[str, _Volume]]:
+    key = _text(item, ns, "volumeId")
+    owners = {_text(a, ns, "instanceId") for a in _items(item, ns, "attachmentSet")
+              if _text(a, ns, "status") != "detached"}
+    return key, (key, _Volume(_number(_text(item, ns, "size")), tuple(filter(None, owners))))
+
+
+_known_types: dict[tuple[str | None, str], _Type] = {}          # (endpoint, name); types never change
+
+
+def _types(call: "_Call", account: Account, names: Iterable[str]) -> dict[str, _Type]:
+    wanted = sorted(name for name in names if name)
+    missing = [name for name in wanted if (account.endpoint, name) not in _known_types]
+    batches = [missing[at:at + _TYPES] for at in range(0, len(missing), _TYPES)]
+    for found in side_by_side([lambda batch=batch: _fetch_types(call, batch) for batch in batches], _WORKERS):
+        _known_types.update({(account.endpoint, name): kind for name, kind in found.items()})
+    return {name: _known_types[account.endpoint, name] for name in wanted if (account.endpoint, name) in _known_types}
+
+
+def _fetch_types(call: "_Call", names: Sequence[str]) -> dict[str, _Type]:
+    try:
+        body = call("DescribeInstanceTypes", {f"InstanceType.{n}": name for n, name in enumerate(names, 1)})
+        return dict(row for _, row in _read(body, "DescribeInstanceTypesResponse", "instanceTypeSet", "vCpuInfo",
+                                            _type).rows)
+    except PartyMalformed as refused:
+        if refused.party_word != "InvalidInstanceType":         # one retired name refuses the whole call
+            raise
+
+    def fetch(token: str | None) -> Page[tuple[str, _Type]]:    # as a filter it is just not found
+        body = call("DescribeInstanceTypes", {**_filter("instance-type", names), "MaxResults": str(_TYPES),
+                                              **({"NextToken": token} if token else {})})
+        return _read(body, "DescribeInstanceTypesResponse", "instanceTypeSet", "vCpuInfo", _type)
+
+    return dict(by_token(fetch))
+
+
+def _type(item: Element, ns: str) -> tuple[str, tuple[str, _Type]]:
+    name = _text(item, ns, "instanceType")
+    return name, (name, _Type(_number(_text(item, ns, "vCpuInfo", "defaultVCpus")),
+                              _number(_text(item, ns, "memoryInfo", "sizeInMiB"))))
+
+
+# ---------------------------------------------------------------- regions, check
+
+def list_regions(account: Account, send: Send) -> list[Region]:
+    region = account.regions[0] if account.regions else PARTY.default_region
+    call = _caller("ec2", region, account, send, _keys(region, account, send))
+    page = _read(call("DescribeRegions", {"AllRegions": "true"}), "DescribeRegionsResponse", "regionInfo",
+                 "regionName", lambda item, ns: (_text(item, ns, "regionName"), _text(item, ns, "optInStatus")))
+    return [Region(name, "", opted != "not-opted-in") for name, opted in page.rows]
+
+
+def check(source: Source, account: Account, send: Send) -> None:
+    call = _caller("ec2", source.region, account, send, _keys(source.region, account, send))
+    _read(call("DescribeInstances", {"MaxResults": "5"}), "DescribeInstancesResponse", "reservationSet",
+          "instanceState", _instance)
+
+
+# ---------------------------------------------------------------- keys: the account's own, or an assumed role's
+
+_assumed: dict[tuple[str | None, ...], tuple[float, Keys]] = {}
+_assuming = threading.Lock()
+
+
+def _keys(region: str, account: Account, send: Send) -> Keys:
+    given = account.credentials
+    if "role_arn" not in given:
+        return Keys(given["access_key_id"], given["secret_access_key"], given.get("session_token"))
+    name = (account.tenant_id, account.revision, account.endpoint, given["role_arn"], given.get("external_id"))
+    with _assuming:
+        until, keys = _assumed.get(name, (0.0, None))
+    if keys is None or until <= time.time():
+        until, keys = _assume(region, account, send)
+        with _assuming:
+            for old in [key for key, (end, _) in _assumed.items() if end <= time.time()]:
+                del _assumed[old]
+            _assumed[name] = until, keys
+    return keys
+
+
+def _assume(region: str, account: Account, send: Send) -> tuple[float, Keys]:
+    """AssumeRole, narrowed to what we call, whatever the role itself may do. Kept until 5 minutes before its end.
+
+    https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html
+    """
+    narrowed = {"Version": "2012-10-17",
+                "Statement": [{"Effect": "Allow", "Action": list(PARTY.permissions), "Resource": "*"}]}
+    asked = {"RoleArn": account.credentials["role_arn"], "RoleSessionName": "twocloud", "DurationSeconds": "3600",
+             "Policy": msgspec.json.encode(narrowed).decode()}
+    if "external_id" in account.credentials:
+        asked["ExternalId"] = account.credentials["external_id"]
+    body = _caller("sts", region, account, send, account.identity())("AssumeRole", asked)
+    with reading():
+        root = ElementTree.fromstring(body)
+        ns = root.tag[:root.tag.find("}") + 1]
+        found = root.find(f"{ns}AssumeRoleResult/{ns}Credentials")
+        ends = parse_time(_text(found, ns, "Expiration")) if found is not None else None
+        if found is None or ends is None:
+            raise ValueError
+        keys = Keys(_text(found, ns, "AccessKeyId"), _text(found, ns, "SecretAccessKey"),
+                    _text(found, ns, "SessionToken"))
+    return ends.timestamp() - 300, keys
+
+
+# ---------------------------------------------------------------- the call
+
+_Call = Callable[[str, Mapping[str, str]], bytes]
+_VERSIONS = {"ec2": "2016-11-15", "sts": "2011-06-15"}
+_SUFFIXES = {"cn": "amazonaws.com.cn", "eusc": "amazonaws.eu"}
+
+
+def _caller(service: str, region: str, account: Account, send: Send, keys: Keys) -> _Call:
+    suffix = _SUFFIXES.get(region.partition("-")[0], "amazonaws.com")
+    url = account.url(f"https://{service}.{region}.{suffix}/")
+
+    def call(action: str, asked: Mapping[str, str]) -> bytes:
+        body = urlencode({"Action": action, "Version": _VERSIONS[service], **asked}).encode()
+        return send(action, lambda: sign(service, region, url, body, keys)).body
+
+    return call
+
+
+def sign(service: str, region: str, url: str, body: bytes, keys: Keys) -> Request:
+    """Signature version 4 by botocore, at its clock's time."""
+    request = AWSRequest("POST", url, data=body, headers={
+        "Content-Type": "application/x-www-form-urlencoded; charset=utf-8", "Host": urlsplit(url).netloc})
+    SigV4Auth(Credentials(keys.access_key_id, keys.secret_access_key, keys.session_token),
+              service, region).add_auth(request)
+    return Request("POST", url, dict(request.headers.items()), body)
+
+
+def _filter(name: str, values: Sequence[str]) -> dict[str, str]:
+    return {"Filter.1.Name": name, **{f"Filter.1.Value.{n}": value for n, value in enumerate(values, 1)}}
+
+
+# ---------------------------------------------------------------- XML
+
+def _read(body: bytes, root_name: str, container: str, mark: str,
+          read: Callable[[Element, str], tuple[str, _T]]) -> Page[_T]:
+    """The items that hold an element `mark`, each read and dropped as soon as it is complete, and the next token."""
+    rows: list[tuple[str, _T]] = []
+    with reading():
+        events = ElementTree.iterparse(io.BytesIO(body), ("end",))
+        ns = item = child = ""
+        for _, element in events:
+            if not item:
+                ns = element.tag[:element.tag.find("}") + 1]
+                item, child = f"{ns}item", f"{ns}{mark}"
+            if element.tag == item and element.find(child) is not None:
+                rows.append(read(element, ns))
+                element.clear()
+        root: Element = events.root         # type: ignore[attr-defined]
+        if root.tag != f"{ns}{root_name}" or root.find(f"{ns}{container}") is None:
+            raise PartyMalformed()
+        return Page(rows, token=root.findtext(f"{ns}nextToken") or None)
+
+
+def _text(element: Element, ns: str, *path: str) -> str:
+    return element.findtext("/".join(ns + part for part in path)) or ""
+
+
+def _items(element: Element, ns: str, name: str) -> list[Element]:
+    return element.findall(f"{ns}{name}/{ns}item")
+
+
+def _number(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text, re.ASCII):
+        raise ValueError
+    return int(text)
+
+
+def error_word(response: Response) -> str | None:
+    """`Response/Errors/Error/Code` from EC2, `ErrorResponse/Error/Code` from STS; never with status 200."""
+    if response.status == 200:
+        return None
+    try:
+        root = ElementTree.fromstring(response.body)
+    except (SyntaxError, ValueError):
+        return None
+    return next((e.text or "" for e in root.iter() if e.tag.rpartition("}")[2] == "Code"), None)
+
+
+PARTY = Party(
+    name="aws",
+    title="Amazon EC2",
+    reference="https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeInstances.html",
+    credentials=(("access_key_id", "secret_access_key", "session_token?"), ("role_arn", "external_id?")),
+    permissions=("ec2:DescribeInstances", "ec2:DescribeVolumes", "ec2:DescribeInstanceTypes", "ec2:DescribeRegions"),
+    aliases={},
+    region_form=r"[a-z]{2,4}(-[a-z]{2,12}){1,2}-[0-9]{1,2}",
+    default_region="us-east-1",
+    project="a tag that every instance of the project carries, KEY=VALUE",
+    project_form=r"[^=\x00-\x1f*?\\]{1,127}=[^\x00-\x1f]{0,255}",
+    limits={action: Limit(100, 5.0) for action in (
+        "DescribeInstances", "DescribeVolumes", "DescribeInstanceTypes", "DescribeRegions")},
+    error_word=error_word,
+    errors=_ERRORS,
+    list_servers=list_servers,
+    list_regions=list_regions,
+    check=check,
+)

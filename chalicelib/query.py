@@ -1,0 +1,222 @@
+"""Query string -> Query: every rule about what may be asked for, in one table that also makes the OpenAPI document.
+
+Pure: knows no request, token or store. What is wrong is InvalidParameter, which names the parameter.
+"""
+
+import ipaddress
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar, cast
+from urllib.parse import quote
+
+from chalicelib import parties
+from chalicelib.errors import InvalidParameter
+from chalicelib.model import IDENTIFIER, Status, Window
+
+MOST = 9_999_999                            # positions and ages have at most seven digits
+_MOST_PARAMETERS = 64
+T = TypeVar("T", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A well-formed request for servers. `region` is as the caller spelt it: aliases belong to the party."""
+
+    party: str
+    tenant_id: str
+    region: str
+    window: Window
+    ranged: bool                            # f or t was given
+    format: str
+    view: str
+    status: Status | None
+    name: str | None
+    ip: str | None
+    max_age: int | None
+    on_error: str
+
+    @property
+    def filtered(self) -> bool:
+        return not (self.status is None and self.name is None and self.ip is None)
+
+
+class Form(Protocol):
+    """What a value looks like: how it is read, and what OpenAPI says of it."""
+
+    def read(self, text: str) -> Any:
+        """Raises ValueError whose text says what the parameter takes."""
+        ...
+
+    def schema(self) -> dict[str, object]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    words: tuple[str, ...]
+
+    def read(self, text: str) -> str:
+        if text not in self.words:
+            raise ValueError(f"one of {', '.join(self.words)}")
+        return text
+
+    def schema(self) -> dict[str, object]:
+        return {"type": "string", "enum": list(self.words)}
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    lowest: int
+    highest: int = MOST
+
+    def read(self, text: str) -> int:
+        if not re.fullmatch(r"0|[1-9][0-9]{0,6}", text, re.ASCII) or not self.lowest <= int(text) <= self.highest:
+            raise ValueError(f"a whole number from {self.lowest} to {self.highest}, in plain digits")
+        return int(text)
+
+    def schema(self) -> dict[str, object]:
+        return {"type": "integer", "minimum": self.lowest, "maximum": self.highest}
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    pattern: str
+    takes: str
+
+    def read(self, text: str) -> str:
+        if not re.fullmatch(self.pattern, text):
+            raise ValueError(self.takes)
+        return text
+
+    def schema(self) -> dict[str, object]:
+        return {"type": "string", "pattern": f"^{self.pattern}$"}
+
+
+class Address:
+    def read(self, text: str) -> str:
+        if "%" in text:
+            raise ValueError("an IPv4 or IPv6 address")
+        try:
+            return str(ipaddress.ip_address(text))
+        except ValueError:
+            raise ValueError("an IPv4 or IPv6 address") from None
+
+    def schema(self) -> dict[str, object]:
+        return {"type": "string", "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]}
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    name: str
+    form: Form
+    text: str                               # for the documents
+    required: bool = False
+    example: str | int | None = None
+
+
+_ID = Text(IDENTIFIER, "1-64 letters, digits, '.', '_' or '-'")
+_NAME_PART = Text("[^\\x00-\\x1f\\x7f-\\x9f\\ufffd]{1,128}", "1-128 characters without control characters")
+
+PARAMETERS: tuple[Parameter, ...] = (
+    Parameter("party", Choice(parties.names()), "The cloud.", True, "qcloud"),
+    Parameter("tenant_id", _ID, "The tenant, compared exactly.", True, "123"),
+    Parameter("region", _ID, "The party's own region code or a known alias of it.", True, "gz"),
+    Parameter("f", Number(1), "First position wanted, counted from 1. Default: 1.", example=1),
+    Parameter("t", Number(1), "Last position wanted, included; not before `f`. Default: to the end.", example=10),
+    Parameter("format", Choice(("json",)), "How the answer is written. Default: json."),
+    Parameter("view", Choice(("basic", "full")), "`basic` (default): the ten fields. `full`: all fields."),
+    Parameter("status", Choice(tuple(Status)), "Only servers with this status."),
+    Parameter("name", _NAME_PART, "Only servers whose name holds this, in upper or lower case."),
+    Parameter("ip", Address(), "Only servers with exactly this address."),
+    Parameter("max_age", Number(0), "Seconds: a list this young will do. 0: ask the party now."),
+    Parameter("on_error", Choice(("stale", "fail")),
+              "If the party fails: `stale` (default) the last good list, marked; `fail` the error."),
+)
+_BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
+_REFUSED = {
+    "token": "Credentials travel in the Authorization header only: Basic auth with the token as user name.",
+    "password": "Credentials travel in the Authorization header only: Basic auth with the token as user name.",
+}
+
+
+def parse(pairs: Sequence[tuple[str, str]]) -> Query:
+    """The query of (name, value) pairs in the order they came, percent-decoded. Raises InvalidParameter."""
+    given = _once_each(pairs)
+    values: dict[str, Any] = {}
+    for parameter in PARAMETERS:
+        if parameter.name in given:
+            try:
+                values[parameter.name] = parameter.form.read(given[parameter.name])
+            except ValueError as takes:
+                raise InvalidParameter(parameter.name, f"{parameter.name} must be {takes}.") from None
+        elif parameter.required:
+            raise InvalidParameter(parameter.name, f"{parameter.name} is missing.")
+    first, last = cast(int, values.get("f", 1)), cast(int | None, values.get("t"))
+    if last is not None and last < first:
+        raise InvalidParameter("t", "t must not be before f.")
+    status = values.get("status")
+    return Query(
+        party=values["party"], tenant_id=values["tenant_id"], region=values["region"],
+        window=Window(first, last), ranged="f" in values or "t" in values,
+        format=values.get("format", "json"), view=values.get("view", "basic"),
+        status=Status(status) if status else None, name=values.get("name"), ip=values.get("ip"),
+        max_age=values.get("max_age"), on_error=values.get("on_error", "stale"))
+
+
+def _once_each(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
+    for name, _ in pairs:                   # first of all: nothing else is said of a request that shows a secret
+        if name in _REFUSED:
+            raise InvalidParameter(name, _REFUSED[name])
+    given: dict[str, str] = {}
+    for name, value in pairs[:_MOST_PARAMETERS + 1]:
+        if name not in _BY_NAME:
+            known = ", ".join(_BY_NAME)
+            raise InvalidParameter(shown(name), f"Unknown parameter; known are: {known}.")
+        if name in given:
+            raise InvalidParameter(name, f"{name} is given more than once.")
+        given[name] = value
+    return given
+
+
+def shown(name: str) -> str:
+    """A name that a caller made up, fit to be repeated."""
+    return name if re.fullmatch(r"[A-Za-z0-9_.\[\]-]{1,32}", name, re.ASCII) else "?"
+
+
+def link(query: Query, window: Window) -> str:
+    """The query string that asks for the same in another window."""
+    asked: list[tuple[str, object]] = [
+        ("party", query.party), ("tenant_id", query.tenant_id), ("region", query.region),
+        ("f", window.first), ("t", window.last),
+        ("view", query.view if query.view != "basic" else None), ("status", query.status), ("name", query.name),
+        ("ip", query.ip), ("max_age", query.max_age),
+        ("on_error", query.on_error if query.on_error != "stale" else None)]
+    return "&".join(f"{name}={quote(str(value), safe='')}" for name, value in asked if value is not None)
+
+
+def body_limits(body: object) -> tuple[int, tuple[str, ...] | None, tuple[str, ...] | None, tuple[str, ...] | None]:
+    """(duration, tenants, parties, regions) of the JSON body that asks for a token. Raises InvalidParameter."""
+    if not isinstance(body, dict):
+        raise InvalidParameter("body", "The body must be one JSON object.")
+    fields = cast(dict[str, object], body)
+    for name in fields:
+        if name not in ("duration", "tenants", "parties", "regions"):
+            raise InvalidParameter(shown(name), "Unknown key; known are: duration, tenants, parties, regions.")
+    duration = fields.get("duration", 600)
+    if type(duration) is not int or not 60 <= duration <= 43200:
+        raise InvalidParameter("duration", "duration must be a whole number of seconds from 60 to 43200.")
+    return duration, _words(fields, "tenants"), _words(fields, "parties"), _words(fields, "regions")
+
+
+def _words(fields: dict[str, object], name: str) -> tuple[str, ...] | None:
+    words = fields.get(name)
+    if name not in fields:
+        return None
+    if not isinstance(words, list) or not 0 < len(cast(list[object], words)) <= 100:
+        raise InvalidParameter(name, f"{name} must be a list of 1-100 texts.")
+    for word in cast(list[object], words):
+        if not isinstance(word, str) or not re.fullmatch(IDENTIFIER, word, re.ASCII):
+            raise InvalidParameter(name, f"Each of {name} must be {_ID.takes}.")
+    if name == "parties" and not set(cast(list[str], words)) <= set(parties.names()):
+        raise InvalidParameter(name, f"Unknown party; known are: {', '.join(parties.names())}.")
+    return tuple(dict.fromkeys(cast(list[str], words)))

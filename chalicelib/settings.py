@@ -1,0 +1,82 @@
+"""The environment, read once and checked: the only room that looks at it."""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from zoneinfo import ZoneInfo
+
+from chalicelib.errors import SettingsError
+
+SETTINGS = {
+    "TWOCLOUD_STORE": ("sqlite:///.twocloud/twocloud.db",
+                       "where accounts, users and tokens are kept: sqlite:///PATH (below the current folder; "
+                       "four slashes: absolute) or dynamodb://TABLE"),
+    "TWOCLOUD_KEY": ("file:.twocloud/key",
+                     "what seals the parties' credentials: file:PATH (made on first use, mode 0600) or kms:KEY"),
+    "TWOCLOUD_TIMEZONE": ("UTC", "IANA name of the zone in which times are shown"),
+    "TWOCLOUD_MAX_AGE": ("0", "seconds: a list this young will do"),
+    "TWOCLOUD_STALE_IF_ERROR": ("86400", "seconds: how old a list may be served while its party fails"),
+    "TWOCLOUD_HISTORY": ("30", "days that changes are kept"),
+    "TWOCLOUD_LOCAL": ("0", "1 allows accounts whose endpoint is http:// on loopback; refused in Lambda"),
+    "TWOCLOUD_TOKEN": ("", "the token with which the command asks a server (--url)"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Checked settings. `in_lambda`: this process is a Lambda function."""
+
+    store: str
+    key: str
+    timezone: ZoneInfo
+    max_age: int
+    stale_if_error: int
+    history: int
+    local: bool
+    token: str
+    in_lambda: bool
+
+
+def load(environment: Mapping[str, str] = os.environ) -> Settings:
+    """Raises SettingsError with one line that names the setting and what it takes."""
+    def text(name: str) -> str:
+        return environment.get(name) or SETTINGS[name][0]
+
+    in_lambda = "AWS_LAMBDA_FUNCTION_NAME" in environment
+    store = text("TWOCLOUD_STORE")
+    if not re.fullmatch(r"sqlite:///[^\0?#]+|dynamodb://[A-Za-z0-9_.-]{3,255}", store) or store.endswith("/"):
+        raise SettingsError("TWOCLOUD_STORE must be sqlite:///PATH or dynamodb://TABLE.")
+    if in_lambda and store.startswith("sqlite:"):
+        raise SettingsError("TWOCLOUD_STORE must be dynamodb://TABLE in Lambda, where files do not last.")
+    # a function that opens no credentials (the authorizer) is not given the key's name
+    key = environment.get("TWOCLOUD_KEY", "") if in_lambda else text("TWOCLOUD_KEY")
+    if key and not re.fullmatch(r"file:[^\0]+|kms:[A-Za-z0-9:/_.-]{1,2048}", key):
+        raise SettingsError("TWOCLOUD_KEY must be file:PATH or kms:KEY (a key's id, ARN or alias).")
+    if in_lambda and key.startswith("file:"):
+        raise SettingsError("TWOCLOUD_KEY must be kms:KEY in Lambda, where files do not last.")
+    local = text("TWOCLOUD_LOCAL")
+    if local not in ("0", "1"):
+        raise SettingsError("TWOCLOUD_LOCAL must be 0 or 1.")
+    if in_lambda and local == "1":
+        raise SettingsError("TWOCLOUD_LOCAL=1 is refused in Lambda.")
+    return Settings(store, key, _zone(text("TWOCLOUD_TIMEZONE")),
+                    _number("TWOCLOUD_MAX_AGE", text("TWOCLOUD_MAX_AGE"), 9_999_999),
+                    _number("TWOCLOUD_STALE_IF_ERROR", text("TWOCLOUD_STALE_IF_ERROR"), 9_999_999),
+                    _number("TWOCLOUD_HISTORY", text("TWOCLOUD_HISTORY"), 3650),
+                    local == "1", text("TWOCLOUD_TOKEN"), in_lambda)
+
+
+def _zone(name: str) -> ZoneInfo:
+    try:
+        if not re.fullmatch(r"[A-Za-z0-9+_-]+(/[A-Za-z0-9+_-]+)*", name, re.ASCII):
+            raise ValueError(name)
+        return ZoneInfo(name)
+    except (ValueError, OSError, KeyError):
+        raise SettingsError("TWOCLOUD_TIMEZONE must be an IANA name such as Asia/Shanghai.") from None
+
+
+def _number(name: str, text: str, highest: int) -> int:
+    if not re.fullmatch(r"0|[1-9][0-9]{0,6}", text, re.ASCII) or int(text) > highest:
+        raise SettingsError(f"{name} must be a whole number from 0 to {highest}.")
+    return int(text)

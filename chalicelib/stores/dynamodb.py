@@ -1,0 +1,113 @@
+"""The store on AWS: one table, partition key `pk` (the kind) and sort key `sk` (the key).
+
+Item: {pk: S, sk: S, value: B, version: N, expires: N}. `expires` is the table's TTL attribute; DynamoDB removes
+expired items within days, so reads compare it themselves. Reads are consistent.
+Permissions: dynamodb:GetItem, Query, PutItem, BatchWriteItem on the table.
+https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/
+"""
+
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from chalicelib.errors import Conflict, Internal
+from chalicelib.stores import Row, check_value, in_batches, new_version
+
+if TYPE_CHECKING:
+    from types_boto3_dynamodb import DynamoDBClient
+    from types_boto3_dynamodb.type_defs import AttributeValueTypeDef, WriteRequestTypeDef
+
+_BATCH = 25                                 # most writes that BatchWriteItem takes
+_BATCH_TRIES = 8
+
+
+class DynamoStore:
+    """`client` is for tests; otherwise it is made on first use from AWS's usual settings."""
+
+    def __init__(self, table: str, clock: Callable[[], float], client: "DynamoDBClient | None" = None) -> None:
+        self.table = table
+        self._clock = clock
+        self._made = client
+
+    @property
+    def _client(self) -> "DynamoDBClient":
+        if self._made is None:
+            self._made = _connect()
+        return self._made
+
+    def get(self, kind: str, key: str) -> Row | None:
+        item = self._client.get_item(TableName=self.table, Key={"pk": {"S": kind}, "sk": {"S": key}},
+                                     ConsistentRead=True).get("Item")
+        return self._row(item) if item else None
+
+    def put(self, kind: str, key: str, value: bytes, *, version: int | None = None,
+            expires: int | None = None) -> None:
+        item: dict[str, AttributeValueTypeDef] = {
+            "pk": {"S": kind}, "sk": {"S": key}, "value": {"B": check_value(value)},
+            "version": {"N": str(new_version())}}
+        if expires is not None:
+            item["expires"] = {"N": str(expires)}
+        now: dict[str, AttributeValueTypeDef] = {":now": {"N": str(int(self._clock()))}}
+        client = self._client
+        try:
+            if version is None:
+                client.put_item(TableName=self.table, Item=item)
+            elif version == 0:
+                client.put_item(TableName=self.table, Item=item, ExpressionAttributeValues=now,
+                                ConditionExpression="attribute_not_exists(pk) OR expires <= :now")
+            else:
+                client.put_item(TableName=self.table, Item=item, ExpressionAttributeNames={"#version": "version"},
+                                ExpressionAttributeValues={**now, ":version": {"N": str(version)}},
+                                ConditionExpression="#version = :version AND "
+                                                    "(attribute_not_exists(expires) OR expires > :now)")
+        except client.exceptions.ConditionalCheckFailedException:
+            raise Conflict(f"{kind} {key} was written by somebody else") from None
+
+    def delete(self, kind: str, *keys: str) -> None:
+        for batch in in_batches(dict.fromkeys(keys), _BATCH):
+            todo: list[WriteRequestTypeDef] = [{"DeleteRequest": {"Key": {"pk": {"S": kind}, "sk": {"S": key}}}}
+                                               for key in batch]
+            for tried in range(_BATCH_TRIES):
+                answer = self._client.batch_write_item(RequestItems={self.table: todo})
+                todo = answer.get("UnprocessedItems", {}).get(self.table, [])
+                if not todo:
+                    break
+                time.sleep(random.uniform(0, 0.05 * 2 ** tried))        # the table is throttled: full jitter
+            else:
+                raise Internal(f"{len(todo)} rows of {kind} could not be deleted; run this again")
+
+    def list(self, kind: str, prefix: str = "") -> Iterator[tuple[str, Row]]:
+        condition, values = "pk = :pk", {":pk": {"S": kind}}
+        if prefix:
+            condition, values = "pk = :pk AND begins_with(sk, :sk)", {**values, ":sk": {"S": prefix}}
+        pages = self._client.get_paginator("query").paginate(
+            TableName=self.table, KeyConditionExpression=condition, ExpressionAttributeValues=values,
+            ConsistentRead=True)
+        for page in pages:
+            for item in page["Items"]:
+                if row := self._row(item):
+                    yield item["sk"].get("S", ""), row
+
+    def scrub(self) -> None:
+        """Deleted items are gone from the table; point-in-time backups keep them for 35 days."""
+
+    def close(self) -> None:
+        if self._made is not None:
+            self._made.close()
+            self._made = None
+
+    def _row(self, item: "Mapping[str, AttributeValueTypeDef]") -> Row | None:
+        if "expires" in item and float(item["expires"].get("N", "0")) <= self._clock():
+            return None
+        value = item["value"].get("B", b"")
+        return Row(bytes(value), int(item["version"].get("N", "0")))    # type: ignore[arg-type]
+
+
+def _connect() -> "DynamoDBClient":
+    import boto3                            # slow to import; a sealed-off CI or the SQLite user never pays for it
+    from botocore.config import Config
+
+    # botocore's own limits are 60 s each; a request to us is answered within 25 s
+    return boto3.client("dynamodb", config=Config(
+        connect_timeout=1, read_timeout=2, retries={"mode": "standard", "total_max_attempts": 3}))

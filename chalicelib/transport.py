@@ -1,0 +1,460 @@
+"""The only door to a party: send(operation, sign) -> Response, with deadline, byte cap, rate limit, at most one retry.
+
+The deadline is total: from the first look at the name server to the last byte. A plain read timeout is per
+receive and does not hold against a server that drips, so each receive gets the time that is left. No redirect is
+followed, no cookie kept, no proxy or certificate taken from the environment, no certificate left unchecked.
+
+Whatever goes wrong on the way or in the answer becomes a PartyError (or UnknownRegion) here and nowhere else.
+"""
+
+import hashlib
+import http.client
+import ipaddress
+import queue
+import random
+import socket
+import ssl
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+
+import certifi
+import msgspec
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.util.connection import create_connection
+from urllib3.util.ssl_ import create_urllib3_context
+
+from chalicelib.errors import (
+    PartyDenied,
+    PartyError,
+    PartyFailed,
+    PartyMalformed,
+    PartyThrottled,
+    PartyTimeout,
+    PartyUnavailable,
+    UnknownRegion,
+    Verdict,
+)
+from chalicelib.model import Account, Limit, Party, Request, Response, Sign
+
+BYTE_CAP = 64 * 1024 * 1024                 # of one answer, decoded
+CALL_SECONDS = 10.0                         # the share of one call; a request may make several
+_LONGEST_WAIT = 5.0                         # a party that asks for more gets no retry from us
+_POOLED = 64                                # connections kept to one host, and hosts kept
+_PACE_MARGIN = 1.05                         # networks bunch up what we spaced out
+
+
+# ---------------------------------------------------------------- a socket that keeps a deadline
+
+class _Call(threading.local):
+    """What this thread is sending now."""
+
+    deadline: float = 0.0
+    hold: Callable[[socket.socket], None] = staticmethod(lambda sock: None)
+
+    def left(self) -> float:
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the deadline has passed")
+        return left
+
+
+_call = _Call()
+
+
+class _PlainSocket(socket.socket):
+    def recv_into(self, *args: object, **kwargs: object) -> int:
+        self.settimeout(_call.left())
+        return super().recv_into(*args, **kwargs)               # type: ignore[arg-type]
+
+
+class _TlsSocket(ssl.SSLSocket):
+    def recv_into(self, *args: object, **kwargs: object) -> int:
+        self.settimeout(_call.left())
+        return super().recv_into(*args, **kwargs)               # type: ignore[arg-type]
+
+
+def resolve(host: str, port: int) -> list[str]:
+    """The host's addresses. The name server may hang longer than we can wait, hence a thread of its own."""
+    with suppress(ValueError):
+        return [str(ipaddress.ip_address(host.strip("[]")))]
+    answer: queue.SimpleQueue[list[str] | OSError] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            answer.put(list(dict.fromkeys(str(address[0]) for *_, address in found)))
+        except (OSError, UnicodeError) as problem:
+            answer.put(problem if isinstance(problem, OSError) else socket.gaierror(str(problem)))
+
+    threading.Thread(target=ask, daemon=True, name="twocloud-resolve").start()
+    try:
+        found = answer.get(timeout=_call.left())
+    except queue.Empty:
+        raise TimeoutError("the name server did not answer in time") from None
+    if isinstance(found, OSError):
+        raise found
+    return found
+
+
+def _dial(connection: HTTPConnection) -> socket.socket:
+    problem: OSError | None = None
+    try:
+        for address in resolve(connection.host, connection.port):
+            try:
+                raw = create_connection((address, connection.port), _call.left(),
+                                        socket_options=connection.socket_options)
+                sock = _PlainSocket(raw.family, raw.type, raw.proto, fileno=raw.detach())
+                _call.hold(sock)
+                return sock
+            except TimeoutError:
+                raise
+            except OSError as refused:
+                problem = refused
+    except TimeoutError as late:
+        raise urllib3.exceptions.ConnectTimeoutError(connection, str(late)) from late
+    except socket.gaierror as unknown:
+        raise urllib3.exceptions.NameResolutionError(connection.host, connection, unknown) from unknown
+    raise urllib3.exceptions.NewConnectionError(connection, f"no address answers: {problem}") from problem
+
+
+class _Sent:
+    """Before each request on a connection, new or kept: the time that is left, and a way to end it early."""
+
+    sock: socket.socket | None
+
+    def putrequest(self, *args: object, **kwargs: object) -> None:
+        if self.sock is not None:
+            self.sock.settimeout(_call.left())
+            _call.hold(self.sock)
+        super().putrequest(*args, **kwargs)                     # type: ignore[misc]
+
+
+class _PlainConnection(_Sent, HTTPConnection):
+    def _new_conn(self) -> socket.socket:
+        return _dial(self)
+
+
+class _TlsConnection(_Sent, HTTPSConnection):
+    def _new_conn(self) -> socket.socket:
+        sock = _dial(self)
+        sock.settimeout(_call.left())                           # OpenSSL keeps it over the whole handshake
+        return sock
+
+
+class _PlainPool(HTTPConnectionPool):
+    ConnectionCls = _PlainConnection
+
+
+class _TlsPool(HTTPSConnectionPool):
+    ConnectionCls = _TlsConnection
+
+
+class _Adapter(HTTPAdapter):
+    """requests' adapter over pools whose sockets keep the deadline and always check certificates."""
+
+    def __init__(self, trusted: str) -> None:
+        self._tls = create_urllib3_context()
+        self._tls.load_verify_locations(trusted)                # once, not once per connection
+        self._tls.verify_mode = ssl.CERT_REQUIRED
+        self._tls.check_hostname = True
+        self._tls.sslsocket_class = _TlsSocket
+        super().__init__(pool_connections=_POOLED, pool_maxsize=_POOLED)
+
+    def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **kwargs: object) -> None:
+        super().init_poolmanager(connections, maxsize, block, ssl_context=self._tls, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {"http": _PlainPool, "https": _TlsPool}
+
+    def build_connection_pool_key_attributes(self, request: requests.PreparedRequest, verify: object,
+                                             cert: object = None) -> tuple[dict[str, object], dict[str, object]]:
+        there = urllib3.util.parse_url(request.url or "")
+        return {"scheme": there.scheme, "host": there.host, "port": there.port}, {}
+
+    def cert_verify(self, conn: object, url: object, verify: object, cert: object) -> None:
+        """Nothing to do: the context was set up once, and no caller can change it."""
+
+
+# ---------------------------------------------------------------- the party's documented rate
+
+class _Pace:
+    """Lets at most `limit.calls` start in any `limit.seconds`."""
+
+    def __init__(self, limit: Limit) -> None:
+        self._seconds = limit.seconds * _PACE_MARGIN
+        self._starts: deque[float] = deque(maxlen=limit.calls)
+        self._lock = threading.Lock()
+
+    def reserve(self, deadline: float) -> float:
+        """Seconds to wait before the start that is now reserved. Raises PartyThrottled if it is too late then."""
+        with self._lock:
+            now = time.monotonic()
+            start = now
+            if len(self._starts) == self._starts.maxlen:
+                start = max(now, self._starts[0] + self._seconds)
+            if start >= deadline:
+                raise PartyThrottled("The party's documented rate does not allow so many calls in the time of one "
+                                     "request; ask for a range (f, t).", retry_after=start - now)
+            self._starts.append(start)
+            return start - now
+
+
+# ---------------------------------------------------------------- the door
+
+@dataclass(slots=True)
+class Tally:
+    """What a sender did, for the log: calls started, and milliseconds in which at least one was under way."""
+
+    calls: int = 0
+    retries: int = 0
+    milliseconds: float = 0.0
+    under_way: int = field(default=0, repr=False)
+    since: float = field(default=0.0, repr=False)
+
+
+class Transport:
+    """One per process: the connections and the paces, shared by all accounts; nothing else is.
+
+    `trusted`: a file of CA certificates. `jitter`: a random float in [0, 1).
+    """
+
+    def __init__(self, trusted: str = certifi.where(), jitter: Callable[[], float] = random.random) -> None:
+        self.adapter = _Adapter(trusted)
+        self.jitter = jitter
+        self._paces: dict[tuple[str, ...], _Pace] = {}
+        self._lock = threading.Lock()
+
+    def sender(self, party: Party, account: Account, region: str, deadline: float) -> "Sender":
+        """A send for one request to us. `deadline`: on time.monotonic's scale."""
+        return Sender(self, party, account, region, deadline)
+
+    def pace(self, party: Party, account: Account, region: str, operation: str) -> _Pace | None:
+        """Rates are per account at the party: tenants that share keys share the pace."""
+        limit = party.limits.get(operation)
+        if limit is None:
+            return None
+        keys = hashlib.sha256(msgspec.json.encode(dict(account.credentials), order="sorted")).hexdigest()
+        name = party.name, keys, region, operation
+        with self._lock:
+            return self._paces.setdefault(name, _Pace(limit))
+
+    def close(self) -> None:
+        self.adapter.close()
+
+
+class Sender:
+    """send(operation, sign) for one request to us. Thread-safe. `close` ends what is still under way."""
+
+    def __init__(self, transport: Transport, party: Party, account: Account, region: str, deadline: float) -> None:
+        self._transport = transport
+        self._party = party
+        self._account = account
+        self._region = region
+        self._deadline = deadline
+        self._lock = threading.Lock()
+        self._held: dict[int, socket.socket] = {}               # thread -> the socket that it waits for
+        self._closed = False
+        self.tally = Tally()
+
+    def __call__(self, operation: str, sign: Sign) -> Response:
+        try:
+            return self._try(operation, sign)
+        except (PartyThrottled, PartyUnavailable, PartyFailed) as error:
+            failure = error
+        pause = self._pause(failure)
+        if pause is None:
+            raise failure
+        time.sleep(pause)
+        return self._try(operation, sign)
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            for sock in self._held.values():
+                with suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+
+    def _pause(self, failure: PartyError) -> float | None:
+        """Seconds before the one retry, None for no retry: none beyond a tenth of the calls or beyond the budget."""
+        with self._lock:
+            if self._closed or self.tally.retries >= max(1, self.tally.calls // 10):
+                return None
+            asked = failure.retry_after
+            pause = self._transport.jitter() * 0.3 if asked is None else asked + self._transport.jitter() * 0.1
+            if pause > _LONGEST_WAIT or time.monotonic() + pause + 1 > self._deadline:
+                return None
+            self.tally.retries += 1
+            return pause
+
+    def _try(self, operation: str, sign: Sign) -> Response:
+        pace = self._transport.pace(self._party, self._account, self._region, operation)
+        wait = pace.reserve(self._deadline) if pace else 0.0
+        if wait > 0:
+            time.sleep(wait)
+        request = sign()                                        # after the wait: signatures carry the time
+        self._count(+1)
+        try:
+            response = self._exchange(request)
+        finally:
+            self._count(-1)
+        if failure := failure_in(self._party, response):
+            raise failure
+        return response
+
+    def _exchange(self, request: Request) -> Response:
+        _call.deadline, _call.hold = min(self._deadline, time.monotonic() + CALL_SECONDS), self._hold
+        prepared = requests.Request(request.method, request.url, data=request.body or None).prepare()
+        prepared.headers.update({"User-Agent": "twocloud", "Accept-Encoding": "gzip", **request.headers})
+        answer: requests.Response | None = None
+        try:
+            answer = self._transport.adapter.send(prepared, stream=True, timeout=_call.left())
+            body = _read(answer.raw)
+            self._hold(None)
+            answer.raw.release_conn()
+            return Response(answer.status_code, {k.lower(): v for k, v in answer.raw.headers.items()}, body)
+        except Exception as problem:
+            if answer is not None:
+                answer.raw.close()                              # half read: never back into the pool
+            raise failure_of(problem, answered=answer is not None) from None
+        finally:
+            self._hold(None)
+
+    def _hold(self, sock: socket.socket | None) -> None:
+        with self._lock:
+            if sock is None:
+                self._held.pop(threading.get_ident(), None)
+            elif self._closed:
+                raise TimeoutError("the request was given up")
+            else:
+                self._held[threading.get_ident()] = sock
+
+    def _count(self, step: int) -> None:
+        with self._lock:
+            tally, now = self.tally, time.monotonic()
+            if step > 0:
+                tally.calls += 1
+                if not tally.under_way:
+                    tally.since = now
+            tally.under_way += step
+            if not tally.under_way:
+                tally.milliseconds += (now - tally.since) * 1000
+
+
+def _read(raw: urllib3.HTTPResponse) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    while chunk := raw.read(65536, decode_content=True):
+        size += len(chunk)
+        if size > BYTE_CAP:
+            raise PartyMalformed(f"The party's answer is longer than {BYTE_CAP // 1024 // 1024} MB.")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+# ---------------------------------------------------------------- the border of errors
+
+def failure_of(problem: Exception, *, answered: bool) -> Exception:
+    """What an exception of the network stack means: the first row that fits it or what caused it.
+
+    `answered`: the head of an answer had arrived, so that whatever breaks then has cut the answer short.
+    An exception that is not the network's is returned as it is: that is our own fault.
+    """
+    if isinstance(problem, PartyError):
+        return problem
+    for error in _causes(problem):
+        for kinds, failure, text in _NETWORK:
+            if isinstance(error, kinds):
+                if answered and failure is PartyUnavailable:
+                    return PartyMalformed("The party's answer was cut short.")
+                return failure(text)
+    return problem
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Around whatever reads a party's answer: a shape that we do not know is PartyMalformed."""
+    try:
+        yield
+    except (msgspec.DecodeError, SyntaxError, ValueError, RecursionError):     # a bad XML is a SyntaxError
+        raise PartyMalformed() from None
+
+
+def _causes(problem: BaseException) -> list[BaseException]:
+    """The innermost cause first. requests and urllib3 hide it in `args` and `reason` as well."""
+    found: list[BaseException] = []
+    todo: list[object] = [problem]
+    while todo and len(found) < 20:
+        error = todo.pop()
+        if isinstance(error, BaseException) and error not in found:
+            found.append(error)
+            todo += [error.__context__, error.__cause__, getattr(error, "reason", None), *error.args]
+    return found[::-1]
+
+
+_NETWORK: tuple[tuple[tuple[type[BaseException], ...], type[PartyError], str], ...] = (
+    ((TimeoutError, urllib3.exceptions.TimeoutError, requests.Timeout), PartyTimeout, ""),
+    ((socket.gaierror, urllib3.exceptions.NameResolutionError),
+     PartyUnavailable, "The party's name cannot be looked up; wait as Retry-After says."),
+    ((ssl.SSLError, urllib3.exceptions.SSLError, requests.exceptions.SSLError),
+     PartyUnavailable, "The party's certificate cannot be trusted, or its TLS failed."),
+    ((http.client.RemoteDisconnected, ConnectionRefusedError), PartyUnavailable, ""),
+    ((http.client.IncompleteRead, urllib3.exceptions.IncompleteRead, urllib3.exceptions.InvalidChunkLength),
+     PartyMalformed, "The party's answer was cut short or badly framed."),
+    ((http.client.HTTPException, urllib3.exceptions.DecodeError, urllib3.exceptions.BodyNotHttplibCompatible,
+      urllib3.exceptions.ResponseNotChunked, urllib3.exceptions.InvalidHeader, urllib3.exceptions.HeaderParsingError,
+      requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError,
+      requests.exceptions.InvalidHeader),
+     PartyMalformed, "The party's answer is not proper HTTP."),
+    ((OSError, urllib3.exceptions.HTTPError, requests.RequestException), PartyUnavailable, ""),
+)
+
+
+def failure_in(party: Party, response: Response) -> PartyError | UnknownRegion | None:
+    """The error that an answer holds, from the party's own word first, from the HTTP status else; None if none."""
+    word = party.error_word(response)
+    if word is None and 200 <= response.status < 300:
+        return None
+    verdict = _verdict(party, word) or _by_status(response.status)
+    if issubclass(verdict.error, UnknownRegion):
+        return UnknownRegion(f"{party.title} has no such region, or it is not open to this account.")
+    shown = word if word and word.replace(".", "").replace("_", "").isalnum() and word.isascii() and len(word) < 100 else ""
+    text = verdict.error.default
+    if detail := "; ".join(filter(None, (shown or f"HTTP {response.status}", verdict.hint))):
+        text = f"{text} ({detail})"
+    return verdict.error(text, party_word=shown, hint=verdict.hint,
+                         retry_after=_retry_after(response.headers))
+
+
+def _verdict(party: Party, word: str | None) -> Verdict | None:
+    if word is None:
+        return None
+    return party.errors.get(word) or party.errors.get(word.split(".", 1)[0])
+
+
+def _by_status(status: int) -> Verdict:
+    if status in (401, 403):
+        return Verdict(PartyDenied)
+    if status == 429:
+        return Verdict(PartyThrottled)
+    if status in (502, 503, 504):
+        return Verdict(PartyUnavailable)
+    if status >= 500 or 200 <= status < 300:                    # 200 with an error word that is not in the table
+        return Verdict(PartyFailed)
+    return Verdict(PartyMalformed)                              # redirects, 404 and the like: not the API we know
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    text = headers.get("retry-after", "").strip()
+    if text.isascii() and text.isdigit() and len(text) < 7:
+        return float(text)
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time()) if text else None
+    except (ValueError, TypeError, OverflowError):
+        return None

@@ -1,0 +1,69 @@
+"""The demo: stand-in clouds, a tenant with an account at each, a user, a token, the API, and one line to paste."""
+
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import click
+
+from chalicelib import accounts, inventory, journal, parties, serve, tokens, users
+from chalicelib.inventory import Deployment
+from chalicelib.settings import Settings
+from standins.aws import Aws
+from standins.fleet import Fleet, seed_machine
+from standins.qcloud import Qcloud
+from standins.server import Standin
+
+TENANT = "123"
+_HOUR = 3600
+
+
+def run(port: int) -> None:
+    """Serve until Ctrl-C or SIGTERM; nothing is kept."""
+    journal.start()
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="twocloud-demo-"))
+        deployment = inventory.open_deployment(Settings(
+            store=f"sqlite:///{Path(folder).resolve()}/demo.db", key=f"file:{folder}/key", timezone=ZoneInfo("UTC"),
+            max_age=0, stale_if_error=86_400, history=30, local=True, token="", in_lambda=False))
+        stack.callback(deployment.close)
+        for name, standin, credentials in clouds():
+            stack.enter_context(standin)
+            put_account(deployment, name, credentials, standin.url)
+        try:
+            server = serve.open_server(deployment, "127.0.0.1", port)
+        except OSError as problem:
+            raise click.ClickException(f"cannot listen on port {port}: {problem.strerror}; choose another: "
+                                       f"make run PORT=8123") from None
+        url = f"http://{serve.address(server)}/twocloud/servers"
+        click.echo(f"curl -u '{ready_token(deployment)}:password' "
+                   f"'{url}?party=qcloud&tenant_id={TENANT}&region=gz&f=1&t=10'")
+        click.echo("Paste the line above into another terminal. Also there: party=aws&region=us-east-1. "
+                   "Ctrl-C ends it all.", err=True)
+        serve.run(server)
+
+
+def clouds() -> list[tuple[str, Standin, dict[str, str]]]:
+    """(party, its stand-in, credentials that it takes)."""
+    qcloud = {"secret_id": "AKIDdemo", "secret_key": "demo-secret-key"}
+    aws = {"access_key_id": "AKIADEMO", "secret_access_key": "demo-secret-key"}
+    return [
+        ("qcloud", Qcloud({qcloud["secret_id"]: qcloud["secret_key"]}, {
+            "ap-guangzhou": Fleet(25, "demo", first=seed_machine()), "ap-shanghai": Fleet(310, "demo")}), qcloud),
+        ("aws", Aws({aws["access_key_id"]: aws["secret_access_key"]}, {
+            "us-east-1": Fleet(40, "demo"), "eu-west-1": Fleet(7, "demo")}), aws),
+    ]
+
+
+def put_account(deployment: Deployment, party: str, credentials: dict[str, str], url: str) -> None:
+    account = accounts.check(TENANT, parties.load(party), credentials, project=None, regions=(), deep=False,
+                             endpoint=url, local=True)
+    accounts.put(deployment.store, deployment.sealer(), account, deployment.clock())
+
+
+def ready_token(deployment: Deployment) -> str:
+    user = users.User(name="demo", uid=users.new_uid(), tenants=(TENANT,), created_at=int(deployment.clock()))
+    users.add(deployment.store, user)
+    text, _ = tokens.issue(deployment.store, user, tokens.Limits(), 24 * _HOUR, deployment.clock(), "demo")
+    return text

@@ -1,0 +1,77 @@
+"""Fleets of any size from a seed: the same seed and number always give the same machine."""
+
+import random
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+_ROLES = ("web", "api", "db", "cache", "queue", "batch", "ci", "edge")
+_SIZES = ((1, 1), (1, 2), (2, 4), (2, 8), (4, 8), (4, 16), (8, 16), (8, 32), (16, 64))
+_BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """One machine in neutral words; each stand-in writes it in its own. Disks in GiB, the system disk first."""
+
+    number: int
+    key: str                                # eight base36 characters, from which ids are made
+    name: str
+    cpu: int
+    memory_gib: int
+    disks: tuple[int, ...]
+    lan: tuple[str, ...]
+    wan: tuple[str, ...]
+    state: str                              # running, stopped, starting, stopping, pending, terminated
+    created: datetime
+    zone: int
+    project: int
+    tags: dict[str, str]
+
+
+class Fleet:
+    """`size` machines; [i] is the i-th, counted from 0. `first`: takes the place of the first one."""
+
+    def __init__(self, size: int, seed: str = "fleet", first: Machine | None = None, gone: bool = False) -> None:
+        self.size = size
+        self.seed = seed
+        self._first = first
+        self._gone = gone                   # some machines are terminated but still listed
+        self._made: dict[int, Machine] = {}
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, number: int) -> Machine:
+        if not 0 <= number < self.size:
+            raise IndexError(number)
+        if number == 0 and self._first:
+            return self._first
+        if number not in self._made:
+            self._made[number] = self._make(number)
+        return self._made[number]
+
+    def _make(self, number: int) -> Machine:
+        dice = random.Random(f"{self.seed}/{number}")
+        role = dice.choice(_ROLES)
+        cpu, memory = dice.choice(_SIZES)
+        low, high = number % 250 + 2, number // 250
+        lan = [f"10.{high // 250}.{high % 250}.{low}"]
+        if dice.random() < 0.1:
+            lan.append(f"172.16.{high % 250}.{low}")
+        states = ["running"] * 16 + ["stopped"] * 2 + ["starting", "stopping"] + (["terminated"] if self._gone else [])
+        return Machine(
+            number=number, key="".join(dice.choice("0123456789abcdefghijklmnopqrstuvwxyz") for _ in range(8)),
+            name=f"{role}-{number + 1}", cpu=cpu, memory_gib=memory,
+            disks=(dice.choice((20, 40, 50)), *(dice.choice((100, 200, 500)) for _ in range(dice.choice((0, 0, 1, 2))))),
+            lan=tuple(lan), wan=(f"122.{high // 250}.{high % 250}.{low}",) if dice.random() < 0.4 else (),
+            state=dice.choice(states),
+            created=datetime(2024, 1, 1, tzinfo=UTC) + timedelta(minutes=37 * number + dice.randrange(30)),
+            zone=dice.randrange(1, 4), project=dice.choice((0, 0, 1002189)),
+            tags={"role": role, "team": dice.choice(("blue", "green", "red"))} if dice.random() < 0.8 else {})
+
+
+def seed_machine() -> Machine:
+    """The machine of the API document of 2016."""
+    return Machine(number=0, key="u23j34j2", name="hehe", cpu=8, memory_gib=16, disks=(20,),
+                   lan=("192.168.0.2", "192.168.0.3"), wan=("122.22.3.45", "122.22.3.46"), state="running",
+                   created=datetime(2014, 7, 29, 15, 8, 39, tzinfo=UTC), zone=3, project=0, tags={"role": "web"})
