@@ -7,6 +7,7 @@ import threading
 import time
 import uuid
 from functools import cache
+from typing import Any
 
 from chalice.app import Chalice, Request, Response
 
@@ -22,11 +23,11 @@ class _App(Chalice):
     _mine = threading.local()
 
     @property
-    def current_request(self) -> Request:   # type: ignore[override]
+    def current_request(self) -> Request:
         return self._mine.request
 
     @current_request.setter
-    def current_request(self, request: Request) -> None:
+    def current_request(self, request: Request) -> None:        # type: ignore[override]
         self._mine.request = request
 
 
@@ -54,17 +55,19 @@ def stand_on(deployment: Deployment) -> None:
 def _answer(route: str) -> Response:
     request = app.current_request
     context = request.context
-    many = request.query_params
+    event: dict[str, Any] = request.to_original_event()
+    many: dict[str, list[str]] = event["multiValueQueryStringParameters"] or {}
+    headers: dict[str, str] = event["headers"]
     raw = request.raw_body
     response = api.answer(_deployment, route, api.HttpRequest(
         method=request.method,
         path=context.get("path") or route,
-        pairs=[(name, value) for name in many or () for value in many.getlist(name)] if many else [],
-        headers={name.lower(): value for name, value in request.headers.items()},
+        pairs=[(name, value) for name, values in many.items() for value in values],
+        headers={name.lower(): value for name, value in headers.items()},
         body=raw.encode() if isinstance(raw, str) else raw,
         request_id=context.get("requestId") or str(uuid.uuid4()),
         deadline=time.monotonic() + _seconds_left(request.lambda_context)))
-    return Response(response.body.decode(), response.headers, response.status)
+    return Response(response.body.decode(), {**response.headers}, response.status)
 
 
 def _seconds_left(context: object) -> float:

@@ -5,11 +5,14 @@ import re
 import secrets
 from collections.abc import Callable, Mapping
 from functools import cache
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import msgspec
 
-from chalicelib import parties
+if TYPE_CHECKING:
+    from botocore.credentials import Credentials
+
 from chalicelib.errors import AccountNotFound, Internal, InvalidParameter
 from chalicelib.model import IDENTIFIER, Account, Keys, Party
 from chalicelib.seal import Sealer
@@ -162,11 +165,11 @@ def own_identity() -> Keys:
     if found is None:
         raise Internal("This service has no AWS identity of its own to assume a role with.")
     frozen = found.get_frozen_credentials()
-    return Keys(frozen.access_key, frozen.secret_key, frozen.token)
+    return Keys(frozen.access_key or "", frozen.secret_key or "", frozen.token)
 
 
 @cache
-def _credentials():                         # type: ignore[no-untyped-def]
-    from botocore.session import Session    # slow to import; needed for assumed roles alone
+def _credentials() -> "Credentials | None":
+    from botocore.session import Session  # slow to import; needed for assumed roles alone
 
     return Session().get_credentials()

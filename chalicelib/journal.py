@@ -11,7 +11,7 @@ import msgspec
 log = logging.getLogger("twocloud")
 
 
-class _Lines(logging.Formatter):
+class Lines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields: dict[str, object] = {"at": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
                                      "level": record.levelname, "event": record.getMessage()}
@@ -32,7 +32,7 @@ def start(level: int = logging.INFO) -> None:
     """Write lines to standard error; once per process."""
     if not log.handlers:
         handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(_Lines())
+        handler.setFormatter(Lines())
         log.addHandler(handler)
         log.propagate = False
     log.setLevel(level)

@@ -112,9 +112,9 @@ def _document() -> dict[str, Any]:
         "paths": {
             "/twocloud/servers": {"get": _list_operation("listServers"), "head": _list_operation("headServers")},
             "/twocloud/tokens": {"post": _issue_operation(), "delete": _revoke_operation()},
-            "/twocloud/parties": _read_paths("Parties", "service", "The clouds and what each needs.", "PartiesBody", True),
-            "/twocloud/health": _read_paths("Health", "service", "Whether the service works.", "HealthBody", False),
-            "/twocloud/openapi.json": _read_paths("Openapi", "service", "This document.", None, False),
+            "/twocloud/parties": _read_paths("Parties", "The clouds and what each needs.", "PartiesBody", True),
+            "/twocloud/health": _read_paths("Health", "Whether the service works.", "HealthBody", False),
+            "/twocloud/openapi.json": _read_paths("Openapi", "This document.", None, False),
         },
         "components": {
             "securitySchemes": {
@@ -163,15 +163,14 @@ def _revoke_operation() -> dict[str, Any]:
                       **_errors("BadRequest", "Unauthorized", "MethodNotAllowed", "RateLimited", "Internal")}}
 
 
-def _read_paths(name: str, tag: str, summary: str, body: str | None, secured: bool) -> dict[str, Any]:
-    return {method: _read_operation(f"{'get' if method == 'get' else 'head'}{name}", tag, summary, body, secured)
-            for method in ("get", "head")}
+def _read_paths(name: str, summary: str, body: str | None, secured: bool) -> dict[str, Any]:
+    return {method: _read_operation(f"{method}{name}", summary, body, secured) for method in ("get", "head")}
 
 
-def _read_operation(name: str, tag: str, summary: str, body: str | None, secured: bool) -> dict[str, Any]:
+def _read_operation(name: str, summary: str, body: str | None, secured: bool) -> dict[str, Any]:
     head = name.startswith("head")
     known = ("BadRequest", *(("Unauthorized",) if secured else ()), "MethodNotAllowed", "RateLimited", "Internal")
-    return {"operationId": name, "tags": [tag], "summary": summary, **({} if secured else {"security": []}),
+    return {"operationId": name, "tags": ["service"], "summary": summary, **({} if secured else {"security": []}),
             "responses": {"200": _response(summary, body, head=head), **_errors(*known, head=head)}}
 
 

@@ -70,13 +70,15 @@ def by_offset(fetch: Callable[[int, int], Page[T]], window: Window, page_size: i
 
 def _offsets_once(fetch: Callable[[int, int], Page[T]], window: Window, page_size: int, workers: int,
                   ) -> Rows[T] | None:
+    def limit(at: int) -> int:              # not cut to the total: rows beyond it show that it is wrong
+        return page_size if window.last is None else min(page_size, window.last - at)
+
     start = window.first - 1
-    size = page_size if window.last is None else min(page_size, window.last - start)
-    first = fetch(start, size)
+    first = fetch(start, limit(start))
     total = _total(first)
     end = total if window.last is None else min(total, window.last)
-    offsets = range(start + size, end, page_size)
-    rest = side_by_side([lambda at=at: fetch(at, min(page_size, end - at)) for at in offsets], workers)
+    offsets = range(start + limit(start), end, page_size)
+    rest = side_by_side([lambda at=at: fetch(at, limit(at)) for at in offsets], workers)
     rows: dict[str, T] = {}
     for page in (first, *rest):
         if _total(page) != total:

@@ -81,7 +81,7 @@ class KmsSealer:
             import boto3
             from botocore.config import Config
 
-            self._made = boto3.client("kms", config=Config(
+            self._made = boto3.client("kms", config=Config(          # type: ignore[reportUnknownMemberType]
                 connect_timeout=1, read_timeout=2, retries={"mode": "standard", "total_max_attempts": 2}))
         return self._made
 
@@ -127,7 +127,7 @@ def _key_in(path: Path) -> bytes:
 def _make_key(path: Path) -> None:
     """Write aside, then link: of two processes that start together one wins, and both read its key."""
     aside = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
-    with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+    with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(base64.b64encode(secrets.token_bytes(32)) + b"\n")
         file.flush()
         os.fsync(file.fileno())

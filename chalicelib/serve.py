@@ -9,9 +9,10 @@ import gzip
 import logging
 import re
 import signal
+import socket
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, cast
+from typing import Any
 from urllib.parse import parse_qsl
 
 import waitress.channel
@@ -33,35 +34,43 @@ Headers = list[tuple[str, str]]
 Answer = tuple[int, dict[str, str], bytes]
 
 
-def open_server(deployment: Deployment, host: str, port: int) -> waitress.server.BaseWSGIServer:
-    """A bound server; `run` it, `close` it. port 0: any free one, then `effective_port`. Raises OSError."""
-    app.stand_on(deployment)
-    logging.getLogger("waitress").setLevel(logging.CRITICAL)
-    logging.getLogger("waitress.queue").setLevel(logging.CRITICAL)
-    server = waitress.server.create_server(
-        _wsgi, listen=f"{_bracketed(host)}:{port}", threads=_THREADS, ident=None, clear_untrusted_proxy_headers=True,
-        max_request_header_size=_LARGEST_HEAD, max_request_body_size=_LARGEST_BODY, channel_timeout=60,
-        connection_limit=1000, asyncore_use_poll=True)
-    server.channel_class = _Channel
-    return cast(waitress.server.BaseWSGIServer, server)
+class Server:
+    """Bound when made; port 0 is any free one. Raises OSError if it cannot listen there."""
 
+    def __init__(self, deployment: Deployment, host: str, port: int) -> None:
+        app.stand_on(deployment)
+        for name in ("waitress", "waitress.queue"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # its lines are not ours
+        family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        bound = socket.create_server(where[:2], family=family, backlog=1024)
+        there = bound.getsockname()
+        self.address = f"[{there[0]}]:{there[1]}" if family == socket.AF_INET6 else f"{there[0]}:{there[1]}"
+        self._server: Any = waitress.server.create_server(
+            _wsgi, sockets=[bound], threads=_THREADS, ident=None, clear_untrusted_proxy_headers=True,
+            max_request_header_size=_LARGEST_HEAD, max_request_body_size=_LARGEST_BODY, channel_timeout=60,
+            connection_limit=1000, asyncore_use_poll=True,
+            recv_bytes=65_536)                                  # else a head that is too large is reset, not answered
+        self._server.channel_class = _Channel
 
-def address(server: waitress.server.BaseWSGIServer) -> str:
-    return f"{_bracketed(server.effective_host)}:{server.effective_port}"
+    def run(self) -> None:
+        """Serve until SIGTERM or Ctrl-C."""
+        def stop(*_: object) -> None:
+            raise KeyboardInterrupt
 
+        signal.signal(signal.SIGTERM, stop)
+        try:
+            self.serve()
+        except (KeyboardInterrupt, SystemExit):
+            pass
+        finally:
+            self.close()
 
-def run(server: waitress.server.BaseWSGIServer) -> None:
-    """Serve until SIGTERM or Ctrl-C."""
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
+    def serve(self) -> None:
+        """Serve until closed from another thread."""
+        self._server.run()
 
-    signal.signal(signal.SIGTERM, stop)
-    try:
-        server.run()
-    except (KeyboardInterrupt, SystemExit):
-        pass
-    finally:
-        server.close()
+    def close(self) -> None:
+        self._server.close()
 
 
 # ---------------------------------------------------------------- one request
@@ -148,10 +157,6 @@ def _takes_gzip(accepted: str) -> bool:
     return False
 
 
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
-
-
 _REASONS = {200: "OK", 204: "No Content", 304: "Not Modified", 400: "Bad Request", 401: "Unauthorized",
             403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed", 413: "Content Too Large",
             429: "Too Many Requests", 500: "Internal Server Error", 502: "Bad Gateway", 503: "Service Unavailable",
@@ -163,6 +168,8 @@ _REASONS = {200: "OK", 204: "No Content", 304: "Not Modified", 400: "Bad Request
 class _ErrorTask(waitress.task.ErrorTask):
     """A request that is no proper HTTP or too large gets our envelope, and the connection is closed."""
 
+    request: Any
+
     def execute(self) -> None:
         code = self.request.error.code
         error = TooLarge() if code == 413 else TwocloudError() if code == 500 else InvalidParameter(
@@ -171,7 +178,7 @@ class _ErrorTask(waitress.task.ErrorTask):
         status, headers, body = _refuse(error, request_id)
         journal.request(request_id=request_id, method="?", status=status, error=error.word)
         self.status = f"{status} {_REASONS[status]}"
-        self.response_headers.extend(headers.items())
+        self.response_headers = list(headers.items())
         self.set_close_on_finish()
         self.content_length = len(body)
         self.write(body)

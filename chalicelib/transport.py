@@ -12,15 +12,17 @@ import http.client
 import ipaddress
 import queue
 import random
+import re
 import socket
 import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 import certifi
 import msgspec
@@ -31,6 +33,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.util.connection import create_connection
 from urllib3.util.ssl_ import create_urllib3_context
+from urllib3.util.url import parse_url
 
 from chalicelib.errors import (
     PartyDenied,
@@ -58,7 +61,11 @@ class _Call(threading.local):
     """What this thread is sending now."""
 
     deadline: float = 0.0
-    hold: Callable[[socket.socket], None] = staticmethod(lambda sock: None)
+    sender: "Sender | None" = None
+
+    def hold(self, sock: socket.socket) -> None:
+        if self.sender:
+            self.sender.hold(sock)
 
     def left(self) -> float:
         left = self.deadline - time.monotonic()
@@ -151,11 +158,11 @@ class _TlsConnection(_Sent, HTTPSConnection):
 
 
 class _PlainPool(HTTPConnectionPool):
-    ConnectionCls = _PlainConnection
+    ConnectionCls = _PlainConnection                            # type: ignore[assignment]
 
 
 class _TlsPool(HTTPSConnectionPool):
-    ConnectionCls = _TlsConnection
+    ConnectionCls = _TlsConnection                              # type: ignore[assignment]
 
 
 class _Adapter(HTTPAdapter):
@@ -174,8 +181,8 @@ class _Adapter(HTTPAdapter):
         self.poolmanager.pool_classes_by_scheme = {"http": _PlainPool, "https": _TlsPool}
 
     def build_connection_pool_key_attributes(self, request: requests.PreparedRequest, verify: object,
-                                             cert: object = None) -> tuple[dict[str, object], dict[str, object]]:
-        there = urllib3.util.parse_url(request.url or "")
+                                             cert: object = None) -> Any:
+        there = parse_url(request.url or "")
         return {"scheme": there.scheme, "host": there.host, "port": there.port}, {}
 
     def cert_verify(self, conn: object, url: object, verify: object, cert: object) -> None:
@@ -309,14 +316,14 @@ class Sender:
         return response
 
     def _exchange(self, request: Request) -> Response:
-        _call.deadline, _call.hold = min(self._deadline, time.monotonic() + CALL_SECONDS), self._hold
+        _call.deadline, _call.sender = min(self._deadline, time.monotonic() + CALL_SECONDS), self
         prepared = requests.Request(request.method, request.url, data=request.body or None).prepare()
         prepared.headers.update({"User-Agent": "twocloud", "Accept-Encoding": "gzip", **request.headers})
         answer: requests.Response | None = None
         try:
             answer = self._transport.adapter.send(prepared, stream=True, timeout=_call.left())
             body = _read(answer.raw)
-            self._hold(None)
+            self.hold(None)
             answer.raw.release_conn()
             return Response(answer.status_code, {k.lower(): v for k, v in answer.raw.headers.items()}, body)
         except Exception as problem:
@@ -324,9 +331,9 @@ class Sender:
                 answer.raw.close()                              # half read: never back into the pool
             raise failure_of(problem, answered=answer is not None) from None
         finally:
-            self._hold(None)
+            self.hold(None)
 
-    def _hold(self, sock: socket.socket | None) -> None:
+    def hold(self, sock: socket.socket | None) -> None:
         with self._lock:
             if sock is None:
                 self._held.pop(threading.get_ident(), None)
@@ -378,7 +385,7 @@ def failure_of(problem: Exception, *, answered: bool) -> Exception:
 
 
 @contextmanager
-def reading() -> Iterator[None]:
+def reading() -> Generator[None, None, None]:
     """Around whatever reads a party's answer: a shape that we do not know is PartyMalformed."""
     try:
         yield
@@ -424,7 +431,7 @@ def failure_in(party: Party, response: Response) -> PartyError | UnknownRegion |
     verdict = _verdict(party, word) or _by_status(response.status)
     if issubclass(verdict.error, UnknownRegion):
         return UnknownRegion(f"{party.title} has no such region, or it is not open to this account.")
-    shown = word if word and word.replace(".", "").replace("_", "").isalnum() and word.isascii() and len(word) < 100 else ""
+    shown = word if word and re.fullmatch(r"[A-Za-z0-9._-]{1,100}", word) else ""
     text = verdict.error.default
     if detail := "; ".join(filter(None, (shown or f"HTTP {response.status}", verdict.hint))):
         text = f"{text} ({detail})"

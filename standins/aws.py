@@ -119,7 +119,8 @@ class Aws(Standin):
         if "host" not in names or ("x-amz-security-token" in call.headers and "x-amz-security-token" not in names):
             raise _Refused(403, "SignatureDoesNotMatch", "These headers must be signed.")
         lines = "".join(f"{name}:{' '.join(call.headers.get(name, '').split())}\n" for name in names)
-        canonical = "\n".join((call.method, call.path, call.query, lines, signed, hashlib.sha256(call.body).hexdigest()))
+        body = hashlib.sha256(call.body).hexdigest()
+        canonical = "\n".join((call.method, call.path, call.query, lines, signed, body))
         scope = f"{day}/{region}/{service}/aws4_request"
         text = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
         key = ("AWS4" + self.keys[key_id]).encode()
@@ -144,8 +145,8 @@ class Aws(Standin):
     # ---------------------------------------------------------------- answers
 
     def _regions(self) -> str:
-        items = "".join(f"<item><regionName>{name}</regionName><regionEndpoint>ec2.{name}.amazonaws.com</regionEndpoint>"
-                        f"<optInStatus>{status}</optInStatus></item>"
+        items = "".join(f"<item><regionName>{name}</regionName>"
+                        f"<regionEndpoint>ec2.{name}.amazonaws.com</regionEndpoint><optInStatus>{status}</optInStatus></item>"
                         for names, status in ((REGIONS, "opt-in-not-required"), (CLOSED_REGIONS, "not-opted-in"))
                         for name in names)
         return _envelope("DescribeRegions", f"<regionInfo>{items}</regionInfo>")
@@ -210,7 +211,7 @@ class Aws(Standin):
         if size is None:
             return rows, ""
         if by_id:
-            raise _Refused(400, "InvalidParameterCombination", "The parameters MaxResults and ids cannot be used together")
+            raise _Refused(400, "InvalidParameterCombination", "MaxResults and ids cannot be used together")
         if not size.isdigit() or not 5 <= int(size) <= 1000:
             raise _Refused(400, "InvalidParameterValue", "MaxResults must be from 5 to 1000.")
         start = self._read_token(asked["NextToken"], kind) if "NextToken" in asked else 0
@@ -251,7 +252,7 @@ def _instance_xml(machine: Machine, region: str) -> str:
     addresses = "".join(
         f"<item><privateIpAddress>{ip}</privateIpAddress><privateDnsName>ip-{ip}.ec2.internal</privateDnsName>"
         f"<primary>{'true' if n == 0 else 'false'}</primary>"
-        + (f"<association><publicIp>{machine.wan[n]}</publicIp><publicDnsName/><ipOwnerId>amazon</ipOwnerId></association>"
+        + (f"<association><publicIp>{machine.wan[n]}</publicIp><publicDnsName/></association>"
            if n < len(machine.wan) else "") + "</item>" for n, ip in enumerate(machine.lan))
     interfaces = "" if gone else (
         f"<item><networkInterfaceId>eni-{machine.key}</networkInterfaceId><subnetId>subnet-1a2b3c4d</subnetId>"

@@ -32,16 +32,16 @@ def run(port: int) -> None:
             stack.enter_context(standin)
             put_account(deployment, name, credentials, standin.url)
         try:
-            server = serve.open_server(deployment, "127.0.0.1", port)
+            server = serve.Server(deployment, "127.0.0.1", port)
         except OSError as problem:
             raise click.ClickException(f"cannot listen on port {port}: {problem.strerror}; choose another: "
                                        f"make run PORT=8123") from None
-        url = f"http://{serve.address(server)}/twocloud/servers"
+        url = f"http://{server.address}/twocloud/servers"
         click.echo(f"curl -u '{ready_token(deployment)}:password' "
                    f"'{url}?party=qcloud&tenant_id={TENANT}&region=gz&f=1&t=10'")
         click.echo("Paste the line above into another terminal. Also there: party=aws&region=us-east-1. "
                    "Ctrl-C ends it all.", err=True)
-        serve.run(server)
+        server.run()
 
 
 def clouds() -> list[tuple[str, Standin, dict[str, str]]]:

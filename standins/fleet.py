@@ -62,7 +62,8 @@ class Fleet:
         return Machine(
             number=number, key="".join(dice.choice("0123456789abcdefghijklmnopqrstuvwxyz") for _ in range(8)),
             name=f"{role}-{number + 1}", cpu=cpu, memory_gib=memory,
-            disks=(dice.choice((20, 40, 50)), *(dice.choice((100, 200, 500)) for _ in range(dice.choice((0, 0, 1, 2))))),
+            disks=(dice.choice((20, 40, 50)),
+                   *(dice.choice((100, 200, 500)) for _ in range(dice.choice((0, 0, 1, 2))))),
             lan=tuple(lan), wan=(f"122.{high // 250}.{high % 250}.{low}",) if dice.random() < 0.4 else (),
             state=dice.choice(states),
             created=datetime(2024, 1, 1, tzinfo=UTC) + timedelta(minutes=37 * number + dice.randrange(30)),

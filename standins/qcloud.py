@@ -57,7 +57,7 @@ class Qcloud(Standin):
 
     def answer(self, call: Call) -> Answer:
         try:
-            said = self._answer(call)
+            said: dict[str, Any] = self._answer(call)
         except _Refused as refused:
             said = {"Error": {"Code": refused.args[0], "Message": refused.args[1] or refused.args[0]}}
         said["RequestId"] = str(uuid.uuid4())
@@ -95,7 +95,8 @@ class Qcloud(Standin):
 
     def _check_signature(self, call: Call) -> str:
         found = re.fullmatch(r"TC3-HMAC-SHA256 Credential=([^/]+)/(\d{4}-\d\d-\d\d)/(\w+)/tc3_request, ?"
-                             r"SignedHeaders=([a-z;-]+), ?Signature=([0-9a-f]{64})", call.headers.get("authorization", ""))
+                             r"SignedHeaders=([a-z;-]+), ?Signature=([0-9a-f]{64})",
+                             call.headers.get("authorization", ""))
         if not found:
             raise _Refused("AuthFailure.InvalidAuthorization", "Authorization header is invalid.")
         secret_id, day, service, signed, signature = found.groups()
@@ -109,7 +110,8 @@ class Qcloud(Standin):
         if {"content-type", "host"} - set(signed.split(";")):
             raise _Refused("AuthFailure.InvalidAuthorization", "content-type and host must be signed.")
         lines = "".join(f"{name}:{call.headers.get(name, '').strip().lower()}\n" for name in signed.split(";"))
-        canonical = f"{call.method}\n{call.path}\n{call.query}\n{lines}\n{signed}\n{hashlib.sha256(call.body).hexdigest()}"
+        body = hashlib.sha256(call.body).hexdigest()
+        canonical = "\n".join((call.method, call.path, call.query, lines, signed, body))
         text = (f"TC3-HMAC-SHA256\n{stamp}\n{day}/{service}/tc3_request\n"
                 f"{hashlib.sha256(canonical.encode()).hexdigest()}")
         key = ("TC3" + self.keys[secret_id]).encode()
@@ -199,7 +201,8 @@ class Qcloud(Standin):
                 continue
             both = [(True, machine.lan, machine.wan)]
             if self.attached:
-                both.append((False, (f"192.168.77.{machine.number % 250 + 1}",), (f"203.0.113.{machine.number % 250 + 1}",)))
+                last = machine.number % 250 + 1
+                both.append((False, (f"192.168.77.{last}",), (f"203.0.113.{last}",)))
             found += [{"NetworkInterfaceId": f"eni-{machine.key}{int(not primary)}", "Primary": primary,
                        "State": "AVAILABLE", "VpcId": "vpc-m57eq3rq", "SubnetId": "subnet-prsqxopj",
                        "PrivateIpAddressSet": [
@@ -223,7 +226,7 @@ def _range(asked: dict[str, Any], known: set[str]) -> tuple[int, int]:
 
 
 def _filters(asked: dict[str, Any], known: set[str], most: int) -> dict[str, list[str]]:
-    given = asked.get("Filters") or []
+    given: list[dict[str, Any]] = asked.get("Filters") or []
     if len(given) > 10:
         raise _Refused("InvalidFilterValue.LimitExceeded", "At most 10 filters.")
     found: dict[str, list[str]] = {}

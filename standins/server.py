@@ -122,7 +122,7 @@ class Standin:
 
             do_GET = do_POST = _serve
 
-            def log_message(self, *_: object) -> None:
+            def log_message(self, format: str, *args: object) -> None:
                 pass
 
         return Handler
@@ -132,7 +132,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256
 
-    def handle_error(self, *_: object) -> None:
+    def handle_error(self, request: object, client_address: object) -> None:
         """A client that went away is no news."""
 
 

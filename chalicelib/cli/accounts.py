@@ -82,7 +82,7 @@ def show_account(tenant_id: str, party: str, output: str) -> None:
 @account.command()
 @_tenant_argument
 @_party_argument
-@click.option("--region", type=Identifier(), metavar="R", help="Default: the account's first, or the party's usual one.")
+@click.option("--region", type=Identifier(), metavar="R", help="Default: the account's first, or the party's.")
 @output_option
 def check(tenant_id: str, party: str, region: str | None, output: str) -> None:
     """Make one cheap signed call and say in words what is wrong: wrong key, missing right, wrong region, clock."""

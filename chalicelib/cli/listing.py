@@ -65,7 +65,7 @@ def _ask_store(pairs: list[tuple[str, str]]) -> bytes:
 
 
 def _ask_server(url: str, pairs: list[tuple[str, str]]) -> bytes:
-    import requests                         # slow to import
+    import requests  # slow to import
 
     token = settings.load().token
     if not token:
@@ -74,12 +74,13 @@ def _ask_server(url: str, pairs: list[tuple[str, str]]) -> bytes:
     try:
         answer = requests.get(f"{url.rstrip('/')}/twocloud/servers?{urlencode(pairs)}", auth=(token, ""), timeout=30,
                               allow_redirects=False, headers={"Accept": "application/json"})
+    except requests.RequestException as problem:
+        raise _Network(f"twocloud: {url} cannot be asked: {type(problem).__name__}.") from None
+    try:
         body = msgspec.json.decode(answer.content)
         if answer.status_code == 200 and "vm_servers" in body:
             return answer.content
         raise _Answered(answer.status_code, f"{body['msg']} (request id {body['request_id']})")
-    except requests.RequestException as problem:
-        raise _Network(f"twocloud: {url} cannot be asked: {type(problem).__name__}.") from None
     except (msgspec.DecodeError, KeyError, TypeError):
         raise _Network(f"twocloud: {url} is no twocloud server; it answered HTTP {answer.status_code}.") from None
 

@@ -53,7 +53,7 @@ def show(output: str, rows: Sequence[dict[str, Any]] | dict[str, Any]) -> None:
 
 
 def table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich import box                    # not for the commands that print no table
+    from rich import box  # not for the commands that print no table
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -84,7 +84,7 @@ def when(unix: int) -> str:
     return openapi.instant(unix)
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType[int]):
     """`90s`, `10m`, `12h`, `90d` -> seconds."""
 
     name = "duration"
@@ -101,7 +101,7 @@ class Duration(click.ParamType):
         return seconds
 
 
-class Identifier(click.ParamType):
+class Identifier(click.ParamType[str]):
     """1-64 letters, digits, '.', '_' or '-'. `also`: other words that are allowed."""
 
     name = "name"

@@ -17,11 +17,11 @@ def serve(host: str, port: int) -> None:
     here = deployment()
     here = replace(here, settings=replace(here.settings, local=True))
     try:
-        bound = server.open_server(here, host, port)
+        bound = server.Server(here, host, port)
     except OSError as problem:
         raise click.ClickException(f"cannot listen on {host}:{port}: {problem.strerror}") from None
-    say(f"twocloud listens on http://{server.address(bound)}/twocloud/servers")
-    server.run(bound)
+    say(f"twocloud listens on http://{bound.address}/twocloud/servers")
+    bound.run()
     here.close()
 
 
@@ -29,6 +29,6 @@ def serve(host: str, port: int) -> None:
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0: any free port.")
 def demo(port: int) -> None:
     """Serve, with stand-in clouds and a ready tenant, user and token; nothing is kept."""
-    from standins import demo as stage      # stand-ins are no part of the deployed package
+    from standins import demo as stage  # stand-ins are no part of the deployed package
 
     stage.run(port)

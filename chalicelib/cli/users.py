@@ -13,7 +13,7 @@ from chalicelib.users import EVERY_TENANT, User
 ALL = "*"
 
 
-class PartyName(click.ParamType):
+class PartyName(click.ParamType[str]):
     name = "party"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:

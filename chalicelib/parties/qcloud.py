@@ -19,7 +19,7 @@ a name that cannot be looked up; the finance regions (*-fsi) answer only on host
 import hashlib
 import hmac
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -139,8 +139,8 @@ class _Instance(msgspec.Struct):
     InstanceType: str | None = None
     CPU: Count | None = None
     Memory: Count | None = None
-    SystemDisk: _Disk | None | msgspec.UnsetType = msgspec.UNSET
-    DataDisks: list[_Disk] | None | msgspec.UnsetType = msgspec.UNSET
+    SystemDisk: _Disk | msgspec.UnsetType | None = msgspec.UNSET
+    DataDisks: list[_Disk] | msgspec.UnsetType | None = msgspec.UNSET
     PrivateIpAddresses: list[str] | None = None
     PublicIpAddresses: list[str] | None = None
     IPv6Addresses: list[str] | None = None
@@ -356,7 +356,7 @@ def check(source: Source, account: Account, send: Send) -> None:
 _VERSIONS = {"cvm": "2017-03-12", "cbs": "2017-03-12", "vpc": "2017-03-12", "region": "2022-06-27"}
 
 
-def _call(service: str, action: str, asked: dict[str, object], shape: type[_T], region: str, account: Account,
+def _call(service: str, action: str, asked: Mapping[str, object], shape: type[_T], region: str, account: Account,
           send: Send) -> _T:
     own_host = f"{service}.{region}" if region.endswith("-fsi") else service
     url = account.url(f"https://{own_host}.tencentcloudapi.com/")

@@ -8,7 +8,7 @@ https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/
 
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from chalicelib.errors import Conflict, Internal
@@ -16,7 +16,7 @@ from chalicelib.stores import Row, check_value, in_batches, new_version
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
-    from types_boto3_dynamodb.type_defs import AttributeValueTypeDef, WriteRequestTypeDef
+    from types_boto3_dynamodb.type_defs import AttributeValueTypeDef, WriteRequestUnionTypeDef
 
 _BATCH = 25                                 # most writes that BatchWriteItem takes
 _BATCH_TRIES = 8
@@ -66,8 +66,8 @@ class DynamoStore:
 
     def delete(self, kind: str, *keys: str) -> None:
         for batch in in_batches(dict.fromkeys(keys), _BATCH):
-            todo: list[WriteRequestTypeDef] = [{"DeleteRequest": {"Key": {"pk": {"S": kind}, "sk": {"S": key}}}}
-                                               for key in batch]
+            todo: Sequence[WriteRequestUnionTypeDef] = [
+                {"DeleteRequest": {"Key": {"pk": {"S": kind}, "sk": {"S": key}}}} for key in batch]
             for tried in range(_BATCH_TRIES):
                 answer = self._client.batch_write_item(RequestItems={self.table: todo})
                 todo = answer.get("UnprocessedItems", {}).get(self.table, [])
@@ -101,13 +101,14 @@ class DynamoStore:
         if "expires" in item and float(item["expires"].get("N", "0")) <= self._clock():
             return None
         value = item["value"].get("B", b"")
-        return Row(bytes(value), int(item["version"].get("N", "0")))    # type: ignore[arg-type]
+        return Row(bytes(value), int(item["version"].get("N", "0")))
 
 
 def _connect() -> "DynamoDBClient":
-    import boto3                            # slow to import; a sealed-off CI or the SQLite user never pays for it
+    import boto3  # slow to import; a sealed-off CI or the SQLite user never pays for it
     from botocore.config import Config
 
     # botocore's own limits are 60 s each; a request to us is answered within 25 s
-    return boto3.client("dynamodb", config=Config(
+    client: DynamoDBClient = boto3.client("dynamodb", config=Config(  # type: ignore[reportUnknownMemberType]
         connect_timeout=1, read_timeout=2, retries={"mode": "standard", "total_max_attempts": 3}))
+    return client

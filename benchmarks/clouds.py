@@ -1,0 +1,160 @@
+"""The stand-in clouds, each in a process of its own, so that their work is not counted as anybody's.
+
+They check signatures and rates as in the tests; what they answer is written once and kept, so that a slow stand-in
+does not hide a difference between those who call it. A process ends when its standard input does.
+"""
+
+import hashlib
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any, Self
+from urllib.parse import parse_qsl
+
+from benchmarks.keys import CREDENTIALS, REGION
+from benchmarks.measure import ROOT, Round, in_child
+
+
+class Cloud:
+    """A stand-in at `url`. `told`: what it said when it was ready. A context manager that ends it."""
+
+    def __init__(self, kind: str, **options: Any) -> None:
+        self._process = subprocess.Popen([sys.executable, "-m", __spec__.name, kind, json.dumps(options)], cwd=ROOT,
+                                         text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.told: dict[str, Any] = self._read()
+        self.url: str = self.told["url"]
+
+    def calls(self) -> dict[str, int]:
+        """How many calls of each operation arrived since this was last asked."""
+        assert self._process.stdin
+        self._process.stdin.write("calls\n")
+        self._process.stdin.flush()
+        return self._read()
+
+    def side(self, target: str, **arguments: Any) -> Callable[[], Round]:
+        """A side of `in_turn`: one round of `target` in a fresh process, with the calls that arrived here."""
+        def measured() -> Round:
+            self.calls()
+            return {**in_child("benchmarks.measure:work", {"side": target, "arguments": arguments}),
+                    "calls": self.calls()}
+
+        return measured
+
+    def _read(self) -> dict[str, Any]:
+        assert self._process.stdout
+        return json.loads(self._process.stdout.readline())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process.stdin
+        self._process.stdin.close()
+        self._process.wait(10)
+
+
+# ---------------------------------------------------------------- in the process of its own
+
+def _qcloud(size: int, latency: float = 0.0, limited: bool = True) -> Any:
+    import msgspec
+
+    from standins.fleet import Fleet, Machine
+    from standins.qcloud import Qcloud
+
+    class Prepared(Qcloud):
+        def _row(self, machine: Machine, region: str) -> Any:
+            if machine.number not in written:
+                written[machine.number] = msgspec.Raw(msgspec.json.encode(super()._row(machine, region)))
+            return written[machine.number]
+
+    written: dict[int, msgspec.Raw] = {}
+    fleet, keys = Fleet(size), CREDENTIALS["qcloud"]
+    cloud = Prepared({keys["secret_id"]: keys["secret_key"]}, {REGION["qcloud"]: fleet}, limited=limited,
+                     latency=latency)
+    for number in range(size):
+        cloud._row(fleet[number], REGION["qcloud"])
+    return cloud
+
+
+def _aws(size: int, latency: float = 0.0, limited: bool = True) -> Any:
+    from standins.aws import Aws
+    from standins.fleet import Fleet
+    from standins.server import Call
+
+    class Prepared(Aws):
+        """Knows as well what Libcloud does: calls by GET, and a question for elastic addresses, of which it has none."""
+
+        def operation(self, call: Call) -> str:
+            return dict(parse_qsl((call.body or call.query.encode()).decode())).get("Action", "?")
+
+        def _answer(self, call: Call, asked: dict[str, str]) -> str:
+            asked = asked or dict(parse_qsl(call.query))
+            if asked.get("Action") == "DescribeAddresses":
+                self._check_signature(call)
+                return ('<DescribeAddressesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/">'
+                        "<addressesSet/></DescribeAddressesResponse>")
+            return super()._answer(call, asked)
+
+        def _instances(self, asked: dict[str, str], *rest: Any) -> str:
+            return once(asked, lambda: super(Prepared, self)._instances(asked, *rest))
+
+        def _volumes(self, asked: dict[str, str], *rest: Any) -> str:
+            return once(asked, lambda: super(Prepared, self)._volumes(asked, *rest))
+
+    def once(asked: Mapping[str, str], write: Callable[[], str]) -> str:
+        name = json.dumps(asked, sort_keys=True)
+        if name not in written:
+            written[name] = write()
+        return written[name]
+
+    written: dict[str, str] = {}
+    keys = CREDENTIALS["aws"]
+    return Prepared({keys["access_key_id"]: keys["secret_access_key"]}, {REGION["aws"]: Fleet(size)},
+                    limited=limited, latency=latency)
+
+
+class _Dynamodb:
+    """moto's server with the table, a user and a token; `told` says which."""
+
+    def __init__(self, table: str, region: str) -> None:
+        import boto3
+        from moto.server import ThreadedMotoServer
+
+        from chalicelib import tokens, users
+        from chalicelib.stores.dynamodb import DynamoStore
+
+        self._server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+        self._server.start()
+        host, port = self._server.get_host_and_port()
+        self.url = f"http://{host}:{port}"
+        client = boto3.client("dynamodb", region_name=region, endpoint_url=self.url, aws_access_key_id="benchmark",
+                              aws_secret_access_key="benchmark")
+        client.create_table(
+            TableName=table, BillingMode="PAY_PER_REQUEST",
+            KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
+            AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("pk", "sk")])
+        store = DynamoStore(table, time.time, client)
+        user = users.User(name="benchmark", uid=users.new_uid(), tenants=("*",), created_at=int(time.time()))
+        users.add(store, user)
+        text, _ = tokens.issue(store, user, tokens.Limits(), 3600, time.time())
+        self.told = {"token": text, "token_key": hashlib.sha256(text.encode()).hexdigest(), "user": user.name}
+        self.calls: list[Any] = []
+
+    def close(self) -> None:
+        self._server.stop()
+
+
+def _serve(kind: str, options: Mapping[str, Any]) -> None:
+    cloud = {"qcloud": _qcloud, "aws": _aws, "dynamodb": _Dynamodb}[kind](**options)
+    print(json.dumps({"url": cloud.url, **getattr(cloud, "told", {})}), flush=True)
+    for _ in sys.stdin:
+        print(json.dumps(Counter(call.operation for call in cloud.calls)), flush=True)
+        cloud.calls.clear()
+    cloud.close()
+
+
+if __name__ == "__main__":
+    _serve(sys.argv[1], json.loads(sys.argv[2]))

@@ -1,0 +1,56 @@
+"""Our side: a real deployment (SQLite in a temporary folder, sealed account) that asks a stand-in."""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from benchmarks.keys import CREDENTIALS, REGION, TENANT
+from chalicelib import accounts, formats, inventory, parties, settings, tokens, users
+from chalicelib.inventory import Deployment
+
+
+@contextmanager
+def deployed(party: str, url: str) -> Iterator[Deployment]:
+    with tempfile.TemporaryDirectory(prefix="twocloud-benchmark-") as folder:
+        deployment = inventory.open_deployment(settings.load({
+            "TWOCLOUD_STORE": f"sqlite:///{folder}/twocloud.db", "TWOCLOUD_KEY": f"file:{folder}/key",
+            "TWOCLOUD_LOCAL": "1"}))
+        try:
+            accounts.put(deployment.store, deployment.sealer(), accounts.check(
+                TENANT, parties.load(party), CREDENTIALS[party], project=None, regions=(), deep=False, endpoint=url,
+                local=True), deployment.clock())
+            yield deployment
+        finally:
+            deployment.close()
+
+
+def token(deployment: Deployment) -> str:
+    user = users.User(name="benchmark", uid=users.new_uid(), tenants=(TENANT,), created_at=int(deployment.clock()))
+    users.add(deployment.store, user)
+    return tokens.issue(deployment.store, user, tokens.Limits(), 3600, deployment.clock())[0]
+
+
+@contextmanager
+def listing(party: str, url: str, *, limited: bool = True) -> Iterator[Callable[[], bytes]]:
+    """The whole list to its JSON body. Not `limited`: our own rate limiter is off, and the deadline far."""
+    if not limited:
+        without_limits(party)
+    seconds = inventory.REQUEST_SECONDS if limited else 600.0
+    with deployed(party, url) as deployment:
+        source = inventory.source_of(TENANT, party, REGION[party])
+
+        def work() -> bytes:
+            answer = inventory.list_servers(deployment, source, deadline=time.monotonic() + seconds)
+            return formats.list_json(formats.rows(answer, "basic", deployment.settings.timezone))
+
+        yield work
+
+
+def without_limits(party: str) -> None:
+    """For this process: the party as if it documented no rates. Before the party is used."""
+    loaded = parties.load(party)
+    module = __import__(f"{parties.__name__}.{party}", fromlist=["PARTY"])
+    module.PARTY = replace(loaded, limits={})
+    parties.load.cache_clear()

@@ -1,0 +1,192 @@
+"""Shared stages: a clock to move, stand-in clouds, a deployment on a fresh store, the API over HTTP."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+import requests
+
+from chalicelib import accounts, inventory, journal, parties, serve, tokens, users
+from chalicelib.inventory import Deployment
+from chalicelib.settings import Settings
+from standins.aws import Aws
+from standins.fleet import Fleet
+from standins.qcloud import Qcloud
+from standins.server import Standin
+from tests import canaries
+
+START = 1_790_000_000.0                     # 2026-09-21T14:13:20Z
+
+
+@dataclass
+class Clock:
+    now: float = START
+
+    def __call__(self) -> float:
+        return self.now
+
+    def forward(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture(autouse=True)
+def quick_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real cost of a password has a test of its own."""
+    monkeypatch.setattr(users, "_SCRYPT", {"n": 16, "r": 8, "p": 1})
+    monkeypatch.setattr(users, "_NOBODY", f"scrypt$16$8$1${'00' * 16}${'00' * 32}")
+
+
+def settings_in(folder: Path, **changes: object) -> Settings:
+    made = Settings(store=f"sqlite:///{folder}/store/twocloud.db", key=f"file:{folder}/key", timezone=ZoneInfo("UTC"),
+                    max_age=0, stale_if_error=86_400, history=30, local=True, token="", in_lambda=False)
+    return replace(made, **changes)         # type: ignore[arg-type]
+
+
+@pytest.fixture
+def deployment(tmp_path: Path, clock: Clock) -> Iterator[Deployment]:
+    made = inventory.open_deployment(settings_in(tmp_path), clock)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+@dataclass
+class House:
+    """A deployment with stand-ins behind it. `token` opens tenant 123 everywhere."""
+
+    deployment: Deployment
+    clock: Clock
+    clouds: dict[str, Standin] = field(default_factory=dict)
+    token: str = ""
+    url: str = ""
+    session: requests.Session = field(default_factory=requests.Session)
+    heard: list[bytes] = field(default_factory=list)
+
+    def user(self, name: str = "ann", tenants: tuple[str, ...] = ("123",), password: str | None = None,
+             parties: tuple[str, ...] = (), regions: tuple[str, ...] = ()) -> users.User:
+        made = users.User(name=name, uid=users.new_uid(), tenants=tenants, parties=parties, regions=regions,
+                          password=users.hash_password(password) if password else None)
+        users.add(self.deployment.store, made)
+        return made
+
+    def issue(self, user: users.User, lifetime: int = 86_400, **limits: tuple[str, ...]) -> str:
+        text, _ = tokens.issue(self.deployment.store, user, tokens.Limits(**limits), lifetime, self.clock())
+        return canaries.watch(text)
+
+    def account(self, party: str, credentials: dict[str, str], endpoint: str, tenant: str = "123",
+                project: str | None = None, deep: bool = False) -> None:
+        made = accounts.check(tenant, parties.load(party), credentials, project=project, regions=(), deep=deep,
+                              endpoint=endpoint, local=True)
+        accounts.put(self.deployment.store, self.deployment.sealer(), made, self.clock())
+
+    def get(self, query: str, token: str | None = None, method: str = "GET", path: str = "/twocloud/servers",
+            headers: dict[str, str] | None = None, **more: object) -> requests.Response:
+        """Over real HTTP; `query` goes out as it is."""
+        auth = None if token == "" else (token or self.token, "password")
+        answer = self.session.request(method, f"{self.url}{path}?{query}" if query else f"{self.url}{path}",
+                                      auth=auth, headers=headers, allow_redirects=False, timeout=40,
+                                      **more)       # type: ignore[arg-type]
+        self.heard.append(repr(answer.headers).encode() + answer.content)
+        return answer
+
+
+def qcloud_keys() -> dict[str, str]:
+    return {"secret_id": "AKIDtest", "secret_key": canaries.secret("qcloud")}
+
+
+def aws_keys() -> dict[str, str]:
+    return {"access_key_id": "AKIATEST", "secret_access_key": canaries.secret("aws")}
+
+
+@pytest.fixture
+def house(deployment: Deployment, clock: Clock, stack: ExitStack, tmp_path: Path) -> Iterator[House]:
+    """Tenant 123 with 25 servers at qcloud gz and 12 at aws us-east-1; nothing listens yet."""
+    made = House(deployment, clock)
+    qcloud, aws = qcloud_keys(), aws_keys()
+    made.clouds["qcloud"] = stack.enter_context(Qcloud(
+        {qcloud["secret_id"]: qcloud["secret_key"]}, {"ap-guangzhou": Fleet(25), "ap-shanghai": Fleet(250)}))
+    made.clouds["aws"] = stack.enter_context(Aws(
+        {aws["access_key_id"]: aws["secret_access_key"]}, {"us-east-1": Fleet(12)}))
+    made.account("qcloud", qcloud, made.clouds["qcloud"].url)
+    made.account("aws", aws, made.clouds["aws"].url)
+    made.token = made.issue(made.user())
+    yield made
+    (tmp_path / "answers").write_bytes(b"\n".join(made.heard))
+
+
+@pytest.fixture
+def served(house: House) -> Iterator[House]:
+    """The house with its API listening on a free port."""
+    server = serve.Server(house.deployment, "127.0.0.1", 0)
+    thread = threading.Thread(target=server.serve, daemon=True)
+    thread.start()
+    house.url = f"http://{server.address}"
+    yield house
+    house.session.close()
+    server.close()
+    thread.join(10)
+
+
+GZ = "party=qcloud&tenant_id=123&region=gz"
+US = "party=aws&tenant_id=123&region=us-east-1"
+
+
+# ---------------------------------------------------------------- P4: what the whole run leaves behind
+
+@pytest.fixture(autouse=True, scope="session")
+def journal_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Every line that any test logs, ours or a library's, down to debug."""
+    handler = logging.FileHandler(tmp_path_factory.getbasetemp() / "journal.log")
+    handler.setFormatter(journal.Lines())
+    root = logging.getLogger()
+    root.addHandler(handler)
+    journal.log.addHandler(handler)
+    for name in ("twocloud", "urllib3", "requests", "chalice", "waitress"):
+        logging.getLogger(name).setLevel(logging.DEBUG)
+    yield
+    handler.close()
+    root.removeHandler(handler)
+    journal.log.removeHandler(handler)
+
+
+_leaks: list[str] = []
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker searches what it left and hands on what it found; who talks to the terminal fails the run."""
+    output: dict[str, list[str]] | None = getattr(session.config, "workeroutput", None)
+    if canaries.known:
+        factory: pytest.TempPathFactory = session.config._tmp_path_factory  # type: ignore[attr-defined]
+        _leaks.extend(sorted(set(canaries.leaks(factory.getbasetemp()))))
+    if output is not None:
+        output["leaks"] = _leaks
+    elif _leaks:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: object) -> None:
+    _leaks.extend(getattr(node, "workeroutput", {}).get("leaks", []))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _leaks:
+        terminalreporter.section("secrets left behind (P4)")
+        for line in _leaks:
+            terminalreporter.line(line, red=True)
