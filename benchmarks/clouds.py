@@ -6,6 +6,7 @@ does not hide a difference between those who call it. A process ends when its st
 
 import hashlib
 import json
+import logging
 import subprocess
 import sys
 import time
@@ -85,7 +86,7 @@ def _aws(size: int, latency: float = 0.0, limited: bool = True) -> Any:
     from standins.server import Call
 
     class Prepared(Aws):
-        """Knows as well what Libcloud does: calls by GET, and a question for elastic addresses, of which it has none."""
+        """Knows as well what Libcloud does: calls by GET, and asks for elastic addresses, of which there are none."""
 
         def operation(self, call: Call) -> str:
             return dict(parse_qsl((call.body or call.query.encode()).decode())).get("Action", "?")
@@ -126,6 +127,7 @@ class _Dynamodb:
         from chalicelib import tokens, users
         from chalicelib.stores.dynamodb import DynamoStore
 
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)   # or each call is a line
         self._server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
         self._server.start()
         host, port = self._server.get_host_and_port()

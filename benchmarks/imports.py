@@ -95,8 +95,9 @@ def text(found: dict[str, Any]) -> str:
               "chalice_boto3_used": "Chalice, boto3's client, the same two reads"}
     rows = [(title, seconds(_middle(found, name)), seconds(min(each["wall"] for each in found[name])),
              seconds(statistics.median(each["cpu"] for each in found[name]))) for name, title in titles.items()]
-    return f"""Fresh interpreters, {ROUNDS} of each, in turn; timed inside, so that starting Python is not counted; modules are
-compiled beforehand. Medians.
+    return f"""\
+Fresh interpreters, {ROUNDS} of each, in turn; timed inside, so that starting Python is not counted; modules
+are compiled beforehand. Medians.
 
 The first two lines look better than a cold start is: we import boto3 only when the store is first read, so its time
 comes back with the first request. The last two lines are what a caller waits for: import, client, two reads of a

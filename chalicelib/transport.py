@@ -23,6 +23,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 import certifi
 import msgspec
@@ -329,9 +330,22 @@ class Sender:
         except Exception as problem:
             if answer is not None:
                 answer.raw.close()                              # half read: never back into the pool
+            if self._is_unknown_region(request.url, problem):
+                raise UnknownRegion(f"{self._party.title} has no such region.") from None
             raise failure_of(problem, answered=answer is not None) from None
         finally:
             self.hold(None)
+
+    def _is_unknown_region(self, url: str, problem: Exception) -> bool:
+        """The name of the region's host does not exist, while that of a region that does exist can be looked up."""
+        if self._account.endpoint or self._region not in url or not any(
+                isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME for error in _causes(problem)):
+            return False
+        usual = urlsplit(url.replace(self._region, self._party.default_region))
+        try:
+            return bool(resolve(usual.hostname or "", usual.port or 443))
+        except OSError:
+            return False
 
     def hold(self, sock: socket.socket | None) -> None:
         with self._lock:

@@ -66,7 +66,8 @@ Fault = Callable[[Wire, Answer], None]
 
 
 def _whole(answer: Answer, **headers: str) -> bytes:
-    return answer.head(**headers) + answer.body
+    """A proper answer that also says that the connection ends with it, as it does after every fault."""
+    return answer.head(Connection="close", **headers) + answer.body
 
 
 def _hang(wire: Wire, answer: Answer) -> None:

@@ -1,0 +1,96 @@
+"""From results.json to docs/benchmarks.md and docs/benchmarks.svg."""
+
+import importlib
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from benchmarks.measure import ROOT
+from benchmarks.plot import draw
+from benchmarks.verdict import Claim, lines
+
+RESULTS = ROOT / "benchmarks" / "results.json"
+_PAGE, _PLOT = ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "benchmarks.svg"
+NAMES = ("qcloud", "aws", "page", "growth", "imports")
+_OURS = ("twocloud", "msgspec", "requests", "urllib3", "cryptography")
+
+
+def module(name: str) -> ModuleType:
+    """A benchmark: TITLE, LIBRARIES, run() -> its figures, claims(figures), text(figures)."""
+    return importlib.import_module(f"benchmarks.{name}")
+
+
+def machine() -> dict[str, Any]:
+    libraries = {*_OURS, *(library for name in NAMES for library in module(name).LIBRARIES)}
+    return {"cpu": _cpu(), "cores": os.cpu_count(), "system": platform.system(), "python": platform.python_version(),
+            "libraries": {name: importlib.metadata.version(name) for name in sorted(libraries)}}
+
+
+def _cpu() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines()
+             if line.startswith("model name")] if cpuinfo.exists() else []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def load() -> dict[str, Any]:
+    return json.loads(RESULTS.read_text()) if RESULTS.exists() else {"machine": {}, "benchmarks": {}}
+
+
+def keep(results: dict[str, Any], name: str, figures: Any, date: str) -> None:
+    """Put one benchmark's figures among the others; figures of another machine or of other versions go."""
+    here = machine()
+    if results["machine"] != here:
+        results["machine"], results["benchmarks"] = here, {}
+    results["benchmarks"][name] = {"date": date, "figures": _short(figures)}
+    RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+
+
+def _short(value: Any) -> Any:
+    """Six digits of every number: the rest is noise."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, Mapping):
+        return {key: _short(each) for key, each in value.items()}
+    return [_short(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def write(results: dict[str, Any]) -> None:
+    found = {name: results["benchmarks"][name] for name in NAMES if name in results["benchmarks"]}
+    claims = {name: module(name).claims(each["figures"]) for name, each in found.items()}
+    draw([claim for each in claims.values() for claim in each],
+         module("growth").per_server(found["growth"]["figures"]) if "growth" in found else [], _PLOT)
+    here = results["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in here["libraries"].items())
+    parts = [f"""# Benchmarks
+
+Written by `make bench`; the figures are in `benchmarks/results.json`.
+{here["cpu"]}, {here["cores"]} cores, {here["system"]}, Python {here["python"]}; {_dates(found)}.
+{versions}.
+
+Every figure is a ratio, the smaller the better: ours and what one would use instead, on one input, in one run, in
+turn. Ratios are of medians. The clouds are stand-ins on this machine, each in a process of its own, whose work is
+counted for nobody, although it takes its part of the cores; there is no TLS and no real network. Wall time, CPU time
+(user and system, of the side's own process), peak memory and calls are of a fresh process per round, ready before
+the clock starts (imports done, client or deployment made). "Met" and "missed" are against aims set beforehand.
+
+![Ratios with their aims, and cost per server](benchmarks.svg)
+
+{lines(("what", "ratio", "aim", ""), [_line(claim) for each in claims.values() for claim in each])}
+"""]
+    parts += [f"## {module(name).TITLE}\n\n{module(name).text(each['figures'])}" for name, each in found.items()]
+    _PAGE.write_text("\n".join(parts))
+
+
+def _line(claim: Claim) -> tuple[str, ...]:
+    return claim.text, f"{claim.ratio:.3g}", "–" if claim.aim is None else f"≤ {claim.aim:g}", claim.verdict
+
+
+def _dates(found: Mapping[str, Any]) -> str:
+    days = sorted({each["date"] for each in found.values()})
+    return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
