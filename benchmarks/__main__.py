@@ -17,7 +17,7 @@ def main(names: list[str]) -> None:
         report.keep(results, name, report.module(name).run(), date.today().isoformat())
         print(f"({time.monotonic() - started:.0f} s)", file=sys.stderr)
     report.write(results)
-    for name in results["benchmarks"]:
+    for name in [name for name in report.NAMES if name in results["benchmarks"]]:
         for claim in report.module(name).claims(results["benchmarks"][name]["figures"]):
             print(f"{claim.ratio:8.3g}  {'' if claim.aim is None else f'aim {claim.aim:g}':8}  {claim.verdict:10}  "
                   f"{claim.text}")

@@ -24,11 +24,12 @@ def draw(claims: Sequence[Claim], growth: Sequence[tuple[int, float, float, floa
         for at, claim in enumerate(shown):
             color = _NO_AIM if claim.aim is None else _MET if claim.ratio <= claim.aim else _MISSED
             ratios.barh(at, claim.ratio, height=0.6, color=color)
-            ratios.annotate(f"{claim.ratio:.3g}", (claim.ratio, at), (4, 0), textcoords="offset points", va="center")
+            ratios.annotate(f"{claim.ratio:.3g}", (max(claim.ratio, claim.aim or 0), at), (5, 0),
+                            textcoords="offset points", va="center")
             if claim.aim is not None:
                 ratios.plot((claim.aim, claim.aim), (at - 0.42, at + 0.42), color="black", linewidth=2)
-        ratios.set(xscale="log", xlim=(0.02, 200), title="Ours / the other side (log; green: aim met, red: missed, "
-                                                         "black mark: the aim)")
+        ratios.set(xscale="log", xlim=(0.02, 200), xlabel="ours / the other side")
+        figure.suptitle("Green: aim met. Red: missed. Grey: no aim. Black mark: the aim.", fontsize=10)
         ratios.set_yticks(range(len(shown)), [fill(claim.text, 62) for claim in shown])
         ratios.axvline(1, color="#999999", linewidth=0.8, linestyle=":")
         sizes = [size for size, *_ in growth]
@@ -40,7 +41,7 @@ def draw(claims: Sequence[Claim], growth: Sequence[tuple[int, float, float, floa
         memory.plot(sizes, [kib for _, _, _, kib in growth], "^:", color=_MISSED, label="memory, KiB per server")
         memory.set_ylabel("KiB per server")
         memory.set_ylim(bottom=0)
-        costs.legend(handles=[*costs.get_lines(), *memory.get_lines()], loc="upper right", frameon=False)
+        costs.legend(handles=[*costs.get_lines(), *memory.get_lines()], loc="lower left", frameon=False)
         for axes in (ratios, costs, memory):
             axes.spines["top"].set_visible(False)
         figure.savefig(path, facecolor="white", metadata={"Date": None})

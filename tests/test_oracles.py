@@ -332,7 +332,7 @@ def test_an_assumed_role(house: House, amazon: Aws) -> None:
     send = house.deployment.transport.sender(aws.PARTY, wrong, "us-east-1", time.monotonic() + 20)
     with pytest.raises(inventory.PartyDenied, match="missing right"):
         aws.list_servers(inventory.source_of("1", "aws", "us-east-1"), wrong, inventory.Window(), send)
-    assumed = boto(amazon, "sts").assume_role(RoleArn="arn:aws:iam::123456789012:role/reader", RoleSessionName="x",
+    assumed = boto(amazon, "sts").assume_role(RoleArn="arn:aws:iam::123456789012:role/reader", RoleSessionName="boto3",
                                               ExternalId="shared-with-tenant")["Credentials"]
     assert boto3.client("ec2", endpoint_url=amazon.url, region_name="us-east-1", aws_access_key_id=assumed["AccessKeyId"],
                         aws_secret_access_key=assumed["SecretAccessKey"], aws_session_token=assumed["SessionToken"],

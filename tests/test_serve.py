@@ -318,8 +318,8 @@ def test_too_large(served: House) -> None:
     found = re.search(r"f=(\d+)&t=(\d+)", text)
     assert found
     fits = served.get(f"{GZ}&{found[0]}")
-    assert fits.status_code == 200 and len(fits.json()["vm_servers"]) == int(found[2]) == 14
-    assert re.search(r"f=4&t=17 fits", error(served.get(f"{GZ}&f=4"), 413, "too_large"))
+    assert fits.status_code == 200 and len(fits.json()["vm_servers"]) == int(found[2]) == 15
+    assert re.search(r"f=4&t=18 fits", error(served.get(f"{GZ}&f=4"), 413, "too_large"))
 
 
 def test_our_own_fault_shows_nothing(served: House, monkeypatch: pytest.MonkeyPatch) -> None:

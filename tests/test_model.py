@@ -1,0 +1,66 @@
+"""The nouns: statuses, times, addresses, endpoints."""
+
+import ipaddress
+from datetime import UTC, datetime, timedelta, timezone
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chalicelib.model import Account, Keys, Status, addresses, parse_time
+
+
+def test_the_contracts_words() -> None:
+    assert list(Status) == (
+        "BUILD ACTIVE REBOOT HARD_REBOOT STARTING STOPPING SHUTOFF SUSPENDED PAUSED RESCUE MIGRATING RESIZE VERIFY_RESIZE "
+        "REBUILD SHELVED SHELVED_OFFLOADED SOFT_DELETED DELETED ERROR UNKNOWN").split()
+
+
+@given(st.datetimes(datetime(1971, 1, 1), datetime(2200, 1, 1)), st.integers(-14 * 60, 14 * 60))
+def test_a_time_in_any_offset(naive: datetime, minutes: int) -> None:
+    time = naive.replace(tzinfo=timezone(timedelta(minutes=minutes)))
+    assert parse_time(time.isoformat()) == time
+    assert parse_time(naive.replace(microsecond=0).isoformat() + "Z") == naive.replace(microsecond=0, tzinfo=UTC)
+
+
+@given(st.text() | st.none())
+def test_what_is_no_time_is_none(text: str | None) -> None:
+    found = parse_time(text)
+    assert found is None or found.tzinfo is UTC
+
+
+def test_times_as_parties_write_them() -> None:
+    for text in ("2022-09-14T02:09:47Z", "2022-09-14T02:09:47+00:00", "2022-09-14T10:09:47+08:00", "2022-09-14T02:09:47.000Z",
+                 "2022-09-14 02:09:47"):
+        assert parse_time(text) == datetime(2022, 9, 14, 2, 9, 47, tzinfo=UTC)
+    assert parse_time("2017-12-10T04:04Z") == datetime(2017, 12, 10, 4, 4, tzinfo=UTC)
+    for text in ("", None, "0000-00-00T00:00:00Z", "2022-13-01T00:00:00Z", "soon", "1663121387", "2022-09-14T02:09:47X"):
+        assert parse_time(text) is None
+
+
+@given(st.lists(st.ip_addresses() | st.text(max_size=20) | st.none()))
+def test_addresses_are_sorted_out(found: list) -> None:
+    ipv4, ipv6 = addresses(*(None if a is None else str(a) for a in found))
+    given_v4 = [str(a) for a in found if isinstance(a, ipaddress.IPv4Address)]
+    given_v6 = [str(a) for a in found if isinstance(a, ipaddress.IPv6Address)]
+    assert list(dict.fromkeys(given_v4)) == [a for a in ipv4 if a in given_v4]
+    assert list(dict.fromkeys(given_v6)) == [a for a in ipv6 if a in given_v6]
+    for address in ipv4:
+        ipaddress.IPv4Address(address)
+    for address in ipv6:
+        assert str(ipaddress.IPv6Address(address)) == address
+
+
+def test_what_is_no_address() -> None:
+    assert addresses("256.0.0.1", "1.2.3", "01.2.3.4", "1.2.3.4\n", "1.2.3.4,5.6.7.8", "a:b", "::g", "１.2.3.4", "localhost") == ((), ())
+    assert addresses("2001:DB8:0:0::1", "2001:db8::1") == ((), ("2001:db8::1",))
+
+
+def test_an_endpoint_stands_in_for_every_host_and_keeps_the_path() -> None:
+    account = Account(tenant_id="1", party="p", credentials={}, endpoint="http://127.0.0.1:99")
+    assert account.url("https://cvm.example.com:8443/v1/x?y=1") == "http://127.0.0.1:99/v1/x?y=1"
+    assert Account(tenant_id="1", party="p", credentials={}).url("https://a/b") == "https://a/b"
+
+
+def test_nothing_secret_is_shown() -> None:
+    assert "s3cret" not in repr(Account(tenant_id="1", party="p", credentials={"k": "s3cret"}))
+    assert "s3cret" not in repr(Keys("id", "s3cret", "s3cret"))
