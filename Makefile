@@ -2,6 +2,7 @@
 # make test    all tests, with all that they need
 # make check   lint and types
 # make bench   the benchmarks; writes benchmarks/results and the table and plot in docs
+# make docs    the tables and help texts in the documents anew
 # make lock    pin requirements anew, with hashes
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --only-binary :all:
 TESTS ?= tests
 
-.PHONY: run test check bench lock clean
+.PHONY: run test check bench docs lock clean
 
 run: $(VENV)/local
 	@exec $(BIN)/twocloud demo --port $(PORT)
@@ -25,6 +26,9 @@ check: $(VENV)/dev
 
 bench: $(VENV)/bench
 	$(BIN)/python -m benchmarks
+
+docs: $(VENV)/dev
+	$(BIN)/python -m tests.test_docs
 
 $(VENV)/local: requirements-local.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "twocloud needs Python 3.11 or newer; say which: make PYTHON=python3.12")'

@@ -77,7 +77,8 @@ Every figure is a ratio, the smaller the better: ours and what one would use ins
 turn. Ratios are of medians. The clouds are stand-ins on this machine, each in a process of its own, whose work is
 counted for nobody, although it takes its part of the cores; there is no TLS and no real network. Wall time, CPU time
 (user and system, of the side's own process), peak memory and calls are of a fresh process per round, ready before
-the clock starts (imports done, client or deployment made). "Met" and "missed" are against aims set beforehand.
+the clock starts (imports done, client or deployment made). "Met" and "missed" are against aims set beforehand; the
+machine is noisy and ratios move by some 10 % from run to run, so that a miss or a hit by less than that is a tie.
 
 ![Ratios with their aims, and cost per server](benchmarks.svg)
 

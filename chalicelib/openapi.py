@@ -47,15 +47,17 @@ class TokenBody(msgspec.Struct):
     expires_at: str
 
 
-class TokenRequest(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+_Names = Annotated[list[Annotated[str, msgspec.Meta(pattern=f"^{IDENTIFIER}$")]],
+                   msgspec.Meta(min_length=1, max_length=100)]
+
+
+class TokenRequest(msgspec.Struct, forbid_unknown_fields=True):
     """What narrows the new token; each only narrower than the user's."""
 
     duration: Annotated[int, msgspec.Meta(ge=60, le=43200)] = 600
-    tenants: Annotated[list[Annotated[str, msgspec.Meta(pattern=f"^{IDENTIFIER}$")]],
-                       msgspec.Meta(min_length=1, max_length=100)] = []
-    parties: Annotated[list[str], msgspec.Meta(min_length=1, max_length=100)] = []
-    regions: Annotated[list[Annotated[str, msgspec.Meta(pattern=f"^{IDENTIFIER}$")]],
-                       msgspec.Meta(min_length=1, max_length=100)] = []
+    tenants: _Names | msgspec.UnsetType = msgspec.UNSET
+    parties: _Names | msgspec.UnsetType = msgspec.UNSET
+    regions: _Names | msgspec.UnsetType = msgspec.UNSET
 
 
 class PartyRow(msgspec.Struct):

@@ -203,6 +203,8 @@ def body_limits(body: object) -> tuple[int, tuple[str, ...] | None, tuple[str, .
         if name not in ("duration", "tenants", "parties", "regions"):
             raise InvalidParameter(shown(name), "Unknown key; known are: duration, tenants, parties, regions.")
     duration = fields.get("duration", 600)
+    if isinstance(duration, float) and duration.is_integer():   # in JSON 600.0 is the integer 600
+        duration = int(duration)
     if type(duration) is not int or not 60 <= duration <= 43200:
         raise InvalidParameter("duration", "duration must be a whole number of seconds from 60 to 43200.")
     return duration, _words(fields, "tenants"), _words(fields, "parties"), _words(fields, "regions")

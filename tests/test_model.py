@@ -10,9 +10,7 @@ from chalicelib.model import Account, Keys, Status, addresses, parse_time
 
 
 def test_the_contracts_words() -> None:
-    assert list(Status) == (
-        "BUILD ACTIVE REBOOT HARD_REBOOT STARTING STOPPING SHUTOFF SUSPENDED PAUSED RESCUE MIGRATING RESIZE VERIFY_RESIZE "
-        "REBUILD SHELVED SHELVED_OFFLOADED SOFT_DELETED DELETED ERROR UNKNOWN").split()
+    assert list(Status) == ["BUILD", "ACTIVE", "REBOOT", "HARD_REBOOT", "STARTING", "STOPPING", "SHUTOFF", "SUSPENDED", "PAUSED", "RESCUE", "MIGRATING", "RESIZE", "VERIFY_RESIZE", "REBUILD", "SHELVED", "SHELVED_OFFLOADED", "SOFT_DELETED", "DELETED", "ERROR", "UNKNOWN"]
 
 
 @given(st.datetimes(datetime(1971, 1, 1), datetime(2200, 1, 1)), st.integers(-14 * 60, 14 * 60))

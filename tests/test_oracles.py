@@ -77,9 +77,8 @@ def test_sigv4_of_a_describe_instances(token: str | None, signature: str) -> Non
 @pytest.fixture
 def tencent(stack: ExitStack) -> Qcloud:
     keys = qcloud_keys()
-    cloud = stack.enter_context(Qcloud({keys["secret_id"]: keys["secret_key"]}, {"ap-guangzhou": Fleet(237)},
+    return stack.enter_context(Qcloud({keys["secret_id"]: keys["secret_key"]}, {"ap-guangzhou": Fleet(237)},
                                        attached=True, limited=False))
-    return cloud
 
 
 def sdk(cloud: Qcloud, client: Any, region: str = "ap-guangzhou", token: str | None = None) -> Any:

@@ -302,7 +302,7 @@ def test_unprocessed_deletes_are_sent_again(clock: Clock, monkeypatch: pytest.Mo
         real = client.batch_write_item
         sizes: list[int] = []
 
-        def throttled(RequestItems: dict[str, list[Any]]) -> dict[str, Any]:      # noqa: N803
+        def throttled(RequestItems: dict[str, list[Any]]) -> dict[str, Any]:
             asked = RequestItems["t"]
             sizes.append(len(asked))
             real(RequestItems={"t": asked[:7]})

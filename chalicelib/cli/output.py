@@ -58,15 +58,14 @@ def table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(file=sys.stdout, soft_wrap=not sys.stdout.isatty(), highlight=False, markup=False)
-    drawn = Table(*(name.upper() for name in names), box=box.SIMPLE_HEAD if sys.stdout.isatty() else None,
-                  pad_edge=False, header_style="bold")
+    terminal = sys.stdout.isatty()          # elsewhere nothing is cut and nothing coloured
+    console = Console(file=sys.stdout, width=None if terminal else 10_000, highlight=False, markup=False)
+    drawn = Table(box=box.SIMPLE_HEAD if terminal else None, pad_edge=False, header_style="bold")
+    for name in names:
+        drawn.add_column(name.upper(), no_wrap=not terminal)
     for row in rows:
-        drawn.add_row(*(Text(cell) for cell in row))            # what a party calls a machine is text, not markup
-    if sys.stdout.isatty():
-        console.print(drawn)
-    else:
-        console.print(drawn, width=10_000, no_wrap=True, crop=False)
+        drawn.add_row(*(Text(value) for value in row))          # what a party calls a machine is text, not markup
+    console.print(drawn)
 
 
 def cell(value: object) -> str:

@@ -31,10 +31,10 @@ def token() -> None:
 @click.option("--user", "name", required=True, type=Identifier(), metavar="NAME", help="Whose token it is.")
 @grant_options
 @click.option("--ttl", type=Duration(), default="90d", show_default=True, help="How long it lives: 90s, 10m, 12h, 90d.")
-@click.option("--label", type=Identifier(), default="", metavar="L", help="What it is for.")
+@click.option("--label", type=Identifier(), metavar="L", help="What it is for.")
 @output_option
 def issue(name: str, tenants: tuple[str, ...], party_names: tuple[str, ...], regions: tuple[str, ...], ttl: int,
-          label: str, output: str) -> None:
+          label: str | None, output: str) -> None:
     """Make a token and show it, this once. Without limits of its own it is as wide as its user."""
     if ttl < 1:
         raise click.UsageError("--ttl must be at least 1s.")
@@ -43,7 +43,7 @@ def issue(name: str, tenants: tuple[str, ...], party_names: tuple[str, ...], reg
         raise NotFound(f"There is no user {name}.")
     narrowed = Limits(_tenants(tenants), limits(party_names) or None, limits(regions) or None)
     try:
-        text, made = tokens.issue(deployment().store, owner, narrowed, ttl, deployment().clock(), label)
+        text, made = tokens.issue(deployment().store, owner, narrowed, ttl, deployment().clock(), label or "")
     except Forbidden as wider:
         raise click.UsageError(wider.text) from None
     journal.audit(operator(), "token issue", **record(made))

@@ -1,0 +1,213 @@
+"""The documents say what the program does: tables and help are made from it, examples run.
+
+`python -m tests.test_docs` writes what is made anew.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from chalicelib import __version__, cli, errors, parties, query, settings
+from chalicelib.errors import TwocloudError
+from tests.canaries import watch
+from tests.conftest import House
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+# ---------------------------------------------------------------- what is made
+
+def parties_table() -> str:
+    lines = ["| party | cloud | credentials | narrowest permission | grade |", "|---|---|---|---|---|"]
+    for name in parties.names():
+        party = parties.load(name)
+        grade = json.loads((ROOT / f"tests/parties/{name}.json").read_text())["grade"]
+        forms = " or ".join(", ".join(f"`{field}`" for field in form) for form in party.credentials)
+        rights = ", ".join(f"`{right}`" for right in party.permissions)
+        if party.deep_permissions:
+            rights += "; with `--deep` " + ", ".join(f"`{right}`" for right in party.deep_permissions)
+        lines.append(f"| `{name}` | [{party.title}]({party.reference}) | {forms} | {rights} | {grade} |")
+    return "\n".join(lines)
+
+
+def parameters_table() -> str:
+    lines = ["| parameter | takes | |", "|---|---|---|"]
+    for parameter in query.PARAMETERS:
+        form = parameter.form
+        takes = (", ".join(f"`{word}`" for word in form.words) if isinstance(form, query.Choice)
+                 else f"{form.lowest} to {form.highest}" if isinstance(form, query.Number)
+                 else form.takes if isinstance(form, query.Text) else "an IPv4 or IPv6 address")
+        lines.append(f"| `{parameter.name}`{' (must)' if parameter.required else ''} | {takes} | {parameter.text} |")
+    return "\n".join(lines)
+
+
+def errors_table() -> str:
+    def tree(kind: type[TwocloudError]) -> Iterator[type[TwocloudError]]:
+        yield kind
+        for below in kind.__subclasses__():
+            if below.__module__ == errors.__name__:
+                yield from tree(below)
+
+    rows = {(kind.status, kind.word): kind.default for kind in tree(TwocloudError) if kind.word != "internal" or kind is TwocloudError}
+    rows[400, "invalid_parameter"] = "A parameter is bad, missing, unknown or given twice, or the party does not know the region; " \
+                                     "`parameter` names it."
+    rows[404, "account_not_found"] = "This tenant has no account at this party."
+    extra = {429: " `Retry-After`.", 503: " `Retry-After`.", 405: " `Allow`.", 401: " `WWW-Authenticate`."}
+    return "\n".join(["| status | `error` | |", "|---|---|---|"] + [
+        f"| {status} | `{word}` | {text}{extra.get(status, '')} |" for (status, word), text in sorted(rows.items())])
+
+
+def settings_table() -> str:
+    return "\n".join(["| variable | default | meaning |", "|---|---|---|"] + [
+        f"| `{name}` | {f'`{default}`' if default else ''} | {meaning} |" for name, (default, meaning) in settings.SETTINGS.items()])
+
+
+def commands(command: click.Command, path: tuple[str, ...] = ("twocloud",)) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    yield path, command
+    if isinstance(command, click.Group):
+        for name in command.list_commands(click.Context(command)):
+            yield from commands(command.commands[name], (*path, name))
+
+
+def help_text() -> str:
+    parts = []
+    for path, command in commands(cli.twocloud):
+        with click.Context(command, info_name=" ".join(path), terminal_width=100, max_content_width=100) as context:
+            parts.append(f"## {' '.join(path)}\n\n```text\n{command.get_help(context)}\n```")
+    return "\n\n".join(parts)
+
+
+MADE = {("README.md", "parties"): parties_table, ("docs/api.md", "parameters"): parameters_table,
+        ("docs/api.md", "errors"): errors_table, ("docs/settings.md", "settings"): settings_table,
+        ("docs/command.md", "help"): help_text}
+
+
+def block(name: str, text: str) -> re.Match[str]:
+    found = re.search(rf"<!-- {name} -->\n(.*?)<!-- end -->", text, re.DOTALL)
+    assert found, name
+    return found
+
+
+@pytest.mark.parametrize(("document", "name"), MADE)
+def test_what_is_made_from_the_program_is_up_to_date(document: str, name: str) -> None:
+    assert block(name, (ROOT / document).read_text())[1].strip() == MADE[document, name]().strip(), "run: make docs"
+
+
+# ---------------------------------------------------------------- what is said
+
+def test_links_lead_somewhere() -> None:
+    for document in DOCUMENTS:
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", document.read_text()):
+            assert target.startswith("https://") or (document.parent / target).exists(), (document.name, target)
+
+
+def test_no_document_names_this_machine_or_lines_too_long() -> None:
+    for document in DOCUMENTS:
+        text = document.read_text()
+        assert "/home/" not in text and "/root" not in text and "../shared" not in text
+        for line in text.splitlines():
+            assert len(line) <= 120 or line.startswith(("|", "curl", "{", "#")) or "](" in line, (document.name, line)
+
+
+def test_the_changelog_keeps_its_form() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text()
+    assert "## [Unreleased]" in text
+    assert set(re.findall(r"^### (.*)$", text, re.M)) <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+    assert re.fullmatch(r"\d+\.\d+\.\d+", __version__)
+
+
+def test_every_promise_of_the_readme_is_in_the_security_page() -> None:
+    readme = re.findall(r"^\| (P\d+) \|", (ROOT / "README.md").read_text(), re.M)
+    proved = re.findall(r"^\| (P\d+) ", (ROOT / "docs/security.md").read_text(), re.M)
+    assert readme == proved and len(readme) == 10
+
+
+def test_files_that_the_documents_name_are_there() -> None:
+    for document in DOCUMENTS:
+        for name in re.findall(r"`((?:tests|docs|chalicelib|standins|benchmarks)/[\w/.]+\.\w+)`", document.read_text()):
+            assert (ROOT / name).exists() or name.endswith("/x.py") or name.endswith("/x.json"), (document.name, name)
+    drawn = re.search(r"```\n(app\.py.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
+    assert drawn
+    for path in (ROOT / "chalicelib").iterdir():
+        if path.name not in ("__init__.py", "__pycache__"):
+            assert path.name in drawn[1], path.name
+
+
+def test_make_targets_that_the_documents_name_are_there() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    for document in DOCUMENTS:
+        for name in re.findall(r"`make ([a-z-]+)|^\$? ?make ([a-z-]+)", document.read_text(), re.M):
+            assert (name[0] or name[1]) in targets, (document.name, name)
+
+
+# ---------------------------------------------------------------- examples run
+
+def sh_blocks(document: str) -> list[str]:
+    return re.findall(r"```sh\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
+
+
+def bash(script: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("TWOCLOUD_")}
+    return subprocess.run(["bash", "-euo", "pipefail", "-c", script], capture_output=True, text=True, timeout=90, cwd=folder,
+                          env={**clean, "PATH": path, **environment})
+
+
+def test_the_readmes_own_clouds(house: House, tmp_path: Path) -> None:
+    """As it stands, but for a stand-in in place of Tencent's cloud, a free port, and a pause until the server is up."""
+    cloud = house.clouds["qcloud"]
+    (script,) = (found for found in sh_blocks("README.md") if "account put" in found)
+    keys = {"secret_id": "AKIDtest", "secret_key": cloud.keys["AKIDtest"]}       # type: ignore[attr-defined]
+    (tmp_path / "keys.secret").write_text(json.dumps(keys))
+    port = str(20_000 + os.getpid() % 20_000)
+    script = script.replace("keys.json", "keys.secret").replace("account put 123 qcloud", f"account put 123 qcloud --endpoint {cloud.url}")
+    script = script.replace("8000", port).replace("curl -sf", "curl -sf --retry 30 --retry-connrefused --retry-delay 1")
+    done = bash(f"trap 'kill %1' EXIT\n{script}\necho; echo $TWOCLOUD_TOKEN >&2", tmp_path, TWOCLOUD_LOCAL="1")
+    watch(done.stderr.strip().splitlines()[-1])
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout.strip().splitlines()[-1])["vm_servers"]) == 25
+    assert "ok" in done.stdout
+
+
+def test_the_apis_examples(served: House, tmp_path: Path) -> None:
+    served.user("bob", password="password")
+    for script in sh_blocks("docs/api.md"):
+        done = bash(script.replace("ann:password", "bob:password"), tmp_path, URL=served.url, TWOCLOUD_TOKEN=served.token)
+        assert done.returncode == 0, (script, done.stderr)
+        for answer in done.stdout.replace("}{", "}\n{").splitlines():
+            body = json.loads(answer)
+            assert body["code"] == 200
+            if "token" in body:
+                watch(body["token"])
+
+
+def test_the_readmes_first_answer_is_the_demos() -> None:
+    told = block("answer", (ROOT / "README.md").read_text())[1]
+    first = json.loads(re.sub(r",\s*…\s*\]\}", "]}", told.split("```json\n")[1].split("```")[0]))
+    process = subprocess.Popen([sys.executable, "-m", "chalicelib", "demo", "--port", "0"], stdout=subprocess.PIPE,
+                               stderr=subprocess.DEVNULL, text=True, cwd=ROOT)
+    try:
+        line = process.stdout.readline() if process.stdout else ""
+        watch(line.split("'")[1].split(":")[0])
+        pattern = re.search(r"^(curl -u .*)$", (ROOT / "README.md").read_text(), re.M)
+        assert pattern and re.fullmatch(re.escape(pattern[1]).replace("tc_…", "tc_[0-9A-Za-z]{36}").replace("8000", r"\d+"), line.strip())
+        shown = json.loads(subprocess.run(line.replace("curl", "curl -sS"), shell=True, capture_output=True, timeout=30, check=True).stdout)
+        assert shown["vm_servers"][0] == first["vm_servers"][0] and list(shown) == list(first)
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+if __name__ == "__main__":
+    for (document, name), make in MADE.items():
+        text = (ROOT / document).read_text()
+        found = block(name, text)
+        (ROOT / document).write_text(f"{text[:found.start(1)]}{make()}\n{text[found.end(1):]}")
