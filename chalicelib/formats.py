@@ -14,7 +14,7 @@ from chalicelib.model import Server
 LARGEST_ANSWER = 6_200_000                  # of the 6 MiB that Lambda carries, counted by carried()
 
 
-class BasicRow(msgspec.Struct):
+class BasicRow(msgspec.Struct, gc=False):
     """The ten fields of the seed, in its order."""
 
     instance_name: str
@@ -29,7 +29,7 @@ class BasicRow(msgspec.Struct):
     update_at: str | None
 
 
-class FullRow(BasicRow):
+class FullRow(BasicRow, gc=False):
     party: str
     tenant_id: str
     region: str
@@ -85,10 +85,10 @@ def rows(answer: Answer, view: str, zone: ZoneInfo, *, seen: bool = True) -> lis
 
 def _basic(server: Server, write: Callable[[datetime | None], str | None]) -> tuple[
         str, str, int | None, int | None, int | None, str, str, str, str | None, str | None]:
-    memory = server.memory_mib
+    memory, created = server.memory_mib, write(server.created_at)
     return (server.name, server.id, server.cpu, None if memory is None else -(-memory // 1024), server.disk_gib,
             ",".join(server.lan_ipv4), ",".join(server.wan_ipv4), server.status.value,
-            write(server.created_at), write(server.updated_at or server.created_at))
+            created, write(server.updated_at) if server.updated_at else created)
 
 
 def list_json(shown: list[BasicRow]) -> bytes:

@@ -30,6 +30,7 @@ import msgspec
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
+from requests.structures import CaseInsensitiveDict
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.util.connection import create_connection
@@ -236,7 +237,7 @@ class Transport:
     def __init__(self, trusted: str = certifi.where(), jitter: Callable[[], float] = random.random) -> None:
         self.adapter = _Adapter(trusted)
         self.jitter = jitter
-        self._paces: dict[tuple[str, ...], _Pace] = {}
+        self._paces: dict[tuple[str, bytes, str, str], _Pace] = {}
         self._lock = threading.Lock()
 
     def sender(self, party: Party, account: Account, region: str, deadline: float) -> "Sender":
@@ -248,10 +249,12 @@ class Transport:
         limit = party.limits.get(operation)
         if limit is None:
             return None
-        keys = hashlib.sha256(msgspec.json.encode(dict(account.credentials), order="sorted")).hexdigest()
+        keys = hashlib.sha256(msgspec.json.encode(dict(account.credentials), order="sorted")).digest()
         name = party.name, keys, region, operation
         with self._lock:
-            return self._paces.setdefault(name, _Pace(limit))
+            if name not in self._paces:
+                self._paces[name] = _Pace(limit)
+            return self._paces[name]
 
     def close(self) -> None:
         self.adapter.close()
@@ -318,11 +321,9 @@ class Sender:
 
     def _exchange(self, request: Request) -> Response:
         _call.deadline, _call.sender = min(self._deadline, time.monotonic() + CALL_SECONDS), self
-        prepared = requests.Request(request.method, request.url, data=request.body or None).prepare()
-        prepared.headers.update({"User-Agent": "twocloud", "Accept-Encoding": "gzip", **request.headers})
         answer: requests.Response | None = None
         try:
-            answer = self._transport.adapter.send(prepared, stream=True, timeout=_call.left())
+            answer = self._transport.adapter.send(_prepared(request), stream=True, timeout=_call.left())
             body = _read(answer.raw)
             self.hold(None)
             answer.raw.release_conn()
@@ -366,6 +367,16 @@ class Sender:
             tally.under_way += step
             if not tally.under_way:
                 tally.milliseconds += (now - tally.since) * 1000
+
+
+def _prepared(request: Request) -> requests.PreparedRequest:
+    """Filled by hand: what was signed goes out as it is, not as `prepare` would quote and order it anew."""
+    prepared = requests.PreparedRequest()
+    prepared.method, prepared.url, prepared.body = request.method, request.url, request.body or None
+    prepared.headers = CaseInsensitiveDict({"User-Agent": "twocloud", "Accept-Encoding": "gzip", **request.headers})
+    if request.body:
+        prepared.headers["Content-Length"] = str(len(request.body))
+    return prepared
 
 
 def _read(raw: urllib3.HTTPResponse) -> bytes:

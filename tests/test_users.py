@@ -1,7 +1,6 @@
 """Users and their passwords."""
 
 import threading
-import time
 
 import pytest
 
@@ -104,11 +103,4 @@ def test_the_real_cost(monkeypatch: pytest.MonkeyPatch) -> None:
     """Other tests hash cheaply; the program itself does at least what OWASP asks (n 2^15, r 8, p 3)."""
     monkeypatch.undo()
     assert users._SCRYPT == {"n": 2 ** 15, "r": 8, "p": 3} and users._NOBODY.startswith("scrypt$32768$8$3$")
-    started = time.process_time()
-    kept = users.hash_password("password")
-    dear = time.process_time() - started
-    assert kept.startswith("scrypt$32768$8$3$")
-    started = time.process_time()
-    for _ in range(1000):
-        pass
-    assert dear > 100 * (time.process_time() - started)
+    assert users.hash_password("password").startswith("scrypt$32768$8$3$")

@@ -413,11 +413,19 @@ def _read(body: bytes, root_name: str, container: str, mark: str,
 
 
 def _text(element: Element, ns: str, *path: str) -> str:
-    return element.findtext("/".join(ns + part for part in path)) or ""
+    """The text at the end of the path, "" if there is none. Step by step: ElementPath is slow for paths."""
+    *above, last = path
+    for part in above:
+        below = element.find(ns + part)
+        if below is None:
+            return ""
+        element = below
+    return element.findtext(ns + last) or ""
 
 
 def _items(element: Element, ns: str, name: str) -> list[Element]:
-    return element.findall(f"{ns}{name}/{ns}item")
+    below = element.find(ns + name)
+    return [] if below is None else below.findall(f"{ns}item")
 
 
 def _number(text: str) -> int:

@@ -19,9 +19,10 @@ a name that cannot be looked up; the finance regions (*-fsi) answer only on host
 import hashlib
 import hmac
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TypeVar
+from functools import cache
+from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -116,23 +117,23 @@ _ERRORS = {                                 # the exact code, or what stands bef
 
 # ---------------------------------------------------------------- the shapes that we read
 
-class _Placement(msgspec.Struct):
+class _Placement(msgspec.Struct, gc=False):
     Zone: str | None = None
     ProjectId: int | None = None
 
 
-class _Disk(msgspec.Struct):
+class _Disk(msgspec.Struct, gc=False):
     DiskSize: Count | None = None
     DiskId: str | None = None
     DiskType: str | None = None
 
 
-class _Tag(msgspec.Struct):
+class _Tag(msgspec.Struct, gc=False):
     Key: str
     Value: str | None = None
 
 
-class _Instance(msgspec.Struct):
+class _Instance(msgspec.Struct, gc=False):
     InstanceId: Text
     InstanceName: str | None = None
     InstanceState: str | None = None
@@ -155,7 +156,7 @@ class _Instances(msgspec.Struct):
     InstanceSet: list[_Instance] | None
 
 
-class _CbsDisk(msgspec.Struct):
+class _CbsDisk(msgspec.Struct, gc=False):
     DiskId: Text
     DiskSize: Count
     InstanceId: str | None = None
@@ -167,22 +168,22 @@ class _Disks(msgspec.Struct):
     DiskSet: list[_CbsDisk] | None
 
 
-class _Address(msgspec.Struct):
+class _Address(msgspec.Struct, gc=False):
     PrivateIpAddress: str | None = None
     PublicIpAddress: str | None = None
     Primary: bool | None = None
 
 
-class _Ipv6Address(msgspec.Struct):
+class _Ipv6Address(msgspec.Struct, gc=False):
     Address: str | None = None
     PublicIpAddress: str | None = None
 
 
-class _Attachment(msgspec.Struct):
+class _Attachment(msgspec.Struct, gc=False):
     InstanceId: str | None = None
 
 
-class _Interface(msgspec.Struct):
+class _Interface(msgspec.Struct, gc=False):
     NetworkInterfaceId: Text
     Primary: bool | None = None
     PrivateIpAddressSet: list[_Address] | None = None
@@ -213,8 +214,18 @@ class _Refusal(msgspec.Struct):
     Error: _Error | None = None
 
 
-class _Envelope(msgspec.Struct):
-    Response: msgspec.Raw
+class _Envelope(msgspec.Struct, Generic[_T]):
+    Response: _T
+
+
+@cache
+def _decoder(shape: Any) -> Any:
+    return msgspec.json.Decoder(_Envelope[shape])
+
+
+def _decode(body: bytes, shape: type[_T]) -> _T:
+    answer: _Envelope[_T] = _decoder(shape).decode(body)
+    return answer.Response
 
 
 # ---------------------------------------------------------------- listing
@@ -363,7 +374,7 @@ def _call(service: str, action: str, asked: Mapping[str, object], shape: type[_T
     body = msgspec.json.encode(asked)
     response = send(action, lambda: sign(service, action, region, url, body, account, time.time()))
     with reading():
-        return msgspec.json.decode(msgspec.json.decode(response.body, type=_Envelope).Response, type=shape)
+        return _decode(response.body, shape)
 
 
 def sign(service: str, action: str, region: str, url: str, body: bytes, account: Account, now: float) -> Request:
@@ -395,14 +406,11 @@ def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-_find_error: Callable[[bytes], _Refusal] = msgspec.json.Decoder(_Refusal).decode
-
-
 def error_word(response: Response) -> str | None:
     if b'"Error"' not in response.body:
         return None
     try:
-        refusal = _find_error(msgspec.json.decode(response.body, type=_Envelope).Response)
+        refusal = _decode(response.body, _Refusal)
     except (msgspec.DecodeError, RecursionError):
         return None
     return refusal.Error.Code if refusal.Error else None
