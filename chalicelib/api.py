@@ -108,9 +108,9 @@ def _servers(deployment: Deployment, request: HttpRequest, entry: _Entry) -> Htt
     caller = _identify(deployment, request, entry)
     asked = query.parse(request.pairs)
     source = inventory.source_of(asked.tenant_id, asked.party, asked.region)
+    entry.fields |= {"tenant": source.tenant_id, "party": source.party, "region": source.region}
     if not tokens.allows(caller, source):
         raise Forbidden()
-    entry.fields |= {"tenant": source.tenant_id, "party": source.party, "region": source.region}
     found = inventory.list_servers(deployment, source, asked.window, Filter(asked.status, asked.name, asked.ip),
                                    request.deadline, entry.tally)
     zone = deployment.settings.timezone

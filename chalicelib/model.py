@@ -16,8 +16,9 @@ from chalicelib.errors import UnknownRegion, Verdict
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=10 ** 9)]      # what a party may count: never negative, never absurd
 Text = Annotated[str, msgspec.Meta(min_length=1)]
-IDENTIFIER = r"[A-Za-z0-9._-]{1,64}"        # tenants, users, regions, labels
+IDENTIFIER = r"[A-Za-z0-9._-]{1,64}"        # tenants, regions
 IDENTIFIER_FORM = re.compile(IDENTIFIER, re.ASCII)
+USER_FORM = re.compile(r"[A-Za-z0-9._@+-]{1,64}", re.ASCII)
 
 
 class Status(StrEnum):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from chalicelib.errors import Internal, SettingsError
+from chalicelib.errors import Internal, InvalidParameter, SettingsError
 
 if TYPE_CHECKING:
     from types_boto3_kms import KMSClient
@@ -87,7 +87,7 @@ class KmsSealer:
 
     def seal(self, plain: bytes, context: Mapping[str, str]) -> bytes:
         if len(plain) > 4096:
-            raise ValueError("KMS seals at most 4096 bytes")
+            raise InvalidParameter("credentials", "KMS seals at most 4096 bytes of credentials.")
         return _KMS + self._client.encrypt(KeyId=self._key, Plaintext=plain,
                                            EncryptionContext=dict(context))["CiphertextBlob"]
 

@@ -17,7 +17,7 @@ import msgspec
 
 from chalicelib import parties, users
 from chalicelib.errors import Conflict, Forbidden, Unauthorized
-from chalicelib.model import IDENTIFIER_FORM, Source
+from chalicelib.model import USER_FORM, Source
 from chalicelib.stores import Store
 from chalicelib.users import EVERY_TENANT, User
 
@@ -146,7 +146,7 @@ def identify(store: Store, header: str | None, now: float) -> Caller:
 def authenticate(store: Store, header: str | None, now: float) -> User:
     """The user behind Basic `user:password`. A token is no way to a token. Raises Unauthorized, RateLimited."""
     given = read_header(header)
-    if given.password is None or not IDENTIFIER_FORM.fullmatch(given.name) or _FORM.fullmatch(given.name):
+    if given.password is None or not USER_FORM.fullmatch(given.name) or _FORM.fullmatch(given.name):
         raise Unauthorized()
     return users.check_password(store, given.name, given.password, now)
 

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 import click
 
 from chalicelib import accounts, inventory, journal, parties, serve, tokens, users
+from chalicelib.cli.output import Network
 from chalicelib.inventory import Deployment
 from chalicelib.settings import Settings
 from standins.aws import Aws
@@ -34,8 +35,7 @@ def run(port: int) -> None:
         try:
             server = serve.Server(deployment, "127.0.0.1", port)
         except OSError as problem:
-            raise click.ClickException(f"cannot listen on port {port}: {problem.strerror}; choose another: "
-                                       f"make run PORT=8123") from None
+            raise Network(f"cannot listen on port {port}: {problem.strerror}; try another port") from None
         url = f"http://{server.address}/twocloud/servers"
         click.echo(f"curl -u '{ready_token(deployment)}:password' "
                    f"'{url}?party=qcloud&tenant_id={TENANT}&region=gz&f=1&t=10'")

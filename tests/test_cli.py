@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -89,6 +90,9 @@ def test_users(twocloud: Command) -> None:
         twocloud("user", *words, code=4)
     twocloud("user", "remove", "ann")
     assert [user["user"] for user in twocloud.json("user", "list")] == ["bob"]
+    twocloud("user", "add", "eve+ci@example.com")
+    for name in ("a/b", "", "x" * 65, "a b", "é", "a:b", "a\n"):
+        twocloud("user", "add", "--", name, code=2)
 
 
 def test_a_password_from_a_file(twocloud: Command, tmp_path: Path) -> None:
@@ -319,6 +323,15 @@ def test_exit_codes_of_the_real_command(tmp_path: Path) -> None:
     assert json.loads(module.stdout)[0]["user"] == "ann"
 
 
+def test_a_store_that_breaks_is_one_clear_line(tmp_path: Path) -> None:
+    store = {"TWOCLOUD_STORE": f"sqlite:///{tmp_path}/x.db"}
+    assert run("user", "list", **store).returncode == 0
+    with sqlite3.connect(tmp_path / "x.db") as other:
+        other.execute("DROP TABLE entry")
+    done = run("user", "list", **store)
+    assert done.returncode == 5 and b"Traceback" not in done.stderr and b"no such table" in done.stderr
+
+
 def test_data_goes_to_standard_output_and_all_else_to_standard_error(tmp_path: Path) -> None:
     store = {"TWOCLOUD_STORE": f"sqlite:///{tmp_path}/x.db"}
     run("user", "add", "ann", "--tenant", "1", **store)
@@ -352,7 +365,7 @@ def test_serve_and_stop(tmp_path: Path) -> None:
 def test_a_port_that_is_taken(tmp_path: Path, served: House) -> None:
     port = served.url.rsplit(":", 1)[1]
     done = run("serve", "--port", port, TWOCLOUD_STORE=f"sqlite:///{tmp_path}/x.db")
-    assert done.returncode == 1 and b"Address already in use" in done.stderr and b"Traceback" not in done.stderr
+    assert done.returncode == 3 and b"Address already in use" in done.stderr and b"Traceback" not in done.stderr
 
 
 def test_the_demo_prints_one_line_that_works_as_pasted() -> None:

@@ -80,7 +80,8 @@ def commands(command: click.Command, path: tuple[str, ...] = ("twocloud",)) -> I
 def help_text() -> str:
     parts = []
     for path, command in commands(cli.twocloud):
-        with click.Context(command, info_name=" ".join(path), terminal_width=100, max_content_width=100) as context:
+        with click.Context(command, info_name=" ".join(path), terminal_width=100, max_content_width=100,
+                           help_option_names=cli.twocloud.context_settings["help_option_names"]) as context:
             parts.append(f"## {' '.join(path)}\n\n```text\n{command.get_help(context)}\n```")
     return "\n\n".join(parts)
 

@@ -9,7 +9,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from chalicelib.errors import Internal, SettingsError
+from chalicelib.errors import Internal, InvalidParameter, SettingsError
 from chalicelib.seal import FileSealer, KmsSealer, Sealer, open_sealer
 from tests.canaries import secret
 from tests.emulator import ministack
@@ -62,7 +62,7 @@ def test_kms_takes_no_more_than_it_can_seal() -> None:
     with mock_aws():
         client = boto3.client("kms", **AWS)
         sealer = KmsSealer(client.create_key()["KeyMetadata"]["KeyId"], client)
-        with pytest.raises(ValueError, match="4096"):
+        with pytest.raises(InvalidParameter, match="4096"):
             sealer.seal(b"x" * 4097, HERE)
 
 

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 import click
 
-from chalicelib import __version__
+from chalicelib import __version__, journal
 from chalicelib.cli import accounts, listing, serving, tokens, users
 from chalicelib.errors import Conflict, SettingsError, TwocloudError
 
-USAGE, NETWORK, REFUSED, FAILED, INTERRUPTED = 2, 3, 4, 5, 130
+USAGE, REFUSED, FAILED, INTERRUPTED = 2, 4, 5, 130
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -46,3 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, SettingsError):
             return USAGE
         return REFUSED if isinstance(error, Conflict) or error.status < 500 else FAILED
+    except Exception as problem:                                # the store is out of reach, the disk is full, …
+        journal.failure()
+        click.echo(f"twocloud: {type(problem).__name__}: {problem}", err=True)
+        return FAILED

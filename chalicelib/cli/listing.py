@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from chalicelib import formats, inventory, openapi, parties, query, settings
-from chalicelib.cli.output import cell, deployment, output_option, show, table
+from chalicelib.cli.output import Network, cell, deployment, output_option, show, table
 from chalicelib.errors import TwocloudError
 from chalicelib.inventory import Filter
 
@@ -23,13 +23,6 @@ class _Answered(TwocloudError):
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
         self.status = status                # type: ignore[misc]
-
-
-class _Network(click.ClickException):
-    exit_code = 3
-
-    def format_message(self) -> str:
-        return self.message
 
 
 @click.command()
@@ -75,14 +68,14 @@ def _ask_server(url: str, pairs: list[tuple[str, str]]) -> bytes:
         answer = requests.get(f"{url.rstrip('/')}/twocloud/servers?{urlencode(pairs)}", auth=(token, ""), timeout=30,
                               allow_redirects=False, headers={"Accept": "application/json"})
     except requests.RequestException as problem:
-        raise _Network(f"twocloud: {url} cannot be asked: {type(problem).__name__}.") from None
+        raise Network(f"{url} cannot be asked: {type(problem).__name__}.") from None
     try:
         body = msgspec.json.decode(answer.content)
         if answer.status_code == 200 and "vm_servers" in body:
             return answer.content
         raise _Answered(answer.status_code, f"{body['msg']} (request id {body['request_id']})")
     except (msgspec.DecodeError, KeyError, TypeError):
-        raise _Network(f"twocloud: {url} is no twocloud server; it answered HTTP {answer.status_code}.") from None
+        raise Network(f"{url} is no twocloud server; it answered HTTP {answer.status_code}.") from None
 
 
 def _check_url(url: str) -> None:
@@ -93,7 +86,7 @@ def _check_url(url: str) -> None:
     except ValueError:
         there, host, loopback = urlsplit("https:" if url.startswith("https:") else ""), url, False
     if not host or not (there.scheme == "https" or (there.scheme == "http" and loopback)):
-        raise _Network("twocloud: --url must be https, or http on this machine: a token must not travel in the open.")
+        raise Network("--url must be https, or http on this machine: a token must not travel in the open.")
 
 
 @click.command("parties")

@@ -13,12 +13,18 @@ import msgspec
 
 from chalicelib import journal, openapi, settings
 from chalicelib.inventory import Deployment, open_deployment
-from chalicelib.model import IDENTIFIER_FORM
+from chalicelib.model import IDENTIFIER_FORM, USER_FORM
 
 F = TypeVar("F", bound=Callable[..., object])
 
 output_option = click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table",
                              show_default=True, help="How data is printed.")
+
+
+class Network(click.ClickException):
+    """A server cannot be reached, an address cannot be listened on."""
+
+    exit_code = 3
 
 
 @cache
@@ -98,6 +104,26 @@ class Duration(click.ParamType[int]):
         if seconds > 3650 * 86400:
             self.fail("at most 3650d", param, ctx)
         return seconds
+
+
+class Label(click.ParamType[str]):
+    """Up to 64 printable characters."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if len(value) > 64 or not value.isprintable():
+            self.fail("at most 64 printable characters", param, ctx)
+        return value
+
+
+class UserName(click.ParamType[str]):
+    name = "name"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not USER_FORM.fullmatch(value):
+            self.fail("1-64 letters, digits, '.', '_', '@', '+' or '-'", param, ctx)
+        return value
 
 
 class Identifier(click.ParamType[str]):

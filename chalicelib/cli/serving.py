@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import click
 
-from chalicelib.cli.output import deployment, say
+from chalicelib.cli.output import Network, deployment, say
 
 
 @click.command()
@@ -19,7 +19,7 @@ def serve(host: str, port: int) -> None:
     try:
         bound = server.Server(here, host, port)
     except OSError as problem:
-        raise click.ClickException(f"cannot listen on {host}:{port}: {problem.strerror}") from None
+        raise Network(f"cannot listen on {host}:{port}: {problem.strerror}") from None
     say(f"twocloud listens on http://{bound.address}/twocloud/servers")
     bound.run()
     here.close()

@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from chalicelib import journal, tokens, users
-from chalicelib.cli.output import Duration, Identifier, deployment, operator, output_option, say, show, when
+from chalicelib.cli.output import Duration, Label, UserName, deployment, operator, output_option, say, show, when
 from chalicelib.cli.users import grant_options, limits
 from chalicelib.errors import Forbidden, NotFound
 from chalicelib.tokens import Limits, Token
@@ -28,10 +28,10 @@ def token() -> None:
 
 
 @token.command()
-@click.option("--user", "name", required=True, type=Identifier(), metavar="NAME", help="Whose token it is.")
+@click.option("--user", "name", required=True, type=UserName(), metavar="NAME", help="Whose token it is.")
 @grant_options
 @click.option("--ttl", type=Duration(), default="90d", show_default=True, help="How long it lives: 90s, 10m, 12h, 90d.")
-@click.option("--label", type=Identifier(), metavar="L", help="What it is for.")
+@click.option("--label", type=Label(), metavar="L", help="What it is for.")
 @output_option
 def issue(name: str, tenants: tuple[str, ...], party_names: tuple[str, ...], regions: tuple[str, ...], ttl: int,
           label: str | None, output: str) -> None:
@@ -51,7 +51,7 @@ def issue(name: str, tenants: tuple[str, ...], party_names: tuple[str, ...], reg
 
 
 @token.command("list")
-@click.option("--user", "name", type=Identifier(), metavar="NAME", help="Only this user's.")
+@click.option("--user", "name", type=UserName(), metavar="NAME", help="Only this user's.")
 @output_option
 def list_tokens(name: str | None, output: str) -> None:
     """All tokens that have not ended."""

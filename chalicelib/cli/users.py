@@ -6,7 +6,7 @@ import click
 import msgspec
 
 from chalicelib import journal, parties, tokens, users
-from chalicelib.cli.output import Identifier, deployment, operator, output_option, read_secret, say, show
+from chalicelib.cli.output import Identifier, UserName, deployment, operator, output_option, read_secret, say, show
 from chalicelib.errors import Conflict, NotFound
 from chalicelib.users import EVERY_TENANT, User
 
@@ -73,7 +73,7 @@ def user() -> None:
 
 
 @user.command()
-@click.argument("name", type=Identifier())
+@click.argument("name", type=UserName())
 @grant_options
 @_password_options
 @output_option
@@ -102,7 +102,7 @@ def list_users(output: str) -> None:
 
 
 @user.command("show")
-@click.argument("name", type=Identifier())
+@click.argument("name", type=UserName())
 @output_option
 def show_user(name: str, output: str) -> None:
     """One user."""
@@ -110,7 +110,7 @@ def show_user(name: str, output: str) -> None:
 
 
 @user.command("set")
-@click.argument("name", type=Identifier())
+@click.argument("name", type=UserName())
 @grant_options
 @click.option("--no-tenants", is_flag=True, help="Cover no tenant at all.")
 @_password_options
@@ -135,7 +135,7 @@ def set_user(name: str, tenants: tuple[str, ...], party_names: tuple[str, ...], 
 
 
 @user.command()
-@click.argument("name", type=Identifier())
+@click.argument("name", type=UserName())
 @output_option
 def disable(name: str, output: str) -> None:
     """Refuse the user and all tokens of it from the next request on; `enable` takes it back."""
@@ -143,7 +143,7 @@ def disable(name: str, output: str) -> None:
 
 
 @user.command()
-@click.argument("name", type=Identifier())
+@click.argument("name", type=UserName())
 @output_option
 def enable(name: str, output: str) -> None:
     """Let a disabled user in again."""
@@ -151,7 +151,7 @@ def enable(name: str, output: str) -> None:
 
 
 @user.command()
-@click.argument("name", type=Identifier())
+@click.argument("name", type=UserName())
 def remove(name: str) -> None:
     """Remove the user and all tokens of it."""
     _known(name)
