@@ -265,3 +265,24 @@ def test_a_deployment_is_opened_on_first_use(tmp_path: Path, clock: Clock) -> No
     made.close()
 
 
+
+
+KNOWN_KEYS = {"version", "app_name", "autogen_policy", "api_gateway_endpoint_type", "minimum_compression_size", "lambda_architecture",
+              "lambda_timeout", "lambda_memory_size", "stages", "api_gateway_stage", "lambda_functions", "api_handler", "authorize",
+              "prod"}
+
+
+def test_the_packaging_settings_hold_only_keys_that_the_framework_knows() -> None:
+    """Unknown ones are ignored without a word; times fit the budget of a request."""
+    config = json.loads((ROOT / ".chalice/config.json").read_text())
+
+    def keys(value: Any) -> Iterator[str]:
+        if isinstance(value, dict):
+            for key, below in value.items():
+                yield key
+                yield from keys(below)
+
+    assert set(keys(config)) <= KNOWN_KEYS
+    assert inventory.REQUEST_SECONDS < config["lambda_timeout"] < 29
+    from chalicelib import serve
+    assert config["minimum_compression_size"] == serve._COMPRESS_FROM
