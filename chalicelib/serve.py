@@ -70,7 +70,9 @@ class Server:
         self._server.run()
 
     def close(self) -> None:
+        """Listen no more; what is under way gets a second to end."""
         self._server.close()
+        self._server.task_dispatcher.shutdown(timeout=1)
 
 
 # ---------------------------------------------------------------- one request

@@ -365,6 +365,25 @@ def test_pipelined_and_kept_alive(served: House) -> None:
     assert raw(served, one * 3 + b"HEAD /twocloud/health HTTP/1.1\r\nHost: x\r\n\r\n" + one).count(b"HTTP/1.1 200 OK") == 5
 
 
+def test_a_closed_server_leaves_no_thread(house: House) -> None:
+    import threading
+    import time
+
+    from chalicelib import serve
+
+    before = threading.active_count()
+    server = serve.Server(house.deployment, "127.0.0.1", 0)
+    thread = threading.Thread(target=server.serve)
+    thread.start()
+    assert threading.active_count() >= before + 100
+    server.close()
+    thread.join(10)
+    until = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < until:
+        time.sleep(0.05)
+    assert threading.active_count() <= before
+
+
 # ---------------------------------------------------------------- open paths, parties
 
 def test_health_and_openapi_need_no_token_and_tell_no_tenant(served: House) -> None:
