@@ -94,7 +94,7 @@ def _check_url(url: str) -> None:
 @output_option
 def parties_command(name: str | None, output: str) -> None:
     """What each party needs: credential fields, narrowest permission, regions."""
-    chosen = [parties.load(known) for known in ([name] if name else parties.names())]
+    chosen = [parties.load(known) for known in (parties.names() if name is None else [name])]
     rows = [msgspec.to_builtins(openapi.party_row(party)) for party in chosen]
     if output == "json":
         show(output, rows[0] if name else rows)

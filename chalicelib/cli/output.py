@@ -55,7 +55,8 @@ def show(output: str, rows: Sequence[dict[str, Any]] | dict[str, Any]) -> None:
         for name, value in rows.items():
             click.echo(f"{name:<{width}}  {cell(value)}")
     else:
-        table(list(rows[0]) if rows else [], [[cell(value) for value in row.values()] for row in rows])
+        if rows:
+            table(list(rows[0]), [[cell(value) for value in row.values()] for row in rows])
 
 
 def table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -124,6 +125,17 @@ class UserName(click.ParamType[str]):
         if not USER_FORM.fullmatch(value):
             self.fail("1-64 letters, digits, '.', '_', '@', '+' or '-'", param, ctx)
         return value
+
+
+class Port(click.ParamType[int]):
+    """0-65535 in plain digits; 0 is any free one."""
+
+    name = "port"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if not re.fullmatch(r"0|[1-9][0-9]{0,4}", str(value), re.ASCII) or int(value) > 65535:
+            self.fail("a port is a number from 0 to 65535", param, ctx)
+        return int(value)
 
 
 class Identifier(click.ParamType[str]):
