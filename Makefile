@@ -9,7 +9,7 @@ PYTHON ?= python3
 PORT ?= 8000
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --only-binary :all:
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --only-binary :all: --no-binary jdcloud-sdk
 TESTS ?= tests
 
 .PHONY: run test check bench docs lock clean
@@ -53,12 +53,12 @@ $(VENV)/bench: $(VENV)/dev requirements-bench.txt
 	@.venv-ministack/bin/python -m pip --disable-pip-version-check install --quiet --only-binary :all: --require-hashes -r requirements-ministack.txt
 	@touch $@
 
-UV := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade
+UV := uv pip compile --quiet --universal --python-version 3.11 --only-binary :all: --no-binary jdcloud-sdk --generate-hashes --no-annotate --no-header --upgrade
 lock:
 	$(UV) pyproject.toml -o requirements.txt
 	$(UV) pyproject.toml --extra local -c requirements.txt -o requirements-local.txt
-	$(UV) pyproject.toml --extra local --extra dev -c requirements-local.txt -o requirements-dev.txt
-	$(UV) pyproject.toml --extra local --extra dev --extra bench -c requirements-dev.txt -o requirements-bench.txt
+	$(UV) pyproject.toml --extra local --extra dev --extra judges -c requirements-local.txt -o requirements-dev.txt
+	$(UV) pyproject.toml --extra local --extra dev --extra judges --extra bench -c requirements-dev.txt -o requirements-bench.txt
 	echo 'ministack==1.5.33' | $(UV) - -o requirements-ministack.txt
 
 clean:

@@ -13,12 +13,13 @@ import msgspec
 if TYPE_CHECKING:
     from botocore.credentials import Credentials
 
+from chalicelib import parties
 from chalicelib.errors import AccountNotFound, Internal, InvalidParameter
 from chalicelib.model import IDENTIFIER, Account, Keys, Party
 from chalicelib.seal import Sealer
 from chalicelib.stores import Store
 
-_LONGEST_SECRET = 4000
+_LONGEST_SECRET = 16_000                    # a service account's key file with a long RSA key
 
 
 class AccountRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,12 +55,13 @@ def put(store: Store, sealer: Sealer, account: Account, now: float) -> AccountRo
 def load(store: Store, sealer: Callable[[], Sealer], tenant_id: str, party: str, *, local: bool) -> Account:
     """The account, opened. `local`: endpoints on loopback over plain http are allowed. Raises AccountNotFound."""
     row = find(store, tenant_id, party)
-    if row.endpoint:
-        try:
-            check_endpoint(row.endpoint, local=local)
-        except InvalidParameter as refused:
-            raise Internal(f"Account {tenant_id} {party}: {refused.text}") from None
     credentials = msgspec.json.decode(sealer().open(row.sealed, _context(tenant_id, party)), type=dict[str, str])
+    try:
+        if row.endpoint:
+            check_endpoint(row.endpoint, local=local)
+        _check_addresses(parties.load(party), credentials, local=local)
+    except InvalidParameter as refused:
+        raise Internal(f"Account {tenant_id} {party}: {refused.text}") from None
     return Account(tenant_id=tenant_id, party=party, credentials=credentials, revision=row.revision,
                    project=row.project, regions=row.regions, deep=row.deep, endpoint=row.endpoint,
                    identity=own_identity)
@@ -94,23 +96,36 @@ def check(tenant_id: str, party: Party, credentials: object, *, project: str | N
         raise InvalidParameter("--deep", f"{party.title} gives every field without --deep.")
     if endpoint is not None:
         check_endpoint(endpoint, local=local)
-    return Account(tenant_id=tenant_id, party=party.name, credentials=_check_credentials(party, credentials),
+    fields = _check_credentials(party, credentials)
+    _check_addresses(party, fields, local=local)
+    return Account(tenant_id=tenant_id, party=party.name, credentials=fields,
                    project=project, regions=tuple(dict.fromkeys(party.region(name) for name in regions)),
                    deep=deep, endpoint=endpoint)
 
 
 def check_endpoint(endpoint: str, *, local: bool) -> None:
     """https anywhere, or http on loopback if `local`; scheme, host and port only. Raises InvalidParameter."""
+    _check_url("--endpoint", endpoint, "", local=local)
+
+
+def _check_addresses(party: Party, credentials: Mapping[str, str], *, local: bool) -> None:
+    """The same for credentials that are addresses; these may have a path."""
+    for name in credentials.keys() & party.addresses:
+        _check_url("credentials", credentials[name], r"(/[A-Za-z0-9._~-]+)*", local=local)
+
+
+def _check_url(parameter: str, url: str, path: str, *, local: bool) -> None:
+    shown = "https://HOST[:PORT][/PATH]" if path else "https://HOST[:PORT]"
     try:
-        there = urlsplit(endpoint)
+        there = urlsplit(url)
         host, port = there.hostname or "", there.port
     except ValueError:
-        raise InvalidParameter("--endpoint", "An endpoint is https://HOST[:PORT].") from None
-    plain = re.fullmatch(r"https?://[A-Za-z0-9.:\[\]_-]+/?", endpoint, re.ASCII)
+        raise InvalidParameter(parameter, f"The address is {shown}.") from None
+    plain = re.fullmatch(rf"https?://[A-Za-z0-9.:\[\]_-]+{path}/?", url, re.ASCII)
     if not plain or not host or port == 0:
-        raise InvalidParameter("--endpoint", "An endpoint is https://HOST[:PORT], without user, path or query.")
+        raise InvalidParameter(parameter, f"The address is {shown}, without user or query.")
     if there.scheme == "http" and not (local and _on_loopback(host)):
-        raise InvalidParameter("--endpoint", "An endpoint must be https, or http on loopback with TWOCLOUD_LOCAL=1.")
+        raise InvalidParameter(parameter, "The address must be https, or http on loopback with TWOCLOUD_LOCAL=1.")
 
 
 def _on_loopback(host: str) -> bool:
@@ -126,16 +141,22 @@ def _check_credentials(party: Party, given: object) -> Mapping[str, str]:
         raise InvalidParameter("credentials", f"Credentials are one JSON object with {forms}.")
     fields: dict[str, str] = {}
     for name, value in given.items():       # type: ignore[reportUnknownVariableType]
+        if name in party.objects and isinstance(value, dict):
+            value = msgspec.json.encode(value).decode()
+        elif name in party.objects:
+            raise InvalidParameter("credentials", f"The field {_shown(name)} is a JSON object.")
         if not isinstance(name, str) or not isinstance(value, str) or not value or len(value) > _LONGEST_SECRET:
             raise InvalidParameter("credentials", f"Each field of the credentials is a text that is not empty; "
                                                   f"{party.title} takes {forms}.")
-        if not re.fullmatch(r"[!-~]+", value, re.ASCII):
-            raise InvalidParameter("credentials", f"The field {_shown(name)} holds a blank or a character that no key "
-                                                  "has; was it copied whole?")
+        if name not in party.objects and not re.fullmatch(party.forms.get(name, r"[!-~]+"), value, re.ASCII):
+            raise InvalidParameter("credentials", f"The field {_shown(name)} holds a blank or a character that it "
+                                                  "cannot have; was it copied whole?")
         fields[name] = value
     for form in party.credentials:
         needed = {name for name in form if not name.endswith("?")}
         if needed <= fields.keys() <= {name.rstrip("?") for name in form}:
+            if party.examine:
+                party.examine(fields)
             return fields
     raise InvalidParameter("credentials", f"{party.title} takes {forms} (\"?\" marks what may be left out).")
 

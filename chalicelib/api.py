@@ -117,8 +117,9 @@ def _servers(deployment: Deployment, request: HttpRequest, entry: _Entry) -> Htt
     shown = formats.rows(found, asked.view, zone)
     body = formats.list_json(shown)
     formats.check_size(body, shown, asked.window.first)
-    headers = {"Content-Type": "application/json", "X-Total-Count": str(found.total),
-               "ETag": formats.etag(found, asked.view, zone, body)}
+    headers = {"Content-Type": "application/json", "ETag": formats.etag(found, asked.view, zone, body)}
+    if found.total is not None:
+        headers["X-Total-Count"] = str(found.total)
     if links := _links(request.path, asked, found.total):
         headers["Link"] = links
     if _matches(request.headers.get("if-none-match", ""), headers["ETag"]):
@@ -211,16 +212,19 @@ def _json(body: bytes, headers: Mapping[str, str] = {}) -> HttpResponse:
     return HttpResponse(200, {"Content-Type": "application/json", **headers}, body)
 
 
-def _links(path: str, asked: query.Query, total: int) -> str:
-    """RFC 8288, relative to the host: it is the caller's to know which name and scheme it came by."""
+def _links(path: str, asked: query.Query, total: int | None) -> str:
+    """RFC 8288, relative to the host: it is the caller's to know which name and scheme it came by.
+
+    `total` None: more follow the window.
+    """
     if not asked.ranged:
         return ""
     first, last = asked.window.first, asked.window.last
     links: list[str] = []
-    if last is not None and last < total:
+    if last is not None and (total is None or last < total):
         after = Window(last + 1, min(last + (last - first + 1), query.MOST))
         links.append(f'<{path}?{query.link(asked, after)}>; rel="next"')
-    before_last = min(first - 1, total)
+    before_last = first - 1 if total is None else min(first - 1, total)
     if before_last > 0:
         size = last - first + 1 if last is not None else before_last
         before = Window(max(1, before_last - size + 1), before_last)

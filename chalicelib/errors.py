@@ -134,18 +134,20 @@ class PartyError(TwocloudError):
     """A party did not give a complete list.
 
     `party_word`: the party's own error word, "" if it gave none. `hint`: what an operator can do about it.
-    `retry_after`: seconds the party asked us to wait, None if it did not say.
+    `retry_after`: seconds the party asked us to wait, None if it did not say. `http_status`: of the party's answer,
+    None if there was none.
     """
 
     status = 502
     word = "party_error"
 
     def __init__(self, text: str = "", *, party_word: str = "", hint: str = "",
-                 retry_after: float | None = None) -> None:
+                 retry_after: float | None = None, http_status: int | None = None) -> None:
         super().__init__(text)
         self.party_word = party_word
         self.hint = hint
         self.retry_after = retry_after
+        self.http_status = http_status
 
 
 class PartyDenied(PartyError):

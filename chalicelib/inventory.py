@@ -63,11 +63,14 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A window of a source's servers. `total`: how many the filter keeps. `seen_at`: when the party gave them."""
+    """A window of a source's servers. `seen_at`: when the party gave them.
+
+    `total`: how many the filter keeps; None: not known, but more follow the window.
+    """
 
     source: Source
     servers: list[Server]
-    total: int
+    total: int | None
     seen_at: datetime
 
 
@@ -90,7 +93,7 @@ def list_servers(deployment: Deployment, source: Source, window: Window = WHOLE,
         sender.tally = tally
     seen_at = datetime.fromtimestamp(int(deployment.clock()), UTC)
     try:
-        listing = party.list_servers(source, account, WHOLE if wanted else window, sender)
+        listing = parties.list_servers(source, account, WHOLE if wanted else window, sender)
     finally:
         sender.close()
     if wanted:

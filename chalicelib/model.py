@@ -1,11 +1,13 @@
 """The nouns, all frozen. Times are aware and in UTC, memory is MiB, disks are GiB, positions count from 1."""
 
+import hashlib
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import cached_property
 from ipaddress import IPv6Address
 from typing import Annotated
 from urllib.parse import urlsplit, urlunsplit
@@ -96,10 +98,13 @@ WHOLE = Window()
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The servers of one window, in the source's fixed order, and how many the whole list holds."""
+    """The servers of one window, in the source's fixed order.
+
+    `total`: how many the whole list holds; None: not known, but more follow the window.
+    """
 
     servers: list[Server]
-    total: int
+    total: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +120,7 @@ def no_identity() -> Keys:
     raise RuntimeError("this account has no identity of the service")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Account:
     """A tenant's account at a party, opened. `identity` gives the keys of the service itself (assumed roles)."""
 
@@ -128,6 +133,11 @@ class Account:
     deep: bool = False
     endpoint: str | None = None
     identity: Callable[[], Keys] = field(default=no_identity, repr=False)
+
+    @cached_property
+    def fingerprint(self) -> bytes:
+        """The same for the same credentials at the same endpoint."""
+        return hashlib.sha256(msgspec.json.encode((self.endpoint, dict(self.credentials)), order="sorted")).digest()
 
     def url(self, url: str) -> str:
         """`url` with scheme, host and port of the account's endpoint, if it has one; the path is kept."""
@@ -175,14 +185,28 @@ class Region:
     open: bool = True                       # the account may use it
 
 
+GRADES = {                                  # what a party's answers were held against
+    "live": "a real account",
+    "real software": "the real server, run by the tests",
+    "recorded": "recorded traffic of the real cloud",
+    "documented": "the vendor's documents, models and SDK",
+    "bridged": "Apache Libcloud's driver and its own fixtures",
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Party:
     """What twocloud knows of one cloud; lives beside its adapter.
 
-    `credentials`: the accepted sets of fields, a trailing "?" marks one that may be left out.
+    `credentials`: the accepted sets of fields, a trailing "?" marks one that may be left out. `forms`: what a field
+    looks like, where it is not just printable ASCII without blanks. `objects`: fields that are JSON objects, kept as
+    JSON text. `addresses`: fields that are URLs, held to the rules of --endpoint but for the path. `examine` raises
+    InvalidParameter for what a form cannot say.
+    `grade`: what its answers were held against, see GRADES.
     `permissions`: the narrowest right, the actions that are called; `deep_permissions` for --deep alone.
     `aliases`: other names of a region -> its code. `region_form`: what a region's code looks like.
-    `default_region`: where `account check` asks if the account names no region.
+    `default_region`: where `account check` asks if the account names no region. `silent_regions`: an unknown region
+    is an empty list at this party, so that an empty list is believed only of a region that it names.
     `project`: what --project holds ("" if the party has no projects), `project_form` its form.
     `error_word`: the party's own error word in an answer, None if the answer is no error.
     `errors`: that word (or what stands before its first dot) -> what it means.
@@ -194,11 +218,17 @@ class Party:
     title: str
     reference: str
     credentials: tuple[tuple[str, ...], ...]
+    forms: Mapping[str, str] = field(default_factory=dict[str, str])
+    objects: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
+    examine: Callable[[Mapping[str, str]], None] | None = None
     permissions: tuple[str, ...]
     deep_permissions: tuple[str, ...] = ()
-    aliases: Mapping[str, str]
+    grade: str = "documented"
+    aliases: Mapping[str, str] = field(default_factory=dict[str, str])
     region_form: str
     default_region: str
+    silent_regions: bool = False
     project: str = ""
     project_form: str = ""
     limits: Mapping[str, Limit]

@@ -70,7 +70,9 @@ class PartyRow(msgspec.Struct):
     permissions: list[str]
     deep_permissions: list[str]
     project: str
+    default_region: str
     regions: dict[str, list[str]]
+    grade: str
 
 
 class PartiesBody(msgspec.Struct):
@@ -91,7 +93,8 @@ def party_row(party: Party) -> PartyRow:
     for alias, code in sorted(party.aliases.items()):
         regions.setdefault(code, []).append(alias)
     return PartyRow(party.name, party.title, party.reference, [list(form) for form in party.credentials],
-                    list(party.permissions), list(party.deep_permissions), party.project, dict(sorted(regions.items())))
+                    list(party.permissions), list(party.deep_permissions), party.project,
+                    party.default_region, dict(sorted(regions.items())), party.grade)
 
 
 def instant(unix: int) -> str:
@@ -236,7 +239,7 @@ def _headers() -> dict[str, Any]:
         "X-Content-Type-Options": text("Always nosniff.", const="nosniff"),
         "Vary": text("Authorization, Accept-Encoding"),
         "Cache-Control": text("private, no-cache; errors: no-store"),
-        "X-Total-Count": {"description": "How many servers the whole list holds.",
+        "X-Total-Count": {"description": "How many servers the whole list holds; absent if not known.",
                           "schema": {"type": "integer", "minimum": 0}},
         "Link": text("RFC 8288: the next and the previous range, if a range was asked for."),
         "ETag": text("Weak; changes when the list does."),

@@ -2,6 +2,7 @@
 
 An adapter gives a `fetch` that asks for one page and takes one of
   by_offset  the party can start at any row and tells the total: the first page, then the rest side by side
+  by_page    the party knows numbered pages and tells the total: the same, cut to the window
   by_token   the party hands out an opaque token for the next page: a walk from the start
 A server that shows up on two pages counts once. If the count and the rows disagree, or a walk meets a token
 again, the listing is done once anew, then it is PartyMalformed: never a shorter list.
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar, cast
 
 from chalicelib.errors import PartyMalformed
-from chalicelib.model import Window
+from chalicelib.model import WHOLE, Window
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -31,10 +32,10 @@ class Page(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Rows(Generic[T]):
-    """The rows of the window and the total of the whole list."""
+    """The rows of the window and the total of the whole list; None: not known, but more rows follow the window."""
 
     rows: list[T]
-    total: int
+    total: int | None
 
 
 def side_by_side(calls: Sequence[Callable[[], T]], workers: int) -> list[T]:
@@ -94,8 +95,28 @@ def _total(page: Page[T]) -> int:
     return page.total
 
 
-def by_token(fetch: Callable[[str | None], Page[T]]) -> list[T]:
-    """The whole list. `fetch(None)` is the first page; a page may be short or empty although more follow."""
+def by_page(fetch: Callable[[int, int], Page[T]], window: Window, page_size: int, workers: int, least: int = 1,
+            ) -> Rows[T]:
+    """`fetch(number, size)`, number from 1, size from `least` to `page_size`.
+
+    A window gets the smallest size at which one page holds it, or else whole pages that are cut: the fewest calls.
+    """
+    size, start = page_size, window.first - 1
+    if window.last is not None:
+        size = next((size for size in range(max(least, window.last - start), page_size + 1)
+                     if start // size == (window.last - 1) // size), page_size)
+    skipped = start // size * size
+    whole = Window(skipped + 1, window.last and -(-window.last // size) * size)
+    found = by_offset(lambda offset, limit: fetch(offset // size + 1, limit), whole, size, workers)
+    end = None if window.last is None else window.last - skipped
+    return Rows(found.rows[start - skipped:end], found.total)
+
+
+def by_token(fetch: Callable[[str | None], Page[T]], window: Window = WHOLE) -> Rows[T]:
+    """A walk that ends with the list, or as soon as a row after the window is seen.
+
+    `fetch(None)` is the first page; a page may be short or empty although more follow.
+    """
     for _ in range(2):
         rows: dict[str, T] = {}
         seen: set[str] = set()
@@ -111,7 +132,9 @@ def by_token(fetch: Callable[[str | None], Page[T]]) -> list[T]:
                 rows.setdefault(key, row)
             token = page.token
             if not token:
-                return list(rows.values())
+                return Rows(cut(list(rows.values()), window), len(rows))
+            if window.last is not None and len(rows) > window.last:
+                return Rows(cut(list(rows.values()), window), None)
             if token in seen or len(seen) >= _MOST_PAGES:
                 break
             seen.add(token)

@@ -7,7 +7,6 @@ followed, no cookie kept, no proxy or certificate taken from the environment, no
 Whatever goes wrong on the way or in the answer becomes a PartyError (or UnknownRegion) here and nowhere else.
 """
 
-import hashlib
 import http.client
 import ipaddress
 import queue
@@ -249,8 +248,7 @@ class Transport:
         limit = party.limits.get(operation)
         if limit is None:
             return None
-        keys = hashlib.sha256(msgspec.json.encode(dict(account.credentials), order="sorted")).digest()
-        name = party.name, keys, region, operation
+        name = party.name, account.fingerprint, region, operation
         with self._lock:
             if name not in self._paces:
                 self._paces[name] = _Pace(limit)
@@ -461,7 +459,7 @@ def failure_in(party: Party, response: Response) -> PartyError | UnknownRegion |
     if detail := "; ".join(filter(None, (shown or f"HTTP {response.status}", verdict.hint))):
         text = f"{text} ({detail})"
     return verdict.error(text, party_word=shown, hint=verdict.hint,
-                         retry_after=_retry_after(response.headers))
+                         retry_after=_retry_after(response.headers), http_status=response.status)
 
 
 def _verdict(party: Party, word: str | None) -> Verdict | None:

@@ -18,6 +18,7 @@ from typing import TypeVar
 from urllib.parse import parse_qsl
 from xml.sax.saxutils import escape
 
+from standins.cloud import Cloud
 from standins.faults import Answer
 from standins.fleet import Fleet, Machine
 from standins.server import Call, Rate, Standin
@@ -233,6 +234,15 @@ class Aws(Standin):
         except (ValueError, IndexError):
             pass
         raise _Refused(400, "InvalidNextToken", "The token is not valid.")
+
+
+def start(fleets: Mapping[str, Fleet], secret: str, *, limited: bool = True,
+          latency: float = 0.0) -> tuple[Standin, dict[str, object]]:
+    keys: dict[str, object] = {"access_key_id": "AKIADEMO", "secret_access_key": secret}
+    return Aws({"AKIADEMO": secret}, fleets, limited=limited, latency=latency), keys
+
+
+CLOUDS = {"aws": Cloud("us-east-1", start)}
 
 
 def kind_of(machine: Machine) -> str:

@@ -7,16 +7,18 @@ from zoneinfo import ZoneInfo
 
 import click
 
+import standins
 from chalicelib import accounts, inventory, journal, parties, serve, tokens, users
 from chalicelib.cli.output import Network
 from chalicelib.inventory import Deployment
 from chalicelib.settings import Settings
-from standins.aws import Aws
 from standins.fleet import Fleet, seed_machine
-from standins.qcloud import Qcloud
-from standins.server import Standin
 
 TENANT = "123"
+FLEETS = {                                  # the others have thirty machines in one region
+    "qcloud": {"ap-guangzhou": Fleet(25, "demo", first=seed_machine()), "ap-shanghai": Fleet(310, "demo")},
+    "aws": {"us-east-1": Fleet(40, "demo"), "eu-west-1": Fleet(7, "demo")},
+}
 _HOUR = 3600
 
 
@@ -29,7 +31,8 @@ def run(port: int) -> None:
             store=f"sqlite:///{Path(folder).resolve()}/demo.db", key=f"file:{folder}/key", timezone=ZoneInfo("UTC"),
             max_age=0, stale_if_error=86_400, history=30, local=True, token="", in_lambda=False))
         stack.callback(deployment.close)
-        for name, standin, credentials in clouds():
+        for name, cloud in standins.clouds().items():
+            standin, credentials = cloud.start(FLEETS.get(name, {cloud.region: Fleet(30, name)}), "demo-secret-key")
             stack.enter_context(standin)
             put_account(deployment, name, credentials, standin.url)
         try:
@@ -44,19 +47,7 @@ def run(port: int) -> None:
         server.run()
 
 
-def clouds() -> list[tuple[str, Standin, dict[str, str]]]:
-    """(party, its stand-in, credentials that it takes)."""
-    qcloud = {"secret_id": "AKIDdemo", "secret_key": "demo-secret-key"}
-    aws = {"access_key_id": "AKIADEMO", "secret_access_key": "demo-secret-key"}
-    return [
-        ("qcloud", Qcloud({qcloud["secret_id"]: qcloud["secret_key"]}, {
-            "ap-guangzhou": Fleet(25, "demo", first=seed_machine()), "ap-shanghai": Fleet(310, "demo")}), qcloud),
-        ("aws", Aws({aws["access_key_id"]: aws["secret_access_key"]}, {
-            "us-east-1": Fleet(40, "demo"), "eu-west-1": Fleet(7, "demo")}), aws),
-    ]
-
-
-def put_account(deployment: Deployment, party: str, credentials: dict[str, str], url: str) -> None:
+def put_account(deployment: Deployment, party: str, credentials: dict[str, object], url: str) -> None:
     account = accounts.check(TENANT, parties.load(party), credentials, project=None, regions=(), deep=False,
                              endpoint=url, local=True)
     accounts.put(deployment.store, deployment.sealer(), account, deployment.clock())

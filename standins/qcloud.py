@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from standins.cloud import Cloud
 from standins.faults import Answer
 from standins.fleet import Fleet, Machine
 from standins.server import Call, Rate, Standin
@@ -212,6 +213,15 @@ class Qcloud(Standin):
                        "Attachment": {"InstanceId": owner, "DeviceIndex": int(not primary), "InstanceAccountId": "1"}}
                       for primary, lan, wan in both]
         return {"TotalCount": len(found), "NetworkInterfaceSet": found[offset:offset + limit]}
+
+
+def start(fleets: Mapping[str, Fleet], secret: str, *, limited: bool = True,
+          latency: float = 0.0) -> tuple[Standin, dict[str, object]]:
+    keys: dict[str, object] = {"secret_id": "AKIDdemo", "secret_key": secret}
+    return Qcloud({"AKIDdemo": secret}, fleets, limited=limited, latency=latency), keys
+
+
+CLOUDS = {"qcloud": Cloud("ap-guangzhou", start)}
 
 
 def _range(asked: dict[str, Any], known: set[str]) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 import pytest
 import requests
 
-from chalicelib import accounts, inventory, journal, parties, serve, tokens, users
+from chalicelib import accounts, inventory, journal, memory, parties, serve, tokens, users
 from chalicelib.inventory import Deployment
 from chalicelib.settings import Settings
 from standins.aws import Aws
@@ -37,6 +37,11 @@ class Clock:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
+
+
+@pytest.fixture(autouse=True)
+def cold_memory() -> None:
+    memory.forget()
 
 
 @pytest.fixture(autouse=True)
@@ -88,7 +93,7 @@ class House:
         text, _ = tokens.issue(self.deployment.store, user, tokens.Limits(**limits), lifetime, self.clock())
         return canaries.watch(text)
 
-    def account(self, party: str, credentials: dict[str, str], endpoint: str, tenant: str = "123",
+    def account(self, party: str, credentials: Mapping[str, object], endpoint: str, tenant: str = "123",
                 project: str | None = None, deep: bool = False) -> None:
         made = accounts.check(tenant, parties.load(party), credentials, project=project, regions=(), deep=deep,
                               endpoint=endpoint, local=True)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from chalicelib.errors import PartyMalformed, PartyThrottled
 from chalicelib.model import WHOLE, Window
-from chalicelib.paging import Page, both, by_offset, by_token, side_by_side
+from chalicelib.paging import Page, both, by_offset, by_page, by_token, side_by_side
 
 windows = st.builds(lambda first, size: Window(first, None if size is None else first + size - 1),
                     st.integers(1, 60), st.none() | st.integers(1, 60))
@@ -131,6 +131,36 @@ def test_whatever_changes_meanwhile_the_list_is_never_short(steps: list[str], si
     assert len(set(found.rows)) == len(found.rows) == found.total and found.total in totals
 
 
+# ---------------------------------------------------------------- by page
+
+@given(st.integers(0, 60), windows, st.integers(1, 20), st.integers(1, 5))
+def test_numbered_pages_are_cut_to_the_window(size: int, window: Window, page: int, least: int) -> None:
+    names, calls = fleet(size), []
+
+    def fetch(number: int, limit: int) -> Page[str]:
+        calls.append((number, limit))
+        return Page([(name, name) for name in names[(number - 1) * limit:number * limit]], size)
+
+    least = min(least, page)
+    found = by_page(fetch, window, page, 3, least)
+    assert found.rows == names[window.first - 1:window.last] and found.total == size
+    assert all(least <= limit <= page for _, limit in calls) and len({limit for _, limit in calls}) == 1
+    wanted = len(names) - window.first + 1 if window.last is None else window.last - window.first + 1
+    assert len(calls) <= max(1, -(-wanted // page) + 1)
+
+
+def test_ten_records_anywhere_are_one_numbered_page() -> None:
+    for first in (1, 5, 91, 4001, 4007):
+        calls: list[tuple[int, int]] = []
+
+        def fetch(number: int, size: int, calls: list[tuple[int, int]] = calls) -> Page[int]:
+            calls.append((number, size))
+            return Page([(str(n), n) for n in range(5000)[(number - 1) * size:number * size]], 5000)
+
+        assert by_page(fetch, Window(first, first + 9), 100, 4).rows == list(range(first - 1, first + 9))
+        assert len(calls) == 1, (first, calls)
+
+
 # ---------------------------------------------------------------- by token
 
 def walk_of(names: Sequence[str], sizes: Sequence[int]):
@@ -149,7 +179,26 @@ def walk_of(names: Sequence[str], sizes: Sequence[int]):
 @given(st.integers(0, 60), st.lists(st.integers(0, 9), min_size=1, max_size=5))
 def test_a_walk_follows_the_token_and_never_the_count(size: int, sizes: list[int]) -> None:
     names = fleet(size)
-    assert by_token(walk_of(names, sizes)) == names
+    found = by_token(walk_of(names, sizes))
+    assert (found.rows, found.total) == (names, size)
+
+
+@given(st.integers(0, 60), windows, st.lists(st.integers(1, 9), min_size=1, max_size=5))
+def test_a_walk_ends_when_it_knows_that_more_follow(size: int, window: Window, sizes: list[int]) -> None:
+    names, calls = fleet(size), []
+    walk = walk_of(names, sizes)
+
+    def fetch(token: str | None) -> Page[str]:
+        calls.append(token)
+        return walk(token)
+
+    found = by_token(fetch, window)
+    assert found.rows == names[window.first - 1:window.last]
+    assert found.total == (size if found.total is not None else None)
+    if found.total is None:
+        assert window.last is not None and size > window.last
+    if window.last is not None:
+        assert len(calls) <= window.last + 1
 
 
 def test_a_token_that_comes_again_ends_in_an_error() -> None:
@@ -179,7 +228,7 @@ def test_a_token_that_the_party_refuses_starts_the_walk_anew_once() -> None:
             raise PartyMalformed(party_word="InvalidNextToken")
         return Page([(f"s{token}", f"s{token}")], token=None if token == "1" else "1")
 
-    assert by_token(fetch) == ["sNone", "s1"] and calls == [None, "1", None, "1"]
+    assert by_token(fetch).rows == ["sNone", "s1"] and calls == [None, "1", None, "1"]
 
     def refuse(token: str | None) -> Page[str]:
         raise PartyMalformed(party_word="InvalidParameterValue")
@@ -190,7 +239,7 @@ def test_a_token_that_the_party_refuses_starts_the_walk_anew_once() -> None:
 
 def test_a_server_on_two_walked_pages_counts_once() -> None:
     pages = {None: (["a", "b"], "1"), "1": (["b", "c"], None)}
-    assert by_token(lambda token: Page([(n, n) for n in pages[token][0]], token=pages[token][1])) == ["a", "b", "c"]
+    assert by_token(lambda token: Page([(n, n) for n in pages[token][0]], token=pages[token][1])).rows == ["a", "b", "c"]
 
 
 # ---------------------------------------------------------------- side by side

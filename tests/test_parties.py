@@ -1,9 +1,12 @@
 """Every party by its data: tests/parties/<party>.json holds what it is asked, what it answers, and what that becomes.
 
 A case: `account` (project, deep), `region`, `window`, `constants` of the adapter's module, `exchanges` in any order
-(each may be asked again), and either `servers` with `total`, compared whole, or the word of the `error`.
+(each may be asked again, but for one that is said `once`), and either `servers` with `total`, compared whole, or the
+word of the `error`. An exchange: `operation`, `asked` (the query's and the body's words), optionally `host`, `path` and
+`method`, and the `answer`. A file's `unasked` names words that differ from call to call or only sign.
 """
 
+import importlib
 import json
 import re
 from collections.abc import Mapping
@@ -15,9 +18,9 @@ from urllib.parse import parse_qsl, urlsplit
 import msgspec
 import pytest
 
-from chalicelib import parties
-from chalicelib.errors import TwocloudError, Verdict
-from chalicelib.model import Account, Party, Request, Response, Server, Sign, Source, Window
+from chalicelib import accounts, parties
+from chalicelib.errors import PartyFailed, TwocloudError, Verdict
+from chalicelib.model import GRADES, WHOLE, Account, Party, Request, Response, Server, Sign, Source, Window
 from chalicelib.transport import failure_in
 
 DATA = Path(__file__).parent / "parties"
@@ -25,11 +28,12 @@ WHAT = {path.stem: json.loads(path.read_text()) for path in sorted(DATA.glob("*.
 CASES = [(name, case) for name, what in WHAT.items() for case in what["cases"]]
 
 
-def asked_in(request: Request) -> dict[str, Any]:
+def asked_in(request: Request, unasked: list[str]) -> dict[str, Any]:
     """What a request asks for, without the words that only say which operation it is."""
-    if request.body.startswith(b"{"):
-        return json.loads(request.body)
-    return {k: v for k, v in parse_qsl(request.body.decode(), keep_blank_values=True) if k not in ("Action", "Version")}
+    found: dict[str, Any] = dict(parse_qsl(urlsplit(request.url).query, keep_blank_values=True))
+    found |= json.loads(request.body) if request.body.startswith(b"{") else dict(
+        parse_qsl(request.body.decode(), keep_blank_values=True))
+    return {name: value for name, value in found.items() if name not in ("Action", "Version", *unasked)}
 
 
 class Recorded:
@@ -42,10 +46,14 @@ class Recorded:
 
     def __call__(self, operation: str, sign: Sign) -> Response:
         request = sign()
-        asked = asked_in(request)
+        assert re.fullmatch(r"(Describe|List|Get|Query|Search)[A-Za-z]+|Login|AssumeRole", operation), operation     # P15
+        assert request.method in ("GET", "POST") and request.url.startswith("https://")
+        there, asked = urlsplit(request.url), asked_in(request, WHAT[self.party.name].get("unasked", []))
         for number, exchange in enumerate(self.exchanges):
-            if exchange["operation"] == operation and exchange["asked"] == asked:
-                assert "host" not in exchange or urlsplit(request.url).netloc == exchange["host"]
+            if exchange["operation"] == operation and exchange["asked"] == asked and not (
+                    exchange.get("once") and number in self.used) and exchange.get("path", there.path) == there.path:
+                assert "host" not in exchange or there.netloc == exchange["host"]
+                assert exchange.get("method", request.method) == request.method
                 self.used.add(number)
                 answer = exchange["answer"]
                 body = "\n".join(answer["text"]) if "text" in answer else json.dumps(answer["json"])
@@ -53,27 +61,31 @@ class Recorded:
                 if failure := failure_in(self.party, response):
                     raise failure
                 return response
-        raise AssertionError(f"{operation} {asked} is in no exchange of this case")
+        raise AssertionError(f"{operation} {there.path} {asked} is in no exchange of this case")
+
+
+def account_of(name: str, **more: Any) -> Account:
+    """An account with the file's credentials, which must have the form that operators are held to."""
+    return accounts.check("123", parties.load(name), WHAT[name]["credentials"], local=False,
+                          **{"project": None, "regions": (), "deep": False, "endpoint": None, **more})
 
 
 @pytest.mark.parametrize(("name", "case"), CASES, ids=[f"{name}: {case['name']}" for name, case in CASES])
 def test_case(name: str, case: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     what, party = WHAT[name], parties.load(name)
-    module = __import__(f"chalicelib.parties.{name}", fromlist=[name])
+    module = importlib.import_module(f"chalicelib.parties.{parties.module_of(name)}")
     for constant, value in case.get("constants", {}).items():
         monkeypatch.setattr(module, constant, value)
-    if hasattr(module, "_known_types"):
-        monkeypatch.setattr(module, "_known_types", {})
-    account = Account(tenant_id="123", party=name, credentials=what["credentials"], **case.get("account", {}))
+    account = account_of(name, **case.get("account", {}))
     source = Source("123", name, case.get("region", what["region"]))
     send = Recorded(party, case["exchanges"])
     if "error" in case:
         with pytest.raises(TwocloudError) as failed:
-            party.list_servers(source, account, Window(*case.get("window", [1, None])), send)
+            parties.list_servers(source, account, Window(*case.get("window", [1, None])), send)
         assert failed.value.word == case["error"]
         assert "not for callers" not in failed.value.text
         return
-    listing = party.list_servers(source, account, Window(*case.get("window", [1, None])), send)
+    listing = parties.list_servers(source, account, Window(*case.get("window", [1, None])), send)
     assert msgspec.json.decode(msgspec.json.encode(listing.servers)) == case["servers"]
     assert listing.total == case["total"]
     assert send.used == set(range(len(case["exchanges"])))
@@ -109,23 +121,43 @@ def test_the_descriptor(name: str) -> None:
     assert party.limits and all(limit.calls > 0 and limit.seconds > 0 for limit in party.limits.values())
     assert all(isinstance(verdict, Verdict) for verdict in party.errors.values())
     assert bool(party.project) == bool(party.project_form)
-    for hostile in ("evil.com/", "x@evil.com/", "a.b", "", "a b", "-a", "a-", "gz\n", "a" * 64, "é", "..", "a/b", "*", "A" * 9):
+    assert party.grade in GRADES and party.grade == WHAT[name]["grade"]
+    hostile = ["evil.com/", "x@evil.com/", "", "a b", "gz\n", "é", "a/b", "*", "a?b", "a#b", "a%2e", "a:1"]
+    if any(party.default_region in host for host in hosts_of(name)):
+        hostile += ["a.b", "-a", "a-", "a" * 64, "..", "A" * 9]
+    for region in hostile:
         with pytest.raises(TwocloudError):
-            party.region(hostile)
+            party.region(region)
+
+
+def hosts_of(name: str) -> set[str]:
+    """Where a listing in the party's default region calls."""
+    hosts: set[str] = set()
+
+    def send(operation: str, sign: Sign) -> Response:
+        hosts.add(urlsplit(sign().url).netloc)
+        raise PartyFailed()
+
+    with pytest.raises(PartyFailed):
+        party = parties.load(name)
+        party.list_servers(Source("123", name, party.default_region), account_of(name), WHOLE, send)
+    return hosts
 
 
 @pytest.mark.parametrize("name", parties.names())
 def test_twocloud_can_only_read(name: str) -> None:
-    """P15: the rights that it asks for can change nothing."""
+    """P15: the rights that it asks for can change nothing, and it asks for those that its calls need."""
     party = parties.load(name)
-    for permission in party.permissions + party.deep_permissions:
-        assert re.fullmatch(r"[a-z0-9]+:(Describe|List|Get)[A-Za-z]+", permission), permission
-    called = set(re.findall(r'"((?:[A-Z][a-z]+)+)"', Path(DATA.parent.parent / f"chalicelib/parties/{name}.py").read_text()))
-    stated = {permission.split(":")[1] for permission in party.permissions + party.deep_permissions}
-    verbs = {word for word in called if re.match(r"(Run|Create|Delete|Modify|Start|Stop|Reboot|Terminate|Attach|Detach|"
-                                                 r"Put|Update|Set|Allocate|Associate|Release)[A-Z]", word)}
-    assert verbs == set()
-    assert {word for word in called if word.startswith("Describe") and not word.endswith("Response")} - {"DescribeRegions"} <= stated
+    stated = party.permissions + party.deep_permissions
+    assert stated
+    for permission in stated:
+        assert re.search(r"describe|list|get|read|view", permission, re.IGNORECASE), permission
+        assert not re.search(r"creat|updat|delet|writ|put|modif|start|stop|boot|run|attach|admin|owner|full|edit|manag|set|"
+                             r"\*", permission, re.IGNORECASE), permission
+    called = {exchange["operation"] for case in WHAT[name]["cases"] for exchange in case["exchanges"]}
+    if any("describe" in permission.lower() for permission in stated):
+        known = {re.split(r"[:.]", permission)[-1].lower() for permission in stated}
+        assert {word.lower() for word in called if word.startswith("Describe")} - {"describeregions"} <= known
 
 
 def test_an_unknown_party() -> None:

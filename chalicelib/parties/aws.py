@@ -17,8 +17,6 @@ Rates: a bucket of 100 calls that refills at 20 a second, per account, region an
 
 import io
 import re
-import threading
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar, cast
@@ -42,6 +40,7 @@ from chalicelib.errors import (
     WRONG_KEY,
     PartyMalformed,
 )
+from chalicelib.memory import catalogue, with_login
 from chalicelib.model import (
     Account,
     Keys,
@@ -137,7 +136,7 @@ class _Instance(msgspec.Struct):
 # ---------------------------------------------------------------- listing
 
 def list_servers(source: Source, account: Account, window: Window, send: Send) -> Listing:
-    call = _caller("ec2", source.region, account, send, _keys(source.region, account, send))
+    call = _caller("ec2", source.region, account, send)
     if window.last is None or window.last - window.first >= 5 * _FILTER:
         instances, volumes = both(lambda: _instances(call, account), lambda: _volumes(call, ()))
         shown = cut(instances, window)
@@ -180,7 +179,7 @@ def _instances(call: "_Call", account: Account) -> list[_Instance]:
             raise PartyMalformed("The party listed instances without the account's tag.")
         return page
 
-    found = [instance for instance in by_token(fetch) if instance is not None]
+    found = [instance for instance in by_token(fetch).rows if instance is not None]
     return sorted(found, key=lambda i: (i.server.created_at or _NEVER, i.server.id))
 
 
@@ -251,7 +250,7 @@ def _volumes(call: "_Call", instances: Sequence[str]) -> dict[str, _Volume]:
         body = call("DescribeVolumes", {**asked, **({"NextToken": token} if token else {})})
         return _read(body, "DescribeVolumesResponse", "volumeSet", "size", _volume)
 
-    return dict(by_token(fetch))
+    return dict(by_token(fetch).rows)
 
 
 def _volume(item: Element, ns: str) -> tuple[str, tuple[str, _Volume]]:
@@ -261,16 +260,13 @@ def _volume(item: Element, ns: str) -> tuple[str, tuple[str, _Volume]]:
     return key, (key, _Volume(_number(_text(item, ns, "size")), tuple(filter(None, owners))))
 
 
-_known_types: dict[tuple[str | None, str], _Type] = {}          # (endpoint, name); types never change
-
-
 def _types(call: "_Call", account: Account, names: Iterable[str]) -> dict[str, _Type]:
-    wanted = sorted(name for name in names if name)
-    missing = [name for name in wanted if (account.endpoint, name) not in _known_types]
-    batches = [missing[at:at + _TYPES] for at in range(0, len(missing), _TYPES)]
-    for found in side_by_side([lambda batch=batch: _fetch_types(call, batch) for batch in batches], _WORKERS):
-        _known_types.update({(account.endpoint, name): kind for name, kind in found.items()})
-    return {name: _known_types[account.endpoint, name] for name in wanted if (account.endpoint, name) in _known_types}
+    def fetch(missing: Sequence[str]) -> dict[str, _Type]:
+        batches = [missing[at:at + _TYPES] for at in range(0, len(missing), _TYPES)]
+        found = side_by_side([lambda batch=batch: _fetch_types(call, batch) for batch in batches], _WORKERS)
+        return {name: kind for part in found for name, kind in part.items()}
+
+    return catalogue(("aws", account.endpoint), sorted(names), fetch)
 
 
 def _fetch_types(call: "_Call", names: Sequence[str]) -> dict[str, _Type]:
@@ -287,7 +283,7 @@ def _fetch_types(call: "_Call", names: Sequence[str]) -> dict[str, _Type]:
                                               **({"NextToken": token} if token else {})})
         return _read(body, "DescribeInstanceTypesResponse", "instanceTypeSet", "vCpuInfo", _type)
 
-    return dict(by_token(fetch))
+    return dict(by_token(fetch).rows)
 
 
 def _type(item: Element, ns: str) -> tuple[str, tuple[str, _Type]]:
@@ -300,42 +296,22 @@ def _type(item: Element, ns: str) -> tuple[str, tuple[str, _Type]]:
 
 def list_regions(account: Account, send: Send) -> list[Region]:
     region = account.regions[0] if account.regions else PARTY.default_region
-    call = _caller("ec2", region, account, send, _keys(region, account, send))
+    call = _caller("ec2", region, account, send)
     page = _read(call("DescribeRegions", {"AllRegions": "true"}), "DescribeRegionsResponse", "regionInfo",
                  "regionName", lambda item, ns: (_text(item, ns, "regionName"), _text(item, ns, "optInStatus")))
     return [Region(name, "", opted != "not-opted-in") for name, opted in page.rows]
 
 
 def check(source: Source, account: Account, send: Send) -> None:
-    call = _caller("ec2", source.region, account, send, _keys(source.region, account, send))
+    call = _caller("ec2", source.region, account, send)
     _read(call("DescribeInstances", {"MaxResults": "5"}), "DescribeInstancesResponse", "reservationSet",
           "instanceState", _instance)
 
 
-# ---------------------------------------------------------------- keys: the account's own, or an assumed role's
-
-_assumed: dict[tuple[str | None, ...], tuple[float, Keys]] = {}
-_assuming = threading.Lock()
-
-
-def _keys(region: str, account: Account, send: Send) -> Keys:
-    given = account.credentials
-    if "role_arn" not in given:
-        return Keys(given["access_key_id"], given["secret_access_key"], given.get("session_token"))
-    name = (account.tenant_id, account.revision, account.endpoint, given["role_arn"], given.get("external_id"))
-    with _assuming:
-        until, keys = _assumed.get(name, (0.0, None))
-    if keys is None or until <= time.time():
-        until, keys = _assume(region, account, send)
-        with _assuming:
-            for old in [key for key, (end, _) in _assumed.items() if end <= time.time()]:
-                del _assumed[old]
-            _assumed[name] = until, keys
-    return keys
-
+# ---------------------------------------------------------------- an assumed role
 
 def _assume(region: str, account: Account, send: Send) -> tuple[float, Keys]:
-    """AssumeRole, narrowed to what we call, whatever the role itself may do. Kept until 5 minutes before its end.
+    """AssumeRole, narrowed to what we call, whatever the role itself may do.
 
     https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html
     """
@@ -355,7 +331,7 @@ def _assume(region: str, account: Account, send: Send) -> tuple[float, Keys]:
             raise ValueError
         keys = Keys(_text(found, ns, "AccessKeyId"), _text(found, ns, "SecretAccessKey"),
                     _text(found, ns, "SessionToken"))
-    return ends.timestamp() - 300, keys
+    return ends.timestamp(), keys
 
 
 # ---------------------------------------------------------------- the call
@@ -365,13 +341,21 @@ _VERSIONS = {"ec2": "2016-11-15", "sts": "2011-06-15"}
 _SUFFIXES = {"cn": "amazonaws.com.cn", "eusc": "amazonaws.eu"}
 
 
-def _caller(service: str, region: str, account: Account, send: Send, keys: Keys) -> _Call:
+def _caller(service: str, region: str, account: Account, send: Send, keys: Keys | None = None) -> _Call:
+    """Signs with `keys`, or else with the account's own or those of the role that it names."""
     suffix = _SUFFIXES.get(region.partition("-")[0], "amazonaws.com")
     url = account.url(f"https://{service}.{region}.{suffix}/")
+    given = account.credentials
+    if keys is None and "role_arn" not in given:
+        keys = Keys(given["access_key_id"], given["secret_access_key"], given.get("session_token"))
 
     def call(action: str, asked: Mapping[str, str]) -> bytes:
         body = urlencode({"Action": action, "Version": _VERSIONS[service], **asked}).encode()
-        return send(action, lambda: sign(service, region, url, body, keys)).body
+
+        def signed(keys: Keys) -> bytes:
+            return send(action, lambda: sign(service, region, url, body, keys)).body
+
+        return signed(keys) if keys else with_login(account, "role", lambda: _assume(region, account, send), signed)
 
     return call
 
@@ -451,7 +435,6 @@ PARTY = Party(
     reference="https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeInstances.html",
     credentials=(("access_key_id", "secret_access_key", "session_token?"), ("role_arn", "external_id?")),
     permissions=("ec2:DescribeInstances", "ec2:DescribeVolumes", "ec2:DescribeInstanceTypes", "ec2:DescribeRegions"),
-    aliases={},
     region_form=r"[a-z]{2,4}(-[a-z]{2,12}){1,2}-[0-9]{1,2}",
     default_region="us-east-1",
     project="a tag that every instance of the project carries, KEY=VALUE",
