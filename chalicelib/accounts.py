@@ -141,13 +141,11 @@ def _check_credentials(party: Party, given: object) -> Mapping[str, str]:
         raise InvalidParameter("credentials", f"Credentials are one JSON object with {forms}.")
     fields: dict[str, str] = {}
     for name, value in given.items():       # type: ignore[reportUnknownVariableType]
-        if name in party.objects and isinstance(value, dict):
-            value = msgspec.json.encode(value).decode()
-        elif name in party.objects:
-            raise InvalidParameter("credentials", f"The field {_shown(name)} is a JSON object.")
+        if name in party.objects:
+            value = msgspec.json.encode(value).decode() if isinstance(value, dict) else None
         if not isinstance(name, str) or not isinstance(value, str) or not value or len(value) > _LONGEST_SECRET:
-            raise InvalidParameter("credentials", f"Each field of the credentials is a text that is not empty; "
-                                                  f"{party.title} takes {forms}.")
+            raise InvalidParameter("credentials", f"Each field of the credentials is a text that is not empty"
+                                                  f"{_objects(party)}; {party.title} takes {forms}.")
         if name not in party.objects and not re.fullmatch(party.forms.get(name, r"[!-~]+"), value, re.ASCII):
             raise InvalidParameter("credentials", f"The field {_shown(name)} holds a blank or a character that it "
                                                   "cannot have; was it copied whole?")
@@ -159,6 +157,10 @@ def _check_credentials(party: Party, given: object) -> Mapping[str, str]:
                 party.examine(fields)
             return fields
     raise InvalidParameter("credentials", f"{party.title} takes {forms} (\"?\" marks what may be left out).")
+
+
+def _objects(party: Party) -> str:
+    return f" ({', '.join(party.objects)}: a JSON object)" if party.objects else ""
 
 
 def _shown(name: str) -> str:
