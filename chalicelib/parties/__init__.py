@@ -11,7 +11,10 @@ from functools import cache
 from chalicelib.errors import InvalidParameter, UnknownRegion
 from chalicelib.model import Account, Listing, Party, Send, Source, Window
 
-_SEVERAL: dict[str, tuple[str, ...]] = {}   # module -> the parties in it
+_SEVERAL: dict[str, tuple[str, ...]] = {    # module -> the parties in it
+    "rest": (),
+    "libcloud": (),
+}
 _MODULES = {name: module for module, several in _SEVERAL.items() for name in several}
 
 
