@@ -1,17 +1,17 @@
 """The Lambda entry: binds paths and authorizer to what is below; nothing else knows the framework.
 
-The handlers are `app.app` and `chalicelib.authorizer.authorize`.
+The handlers are `app.app`, `chalicelib.authorizer.authorize`, `app.spread` (the schedule) and `app.work` (the queue's).
 """
 
 import threading
 import time
 import uuid
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
-from chalice.app import Chalice, Request, Response
+from chalice.app import Chalice, CloudWatchEvent, Rate, Request, Response, SQSEvent
 
-from chalicelib import api, authorizer, journal, settings
+from chalicelib import api, authorizer, journal, schedule, settings
 from chalicelib.inventory import REQUEST_SECONDS, Deployment, open_deployment
 
 _MARGIN_SECONDS = 2.0                       # before Lambda ends the function
@@ -70,10 +70,50 @@ def _answer(route: str) -> Response:
     return Response(response.body.decode(), {**response.headers}, response.status)
 
 
-def _seconds_left(context: object) -> float:
+def _seconds_left(context: object, most: float = REQUEST_SECONDS) -> float:
     left = getattr(context, "get_remaining_time_in_millis", None)
-    return min(REQUEST_SECONDS, left() / 1000 - _MARGIN_SECONDS) if left else REQUEST_SECONDS
+    return min(most, left() / 1000 - _MARGIN_SECONDS) if left else most
 
+
+# ---------------------------------------------------------------- the schedule and the queue
+
+QUEUE = "twocloud-refresh"
+
+
+@app.schedule(Rate(5, unit=Rate.MINUTES))
+def spread(event: CloudWatchEvent) -> dict[str, int]:
+    """Put a message for each list that is due into the queue, ten at a time."""
+    import boto3  # the API's own function has no need of it here
+
+    client = cast(Any, boto3).client("sqs")
+    url = client.get_queue_url(QueueName=QUEUE)["QueueUrl"]
+    waiting, sent = list(schedule.messages(_deployment())), 0
+    for at in range(0, len(waiting), 10):   # the most that SQS takes at once
+        answer: dict[str, Any] = client.send_message_batch(QueueUrl=url, Entries=[
+            {"Id": str(n), "MessageBody": schedule.write(message), "DelaySeconds": delay}
+            for n, (message, delay) in enumerate(waiting[at:at + 10])])
+        sent += len(answer["Successful"])
+        for failed in answer.get("Failed", []):
+            journal.log.error("message not sent", extra={"fields": {"code": failed["Code"]}})
+    journal.log.info("spread", extra={"fields": {"messages": sent}})
+    return {"messages": sent}
+
+
+@app.on_sqs_message(queue=QUEUE, batch_size=1)
+def work(event: SQSEvent) -> dict[str, list[dict[str, str]]]:
+    """Refresh what the messages name. Those that we could not work on are named, and come again."""
+    failed: list[dict[str, str]] = []
+    deadline = time.monotonic() + _seconds_left(event.context, schedule.REFRESH_SECONDS)
+    for record in event.to_dict()["Records"]:
+        try:
+            schedule.work(_deployment(), schedule.read(record["body"]), deadline)
+        except Exception:
+            journal.failure(message=record["messageId"])
+            failed.append({"itemIdentifier": record["messageId"]})
+    return {"batchItemFailures": failed}
+
+
+# ---------------------------------------------------------------- the routes
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 

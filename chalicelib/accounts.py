@@ -13,7 +13,7 @@ import msgspec
 if TYPE_CHECKING:
     from botocore.credentials import Credentials
 
-from chalicelib import parties
+from chalicelib import parties, snapshots
 from chalicelib.errors import AccountNotFound, Internal, InvalidParameter
 from chalicelib.model import IDENTIFIER, Account, Keys, Party
 from chalicelib.seal import Sealer
@@ -49,6 +49,7 @@ def put(store: Store, sealer: Sealer, account: Account, now: float) -> AccountRo
         project=account.project, regions=account.regions, deep=account.deep, endpoint=account.endpoint,
         created_at=before.created_at if before else int(now), updated_at=int(now))
     store.put("account", _key(account.tenant_id, account.party), msgspec.json.encode(row))
+    snapshots.forget_account(store, account.tenant_id, account.party)           # the old account's lists
     return row
 
 
@@ -80,6 +81,7 @@ def every(store: Store, tenant_id: str | None = None) -> list[AccountRow]:
 
 def remove(store: Store, tenant_id: str, party: str) -> None:
     store.delete("account", _key(tenant_id, party))
+    snapshots.forget_account(store, tenant_id, party)
 
 
 # ---------------------------------------------------------------- form

@@ -1,5 +1,6 @@
 """HTTP in, HTTP out, without a framework: each path's work, and the one place where errors become answers."""
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,7 +9,6 @@ import msgspec
 
 from chalicelib import __version__, formats, inventory, journal, openapi, parties, query, tokens
 from chalicelib.errors import (
-    Forbidden,
     InvalidParameter,
     MethodNotAllowed,
     NotFound,
@@ -18,8 +18,9 @@ from chalicelib.errors import (
     TwocloudError,
     Unauthorized,
 )
-from chalicelib.inventory import Deployment, Filter
+from chalicelib.inventory import Deployment, Policy
 from chalicelib.model import Window
+from chalicelib.settings import Settings
 from chalicelib.transport import Tally
 
 _LARGEST_BODY = 16_384                      # of a request for a token
@@ -107,20 +108,16 @@ def refusal(error: TwocloudError, request_id: str) -> HttpResponse:
 def _servers(deployment: Deployment, request: HttpRequest, entry: _Entry) -> HttpResponse:
     caller = _identify(deployment, request, entry)
     asked = query.parse(request.pairs)
-    source = inventory.source_of(asked.tenant_id, asked.party, asked.region)
-    entry.fields |= {"tenant": source.tenant_id, "party": source.party, "region": source.region}
-    if not tokens.allows(caller, source):
-        raise Forbidden()
-    found = inventory.list_servers(deployment, source, asked.window, Filter(asked.status, asked.name, asked.ip),
-                                   request.deadline, entry.tally)
-    zone = deployment.settings.timezone
-    shown = formats.rows(found, asked.view, zone)
-    body = formats.list_json(shown)
-    formats.check_size(body, shown, asked.window.first)
-    headers = {"Content-Type": "application/json", "ETag": formats.etag(found, asked.view, zone, body)}
-    if found.total is not None:
-        headers["X-Total-Count"] = str(found.total)
-    if links := _links(request.path, asked, found.total):
+    entry.fields |= {"tenant": asked.tenant_id, "party": asked.given["party"], "region": asked.given["region"]}
+    fleet = inventory.answer(deployment, asked, policy_of(asked, request.headers.get("cache-control", ""),
+                                                          deployment.settings), caller, request.deadline, entry.tally)
+    made = formats.body(fleet, asked, deployment.settings.timezone)
+    body = formats.list_json(made)
+    formats.check_size(body, made.vm_servers, asked.window.first)
+    headers = {"Content-Type": "application/json", "ETag": formats.etag(made), **_freshness(fleet, entry)}
+    if fleet.total is not None:
+        headers["X-Total-Count"] = str(fleet.total)
+    if fleet.complete and (links := _links(request.path, asked, fleet.total)):
         headers["Link"] = links
     if _matches(request.headers.get("if-none-match", ""), headers["ETag"]):
         return HttpResponse(304, headers)
@@ -180,6 +177,51 @@ def _view(route: str, method: str) -> View:
     if method not in ROUTES[route]:
         raise MethodNotAllowed(", ".join(ROUTES[route]))
     return ROUTES[route][method]
+
+
+# ---------------------------------------------------------------- how fresh
+
+def policy_of(asked: query.Query, cache_control: str, settings: Settings) -> Policy:
+    """What the caller accepts: the parameters, else the request's Cache-Control (RFC 9111), else the settings."""
+    said = _directives(cache_control)
+    cached = "only-if-cached" in said and asked.max_age is None
+    stale = settings.stale_if_error
+    if asked.on_error == "fail":
+        stale = 0
+    elif "on_error" not in asked.given and (seconds := said.get("stale-if-error")) is not None:
+        stale = min(stale, seconds)
+    usual = settings.max_age
+    if cached:
+        usual = settings.stale_if_error
+    elif asked.changed_since is not None:
+        usual = inventory.KEPT.max_age
+    asks = 0 if "no-cache" in said else said.get("max-age")
+    max_age = asked.max_age if asked.max_age is not None else asks if asks is not None else usual
+    return Policy(max_age, stale, cached)
+
+
+def _directives(header: str) -> dict[str, int | None]:
+    """Names in lower case, with their seconds where there are some. What cannot be read is as good as not there."""
+    found: dict[str, int | None] = {}
+    for part in header.split(","):
+        name, _, value = part.strip().lower().partition("=")
+        seconds = value.strip('"')
+        if not value or re.fullmatch(r"[0-9]{1,9}", seconds, re.ASCII):
+            found[name] = int(seconds) if value else None
+    return found
+
+
+def _freshness(fleet: inventory.Fleet, entry: _Entry) -> dict[str, str]:
+    """Age and Cache-Status (RFC 9211), where a snapshot served."""
+    kept = [part for part in fleet.parts if part.answer and part.answer.kept]
+    failed = next((part.error for part in fleet.parts if part.error), None)
+    entry.fields["snapshot"] = ("stale" if failed else "hit") if kept else "live"
+    if failed:
+        entry.fields["error"] = failed.word
+    if not kept:
+        return {}
+    detail = f"; detail={failed.word}" if failed else ""
+    return {"Age": str(max(part.age or 0 for part in kept)), "Cache-Status": f"twocloud; hit{detail}"}
 
 
 # ---------------------------------------------------------------- parts

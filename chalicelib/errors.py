@@ -3,6 +3,7 @@
 TwocloudError
 ├── SettingsError                  (stops the start; never seen over HTTP)
 ├── Conflict                       (a store's condition did not hold; never seen over HTTP)
+├── Lost                           (a kept list is not there as its head says; never seen over HTTP)
 ├── Internal                  500  internal
 ├── InvalidParameter          400  invalid_parameter
 │   └── UnknownRegion         400  invalid_parameter, parameter "region"
@@ -50,6 +51,10 @@ class SettingsError(TwocloudError):
 
 class Conflict(TwocloudError):
     """Somebody else wrote the row first, or it exists already."""
+
+
+class Lost(TwocloudError):
+    """The chunks of a kept list do not fit its head: another list took their place, or it is damaged."""
 
 
 class Internal(TwocloudError):

@@ -8,8 +8,10 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from chalicelib.errors import InvalidParameter, PartyError, TooLarge, TwocloudError
-from chalicelib.inventory import Answer
+from chalicelib.freshness import moment
+from chalicelib.inventory import Answer, Fleet
 from chalicelib.model import Server
+from chalicelib.query import Query
 
 LARGEST_ANSWER = 6_200_000                  # of the 6 MiB that Lambda carries, counted by carried()
 
@@ -43,10 +45,36 @@ class FullRow(BasicRow, gc=False):
     seen_at: str | None
 
 
+class SourceRow(msgspec.Struct):
+    """What one source gave. `age`: seconds. `error`: the word of what went wrong, "" if nothing did."""
+
+    party: str
+    region: str
+    state: str
+    count: int | None
+    age: int | None
+    error: str
+    msg: str
+
+
+class VanishedRow(msgspec.Struct):
+    instance_id: str
+    instance_name: str
+    party: str
+    region: str
+    seen_at: str | None
+    vanished_at: str | None
+
+
 class ListBody(msgspec.Struct):
+    """`complete` and `sources` with several sources, `vanished` with `changed_since`."""
+
     code: int
     msg: str
     vm_servers: list[BasicRow]
+    complete: bool | msgspec.UnsetType = msgspec.UNSET
+    sources: list[SourceRow] | msgspec.UnsetType = msgspec.UNSET
+    vanished: list[VanishedRow] | msgspec.UnsetType = msgspec.UNSET
 
 
 class ErrorBody(msgspec.Struct, omit_defaults=True):
@@ -72,12 +100,41 @@ def clock_in(zone: ZoneInfo) -> Callable[[datetime | None], str | None]:
     return write
 
 
-def rows(answer: Answer, view: str, zone: ZoneInfo, *, seen: bool = True) -> list[BasicRow]:
-    """The servers as callers see them. `seen` False leaves out `seen_at`, which differs from call to call."""
+def body(fleet: Fleet, asked: Query, zone: ZoneInfo) -> ListBody:
+    """The answer to a query for one source or several."""
+    write = clock_in(zone)
+    made = ListBody(200, message(fleet, several=asked.several),
+                    [row for part in fleet.parts if part.answer for row in rows(part.answer, asked.view, zone)])
+    if asked.several:
+        made.complete = fleet.complete
+        made.sources = [SourceRow(part.source.party, part.source.region, part.state, part.count, part.age,
+                                  part.error.word if part.error else "", part.error.text if part.error else "")
+                        for part in fleet.parts]
+    if asked.changed_since is not None:
+        made.vanished = [VanishedRow(server.id, server.name, part.source.party, part.source.region,
+                                     write(moment(server.seen_at)), write(moment(server.vanished_at)))
+                         for part in fleet.parts for server in part.vanished]
+    return made
+
+
+def message(fleet: Fleet, *, several: bool) -> str:
+    """What a reader must know who looks at nothing else: which lists are old or missing, and why."""
+    told: list[str] = []
+    for part in fleet.parts:
+        name = f"{part.source.party} {part.source.region}: " if several else ""
+        if part.error and part.answer:
+            told.append(f"{name}this is the last good list, {part.age} s old. {part.error.text}")
+        elif part.error:
+            told.append(f"{name}not in this answer. {part.error.text}")
+    return " ".join(told)
+
+
+def rows(answer: Answer, view: str, zone: ZoneInfo) -> list[BasicRow]:
+    """The servers as callers see them."""
     write = clock_in(zone)
     if view == "basic":
         return [BasicRow(*_basic(server, write)) for server in answer.servers]
-    source, seen_at = answer.source, write(answer.seen_at) if seen else None
+    source, seen_at = answer.source, write(answer.seen_at)
     return [FullRow(*_basic(server, write), source.party, source.tenant_id, source.region, server.zone,
                     server.project_id, server.instance_type, server.party_status, ",".join(server.lan_ipv6),
                     ",".join(server.wan_ipv6), server.tags, seen_at) for server in answer.servers]
@@ -91,15 +148,19 @@ def _basic(server: Server, write: Callable[[datetime | None], str | None]) -> tu
             created, write(server.updated_at) if server.updated_at else created)
 
 
-def list_json(shown: list[BasicRow]) -> bytes:
-    return msgspec.json.encode(ListBody(200, "", shown))
+list_json = msgspec.json.Encoder().encode
 
 
-def etag(answer: Answer, view: str, zone: ZoneInfo, body: bytes) -> str:
-    """Weak: the same list is the same, compressed or not, seen now or a minute ago."""
-    if view == "full":
-        body = list_json(rows(answer, view, zone, seen=False))
-    return f'W/"{hashlib.sha256(body).hexdigest()[:32]}"'
+def etag(body: ListBody) -> str:
+    """Weak: the same list in the same state is the same, compressed or not, seen now or a minute ago."""
+    digest = hashlib.sha256()
+    for row in body.vm_servers:
+        seen = msgspec.structs.replace(row, seen_at=None) if isinstance(row, FullRow) else row
+        digest.update(list_json(seen))
+    for source in body.sources or ():
+        digest.update(list_json((source.party, source.region, source.state, source.count, source.error)))
+    digest.update(list_json(body.vanished or ()))
+    return f'W/"{digest.hexdigest()[:32]}"'
 
 
 def error_json(error: TwocloudError, request_id: str) -> bytes:

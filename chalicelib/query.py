@@ -5,8 +5,9 @@ Pure: knows no request, token or store. What is wrong is InvalidParameter, which
 
 import ipaddress
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Protocol, TypeVar, cast
 from urllib.parse import quote
 
@@ -21,11 +22,15 @@ T = TypeVar("T", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A well-formed request for servers. `region` is as the caller spelt it: aliases belong to the party."""
+    """A well-formed request for servers. Regions are as the caller spelt them: aliases belong to the party.
 
-    party: str
+    `parties`, `regions` None: all that the token covers. `several`: more than one source was asked for, or `all`.
+    `changed_since`: Unix time. `given`: the parameters as they came, without f and t.
+    """
+
     tenant_id: str
-    region: str
+    parties: tuple[str, ...] | None
+    regions: tuple[str, ...] | None
     window: Window
     ranged: bool                            # f or t was given
     format: str
@@ -35,10 +40,12 @@ class Query:
     ip: str | None
     max_age: int | None
     on_error: str
+    changed_since: float | None
+    given: Mapping[str, str]
 
     @property
-    def filtered(self) -> bool:
-        return not (self.status is None and self.name is None and self.ip is None)
+    def several(self) -> bool:
+        return self.parties is None or self.regions is None or len(self.parties) > 1 or len(self.regions) > 1
 
 
 class Form(Protocol):
@@ -92,6 +99,46 @@ class Text:
         return {"type": "string", "pattern": f"^{self.pattern}$"}
 
 
+@dataclass(frozen=True, slots=True)
+class List:
+    """Words separated by commas, each once, or `all`, which is read as None."""
+
+    item: Choice | Text
+    takes: str
+
+    def read(self, text: str) -> tuple[str, ...] | None:
+        if text == "all":
+            return None
+        words = text.split(",")
+        if len(words) > _MOST_WORDS:
+            raise ValueError(f"at most {_MOST_WORDS} of them")
+        try:
+            return tuple(dict.fromkeys(self.item.read(word) for word in words))
+        except ValueError as takes:
+            raise ValueError(f"{takes}; or several, separated by commas; or all") from None
+
+    def schema(self) -> dict[str, object]:
+        word = f"({'|'.join(self.item.words)})" if isinstance(self.item, Choice) else self.item.pattern
+        return {"type": "string", "pattern": f"^(all|{word}(,{word}){{0,{_MOST_WORDS - 1}}})$"}
+
+
+class Time:
+    def read(self, text: str) -> float:
+        found = re.fullmatch(_TIME, text, re.ASCII)
+        try:
+            if not found:
+                raise ValueError
+            time = datetime.fromisoformat(text.upper()).timestamp()
+            if not 0 <= time < 253_402_300_800:                 # the year 10000
+                raise ValueError
+            return time
+        except (ValueError, OverflowError):
+            raise ValueError("an RFC 3339 time such as 2026-11-23T08:00:00Z (a '+' is written %2B)") from None
+
+    def schema(self) -> dict[str, object]:
+        return {"type": "string", "format": "date-time"}
+
+
 class Address:
     def read(self, text: str) -> str:
         if "%" in text:
@@ -114,23 +161,31 @@ class Parameter:
     example: str | int | None = None
 
 
+_MOST_WORDS = 32
+_TIME = r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)"
 _ID = Text(IDENTIFIER, "1-64 letters, digits, '.', '_' or '-'")
 _NAME_PART = Text("[^\\x00-\\x1f\\x7f-\\x9f\\ufffd]{1,128}", "1-128 characters without control characters")
 
 PARAMETERS: tuple[Parameter, ...] = (
-    Parameter("party", Choice(parties.names()), "The cloud.", True, "qcloud"),
+    Parameter("party", List(Choice(parties.names()), "the name of a party"),
+              "The cloud; several, separated by commas; or `all`.", True, "qcloud"),
     Parameter("tenant_id", _ID, "The tenant, compared exactly.", True, "123"),
-    Parameter("region", _ID, "The party's own region code or a known alias of it.", True, "gz"),
+    Parameter("region", List(_ID, "a region code"), "The party's own region code or a known alias of it; several, "
+              "separated by commas; or `all`.", True, "gz"),
     Parameter("f", Number(1), "First position wanted, counted from 1. Default: 1.", example=1),
     Parameter("t", Number(1), "Last position wanted, included; not before `f`. Default: to the end.", example=10),
     Parameter("format", Choice(("json",)), "How the answer is written. Default: json."),
-    Parameter("view", Choice(("basic", "full")), "`basic` (default): the ten fields. `full`: all fields."),
+    Parameter("view", Choice(("basic", "full")), "`basic`: the ten fields. `full`: all fields. Default: basic for one "
+              "source, full for several."),
     Parameter("status", Choice(tuple(Status)), "Only servers with this status."),
     Parameter("name", _NAME_PART, "Only servers whose name holds this, in upper or lower case."),
     Parameter("ip", Address(), "Only servers with exactly this address."),
+    Parameter("changed_since", Time(), "Only servers that appeared or changed after this time (RFC 3339); those that "
+              "vanished are in `vanished`."),
     Parameter("max_age", Number(0), "Seconds: a list this young will do. 0: ask the party now."),
-    Parameter("on_error", Choice(("stale", "fail")),
-              "If the party fails: `stale` (default) the last good list, marked; `fail` the error."),
+    Parameter("on_error", Choice(("stale", "fail", "partial")),
+              "If a party fails: `stale` (default) the last good list, marked; `fail` the error; `partial`, only with "
+              "several sources, the others' servers."),
 )
 _BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
 _REFUSED = {
@@ -155,12 +210,17 @@ def parse(pairs: Sequence[tuple[str, str]]) -> Query:
     if last is not None and last < first:
         raise InvalidParameter("t", "t must not be before f.")
     status = values.get("status")
-    return Query(
-        party=values["party"], tenant_id=values["tenant_id"], region=values["region"],
+    asked = Query(
+        tenant_id=values["tenant_id"], parties=values["party"], regions=values["region"],
         window=Window(first, last), ranged="f" in values or "t" in values,
-        format=values.get("format", "json"), view=values.get("view", "basic"),
+        format=values.get("format", "json"), view=values.get("view", ""),
         status=Status(status) if status else None, name=values.get("name"), ip=values.get("ip"),
-        max_age=values.get("max_age"), on_error=values.get("on_error", "stale"))
+        max_age=values.get("max_age"), on_error=values.get("on_error", "stale"),
+        changed_since=values.get("changed_since"),
+        given={name: given[name] for name in _BY_NAME if name in given and name not in ("f", "t")})
+    if asked.on_error == "partial" and not asked.several:
+        raise InvalidParameter("on_error", "partial is for several sources; one source is there or it fails.")
+    return replace(asked, view=asked.view or ("full" if asked.several else "basic"))
 
 
 def _once_each(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
@@ -185,13 +245,8 @@ def shown(name: str) -> str:
 
 def link(query: Query, window: Window) -> str:
     """The query string that asks for the same in another window."""
-    asked: list[tuple[str, object]] = [
-        ("party", query.party), ("tenant_id", query.tenant_id), ("region", query.region),
-        ("f", window.first), ("t", window.last),
-        ("view", query.view if query.view != "basic" else None), ("status", query.status), ("name", query.name),
-        ("ip", query.ip), ("max_age", query.max_age),
-        ("on_error", query.on_error if query.on_error != "stale" else None)]
-    return "&".join(f"{name}={quote(str(value), safe='')}" for name, value in asked if value is not None)
+    asked = {**query.given, "f": window.first, "t": window.last}
+    return "&".join(f"{name}={quote(str(value), safe='')}" for name, value in asked.items())
 
 
 def body_limits(body: object) -> tuple[int, tuple[str, ...] | None, tuple[str, ...] | None, tuple[str, ...] | None]:

@@ -72,6 +72,14 @@ def allows(caller: Caller, source: Source) -> bool:
                         token.parties or (), token.regions or (), source))
 
 
+def opens(caller: Caller, tenant_id: str, party: str | None = None) -> bool:
+    """Whether this token opens anything of this tenant (at this party) at all."""
+    token, user = caller.token, caller.user
+    tenants = user.tenants if token.tenants is None else token.tenants
+    return (all(EVERY_TENANT in names or tenant_id in names for names in (user.tenants, tenants))
+            and all(party is None or not names or party in names for names in (user.parties, token.parties)))
+
+
 def _covers(tenants: Iterable[str], party_names: tuple[str, ...], regions: tuple[str, ...], source: Source) -> bool:
     if EVERY_TENANT not in tenants and source.tenant_id not in tenants:
         return False

@@ -134,7 +134,8 @@ def test_one_tenants_credentials_never_sign_anothers_call(house: House) -> None:
             house.account("qcloud", key, cloud.url, tenant=f"t{n}")
 
         def ask(n: int) -> None:
-            inventory.list_servers(house.deployment, inventory.source_of(f"t{n % 4}", "qcloud", "gz"))
+            inventory.list_servers(house.deployment, inventory.source_of(f"t{n % 4}", "qcloud", "gz"),
+                                   window=inventory.Window(2, 2))
 
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(ask, range(100)))

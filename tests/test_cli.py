@@ -231,8 +231,9 @@ def test_servers_without_http(twocloud: Command, cloud: Qcloud) -> None:
     twocloud("servers", "--party", "nocloud", "--tenant", "7", "--region", "gz", code=4)
     twocloud("servers", "--party", "qcloud", code=2)
     cloud.fail("503")
-    assert twocloud(*where, code=5) == ""
+    assert twocloud(*where, "--on-error", "fail", code=5) == ""
     assert "cannot be reached" in twocloud.err
+    assert len(twocloud(*where).splitlines()) == 26 and "this is the last good list" in twocloud.err
 
 
 def test_hostile_names_reach_no_terminal(twocloud: Command, cloud: Qcloud) -> None:
@@ -251,7 +252,7 @@ def test_servers_from_a_server(twocloud: Command, served: House, monkeypatch: py
     twocloud(*where, "--from", "0", code=4)
     assert "request id" in twocloud.err
     served.clouds["qcloud"].fail("503")
-    twocloud(*where, code=5)
+    twocloud(*where, "--on-error", "fail", code=5)
     monkeypatch.setenv("TWOCLOUD_TOKEN", "tc_wrong")
     twocloud(*where, code=4)
     monkeypatch.delenv("TWOCLOUD_TOKEN")

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 import pytest
 
 import standins
-from chalicelib import inventory, memory, parties, transport
+from chalicelib import freshness, inventory, memory, parties, snapshots, transport
 from chalicelib.errors import PartyDenied, PartyError
 from chalicelib.model import Status, Window
 from standins.faults import FAULTS, LATE, PASSING
@@ -32,6 +32,7 @@ class Stage(House):
         cloud = self.clouds[party]
         cloud.forget()
         memory.forget()
+        snapshots.forget_account(self.deployment.store, "123", party)
         return cloud
 
     def listing(self, party: str, seconds: float = 25.0, window: Window = inventory.WHOLE) -> inventory.Answer:
@@ -58,7 +59,8 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hundreds of listings in a row: no paces, pages of at most a hundred, a late answer is given up after a second."""
     monkeypatch.setattr(transport.Transport, "pace", lambda *_: None)
-    monkeypatch.setattr(inventory, "_ANSWER_SECONDS", 0.0)
+    monkeypatch.setattr(freshness, "_ANSWER_SECONDS", 0.0)
+    monkeypatch.setattr(freshness, "_FORCED", 10 ** 6)
     for party in CLOUDS:
         module = importlib.import_module(f"chalicelib.parties.{parties.module_of(party)}")
         if getattr(module, "_PAGE", 0) > 100:

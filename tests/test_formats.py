@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from chalicelib import formats
 from chalicelib.errors import InvalidParameter, PartyDenied, PartyThrottled, TooLarge, TwocloudError
-from chalicelib.inventory import Answer
+from chalicelib.inventory import Answer, Fleet, Part
 from chalicelib.model import Server, Source, Status
+from chalicelib.query import parse
 
 UTC_ZONE = ZoneInfo("UTC")
 SEED = Server(id="ins-u23j34j2", name="hehe", cpu=8, memory_mib=16384, disk_gib=20, lan_ipv4=("192.168.0.2", "192.168.0.3"),
@@ -26,7 +27,9 @@ def answer(*servers: Server) -> Answer:
 
 
 def body(*servers: Server, view: str = "basic", zone: str = "UTC") -> bytes:
-    return formats.list_json(formats.rows(answer(*servers), view, ZoneInfo(zone)))
+    given = answer(*servers)
+    asked = parse([("party", "qcloud"), ("tenant_id", "123"), ("region", "gz"), ("view", view)])
+    return formats.list_json(formats.body(Fleet([Part(given.source, given)], given.total), asked, ZoneInfo(zone)))
 
 
 def test_the_seeds_own_sample_to_the_byte() -> None:

@@ -18,7 +18,8 @@ GOOD = [("party", "qcloud"), ("tenant_id", "123"), ("region", "gz")]
 
 def test_the_seeds_query() -> None:
     found = parse([*GOOD, ("f", "1"), ("t", "10")])
-    assert (found.party, found.tenant_id, found.region, found.window, found.ranged) == ("qcloud", "123", "gz", Window(1, 10), True)
+    assert (found.parties, found.tenant_id, found.regions, found.window, found.ranged) == (("qcloud",), "123", ("gz",), Window(1, 10), True)
+    assert not found.several
     assert (found.format, found.view, found.status, found.name, found.ip, found.max_age, found.on_error) == (
         "json", "basic", None, None, None, None, "stale")
     assert not parse(GOOD).ranged and parse(GOOD).window == Window(1, None)

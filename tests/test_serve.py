@@ -112,7 +112,7 @@ def test_links_lead_through_the_list_and_back(served: House) -> None:
 def test_links_keep_what_was_asked(served: House) -> None:
     served.clouds["qcloud"].fleets["ap-guangzhou"] = Fleet(50)              # type: ignore[attr-defined]
     link = served.get(f"{GZ}&t=1&status=ACTIVE&name=E&max_age=0&on_error=fail").links["next"]["url"]
-    assert link == "/twocloud/servers?party=qcloud&tenant_id=123&region=gz&f=2&t=2&status=ACTIVE&name=E&max_age=0&on_error=fail"
+    assert link == "/twocloud/servers?party=qcloud&tenant_id=123&region=gz&status=ACTIVE&name=E&max_age=0&on_error=fail&f=2&t=2"
 
 
 @pytest.mark.parametrize("view", ["basic", "full"])
@@ -176,7 +176,9 @@ BAD = [
     ("", "party"), ("party=qcloud", "tenant_id"), ("party=qcloud&tenant_id=123", "region"),
     (f"{GZ}&color=red", "color"), (f"{GZ}&f=1&f=2", "f"), (f"{GZ}&party=qcloud", "party"),
     ("party=nocloud&tenant_id=123&region=gz", "party"), ("party=QCLOUD&tenant_id=123&region=gz", "party"),
-    ("party=%EF%BD%91cloud&tenant_id=123&region=gz", "party"), ("party=qcloud,aws&tenant_id=123&region=gz", "party"),
+    ("party=%EF%BD%91cloud&tenant_id=123&region=gz", "party"), ("party=qcloud,&tenant_id=123&region=gz", "party"),
+    ("party=qcloud,nocloud&tenant_id=123&region=gz", "party"), ("party=all,qcloud&tenant_id=123&region=gz", "party"),
+    ("party=qcloud,aws&tenant_id=123&region=mars", "region"), ("party=qcloud&tenant_id=123&region=gz,", "region"),
     ("party=&tenant_id=123&region=gz", "party"), ("party=qcloud%0A&tenant_id=123&region=gz", "party"),
     ("party=qcloud&tenant_id=&region=gz", "tenant_id"), ("party=qcloud&tenant_id=a/b&region=gz", "tenant_id"),
     ("party=qcloud&tenant_id=%00&region=gz", "tenant_id"), ("party=qcloud&tenant_id=%ff&region=gz", "tenant_id"),
@@ -196,7 +198,9 @@ BAD = [
     (f"{GZ}&max_age=-1", "max_age"), (f"{GZ}&max_age=1s", "max_age"), (f"{GZ}&on_error=ignore", "on_error"),
     (f"{GZ}&on_error=partial", "on_error"), (f"{GZ}&%00=1", "?"), (f"{GZ}&%3Cscript%3E=1", "?"), (f"{GZ}&=1", "?"),
     (f"{GZ}&F=1", "F"), (f"{GZ}&f%20=1", "?"), (f"{GZ}&t[]=1", "t[]"),
-    (f"{GZ}&port=80", "port"), (f"{GZ}&changed_since=2026-01-01T00:00:00Z", "changed_since"),
+    (f"{GZ}&port=80", "port"), *((f"{GZ}&changed_since={time}", "changed_since") for time in (
+        "2026-01-01T00:00:00Z", "yesterday", "2026-09-21", "2026-09-21T00:00:00", "2026-13-01T00:00:00Z", "0", "",
+        "2026-09-21T00:00:00+00:00", "%D9%A2026-09-21T00:00:00Z", "0001-01-01T00:00:00%2B23:59", "2026-09-21T00:00:00Z%0A")),
 ]
 
 

@@ -23,7 +23,8 @@ def twocloud() -> None:
     """List any tenant's servers in any cloud, and never lie about what is known."""
 
 
-for _command in (serving.serve, serving.demo, listing.servers, listing.parties_command, users.user, tokens.token,
+for _command in (serving.serve, serving.demo, listing.servers, listing.changes, listing.refresh_command,
+                 listing.parties_command, users.user, tokens.token,
                  accounts.account, accounts.tenant):
     twocloud.add_command(_command)
 

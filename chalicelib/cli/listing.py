@@ -1,16 +1,16 @@
 """twocloud servers, twocloud parties: the same answers as over HTTP."""
 
 import ipaddress
+import time
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import click
 import msgspec
 
-from chalicelib import formats, inventory, openapi, parties, query, settings
-from chalicelib.cli.output import Network, cell, deployment, output_option, show, table
-from chalicelib.errors import TwocloudError
-from chalicelib.inventory import Filter
+from chalicelib import api, formats, inventory, openapi, parties, query, schedule, settings
+from chalicelib.cli.output import Network, cell, deployment, output_option, progress, say, show, table
+from chalicelib.errors import PartyError, TwocloudError
 
 _COLUMNS = (("name", "instance_name"), ("id", "instance_id"), ("status", "status"), ("cpu", "cpu_num"),
             ("mem", "mem_size"), ("disk", "disk_size"), ("lan", "lan_ip_set"), ("wan", "wan_ip_set"),
@@ -26,9 +26,10 @@ class _Answered(TwocloudError):
 
 
 @click.command()
-@click.option("--party", required=True, metavar="P", help="The cloud.")
+@click.option("--party", required=True, metavar="P", help="The cloud; several with commas; or all.")
 @click.option("--tenant", "tenant_id", required=True, metavar="ID", help="The tenant.")
-@click.option("--region", required=True, metavar="R", help="The party's region code or an alias of it.")
+@click.option("--region", required=True, metavar="R",
+              help="The party's region code or an alias of it; several with commas; or all.")
 @click.option("--from", "f", metavar="N", help="First position, counted from 1.")
 @click.option("--to", "t", metavar="N", help="Last position, included.")
 @click.option("--view", metavar="basic|full", help="The ten fields, or all.")
@@ -36,13 +37,16 @@ class _Answered(TwocloudError):
 @click.option("--name", metavar="PART", help="Only servers whose name holds this.")
 @click.option("--ip", metavar="ADDRESS", help="Only servers with exactly this address.")
 @click.option("--max-age", metavar="SECONDS", help="A list this young will do; 0 asks the party.")
-@click.option("--on-error", metavar="stale|fail", help="What to do if the party fails.")
+@click.option("--on-error", metavar="stale|fail|partial", help="What to do if a party fails.")
+@click.option("--changed-since", metavar="TIME", help="Only servers that appeared or changed after it (RFC 3339).")
 @click.option("--url", metavar="URL", help="Ask this server with the token in TWOCLOUD_TOKEN; default: no server.")
 @output_option
 def servers(url: str | None, output: str, **asked: str | None) -> None:
     """The servers of one tenant at one party in one region: the API's answer, without HTTP or from a server."""
     pairs = [(name, value) for name, value in asked.items() if value is not None]
     body = _ask_server(url, pairs) if url else _ask_store(pairs)
+    if told := msgspec.json.decode(body)["msg"]:
+        say(told)
     if output == "json":
         click.echo(body.decode())
         return
@@ -51,10 +55,10 @@ def servers(url: str | None, output: str, **asked: str | None) -> None:
 
 
 def _ask_store(pairs: list[tuple[str, str]]) -> bytes:
-    wanted = query.parse(pairs)
-    source = inventory.source_of(wanted.tenant_id, wanted.party, wanted.region)
-    found = inventory.list_servers(deployment(), source, wanted.window, Filter(wanted.status, wanted.name, wanted.ip))
-    return formats.list_json(formats.rows(found, wanted.view, deployment().settings.timezone))
+    asked, here = query.parse(pairs), deployment()
+    fleet = inventory.answer(here, asked, api.policy_of(asked, "", here.settings), None,
+                             time.monotonic() + inventory.REQUEST_SECONDS)
+    return formats.list_json(formats.body(fleet, asked, here.settings.timezone))
 
 
 def _ask_server(url: str, pairs: list[tuple[str, str]]) -> bytes:
@@ -87,6 +91,62 @@ def _check_url(url: str) -> None:
         there, host, loopback = urlsplit("https:" if url.startswith("https:") else ""), url, False
     if not host or not (there.scheme == "https" or (there.scheme == "http" and loopback)):
         raise Network("--url must be https, or http on this machine: a token must not travel in the open.")
+
+
+@click.command()
+@click.option("--party", required=True, metavar="P", help="The cloud; several with commas; or all.")
+@click.option("--tenant", "tenant_id", required=True, metavar="ID", help="The tenant.")
+@click.option("--region", required=True, metavar="R", help="The region; several with commas; or all.")
+@click.option("--since", required=True, metavar="TIME", help="RFC 3339, such as 2026-11-23T08:00:00Z.")
+@output_option
+def changes(party: str, tenant_id: str, region: str, since: str, output: str) -> None:
+    """What appeared, changed (which fields) and vanished since a time, from the kept lists."""
+    asked, here = query.parse([("party", party), ("tenant_id", tenant_id), ("region", region),
+                               ("changed_since", since)]), deployment()
+    assert asked.changed_since is not None
+    found, failed = inventory.sources(here, asked, None)
+    for part in failed:
+        assert part.error
+        raise part.error
+    rows: list[dict[str, Any]] = []
+    for source in found:
+        changed = inventory.list_changes(here, source, asked.changed_since)
+        where = {"party": source.party, "region": source.region}
+        rows += [{"what": "changed" if changed.fields.get(server.id) else "appeared", "id": server.id,
+                  "name": server.name, **where, "fields": list(changed.fields.get(server.id, ()))}
+                 for server in changed.answer.servers]
+        rows += [{"what": "vanished", "id": server.id, "name": server.name, **where, "fields": []}
+                 for server in changed.vanished]
+    show(output, rows)
+
+
+@click.command("refresh")
+@click.option("--tenant", "tenant_id", metavar="ID", help="Only this tenant's.")
+@click.option("--party", metavar="P", help="Only this party's.")
+@click.option("--region", metavar="R", help="Only this region's.")
+@output_option
+def refresh_command(tenant_id: str | None, party: str | None, region: str | None, output: str) -> None:
+    """List sources now and keep the lists: the regions that accounts name, and what was asked for in the last month.
+
+    A tenant, a party and a region given together need not be known yet. Ends with 5 if one of them failed.
+    """
+    here = deployment()
+    if tenant_id and party and region:
+        wanted = [inventory.source_of(tenant_id, party, region)]
+    else:
+        wanted = [source for source in schedule.known(here)
+                  if tenant_id in (None, source.tenant_id) and party in (None, source.party)
+                  and (region is None or region in (source.region, parties.load(source.party).aliases.get(region)))]
+    results = list(progress(schedule.run(here, wanted), len(wanted), "refresh"))
+    results.sort(key=lambda result: (result.source.tenant_id, result.source.party, result.source.region))
+    rows = [{"tenant_id": r.source.tenant_id, "party": r.source.party, "region": r.source.region,
+             "state": "failed" if r.error else "ok", "count": r.total, "error": r.error.word if r.error else "",
+             "msg": r.error.text if r.error else ""} for r in results]
+    show(output, rows)
+    bad = [result.error for result in results if result.error]
+    say(f"{len(rows) - len(bad)} of {len(rows)} lists refreshed.")
+    if bad:
+        raise PartyError(f"{len(bad)} of {len(rows)} lists could not be refreshed; the last good ones stay.")
 
 
 @click.command("parties")

@@ -4,7 +4,7 @@ import os
 import pwd
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from typing import IO, Any, TypeVar
 
@@ -16,6 +16,7 @@ from chalicelib.inventory import Deployment, open_deployment
 from chalicelib.model import IDENTIFIER_FORM, USER_FORM
 
 F = TypeVar("F", bound=Callable[..., object])
+T = TypeVar("T")
 
 output_option = click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table",
                              show_default=True, help="How data is printed.")
@@ -44,6 +45,17 @@ def operator() -> str:
 
 def say(text: str) -> None:
     click.echo(text, err=True)
+
+
+def progress(items: Iterable[T], total: int, label: str) -> Iterator[T]:
+    """The items as they come; a bar on a terminal's standard error."""
+    if not sys.stderr.isatty():
+        yield from items
+        return
+    from rich.console import Console  # slow to import; the other commands need no bar
+    from rich.progress import track
+
+    yield from track(items, label, total, console=Console(stderr=True), transient=True)
 
 
 def show(output: str, rows: Sequence[dict[str, Any]] | dict[str, Any]) -> None:

@@ -1,16 +1,21 @@
 """twocloud serve, twocloud demo."""
 
+import threading
 from dataclasses import replace
 
 import click
 
-from chalicelib.cli.output import Network, Port, deployment, say
+from chalicelib import journal, schedule
+from chalicelib.cli.output import Duration, Network, Port, deployment, say
+from chalicelib.inventory import Deployment
 
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8000, show_default=True, type=Port(), help="0: any free port.")
-def serve(host: str, port: int) -> None:
+@click.option("--refresh", "pause", type=Duration(), metavar="TIME",
+              help="Look this often for lists that are due, and refresh them: 30s, 5m. Default: never.")
+def serve(host: str, port: int, pause: int | None) -> None:
     """The API on this machine over the configured store, answering as the deployed gateway does."""
     from chalicelib import serve as server  # the other commands need no web server
 
@@ -20,9 +25,26 @@ def serve(host: str, port: int) -> None:
         bound = server.Server(here, host, port)
     except OSError as problem:
         raise Network(f"cannot listen on {host}:{port}: {problem.strerror}") from None
+    if pause is not None and pause < 1:
+        raise click.UsageError("--refresh must be at least 1s.")
     say(f"twocloud listens on http://{bound.address}/twocloud/servers")
+    stopped = threading.Event()
+    if pause:
+        threading.Thread(target=_refresh, args=(here, pause, stopped), daemon=True, name="twocloud-schedule").start()
     bound.run()
+    stopped.set()
     here.close()
+
+
+def _refresh(here: Deployment, pause: int, stopped: threading.Event) -> None:
+    """What the schedule and the queue do on AWS. A run that fails as a whole is told, and the next one tries again."""
+    while not stopped.wait(pause):
+        try:
+            for _ in schedule.run(here, schedule.due(here)):
+                if stopped.is_set():
+                    return
+        except Exception:
+            journal.failure(run="refresh")
 
 
 @click.command()

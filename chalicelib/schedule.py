@@ -1,0 +1,141 @@
+"""Which lists are due to be refreshed, and the work of one refresh message.
+
+On AWS a schedule spreads what is due over a queue, one message per source, and workers take them; on one machine
+`twocloud refresh` and `serve --refresh` do the same work in a loop. A message says only which source: whoever gets
+it twice, late or out of order refreshes once more, or not at all if the list is younger than the message.
+"""
+
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from math import inf
+
+import msgspec
+
+from chalicelib import accounts, freshness, journal, parties, snapshots
+from chalicelib.deployment import Deployment
+from chalicelib.errors import AccountNotFound, PartyError, TwocloudError, UnknownRegion
+from chalicelib.model import Source
+
+READ_EVERY = 300                            # seconds between refreshes of a source read in the last hour,
+IDLE_EVERY = 3600                           # of one read in the last day,
+REST_EVERY = 21_600                         # and of one that nobody reads
+SPREAD = 240                                # seconds over which one run's messages are spread
+REFRESH_SECONDS = 120.0                     # which one refresh may take
+_WORKERS = 8
+
+
+class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Refresh this source, unless its list began after `due` (Unix time)."""
+
+    tenant_id: str
+    party: str
+    region: str
+    due: float
+
+    @property
+    def source(self) -> Source:
+        return Source(self.tenant_id, self.party, self.region)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a refresh gave. `total` None: it failed with `error`, or there was nothing to do (both None)."""
+
+    source: Source
+    total: int | None = None
+    error: TwocloudError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """`age` of its list, `idle` since it was last read; seconds, infinite if never."""
+
+    age: float
+    idle: float
+
+
+def known(deployment: Deployment) -> dict[Source, _Known]:
+    """What accounts name as their regions, what was asked for in the last month, and what a list is kept of."""
+    store, now = deployment.store, deployment.clock()
+    rows = {(row.tenant_id, row.party): row for row in accounts.every(store)}
+    heads = {source: head for source, head in snapshots.heads(store)
+             if (row := rows.get((source.tenant_id, source.party))) and row.revision == head.revision}
+    read = {snapshots.source_of_key(key): float(row.value) for key, row in store.list("interest")}
+    found = {Source(row.tenant_id, row.party, region) for row in rows.values() for region in row.regions}
+    found |= heads.keys() | {source for source in read if (source.tenant_id, source.party) in rows}
+    return {source: _Known(now - heads[source].seen_at if source in heads else inf,
+                           now - read[source] if source in read else inf) for source in found}
+
+
+def due(deployment: Deployment) -> list[Source]:
+    """Every known source whose list is older than it should be, the least fresh first."""
+    # a tenth early: the next run may come a little later than it should
+    late = {source: it.age for source, it in known(deployment).items() if it.age >= every(it.idle) * 0.9}
+    return sorted(late, key=lambda source: (-late[source], source.tenant_id, source.party, source.region))
+
+
+def every(idle: float) -> int:
+    """Seconds between the refreshes of a source that was last read so long ago."""
+    return READ_EVERY if idle < 3600 else IDLE_EVERY if idle < 86_400 else REST_EVERY
+
+
+def messages(deployment: Deployment, jitter: Callable[[], float] = random.random) -> Iterator[tuple[Message, int]]:
+    """(message, seconds to delay it) for each source that is due: the least fresh soonest, none all at once."""
+    waiting = due(deployment)
+    for n, source in enumerate(waiting):
+        message = Message(source.tenant_id, source.party, source.region, deployment.clock())
+        yield message, int(SPREAD * (n + jitter()) / len(waiting))
+
+
+def read(body: str) -> Message:
+    """Raises msgspec.DecodeError (a ValueError) for what is no message of ours."""
+    return msgspec.json.decode(body, type=Message)
+
+
+def write(message: Message) -> str:
+    return msgspec.json.encode(message).decode()
+
+
+def work(deployment: Deployment, message: Message, deadline: float | None = None) -> Result:
+    """Refresh one source. A failure of the party is a result: the last list stays, and the next run tries again.
+
+    What is raised is our own fault: the queue gives the message again.
+    """
+    source, started = message.source, time.monotonic()
+    result = _work(deployment, message, deadline or started + REFRESH_SECONDS)
+    error = result.error
+    journal.log.info("refresh", extra={"fields": {
+        "tenant": source.tenant_id, "party": source.party, "region": source.region, "total": result.total,
+        "error": error.word if error else None,
+        "party_word": error.party_word if isinstance(error, PartyError) else None,
+        "milliseconds": round((time.monotonic() - started) * 1000, 1)}})
+    return result
+
+
+def _work(deployment: Deployment, message: Message, deadline: float) -> Result:
+    source = message.source
+    try:
+        parties.load(source.party)
+        revision = accounts.find(deployment.store, source.tenant_id, source.party).revision
+        head = snapshots.find(deployment.store, source, revision)
+        if head and head.seen_at >= message.due:
+            return Result(source)
+        return Result(source, freshness.refresh(deployment, source, deadline).total)
+    except AccountNotFound:                 # it went while the message waited
+        snapshots.forget(deployment.store, source)
+        return Result(source)
+    except (PartyError, UnknownRegion) as error:
+        return Result(source, error=error)
+
+
+def run(deployment: Deployment, wanted: Iterable[Source], workers: int = _WORKERS) -> Iterator[Result]:
+    """Refresh these sources here and now, some side by side; results as they come."""
+    now = deployment.clock()
+    with ThreadPoolExecutor(workers, thread_name_prefix="twocloud-refresh") as pool:
+        under_way = [pool.submit(work, deployment, Message(source.tenant_id, source.party, source.region, now))
+                     for source in wanted]
+        for done in as_completed(under_way):
+            yield done.result()
