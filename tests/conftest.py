@@ -1,24 +1,32 @@
 """Shared stages: a clock to move, stand-in clouds, a deployment on a fresh store, the API over HTTP."""
 
 import logging
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
+import boto3
 import pytest
 import requests
+from moto import mock_aws
 
 from chalicelib import accounts, inventory, journal, memory, parties, serve, tokens, users
 from chalicelib.inventory import Deployment
 from chalicelib.settings import Settings
+from chalicelib.stores import Store
+from chalicelib.stores.dynamodb import DynamoStore
+from chalicelib.stores.sqlite import SqliteStore
 from standins.aws import Aws
 from standins.fleet import Fleet
 from standins.qcloud import Qcloud
 from standins.server import Standin
 from tests import canaries
+from tests.emulator import ministack
 
 START = 1_790_000_000.0                     # 2026-09-21T14:13:20Z
 
@@ -38,6 +46,41 @@ class Clock:
 def clock() -> Clock:
     return Clock()
 
+
+# ---------------------------------------------------------------- stores
+
+TABLE = {"KeySchema": [{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
+         "AttributeDefinitions": [{"AttributeName": "pk", "AttributeType": "S"}, {"AttributeName": "sk", "AttributeType": "S"}],
+         "BillingMode": "PAY_PER_REQUEST"}
+AWS = {"region_name": "us-east-1", "aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
+
+
+@pytest.fixture(scope="module")
+def server_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with ministack(tmp_path_factory.mktemp("ministack")) as url:
+        yield boto3.client("dynamodb", endpoint_url=url, **AWS)
+
+
+@pytest.fixture(params=["sqlite", "moto", "ministack"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[Store]:
+    if request.param == "sqlite":
+        made = SqliteStore(f"{tmp_path}/a/b/store.db", clock)
+        yield made
+        made.close()
+    elif request.param == "moto":
+        with mock_aws():
+            client = boto3.client("dynamodb", **AWS)
+            client.create_table(TableName="twocloud", **TABLE)
+            yield DynamoStore("twocloud", clock, client)
+    else:
+        client = request.getfixturevalue("server_client")
+        name = f"twocloud-{os.getpid()}-{abs(hash(request.node.name)) % 10**9}"
+        client.create_table(TableName=name, **TABLE)
+        yield DynamoStore(name, clock, client)
+        client.delete_table(TableName=name)
+
+
+# ---------------------------------------------------------------- a house
 
 @pytest.fixture(autouse=True)
 def cold_memory() -> None:

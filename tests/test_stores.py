@@ -18,39 +18,7 @@ from chalicelib.errors import Conflict, SettingsError
 from chalicelib.stores import LARGEST, Store, open_store
 from chalicelib.stores.dynamodb import DynamoStore
 from chalicelib.stores.sqlite import SqliteStore
-from tests.conftest import Clock
-from tests.emulator import ministack
-
-TABLE = {"KeySchema": [{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
-         "AttributeDefinitions": [{"AttributeName": "pk", "AttributeType": "S"}, {"AttributeName": "sk", "AttributeType": "S"}],
-         "BillingMode": "PAY_PER_REQUEST"}
-AWS = {"region_name": "us-east-1", "aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
-
-
-@pytest.fixture(scope="module")
-def server_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    with ministack(tmp_path_factory.mktemp("ministack")) as url:
-        yield boto3.client("dynamodb", endpoint_url=url, **AWS)
-
-
-@pytest.fixture(params=["sqlite", "moto", "ministack"])
-def store(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[Store]:
-    if request.param == "sqlite":
-        made = SqliteStore(f"{tmp_path}/a/b/store.db", clock)
-        yield made
-        made.close()
-    elif request.param == "moto":
-        with mock_aws():
-            client = boto3.client("dynamodb", **AWS)
-            client.create_table(TableName="twocloud", **TABLE)
-            yield DynamoStore("twocloud", clock, client)
-    else:
-        client = request.getfixturevalue("server_client")
-        name = f"twocloud-{os.getpid()}-{abs(hash(request.node.name)) % 10**9}"
-        client.create_table(TableName=name, **TABLE)
-        yield DynamoStore(name, clock, client)
-        client.delete_table(TableName=name)
-
+from tests.conftest import AWS, TABLE, Clock
 
 # ---------------------------------------------------------------- the protocol
 
