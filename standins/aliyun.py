@@ -98,7 +98,7 @@ class Aliyun(Standin):
             raise _Refused(400, "MissingParameter", "The input parameter RegionId is mandatory.")
         if asked["RegionId"] not in REGIONS:
             raise _Refused(404, "InvalidRegionId.NotFound", "The specified RegionId does not exist.")
-        dry = asked.get("DryRun") == "true"
+        dry = asked.get("DryRun", "").lower() == "true"
         if action in self.denied and (dry or not self.silent):
             raise _Refused(403, "Forbidden.RAM", "User not authorized to operate on the specified resource.")
         if dry:
