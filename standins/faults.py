@@ -10,6 +10,7 @@ import threading
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +147,14 @@ def _no_http(wire: Wire, answer: Answer) -> None:
     wire.send(b"SSH-2.0-OpenSSH_9.2p1\r\n")
 
 
-def _bomb(wire: Wire, answer: Answer) -> None:
+@cache
+def _packed() -> bytes:
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
-    body = b"".join(packer.compress(b" " * 1_000_000) for _ in range(300)) + packer.flush()
+    return b"".join(packer.compress(b" " * 1_000_000) for _ in range(300)) + packer.flush()
+
+
+def _bomb(wire: Wire, answer: Answer) -> None:
+    body = _packed()
     wire.send(Answer(200, answer.headers, body).head(Content_Encoding="gzip") + body)
 
 
