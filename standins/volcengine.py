@@ -164,7 +164,7 @@ class Volcengine(Standin):
         if len(ids) > 100:
             raise _Refused(400, "InvalidParameter.VolumeIds", "At most 100 ids.")
         number, size = _number(asked, "PageNumber", 1, 10 ** 6), _number(asked, "PageSize", 15)
-        found = [_volume(m, n, region) for m in (fleet[n] for n in range(len(fleet))) for n in range(len(m.disks))
+        found = [_volume(m, n, region) for m in (fleet[n] for n in range(len(fleet))) for n in range(_ebs(m))
                  if (not ids or _volume_id(m, n) in ids) and asked.get("InstanceId") in (None, "", f"i-{m.key}")]
         return {"TotalCount": len(found), "PageNumber": number, "PageSize": size,
                 "Volumes": found[(number - 1) * size:number * size] or None}

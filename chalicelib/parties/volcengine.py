@@ -12,7 +12,7 @@ the servers that are shown. A volume that it does not show any more makes the se
 in the list itself. Of an interface the list gives the primary address and IPv6; secondary private addresses and
 elastic addresses of other interfaces than the server's own are in neither call.
 
-Host names: SERVICE.REGION.volcengineapi.com, with "-" for "_" (the SDK's StandardEndpointProvider; its default takes
+Host names: SERVICE.REGION.volcengineapi.com, with "-" for "_" (the SDK's StandardEndpointResolver; its default takes
 open.volcengineapi.com for most regions, which answers the same). What an unknown region gives is not documented, so
 an empty list is believed only of a region that DescribeRegions names.
 
