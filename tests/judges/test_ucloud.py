@@ -205,7 +205,7 @@ def test_the_sdk_knows_every_field_of_our_fixtures_and_stand_in(cloud: Ucloud, k
             assert all(read[name] == value for name, value in given.items() if isinstance(value, str | int))
             for part in ("DiskSet", "IPSet"):
                 for one, other in zip(row.get(part) or [], read.get(part) or [], strict=True):
-                    assert one.keys() <= other.keys()
+                    assert {name for name, value in one.items() if value is not None} <= other.keys()
     assert len(answers) > 8
     regions = client(UAccountClient, cloud.url, keys).invoke("GetRegion", {})
     assert len(uaccount_apis.GetRegionResponseSchema().loads(regions)["Regions"]) == sum(map(len, ZONES.values()))
