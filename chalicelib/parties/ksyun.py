@@ -8,9 +8,10 @@ writes is unconfirmed. Paging: Marker is the number of the first row, from 0; Ma
 InstanceCount is the total of the projects that were asked for. There is no time of the last update, and no tags.
 
 Without ProjectId.N only the default project (0) is listed, with no hint of the others. So the account's projects
-(GetAccountAllProjectList at iam, kept for a minute) are asked for, a hundred to a call; their totals add up. Which
-interface has a public address stands in the rows of some regions alone: where it does not, the region's elastic IPs
-are read as well (DescribeAddresses at eip, of all projects: an address and its server may be in different ones).
+(GetAccountAllProjectList at iam, kept for a minute; the newest Python SDK has left it out, the others and the Terraform
+provider use it) are asked for, a hundred to a call; their totals add up. The Terraform provider knows a PublicIp of an
+interface, the SDKs do not: where a row has none, the elastic IPs are read as well (DescribeAddresses at eip, of all
+projects: an address and its server may be in different ones), of a window's interfaces or of the whole region.
 
 The hosts are those of the vendor's SDK, one for all regions, with the region in the signature and as a parameter. What
 an unknown region gets is not documented; an empty list is believed only of a region that DescribeRegions names.
