@@ -224,12 +224,12 @@ class _Address(msgspec.Struct, gc=False):
 
 
 class _Addresses(msgspec.Struct):
-    AddressesSet: list[_Address]
+    AddressesSet: list[_Address] | None
     NextToken: str | int | None = None
 
 
 class _Project(msgspec.Struct):
-    ProjectId: int
+    ProjectId: int | str
 
 
 class _ProjectList(msgspec.Struct):
@@ -367,7 +367,7 @@ def _public(rows: Sequence[_Instance], region: str, account: Account, send: Send
             answer = _call("eip", "DescribeAddresses", {
                 **asked, **_numbered("ProjectId", projects), **({"NextToken": token} if token else {}),
             }, _Addresses, region, account, send)
-            return Page([(address.PublicIp, address) for address in answer.AddressesSet],
+            return Page([(address.PublicIp, address) for address in answer.AddressesSet or ()],
                         token=str(answer.NextToken) if answer.NextToken else None)
 
         return by_token(fetch).rows
