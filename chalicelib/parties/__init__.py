@@ -13,7 +13,7 @@ from chalicelib.model import Account, Listing, Party, Send, Source, Window
 
 _SEVERAL: dict[str, tuple[str, ...]] = {    # module -> the parties in it
     "rest": (),
-    "libcloud": (),
+    "libcloud": ("brightbox", "cloudsigma", "cloudstack", "kamatera", "outscale"),
 }
 _MODULES = {name: module for module, several in _SEVERAL.items() for name in several}
 
