@@ -1042,7 +1042,7 @@ PARTIES: dict[str, Party] = {party.name: party for party in (
         project="a project's id",
         project_form=r"[A-Za-z0-9-]{1,64}",
         calls_a_second=25,
-        word=lambda answer: next(iter(answer.values()), None).get("errorcode"),
+        word=lambda answer: next((inner.get("errorcode") for inner in answer.values()), None),
         errors={                            # org.apache.cloudstack.api.ApiErrorCode
             "401": WRONG_KEY,
             "511": WRONG_KEY,               # wants a second factor
