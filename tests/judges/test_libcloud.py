@@ -242,6 +242,14 @@ def test_without_libcloud_the_error_says_what_to_install(monkeypatch: pytest.Mon
             party.list_servers(Source("123", name, WHAT[name]["region"]), account_of(name), WHOLE, send)
 
 
+def test_a_certificate_file_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in [name for name in sys.modules if name.partition(".")[0] == "libcloud"]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere")
+    with pytest.raises(Internal, match="SSL_CERT_FILE"):
+        listed(brightbox_of([]))
+
+
 def test_importing_the_bridge_imports_no_libcloud() -> None:
     import subprocess
 
