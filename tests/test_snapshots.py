@@ -112,7 +112,7 @@ def test_a_listing_that_was_overtaken_while_it_wrote_leaves_nothing(store: Store
 
 def test_a_large_record_is_cut_into_small_chunks(store: Store) -> None:
     dice = random.Random(1)
-    listed = [server(n, tags={str(k): "%0256x" % dice.getrandbits(1024) for k in range(40)}) for n in range(200)]
+    listed = [server(n, tags={str(k): dice.randbytes(128).hex() for k in range(40)}) for n in range(200)]
     assert save(store, listed)
     assert whole(store) == listed
     assert all(len(row.value) < LARGEST for _, row in store.list("chunk")) and len(list(store.list("chunk"))) > 3
