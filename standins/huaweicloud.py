@@ -25,13 +25,14 @@ from standins.server import Call, Rate, Standin
 REGIONS = ("cn-north-4", "cn-east-3", "ap-southeast-1", "eu-west-101", "my-kualalumpur-1")
 CLOSED = "la-north-2"                       # there, but without a project of the account
 _CALLS = {r"/v1/([^/]+)/cloudservers/detail": "ListServersDetails", r"/v2/([^/]+)/cloudvolumes/detail": "ListVolumes",
-          r"/v3/auth/projects": "ListAuthProjects", r"/v3/regions": "ListRegions"}
+          r"/v3/auth/projects": "ListAuthProjects", r"/v3/projects": "ListProjects", r"/v3/regions": "ListRegions"}
 _KNOWN = {
     "ListServersDetails": {"enterprise_project_id", "flavor", "ip", "limit", "name", "not-tags", "offset", "status",
                            "reservation_id", "tags", "ip_eq", "server_id", "marker"},
     "ListVolumes": {"marker", "name", "limit", "sort_key", "offset", "sort_dir", "status", "metadata", "id", "ids",
                     "availability_zone", "multiattach", "service_type", "enterprise_project_id", "server_id"},
     "ListAuthProjects": set[str](),
+    "ListProjects": {"name"},               # the way of the vendor's SDK
     "ListRegions": set[str](),
 }
 _STATES = {"running": ("ACTIVE", None), "stopped": ("SHUTOFF", None), "starting": ("SHUTOFF", "powering-on"),
@@ -96,10 +97,11 @@ class Huaweicloud(Standin):
             return {"links": {}, "regions": [
                 {"id": name, "type": "public", "parent_region_id": None, "description": "", "links": {},
                  "locales": {"zh-cn": name, "en-us": name.upper()}} for name in (*REGIONS, CLOSED)]}
-        if call.operation == "ListAuthProjects":
+        if call.operation in ("ListAuthProjects", "ListProjects"):
             return {"links": {}, "projects": [
                 {"id": project_of(name), "name": name, "enabled": True, "domain_id": "d" * 32, "parent_id": "d" * 32,
-                 "is_domain": False, "description": "", "links": {}} for name in (*REGIONS, "MOS")]}
+                 "is_domain": False, "description": "", "links": {}} for name in (*REGIONS, "MOS")
+                if asked.get("name", name) == name]}
         region = self._region(call)
         if self.granted and "enterprise_project_id" not in asked:
             raise _Refused(403, "Ecs.0003", "You do not have permission to perform this operation.")
