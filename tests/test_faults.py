@@ -71,14 +71,6 @@ _counted: dict[str, Counter[str]] = {}
 
 
 def calls_of(stage: Stage, party: str) -> Counter[str]:
-<<<<<<< HEAD
-    """The calls of a whole listing by a cold process."""
-    stage.cloud(party)
-    stage.listing(party)                    # a call that the listing before gave up may still arrive: not to be counted
-    cloud = stage.cloud(party)
-    assert stage.listing(party).total == SIZE
-    return Counter(call.operation for call in cloud.calls)
-=======
     """The calls of a whole listing by a cold process: counted once, before the first fault, as a call that a failed
     listing gave up may still arrive during the next one."""
     if party not in _counted:
@@ -86,7 +78,6 @@ def calls_of(stage: Stage, party: str) -> Counter[str]:
         assert stage.listing(party).total == SIZE
         _counted[party] = Counter(call.operation for call in cloud.calls)
     return _counted[party]
->>>>>>> Fault table: a late call of the listing before is not counted as one of the next
 
 
 def test_every_party_has_a_stand_in() -> None:
