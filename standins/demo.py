@@ -32,9 +32,10 @@ def run(port: int) -> None:
             max_age=0, stale_if_error=86_400, history=30, local=True, token="", in_lambda=False))
         stack.callback(deployment.close)
         for name, cloud in standins.clouds().items():
-            standin, credentials = cloud.start(FLEETS.get(name, {cloud.region: Fleet(30, name)}), "demo-secret-key")
+            fleets = FLEETS.get(name, {cloud.region: Fleet(30, name)})
+            standin, credentials = cloud.start(fleets, "demo-secret-key")
             stack.enter_context(standin)
-            put_account(deployment, name, credentials, standin.url)
+            put_account(deployment, name, credentials, standin.url, tuple(fleets))
         try:
             server = serve.Server(deployment, "127.0.0.1", port)
         except OSError as problem:
@@ -42,13 +43,14 @@ def run(port: int) -> None:
         url = f"http://{server.address}/twocloud/servers"
         click.echo(f"curl -u '{ready_token(deployment)}:password' "
                    f"'{url}?party=qcloud&tenant_id={TENANT}&region=gz&f=1&t=10'")
-        click.echo("Paste the line above into another terminal. Also there: party=aws&region=us-east-1. "
+        click.echo("Paste the line above into another terminal. All clouds at once: party=all&region=all. "
                    "Ctrl-C ends it all.", err=True)
         server.run()
 
 
-def put_account(deployment: Deployment, party: str, credentials: dict[str, object], url: str) -> None:
-    account = accounts.check(TENANT, parties.load(party), credentials, project=None, regions=(), deep=False,
+def put_account(deployment: Deployment, party: str, credentials: dict[str, object], url: str,
+                regions: tuple[str, ...]) -> None:
+    account = accounts.check(TENANT, parties.load(party), credentials, project=None, regions=regions, deep=False,
                              endpoint=url, local=True)
     accounts.put(deployment.store, deployment.sealer(), account, deployment.clock())
 

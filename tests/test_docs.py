@@ -26,15 +26,16 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"
 # ---------------------------------------------------------------- what is made
 
 def parties_table() -> str:
-    lines = ["| party | cloud | credentials | narrowest permission | grade |", "|---|---|---|---|---|"]
+    lines = ["| party | cloud | credentials | narrowest permission | regions | grade |", "|---|---|---|---|---|---|"]
     for name in parties.names():
         party = parties.load(name)
-        grade = json.loads((ROOT / f"tests/parties/{name}.json").read_text())["grade"]
         forms = " or ".join(", ".join(f"`{field}`" for field in form) for form in party.credentials)
         rights = ", ".join(f"`{right}`" for right in party.permissions)
         if party.deep_permissions:
             rights += "; with `--deep` " + ", ".join(f"`{right}`" for right in party.deep_permissions)
-        lines.append(f"| `{name}` | [{party.title}]({party.reference}) | {forms} | {rights} | {grade} |")
+        aliases = sorted(alias for alias, code in party.aliases.items() if code == party.default_region)
+        regions = f"`{party.default_region}`" + "".join(f" or `{alias}`" for alias in aliases) + ", …"
+        lines.append(f"| `{name}` | [{party.title}]({party.reference}) | {forms} | {rights} | {regions} | {party.grade} |")
     return "\n".join(lines)
 
 
