@@ -6,6 +6,7 @@
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -169,7 +170,9 @@ def test_the_readmes_own_clouds(house: House, tmp_path: Path) -> None:
     (script,) = (found for found in sh_blocks("README.md") if "account put" in found)
     keys = {"secret_id": "AKIDtest", "secret_key": cloud.keys["AKIDtest"]}       # type: ignore[attr-defined]
     (tmp_path / "keys.secret").write_text(json.dumps(keys))
-    port = str(20_000 + os.getpid() % 20_000)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
     script = script.replace("keys.json", "keys.secret").replace("account put 123 qcloud", f"account put 123 qcloud --endpoint {cloud.url}")
     script = script.replace("8000", port).replace("curl -sf", "curl -sf --retry 30 --retry-connrefused --retry-delay 1")
     done = bash(f"trap 'kill %1' EXIT\n{script}\necho; echo $TWOCLOUD_TOKEN >&2", tmp_path, TWOCLOUD_LOCAL="1")
