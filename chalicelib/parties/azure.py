@@ -1,0 +1,542 @@
+"""Microsoft Azure: virtual machines by Azure Resource Graph 2021-03-01, opened with an app registration's secret.
+
+https://learn.microsoft.com/rest/api/azureresourcegraph/resourcegraph/resources/resources (call),
+https://learn.microsoft.com/azure/governance/resource-graph/concepts/work-with-data (paging),
+https://learn.microsoft.com/azure/virtual-machines/states-billing (states)
+
+Units: memory MiB, disks GiB. Times: RFC 3339, seven digits of a fraction. Paging: $skip and $top at any row, at most
+1,000 rows, totalRecords always; only a query that projects `id` and orders by it is paged, and repeatably. A server
+names its interfaces and disks, an interface its public addresses: a hundred or fewer are asked for by id (the group
+that the documents advise), more are picked from the region's whole list, nothing is asked for a region without servers.
+Ids differ in letter case from service to service, so they are compared in lower case. What a size has is asked once
+per process and region; a constrained size (Standard_M8-2ms) has the CPUs that its name says, not the catalogue's.
+There is no time of the last update. What Resource Graph tells is seconds to minutes old.
+
+Resource Graph hides: a region or a resource group that does not exist, and a kind of resource that the account may not
+read, are empty lists. So an empty list is believed only of a region in the subscription's own locations (a call which
+refuses who cannot read the subscription) and of a resource group that is there; and servers whose interfaces, disks or
+addresses are all hidden are a missing right. One subscription is asked at a time: of several, the unreadable ones are
+left out in silence.
+
+Accounts in the clouds for China (21Vianet) and the US government name their regions: these tell the hosts. Servers of
+Uniform scale sets are in another table and not in this list (nor in `az vm list`); those of Flexible ones are.
+A server that hibernates says `deallocated`. Never run against a real account: the columns of the queries are those of
+recorded rows and documented samples, but `timeCreated` and `vmSizeProperties`, which are the vendor's model's.
+
+Rates: 15 queries in 5 seconds for each user (https://learn.microsoft.com/azure/governance/resource-graph/concepts/
+guidance-for-throttled-requests); other reads 25 a second (https://learn.microsoft.com/azure/azure-resource-manager/
+management/request-limits-and-throttling); none is published for tokens, 10 a second is ours.
+"""
+
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any, Generic, Protocol, TypeVar
+from urllib.parse import urlencode
+
+import msgspec
+
+from chalicelib.errors import (
+    CLOCK,
+    FAILED,
+    MALFORMED,
+    MISSING_RIGHT,
+    REGION,
+    THROTTLED,
+    UNAVAILABLE,
+    WRONG_KEY,
+    PartyDenied,
+    PartyMalformed,
+    UnknownRegion,
+    Verdict,
+)
+from chalicelib.memory import catalogue, with_login
+from chalicelib.model import (
+    WHOLE,
+    Account,
+    Count,
+    Limit,
+    Listing,
+    Party,
+    Region,
+    Request,
+    Response,
+    Send,
+    Server,
+    Source,
+    Status,
+    Text,
+    Window,
+    addresses,
+    parse_time,
+)
+from chalicelib.paging import Page, Rows, both, by_offset
+from chalicelib.transport import reading
+
+_PAGE = 1000                                # most that $top takes
+_BATCH = 100                                # ids in one query
+_WORKERS = 15                               # one window's worth of the documented rate
+
+_STATUS = {
+    "Creating": Status.BUILD,               # provisioningState: these three tell more than the power state
+    "Deleting": Status.DELETED,
+    "Migrating": Status.MIGRATING,          # from the classic deployment model
+    "Failed": Status.ERROR,                 # the last operation failed; the power state, if there is one, tells more
+    "Updating": Status.UNKNOWN,             # an operation goes on; so does any power state
+    "Succeeded": Status.UNKNOWN,            # the same
+    "PowerState/creating": Status.BUILD,    # powerState.code
+    "PowerState/starting": Status.STARTING,
+    "PowerState/running": Status.ACTIVE,
+    "PowerState/stopping": Status.STOPPING,
+    "PowerState/stopped": Status.SHUTOFF,   # still on its host, still paid for
+    "PowerState/deallocating": Status.STOPPING,
+    "PowerState/deallocated": Status.SHUTOFF,
+    "PowerState/unknown": Status.UNKNOWN,
+}
+_FIRST = ("Creating", "Deleting", "Migrating")
+
+_EXPIRED = Verdict(PartyDenied, "expired: the client secret has ended; make a new one for the app registration")
+_DIRECTORY = Verdict(PartyDenied, "wrong key: no such directory, or no such app registration in it")
+
+_ERRORS = {
+    "invalid_client": WRONG_KEY,            # the login's words, with the number of its AADSTS message
+    "invalid_client.7000222": _EXPIRED,
+    "unauthorized_client": _DIRECTORY,
+    "invalid_request": _DIRECTORY,          # 90002, 900023: no such directory
+    "invalid_grant": WRONG_KEY,
+    "invalid_scope": WRONG_KEY,
+    "invalid_resource": WRONG_KEY,
+    "access_denied": WRONG_KEY,
+    "consent_required": MISSING_RIGHT,
+    "interaction_required": MISSING_RIGHT,
+    "temporarily_unavailable": UNAVAILABLE,
+    "server_error": FAILED,
+    "InvalidAuthenticationToken": WRONG_KEY,
+    "InvalidAuthenticationTokenTenant": WRONG_KEY,
+    "InvalidAuthenticationTokenAudience": WRONG_KEY,
+    "AuthenticationFailed": WRONG_KEY,
+    "AuthenticationFailedMissingToken": WRONG_KEY,
+    "ExpiredAuthenticationToken": CLOCK,
+    "AuthorizationFailed": MISSING_RIGHT,
+    "AccessDenied": MISSING_RIGHT,
+    "Forbidden": MISSING_RIGHT,
+    "SubscriptionNotFound": MISSING_RIGHT,  # or unreadable: they are not told apart
+    "NoValidSubscriptionsInQueryRequest": MISSING_RIGHT,
+    "ResourceGroupNotFound": Verdict(PartyDenied, "wrong project: the subscription has no such resource group"),
+    "TooManyRequests": THROTTLED,
+    "SubscriptionRequestsThrottled": THROTTLED,
+    "RateLimiting": THROTTLED,
+    "NoRegisteredProviderFound": REGION,
+    "LocationNotAvailableForResourceType": REGION,
+    "BadRequest": MALFORMED,
+    "InvalidQuery": MALFORMED,
+    "SubscriptionsContainInvalidGuids": MALFORMED,
+    "InvalidApiVersionParameter": MALFORMED,
+    "MissingApiVersionParameter": MALFORMED,
+    "InternalServerError": FAILED,
+    "ServiceUnavailable": UNAVAILABLE,
+    "GatewayTimeout": UNAVAILABLE,
+}
+
+
+# ---------------------------------------------------------------- the shapes that we read
+
+class _Owned(Protocol):
+    @property
+    def id(self) -> str: ...
+
+
+_T = TypeVar("_T")
+_R = TypeVar("_R", bound=_Owned)
+
+
+class _Reference(msgspec.Struct, gc=False):
+    id: str | None = None
+
+
+class _Disk(msgspec.Struct, gc=False):
+    managedDisk: _Reference | None = None
+    diskSizeGB: Count | None = None         # often null: the disk itself knows
+
+
+class _Cores(msgspec.Struct, gc=False):
+    vCPUsAvailable: Count | None = None
+    vCPUsPerCore: Count | None = None
+
+
+class _Machine(msgspec.Struct, gc=False):
+    """The columns of `_MACHINES`."""
+
+    id: Text
+    vm_id: Text
+    group: str
+    name: str | None = None
+    size: str | None = None
+    cores: _Cores | None = None
+    provisioning: str | None = None
+    power: str | None = None
+    created: str | None = None
+    interfaces: list[_Reference] | None = None
+    os_disk: _Disk | None = None
+    data_disks: list[_Disk] | None = None
+    zones: list[str] | None = None
+    tags: dict[str, str | None] | None = None
+
+
+class _Assigned(msgspec.Struct, gc=False):
+    privateIPAddress: str | None = None
+    publicIPAddress: _Reference | None = None
+    primary: bool | None = None
+
+
+class _Configuration(msgspec.Struct, gc=False):
+    properties: _Assigned | None = None
+
+
+class _Interface(msgspec.Struct, gc=False):
+    id: Text
+    primary: bool | None = None
+    configurations: list[_Configuration] | None = None
+
+
+class _Address(msgspec.Struct, gc=False):
+    id: Text
+    address: str | None = None
+
+
+class _Sized(msgspec.Struct, gc=False):
+    id: Text
+    gib: Count | None = None
+
+
+class _Found(msgspec.Struct, Generic[_T]):
+    totalRecords: Count
+    data: list[_T]
+
+
+class _Size(msgspec.Struct, gc=False):
+    name: Text
+    numberOfCores: Count
+    memoryInMB: Count
+
+
+class _Sizes(msgspec.Struct):
+    value: list[_Size]
+
+
+class _Metadata(msgspec.Struct):
+    regionType: str | None = None
+
+
+class _Location(msgspec.Struct):
+    name: Text
+    displayName: str | None = None
+    metadata: _Metadata | None = None
+
+
+class _Locations(msgspec.Struct):
+    value: list[_Location]
+
+
+class _Group(msgspec.Struct):
+    id: Text
+
+
+class _Token(msgspec.Struct):
+    access_token: Annotated[str, msgspec.Meta(pattern=r"^[!-~]+\Z")]
+    expires_in: Count
+
+
+class _Reason(msgspec.Struct):
+    code: str
+
+
+class _Error(msgspec.Struct):
+    code: str
+    details: list[_Reason] | None = None
+
+
+class _Refusal(msgspec.Struct):
+    error: _Error | str
+    error_codes: list[int] | None = None
+
+
+@cache
+def _decoder(shape: Any) -> Any:
+    return msgspec.json.Decoder(shape)
+
+
+# ---------------------------------------------------------------- listing
+
+@dataclass(frozen=True, slots=True)
+class _Kind(Generic[_R]):
+    """A kind of resource: its name, the columns asked for, the shape of a row, the right to read it."""
+
+    name: str
+    columns: str
+    row: type[_R]
+    right: str
+
+
+_MACHINES = _Kind("microsoft.compute/virtualmachines", ", ".join((
+    "vm_id=tostring(properties.vmId)", "group=resourceGroup", "name",
+    "size=tostring(properties.hardwareProfile.vmSize)", "cores=properties.hardwareProfile.vmSizeProperties",
+    "provisioning=tostring(properties.provisioningState)",
+    "power=tostring(properties.extended.instanceView.powerState.code)",
+    "created=tostring(properties.timeCreated)", "interfaces=properties.networkProfile.networkInterfaces",
+    "os_disk=properties.storageProfile.osDisk", "data_disks=properties.storageProfile.dataDisks", "zones", "tags")),
+    _Machine, "Microsoft.Compute/virtualMachines/read")
+_INTERFACES = _Kind("microsoft.network/networkinterfaces",
+                    "primary=tobool(properties.primary), configurations=properties.ipConfigurations",
+                    _Interface, "Microsoft.Network/networkInterfaces/read")
+_ADDRESSES = _Kind("microsoft.network/publicipaddresses", "address=tostring(properties.ipAddress)",
+                   _Address, "Microsoft.Network/publicIPAddresses/read")
+_DISKS = _Kind("microsoft.compute/disks", "gib=toint(properties.diskSizeGB)", _Sized, "Microsoft.Compute/disks/read")
+
+
+def list_servers(source: Source, account: Account, window: Window, send: Send) -> Listing:
+    group = "" if account.project is None else f" and resourceGroup =~ {_quoted(account.project)}"
+    found = _rows(_MACHINES, f"location =~ {_quoted(source.region)}{group}", window, source.region, account, send)
+    if account.project is not None and any(row.group.lower() != account.project.lower() for row in found.rows):
+        raise PartyMalformed("The party listed servers of another resource group than the account's.")
+    if account.project is not None and found.total == 0:
+        path = f"/subscriptions/{account.credentials['subscription_id']}/resourcegroups/{account.project}"
+        _call("GetResourceGroup", f"{path}?api-version=2021-04-01", b"", _Group, source.region, account, send)
+    (interfaces, public), (disks, sizes) = both(
+        lambda: _network(found.rows, source.region, account, send),
+        lambda: both(lambda: _disks(found.rows, source.region, account, send),
+                     lambda: _sizes(found.rows, source.region, account, send)))
+    return Listing([_server(row, interfaces, public, disks, sizes) for row in found.rows], found.total)
+
+
+def _server(row: _Machine, interfaces: Mapping[str, _Interface], public: Mapping[str, _Address],
+            disks: Mapping[str, _Sized], sizes: Mapping[str, _Size]) -> Server:
+    size = sizes.get((row.size or "").lower())
+    attached = [interfaces[key] for key in _ids(row.interfaces) if key in interfaces]
+    lan: list[str | None] = []
+    wan: list[str | None] = []
+    for interface in sorted(attached, key=lambda i: not i.primary):
+        for assigned in sorted(_assigned(interface), key=lambda a: not a.primary):
+            lan.append(assigned.privateIPAddress)
+            wan += [public[key].address for key in _ids([assigned.publicIPAddress]) if key in public]
+    (lan4, lan6), (wan4, wan6) = addresses(*lan), addresses(*wan)
+    provisioning, power = (row.provisioning or "").strip(), (row.power or "").strip()
+    word = provisioning if provisioning in _FIRST or not power else power
+    return Server(
+        id=row.vm_id,
+        name=row.name or "",
+        cpu=_cpu(row, size),
+        memory_mib=size.memoryInMB if size else None,
+        disk_gib=_disk_gib(row, disks),
+        lan_ipv4=lan4,
+        wan_ipv4=wan4,
+        lan_ipv6=lan6,
+        wan_ipv6=wan6,
+        status=_STATUS.get(word, Status.UNKNOWN),
+        party_status=word,
+        created_at=parse_time(row.created),
+        zone=(row.zones or [""])[0],
+        project_id=row.group,
+        instance_type=row.size or "",
+        tags={key: value or "" for key, value in (row.tags or {}).items()},
+    )
+
+
+def _cpu(row: _Machine, size: _Size | None) -> int | None:
+    """What was chosen for the server, else what its size's name says, else the catalogue."""
+    if row.cores and row.cores.vCPUsAvailable is not None:
+        return row.cores.vCPUsAvailable
+    if row.cores and row.cores.vCPUsPerCore == 1:
+        return None                         # without its second threads: how many are left is not said
+    if constrained := re.search(r"_[a-z]+[0-9]+-([0-9]{1,4})", row.size or "", re.ASCII | re.IGNORECASE):
+        return int(constrained[1])
+    return size.numberOfCores if size else None
+
+
+def _disk_gib(row: _Machine, disks: Mapping[str, _Sized]) -> int | None:
+    if row.os_disk is None:
+        return None
+    total = 0
+    for disk in (row.os_disk, *(row.data_disks or ())):
+        known = [disks[key].gib for key in _ids([disk.managedDisk]) if key in disks]
+        gib = known[0] if known and known[0] is not None else disk.diskSizeGB
+        if gib is None:
+            return None
+        total += gib
+    return total
+
+
+def _assigned(interface: _Interface) -> list[_Assigned]:
+    return [each.properties for each in interface.configurations or () if each.properties]
+
+
+def _ids(references: Iterable[_Reference | None] | None) -> list[str]:
+    return [each.id.lower() for each in references or () if each and each.id]
+
+
+# ---------------------------------------------------------------- what belongs to the servers
+
+def _network(rows: Sequence[_Machine], region: str, account: Account, send: Send,
+             ) -> tuple[dict[str, _Interface], dict[str, _Address]]:
+    interfaces = _named(_INTERFACES, {key for row in rows for key in _ids(row.interfaces)}, region, account, send)
+    public = {key for interface in interfaces.values()
+              for key in _ids(assigned.publicIPAddress for assigned in _assigned(interface))}
+    return interfaces, _named(_ADDRESSES, public, region, account, send)
+
+
+def _disks(rows: Sequence[_Machine], region: str, account: Account, send: Send) -> dict[str, _Sized]:
+    managed = (disk.managedDisk for row in rows for disk in (row.os_disk, *(row.data_disks or ())) if disk)
+    return _named(_DISKS, set(_ids(managed)), region, account, send)
+
+
+def _named(kind: _Kind[_R], ids: set[str], region: str, account: Account, send: Send) -> dict[str, _R]:
+    """The resources of these ids (in lower case), by id. One that came or went between two queries may be missing."""
+    if not ids:
+        return {}
+    where = f"location =~ {_quoted(region)}"
+    if len(ids) <= _BATCH:
+        where = f"id in~ ({', '.join(_quoted(key) for key in sorted(ids))})"
+    rows = _rows(kind, where, WHOLE, region, account, send).rows
+    found = {row.id.lower(): row for row in rows if row.id.lower() in ids}
+    if not found:
+        hint = f"missing right: none of the servers' own resources is shown without {kind.right}"
+        raise PartyDenied(f"{PartyDenied.default} ({hint})", hint=hint)
+    return found
+
+
+def _sizes(rows: Sequence[_Machine], region: str, account: Account, send: Send) -> dict[str, _Size]:
+    def fetch(missing: Sequence[str]) -> dict[str, _Size]:
+        path = f"/subscriptions/{account.credentials['subscription_id']}/providers/Microsoft.Compute"
+        answer = _call("ListVirtualMachineSizes", f"{path}/locations/{region}/vmSizes?api-version=2024-07-01", b"",
+                       _Sizes, region, account, send)
+        return {size.name.lower(): size for size in answer.value}
+
+    return catalogue(("azure", account.endpoint, region), [(row.size or "").lower() for row in rows], fetch)
+
+
+def _rows(kind: _Kind[_R], where: str, window: Window, region: str, account: Account, send: Send) -> Rows[_R]:
+    query = (f"Resources | where type =~ {_quoted(kind.name)} and {where} "
+             f"| project id, {kind.columns} | order by id asc")
+
+    def fetch(offset: int, limit: int) -> Page[_R]:
+        asked = {"subscriptions": [account.credentials["subscription_id"]], "query": query,
+                 "options": {"$skip": offset, "$top": limit, "resultFormat": "objectArray"}}
+        answer = _call("QueryResources", "/providers/Microsoft.ResourceGraph/resources?api-version=2021-03-01",
+                       msgspec.json.encode(asked), _Found[kind.row], region, account, send)
+        return Page([(row.id.lower(), row) for row in answer.data], answer.totalRecords)
+
+    return by_offset(fetch, window, _PAGE, _WORKERS)
+
+
+def _quoted(text: str) -> str:
+    """A string of the query language."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+# ---------------------------------------------------------------- regions, check
+
+def list_regions(account: Account, send: Send) -> list[Region]:
+    """https://learn.microsoft.com/rest/api/resources/subscriptions/list-locations"""
+    return _locations((*account.regions, PARTY.default_region)[0], account, send)
+
+
+def _locations(region: str, account: Account, send: Send) -> list[Region]:
+    """Of the cloud that the region is in, without the groups of regions (europe, asia) that hold no servers."""
+    path = f"/subscriptions/{account.credentials['subscription_id']}/locations?api-version=2022-12-01"
+    answer = _call("ListLocations", path, b"", _Locations, region, account, send)
+    return [Region(each.name, each.displayName or "") for each in answer.value
+            if not each.metadata or each.metadata.regionType != "Logical"]
+
+
+def check(source: Source, account: Account, send: Send) -> None:
+    where = f"location =~ {_quoted(source.region)}"
+    found = _rows(_MACHINES, where, Window(1, 1), source.region, account, send)
+    if found.total == 0 and source.region not in {each.code for each in _locations(source.region, account, send)}:
+        raise UnknownRegion()
+
+
+# ---------------------------------------------------------------- the call
+
+@dataclass(frozen=True, slots=True)
+class _Cloud:
+    login: str
+    management: str
+    scope: str
+
+
+_PUBLIC = _Cloud("login.microsoftonline.com", "management.azure.com", "https://management.azure.com/.default")
+_CHINA = _Cloud("login.chinacloudapi.cn", "management.chinacloudapi.cn", "https://management.chinacloudapi.cn/.default")
+_GOVERNMENT = _Cloud("login.microsoftonline.us", "management.usgovcloudapi.net",
+                     "https://management.core.usgovcloudapi.net/.default")
+_OTHERS = {"china": _CHINA, "usgov": _GOVERNMENT, "usdod": _GOVERNMENT}         # by the first letters of their regions
+
+
+def _call(operation: str, path: str, body: bytes, shape: type[_T], region: str, account: Account, send: Send) -> _T:
+    """POST if there is a body, else GET."""
+    cloud = _OTHERS.get(region[:5], _PUBLIC)
+    url = account.url(f"https://{cloud.management}{path}")
+
+    def use(token: str) -> Response:
+        return send(operation, lambda: Request("POST" if body else "GET", url, {
+            "Authorization": f"Bearer {token}", "Content-Type": "application/json"}, body))
+
+    response = with_login(account, cloud.scope, lambda: _login(cloud, account, send), use)
+    with reading():
+        answer: _T = _decoder(shape).decode(response.body)
+    return answer
+
+
+def _login(cloud: _Cloud, account: Account, send: Send) -> tuple[float, str]:
+    """https://learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow"""
+    given, now = account.credentials, time.time()
+    url = account.url(f"https://{cloud.login}/{given['directory_id']}/oauth2/v2.0/token")
+    body = urlencode({"grant_type": "client_credentials", "client_id": given["client_id"],
+                      "client_secret": given["client_secret"], "scope": cloud.scope}).encode()
+    response = send("Login", lambda: Request(
+        "POST", url, {"Content-Type": "application/x-www-form-urlencoded"}, body))
+    with reading():
+        token: _Token = _decoder(_Token).decode(response.body)
+    return now + token.expires_in, token.access_token
+
+
+def error_word(response: Response) -> str | None:
+    """The login's `error` with its number, else `error.code`, or the code in the details of a bare BadRequest."""
+    if response.status < 400:
+        return None
+    try:
+        refusal: _Refusal = _decoder(_Refusal).decode(response.body)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    if isinstance(refusal.error, str):
+        return ".".join((refusal.error, *(str(number) for number in (refusal.error_codes or ())[:1])))
+    if refusal.error.code == "BadRequest" and refusal.error.details:
+        return refusal.error.details[0].code
+    return refusal.error.code
+
+
+_GUID = r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
+
+PARTY = Party(
+    name="azure",
+    title="Microsoft Azure",
+    reference="https://learn.microsoft.com/rest/api/azureresourcegraph/resourcegraph/resources/resources",
+    credentials=(("directory_id", "client_id", "client_secret", "subscription_id"),),
+    forms={"directory_id": _GUID, "client_id": _GUID, "subscription_id": _GUID},
+    permissions=(_MACHINES.right, _INTERFACES.right, _ADDRESSES.right, _DISKS.right,
+                 "Microsoft.Compute/locations/vmSizes/read", "Microsoft.Resources/subscriptions/locations/read",
+                 "Microsoft.Resources/subscriptions/resourceGroups/read"),
+    region_form=r"[a-z][a-z0-9]{2,39}",
+    default_region="eastus",
+    silent_regions=True,
+    project="a resource group's name",
+    project_form=r"[A-Za-z0-9_().-]{0,89}[A-Za-z0-9_()-]",
+    limits={"QueryResources": Limit(15, 5.0), "ListVirtualMachineSizes": Limit(25), "ListLocations": Limit(25),
+            "GetResourceGroup": Limit(25), "Login": Limit(10)},
+    error_word=error_word,
+    errors=_ERRORS,
+    list_servers=list_servers,
+    list_regions=list_regions,
+    check=check,
+)
