@@ -138,16 +138,15 @@ class Azure(Standin):
         try:
             asked = msgspec.json.decode(call.body, type=dict[str, Any])
             options: dict[str, Any] = asked.get("options") or {}
-            stages = _parsed(asked["query"])
-        except (msgspec.DecodeError, KeyError, ValueError):
+            readable = SUBSCRIPTION in [each.lower() for each in asked.get("subscriptions") or ()]
+            rows, ordered, limited = _run(_parsed(asked["query"]), self._table if readable else lambda kind: [])
+        except (msgspec.DecodeError, LookupError, ValueError):
             raise _refused(400, "BadRequest", "InvalidQuery") from None
         top, skip = options.get("$top", 1000), options.get("$skip", 0)
         if type(top) is not int or not 1 <= top <= 1000 or type(skip) is not int or skip < 0:
             raise _refused(400, "BadRequest", "QueryOptionsInvalid")
         if follow := options.get("$skipToken"):
             skip, top = (int(number) for number in base64.b64decode(follow).split(b","))
-        readable = SUBSCRIPTION in [each.lower() for each in asked.get("subscriptions") or ()]
-        rows, ordered, limited = _run(stages, self._table if readable else lambda kind: [])
         if not ordered:
             random.shuffle(rows)
         page = rows[:top] if limited else rows[skip:skip + top]
