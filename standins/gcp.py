@@ -243,8 +243,12 @@ def _masked(said: Row, fields: str) -> Row:
     tree = _tree(words)
     if words or (said["kind"].endswith("List") and tree.keys() - _LIST - (
             {"unreachables"} if "Aggregated" in said["kind"] else set())):
-        raise _Refused(400, "invalidParameter", "INVALID_ARGUMENT", f"Invalid field selection {fields}")
+        raise _invalid_fields()
     return _kept(said, tree)
+
+
+def _invalid_fields() -> _Refused:
+    return _Refused(400, "invalidParameter", "INVALID_ARGUMENT", "Invalid field selection")
 
 
 def _tree(words: list[str]) -> Row:
@@ -259,9 +263,8 @@ def _tree(words: list[str]) -> Row:
         if words[:1] == ["("]:
             words.pop(0)
             at.update(_tree(words))
-            if words[:1] != [")"]:
-                return tree
-            words.pop(0)
+            if not words or words.pop(0) != ")":
+                raise _invalid_fields()
         if words[:1] != [","]:
             return tree
         words.pop(0)

@@ -16,7 +16,7 @@ Resource Graph hides: a region or a resource group that does not exist, and a ki
 read, are empty lists. So an empty list is believed only of a region in the subscription's own locations (a call which
 refuses who cannot read the subscription) and of a resource group that is there; and servers whose interfaces, disks or
 addresses are all hidden are a missing right. One subscription is asked at a time: of several, the unreadable ones are
-left out in silence.
+left out in silence. A role on a few resource groups alone shows those alone: give it on the subscription.
 
 Accounts in the clouds for China (21Vianet) and the US government name their regions: these tell the hosts. Servers of
 Uniform scale sets are in another table and not in this list (nor in `az vm list`); those of Flexible ones are.
