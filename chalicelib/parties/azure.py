@@ -148,8 +148,8 @@ class _Owned(Protocol):
     def id(self) -> str: ...
 
 
-_T = TypeVar("_T")
-_R = TypeVar("_R", bound=_Owned)
+_T = TypeVar("_T", bound=_Owned)
+_Answer = TypeVar("_Answer")
 
 
 class _Reference(msgspec.Struct, gc=False):
@@ -271,12 +271,12 @@ def _decoder(shape: Any) -> Any:
 # ---------------------------------------------------------------- listing
 
 @dataclass(frozen=True, slots=True)
-class _Kind(Generic[_R]):
+class _Kind(Generic[_T]):
     """A kind of resource: its name, the columns asked for, the shape of a row, the right to read it."""
 
     name: str
     columns: str
-    row: type[_R]
+    row: type[_T]
     right: str
 
 
@@ -391,7 +391,7 @@ def _disks(rows: Sequence[_Machine], region: str, account: Account, send: Send) 
     return _named(_DISKS, set(_ids(managed)), region, account, send)
 
 
-def _named(kind: _Kind[_R], ids: set[str], region: str, account: Account, send: Send) -> dict[str, _R]:
+def _named(kind: _Kind[_T], ids: set[str], region: str, account: Account, send: Send) -> dict[str, _T]:
     """The resources of these ids (in lower case), by id. One that came or went between two queries may be missing."""
     if not ids:
         return {}
@@ -416,11 +416,11 @@ def _sizes(rows: Sequence[_Machine], region: str, account: Account, send: Send) 
     return catalogue(("azure", account.endpoint, region), [(row.size or "").lower() for row in rows], fetch)
 
 
-def _rows(kind: _Kind[_R], where: str, window: Window, region: str, account: Account, send: Send) -> Rows[_R]:
+def _rows(kind: _Kind[_T], where: str, window: Window, region: str, account: Account, send: Send) -> Rows[_T]:
     query = (f"Resources | where type =~ {_quoted(kind.name)} and {where} "
              f"| project id, {kind.columns} | order by id asc")
 
-    def fetch(offset: int, limit: int) -> Page[_R]:
+    def fetch(offset: int, limit: int) -> Page[_T]:
         asked = {"subscriptions": [account.credentials["subscription_id"]], "query": query,
                  "options": {"$skip": offset, "$top": limit, "resultFormat": "objectArray"}}
         answer = _call("QueryResources", "/providers/Microsoft.ResourceGraph/resources?api-version=2021-03-01",
@@ -473,7 +473,8 @@ _GOVERNMENT = _Cloud("login.microsoftonline.us", "management.usgovcloudapi.net",
 _OTHERS = {"china": _CHINA, "usgov": _GOVERNMENT, "usdod": _GOVERNMENT}         # by the first letters of their regions
 
 
-def _call(operation: str, path: str, body: bytes, shape: type[_T], region: str, account: Account, send: Send) -> _T:
+def _call(operation: str, path: str, body: bytes, shape: type[_Answer], region: str, account: Account,
+          send: Send) -> _Answer:
     """POST if there is a body, else GET."""
     cloud = _OTHERS.get(region[:5], _PUBLIC)
     url = account.url(f"https://{cloud.management}{path}")
@@ -484,7 +485,7 @@ def _call(operation: str, path: str, body: bytes, shape: type[_T], region: str, 
 
     response = with_login(account, cloud.scope, lambda: _login(cloud, account, send), use)
     with reading():
-        answer: _T = _decoder(shape).decode(response.body)
+        answer: _Answer = _decoder(shape).decode(response.body)
     return answer
 
 
