@@ -4,6 +4,7 @@ The stand-ins are found by name; a new party's is in this table as soon as it is
 """
 
 import importlib
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -28,7 +29,11 @@ REFUSED = {"401", "403"}
 
 class Stage(House):
     def cloud(self, party: str) -> Standin:
-        """The stand-in, forgetful, and the tenant's account at it."""
+        """The stand-in, forgetful, and the tenant's account at it; what a failed listing left under way has ended."""
+        for thread in threading.enumerate():
+            if thread.name.startswith("twocloud"):
+                thread.join()
+        time.sleep(0.02)                    # what had been sent by then has arrived, and is not counted with what follows
         cloud = self.clouds[party]
         cloud.forget()
         memory.forget()

@@ -1,7 +1,7 @@
 """Every cloud that twocloud asks: one module each, found by its name and imported when it is first asked for.
 
-`rest` holds the clouds that a bearer token opens, `libcloud` those behind the bridge; both are named here, so that
-their names are known without an import.
+`rest` is a package of the clouds that a bearer token opens; `libcloud` holds those behind the bridge in its PARTIES,
+named here so that their names are known without an import.
 """
 
 import importlib
@@ -11,22 +11,27 @@ from functools import cache
 from chalicelib.errors import InvalidParameter, UnknownRegion
 from chalicelib.model import Account, Listing, Party, Send, Source, Window
 
-_SEVERAL: dict[str, tuple[str, ...]] = {    # module -> the parties in it
-    "rest": (),
-    "libcloud": ("brightbox", "cloudsigma", "cloudstack", "kamatera", "outscale"),
-}
-_MODULES = {name: module for module, several in _SEVERAL.items() for name in several}
+_BRIDGED = ("brightbox", "cloudsigma", "cloudstack", "kamatera", "outscale")
+
+
+@cache
+def _modules() -> dict[str, str]:
+    """party -> the module that holds it."""
+    own = {module.name: module.name for module in pkgutil.iter_modules(__path__)}
+    for module in ("rest", "libcloud"):
+        own.pop(module, None)
+    rest = {module.name: f"rest.{module.name}" for module in pkgutil.iter_modules([f"{p}/rest" for p in __path__])}
+    return {**own, **rest, **dict.fromkeys(_BRIDGED, "libcloud")}
 
 
 @cache
 def names() -> tuple[str, ...]:
     """The parties, in the order of their names."""
-    own = {module.name for module in pkgutil.iter_modules(__path__)} - _SEVERAL.keys()
-    return tuple(sorted(own | _MODULES.keys()))
+    return tuple(sorted(_modules()))
 
 
 def module_of(name: str) -> str:
-    return _MODULES.get(name, name)
+    return _modules()[name]
 
 
 @cache
@@ -35,7 +40,7 @@ def load(name: str) -> Party:
     if name not in names():
         raise InvalidParameter("party", f"Unknown party; known are: {', '.join(names())}.")
     module = importlib.import_module(f"{__name__}.{module_of(name)}")
-    party: Party = module.PARTIES[name] if name in _MODULES else module.PARTY
+    party: Party = module.PARTIES[name] if name in _BRIDGED else module.PARTY
     return party
 
 

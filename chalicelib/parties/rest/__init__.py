@@ -1,0 +1,247 @@
+"""What the clouds that a bearer token opens have in common: JSON over GET, nothing signed, lists that are joined.
+
+Each has a module here with its shapes, its lists and its PARTY. Their pages are numbered (`Call.pages`) or end with a
+cursor (`Call.walk`); either way the total that the party tells must be the number of the rows that it gives.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any, TypeVar, cast
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import msgspec
+
+from chalicelib.errors import PartyMalformed
+from chalicelib.model import WHOLE, Account, Count, Listing, Request, Response, Send, Server, Window
+from chalicelib.paging import Page, Rows, by_page, by_token, cut
+from chalicelib.transport import reading
+
+_WORKERS = 10
+_NEVER = datetime.max.replace(tzinfo=UTC)
+_T = TypeVar("_T")
+
+
+# ---------------------------------------------------------------- asking
+
+def bearer(account: Account) -> dict[str, str]:
+    return {"Authorization": f"Bearer {account.credentials['token']}"}
+
+
+@dataclass(frozen=True, slots=True)
+class Cloud:
+    """`host`: to which all calls go. `size`: its parameter for the rows of a page. `cursor`: its parameter for the
+    next page, if it walks. `headers`: what opens it."""
+
+    host: str
+    size: str = "per_page"
+    cursor: str = ""
+    headers: Callable[[Account], Mapping[str, str]] = bearer
+
+
+@dataclass(frozen=True, slots=True)
+class List:
+    """`key`: where an answer holds its rows, "" if it is the rows. `rows`: their type, a list or a map by id.
+
+    Rows of a list must have an `id`, or else count each for itself.
+    """
+
+    operation: str
+    path: str
+    key: str
+    rows: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """An account at a cloud, asked in a region. `page`: the most rows to ask for at once."""
+
+    cloud: Cloud
+    page: int
+    region: str
+    account: Account
+    send: Send
+
+    def get(self, what: List, asked: Iterable[tuple[str, object]] = (), headers: Mapping[str, str] = {}) -> "Answer":
+        query = urlencode(list(asked))
+        url = self.account.url(f"https://{self.cloud.host}{what.path}{'?' if query else ''}{query}")
+        sent = {"Accept": "application/json", **self.cloud.headers(self.account), **headers}
+        response = self.send(what.operation, lambda: Request("GET", url, sent))
+        with reading():
+            return _read(what, response)
+
+    def pages(self, what: List, window: Window = WHOLE, asked: Sequence[tuple[str, object]] = (),
+              headers: Mapping[str, str] = {}, least: int = 1) -> Rows[Any]:
+        """The rows of numbered pages."""
+        def fetch(number: int, size: int) -> Page[Any]:
+            answer = self.get(what, [*asked, ("page", number), (self.cloud.size, size)], headers)
+            return Page(_keyed(answer.rows, f"{number}/"), answer.total)
+
+        return by_page(fetch, window, self.page, _WORKERS, least)
+
+    def walk(self, what: List, window: Window = WHOLE, asked: Sequence[tuple[str, object]] = ()) -> Rows[Any]:
+        """The rows of pages that each tell the cursor of the next."""
+        size = self.page if window.last is None else min(self.page, window.last + 1)
+        for _ in range(2):
+            told: set[int | None] = set()
+
+            def fetch(cursor: str | None, told: set[int | None] = told) -> Page[Any]:
+                further = [(self.cloud.cursor, cursor)] if cursor else []
+                answer = self.get(what, [*asked, (self.cloud.size, size), *further])
+                told.add(answer.total)
+                return Page(_keyed(answer.rows, f"{cursor}/"), answer.total, answer.cursor)
+
+            rows = by_token(fetch, window)
+            total = told.pop()
+            if not told and total is not None and (total == rows.total or (
+                    rows.total is None and total > (window.last or 0))):
+                return Rows(rows.rows, total)
+        raise PartyMalformed("The party's count and its rows still disagree after a second listing.")
+
+    def all(self, what: List, asked: Sequence[tuple[str, object]] = (), headers: Mapping[str, str] = {}) -> list[Any]:
+        """Every row of a list, whichever way its pages go."""
+        return (self.walk(what, WHOLE, asked) if self.cloud.cursor else self.pages(what, WHOLE, asked, headers)).rows
+
+
+# ---------------------------------------------------------------- answers
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`total`: of the whole list, None if it is not told. `cursor`: of the next page, None if there is none."""
+
+    rows: Any
+    total: int | None
+    cursor: str | None
+
+
+class _Pagination(msgspec.Struct):
+    total_entries: Count | None = None
+
+
+class _Links(msgspec.Struct):
+    next: str | None = None
+
+
+class _Meta(msgspec.Struct):
+    total: Count | None = None
+    pagination: _Pagination | None = None
+    links: _Links | None = None
+
+
+class _Next(msgspec.Struct):
+    href: str
+
+
+@cache
+def _decoder(key: str, rows: Any) -> "msgspec.json.Decoder[Any]":
+    """The rows must be there; where the total and the next page's cursor are differs from cloud to cloud."""
+    if not key:
+        return msgspec.json.Decoder(rows)
+    return msgspec.json.Decoder(msgspec.defstruct("Answer", [
+        ("rows", rows, msgspec.field(name=key)), ("meta", _Meta | None, None), ("results", Count | None, None),
+        ("total_count", Count | None, None), ("next", _Next | None, None)]))
+
+
+def _read(what: List, response: Response) -> Answer:
+    answer = _decoder(what.key, what.rows).decode(response.body)
+    if not what.key:
+        return Answer(answer, None, None)
+    meta: _Meta = answer.meta or _Meta()
+    following: _Next | None = answer.next
+    told = response.headers.get("x-total-count", "")
+    totals = (meta.total, meta.pagination and meta.pagination.total_entries, answer.results, answer.total_count,
+              int(told) if re.fullmatch(r"[0-9]{1,9}", told, re.ASCII) else None)
+    cursor = meta.links and meta.links.next
+    if following:
+        cursor = parse_qs(urlsplit(following.href).query).get("start", [""])[0]
+        if not cursor:
+            raise ValueError("a next page without its start")
+    return Answer(answer.rows, next((total for total in totals if total is not None), None), cursor or None)
+
+
+def _keyed(rows: Any, place: str) -> list[tuple[str, Any]]:
+    if isinstance(rows, dict):
+        named = cast(dict[str, Any], rows)
+        return [(name, (name, row)) for name, row in named.items()]
+    return [(str(getattr(row, "id", f"{place}{n}")), row) for n, row in enumerate(rows)]
+
+
+# ---------------------------------------------------------------- joining
+
+def by_owner(pairs: Iterable[tuple[object, _T]]) -> dict[str, list[_T]]:
+    """What each server owns; the owner of what nobody owns is None or ""."""
+    found: dict[str, list[_T]] = {}
+    for owner, what in pairs:
+        if owner:
+            found.setdefault(str(owner), []).append(what)
+    return found
+
+
+def disk_gib(own: int | None, volumes: Iterable[object], sizes: Mapping[str, int]) -> int | None:
+    """`own` and the volumes together; None if one of them came or went between the two lists."""
+    total = own
+    for volume in volumes:
+        size = sizes.get(str(volume))
+        total = None if total is None or size is None else total + size
+    return total
+
+
+def in_order(servers: Iterable[Server], window: Window) -> Listing:
+    """The window of a list that was read whole, in the order of creation."""
+    found = sorted(servers, key=lambda server: (server.created_at or _NEVER, server.id))
+    return Listing(cut(found, window), len(found))
+
+
+def only(rows: list[_T], told: Callable[[_T], object], asked: object) -> list[_T]:
+    """The rows, if all are of the region or project that was asked for."""
+    if any(told(row) != asked for row in rows):
+        raise PartyMalformed("The party listed servers of another region or project than was asked for.")
+    return rows
+
+
+def plain(tags: Sequence[str] | None) -> dict[str, str]:
+    """Tags that are words without a value."""
+    return dict.fromkeys(tags or (), "")
+
+
+def without_prefix(address: str | None) -> str:
+    """10.0.0.2/22 -> 10.0.0.2"""
+    return (address or "").partition("/")[0]
+
+
+# ---------------------------------------------------------------- refusals
+
+class _Coded(msgspec.Struct):
+    code: str | None = None
+    error_code: str | None = None
+
+
+class _Refusal(msgspec.Struct):
+    """Every shape at once: {"id"}, {"error": {"code"}}, {"error": {"error_code"}}, {"errors": [{"code"}]},
+    {"errorCode"}, {"type"}; and {"error": "text"}, {"errors": [{"reason": "text"}]}, where the HTTP status must do.
+    """
+
+    id: str | None = None
+    error: _Coded | str | None = None
+    errors: list[_Coded] | None = None
+    errorCode: str | None = None
+    type: str | None = None
+    message: str | None = None
+
+
+_refusal = msgspec.json.Decoder(_Refusal)
+_PLACES = {"unknown zone in path": "unknown_zone", "unknown region in path": "unknown_region"}      # scaleway
+
+
+def error_word(response: Response) -> str | None:
+    if response.status < 400 or not response.body.startswith(b"{"):
+        return None
+    try:
+        refusal = _refusal.decode(response.body)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    coded = refusal.error if isinstance(refusal.error, _Coded) else next(iter(refusal.errors or ()), _Coded())
+    place = _PLACES.get((refusal.message or "").strip().lower())
+    return refusal.id or coded.code or coded.error_code or refusal.errorCode or refusal.type or place

@@ -1,0 +1,281 @@
+"""UpCloud: API 1.3.
+
+https://developers.upcloud.com/1.3/8-servers/ and the recorded traffic in the party's Go client
+
+Units: memory MB and cores, both numbers in text; disks GB. Times: `created` in Unix seconds, in the list as well (our
+notes said that there is none). There is no time of the last update. Paging: limit and offset without a total, so that
+the list is walked to its end, each page beginning with the last row of the page before: if that is not there, the list
+has changed under way and is made anew, once. It has no filter for a zone: it is kept by zone, put into the order of
+creation and cut to the window.
+
+Disks and addresses are in the details of a server alone: one call for each of the window. Its utility network counts as
+private. A server that goes before its details are read makes the list anew too. An unknown zone is an empty list, so
+that one is believed only of a zone in /1.3/zone. --project is a label, KEY=VALUE, asked of the party and checked.
+
+The token goes out as Bearer; user name and password are not taken. No rate is published: 60 details a second.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Annotated
+
+import msgspec
+
+from chalicelib.errors import FAILED, MALFORMED, MISSING_RIGHT, THROTTLED, UNAVAILABLE, WRONG_KEY, PartyMalformed
+from chalicelib.model import (
+    Account,
+    Count,
+    Limit,
+    Listing,
+    Party,
+    Region,
+    Send,
+    Server,
+    Source,
+    Status,
+    Text,
+    Window,
+    addresses,
+)
+from chalicelib.paging import Page, by_token, cut, side_by_side
+from chalicelib.parties.rest import Call, Cloud, List, error_word, only, plain
+
+_PAGE = 100
+_WORKERS = 10
+_CLOUD = Cloud("api.upcloud.com", size="limit")
+
+_STATUS = {                                 # state, the complete enumeration
+    "started": Status.ACTIVE,
+    "stopped": Status.SHUTOFF,
+    "maintenance": Status.RESIZE,           # being made or changed; the party does not say which
+    "error": Status.ERROR,
+}
+
+_ERRORS = {                                 # error_code
+    "AUTHENTICATION_FAILED": WRONG_KEY,
+    "ACCESS_KEY_INVALID": WRONG_KEY,
+    "ACTION_FORBIDDEN": MISSING_RIGHT,
+    "ACCOUNT_FORBIDDEN": MISSING_RIGHT,
+    "SERVER_FORBIDDEN": MISSING_RIGHT,
+    "TOO_MANY_REQUESTS": THROTTLED,
+    "SERVER_NOT_FOUND": MALFORMED,
+    "SERVER_INVALID": MALFORMED,
+    "LABEL_INVALID": MALFORMED,
+    "INTERNAL_ERROR": FAILED,
+    "SERVICE_UNAVAILABLE": UNAVAILABLE,
+}
+
+
+# ---------------------------------------------------------------- the shapes that we read
+
+_Uuid = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]     # goes into a path
+_Unix = Annotated[int, msgspec.Meta(ge=0, le=2 ** 33)]          # seconds
+_Digits = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,9}$")]
+
+
+class _Label(msgspec.Struct, gc=False):
+    key: str
+    value: str | None = None
+
+
+class _Labels(msgspec.Struct, gc=False):
+    label: list[_Label] = []
+
+
+class _Tags(msgspec.Struct, gc=False):
+    tag: list[str] = []
+
+
+class _Row(msgspec.Struct, gc=False):
+    uuid: _Uuid
+    zone: Text
+    created: _Unix | None = None
+    labels: _Labels | None = None
+
+
+class _Servers(msgspec.Struct, gc=False):
+    server: list[_Row]
+
+
+class _Address(msgspec.Struct, gc=False):
+    address: str | None = None
+    access: str | None = None
+
+
+class _Addresses(msgspec.Struct, gc=False):
+    ip_address: list[_Address] = []
+
+
+class _Interface(msgspec.Struct, gc=False):
+    index: Count | None = None
+    type: str | None = None
+    ip_addresses: _Addresses | None = None
+
+
+class _Interfaces(msgspec.Struct, gc=False):
+    interface: list[_Interface] = []
+
+
+class _Networking(msgspec.Struct, gc=False):
+    interfaces: _Interfaces | None = None
+
+
+class _Storage(msgspec.Struct, gc=False):
+    storage_size: Count | None = None
+    type: str | None = None
+
+
+class _Storages(msgspec.Struct, gc=False):
+    storage_device: list[_Storage] = []
+
+
+class _Detail(msgspec.Struct, gc=False):
+    uuid: _Uuid
+    zone: Text
+    title: str | None = None
+    hostname: str | None = None
+    core_number: _Digits | None = None
+    memory_amount: _Digits | None = None
+    state: str | None = None
+    created: _Unix | None = None
+    plan: str | None = None
+    ip_addresses: _Addresses | None = None
+    networking: _Networking | None = None
+    storage_devices: _Storages | None = None
+    labels: _Labels | None = None
+    tags: _Tags | None = None
+
+
+class _Zone(msgspec.Struct):
+    id: Text
+    description: str | None = None
+
+
+class _Zones(msgspec.Struct):
+    zone: list[_Zone]
+
+
+# ---------------------------------------------------------------- listing
+
+def list_servers(source: Source, account: Account, window: Window, send: Send) -> Listing:
+    call = Call(_CLOUD, _PAGE, source.region, account, send)
+    for _ in range(2):
+        listing = _listed_once(call, window)
+        if listing is not None:
+            return listing
+    raise PartyMalformed("The party's list still changes while it is read for a second time.")
+
+
+def _listed_once(call: Call, window: Window) -> Listing | None:
+    """None if the list changed while it was read."""
+    found = _rows(call)
+    if found is None:
+        return None
+    rows = sorted((row for row in found if row.zone == call.region),
+                  key=lambda row: (10 ** 10 if row.created is None else row.created, row.uuid))
+    details = side_by_side([lambda row=row: _detail(call, row.uuid) for row in cut(rows, window)], _WORKERS)
+    servers = [_server(detail) for detail in details if detail]
+    return Listing(servers, len(rows)) if len(servers) == len(details) else None
+
+
+def _rows(call: Call) -> list[_Row] | None:
+    """The account's servers, None if a page does not begin where the page before ended."""
+    project = call.account.project
+    asked = [("label", project)] if project is not None else []
+    torn: list[str] = []
+
+    def fetch(token: str | None) -> Page[_Row]:
+        offset, _, last = (token or "0 ").partition(" ")
+        rows: list[_Row] = call.get(_SERVERS, [*asked, ("limit", call.page), ("offset", offset)]).rows.server
+        if last and (not rows or rows[0].uuid != last):
+            torn.append(last)
+            return Page([])
+        ended = len(rows) == (1 if last else 0)
+        return Page([(row.uuid, row) for row in rows],
+                    token=None if ended else f"{int(offset) + len(rows) - 1} {rows[-1].uuid}")
+
+    rows = by_token(fetch).rows
+    if torn:
+        return None
+    return rows if project is None else only(rows, lambda row: project in _words(row.labels), True)
+
+
+def _words(labels: _Labels | None) -> Sequence[str]:
+    return [f"{label.key}={label.value or ''}" for label in labels.label] if labels else []
+
+
+def _detail(call: Call, uuid: str) -> _Detail | None:
+    """None if the server is gone."""
+    try:
+        detail: _Detail = call.get(List("GetServer", f"/1.3/server/{uuid}", "server", _Detail)).rows
+    except PartyMalformed as refused:
+        if refused.party_word != "SERVER_NOT_FOUND":
+            raise
+        return None
+    if detail.uuid != uuid:
+        raise PartyMalformed("The party gave another server's details than was asked for.")
+    return detail
+
+
+_SERVERS = List("ListServers", "/1.3/server", "servers", _Servers)
+_ZONES = List("ListZones", "/1.3/zone", "zones", _Zones)
+
+
+def _server(row: _Detail) -> Server:
+    nets = row.networking.interfaces.interface if row.networking and row.networking.interfaces else []
+    found = [(net.type, ip.address) for net in sorted(nets, key=lambda net: net.index or 0) if net.ip_addresses
+             for ip in net.ip_addresses.ip_address]
+    found += [(ip.access, ip.address) for ip in (row.ip_addresses.ip_address if row.ip_addresses else [])]
+    lan4, lan6 = addresses(*(ip for kind, ip in found if kind in ("private", "utility")))
+    wan4, wan6 = addresses(*(ip for kind, ip in found if kind == "public"))
+    disks = None if row.storage_devices is None else [
+        disk.storage_size for disk in row.storage_devices.storage_device if disk.type != "cdrom"]
+    labels = row.labels.label if row.labels else []
+    return Server(
+        id=row.uuid,
+        name=row.title or row.hostname or "",
+        cpu=None if row.core_number is None else int(row.core_number),
+        memory_mib=None if row.memory_amount is None else int(row.memory_amount),
+        disk_gib=None if disks is None or None in disks else sum(size or 0 for size in disks),
+        lan_ipv4=lan4,
+        wan_ipv4=wan4,
+        lan_ipv6=lan6,
+        wan_ipv6=wan6,
+        status=_STATUS.get(row.state or "", Status.UNKNOWN),
+        party_status=row.state or "",
+        created_at=None if row.created is None else datetime.fromtimestamp(row.created, UTC),
+        zone=row.zone,
+        instance_type=row.plan or "",
+        tags={**plain(row.tags and row.tags.tag), **{label.key: label.value or "" for label in labels}},
+    )
+
+
+# ---------------------------------------------------------------- regions, check
+
+def list_regions(account: Account, send: Send) -> list[Region]:
+    zones: _Zones = Call(_CLOUD, _PAGE, "", account, send).get(_ZONES).rows
+    return [Region(zone.id, zone.description or "") for zone in zones.zone]
+
+
+def check(source: Source, account: Account, send: Send) -> None:
+    Call(_CLOUD, _PAGE, source.region, account, send).get(_SERVERS, [("limit", 1), ("offset", 0)])
+
+
+PARTY = Party(
+    name="upcloud",
+    title="UpCloud",
+    reference="https://developers.upcloud.com/1.3/8-servers/",
+    credentials=(("token",),),
+    permissions=("a token of a sub-account that may view servers",),
+    region_form=r"[a-z]{2}-[a-z]{3}[0-9]{1,2}",
+    default_region="fi-hel1",
+    silent_regions=True,
+    project="a label that every server of the project carries, KEY=VALUE",
+    project_form=r"[^=\x00-\x20\x7f]{2,32}=[^\x00-\x1f\x7f]{0,255}",
+    limits={"ListServers": Limit(10), "GetServer": Limit(60), "ListZones": Limit(10)},
+    error_word=error_word,
+    errors=_ERRORS,
+    list_servers=list_servers,
+    list_regions=list_regions,
+    check=check,
+)
