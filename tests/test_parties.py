@@ -160,6 +160,39 @@ def test_twocloud_can_only_read(name: str) -> None:
         assert {word.lower() for word in called if word.startswith("Describe")} - {"describeregions"} <= known
 
 
+GUID, HEX = "0123abcd-0123-4567-89ab-0123456789ab", "0123456789abcdef0123456789abcdef"
+FIELDS = {                                  # the fields by which accounts are put at each party: they may only grow
+    "qcloud": [{"secret_id": "a", "secret_key": "b"}, {"secret_id": "a", "secret_key": "b", "token": "c"}],
+    "aliyun": [{"access_key_id": "a", "access_key_secret": "b"},
+               {"access_key_id": "a", "access_key_secret": "b", "security_token": "c"}],
+    "aws": [{"access_key_id": "a", "secret_access_key": "b"}, {"role_arn": "arn:aws:iam::1:role/r", "external_id": "e"},
+            {"access_key_id": "a", "secret_access_key": "b", "session_token": "c"}, {"role_arn": "arn:aws:iam::1:role/r"}],
+    "azure": [{"directory_id": GUID, "client_id": GUID, "client_secret": "s~.x", "subscription_id": GUID}],
+    "huaweicloud": [{"access_key": "a", "secret_key": "b", "project_id": HEX},
+                    {"access_key": "a", "secret_key": "b", "project_id": HEX, "security_token": "c"}],
+    "openstack": [{"auth_url": "https://keystone.example:5000/v3", "username": "u", "password": "p w", "project_id": HEX},
+                  {"auth_url": "https://keystone.example/identity", "username": "u", "password": "p", "project_id": HEX,
+                   "user_domain": "default", "project_domain": "default"},
+                  {"auth_url": "https://keystone.example", "application_credential_id": HEX,
+                   "application_credential_secret": "s"}],
+    "ucloud": [{"public_key": "a", "private_key": "b", "project_id": "org-abcdef"}],
+    "volcengine": [{"access_key_id": "a", "secret_access_key": "b"},
+                   {"access_key_id": "a", "secret_access_key": "b", "session_token": "c"}],
+    "baidu": [{"access_key_id": "a", "secret_access_key": "b"}],
+    "jdcloud": [{"access_key": "a", "secret_key": "b"}],
+    "ksyun": [{"access_key": "a", "secret_key": "b"}],
+    **{name: [{"token": "t"}] for name in ("digitalocean", "hetzner", "linode", "vultr", "scaleway", "ibm", "upcloud",
+                                           "cloudscale")},
+}
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_accounts_are_put_by_the_fields_that_are_promised(name: str) -> None:
+    for fields in FIELDS[name]:
+        made = accounts.check("123", parties.load(name), fields, project=None, regions=(), deep=False, endpoint=None, local=False)
+        assert made.credentials == fields
+
+
 def test_an_unknown_party() -> None:
     for name in ("nocloud", "__init__", "../qcloud", "Qcloud", ""):
         with pytest.raises(TwocloudError, match="Unknown party"):
