@@ -17,7 +17,7 @@ TESTS ?= tests
 run: $(VENV)/local
 	@exec $(BIN)/twocloud demo --port $(PORT)
 
-test: $(VENV)/dev .venv-ministack/ready
+test: $(VENV)/dev .venv-ministack/ready .venv-openstack/ready
 	$(BIN)/python -m pytest $(TESTS)
 
 check: $(VENV)/dev
@@ -53,6 +53,13 @@ $(VENV)/bench: $(VENV)/dev requirements-bench.txt
 	@.venv-ministack/bin/python -m pip --disable-pip-version-check install --quiet --only-binary :all: --require-hashes -r requirements-ministack.txt
 	@touch $@
 
+# Keystone and Nova, real ones, with the 150 packages that they need; ovs has no wheel
+.venv-openstack/ready: requirements-openstack.txt
+	@echo "installing Keystone and Nova for the tests (450 MB)" >&2
+	@$(PYTHON) -m venv .venv-openstack
+	@.venv-openstack/bin/python -m pip --disable-pip-version-check install --quiet --only-binary :all: --no-binary ovs --require-hashes -r requirements-openstack.txt
+	@touch $@
+
 UV := uv pip compile --quiet --universal --python-version 3.11 --only-binary :all: --no-binary jdcloud-sdk --generate-hashes --no-annotate --no-header --upgrade
 lock:
 	$(UV) pyproject.toml -o requirements.txt
@@ -60,6 +67,7 @@ lock:
 	$(UV) pyproject.toml --extra local --extra dev --extra judges -c requirements-local.txt -o requirements-dev.txt
 	$(UV) pyproject.toml --extra local --extra dev --extra judges --extra bench -c requirements-dev.txt -o requirements-bench.txt
 	echo 'ministack==1.5.33' | $(UV) - -o requirements-ministack.txt
+	printf 'keystone==30.0.0\nnova==34.0.0\n' | $(filter-out --upgrade,$(UV)) --no-binary ovs - -o requirements-openstack.txt
 
 clean:
-	rm -rf .venv .venv-ministack .pytest_cache .hypothesis .ruff_cache
+	rm -rf .venv .venv-ministack .venv-openstack .pytest_cache .hypothesis .ruff_cache

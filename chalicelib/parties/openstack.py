@@ -99,6 +99,7 @@ _ENDING = {"deleting": Status.DELETED, "soft-deleting": Status.SOFT_DELETED}    
 _ERRORS = {                                 # Keystone's title, Nova's and Cinder's key; others by their HTTP status
     "Unauthorized": WRONG_KEY,
     "unauthorized": WRONG_KEY,
+    "NotFound": WRONG_KEY,                  # Keystone's answer to the id of an application credential that is not there
     "Forbidden": MISSING_RIGHT,
     "forbidden": MISSING_RIGHT,
     "overLimit": THROTTLED,
