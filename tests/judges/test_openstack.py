@@ -2,6 +2,7 @@
 
 import json
 import time
+import warnings
 from collections import Counter
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -35,21 +36,24 @@ def connection(credentials: dict[str, Any], region: str) -> Any:
 
 def machines(url: str, credentials: dict[str, Any], region: str) -> dict[str, dict[str, Any]]:
     """What openstacksdk's own lists say; `url` is in the credentials."""
-    cloud = connection(credentials, region)
-    sizes = {volume.id: volume.size for volume in cloud.block_storage.volumes(details=True)}
-    found: dict[str, dict[str, Any]] = {}
-    for server in cloud.compute.servers(details=True):
-        addresses = [address for network in (server.addresses or {}).values() for address in network]
-        local = server.flavor.ephemeral + (server.flavor.disk if server.image and server.image.id else 0)
-        found[server.id] = {
-            "name": server.name, "cpu": server.flavor.vcpus, "memory": server.flavor.ram, "word": server.status,
+    with warnings.catch_warnings(action="ignore"):              # it warns of itself a dozen times for each server
+        cloud = connection(credentials, region)
+        sizes = {volume.id: volume.size for volume in cloud.block_storage.volumes(details=True)}
+        found = {server.id: machine(server, sizes) for server in cloud.compute.servers(details=True)}
+        cloud.close()
+    return found
+
+
+def machine(server: Any, sizes: dict[str, int]) -> dict[str, Any]:
+    addresses = [address for network in (server.addresses or {}).values() for address in network]
+    flavor, image = server.flavor, server.image
+    local = flavor.ephemeral + (flavor.disk if image and image.id else 0)
+    return {"name": server.name, "cpu": flavor.vcpus, "memory": flavor.ram, "word": server.status,
             "disk": local + sum(sizes[volume["id"]] for volume in server.attached_volumes),
             "lan": [a["addr"] for a in addresses if a["OS-EXT-IPS:type"] == "fixed" and a["version"] == 4],
             "wan": [a["addr"] for a in addresses if a["OS-EXT-IPS:type"] == "floating"], "tags": dict(server.metadata),
             "created": server.created_at, "zone": server.availability_zone, "project": server.project_id,
-            "type": server.flavor.original_name}
-    cloud.close()
-    return found
+            "type": flavor.original_name}
 
 
 def our_view(servers: list[Server]) -> dict[str, dict[str, Any]]:

@@ -131,9 +131,9 @@ class Rows:
                 row = {**row, COPIED[table]: key}
                 if table == "instances":
                     row |= {**owner, **server}
-                if table == "instance_info_caches":
+                if table == "instance_info_caches" and row["network_info"]:
                     for old, new in texts.items():
-                        row["network_info"] = (row["network_info"] or "").replace(old, new)
+                        row["network_info"] = row["network_info"].replace(old, new)
                 if table == "block_device_mapping":
                     row["uuid"] = str(uuid.uuid4())
                     if row["volume_id"]:
@@ -195,6 +195,8 @@ def main(folder: Path) -> None:
                         "status": status, "party_status": word, "created_at": f"{created:%Y-%m-%dT%H:%M:%SZ}",
                         "updated_at": changed and f"{changed:%Y-%m-%dT%H:%M:%SZ}", "zone": "nova", "project_id": project,
                         "instance_type": flavor[0], "tags": {"role": "web"} if kind % 3 == 0 else {}})
+    for expected in out["expected"].values():
+        expected.sort(key=lambda server: (server["created_at"], server["id"]))              # as Nova breaks ties
     (folder / "seeded.json").write_text(json.dumps(out))
 
 
