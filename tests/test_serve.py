@@ -12,6 +12,7 @@ import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from chalicelib import parties
 from standins.faults import FAULTS
 from standins.fleet import Fleet
 from standins.qcloud import Qcloud

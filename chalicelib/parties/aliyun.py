@@ -33,8 +33,7 @@ import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cache
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 from urllib.parse import quote, urlsplit
 
 import msgspec
@@ -72,7 +71,7 @@ from chalicelib.model import (
     parse_time,
 )
 from chalicelib.paging import Page, Rows, both, by_page, by_token, cut, side_by_side
-from chalicelib.transport import reading
+from chalicelib.transport import read, refusal
 
 _PAGE = 100
 _DISKS = 500                                # most disks, or interfaces, that one call gives
@@ -274,11 +273,6 @@ class _Refusal(msgspec.Struct):
     Code: str | None = None
 
 
-@cache
-def _decoder(shape: Any) -> Any:
-    return msgspec.json.Decoder(shape)
-
-
 # ---------------------------------------------------------------- listing
 
 def list_servers(source: Source, account: Account, window: Window, send: Send) -> Listing:
@@ -447,7 +441,7 @@ def _assume(account: Account, send: Send) -> tuple[float, Keys]:
     url = account.url("https://sts.aliyuncs.com/")
     response = send("AssumeRole", lambda: sign("AssumeRole", "2015-04-01", url, asked, _own_keys(account),
                                                time.time(), uuid.uuid4().hex))
-    made = _read(response, _Assumed).Credentials
+    made = read(response, _Assumed).Credentials
     return made.Expiration.timestamp(), Keys(made.AccessKeyId, made.AccessKeySecret, made.SecurityToken)
 
 
@@ -463,7 +457,7 @@ def _caller(region: str, account: Account, send: Send) -> _Call:
 
     def call(action: str, asked: Mapping[str, str], shape: type[_T]) -> _T:
         def signed(keys: Keys) -> _T:
-            return _read(send(action, lambda: sign(action, "2014-05-26", url, {"RegionId": region, **asked}, keys,
+            return read(send(action, lambda: sign(action, "2014-05-26", url, {"RegionId": region, **asked}, keys,
                                                    time.time(), uuid.uuid4().hex)), shape)
 
         if "role_arn" in account.credentials:
@@ -476,12 +470,6 @@ def _caller(region: str, account: Account, send: Send) -> _Call:
 def _own_keys(account: Account) -> Keys:
     given = account.credentials
     return Keys(given["access_key_id"], given["access_key_secret"], given.get("security_token"))
-
-
-def _read(response: Response, shape: type[_T]) -> _T:
-    with reading():
-        answer: _T = _decoder(shape).decode(response.body)
-        return answer
 
 
 def sign(action: str, version: str, url: str, asked: Mapping[str, str], keys: Keys, now: float,
@@ -507,11 +495,8 @@ def sign(action: str, version: str, url: str, asked: Mapping[str, str], keys: Ke
 def error_word(response: Response) -> str | None:
     if b'"Code"' not in response.body:
         return None
-    try:
-        refusal: _Refusal = _decoder(_Refusal).decode(response.body)
-    except (msgspec.DecodeError, RecursionError):
-        return None
-    return refusal.Code
+    said = refusal(response, _Refusal)
+    return said.Code if said else None
 
 
 PARTY = Party(

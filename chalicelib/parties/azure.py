@@ -32,8 +32,7 @@ import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import Annotated, Any, Generic, Protocol, TypeVar
+from typing import Annotated, Generic, Protocol, TypeVar
 from urllib.parse import urlencode
 
 import msgspec
@@ -73,7 +72,7 @@ from chalicelib.model import (
     parse_time,
 )
 from chalicelib.paging import Page, Rows, both, by_offset
-from chalicelib.transport import reading
+from chalicelib.transport import read, refusal
 
 _PAGE = 1000                                # most that $top takes
 _BATCH = 100                                # ids in one query
@@ -261,11 +260,6 @@ class _Error(msgspec.Struct):
 class _Refusal(msgspec.Struct):
     error: _Error | str
     error_codes: list[int] | None = None
-
-
-@cache
-def _decoder(shape: Any) -> Any:
-    return msgspec.json.Decoder(shape)
 
 
 # ---------------------------------------------------------------- listing
@@ -484,9 +478,7 @@ def _call(operation: str, path: str, body: bytes, shape: type[_Answer], region: 
             "Authorization": f"Bearer {token}", "Content-Type": "application/json"}, body))
 
     response = with_login(account, cloud.scope, lambda: _login(cloud, account, send), use)
-    with reading():
-        answer: _Answer = _decoder(shape).decode(response.body)
-    return answer
+    return read(response, shape)
 
 
 def _login(cloud: _Cloud, account: Account, send: Send) -> tuple[float, str]:
@@ -497,8 +489,7 @@ def _login(cloud: _Cloud, account: Account, send: Send) -> tuple[float, str]:
                       "client_secret": given["client_secret"], "scope": cloud.scope}).encode()
     response = send("Login", lambda: Request(
         "POST", url, {"Content-Type": "application/x-www-form-urlencoded"}, body))
-    with reading():
-        token: _Token = _decoder(_Token).decode(response.body)
+    token = read(response, _Token)
     return now + token.expires_in, token.access_token
 
 
@@ -506,15 +497,14 @@ def error_word(response: Response) -> str | None:
     """The login's `error` with its number, else `error.code`, or the code in the details of a bare BadRequest."""
     if response.status < 400:
         return None
-    try:
-        refusal: _Refusal = _decoder(_Refusal).decode(response.body)
-    except (msgspec.DecodeError, RecursionError):
+    said = refusal(response, _Refusal)
+    if said is None:
         return None
-    if isinstance(refusal.error, str):
-        return ".".join((refusal.error, *(str(number) for number in (refusal.error_codes or ())[:1])))
-    if refusal.error.code == "BadRequest" and refusal.error.details:
-        return refusal.error.details[0].code
-    return refusal.error.code
+    if isinstance(said.error, str):
+        return ".".join((said.error, *(str(number) for number in (said.error_codes or ())[:1])))
+    if said.error.code == "BadRequest" and said.error.details:
+        return said.error.details[0].code
+    return said.error.code
 
 
 _GUID = r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"

@@ -51,7 +51,7 @@ from chalicelib.model import (
     parse_time,
 )
 from chalicelib.paging import Page, Rows, by_token, cut
-from chalicelib.transport import reading
+from chalicelib.transport import read, refusal
 
 _PAGE = 1000                                # most that both lists take
 _VALID = 1800                               # seconds that a signature holds, as the vendor's SDKs have it
@@ -303,8 +303,7 @@ def _list(operation: str, path: str, marker: str | None, size: int, shape: type[
 
 def _call(operation: str, method: str, url: str, body: bytes, shape: type[_T], account: Account, send: Send) -> _T:
     response = send(operation, lambda: sign(method, url, body, account, time.time()))
-    with reading():
-        return msgspec.json.decode(response.body, type=shape)
+    return read(response, shape)
 
 
 def sign(method: str, url: str, body: bytes, account: Account, now: float) -> Request:
@@ -333,10 +332,8 @@ def authorization(method: str, url: str, headers: Mapping[str, str], keys: Mappi
 def error_word(response: Response) -> str | None:
     if b'"code"' not in response.body:
         return None
-    try:
-        word = msgspec.json.decode(response.body, type=_Refusal).code
-    except (msgspec.DecodeError, RecursionError):
-        return None
+    said = refusal(response, _Refusal)
+    word = said and said.code
     return "RateLimit" if word and re.search("RateLimit|RequestLimit|TooManyRequests|Throttl", word) else word
 
 

@@ -29,8 +29,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
-from functools import cache
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
@@ -56,7 +55,7 @@ from chalicelib.model import (
     parse_time,
 )
 from chalicelib.paging import Page, both, by_page
-from chalicelib.transport import reading
+from chalicelib.transport import read, refusal
 
 _PAGE = 50
 _DISK_PAGE = 300
@@ -188,11 +187,6 @@ class _Refusal(msgspec.Struct):
     error: str | None = None
 
 
-@cache
-def _decoder(shape: Any) -> Any:
-    return msgspec.json.Decoder(_Answer[shape])
-
-
 # ---------------------------------------------------------------- listing
 
 def list_servers(source: Source, account: Account, window: Window, send: Send) -> Listing:
@@ -299,9 +293,8 @@ def _call(operation: str, asked: Mapping[str, object], shape: type[_T], account:
     url = account.url(f"https://{host}.ctapi.ctyun.cn{path}" + (f"?{query}" if query else ""))
     body = msgspec.json.encode(asked) if method == "POST" else b""
     response = send(operation, lambda: sign(method, url, body, account, time.time(), str(uuid.uuid4())))
-    with reading():
-        answer: _Answer[_T] = _decoder(shape).decode(response.body)
-        return answer.returnObj
+    answer: _Answer[_T] = read(response, _Answer[shape])
+    return answer.returnObj
 
 
 def sign(method: str, url: str, body: bytes, account: Account, now: float, request_id: str) -> Request:
@@ -321,14 +314,13 @@ def sign(method: str, url: str, body: bytes, account: Account, now: float, reque
 
 def error_word(response: Response) -> str | None:
     """errorCode, else the gateway's statusCode; a code that is not in the table comes after the name of its family."""
-    try:
-        refusal = msgspec.json.decode(response.body, type=_Refusal)
-    except (msgspec.DecodeError, RecursionError):
+    said = refusal(response, _Refusal)
+    if said is None:
         return None
-    status = str(refusal.statusCode)
+    status = str(said.statusCode)
     if status == "800":
         return None
-    word = refusal.errorCode or (status if status.startswith("CTAPI") else refusal.error) or status
+    word = said.errorCode or (status if status.startswith("CTAPI") else said.error) or status
     if word in _ERRORS:
         return word
     return next((f"{family}.{word}" for part, family in _FAMILIES if re.search(part, word)), word)

@@ -28,8 +28,7 @@ import json
 import re
 import time
 from collections.abc import Mapping, Sequence
-from functools import cache
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 from urllib.parse import urlencode
 
 import msgspec
@@ -74,7 +73,7 @@ from chalicelib.model import (
     parse_time,
 )
 from chalicelib.paging import Page, Rows, by_token, cut, side_by_side
-from chalicelib.transport import reading
+from chalicelib.transport import read, refusal
 
 _PAGE = 500                                 # most that maxResults takes
 _WORKERS = 10                               # zones of one region
@@ -239,11 +238,6 @@ class _Refusal(msgspec.Struct):
     error: _Error
 
 
-@cache
-def _decoder(shape: Any) -> Any:
-    return msgspec.json.Decoder(shape)
-
-
 # ---------------------------------------------------------------- listing
 
 def list_servers(source: Source, account: Account, window: Window, send: Send) -> Listing:
@@ -396,8 +390,7 @@ def _call(operation: str, path: str, asked: Mapping[str, str], shape: type[_T], 
             "Authorization": f"Bearer {token}", "User-Agent": "twocloud (gzip)"}))      # or else it sends no gzip
 
     response = with_login(account, "token", lambda: _token(account), use)
-    with reading():
-        answer: _T = _decoder(shape).decode(response.body)
+    answer = read(response, shape)
     warning: _Warning | None = getattr(answer, "warning", None)
     if warning and warning.code != "NO_RESULTS_ON_PAGE":
         raise PartyUnavailable("The party says that its list is not complete; wait as Retry-After says.")
@@ -445,10 +438,10 @@ def error_word(response: Response) -> str | None:
     """The reason; one word for several things is told apart by what its message names."""
     if response.status < 400:
         return None
-    try:
-        error: _Error = _decoder(_Refusal).decode(response.body).error
-    except (msgspec.DecodeError, RecursionError):
+    said = refusal(response, _Refusal)
+    if said is None:
         return None
+    error = said.error
     word = next((each.reason for each in error.errors or () if each.reason), None) or error.status
     for detail in error.details or ():
         if detail.reason in _ERRORS:

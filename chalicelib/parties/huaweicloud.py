@@ -28,8 +28,7 @@ import hmac
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cache
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
@@ -65,7 +64,7 @@ from chalicelib.model import (
     parse_time,
 )
 from chalicelib.paging import Page, Rows, both, by_offset, by_page, side_by_side
-from chalicelib.transport import reading
+from chalicelib.transport import read, refusal
 
 _PAGE = 100                                 # 1000 are allowed, 100 are advised
 _DISK_PAGE = 1000                           # most that ListVolumes takes
@@ -198,11 +197,6 @@ class _Error(msgspec.Struct):
 class _Refusal(msgspec.Struct):
     error_code: str | None = None           # the gateway's
     error: _Error | None = None             # the services'
-
-
-@cache
-def _decoder(shape: Any) -> Any:
-    return msgspec.json.Decoder(shape, strict=False)            # counts may be texts; texts are never counts
 
 
 # ---------------------------------------------------------------- listing
@@ -342,9 +336,7 @@ def _call(name: str, asked: Mapping[str, object], shape: type[_T], region: str, 
     url = account.url(f"https://{host}.myhuaweicloud.com{path}".format(region=region, project=project)
                       + (f"?{query}" if query else ""))
     response = send(operation, lambda: sign(url, project, account, time.time()))
-    with reading():
-        answer: _T = _decoder(shape).decode(response.body)
-        return answer
+    return read(response, shape, strict=False)                  # counts may be texts; texts are never counts
 
 
 def sign(url: str, project: str, account: Account, now: float) -> Request:
@@ -374,11 +366,8 @@ def error_word(response: Response) -> str | None:
     """`error_code` from the gateway, `error.code` from the services; never with status 200."""
     if response.status == 200:
         return None
-    try:
-        refusal = msgspec.json.decode(response.body, type=_Refusal)
-    except (msgspec.DecodeError, RecursionError):
-        return None
-    word = refusal.error_code or (refusal.error and refusal.error.code)
+    said = refusal(response, _Refusal)
+    word = said and (said.error_code or (said.error and said.error.code))
     return word if isinstance(word, str) else None
 
 

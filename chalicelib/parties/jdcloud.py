@@ -28,7 +28,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
@@ -64,7 +64,7 @@ from chalicelib.model import (
     parse_time,
 )
 from chalicelib.paging import Page, Rows, by_page, cut, side_by_side
-from chalicelib.transport import reading
+from chalicelib.transport import read, refusal
 
 _PAGE = 100
 _LEAST = 10                                 # a smaller page is refused
@@ -318,13 +318,8 @@ def _call(operation: str, path: str, asked: Mapping[str, str], shape: type[_T], 
     query = urlencode(asked, quote_via=quote, safe="")
     url = account.url(f"https://vm.jdcloud-api.com/v1/regions/{source.region}/{path}" + (f"?{query}" if query else ""))
     response = send(operation, lambda: sign(url, source.region, account, time.time(), str(uuid.uuid4())))
-    with reading():
-        answer: _Answer[_T] = msgspec.json.decode(response.body, type=_shape(shape))
-        return answer.result
-
-
-def _shape(shape: Any) -> Any:
-    return _Answer[shape]
+    answer: _Answer[_T] = read(response, _Answer[shape])
+    return answer.result
 
 
 def sign(url: str, region: str, account: Account, now: float, nonce: str) -> Request:
@@ -358,10 +353,8 @@ def error_word(response: Response) -> str | None:
     """The error's status if we know it, its code else; a bad argument that is the region is INVALID_REGION."""
     if b'"error"' not in response.body:
         return None
-    try:
-        error = msgspec.json.decode(response.body, type=_Refusal).error
-    except (msgspec.DecodeError, RecursionError):
-        return None
+    said = refusal(response, _Refusal)
+    error = said and said.error
     if error is None or not (error.code or error.status):
         return None
     if str(error.code) == "400" and "region" in (error.message or "").lower():

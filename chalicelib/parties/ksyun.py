@@ -27,8 +27,7 @@ import hashlib
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from functools import cache
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 import msgspec
@@ -68,7 +67,7 @@ from chalicelib.model import (
     parse_time,
 )
 from chalicelib.paging import Page, Rows, by_offset, by_token, cut, side_by_side
-from chalicelib.transport import reading
+from chalicelib.transport import read, refusal
 
 _PAGE = 1000
 _LEAST = 5                                  # fewest rows that can be asked for
@@ -258,11 +257,6 @@ class _Refusal(msgspec.Struct):
     Error: _Error | None = None
 
 
-@cache
-def _decoder(shape: Any) -> Any:
-    return msgspec.json.Decoder(shape)
-
-
 # ---------------------------------------------------------------- listing
 
 def list_servers(source: Source, account: Account, window: Window, send: Send) -> Listing:
@@ -409,9 +403,7 @@ def _call(service: str, action: str, asked: Mapping[str, str], shape: type[_T], 
     query = urlencode({"Action": action, "Version": _VERSIONS[service], "Region": region, **asked})
     url = account.url(f"https://{service}.api.ksyun.com/?{query}")
     response = send(action, lambda: sign(service, region, url, account.credentials))
-    with reading():
-        answer: _T = _decoder(shape).decode(response.body)
-        return answer
+    return read(response, shape)
 
 
 def sign(service: str, region: str, url: str, keys: Mapping[str, str]) -> Request:
@@ -427,11 +419,8 @@ def sign(service: str, region: str, url: str, keys: Mapping[str, str]) -> Reques
 def error_word(response: Response) -> str | None:
     if b'"Error"' not in response.body:
         return None
-    try:
-        refusal: _Refusal = _decoder(_Refusal).decode(response.body)
-    except (msgspec.DecodeError, ValueError, RecursionError):
-        return None
-    return refusal.Error.Code if refusal.Error else None
+    said = refusal(response, _Refusal)
+    return said.Error.Code if said and said.Error else None
 
 
 PARTY = Party(

@@ -71,7 +71,7 @@ from chalicelib.model import (
     parse_time,
 )
 from chalicelib.paging import Page, Rows, both, by_token
-from chalicelib.transport import reading
+from chalicelib.transport import read
 
 _PAGE = 1000                                # what Nova and Cinder give at most, if left as they come
 _MOST = 1000                                # servers beside which Nova names no lost ones
@@ -203,11 +203,6 @@ class _Fault(msgspec.Struct):
     title: str | None = None
 
 
-def _decode(response: Response, shape: type[_T]) -> _T:
-    with reading():
-        return msgspec.json.decode(response.body, type=shape)
-
-
 # ---------------------------------------------------------------- listing
 
 def list_servers(source: Source, account: Account, window: Window, send: Send) -> Listing:
@@ -256,7 +251,7 @@ def _walk(nova: "_Nova", window: Window, project: str, to_an_empty_page: bool) -
         response = nova("ListServers", "/servers", asked) if skips else nova(
             "ListServersDetailed", "/servers/detail", asked)
         took = timedelta(seconds=time.monotonic() - sent)
-        page, minor = _decode(response, _Servers), _minor(response)
+        page, minor = read(response, _Servers), _minor(response)
         rows = page.servers
         if any(row.tenant_id not in (None, project) for row in rows):
             raise PartyMalformed("The party listed servers of another project than the account's.")
@@ -272,7 +267,7 @@ def _walk(nova: "_Nova", window: Window, project: str, to_an_empty_page: bool) -
 
 def _guard(nova: "_Nova") -> set[str] | None:
     """The ids of all servers, None if they are too many for one answer. Raises PartyUnavailable if a cell is lost."""
-    page = _decode(nova("ListServers", "/servers", {}), _Servers)
+    page = read(nova("ListServers", "/servers", {}), _Servers)
     if any(row.status == "UNKNOWN" for row in page.servers):
         raise PartyUnavailable("A cell of this cloud does not answer, its servers are not in the list; wait as "
                                "Retry-After says.")
@@ -347,7 +342,7 @@ def _volumes(call: "_Call", wanted: set[str] | None) -> dict[str, int]:
         response = call("ListVolumesDetailed", _VOLUME, "/volumes/detail", asked, {})
         if response is None:                # a cloud without volumes
             return Page([])
-        page = _decode(response, _Volumes)
+        page = read(response, _Volumes)
         found.update((volume.id, volume.size) for volume in page.volumes)
         done = wanted is not None and wanted <= found.keys()
         more = page.volumes and not done and (page.links or len(page.volumes) >= _PAGE)
@@ -360,7 +355,7 @@ def _volumes(call: "_Call", wanted: set[str] | None) -> dict[str, int]:
 def _flavors(nova: "_Nova") -> dict[str, _Flavor]:
     def fetch(marker: str | None) -> Page[_Flavor]:
         asked = {"is_public": "None", "limit": str(_PAGE), **({"marker": marker} if marker else {})}
-        page = _decode(nova("ListFlavorsDetailed", "/flavors/detail", asked), _Flavors)
+        page = read(nova("ListFlavorsDetailed", "/flavors/detail", asked), _Flavors)
         rows = [(flavor.id or "", flavor) for flavor in page.flavors]
         return Page(rows, token=rows[-1][0] if rows and page.links else None)
 
@@ -376,7 +371,7 @@ def list_regions(account: Account, send: Send) -> list[Region]:
 
 
 def check(source: Source, account: Account, send: Send) -> None:
-    _decode(_nova(_caller(source.region, account, send))("ListServers", "/servers", {"limit": "1"}), _Servers)
+    read(_nova(_caller(source.region, account, send))("ListServers", "/servers", {"limit": "1"}), _Servers)
 
 
 # ---------------------------------------------------------------- the login
@@ -400,7 +395,7 @@ def _sign_in(account: Account, send: Send) -> tuple[float, _Session]:
     body = msgspec.json.encode({"auth": _identity(account)})
     headers = {"Content-Type": "application/json", "Accept": "application/json"}
     response = send("Login", lambda: Request("POST", url, headers, body))
-    made, text = _decode(response, _SignedIn).token, response.headers.get("x-subject-token", "")
+    made, text = read(response, _SignedIn).token, response.headers.get("x-subject-token", "")
     ends = parse_time(made.expires_at)
     if ends is None or not re.fullmatch(r"[!-~]+", text, re.ASCII):
         raise PartyMalformed()

@@ -21,8 +21,7 @@ import hmac
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cache
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -47,7 +46,7 @@ from chalicelib.model import (
     parse_time,
 )
 from chalicelib.paging import Page, both, by_offset
-from chalicelib.transport import reading
+from chalicelib.transport import read, refusal
 
 _PAGE = 100
 _WORKERS = 40                               # one second's worth of the documented rate
@@ -218,16 +217,6 @@ class _Envelope(msgspec.Struct, Generic[_T]):
     Response: _T
 
 
-@cache
-def _decoder(shape: Any) -> Any:
-    return msgspec.json.Decoder(_Envelope[shape])
-
-
-def _decode(body: bytes, shape: type[_T]) -> _T:
-    answer: _Envelope[_T] = _decoder(shape).decode(body)
-    return answer.Response
-
-
 # ---------------------------------------------------------------- listing
 
 def list_servers(source: Source, account: Account, window: Window, send: Send) -> Listing:
@@ -373,8 +362,8 @@ def _call(service: str, action: str, asked: Mapping[str, object], shape: type[_T
     url = account.url(f"https://{own_host}.tencentcloudapi.com/")
     body = msgspec.json.encode(asked)
     response = send(action, lambda: sign(service, action, region, url, body, account, time.time()))
-    with reading():
-        return _decode(response.body, shape)
+    answer: _Envelope[_T] = read(response, _Envelope[shape])
+    return answer.Response
 
 
 def sign(service: str, action: str, region: str, url: str, body: bytes, account: Account, now: float) -> Request:
@@ -409,11 +398,8 @@ def _sha256(data: bytes) -> str:
 def error_word(response: Response) -> str | None:
     if b'"Error"' not in response.body:
         return None
-    try:
-        refusal = _decode(response.body, _Refusal)
-    except (msgspec.DecodeError, RecursionError):
-        return None
-    return refusal.Error.Code if refusal.Error else None
+    said = refusal(response, _Envelope[_Refusal])
+    return said.Response.Error.Code if said and said.Response.Error else None
 
 
 PARTY = Party(

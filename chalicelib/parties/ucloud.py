@@ -20,8 +20,7 @@ The name of GetRegion's permission is unconfirmed; it is needed for region=all a
 import hashlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from functools import cache
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 from urllib.parse import urlencode
 
 import msgspec
@@ -55,7 +54,7 @@ from chalicelib.model import (
     addresses,
 )
 from chalicelib.paging import Page, by_offset
-from chalicelib.transport import reading
+from chalicelib.transport import read, refusal
 
 _PAGE = 100
 _WORKERS = 10                               # one second's worth of the rate
@@ -146,11 +145,6 @@ class _Refusal(msgspec.Struct):
     Message: str | None = None
 
 
-@cache
-def _decoder(shape: Any) -> Any:
-    return msgspec.json.Decoder(shape)
-
-
 # ---------------------------------------------------------------- listing
 
 def list_servers(source: Source, account: Account, window: Window, send: Send) -> Listing:
@@ -221,9 +215,7 @@ def _instances(source: Source, account: Account, send: Send, offset: int, limit:
 def _call(action: str, asked: Mapping[str, str], shape: type[_T], account: Account, send: Send) -> _T:
     url = account.url("https://api.ucloud.cn/")
     response = send(action, lambda: sign(url, {"Action": action, **asked}, account.credentials))
-    with reading():
-        answer: _T = _decoder(shape).decode(response.body)
-        return answer
+    return read(response, shape)
 
 
 def sign(url: str, asked: Mapping[str, str], keys: Mapping[str, str]) -> Request:
@@ -238,13 +230,10 @@ def sign(url: str, asked: Mapping[str, str], keys: Mapping[str, str]) -> Request
 
 def error_word(response: Response) -> str | None:
     """RetCode as text; "230.Region" for the refusal of a region, which its Message alone tells from others."""
-    try:
-        refusal: _Refusal = _decoder(_Refusal).decode(response.body)
-    except (msgspec.DecodeError, ValueError, RecursionError):
-        return None
-    if refusal.RetCode == 230 and "[Region]" in (refusal.Message or ""):
+    said = refusal(response, _Refusal)
+    if said and said.RetCode == 230 and "[Region]" in (said.Message or ""):
         return "230.Region"
-    return str(refusal.RetCode) if refusal.RetCode else None
+    return str(said.RetCode) if said and said.RetCode else None
 
 
 PARTY = Party(

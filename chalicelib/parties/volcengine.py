@@ -25,8 +25,7 @@ import hmac
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cache
-from typing import Annotated, Any, Generic, Protocol, TypeVar
+from typing import Annotated, Generic, Protocol, TypeVar
 from urllib.parse import quote, urlsplit
 
 import msgspec
@@ -64,7 +63,7 @@ from chalicelib.model import (
     parse_time,
 )
 from chalicelib.paging import Page, both, by_page, by_token, side_by_side
-from chalicelib.transport import reading
+from chalicelib.transport import read, refusal
 
 _PAGE = 100
 _VOLUMES = 100                              # most ids, and most volumes, of one call
@@ -213,14 +212,6 @@ class _Refusal(msgspec.Struct):
     ResponseMetadata: _Metadata
 
 
-@cache
-def _decoder(shape: Any) -> Any:
-    return msgspec.json.Decoder(_Envelope[shape])
-
-
-_refusal = msgspec.json.Decoder(_Refusal).decode
-
-
 # ---------------------------------------------------------------- listing
 
 def list_servers(source: Source, account: Account, window: Window, send: Send) -> Listing:
@@ -363,9 +354,8 @@ def _own_keys(account: Account) -> Keys:
 
 
 def _read(response: Response, shape: type[_T]) -> _T:
-    with reading():
-        answer: _Envelope[_T] = _decoder(shape).decode(response.body)
-        return answer.Result
+    answer: _Envelope[_T] = read(response, _Envelope[shape])
+    return answer.Result
 
 
 def sign(service: str, action: str, region: str, url: str, asked: Mapping[str, str], keys: Keys,
@@ -394,10 +384,8 @@ def error_word(response: Response) -> str | None:
     """A throttle's word may be part of a longer one."""
     if b'"Error"' not in response.body:
         return None
-    try:
-        error = _refusal(response.body).ResponseMetadata.Error
-    except (msgspec.DecodeError, RecursionError):
-        return None
+    said = refusal(response, _Refusal)
+    error = said and said.ResponseMetadata.Error
     return error and ("FlowLimitExceeded" if "FlowLimitExceeded" in error.Code else error.Code)
 
 
