@@ -180,7 +180,7 @@ class _Endpoint(msgspec.Struct):
     region: str | None = None
 
 
-class _Service(msgspec.Struct):
+class _Entry(msgspec.Struct):
     type: str
     endpoints: list[_Endpoint]
 
@@ -192,7 +192,7 @@ class _Project(msgspec.Struct):
 class _Token(msgspec.Struct):
     expires_at: Text
     project: _Project
-    catalog: list[_Service]
+    catalog: list[_Entry]
 
 
 class _SignedIn(msgspec.Struct):
