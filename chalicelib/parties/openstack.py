@@ -404,8 +404,8 @@ def _sign_in(account: Account, send: Send) -> tuple[float, _Session]:
         raise PartyDenied("These credentials open another project than the account's.",
                           hint="an application credential opens only the project that it was made in")
     return ends.timestamp(), _Session(text, made.project.id, {
-        (service.type, endpoint.region_id or endpoint.region or ""): endpoint.url
-        for service in made.catalog for endpoint in service.endpoints if endpoint.interface == "public"})
+        (entry.type, endpoint.region_id or endpoint.region or ""): endpoint.url
+        for entry in made.catalog for endpoint in entry.endpoints if endpoint.interface == "public"})
 
 
 def _identity(account: Account) -> dict[str, object]:
