@@ -1,7 +1,7 @@
 """5,000 servers at Amazon EC2: ours beside boto3's paginators and beside Apache Libcloud's driver."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,11 +22,10 @@ _STATUS = {"pending": "BUILD", "running": "ACTIVE", "stopping": "STOPPING", "sto
 
 
 @contextmanager
-def boto3_paginators(url: str) -> Iterator[Callable[[], bytes]]:
+def boto3_paginators(url: str, keys: Mapping[str, str] = CREDENTIALS["aws"]) -> Iterator[Callable[[], bytes]]:
     """The same three calls, one after the other; each page is cut down to what is needed before the next."""
     import boto3
 
-    keys = CREDENTIALS["aws"]
     client = boto3.client("ec2", region_name=REGION["aws"], endpoint_url=url,
                           aws_access_key_id=keys["access_key_id"], aws_secret_access_key=keys["secret_access_key"])
 

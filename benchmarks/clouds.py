@@ -120,6 +120,31 @@ def _aws(size: int, latency: float = 0.0, limited: bool = True) -> Any:
                     limited=limited, latency=latency)
 
 
+def _party(party: str, size: int, latency: float = 0.0, limited: bool = False) -> Any:
+    """Any party's stand-in, by its name; `told` says with which credentials and where."""
+    import standins
+    from standins.faults import Answer
+    from standins.fleet import Fleet
+    from standins.server import Call
+
+    entry = standins.clouds()[party]
+    cloud, credentials = entry.start({entry.region: Fleet(size)}, "benchmarksecret0123456789abcdef", limited=limited,
+                                     latency=latency)
+    answer, kept = cloud.answer, dict[tuple[str, ...], Answer]()
+
+    def once(call: Call) -> Answer:
+        """Checked when it is first asked; the same question is then given the same answer."""
+        if call.operation in ("Login", "AssumeRole"):
+            return answer(call)
+        name = call.operation, call.method, call.path, call.query, call.body.decode("latin-1")
+        if name not in kept:
+            kept[name] = answer(call)
+        return kept[name]
+
+    cloud.answer, cloud.told = once, {"credentials": credentials, "region": entry.region}   # type: ignore[attr-defined]
+    return cloud
+
+
 class _Dynamodb:
     """moto's server with the table, a user and a token; `told` says which."""
 
@@ -153,7 +178,7 @@ class _Dynamodb:
 
 
 def _serve(kind: str, options: Mapping[str, Any]) -> None:
-    cloud = {"qcloud": _qcloud, "aws": _aws, "dynamodb": _Dynamodb}[kind](**options)
+    cloud = {"qcloud": _qcloud, "aws": _aws, "party": _party, "dynamodb": _Dynamodb}[kind](**options)
     print(json.dumps({"url": cloud.url, **getattr(cloud, "told", {})}), flush=True)
     for _ in sys.stdin:
         print(json.dumps(Counter(call.operation for call in cloud.calls)), flush=True)

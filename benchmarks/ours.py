@@ -2,25 +2,25 @@
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
 from benchmarks.keys import CREDENTIALS, REGION, TENANT
 from chalicelib import accounts, formats, inventory, parties, settings, tokens, users
-from chalicelib.inventory import Deployment
+from chalicelib.inventory import Answer, Deployment
 
 
 @contextmanager
-def deployed(party: str, url: str) -> Iterator[Deployment]:
+def deployed(party: str, url: str, credentials: Mapping[str, object] | None = None) -> Iterator[Deployment]:
     with tempfile.TemporaryDirectory(prefix="twocloud-benchmark-") as folder:
         deployment = inventory.open_deployment(settings.load({
             "TWOCLOUD_STORE": f"sqlite:///{folder}/twocloud.db", "TWOCLOUD_KEY": f"file:{folder}/key",
             "TWOCLOUD_LOCAL": "1"}))
         try:
             accounts.put(deployment.store, deployment.sealer(), accounts.check(
-                TENANT, parties.load(party), CREDENTIALS[party], project=None, regions=(), deep=False, endpoint=url,
-                local=True), deployment.clock())
+                TENANT, parties.load(party), credentials or CREDENTIALS[party], project=None, regions=(), deep=False,
+                endpoint=url, local=True), deployment.clock())
             yield deployment
         finally:
             deployment.close()
@@ -42,10 +42,13 @@ def listing(party: str, url: str, *, limited: bool = True) -> Iterator[Callable[
         source = inventory.source_of(TENANT, party, REGION[party])
 
         def work() -> bytes:
-            answer = inventory.list_servers(deployment, source, deadline=time.monotonic() + seconds)
-            return formats.list_json(formats.rows(answer, "basic", deployment.settings.timezone))
+            return body(deployment, inventory.list_servers(deployment, source, deadline=time.monotonic() + seconds))
 
         yield work
+
+
+def body(deployment: Deployment, answer: Answer) -> bytes:
+    return formats.list_json(formats.ListBody(200, "", formats.rows(answer, "basic", deployment.settings.timezone)))
 
 
 def without_limits(party: str) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,24 +25,23 @@ _STATUS = {"PENDING": "BUILD", "LAUNCH_FAILED": "ERROR", "RUNNING": "ACTIVE", "S
            "TERMINATING": "DELETED"}
 
 
-def client(url: str) -> Any:
+def client(url: str, keys: Mapping[str, str] = CREDENTIALS["qcloud"]) -> Any:
     """The official SDK's client as it comes; only the address is another."""
     from tencentcloud.common.credential import Credential
     from tencentcloud.common.profile.client_profile import ClientProfile
     from tencentcloud.common.profile.http_profile import HttpProfile
     from tencentcloud.cvm.v20170312.cvm_client import CvmClient
 
-    keys = CREDENTIALS["qcloud"]
     return CvmClient(Credential(keys["secret_id"], keys["secret_key"]), REGION["qcloud"], ClientProfile(
         httpProfile=HttpProfile(protocol="http", endpoint=urlsplit(url).netloc)))
 
 
 @contextmanager
-def sdk(url: str) -> Iterator[Callable[[], bytes]]:
+def sdk(url: str, keys: Mapping[str, str] = CREDENTIALS["qcloud"]) -> Iterator[Callable[[], bytes]]:
     """The loop that the SDK leaves to its user, page after page."""
     from tencentcloud.cvm.v20170312.models import DescribeInstancesRequest
 
-    made = client(url)
+    made = client(url, keys)
 
     def work() -> bytes:
         rows: list[dict[str, Any]] = []

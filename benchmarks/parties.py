@@ -1,0 +1,286 @@
+"""1,000 servers at every native party that has a stand-in: calls and wall time beside the API's minimum and the SDK."""
+
+import contextlib
+import hashlib
+import importlib
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.clouds import Cloud
+from benchmarks.keys import TENANT
+from benchmarks.measure import Round, cpu_seconds, in_child, middle
+from benchmarks.verdict import Claim, lines, seconds
+
+TITLE = "Every native party: 1,000 servers and a window of ten"
+LIBRARIES = ()
+SIZE = 1000
+WINDOW = (501, 510)
+LATENCY = 0.05
+ROUNDS, SDK_ROUNDS = 5, 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Least:
+    """What the API itself asks of a program that knows nothing yet, for all ten fields of SIZE servers (the stand-ins'
+    have 1,736 disks and 407 public addresses). `calls`: fewest; `trips`: how many of them must follow one another.
+
+    `rate`: documented, (calls, seconds); None: none is published. `why`: how calls and trips come about.
+    """
+
+    calls: int
+    trips: int
+    window_calls: int
+    window_trips: int
+    rate: tuple[int, float] | None = None
+    why: str
+
+    @property
+    def wall(self) -> float:
+        """Seconds within which nobody can be done."""
+        return self._within(self.calls, self.trips)
+
+    @property
+    def window_wall(self) -> float:
+        return self._within(self.window_calls, self.window_trips)
+
+    def _within(self, calls: int, trips: int) -> float:
+        at_once, period = self.rate or (calls, 0.0)
+        return max(trips * LATENCY, (calls - 1) // at_once * period + LATENCY)
+
+
+LEAST: dict[str, Least] = {
+    "aliyun": Least(
+        calls=10 + 4, trips=4, window_calls=1 + 4, window_trips=4,
+        why="10 pages of 100 with a total; disks 500 to a call, but token after token: 4. A disk filter takes one "
+            "instance, so that a window of ten reads all disks too."),
+    "aws": Least(
+        calls=1 + 2 + 1, trips=2, window_calls=1 + 1 + 1, window_trips=2, rate=(100, 5.0),
+        why="One page of 1,000 instances; volumes 1,000 to a page, token after token: 2; the types once the instances "
+            "are known: 1. A window walks as far, and asks for its own volumes beside the types."),
+    "baidu": Least(
+        calls=1, trips=1, window_calls=1, window_trips=1,
+        why="One page of 1,000 with the volumes in it."),
+    "ctyun": Least(
+        calls=20 + 6, trips=2, window_calls=1 + 6, window_trips=2,
+        why="20 pages of 50, and 6 of 300 disks, each with a total; disks cannot be asked for by server."),
+    "huaweicloud": Least(
+        calls=1 + 10 + 2, trips=3, window_calls=1 + 1 + 1, window_trips=3, rate=(200, 1.0),
+        why="The region's project; 10 pages of 100 with a count, as the vendor advises (1,000 are allowed); 2 pages of "
+            "1,000 disks, or those of the window by their ids."),
+    "jdcloud": Least(
+        calls=10 + 1, trips=2, window_calls=1 + 1, window_trips=2, rate=(1000, 60.0),
+        why="10 pages of 100 with a total; the types of the region in one call, at any time."),
+    "ksyun": Least(
+        calls=1 + 1 + 3, trips=5, window_calls=1 + 1 + 1, window_trips=3,
+        why="The projects; one page of 1,000; only its rows tell whether the elastic IPs must be read: 200 to a page, "
+            "token after token: 3, or those of the window's interfaces."),
+    "qcloud": Least(
+        calls=10, trips=2, window_calls=1, window_trips=1, rate=(40, 1.0),
+        why="10 pages of 100 with a total: the first, then the others."),
+    "ucloud": Least(
+        calls=10, trips=2, window_calls=1, window_trips=1,
+        why="10 pages of 100 with a total: the first, then the others."),
+    "volcengine": Least(
+        calls=10 + 17, trips=10, window_calls=6 + 1, window_trips=7,
+        why="10 pages of 100, token after token; volumes 100 to a call, all of the region's beside them: 17. A window "
+            "is a walk of 6 pages, then its own volumes."),
+}
+
+
+def names() -> list[str]:
+    """The parties with an adapter of their own and a stand-in."""
+    import standins
+    from chalicelib import parties
+
+    return [name for name in standins.clouds() if parties.module_of(name) == name]
+
+
+# ---------------------------------------------------------------- in a process of its own
+
+def rounds(side: str, number: int, **arguments: Any) -> list[Round]:
+    """`number` rounds of a side, each as cold as a fresh process but for its imports; one more before only warms."""
+    found: list[Round] = []
+    with contextlib.redirect_stdout(sys.stderr):                # where an SDK may chat
+        for _ in range(number + 1):
+            with _SIDES[side](**arguments) as listing:
+                cpu, wall = cpu_seconds(), time.perf_counter()
+                given = listing()
+                wall, cpu = time.perf_counter() - wall, cpu_seconds() - cpu
+            found.append({"wall": wall, "cpu": cpu, **_seen(given)})
+    return found[1:]
+
+
+@contextmanager
+def _ours(party: str, url: str, credentials: Mapping[str, object], region: str,
+          window: tuple[int, int] | None = None) -> Iterator[Callable[[], Any]]:
+    from benchmarks import ours
+    from chalicelib import inventory, memory
+    from chalicelib.model import WHOLE, Window
+
+    memory.forget()
+    with ours.deployed(party, url, credentials) as deployment:
+        source = inventory.source_of(TENANT, party, region)
+
+        wanted = Window(*window) if window else WHOLE
+        yield lambda: ours.body(deployment, inventory.list_servers(deployment, source, wanted))
+
+
+@contextmanager
+def _sdk(party: str, url: str, credentials: Mapping[str, str], region: str) -> Iterator[Callable[[], Any]]:
+    """What the party's judge does with the vendor's SDK; for the first two, what their own benchmarks do."""
+    if party in ("aws", "qcloud"):
+        module = importlib.import_module(f"benchmarks.{party}")
+        with (module.boto3_paginators if party == "aws" else module.sdk)(url, credentials) as work:
+            yield work
+    else:
+        import pytest
+
+        judge = importlib.import_module(f"tests.judges.test_{party}")
+        with pytest.MonkeyPatch.context() as patches:
+            if hasattr(judge, "signing"):   # without which this SDK's signatures are not what its vendor documents
+                judge.signing(patches)
+            yield lambda: judge.machines(url, credentials, region)
+
+
+_SIDES: dict[str, Callable[..., Any]] = {"ours": _ours, "sdk": _sdk}
+_FIELDS = ("name", "cpu", "memory", "disk", "lan", "wan", "created", "updated")     # beside the id and the state
+_STATES = {"party_status", "state", "status", "word"}
+
+
+def _seen(given: Any) -> Round:
+    """How many servers there are, which, and how many of the ten fields each has."""
+    if isinstance(given, bytes):
+        rows = json.loads(given)["vm_servers"]
+        ids = [row["instance_id"] for row in rows]
+        fields = min(sum(value is not None for value in row.values()) for row in rows)
+    else:
+        ids, first = list(given), next(iter(given.values()))
+        fields = 1 + any(name in _STATES for name in first) + sum(
+            any(key.startswith(name) for key in first) for name in _FIELDS)
+    return {"rows": len(ids), "fields": fields,
+            "digest": hashlib.sha256(json.dumps(sorted(ids)).encode()).hexdigest()[:16]}
+
+
+# ---------------------------------------------------------------- the rounds
+
+def run() -> dict[str, Any]:
+    return {name: _measured(name) for name in names()}
+
+
+def _measured(party: str) -> dict[str, Any]:
+    with Cloud("party", party=party, size=SIZE, latency=LATENCY) as cloud:
+        told = {"party": party, "url": cloud.url, **cloud.told}
+
+        def side(number: int, **arguments: Any) -> dict[str, Any]:
+            cloud.calls()
+            made = in_child("benchmarks.parties:rounds", {"number": number, **told, **arguments})
+            calls = {name: count / (number + 1) for name, count in cloud.calls().items()}
+            return {"rounds": made, "calls": calls}
+
+        whole, window = side(ROUNDS, side="ours"), side(ROUNDS, side="ours", window=WINDOW)
+        sdk = side(SDK_ROUNDS, side="sdk")
+    if {each["digest"] for each in (*whole["rounds"], *sdk["rounds"])} != {whole["rounds"][0]["digest"]}:
+        raise RuntimeError(f"{party}: the sides disagree about the list")
+    return {"whole": whole, "window": window, "sdk": sdk}
+
+
+# ---------------------------------------------------------------- what it says
+
+def claims(found: dict[str, Any]) -> list[Claim]:
+    known = [name for name in found if name in LEAST]
+    calls = {name: _calls(found[name]["whole"]) / LEAST[name].calls for name in known}
+    parts = {name: _calls(found[name]["window"]) / LEAST[name].window_calls for name in known}
+    walls = {name: _wall(found[name]["whole"]) / LEAST[name].wall for name in known}
+    sdks = {name: _wall(found[name]["whole"]) / _wall(found[name]["sdk"]) for name in found}
+
+    def worst(of: dict[str, float]) -> tuple[str, float]:
+        return max(of.items(), key=lambda one: one[1])
+
+    def worst_of(what: str, of: dict[str, float], aim: float | None) -> Claim:
+        name, ratio = worst(of)
+        return Claim(f"1,000 servers, {what}, the worst of {len(of)} native parties ({name})", ratio, aim)
+
+    return [
+        worst_of("calls, ours / the API's own minimum", calls, 1.0),
+        worst_of("calls for a window of ten, ours / the API's own minimum", parts, 1.0),
+        worst_of("wall time at 50 ms a call, ours / the physical limit", walls, 1.5),
+        Claim(f"1,000 servers, wall time at 50 ms a call, ours / the physical limit, the median of {len(known)} native "
+              "parties", statistics.median(walls.values()), None),
+        worst_of("wall time at 50 ms a call, ours / the vendor's SDK in a loop", sdks, None),
+    ]
+
+
+def text(found: dict[str, Any]) -> str:
+    whole: list[tuple[str, ...]] = []
+    parts: list[tuple[str, ...]] = []
+    reasons: list[tuple[str, ...]] = []
+    for name, sides in found.items():
+        least = LEAST.get(name)
+        mine, sdk = _wall(sides["whole"]), _wall(sides["sdk"])
+        whole.append((name, _number(_calls(sides["whole"])), str(least.calls) if least else "–", seconds(mine),
+                      seconds(least.wall) if least else "–", _against(mine, least.wall) if least else "–",
+                      _number(_calls(sides["sdk"])), seconds(sdk), _fields(sides["whole"]), _fields(sides["sdk"])))
+        part = _wall(sides["window"])
+        parts.append((name, _number(_calls(sides["window"])), str(least.window_calls) if least else "–", seconds(part),
+                      seconds(least.window_wall) if least else "–"))
+        if least:
+            rate = f"{least.rate[0]:,} in {least.rate[1]:g} s" if least.rate else "–"
+            reasons.append((name, least.why, f"{least.calls}", f"{least.trips}", rate, _pace(name, sides["whole"])))
+    return f"""\
+Every party with an adapter of its own and a stand-in, found by name. {LATENCY * 1000:.0f} ms before each answer; the
+stand-in's own rate is off, our pace is on. Stand-ins check what is asked when it is asked first, and then keep the
+answer, so that their own work is not in the figures. Ours is a whole deployment that knows nothing yet: a new store,
+new connections, no login, no catalogue; it also writes the snapshot of the list. {ROUNDS} rounds of ours, medians.
+The SDK's side is the loop that its user has to write, as it stands in this project's tests, once, after one round to
+warm up; the lists of both are compared by their ids. Fields: how many of the ten are filled.
+
+{lines(("party", "calls", "least", "wall", "limit", "wall / limit (aim ≤ 1.5)", "SDK: calls", "SDK: wall", "fields",
+        "SDK: fields"), whole)}
+
+Servers {WINDOW[0]} to {WINDOW[1]} of these, by a process that knows nothing yet:
+
+{lines(("party", "calls", "least", "wall", "limit"), parts)}
+
+"Least" and "limit" are the API's own: the fewest calls that give all ten fields, and those of them that must follow
+one another × {LATENCY * 1000:.0f} ms, or the time that the documented rate takes for all of them, if that is longer.
+Reading a megabyte of answers and writing the snapshot is in our time, but not in the limit. Where no rate is published
+we keep to a careful guess; the last column says over how long it alone spreads our calls.
+
+{lines(("party", "why", "calls", "one after the other", "documented rate", "our pace takes"), reasons)}
+"""
+
+
+def _wall(side: dict[str, Any]) -> float:
+    return middle(side["rounds"], "wall")
+
+
+def _calls(side: dict[str, Any]) -> float:
+    return sum(side["calls"].values())
+
+
+def _fields(side: dict[str, Any]) -> str:
+    return str(side["rounds"][0]["fields"])
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}"
+
+
+def _against(mine: float, limit: float) -> str:
+    return f"{mine / limit:.2f}" if mine <= 1.5 * limit else f"**{mine / limit:.2f}**"
+
+
+def _pace(party: str, side: dict[str, Any]) -> str:
+    """How long our own limiter spreads these calls."""
+    from chalicelib import parties
+
+    limits = parties.load(party).limits
+    longest = max((int(count - 1) // limits[name].calls * limits[name].seconds * 1.05
+                   for name, count in side["calls"].items() if name in limits), default=0.0)
+    return seconds(longest) if longest else "–"
