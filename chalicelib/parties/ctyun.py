@@ -59,7 +59,7 @@ from chalicelib.transport import read, refusal
 
 _PAGE = 50
 _DISK_PAGE = 300
-_WORKERS = 10
+_WORKERS = 20                               # one second's worth of the rate
 _BEIJING = timezone(timedelta(hours=8))
 _T = TypeVar("_T")
 

@@ -69,7 +69,7 @@ from chalicelib.transport import read, refusal
 _PAGE = 100
 _LEAST = 10                                 # a smaller page is refused
 _TYPES = 50                                 # names to a call, so that its address stays far below the 8 KB allowed
-_WORKERS = 8
+_WORKERS = 10
 _T = TypeVar("_T")
 
 _STATUS = {                                 # the documented table
