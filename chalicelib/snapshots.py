@@ -74,6 +74,8 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
 _encode = msgspec.msgpack.Encoder(order="deterministic").encode
 _servers = msgspec.msgpack.Decoder(list[Server]).decode
+_packed = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
+_server = msgspec.msgpack.Decoder(Server).decode
 _marks = msgspec.msgpack.Decoder(dict[str, float]).decode
 _head = msgspec.msgpack.Decoder(Head).decode
 _change = msgspec.msgpack.Decoder(Change).decode
@@ -104,12 +106,14 @@ def read(store: Store, source: Source, head: Head, window: Window = WHOLE) -> li
         return []
     ends = (*head.starts[1:], head.total)
     wanted = [n for n, start in enumerate(head.starts) if start < last and ends[n] > window.first - 1]
-    found = _chunks(store, source, head, [f"{n:05d}" for n in wanted], _servers)
+    part = len(wanted) == 1                 # a page: no more of its chunk is made into servers than is shown
+    found = _chunks(store, source, head, [f"{n:05d}" for n in wanted], _packed if part else _servers)
     rows = [server for chunk in found for server in chunk]
     skipped = head.starts[wanted[0]]
     if len(rows) != ends[wanted[-1]] - skipped:
         raise Lost
-    return rows[window.first - 1 - skipped:last - skipped]
+    shown = rows[window.first - 1 - skipped:last - skipped]
+    return _unpacked(source, shown) if part else shown
 
 
 def marks(store: Store, source: Source, head: Head | None) -> dict[str, float]:
@@ -291,6 +295,14 @@ def _chunks(store: Store, source: Source, head: Head, names: Sequence[str],
         return [decode(zlib.decompress(row.value)) if row else _lost() for row in rows]
     except _BROKEN:
         journal.failure(store="chunk", key=prefix)
+        raise Lost from None
+
+
+def _unpacked(source: Source, rows: Sequence[msgspec.Raw]) -> list[Server]:
+    try:
+        return [_server(row) for row in rows]
+    except _BROKEN:
+        journal.failure(store="chunk", key=key_of(source))
         raise Lost from None
 
 
