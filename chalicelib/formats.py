@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -89,11 +89,13 @@ class ErrorBody(msgspec.Struct, omit_defaults=True):
 
 def clock_in(zone: ZoneInfo) -> Callable[[datetime | None], str | None]:
     """Writes a time as `YYYY-MM-DD HH:MM:SS` in the zone; None stays None."""
+    plain = zone.key == "UTC"
+
     def write(time: datetime | None) -> str | None:
         if time is None:
             return None
         try:
-            return time.astimezone(zone).isoformat(" ", "seconds")[:19]
+            return (time if plain and time.tzinfo is UTC else time.astimezone(zone)).isoformat(" ", "seconds")[:19]
         except (OverflowError, ValueError):                     # year 1 or 9999 beyond the zone's edge
             return None
 
@@ -144,7 +146,7 @@ def _basic(server: Server, write: Callable[[datetime | None], str | None]) -> tu
         str, str, int | None, int | None, int | None, str, str, str, str | None, str | None]:
     memory, created = server.memory_mib, write(server.created_at)
     return (server.name, server.id, server.cpu, None if memory is None else -(-memory // 1024), server.disk_gib,
-            ",".join(server.lan_ipv4), ",".join(server.wan_ipv4), server.status.value,
+            ",".join(server.lan_ipv4), ",".join(server.wan_ipv4), server.status,
             created, write(server.updated_at) if server.updated_at else created)
 
 
@@ -182,7 +184,7 @@ def carried(body: bytes) -> int:
 
 def check_size(body: bytes, shown: list[BasicRow], first: int) -> None:
     """Raises TooLarge, which says which range fits. `first`: the position of the first row."""
-    if carried(body) <= LARGEST_ANSWER:
+    if 2 * len(body) <= LARGEST_ANSWER or carried(body) <= LARGEST_ANSWER:     # counting takes its time
         return
     fits, size = 0, 1000
     for row in shown:
