@@ -24,7 +24,7 @@ check: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 
-bench: $(VENV)/bench
+bench: $(VENV)/bench .venv-ministack/ready
 	$(BIN)/python -m benchmarks
 
 docs: $(VENV)/dev

@@ -62,7 +62,8 @@ class Cloud:
 
 # ---------------------------------------------------------------- in the process of its own
 
-def _qcloud(size: int, latency: float = 0.0, limited: bool = True) -> Any:
+def _qcloud(size: int, latency: float = 0.0, limited: bool = True, accounts: int = 0) -> Any:
+    """`accounts`: so many more keys that open it, AKIDbenchmark0 and so on."""
     import msgspec
 
     from standins.fleet import Fleet, Machine
@@ -76,7 +77,8 @@ def _qcloud(size: int, latency: float = 0.0, limited: bool = True) -> Any:
 
     written: dict[int, msgspec.Raw] = {}
     fleet, keys = Fleet(size), CREDENTIALS["qcloud"]
-    cloud = Prepared({keys["secret_id"]: keys["secret_key"]}, {REGION["qcloud"]: fleet}, limited=limited,
+    ids = [keys["secret_id"], *(f"{keys['secret_id']}{number}" for number in range(accounts))]
+    cloud = Prepared(dict.fromkeys(ids, keys["secret_key"]), {REGION["qcloud"]: fleet}, limited=limited,
                      latency=latency)
     for number in range(size):
         cloud._row(fleet[number], REGION["qcloud"])

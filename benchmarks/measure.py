@@ -41,7 +41,7 @@ def work(side: str, arguments: Mapping[str, Any]) -> Round:
     with _named(side)(**arguments) as listing:
         gc.collect()
         before_ready, ready = peak_kib(), resident_kib()
-        _forget_peak()
+        forget_peak()
         cpu, wall = cpu_seconds(), time.perf_counter()
         body = listing()
         wall, cpu = time.perf_counter() - wall, cpu_seconds() - cpu
@@ -76,7 +76,7 @@ def _status(name: str) -> int:
     return 0
 
 
-def _forget_peak() -> None:
+def forget_peak() -> None:
     """Start the peak anew, so that what only importing needed is not taken for the work's."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
