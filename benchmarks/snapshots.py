@@ -414,8 +414,8 @@ it). USD by list prices of us-east-1 without the free tier, as they were known i
 demand {PRICES["write"] * 1e6:g} a million units written, {PRICES["read"] * 1e6:g} read, {PRICES["gigabyte"]:g} a GB;
 Lambda on arm64 {PRICES["invocation"] * 1e6:g} a million calls, {PRICES["gigabyte second"] * 1e6:g} a million GB s;
 SQS {PRICES["message"] * 1e6:g} a million requests; KMS {PRICES["key"]:g} a key, {PRICES["decryption"] * 1e4:g} for
-10,000 calls; logs {PRICES["log gigabyte"]:g} a GB. Units are those counted above; how long functions run is assumed, and
-point-in-time recovery, alarms and the API's own gateway (paid by request) are not in it.
+10,000 calls; logs {PRICES["log gigabyte"]:g} a GB. Units are those counted above; how long functions run is assumed,
+and point-in-time recovery, alarms and the API's own gateway (paid by request) are not in it.
 
 {lines(("what", "idle", "read all the time", "idle, USD", "read, USD"), rows)}
 """
