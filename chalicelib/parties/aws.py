@@ -137,17 +137,25 @@ class _Instance(msgspec.Struct):
 
 def list_servers(source: Source, account: Account, window: Window, send: Send) -> Listing:
     call = _caller("ec2", source.region, account, send)
+
+    def types_of(instances: Sequence[_Instance]) -> dict[str, _Type]:
+        return _types(call, account, {instance.server.instance_type for instance in instances})
+
+    def typed() -> tuple[list[_Instance], dict[str, _Type]]:
+        found = _instances(call, account)
+        return found, types_of(cut(found, window))
+
     if window.last is None or window.last - window.first >= 5 * _FILTER:
-        instances, volumes = both(lambda: _instances(call, account), lambda: _volumes(call, ()))
+        (instances, types), volumes = both(typed, lambda: _volumes(call, ()))
         shown = cut(instances, window)
     else:
         instances = _instances(call, account)
         shown = cut(instances, window)
         batches = [shown[at:at + _FILTER] for at in range(0, len(shown), _FILTER)]
-        found = side_by_side([lambda ids=tuple(i.server.id for i in batch): _volumes(call, ids) for batch in batches],
-                             _WORKERS)
+        found, types = both(lambda: side_by_side([
+            lambda ids=tuple(i.server.id for i in batch): _volumes(call, ids) for batch in batches], _WORKERS),
+            lambda: types_of(shown))
         volumes = {key: volume for part in found for key, volume in part.items()}
-    types = _types(call, account, {instance.server.instance_type for instance in shown})
     sizes: dict[str, int] = {}
     for volume in volumes.values():
         for owner in volume.instances:      # a multi-attached volume counts for each instance
