@@ -48,7 +48,7 @@ def listing(party: str, url: str, *, limited: bool = True) -> Iterator[Callable[
 
 
 def body(deployment: Deployment, answer: Answer) -> bytes:
-    return formats.list_json(formats.ListBody(200, "", formats.rows(answer, "basic", deployment.settings.timezone)))
+    return formats.list_json(formats.ListBody(200, "", [*formats.rows(answer, "basic", deployment.settings.timezone)]))
 
 
 def without_limits(party: str) -> None:

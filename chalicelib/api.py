@@ -46,7 +46,7 @@ class HttpRequest:
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """The body is text, always JSON. It is the whole body for HEAD as well: whoever writes to the wire drops it."""
+    """The body is text in UTF-8. It is the whole body for HEAD as well: whoever writes to the wire drops it."""
 
     status: int
     headers: dict[str, str]
@@ -111,17 +111,17 @@ def _servers(deployment: Deployment, request: HttpRequest, entry: _Entry) -> Htt
     entry.fields |= {"tenant": asked.tenant_id, "party": asked.given["party"], "region": asked.given["region"]}
     fleet = inventory.answer(deployment, asked, policy_of(asked, request.headers.get("cache-control", ""),
                                                           deployment.settings), caller, request.deadline, entry.tally)
-    made = formats.body(fleet, asked, deployment.settings.timezone)
-    body = formats.list_json(made)
-    formats.check_size(body, made.vm_servers, asked.window.first)
-    headers = {"Content-Type": "application/json", "ETag": formats.etag(made), **_freshness(fleet, entry)}
+    written = formats.write(fleet, asked, deployment.settings.timezone)
+    headers = {"Content-Type": formats.MEDIA_TYPES[asked.format], "ETag": written.etag, **_freshness(fleet, entry)}
+    if written.without_address is not None:
+        headers["X-Without-Address"] = str(written.without_address)
     if fleet.total is not None:
         headers["X-Total-Count"] = str(fleet.total)
     if fleet.complete and (links := _links(request.path, asked, fleet.total)):
         headers["Link"] = links
     if _matches(request.headers.get("if-none-match", ""), headers["ETag"]):
         return HttpResponse(304, headers)
-    return HttpResponse(200, headers, body)
+    return HttpResponse(200, headers, written.body)
 
 
 def _issue_token(deployment: Deployment, request: HttpRequest, entry: _Entry) -> HttpResponse:

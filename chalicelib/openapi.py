@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import msgspec
 
 from chalicelib import __version__, errors, parties
-from chalicelib.formats import ErrorBody, ListBody
+from chalicelib.formats import MEDIA_TYPES, BasicRow, ErrorBody, FullRow, ListBody
+from chalicelib.formats.prometheus import LABEL, TargetGroup
 from chalicelib.model import IDENTIFIER, Party, Status
 from chalicelib.query import PARAMETERS, Parameter
 
@@ -36,6 +37,18 @@ _FIELDS: dict[str, dict[str, Any]] = {
     "wan_ipv6_set": {"description": "Public IPv6 addresses, separated by commas."},
     "seen_at": {**_TIME, "description": "When the party gave this record."},
 }
+
+
+_INVENTORY: dict[str, Any] = {
+    "type": "object", "description": "format=ansible: the variables of every host, and the groups by name.",
+    "required": ["_meta", "all"],
+    "properties": {
+        "_meta": {"type": "object", "required": ["hostvars"], "additionalProperties": False, "properties": {
+            "hostvars": {"type": "object", "additionalProperties": {"type": "object"}}}},
+        "all": {"type": "object", "required": ["children"], "additionalProperties": False, "properties": {
+            "children": {"type": "array", "items": {"type": "string"}}}}},
+    "additionalProperties": {"type": "object", "required": ["hosts"], "additionalProperties": False, "properties": {
+        "hosts": {"type": "array", "minItems": 1, "items": {"type": "string"}}}}}
 
 
 class TokenBody(msgspec.Struct):
@@ -143,11 +156,24 @@ def _list_operation(name: str) -> dict[str, Any]:
             {"name": "If-None-Match", "in": "header", "required": False, "schema": {"type": "string"},
              "description": "The ETag of a list that the caller has: 304 if it is the same."}],
         "responses": {
-            "200": _response("The list, complete.", "ListBody", head=name.startswith("head"), headers=(
-                "X-Total-Count", "Link", "ETag"), example={"code": 200, "msg": "", "vm_servers": [_SEED]}),
+            "200": _list_response(head=name.startswith("head")),
             "304": {"description": "Not changed.", "headers": _header_refs(("X-Total-Count", "Link", "ETag"))},
             **_errors("BadRequest", "Unauthorized", "Forbidden", "AccountNotFound", "MethodNotAllowed", "TooLarge",
                       "RateLimited", "Internal", "PartyBad", "PartyBusy", "PartyLate", head=name.startswith("head"))}}
+
+
+def _list_response(*, head: bool) -> dict[str, Any]:
+    found = _response("The list, complete. `format` says which of these it is.", "ListBody", head=head,
+                      headers=("X-Total-Count", "X-Without-Address", "Link", "ETag"),
+                      example={"code": 200, "msg": "", "vm_servers": [_SEED]})
+    if not head:
+        found["content"]["application/json"]["schema"] = {"anyOf": [
+            {"$ref": "#/components/schemas/ListBody"}, {"$ref": "#/components/schemas/TargetGroups"},
+            {"$ref": "#/components/schemas/AnsibleInventory"}]}
+        for name, text in (("csv", "RFC 4180: a line of names, then a line for each server."),
+                           ("ndjson", "A BasicRow or FullRow on each line.")):
+            found["content"][MEDIA_TYPES[name]] = {"schema": {"type": "string", "description": text}}
+    return found
 
 
 def _issue_operation() -> dict[str, Any]:
@@ -242,6 +268,8 @@ def _headers() -> dict[str, Any]:
         "X-Total-Count": {"description": "How many servers the whole list holds; absent if not known.",
                           "schema": {"type": "integer", "minimum": 0}},
         "Link": text("RFC 8288: the next and the previous range, if a range was asked for."),
+        "X-Without-Address": {"description": "How many servers have no such address and so no target; only with "
+                              "format=prometheus.", "schema": {"type": "integer", "minimum": 0}},
         "ETag": text("Weak; changes when the list does."),
         "WWW-Authenticate": text("Basic"),
         "Allow": text("The methods of this path."),
@@ -255,10 +283,8 @@ def _header_refs(more: Iterable[str]) -> dict[str, Any]:
 
 
 def _schemas() -> dict[str, Any]:
-    from chalicelib.formats import BasicRow, FullRow
-
     _, schemas = msgspec.json.schema_components(
-        [ListBody, FullRow, BasicRow, ErrorBody, TokenBody, TokenRequest, PartiesBody, HealthBody],
+        [ListBody, FullRow, BasicRow, TargetGroup, ErrorBody, TokenBody, TokenRequest, PartiesBody, HealthBody],
         ref_template="#/components/schemas/{name}")
     for name in ("BasicRow", "FullRow"):
         for key, schema in schemas[name]["properties"].items():
@@ -269,6 +295,12 @@ def _schemas() -> dict[str, Any]:
     schemas["ListBody"]["properties"]["vm_servers"] = {
         "type": "array", "items": {"anyOf": [{"$ref": "#/components/schemas/BasicRow"},
                                              {"$ref": "#/components/schemas/FullRow"}]}}
+    schemas["TargetGroup"] |= {"description": "A server, for Prometheus.", "additionalProperties": False}
+    schemas["TargetGroup"]["properties"]["targets"] |= {"minItems": 1, "maxItems": 1}
+    schemas["TargetGroup"]["properties"]["labels"] |= {"propertyNames": {"pattern": f"^{LABEL}[a-zA-Z0-9_]*$"}}
+    schemas["TargetGroups"] = {"type": "array", "items": {"$ref": "#/components/schemas/TargetGroup"},
+                               "description": "format=prometheus"}
+    schemas["AnsibleInventory"] = _INVENTORY
     schemas["TokenRequest"]["properties"]["parties"]["items"] = {"type": "string", "enum": list(parties.names())}
     for name, schema in schemas.items():
         schema["title"] = name

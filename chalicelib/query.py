@@ -34,6 +34,8 @@ class Query:
     window: Window
     ranged: bool                            # f or t was given
     format: str
+    port: int | None                        # of Prometheus' targets
+    address: str                            # and which: lan, wan
     view: str
     status: Status | None
     name: str | None
@@ -161,6 +163,8 @@ class Parameter:
     example: str | int | None = None
 
 
+FORMATS = ("json", "csv", "ndjson", "prometheus", "ansible")
+WHOLE_LISTS = ("prometheus", "ansible")     # formats whose reader drops what it does not find
 _MOST_WORDS = 32
 _TIME = r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)"
 _ID = Text(IDENTIFIER, "1-64 letters, digits, '.', '_' or '-'")
@@ -174,7 +178,11 @@ PARAMETERS: tuple[Parameter, ...] = (
               "separated by commas; or `all`.", True, "gz"),
     Parameter("f", Number(1), "First position wanted, counted from 1. Default: 1.", example=1),
     Parameter("t", Number(1), "Last position wanted, included; not before `f`. Default: to the end.", example=10),
-    Parameter("format", Choice(("json",)), "How the answer is written. Default: json."),
+    Parameter("format", Choice(FORMATS), "How the answer is written. Default: json. `prometheus` and `ansible` are "
+              "always the whole list, with all fields."),
+    Parameter("port", Number(1, 65_535), "Only with `format=prometheus`: the port of each target. Default: none."),
+    Parameter("address", Choice(("lan", "wan")), "Only with `format=prometheus`: which address is the target. Default: "
+              "lan."),
     Parameter("view", Choice(("basic", "full")), "`basic`: the ten fields. `full`: all fields. Default: basic for one "
               "source, full for several."),
     Parameter("status", Choice(tuple(Status)), "Only servers with this status."),
@@ -209,11 +217,13 @@ def parse(pairs: Sequence[tuple[str, str]]) -> Query:
     first, last = cast(int, values.get("f", 1)), cast(int | None, values.get("t"))
     if last is not None and last < first:
         raise InvalidParameter("t", "t must not be before f.")
+    _check_format(values)
     status = values.get("status")
     asked = Query(
         tenant_id=values["tenant_id"], parties=values["party"], regions=values["region"],
         window=Window(first, last), ranged="f" in values or "t" in values,
-        format=values.get("format", "json"), view=values.get("view", ""),
+        format=values.get("format", "json"), port=values.get("port"), address=values.get("address", "lan"),
+        view=values.get("view", ""),
         status=Status(status) if status else None, name=values.get("name"), ip=values.get("ip"),
         max_age=values.get("max_age"), on_error=values.get("on_error", "stale"),
         changed_since=values.get("changed_since"),
@@ -221,6 +231,21 @@ def parse(pairs: Sequence[tuple[str, str]]) -> Query:
     if asked.on_error == "partial" and not asked.several:
         raise InvalidParameter("on_error", "partial is for several sources; one source is there or it fails.")
     return replace(asked, view=asked.view or ("full" if asked.several else "basic"))
+
+
+def _check_format(values: Mapping[str, object]) -> None:
+    """What goes with which format. Only JSON has room to say what is missing, or what vanished."""
+    chosen = values.get("format", "json")
+    for name in ("port", "address"):
+        if name in values and chosen != "prometheus":
+            raise InvalidParameter(name, f"{name} is only for format=prometheus.")
+    for name in ("f", "t"):
+        if name in values and chosen in WHOLE_LISTS:
+            raise InvalidParameter(name, f"format={chosen} is always the whole list; leave {name} out.")
+    if chosen != "json" and "changed_since" in values:
+        raise InvalidParameter("format", "changed_since is answered in json only, which can say what vanished.")
+    if chosen != "json" and values.get("on_error") == "partial":
+        raise InvalidParameter("on_error", "partial is for format=json, which can say what is missing.")
 
 
 def _once_each(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:

@@ -25,7 +25,7 @@ FLOORS = [                                  # a room may import rooms below it, 
     {"model"},
     {"errors"},
 ]
-NEIGHBOURS = {("tokens", "users"), ("openapi", "formats"), ("serve", "app"), ("cli", "serve"), ("cli", "cli"), ("parties", "parties"),
+NEIGHBOURS = {("tokens", "users"), ("openapi", "formats"), ("formats", "formats"), ("serve", "app"), ("cli", "serve"), ("cli", "cli"), ("parties", "parties"),
               ("stores", "stores"), ("__main__", "cli")}
 FILES = sorted([ROOT / "app.py", *(ROOT / "chalicelib").rglob("*.py")])
 

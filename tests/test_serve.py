@@ -192,7 +192,7 @@ BAD = [
     *((f"{GZ}&{name}={value}", name) for name in ("f", "t") for value in (
         "0", "-1", "+1", "01", "1.0", "1e3", "", "%201", "1%20", "1%0A", "%EF%BC%91", "%D9%A1", "1_0", "0x1", "12345678",
         "NaN", "9" * 5000, "null", "%C2%B2")),
-    (f"{GZ}&f=3&t=2", "t"), (f"{GZ}&format=xml", "format"), (f"{GZ}&format=csv", "format"), (f"{GZ}&view=all", "view"),
+    (f"{GZ}&f=3&t=2", "t"), (f"{GZ}&format=xml", "format"), (f"{GZ}&format=CSV", "format"), (f"{GZ}&view=all", "view"),
     (f"{GZ}&status=active", "status"), (f"{GZ}&status=", "status"), (f"{GZ}&name=", "name"), (f"{GZ}&name=%00", "name"),
     (f"{GZ}&name=%ff", "name"), (f"{GZ}&name={'x' * 129}", "name"), (f"{GZ}&ip=1.2.3", "ip"), (f"{GZ}&ip=127.1", "ip"),
     (f"{GZ}&ip=010.0.0.1", "ip"), (f"{GZ}&ip=fe80::1%25eth0", "ip"), (f"{GZ}&ip=10.0.0.0/8", "ip"),

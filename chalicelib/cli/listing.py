@@ -1,7 +1,9 @@
 """twocloud servers, twocloud parties: the same answers as over HTTP."""
 
 import ipaddress
+import re
 import time
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -39,29 +41,41 @@ class _Answered(TwocloudError):
 @click.option("--max-age", metavar="SECONDS", help="A list this young will do; 0 asks the party.")
 @click.option("--on-error", metavar="stale|fail|partial", help="What to do if a party fails.")
 @click.option("--changed-since", metavar="TIME", help="Only servers that appeared or changed after it (RFC 3339).")
+@click.option("--port", metavar="N", help="Only with -o prometheus: the port of each target.")
+@click.option("--address", metavar="lan|wan", help="Only with -o prometheus: which address is the target.")
 @click.option("--url", metavar="URL", help="Ask this server with the token in TWOCLOUD_TOKEN; default: no server.")
-@output_option
+@click.option("-o", "--output", type=click.Choice(["table", *query.FORMATS]), default="table", show_default=True,
+              help="How data is printed.")
 def servers(url: str | None, output: str, **asked: str | None) -> None:
     """The servers of one tenant at one party in one region: the API's answer, without HTTP or from a server."""
     pairs = [(name, value) for name, value in asked.items() if value is not None]
-    body = _ask_server(url, pairs) if url else _ask_store(pairs)
-    if told := msgspec.json.decode(body)["msg"]:
+    if output not in ("table", "json"):
+        pairs.append(("format", output))
+    body, told = _ask_server(url, pairs, output) if url else _ask_store(pairs)
+    if told:
         say(told)
-    if output == "json":
-        click.echo(body.decode())
-        return
-    rows: list[dict[str, Any]] = msgspec.json.decode(body)["vm_servers"]
-    table([name for name, _ in _COLUMNS], [[cell(row[key]) for _, key in _COLUMNS] for row in rows])
+    if output == "table":
+        rows: list[dict[str, Any]] = msgspec.json.decode(body)["vm_servers"]
+        table([name for name, _ in _COLUMNS], [[cell(row[key]) for _, key in _COLUMNS] for row in rows])
+    else:
+        click.echo(body, nl=output not in ("csv", "ndjson"))    # their last line has its end
 
 
-def _ask_store(pairs: list[tuple[str, str]]) -> bytes:
+def _ask_store(pairs: list[tuple[str, str]]) -> tuple[bytes, str]:
+    """The answer's body, of any length, and what must be told beside it."""
     asked, here = query.parse(pairs), deployment()
     fleet = inventory.answer(here, asked, api.policy_of(asked, "", here.settings), None,
                              time.monotonic() + inventory.REQUEST_SECONDS)
-    return formats.list_json(formats.body(fleet, asked, here.settings.timezone))
+    written = formats.write(fleet, asked, here.settings.timezone, most=None)
+    return written.body, " ".join(filter(None, (
+        formats.message(fleet, several=asked.several), _without_address(written.without_address or 0))))
 
 
-def _ask_server(url: str, pairs: list[tuple[str, str]]) -> bytes:
+def _without_address(count: int) -> str:
+    return f"Without such an address, and so no target: {count} of the servers." if count else ""
+
+
+def _ask_server(url: str, pairs: list[tuple[str, str]], output: str) -> tuple[bytes, str]:
     import requests  # slow to import
 
     token = settings.load().token
@@ -70,16 +84,27 @@ def _ask_server(url: str, pairs: list[tuple[str, str]]) -> bytes:
     _check_url(url)
     try:
         answer = requests.get(f"{url.rstrip('/')}/twocloud/servers?{urlencode(pairs)}", auth=(token, ""), timeout=30,
-                              allow_redirects=False, headers={"Accept": "application/json"})
+                              allow_redirects=False)
     except requests.RequestException as problem:
         raise Network(f"{url} cannot be asked: {type(problem).__name__}.") from None
+    given, is_json = answer.headers, output in ("table", "json")
+    is_list = answer.status_code == 200 and "ETag" in given and "X-Request-Id" in given
+    if is_list and not is_json and given.get("Content-Type") == formats.MEDIA_TYPES[output]:
+        return answer.content, _told_by(given)
     try:
         body = msgspec.json.decode(answer.content)
-        if answer.status_code == 200 and "vm_servers" in body:
-            return answer.content
+        if is_list and is_json and "vm_servers" in body:
+            return answer.content, body["msg"]
         raise _Answered(answer.status_code, f"{body['msg']} (request id {body['request_id']})")
     except (msgspec.DecodeError, KeyError, TypeError):
         raise Network(f"{url} is no twocloud server; it answered HTTP {answer.status_code}.") from None
+
+
+def _told_by(headers: Mapping[str, str]) -> str:
+    """What formats without room for it leave to the headers: that a list is old, that servers are no targets."""
+    failed = re.search(r"detail=(\w+)", headers.get("Cache-Status", ""))
+    old = f"This is the last good list, {headers.get('Age', '?')} s old ({failed[1]})." if failed else ""
+    return " ".join(filter(None, (old, _without_address(int(headers.get("X-Without-Address", "0"))))))
 
 
 def _check_url(url: str) -> None:

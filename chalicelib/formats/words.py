@@ -1,0 +1,21 @@
+"""Names for programs that take only letters, digits and underscores."""
+
+import re
+from collections.abc import Collection
+
+_OTHER = re.compile(r"[^A-Za-z0-9_]")
+
+
+def word(text: str) -> str:
+    """`text` in letters, digits and underscores of ASCII: an underscore for each other character of ASCII, the code
+    point for the rest (`团` becomes `u56e2`), so that names in any script stay apart."""
+    return _OTHER.sub(lambda found: "_" if found[0].isascii() else f"u{ord(found[0]):04x}", text)
+
+
+def unique(name: str, taken: Collection[str]) -> str:
+    """The name, or with the first number from 2 that makes it a new one."""
+    number, found = 1, name
+    while found in taken:
+        number += 1
+        found = f"{name}_{number}"
+    return found
