@@ -1,8 +1,14 @@
-"""Answers as bytes: the seed's record, units, zones, what is unknown; a golden file that only grows (P14)."""
+"""Answers as bytes: the seed's record, units, zones, what is unknown; a golden file that only grows (P14); the other
+formats to the byte, read back by their readers, with whatever a machine may be called."""
 
+import csv
+import io
 import json
+import re
+import tracemalloc
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -12,11 +18,13 @@ from hypothesis import strategies as st
 
 from chalicelib import formats
 from chalicelib.errors import InvalidParameter, PartyDenied, PartyThrottled, TooLarge, TwocloudError
+from chalicelib.formats import ansible, prometheus
 from chalicelib.inventory import Answer, Fleet, Part
 from chalicelib.model import Server, Source, Status
 from chalicelib.query import parse
 
 UTC_ZONE = ZoneInfo("UTC")
+QUERY = [("party", "qcloud"), ("tenant_id", "123"), ("region", "gz")]
 SEED = Server(id="ins-u23j34j2", name="hehe", cpu=8, memory_mib=16384, disk_gib=20, lan_ipv4=("192.168.0.2", "192.168.0.3"),
               wan_ipv4=("122.22.3.45", "122.22.3.46"), status=Status.ACTIVE, party_status="RUNNING",
               created_at=datetime(2014, 7, 29, 15, 8, 39, tzinfo=UTC), updated_at=datetime(2014, 8, 5, 17, 37, 56, tzinfo=UTC))
@@ -109,18 +117,237 @@ def test_our_retry_after(asked: float | None, told: int) -> None:
 
 
 def test_size_is_measured_as_lambda_carries_it() -> None:
-    for text in ('{"a":"b"}', "\\", "é", "plain"):
+    for text in ('{"a":"b"}', "\\", "é", "plain", "a,b\r\n", "".join(map(chr, range(128))), "团队\u2028\U0001f600"):
         assert formats.carried(text.encode()) == len(json.dumps(text, ensure_ascii=False).encode()) - 2
     rows = [formats.BasicRow(*(["x" * 100] * 2), 1, 1, 1, *(["y"] * 5)) for _ in range(30_000)]
     whole = formats.list_json(rows)
     with pytest.raises(TooLarge) as large:
-        formats.check_size(whole, rows, 1)
+        formats.check_size(whole, rows, parse(QUERY))
     fits = int(str(large.value.text).split("t=")[1].split(" ")[0])
-    formats.check_size(formats.list_json(rows[:fits]), rows[:fits], 1)
+    formats.check_size(formats.list_json(rows[:fits]), rows[:fits], parse(QUERY))
     assert formats.carried(formats.list_json(rows[:fits])) > 0.99 * formats.LARGEST_ANSWER
 
 
 def test_ten_thousand_full_records_fit() -> None:
     full = msgspec.structs.replace(SEED, tags={"team": "blue"}, zone="ap-guangzhou-6", instance_type="S5.LARGE8")
-    rows = formats.rows(answer(*[full] * 10_000), "full", UTC_ZONE)
-    formats.check_size(formats.list_json(rows), rows, 1)
+    rows = [*formats.rows(answer(*[full] * 10_000), "full", UTC_ZONE)]
+    formats.check_size(formats.list_json(rows), rows, parse(QUERY))
+
+
+# ---------------------------------------------------------------- the other formats
+
+def written(*servers: Server, query: str, source: Source | None = None) -> formats.Written:
+    """What `query` (its format, view, …) makes of these servers of one source."""
+    asked = parse([*QUERY, *(tuple(pair.split("=")) for pair in query.split("&"))])     # type: ignore[misc]
+    given = Answer(source or Source("123", "qcloud", "ap-guangzhou"), list(servers), len(servers), datetime(2026, 9, 21, tzinfo=UTC))
+    return formats.write(Fleet([Part(given.source, given)], given.total), asked, UTC_ZONE)
+
+
+FULL = msgspec.structs.replace(SEED, zone="ap-guangzhou-6", project_id="7", instance_type="S5.LARGE8", lan_ipv6=("fd00::1",),
+                               tags={"team": "blue", "cost-center": "9", "团队": "蓝"})
+BARE = Server(id="i-2", name="")
+HEAD = "instance_name,instance_id,cpu_num,mem_size,disk_size,lan_ip_set,wan_ip_set,status,create_at,update_at"
+HOSTILE = ["=1+1", "+1", "-1", "@x", "\tx", "\rx", "\nx", "＝1", "＋1", "－1", "＠x", "'=x", 'a"b', "a,b", "a\r\nb", "", " =x", "a=b",
+           "\x00", "\ufeffx", "名", '"', "{{ 1 }}", "\u2028"]
+names = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(HOSTILE)
+tags = st.dictionaries(st.sampled_from(["a-b", "a.b", "a_b", "a_b_2", "A_b", "__ansible_vault", "_", "", "团队", "1"]) | names, names, max_size=6)
+
+
+def test_csv_to_the_byte() -> None:
+    assert written(SEED, BARE, query="format=csv").body.decode() == (
+        f'{HEAD}\r\nhehe,ins-u23j34j2,8,16,20,"192.168.0.2,192.168.0.3","122.22.3.45,122.22.3.46",ACTIVE,2014-07-29 15:08:39,'
+        '2014-08-05 17:37:56\r\n,i-2,,,,,,UNKNOWN,,\r\n')
+    assert written(query="format=csv").body.decode() == f"{HEAD}\r\n"
+    full = written(FULL, query="format=csv&view=full").body.decode().split("\r\n")
+    assert full[0] == f"{HEAD},party,tenant_id,region,zone,project_id,instance_type,party_status,lan_ipv6_set,wan_ipv6_set,tags,seen_at"
+    assert full[1].endswith(',qcloud,123,ap-guangzhou,ap-guangzhou-6,7,S5.LARGE8,RUNNING,fd00::1,,'
+                            '"{""team"":""blue"",""cost-center"":""9"",""团队"":""蓝""}",2026-09-21 00:00:00')
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_cell_is_a_formula(name: str) -> None:
+    row = next(csv.DictReader(io.StringIO(written(Server(id="i", name=name), query="format=csv").body.decode(), newline="")))
+    guarded = re.match(r"[=+\-@\t\r\n＝＋－＠]", name) is not None
+    assert row["instance_name"] == ("'" if guarded else "") + name and row["instance_id"] == "i"
+
+
+@given(st.lists(st.builds(lambda number, name, tags: Server(id=f"i{number}", name=name, tags=tags), st.integers(0, 3), names, tags), max_size=5))
+def test_csv_and_ndjson_say_what_json_says(servers: list[Server]) -> None:
+    """Read back by the readers that everybody has: every record, every field."""
+    whole = json.loads(body(*servers, view="full"))["vm_servers"]
+    rows = list(csv.DictReader(io.StringIO(written(*servers, query="format=csv&view=full").body.decode(), newline=""), strict=True))
+    assert len(rows) == len(whole)
+    for row, record in zip(rows, whole, strict=True):
+        assert list(row) == list(record) and json.loads(row["tags"]) == record["tags"]
+        for key in record.keys() - {"tags"}:
+            shown = "" if record[key] is None else str(record[key])
+            assert row[key] in (shown, f"'{shown}")
+    lines = written(*servers, query="format=ndjson&view=full").body
+    assert [json.loads(line) for line in lines.split(b"\n")[:-1]] == whole and (not lines or lines.endswith(b"\n"))
+
+
+def test_ndjson_to_the_byte() -> None:
+    assert written(BARE, BARE, query="format=ndjson").body == 2 * (
+        b'{"instance_name":"","instance_id":"i-2","cpu_num":null,"mem_size":null,"disk_size":null,"lan_ip_set":"","wan_ip_set":"",'
+        b'"status":"UNKNOWN","create_at":null,"update_at":null}\n')
+    assert written(query="format=ndjson").body == b""
+
+
+def test_prometheus_to_the_byte() -> None:
+    assert written(FULL, query="format=prometheus&port=9100").body.decode() == (
+        '[{"targets":["192.168.0.2:9100"],"labels":{"__meta_twocloud_instance_name":"hehe","__meta_twocloud_instance_id":"ins-u23j34j2",'
+        '"__meta_twocloud_cpu_num":"8","__meta_twocloud_mem_size":"16","__meta_twocloud_disk_size":"20",'
+        '"__meta_twocloud_lan_ip_set":"192.168.0.2,192.168.0.3","__meta_twocloud_wan_ip_set":"122.22.3.45,122.22.3.46",'
+        '"__meta_twocloud_status":"ACTIVE","__meta_twocloud_create_at":"2014-07-29 15:08:39","__meta_twocloud_update_at":"2014-08-05 17:37:56",'
+        '"__meta_twocloud_party":"qcloud","__meta_twocloud_tenant_id":"123","__meta_twocloud_region":"ap-guangzhou",'
+        '"__meta_twocloud_zone":"ap-guangzhou-6","__meta_twocloud_project_id":"7","__meta_twocloud_instance_type":"S5.LARGE8",'
+        '"__meta_twocloud_party_status":"RUNNING","__meta_twocloud_lan_ipv6_set":"fd00::1","__meta_twocloud_tag_team":"blue",'
+        '"__meta_twocloud_tag_cost_center":"9","__meta_twocloud_tag_u56e2u961f":"蓝"}}]')
+    assert written(query="format=prometheus").body == b"[]"
+
+
+@pytest.mark.parametrize(("server", "query", "targets"), [
+    (SEED, "", ["192.168.0.2"]), (SEED, "&address=wan", ["122.22.3.45"]), (SEED, "&address=wan&port=1", ["122.22.3.45:1"]),
+    (Server(id="i", name="", lan_ipv6=("fd00::1", "fd00::2")), "", ["[fd00::1]"]),
+    (Server(id="i", name="", lan_ipv6=("fd00::1",)), "&port=65535", ["[fd00::1]:65535"]),
+    (Server(id="i", name="", lan_ipv6=("fd00::1",), lan_ipv4=("10.0.0.1",)), "", ["10.0.0.1"]),
+    (Server(id="i", name="", lan_ipv4=("10.0.0.1",)), "&address=wan", []), (BARE, "", []),
+])
+def test_targets(server: Server, query: str, targets: list[str]) -> None:
+    """A server without such an address is no target, and is counted."""
+    found = written(server, query=f"format=prometheus{query}")
+    assert [target for group in json.loads(found.body) for target in group["targets"]] == targets
+    assert found.without_address == 1 - len(targets)
+    assert written(server, query="format=ansible").without_address is None
+
+
+@given(st.lists(st.builds(lambda name, tags, zone, lan: Server(id="i", name=name, tags=tags, zone=zone, lan_ipv4=lan),
+                          names, tags, names, st.sampled_from([(), ("10.0.0.1",)])), max_size=4))
+def test_prometheus_takes_it(servers: list[Server]) -> None:
+    """Its own rules: exactly two keys, legal names, nothing but strings. No tag is lost."""
+    found = written(*servers, query="format=prometheus")
+    groups = json.loads(found.body)
+    shown = [server for server in servers if server.lan_ipv4]
+    assert len(groups) == len(shown) and found.without_address == len(servers) - len(shown)
+    for group, server in zip(groups, shown, strict=True):
+        assert set(group) == {"targets", "labels"} and group["targets"] == ["10.0.0.1"]
+        for name, value in group["labels"].items():
+            assert re.fullmatch(r"__meta_twocloud_[a-zA-Z0-9_]*", name) and isinstance(value, str) and value
+        told = [value for name, value in group["labels"].items() if name.startswith("__meta_twocloud_tag_")]
+        assert sorted(told) == sorted(value for value in server.tags.values() if value)
+
+
+def test_tags_that_meet_in_one_label() -> None:
+    """A legal name is its own; the others follow in their order, whatever order the party has."""
+    expected = {"a_b": "3", "a_b_2": "4", "a_b_3": "1", "a_b_4": "2"}
+    for order in (["a-b", "a.b", "a_b", "a_b_2"], ["a_b_2", "a_b", "a.b", "a-b"]):
+        values = {"a-b": "1", "a.b": "2", "a_b": "3", "a_b_2": "4"}
+        assert prometheus.tag_names({key: values[key] for key in order}) == expected
+
+
+def test_labels_stay_while_the_server_does() -> None:
+    """`seen_at` would make each refresh of Prometheus a change."""
+    groups = json.loads(written(FULL, query="format=prometheus").body)
+    assert "__meta_twocloud_seen_at" not in groups[0]["labels"]
+
+
+def inventory_of(*servers: Server, source: Source | None = None) -> dict[str, Any]:
+    return json.loads(written(*servers, query="format=ansible", source=source).body)
+
+
+def test_ansible_to_the_byte() -> None:
+    assert written(BARE, query="format=ansible").body.decode() == (
+        '{"_meta":{"hostvars":{"i-2":{"twocloud_instance_name":"","twocloud_instance_id":"i-2","twocloud_cpu_num":null,"twocloud_mem_size":null,'
+        '"twocloud_disk_size":null,"twocloud_lan_ip_set":"","twocloud_wan_ip_set":"","twocloud_status":"UNKNOWN","twocloud_create_at":null,'
+        '"twocloud_update_at":null,"twocloud_party":"qcloud","twocloud_tenant_id":"123","twocloud_region":"ap-guangzhou","twocloud_zone":"",'
+        '"twocloud_project_id":"","twocloud_instance_type":"","twocloud_party_status":"","twocloud_lan_ipv6_set":"","twocloud_wan_ipv6_set":"",'
+        '"twocloud_seen_at":"2026-09-21 00:00:00","twocloud_tags":{}}}},"all":{"children":["party_qcloud","region_ap_guangzhou",'
+        '"status_UNKNOWN"]},"party_qcloud":{"hosts":["i-2"]},"region_ap_guangzhou":{"hosts":["i-2"]},"status_UNKNOWN":{"hosts":["i-2"]}}')
+    assert written(query="format=ansible").body == b'{"_meta":{"hostvars":{}},"all":{"children":[]}}'
+
+
+def test_ansibles_groups_and_addresses() -> None:
+    found = inventory_of(FULL)
+    assert [name for name in found if name not in ("_meta", "all")] == [
+        "party_qcloud", "project_7", "region_ap_guangzhou", "status_ACTIVE", "tag_cost_center_9", "tag_team_blue",
+        "tag_u56e2u961f_u84dd", "zone_ap_guangzhou_6"]
+    assert found["_meta"]["hostvars"]["hehe"]["ansible_host"] == "122.22.3.45"
+    for server, address in ((Server(id="i", name="x", lan_ipv4=("10.0.0.1",), wan_ipv6=("2001:db8::1",)), "10.0.0.1"),
+                            (Server(id="i", name="x", lan_ipv6=("fd00::1",), wan_ipv6=("2001:db8::1",)), "2001:db8::1"), (BARE, None)):
+        (host,) = inventory_of(server)["_meta"]["hostvars"].values()
+        assert host.get("ansible_host") == address and ("ansible_host" in host) == (address is not None)
+
+
+@pytest.mark.parametrize(("servers", "hosts"), [
+    ([("web", "1"), ("db", "2")], ["web", "db"]),
+    ([("web", "1"), ("web", "2"), ("db", "3")], ["1", "2", "db"]),
+    ([("2", "1"), ("web", "2")], ["1", "web"]),                                 # called what another one is
+    ([("1", "1"), ("", "2")], ["1", "2"]),
+    ([("a b", "1"), ("a:b", "2"), ("!a", "3"), ("a,b", "4"), ("-x", "5"), ("~x", "6"), ("a/b", "7"), ("x\n", "8")], list("12345678")),
+    ([("localhost", "1"), ("LocalHost", "2"), ("127.0.0.1", "3"), ("::1", "4"), ("all", "5"), ("ungrouped", "6"), ("tag_x", "7")], list("1234567")),
+    ([("名-1", "1"), ("{{x}}", "2")], ["名-1", "2"]),
+    ([("web", "1"), ("db", "1")], ["web", "db"]), ([("", "1"), ("", "1")], ["qcloud.gz.1", "qcloud.gz.1_2"]),
+    ([("qcloud.gz.1", "2"), ("", "1"), ("", "1")], ["2", "qcloud.gz.1", "qcloud.gz.1_2"]),
+    ([("", "a b"), ("", "a/b")], ["qcloud.gz.a_b", "qcloud.gz.a_b_2"]), ([("x" * 254, "1")], ["1"]),
+])
+def test_names_of_hosts(servers: list[tuple[str, str]], hosts: list[str]) -> None:
+    source = Source("123", "qcloud", "gz")
+    assert ansible.host_names([(source, Server(id=key, name=name)) for name, key in servers]) == hosts
+
+
+@given(st.lists(st.builds(lambda name, key, tags: Server(id=key, name=name, tags=tags),
+                          st.sampled_from(["web", "db", "1", "i-1", "party_qcloud", "localhost", "qcloud.ap-guangzhou.1"]) | names,
+                          st.sampled_from(["1", "2", "i-1", "i-2", "web", "a b"]), tags), max_size=8))
+def test_ansible_takes_it(servers: list[Server]) -> None:
+    """One host for each server, of its own variables; every host of a group is there, every group is a child of all."""
+    found = inventory_of(*servers)
+    hosts = found.pop("_meta")["hostvars"]
+    children = found.pop("all")["children"]
+    assert len(hosts) == len(servers) and children == list(found) and not set(hosts) & set(found)
+    assert sorted(vars["twocloud_instance_id"] for vars in hosts.values()) == sorted(server.id for server in servers)
+    assert all(re.fullmatch(r"\w[\w.-]*", name) for name in hosts)
+    for name, group in found.items():
+        assert re.fullmatch(r"[a-z]+_[A-Za-z0-9_]*", name) and set(group) == {"hosts"} and set(group["hosts"]) <= set(hosts)
+        assert len(group["hosts"]) == len(set(group["hosts"])) > 0
+    for host, server in zip(ansible.host_names([(Source("123", "qcloud", "ap-guangzhou"), server) for server in servers]), servers, strict=True):
+        assert len(hosts[host]["twocloud_tags"]) == len(server.tags)
+        assert sum(host in group["hosts"] for group in found.values()) >= 3
+
+
+def test_no_name_is_run_as_a_template() -> None:
+    """Ansible would run it on the machine that runs the playbook."""
+    evil = "{{ lookup('pipe', 'id') }}"
+    found = inventory_of(Server(id="i", name=evil, zone="{% x %}", tags={"a": evil, "__ansible_vault": "x", "b": "{ {"}))
+    host = found["_meta"]["hostvars"]["i"]
+    assert host["twocloud_instance_name"] == {"__ansible_unsafe": evil} and host["twocloud_zone"] == {"__ansible_unsafe": "{% x %}"}
+    assert host["twocloud_tags"] == {"a": {"__ansible_unsafe": evil}, "___ansible_vault": "x", "b": "{ {"}
+    assert json.dumps(found).count("{{") == json.dumps(found).count("__ansible_unsafe\": \"{{")
+
+
+@pytest.mark.parametrize("query", ["format=csv", "format=ndjson", "format=csv&view=full", "format=prometheus", "format=ansible"])
+def test_a_list_that_is_too_long_is_never_all_held(query: str) -> None:
+    servers = [msgspec.structs.replace(FULL, id=f"i-{number}", name="x" * 100) for number in range(40_000)]
+    tracemalloc.start()
+    with pytest.raises(TooLarge) as large:
+        written(*servers, query=query)
+    assert tracemalloc.get_traced_memory()[1] < 40_000_000
+    tracemalloc.stop()
+    text = str(large.value.text)
+    if "format=csv" in query or "ndjson" in query:
+        fits = int(text.split("t=")[1].split(" ")[0])
+        assert 0.99 * formats.LARGEST_ANSWER < formats.carried(written(*servers[:fits], query=query).body) <= formats.LARGEST_ANSWER
+    else:
+        assert "f=" not in text and "whole list" in text
+
+
+@pytest.mark.parametrize("query", ["format=csv", "format=csv&view=full", "format=ndjson&view=full", "format=prometheus",
+                                   "format=prometheus&port=1", "format=prometheus&address=wan", "format=ansible"])
+def test_tags_of_answers(query: str) -> None:
+    """One for each state of the list; seen later it is the same."""
+    def tag(server: Server, day: int = 21, query: str = query) -> str:
+        asked = parse([*QUERY, *(tuple(pair.split("=")) for pair in query.split("&"))])     # type: ignore[misc]
+        given = Answer(Source("123", "qcloud", "ap-guangzhou"), [server], 1, datetime(2026, 9, day, tzinfo=UTC))
+        return formats.write(Fleet([Part(given.source, given)], 1), asked, UTC_ZONE).etag
+
+    assert tag(FULL) == tag(FULL, day=22) != tag(msgspec.structs.replace(FULL, status=Status.SHUTOFF))
+    assert re.fullmatch(r'W/"[0-9a-f]{32}"', tag(FULL)) and tag(FULL) != tag(FULL, query="format=json")

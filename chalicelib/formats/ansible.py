@@ -16,6 +16,7 @@ from chalicelib.model import Server, Source
 _encode = msgspec.json.Encoder().encode
 _FIELDS = tuple(name for name in FullRow.__struct_fields__ if name != "tags")
 _LEGAL = re.compile(r"\w[\w.-]{0,252}")     # the rest means something in Ansible's patterns of hosts
+_ILLEGAL = re.compile(r"[^\w.-]")
 _TAKEN = re.compile(r"(party|region|zone|status|project|tag)_.*|all|ungrouped|localhost(\..*)?|127\.0\.0\.1",
                     re.IGNORECASE)          # names of groups, and of the machine that Ansible runs on
 _TEMPLATE = re.compile(r"\{[{%#]")
@@ -51,7 +52,7 @@ def host_names(found: Sequence[tuple[Source, Server]]) -> list[str]:
 
     def by_id(source: Source, server: Server) -> str:
         plain = ids[server.id] == 1 and _is_legal(server.id)
-        return server.id if plain else f"{source.party}.{source.region}.{word(server.id)}"
+        return server.id if plain else f"{source.party}.{source.region}.{_ILLEGAL.sub('_', server.id)}"
 
     named: list[int] = []
     for number, (source, server) in enumerate(found):
