@@ -69,6 +69,14 @@ def test_the_seeds_request(client: Client, lambda_house: House) -> None:
     assert isinstance(answer.body, bytes) and answer.headers["X-Request-Id"]
 
 
+def test_every_format_passes_the_framework(client: Client, lambda_house: House) -> None:
+    for written, media in (("csv", "text/csv; charset=utf-8"), ("ndjson", "application/x-ndjson"), ("prometheus", "application/json"),
+                           ("ansible", "application/json")):
+        answer = client.http.get(f"{SEED.partition('&f=')[0]}&format={written}", headers={"Authorization": basic(lambda_house.token)})
+        assert answer.status_code == 200 and answer.headers["Content-Type"] == media and b"hehe" not in answer.body
+        assert len(answer.body) > 2000
+
+
 def test_head_is_bound_like_get(client: Client, lambda_house: House) -> None:
     head = client.http.request("HEAD", SEED, headers={"Authorization": basic(lambda_house.token)})
     get = client.http.get(SEED, headers={"Authorization": basic(lambda_house.token)})

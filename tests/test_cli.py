@@ -236,6 +236,37 @@ def test_servers_without_http(twocloud: Command, cloud: Qcloud) -> None:
     assert len(twocloud(*where).splitlines()) == 26 and "this is the last good list" in twocloud.err
 
 
+@pytest.mark.parametrize("written", ["csv", "ndjson", "prometheus", "ansible"])
+@pytest.mark.parametrize("over", ["store", "http"])
+def test_servers_in_every_format(twocloud: Command, served: House, monkeypatch: pytest.MonkeyPatch, written: str, over: str) -> None:
+    """The API's own bytes, over the store as from a server, and what they cannot hold on standard error."""
+    where = ["servers", "--party", "qcloud", "--tenant", "123", "--region", "gz", "-o", written]
+    if over == "http":
+        monkeypatch.setenv("TWOCLOUD_TOKEN", served.token)
+        where += ["--url", served.url]
+    else:
+        monkeypatch.setattr("chalicelib.cli.listing.deployment", lambda: served.deployment)
+    query = f"party=qcloud&tenant_id=123&region=gz&format={written}"
+    expected = served.get(query).content.decode()
+    ended = "" if written in ("csv", "ndjson") else "\n"
+    twocloud.capsys.readouterr()
+    assert cli.main(where) == 0
+    told = twocloud.capsys.readouterr()
+    assert told.out == expected + ended and told.err == ""
+    if written == "prometheus":
+        expected = served.get(f"{query}&port=9100&address=wan").content.decode()
+        assert twocloud(*where, "--port", "9100", "--address", "wan") == expected + ended
+        assert re.fullmatch(r"Without such an address, and so no target: \d+ of the servers\.\n", twocloud.err)
+    else:
+        twocloud(*where, "--port", "9100", code=4)
+        assert "only for format=prometheus" in twocloud.err
+    twocloud(*where, "--changed-since", "2026-09-21T00:00:00Z", code=4)
+    served.clouds["qcloud"].fail("503")
+    served.clock.forward(5)
+    assert len(twocloud(*where)) == len(served.get(query).content.decode() + ended) and "this is the last good list, 5 s old" in twocloud.err.lower()
+    assert twocloud(*where, "--on-error", "fail", code=5) == ""
+
+
 def test_hostile_names_reach_no_terminal(twocloud: Command, cloud: Qcloud) -> None:
     twocloud("account", "put", "123", "qcloud", "--endpoint", cloud.url, stdin=credentials(cloud))
     cloud.fleets["ap-guangzhou"] = Fleet(1)
@@ -273,6 +304,10 @@ def test_a_login_page_is_no_twocloud(twocloud: Command, monkeypatch: pytest.Monk
         cloud.fail(fault)
         twocloud("servers", "--url", cloud.url, "--party", "qcloud", "--tenant", "1", "--region", "gz", code=3)
         assert "no twocloud server" in twocloud.err
+    for written in ("csv", "prometheus"):
+        cloud.forget()
+        cloud.fail("list" if written == "prometheus" else "html")
+        twocloud("servers", "--url", cloud.url, "--party", "qcloud", "--tenant", "1", "--region", "gz", "-o", written, code=3)
 
 
 def test_parties(twocloud: Command) -> None:

@@ -91,6 +91,25 @@ def test_a_link_asks_for_the_same(pairs: list[tuple[str, str]]) -> None:
     assert again == Query(**{**{f: getattr(asked, f) for f in asked.__slots__}, "window": Window(3, 4)})     # type: ignore[arg-type]
 
 
+def test_formats() -> None:
+    found = parse([*GOOD, ("format", "prometheus"), ("port", "65535"), ("address", "wan")])
+    assert (found.format, found.port, found.address, found.view) == ("prometheus", 65535, "wan", "basic")
+    assert (parse(GOOD).port, parse(GOOD).address) == (None, "lan")
+    for chosen in query.FORMATS:            # what goes with each of them
+        assert parse([*GOOD, ("format", chosen), ("view", "full"), ("status", "ACTIVE"), ("on_error", "fail"), ("max_age", "9")]).format == chosen
+    assert parse([*GOOD, ("format", "csv"), ("t", "9")]).window == parse([*GOOD, ("format", "ndjson"), ("t", "9")]).window == Window(1, 9)
+
+
+@pytest.mark.parametrize(("pairs", "parameter"), [
+    ("format=csv&port=1", "port"), ("port=1", "port"), ("format=ansible&address=wan", "address"), ("format=prometheus&f=1", "f"),
+    ("format=ansible&t=9", "t"), ("format=csv&changed_since=2026-09-20T00:00:00Z", "format"),
+    ("format=ndjson&region=all&on_error=partial", "on_error"), ("format=ansible&region=all&on_error=partial", "on_error")])
+def test_what_a_format_cannot_say_is_refused(pairs: str, parameter: str) -> None:
+    with pytest.raises(InvalidParameter) as refused:
+        parse(list({**dict(GOOD), **dict(parse_qsl(pairs))}.items()))
+    assert refused.value.parameter == parameter
+
+
 def test_the_document_says_what_the_parser_takes() -> None:
     """Each form's schema and its reader agree on samples at their edges."""
     for parameter in PARAMETERS:

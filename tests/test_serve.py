@@ -1,7 +1,9 @@
 """The API over real HTTP: the answer, its headers, ranges, filters, and every error of the table."""
 
 import base64
+import csv
 import gzip
+import io
 import json
 import re
 import socket
@@ -171,6 +173,102 @@ def test_filters(served: House) -> None:
         assert served.get(f"{GZ}&view=full&{query}&f=2&t=3").json()["vm_servers"] == expected[1:3]
 
 
+# ---------------------------------------------------------------- the other formats
+
+FORMATS = {"csv": "text/csv; charset=utf-8", "ndjson": "application/x-ndjson", "prometheus": "application/json",
+           "ansible": "application/json"}
+
+
+def shown_by(answer: requests.Response, written: str) -> list[str]:
+    """The ids of the servers that an answer holds."""
+    if written == "csv":
+        return [row["instance_id"] for row in csv.DictReader(io.StringIO(answer.content.decode(), newline=""))]
+    if written == "ndjson":
+        return [json.loads(line)["instance_id"] for line in answer.content.splitlines()]
+    if written == "prometheus":
+        return [group["labels"]["__meta_twocloud_instance_id"] for group in answer.json()]
+    return [host["twocloud_instance_id"] for host in answer.json()["_meta"]["hostvars"].values()]
+
+
+@pytest.mark.parametrize("written", FORMATS)
+def test_every_format_is_the_same_list_with_the_same_headers(served: House, written: str) -> None:
+    whole = served.get(f"{GZ}&view=full")
+    answer = served.get(f"{GZ}&format={written}")
+    assert answer.status_code == 200 and answer.headers["Content-Type"] == FORMATS[written]
+    ids = [row["instance_id"] for row in whole.json()["vm_servers"]]
+    assert sorted(shown_by(answer, written)) == sorted(ids) and (written == "ansible" or shown_by(answer, written) == ids)
+    assert answer.headers["X-Total-Count"] == "25" and answer.headers["Cache-Control"] == "private, no-cache"
+    assert answer.headers["ETag"] != whole.headers["ETag"] and "Link" not in answer.headers
+    assert answer.headers.get("X-Without-Address") == ("0" if written == "prometheus" else None)
+    assert served.get(f"{GZ}&format={written}").content == answer.content
+    served.clock.forward(60)
+    again = served.get(f"{GZ}&format={written}", headers={"If-None-Match": answer.headers["ETag"]})
+    assert (again.status_code, again.content) == (304, b"") and again.headers["ETag"] == answer.headers["ETag"]
+    get, head = served.get(f"{GZ}&format={written}&max_age=900"), served.get(f"{GZ}&format={written}&max_age=900", method="HEAD")
+    assert (head.status_code, head.content) == (200, b"") and get.headers["Age"] == "0"
+    for name in ("Content-Length", "ETag", "X-Total-Count", "Content-Type", "Age", "Cache-Status"):
+        assert head.headers[name] == get.headers[name]
+    packed = served.session.get(f"{served.url}/twocloud/servers?{GZ}&format={written}&max_age=900", auth=(served.token, ""),
+                                headers={"Accept-Encoding": "gzip"}, stream=True, timeout=9)
+    assert packed.headers["Content-Encoding"] == "gzip"
+    assert gzip.decompress(packed.raw.read(decode_content=False)) == get.content
+
+
+@pytest.mark.parametrize("written", FORMATS)
+def test_in_every_format_an_error_is_an_error(served: House, written: str) -> None:
+    """JSON with its status: Prometheus keeps its targets on a 5xx, and drops them on an empty list."""
+    error(served.get(f"{GZ}&format={written}", token=""), 401, "unauthorized")
+    error(served.get(f"{GZ}&format={written}&x=1"), 400, "invalid_parameter", "x")
+    error(served.get(f"party=qcloud&tenant_id=7&region=gz&format={written}"), 403, "forbidden")
+    served.clouds["qcloud"].fail("503")
+    error(served.get(f"{GZ}&format={written}"), 503, "party_unavailable")
+    error(served.get(f"party=qcloud,aws&tenant_id=123&region=gz,us-east-1&format={written}"), 503, "party_unavailable")
+
+
+@pytest.mark.parametrize("written", FORMATS)
+def test_an_old_list_is_marked_in_the_headers(served: House, written: str) -> None:
+    first = served.get(f"{GZ}&format={written}")
+    served.clock.forward(90)
+    served.clouds["qcloud"].fail("503")
+    old = served.get(f"{GZ}&format={written}")
+    assert (old.headers["Age"], old.headers["Cache-Status"]) == ("90", "twocloud; hit; detail=party_unavailable")
+    assert shown_by(old, written) == shown_by(first, written)
+    error(served.get(f"{GZ}&format={written}&on_error=fail"), 503, "party_unavailable")
+
+
+@pytest.mark.parametrize("written", ["csv", "ndjson"])
+def test_ranges_and_links_in_lines(served: House, written: str) -> None:
+    whole, seen, url = served.get(GZ).json()["vm_servers"], [], f"{served.url}/twocloud/servers?{GZ}&format={written}&f=1&t=10"
+    while url:
+        answer = served.get(urlsplit(url).query)
+        assert answer.headers["Content-Type"] == FORMATS[written]
+        seen += shown_by(answer, written)
+        url = urljoin(url, answer.links["next"]["url"]) if "next" in answer.links else ""
+    assert seen == [row["instance_id"] for row in whole]
+    assert shown_by(served.get(f"{GZ}&format={written}&f=1000"), written) == []
+
+
+@pytest.mark.parametrize("written", FORMATS)
+def test_several_sources_in_every_format(served: House, written: str) -> None:
+    both = "party=qcloud,aws&tenant_id=123&region=gz,us-east-1"
+    expected = sorted(row["instance_id"] for row in served.get(both).json()["vm_servers"])
+    answer = served.get(f"{both}&format={written}")
+    assert len(expected) == 37 and sorted(shown_by(answer, written)) == expected
+    if written in ("csv", "ndjson"):        # the view follows `view`, full if there are several
+        first = answer.content.splitlines()[0].decode()
+        assert (first.split(",") if written == "csv" else list(json.loads(first))) == TEN + MORE
+        first = served.get(f"{both}&format={written}&view=basic").content.splitlines()[0].decode()
+        assert (first.split(",") if written == "csv" else list(json.loads(first))) == TEN
+
+
+def test_servers_without_an_address_are_counted(served: House) -> None:
+    whole = served.get(GZ).json()["vm_servers"]
+    answer = served.get(f"{GZ}&format=prometheus&address=wan&port=9100")
+    assert [group["targets"] for group in answer.json()] == [[f"{row['wan_ip_set'].split(',')[0]}:9100"] for row in whole if row["wan_ip_set"]]
+    missing = sum(not row["wan_ip_set"] for row in whole)
+    assert answer.headers["X-Without-Address"] == str(missing) and 0 < missing < 25 and answer.headers["X-Total-Count"] == "25"
+
+
 # ---------------------------------------------------------------- errors, in the order of the table
 
 BAD = [
@@ -199,7 +297,15 @@ BAD = [
     (f"{GZ}&max_age=-1", "max_age"), (f"{GZ}&max_age=1s", "max_age"), (f"{GZ}&on_error=ignore", "on_error"),
     (f"{GZ}&on_error=partial", "on_error"), (f"{GZ}&%00=1", "?"), (f"{GZ}&%3Cscript%3E=1", "?"), (f"{GZ}&=1", "?"),
     (f"{GZ}&F=1", "F"), (f"{GZ}&f%20=1", "?"), (f"{GZ}&t[]=1", "t[]"),
-    (f"{GZ}&port=80", "port"), *((f"{GZ}&changed_since={time}", "changed_since") for time in (
+    *((f"{GZ}{chosen}&{name}={value}", name) for name, value in (("port", "80"), ("address", "wan"))
+      for chosen in ("", "&format=json", "&format=csv", "&format=ndjson", "&format=ansible")),
+    *((f"{GZ}&format=prometheus&{name}={value}", name) for name, value in (
+        ("port", "0"), ("port", "65536"), ("port", "080"), ("port", ""), ("port", "http"), ("address", "LAN"), ("address", ""),
+        ("address", "10.0.0.1"), ("address", "lan,wan"))),
+    *((f"{GZ}&format={chosen}&{name}=1", name) for chosen in ("prometheus", "ansible") for name in ("f", "t")),
+    *((f"{GZ}&format={chosen}&changed_since=2026-09-20T00:00:00Z", "format") for chosen in ("csv", "ndjson", "prometheus", "ansible")),
+    *((f"party=qcloud,aws&tenant_id=123&region=all&format={chosen}&on_error=partial", "on_error")
+      for chosen in ("csv", "ndjson", "prometheus", "ansible")), *((f"{GZ}&changed_since={time}", "changed_since") for time in (
         "2026-01-01T00:00:00Z", "yesterday", "2026-09-21", "2026-09-21T00:00:00", "2026-13-01T00:00:00Z", "0", "",
         "2026-09-21T00:00:00+00:00", "%D9%A2026-09-21T00:00:00Z", "0001-01-01T00:00:00%2B23:59", "2026-09-21T00:00:00Z%0A")),
 ]
@@ -327,6 +433,11 @@ def test_too_large(served: House) -> None:
     fits = served.get(f"{GZ}&{found[0]}")
     assert fits.status_code == 200 and len(fits.json()["vm_servers"]) == int(found[2]) == 15
     assert re.search(r"f=4&t=18 fits", error(served.get(f"{GZ}&f=4"), 413, "too_large"))
+    for written in ("csv", "ndjson"):
+        assert re.search(r"f=4&t=18 fits", error(served.get(f"{GZ}&f=4&format={written}"), 413, "too_large"))
+        assert served.get(f"{GZ}&f=4&t=18&format={written}").content.count(b"\n") == 15 + (written == "csv")
+    for written in ("prometheus", "ansible"):
+        assert "whole list" in error(served.get(f"{GZ}&format={written}"), 413, "too_large")
 
 
 def test_our_own_fault_shows_nothing(served: House, monkeypatch: pytest.MonkeyPatch) -> None:
