@@ -17,6 +17,7 @@ import pytest
 
 from chalicelib import __version__, cli, errors, parties, query, settings
 from chalicelib.errors import TwocloudError
+from chalicelib.formats import FullRow
 from tests.canaries import watch
 from tests.conftest import House
 
@@ -46,7 +47,8 @@ def parameters_table() -> str:
         form = parameter.form
         takes = (", ".join(f"`{word}`" for word in form.words) if isinstance(form, query.Choice)
                  else f"{form.lowest} to {form.highest}" if isinstance(form, query.Number)
-                 else form.takes if isinstance(form, query.Text) else "an IPv4 or IPv6 address")
+                 else form.takes if isinstance(form, query.Text | query.List)
+                 else "an RFC 3339 time" if isinstance(form, query.Time) else "an IPv4 or IPv6 address")
         lines.append(f"| `{parameter.name}`{' (must)' if parameter.required else ''} | {takes} | {parameter.text} |")
     return "\n".join(lines)
 
@@ -184,7 +186,7 @@ def test_the_readmes_own_clouds(house: House, tmp_path: Path) -> None:
 
 def test_the_apis_examples(served: House, tmp_path: Path) -> None:
     served.user("bob", password="password")
-    for script in sh_blocks("docs/api.md"):
+    for script in (script for script in sh_blocks("docs/api.md") if "format=" not in script):
         done = bash(script.replace("ann:password", "bob:password"), tmp_path, URL=served.url, TWOCLOUD_TOKEN=served.token)
         assert done.returncode == 0, (script, done.stderr)
         for answer in done.stdout.replace("}{", "}\n{").splitlines():
@@ -192,6 +194,23 @@ def test_the_apis_examples(served: House, tmp_path: Path) -> None:
             assert body["code"] == 200
             if "token" in body:
                 watch(body["token"])
+
+
+def test_the_examples_of_formats(served: House, tmp_path: Path) -> None:
+    scripts = [script for script in sh_blocks("docs/api.md") if "format=" in script] + sh_blocks("docs/recipes.md")
+    shown = [bash(script, tmp_path, URL=served.url, TWOCLOUD_TOKEN=served.token).stdout for script in scripts]
+    rows, lines, targets, *inventories = shown
+    assert rows.startswith("instance_name,instance_id,") and len(rows.splitlines()) == len(lines.splitlines()) + 1 == 26
+    assert all(json.loads(line)["instance_id"] for line in lines.splitlines())
+    assert all(set(group) == {"targets", "labels"} and group["targets"][0].endswith(":9100") for group in json.loads(targets))
+    assert len(inventories) == 2 and all(len(json.loads(text)["_meta"]["hostvars"]) == 25 for text in inventories)
+
+
+def test_labels_and_variables_that_the_documents_name_are_there() -> None:
+    for document in DOCUMENTS:
+        text = document.read_text()
+        for name in re.findall(r"__meta_twocloud_(\w+)|\btwocloud_([a-z_0-9]+)", text):
+            assert (name[0] or name[1]) in (*FullRow.__struct_fields__, "tag_", "tag_team"), (document.name, name)
 
 
 def test_the_readmes_first_answer_is_the_demos() -> None:

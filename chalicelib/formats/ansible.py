@@ -92,4 +92,4 @@ def _variables(row: FullRow) -> dict[str, object]:
 
 def _harmless(value: object) -> object:
     """Ansible runs templates in variables: whoever may name a server must not run code where a playbook is run."""
-    return {"__ansible_unsafe": value} if isinstance(value, str) and _TEMPLATE.search(value) else value
+    return {"__ansible_unsafe": value} if isinstance(value, str) and "{" in value and _TEMPLATE.search(value) else value
