@@ -272,6 +272,8 @@ def test_ansibles_groups_and_addresses() -> None:
         "party_qcloud", "project_7", "region_ap_guangzhou", "status_ACTIVE", "tag_cost_center_9", "tag_team_blue",
         "tag_u56e2u961f_u84dd", "zone_ap_guangzhou_6"]
     assert found["_meta"]["hostvars"]["hehe"]["ansible_host"] == "122.22.3.45"
+    found = inventory_of(msgspec.structs.replace(FULL, tags={"a-b": "1", "a.b": "1", "c": ""}))
+    assert (found["tag_a_b_1"], found["tag_c"]) == ({"hosts": ["hehe"]}, {"hosts": ["hehe"]})
     for server, address in ((Server(id="i", name="x", lan_ipv4=("10.0.0.1",), wan_ipv6=("2001:db8::1",)), "10.0.0.1"),
                             (Server(id="i", name="x", lan_ipv6=("fd00::1",), wan_ipv6=("2001:db8::1",)), "2001:db8::1"), (BARE, None)):
         (host,) = inventory_of(server)["_meta"]["hostvars"].values()
