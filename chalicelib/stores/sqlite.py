@@ -10,7 +10,8 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from chalicelib.errors import Conflict, Internal, SettingsError
@@ -30,22 +31,24 @@ class SqliteStore:
     def __init__(self, path: str, clock: Callable[[], float]) -> None:
         self.path = Path(path)
         self._clock = clock
-        self._local = threading.local()
         self._lock = threading.Lock()
-        self._open: list[sqlite3.Connection] = []
+        self._idle: list[sqlite3.Connection] = []
+        self._closed = False
+        self._pid = os.getpid()
+        self._inherited: list[sqlite3.Connection] = []          # a forked child must neither use nor close these
         self._prepare()
 
     def get(self, kind: str, key: str) -> Row | None:
-        found = self._connection().execute(
-            "SELECT value, version FROM entry WHERE kind = ? AND key = ? AND (expires IS NULL OR expires > ?)",
-            (kind, key, self._clock())).fetchone()
+        with self._connection() as connection:
+            found = connection.execute(
+                "SELECT value, version FROM entry WHERE kind = ? AND key = ? AND (expires IS NULL OR expires > ?)",
+                (kind, key, self._clock())).fetchone()
         return Row(*found) if found else None
 
     def put(self, kind: str, key: str, value: bytes, *, version: int | None = None,
             expires: int | None = None) -> None:
-        connection, now = self._connection(), self._clock()
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+        now = self._clock()
+        with self._connection() as connection, _transaction(connection):
             found = connection.execute("SELECT version, expires FROM entry WHERE kind = ? AND key = ?",
                                        (kind, key)).fetchone()
             there = found[0] if found and (found[1] is None or found[1] > now) else 0
@@ -57,24 +60,21 @@ class SqliteStore:
                                (kind, key, check_value(value), new_version(), expires))
             if expires is not None:         # who writes what ends takes away what has ended
                 connection.execute("DELETE FROM entry WHERE expires <= ?", (now,))
-            connection.execute("COMMIT")
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
 
     def delete(self, kind: str, *keys: str) -> None:
-        connection = self._connection()
-        for batch in in_batches(keys, 500):
-            marks = ",".join("?" * len(batch))
-            connection.execute(f"DELETE FROM entry WHERE kind = ? AND key IN ({marks})", (kind, *batch))
+        with self._connection() as connection:
+            for batch in in_batches(keys, 500):
+                marks = ",".join("?" * len(batch))
+                connection.execute(f"DELETE FROM entry WHERE kind = ? AND key IN ({marks})", (kind, *batch))
 
     def list(self, kind: str, prefix: str = "") -> Iterator[tuple[str, Row]]:
         last = ""
         while True:                         # in pages, so that no reader holds the log open between two rows
-            page = self._connection().execute(
-                "SELECT key, value, version FROM entry WHERE kind = ? AND key > ? AND key >= ? "
-                "AND substr(key, 1, length(?)) = ? AND (expires IS NULL OR expires > ?) ORDER BY key LIMIT 500",
-                (kind, last, prefix, prefix, prefix, self._clock())).fetchall()
+            with self._connection() as connection:
+                page = connection.execute(
+                    "SELECT key, value, version FROM entry WHERE kind = ? AND key > ? AND key >= ? "
+                    "AND substr(key, 1, length(?)) = ? AND (expires IS NULL OR expires > ?) ORDER BY key LIMIT 500",
+                    (kind, last, prefix, prefix, prefix, self._clock())).fetchall()
             for key, value, version in page:
                 yield key, Row(value, version)
             if len(page) < 500:
@@ -83,54 +83,73 @@ class SqliteStore:
 
     def scrub(self) -> None:
         """Drop expired rows and empty the log. Waits for readers of other processes for a few seconds."""
-        connection = self._connection()
-        connection.execute("DELETE FROM entry WHERE expires <= ?", (self._clock(),))
-        until = time.monotonic() + _BUSY_SECONDS
-        while connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
-            if time.monotonic() > until:
-                raise Internal(f"{self.path} is being read; run this again to empty its log")
-            time.sleep(0.05)
+        with self._connection() as connection:
+            connection.execute("DELETE FROM entry WHERE expires <= ?", (self._clock(),))
+            until = time.monotonic() + _BUSY_SECONDS
+            while connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                if time.monotonic() > until:
+                    raise Internal(f"{self.path} is being read; run this again to empty its log")
+                time.sleep(0.05)
 
     def close(self) -> None:
+        """Those in use are closed when they are given back."""
         with self._lock:
-            for connection in self._open:
-                connection.close()
-            self._open.clear()
-        self._local = threading.local()
+            self._closed = True
+            while self._idle:
+                self._idle.pop().close()
 
     def _prepare(self) -> None:
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
-            connection = self._connection()
-            connection.execute("BEGIN IMMEDIATE")
-            owner = connection.execute("PRAGMA application_id").fetchone()[0]
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
-            tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-            if owner != _APPLICATION_ID and (owner or version or tables):
-                raise SettingsError(f"TWOCLOUD_STORE: {self.path} belongs to another program.")
-            if version not in (0, SCHEMA_VERSION):
-                raise SettingsError(f"TWOCLOUD_STORE: {self.path} has schema version {version}, "
-                                    f"this program knows {SCHEMA_VERSION}. Use the version that wrote it.")
-            if version == 0:
-                for statement in _SCHEMA:
-                    connection.execute(statement)
-                connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            connection.execute("COMMIT")
+            with self._connection() as connection, _transaction(connection):
+                owner = connection.execute("PRAGMA application_id").fetchone()[0]
+                version = connection.execute("PRAGMA user_version").fetchone()[0]
+                tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+                if owner != _APPLICATION_ID and (owner or version or tables):
+                    raise SettingsError(f"TWOCLOUD_STORE: {self.path} belongs to another program.")
+                if version not in (0, SCHEMA_VERSION):
+                    raise SettingsError(f"TWOCLOUD_STORE: {self.path} has schema version {version}, "
+                                        f"this program knows {SCHEMA_VERSION}. Use the version that wrote it.")
+                if version == 0:
+                    for statement in _SCHEMA:
+                        connection.execute(statement)
+                    connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+                    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         except (OSError, sqlite3.Error) as problem:
             raise SettingsError(f"TWOCLOUD_STORE: {self.path} cannot be used: {problem}.") from None
 
-    def _connection(self) -> sqlite3.Connection:
-        """This thread's connection; a forked child makes its own."""
-        mine: tuple[int, sqlite3.Connection] | None = getattr(self._local, "connection", None)
-        if mine and mine[0] == os.getpid():
-            return mine[1]
+    @contextmanager
+    def _connection(self) -> Generator[sqlite3.Connection]:
+        """One that nobody else uses meanwhile. They are kept: threads come and go with each request."""
+        with self._lock:
+            if self._pid != os.getpid():
+                self._inherited, self._idle, self._pid = self._idle, [], os.getpid()
+            connection = self._idle.pop() if self._idle else None
+        connection = connection or self._connect()
+        try:
+            yield connection
+        finally:
+            with self._lock:
+                if self._closed:
+                    connection.close()
+                else:
+                    self._idle.append(connection)
+
+    def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA secure_delete = ON")
-        self._local.connection = os.getpid(), connection
-        with self._lock:
-            self._open.append(connection)
         return connection
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Generator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
