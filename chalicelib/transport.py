@@ -220,13 +220,17 @@ class _Pace:
 
 @dataclass(slots=True)
 class Tally:
-    """What a sender did, for the log: calls started, and milliseconds in which at least one was under way."""
+    """What senders did: calls started, retries, and milliseconds in which at least one call was under way.
+
+    All senders of one request to us may share one, so that the retries of all of them stay within a tenth.
+    """
 
     calls: int = 0
     retries: int = 0
     milliseconds: float = 0.0
     under_way: int = field(default=0, repr=False)
     since: float = field(default=0.0, repr=False)
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
 
 class Transport:
@@ -294,7 +298,7 @@ class Sender:
 
     def _pause(self, failure: PartyError) -> float | None:
         """Seconds before the one retry, None for no retry: none beyond a tenth of the calls or beyond the budget."""
-        with self._lock:
+        with self.tally.lock:
             if self._closed or self.tally.retries >= max(1, self.tally.calls // 10):
                 return None
             asked = failure.retry_after
@@ -358,8 +362,9 @@ class Sender:
                 self._held[threading.get_ident()] = sock
 
     def _count(self, step: int) -> None:
-        with self._lock:
-            tally, now = self.tally, time.monotonic()
+        tally = self.tally
+        with tally.lock:
+            now = time.monotonic()
             if step > 0:
                 tally.calls += 1
                 if not tally.under_way:
