@@ -4,7 +4,8 @@ A snapshot is chunks of servers, then a head that names them, written last: a re
 Rows of the store, each source's under its key `tenant/party/region`:
   snapshot  source                     the head
   chunk     source/generation/number   some hundred servers, compressed; or the marks (number "m…")
-  change    source/seen_at/number      what one listing changed, kept for TWOCLOUD_HISTORY days
+  change    source/seen_at/serial/n    what one listing changed, kept for TWOCLOUD_HISTORY days
+The head ends with its chunks, thirty days after they were written, unless a new list has taken their place.
 A mark is the time at which a server without an update time of its own was last seen to change.
 
 The newer listing wins: one that began before the head's is dropped, so that of two that overlap the later one's word
@@ -166,7 +167,7 @@ def save(store: Store, source: Source, revision: str, servers: Sequence[Server],
     else:
         head = _write(store, source, revision, servers, seen_at, mine, digest, history, recorded)
     try:
-        store.put("snapshot", key, _encode(head), version=row.version if row else 0)
+        store.put("snapshot", key, _encode(head), version=row.version if row else 0, expires=head.expires)
     except Conflict:                        # somebody wrote a list meanwhile; the next listing compares with it
         store.delete("change", *recorded)
         if not same:
@@ -216,10 +217,14 @@ def _compare(before: Sequence[Server], after: Sequence[Server], at: float, befor
 
 
 def _record(store: Store, source: Source, change: Change, history: int) -> list[str]:
-    """Write down what changed, before the head: who is killed in between tells it twice, not never. The keys."""
+    """Write down what changed, before the head: who is killed in between tells it twice, not never. The keys.
+
+    They hold a serial, so that who is overtaken takes back its own rows alone.
+    """
     keys: list[str] = []
+    serial = secrets.token_hex(4)
     for n, part in enumerate(_parts(change)):
-        keys.append(f"{key_of(source)}/{change.at:017.6f}/{n:04d}")
+        keys.append(f"{key_of(source)}/{change.at:017.6f}/{serial}/{n:04d}")
         store.put("change", keys[-1], zlib.compress(_encode(part), 1), expires=int(change.at) + history)
     return keys
 
@@ -251,7 +256,7 @@ def _pieces(servers: Sequence[Server]) -> tuple[list[bytes], list[int]]:
 
 # ---------------------------------------------------------------- going
 
-_KINDS = ("snapshot", "chunk", "change", "lease", "breaker", "interest")
+_KINDS = ("snapshot", "chunk", "change", "lease", "breaker", "interest", "regions")
 
 
 def forget_account(store: Store, tenant_id: str, party: str) -> None:
