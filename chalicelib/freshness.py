@@ -8,35 +8,52 @@ for ten seconds, then longer, and one caller at a time tries again. Both are row
 import random
 import secrets
 import time
-from collections.abc import Generator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from math import inf
+from typing import TypeVar
 
 import msgspec
 
 from chalicelib import accounts, errors, journal, parties, snapshots
 from chalicelib.deployment import Deployment
-from chalicelib.errors import AccountNotFound, Conflict, Lost, PartyDenied, PartyError, PartyTimeout, RateLimited
+from chalicelib.errors import (
+    AccountNotFound,
+    Conflict,
+    Lost,
+    PartyDenied,
+    PartyError,
+    PartyThrottled,
+    PartyTimeout,
+    RateLimited,
+    UnknownRegion,
+)
 from chalicelib.model import WHOLE, Account, Listing, Server, Source, Window
 from chalicelib.snapshots import Head
-from chalicelib.transport import Tally
+from chalicelib.transport import Sender, Tally
 
 REQUEST_SECONDS = 25.0                      # in which every request is answered
-_ANSWER_SECONDS = 2.0                       # of it, kept for what comes after the party
+ANSWER_SECONDS = 2.0                        # of it, kept for what comes after the party
 _DENIED_SECONDS = 900                       # refused credentials are no outage: how long the last list still serves
 _FAILURES = 8                               # in a row, a minute apart at most, after which the breaker opens
 _FAILURE_SECONDS = 60
 _OPEN_SECONDS = (10, 30, 60, 120, 300)      # for the first, second, … time
 _NOTED_SECONDS = 600                        # a source that is read is written down again after this
 _INTEREST_SECONDS = 30 * 86_400             # and forgotten after this
+_FAILURES_KEPT = 3600                       # seconds for which a failure is remembered
+_REGIONS_SECONDS = 3600                     # for which a party's own list of regions is believed
 _FORCED = 600                               # whole listings of a source that one process begins in a minute
+EVERY_REGION = "all"                        # in place of a region, where the regions themselves are asked for
+_NONE_KEPT = "No list that is young enough is kept, and the request forbids asking."
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
     """What a caller accepts. `max_age`: seconds, 0: ask the party. `stale`: seconds that the last good list may be old
-    if the party fails, 0: none. `cached`: never ask the party."""
+    if the party fails, 0: none. `cached`: never ask the party; a list younger than `max_age` or none."""
 
     max_age: int = 0
     stale: int = 0
@@ -91,6 +108,10 @@ class _Asking:
     deadline: float
     tally: Tally | None
 
+    @property
+    def key(self) -> str:
+        return snapshots.key_of(self.source)
+
 
 # ---------------------------------------------------------------- one source
 
@@ -102,20 +123,28 @@ def obtain(deployment: Deployment, source: Source, window: Window = WHOLE, wante
                      deadline or time.monotonic() + REQUEST_SECONDS, tally)
     note_reading(deployment, source)
     head = snapshots.find(deployment.store, source, revision)
-    if head and (policy.cached or (policy.max_age and asking.arrived - head.seen_at <= policy.max_age)):
+    if head and policy.max_age and asking.arrived - head.seen_at <= policy.max_age:
         with suppress(Lost):
             return _kept(asking, head)
     if policy.cached:
-        raise PartyTimeout("No list of this source is kept that is young enough, and the request forbids asking.")
+        raise PartyTimeout(_NONE_KEPT)
     try:
         return _live(asking, head)
+    except UnknownRegion:
+        forget_reading(deployment, source)
+        raise
     except PartyError as failure:
-        limit = min(policy.stale, _DENIED_SECONDS) if isinstance(failure, PartyDenied) else policy.stale
         head = snapshots.find(deployment.store, source, revision)
-        if head and deployment.clock() - head.seen_at <= limit and limit:
+        if head and deployment.clock() - head.seen_at <= _bearable(policy, failure):
             with suppress(Lost):
                 return replace(_kept(asking, head), failure=failure)
         raise
+
+
+def _bearable(policy: Policy, failure: PartyError) -> float:
+    """Seconds that what is kept may be old if the party failed so; none at all is less than no seconds."""
+    limit = min(policy.stale, _DENIED_SECONDS) if isinstance(failure, PartyDenied) else policy.stale
+    return limit or -inf
 
 
 def refresh(deployment: Deployment, source: Source, deadline: float) -> Answer:
@@ -167,66 +196,71 @@ def moment(unix: float) -> datetime:
 # ---------------------------------------------------------------- asking the party
 
 def _live(asking: _Asking, head: Head | None) -> Answer:
-    breaker = _breaker(asking)
-    now = asking.deployment.clock()
-    if breaker and breaker.until > now:
-        raise breaker.error(breaker.until - now)
-    part = not asking.wanted and asking.window.last is not None
-    if not part:
-        return _whole(asking, head)
-    # only a probe needs the lease for a part of the list
-    with suppress(Conflict), _lease(asking) if breaker and breaker.until else nullcontext():
-        seen_at, listing = asking.deployment.clock(), _ask(asking, asking.window)
-        if asking.window.first == 1 and listing.total == len(listing.servers):
-            head = _save(asking, listing.servers, seen_at) or head
-        return _answer(asking, listing, _marks(asking, head), seen_at, kept=False)
-    assert breaker
+    """Raises PartyError, UnknownRegion, RateLimited."""
+    breaker, version = _open_breaker(asking)
+    if asking.wanted or asking.window.last is None:
+        return _in_turn(asking, version, lambda: _whole(asking, head), lambda: _newer(asking, head))
+    if not (breaker and breaker.until):
+        return _part(asking, head)
+    with suppress(Conflict), _lease(asking):                    # a probe, of which there is one at a time
+        return _part(asking, head)
     raise breaker.error(1.0)
 
 
+def _part(asking: _Asking, head: Head | None) -> Answer:
+    seen_at, listing = asking.deployment.clock(), _list(asking, asking.window, head)
+    if asking.window.first == 1 and listing.total == len(listing.servers):
+        head = _save(asking, listing.servers, seen_at) or head
+    return _answer(asking, listing, _marks(asking, head), seen_at, kept=False)
+
+
 def _whole(asking: _Asking, head: Head | None) -> Answer:
-    """List it all, or wait for whoever does."""
-    pause = 0.02
-    while True:
-        with suppress(Conflict), _lease(asking):
-            _limit(asking)
-            seen_at, listing = asking.deployment.clock(), _ask(asking, WHOLE)
-            if head and head.total and not listing.servers:     # all gone? the party is asked twice
-                listing = _ask(asking, WHOLE)
-            head = _save(asking, listing.servers, seen_at) or head
-            whole = _answer(asking, listing, _marks(asking, head), seen_at, kept=False)
-            window = asking.window if not asking.wanted else WHOLE
-            return replace(whole, servers=whole.servers[window.first - 1:window.last])
-        if time.monotonic() + pause > asking.deadline - _ANSWER_SECONDS:
-            raise PartyTimeout()
-        time.sleep(pause + random.uniform(0, pause))
-        pause = min(pause * 1.5, 0.4)
-        newer = snapshots.find(asking.deployment.store, asking.source, asking.revision)
-        if newer and (head is None or newer.serial != head.serial):
-            with suppress(Lost):
-                return _kept(asking, newer)
-        breaker = _breaker(asking)
-        if breaker and breaker.at >= asking.arrived:
-            raise breaker.error(None)
+    _limit(asking)
+    seen_at, listing = asking.deployment.clock(), _list(asking, WHOLE, head)
+    head = _save(asking, listing.servers, seen_at) or head
+    whole = _answer(asking, listing, _marks(asking, head), seen_at, kept=False)
+    return whole if asking.wanted else replace(whole, servers=whole.servers[asking.window.first - 1:])
 
 
-def _ask(asking: _Asking, window: Window) -> Listing:
+def _newer(asking: _Asking, head: Head | None) -> Answer | None:
+    """What is kept, if somebody has listed the source since `head` was read."""
+    newer = snapshots.find(asking.deployment.store, asking.source, asking.revision)
+    if newer and (head is None or newer.serial != head.serial):
+        with suppress(Lost):
+            return _kept(asking, newer)
+    return None
+
+
+def _list(asking: _Asking, window: Window, head: Head | None) -> Listing:
+    def ask(account: Account, send: Sender) -> Listing:
+        listing = parties.list_servers(asking.source, account, window, send)
+        if listing.total == 0 and head and head.total:          # all gone? that is asked twice
+            listing = parties.list_servers(asking.source, account, window, send)
+        return listing
+
+    return _call(asking, asking.source.region, ask)
+
+
+def _call(asking: _Asking, region: str, ask: Callable[[Account, Sender], T]) -> T:
+    """What the party said; the breaker is told how it went."""
     deployment, source = asking.deployment, asking.source
     account = open_account(deployment, source.tenant_id, source.party)
-    sender = deployment.transport.sender(parties.load(source.party), account, source.region,
-                                         asking.deadline - _ANSWER_SECONDS)
+    sender = deployment.transport.sender(parties.load(source.party), account, region,
+                                         asking.deadline - ANSWER_SECONDS)
     if asking.tally is not None:
         sender.tally = asking.tally
     try:
-        listing = parties.list_servers(source, account, window, sender)
-    except PartyError as failure:
-        _failed(asking, failure)
+        said = ask(account, sender)
+    except (PartyError, UnknownRegion) as failure:
+        with _unspoilt(asking):
+            _failed(asking, failure)
         raise
     finally:
         sender.close()
-    if _breaker(asking):
-        deployment.store.delete("breaker", snapshots.key_of(source))
-    return listing
+    with _unspoilt(asking):
+        if deployment.store.get("breaker", asking.key):
+            deployment.store.delete("breaker", asking.key)
+    return said
 
 
 def open_account(deployment: Deployment, tenant_id: str, party: str) -> Account:
@@ -235,17 +269,32 @@ def open_account(deployment: Deployment, tenant_id: str, party: str) -> Account:
 
 def _save(asking: _Asking, servers: list[Server], seen_at: float) -> Head | None:
     """Keep the list. That it cannot be kept does not spoil the answer."""
-    deployment, source = asking.deployment, asking.source
+    deployment = asking.deployment
+    head = None
+    with _unspoilt(asking):
+        if _is_there(asking):
+            head = snapshots.save(deployment.store, asking.source, asking.revision, servers, seen_at,
+                                  history=deployment.settings.history * 86_400)
+        if not _is_there(asking):           # the account went or was put anew meanwhile
+            snapshots.forget(deployment.store, asking.source)
+            head = None
+    return head
+
+
+def _is_there(asking: _Asking) -> bool:
+    with suppress(AccountNotFound):
+        source = asking.source
+        return accounts.find(asking.deployment.store, source.tenant_id, source.party).revision == asking.revision
+    return False
+
+
+@contextmanager
+def _unspoilt(asking: _Asking) -> Generator[None]:
+    """Around what is written down beside an answer: a store that fails at it is logged, and the answer stands."""
     try:
-        head = snapshots.save(deployment.store, source, asking.revision, servers, seen_at,
-                              history=deployment.settings.history * 86_400)
-        with suppress(AccountNotFound):
-            if accounts.find(deployment.store, source.tenant_id, source.party).revision == asking.revision:
-                return head
-        snapshots.forget(deployment.store, source)              # the account went or was put anew meanwhile
+        yield
     except Exception:
-        journal.failure(store="snapshot", key=snapshots.key_of(source))
-    return None
+        journal.failure(source=asking.key)
 
 
 def _marks(asking: _Asking, head: Head | None) -> dict[str, float]:
@@ -257,8 +306,8 @@ def _marks(asking: _Asking, head: Head | None) -> dict[str, float]:
 
 def _limit(asking: _Asking) -> None:
     """So that nobody makes us hammer a party by asking anew all the time."""
-    key, now = f"listings of {snapshots.key_of(asking.source)}", time.monotonic()
-    begun = asking.deployment.begun.setdefault(key, [])
+    now = time.monotonic()
+    begun = asking.deployment.begun.setdefault(asking.key, [])
     begun[:] = [at for at in begun if now - at < 60]
     if len(begun) >= _FORCED:
         raise RateLimited(max(1, round(60 - (now - begun[0]))),
@@ -266,20 +315,52 @@ def _limit(asking: _Asking) -> None:
     begun.append(now)
 
 
-# ---------------------------------------------------------------- the lease
+# ---------------------------------------------------------------- one at a time
+
+def _in_turn(asking: _Asking, version: int, work: Callable[[], T], look: Callable[[], T | None]) -> T:
+    """What `work` gives. One caller at a time works; who comes meanwhile gets what `look` finds after it, or its
+    failure, which is a version of the breaker's row other than `version`. Raises PartyTimeout if it takes too long."""
+    pause = 0.02
+    while True:
+        with suppress(Conflict), _lease(asking):
+            if (found := _after_others(asking, version, look)) is not None:
+                return found
+            return work()
+        if time.monotonic() + pause > asking.deadline - ANSWER_SECONDS:
+            raise PartyTimeout()
+        time.sleep(pause + random.uniform(0, pause))
+        pause = min(pause * 1.5, 0.4)
+        if (found := _after_others(asking, version, look)) is not None:
+            return found
+
+
+def _after_others(asking: _Asking, version: int, look: Callable[[], T | None]) -> T | None:
+    if (found := look()) is not None:
+        return found
+    row = asking.deployment.store.get("breaker", asking.key)
+    if row and row.version != version and (breaker := _read_breaker(row.value)):
+        raise breaker.error(None)
+    return None
+
 
 @contextmanager
 def _lease(asking: _Asking) -> Generator[None]:
     """Raises Conflict if somebody else has it. It ends by itself if its holder dies."""
-    store, key, mine = asking.deployment.store, snapshots.key_of(asking.source), secrets.token_bytes(8)
+    store, mine = asking.deployment.store, secrets.token_bytes(8)
     seconds = max(1.0, asking.deadline - time.monotonic()) + 1
-    store.put("lease", key, mine, version=0, expires=int(asking.deployment.clock() + seconds) + 1)
+    try:
+        store.put("lease", asking.key, mine, version=0, expires=int(asking.deployment.clock() + seconds) + 1)
+    except Conflict:
+        raise
+    except Exception:                       # a store that cannot be written to: better asked twice than not at all
+        journal.failure(source=asking.key)
     try:
         yield
     finally:
-        row = store.get("lease", key)
-        if row and row.value == mine:
-            store.delete("lease", key)
+        with _unspoilt(asking):
+            row = store.get("lease", asking.key)
+            if row and row.value == mine:
+                store.delete("lease", asking.key)
 
 
 # ---------------------------------------------------------------- the breaker
@@ -294,8 +375,10 @@ class _Breaker(msgspec.Struct, frozen=True, kw_only=True):
     opened: int = 0
     until: float = 0.0
 
-    def error(self, seconds: float | None) -> PartyError:
+    def error(self, seconds: float | None) -> PartyError | UnknownRegion:
         """The failure again. `seconds`: after which asking can help."""
+        if self.word == UnknownRegion.word:
+            return UnknownRegion(self.text)
         return _KINDS.get(self.word, errors.PartyFailed)(self.text, retry_after=seconds)
 
 
@@ -305,9 +388,15 @@ _KINDS = {kind.word: kind for kind in (
 _decode_breaker = msgspec.msgpack.Decoder(_Breaker).decode
 
 
-def _breaker(asking: _Asking) -> _Breaker | None:
-    row = asking.deployment.store.get("breaker", snapshots.key_of(asking.source))
-    return _read_breaker(row.value) if row else None
+def _open_breaker(asking: _Asking) -> tuple[_Breaker | None, int]:
+    """What is known of failures, and the version of its row. Raises the last one while the breaker is open."""
+    row, now = asking.deployment.store.get("breaker", asking.key), asking.deployment.clock()
+    if row is None:
+        return None, 0
+    breaker = _read_breaker(row.value)
+    if breaker and breaker.until > now:
+        raise breaker.error(breaker.until - now)
+    return breaker, row.version
 
 
 def _read_breaker(value: bytes) -> _Breaker | None:
@@ -317,22 +406,93 @@ def _read_breaker(value: bytes) -> _Breaker | None:
         return None                         # of another version: as good as none
 
 
-def _failed(asking: _Asking, failure: PartyError) -> None:
-    """Refused credentials are told to whoever waits, but open nothing: they are no outage."""
-    store, key, now = asking.deployment.store, snapshots.key_of(asking.source), asking.deployment.clock()
+def _failed(asking: _Asking, failure: PartyError | UnknownRegion) -> None:
+    """Refused credentials and unknown regions are told to whoever waits, but open nothing: they are no outage.
+    Nor is what we refused ourselves, to keep the party's rate: the party has said nothing then."""
+    store, now = asking.deployment.store, asking.deployment.clock()
+    ours = isinstance(failure, PartyThrottled) and failure.http_status is None
     for _ in range(3):
-        row = store.get("breaker", key)
+        row = store.get("breaker", asking.key)
         before = (_read_breaker(row.value) if row else None) or _Breaker(word="", text="", at=0)
         running = before.failures if now - before.at <= max(_FAILURE_SECONDS, before.until - before.at + 60) else 0
-        failures = 0 if isinstance(failure, PartyDenied) else running + 1
-        opens = failures >= _FAILURES
-        seconds = _OPEN_SECONDS[min(before.opened, len(_OPEN_SECONDS) - 1)]
-        breaker = _Breaker(word=failure.word, text=failure.text, at=now, failures=failures,
-                           opened=before.opened + 1 if opens else before.opened, until=now + seconds if opens else 0.0)
+        failures = (0 if isinstance(failure, (PartyDenied, UnknownRegion)) else running if ours else running + 1)
+        opened, until = before.opened, 0.0
+        if before.until > now and failures:                     # who had asked before it opened
+            until = before.until
+        elif failures >= _FAILURES and not ours:
+            opened, until = opened + 1, now + _OPEN_SECONDS[min(opened, len(_OPEN_SECONDS) - 1)]
+        breaker = _Breaker(word=failure.word, text=failure.text, at=now, failures=failures, opened=opened, until=until)
         with suppress(Conflict):
-            store.put("breaker", key, msgspec.msgpack.encode(breaker), version=row.version if row else 0,
-                      expires=int(now) + 3600)
-            return
+            store.put("breaker", asking.key, msgspec.msgpack.encode(breaker), version=row.version if row else 0,
+                      expires=int(now) + _FAILURES_KEPT)
+            break
+    if not _is_there(asking):               # the account went meanwhile: nothing of it stays
+        snapshots.forget(store, asking.source)
+
+
+def last_failures(deployment: Deployment) -> dict[Source, float]:
+    """When each source failed last, if that is not long ago."""
+    return {snapshots.source_of_key(key): breaker.at for key, row in deployment.store.list("breaker")
+            if (breaker := _read_breaker(row.value))}
+
+
+# ---------------------------------------------------------------- which regions there are
+
+class _Regions(msgspec.Struct, frozen=True, kw_only=True):
+    """The codes that the party said are open to the account of this revision, and when."""
+
+    revision: str
+    at: float
+    codes: tuple[str, ...]
+
+
+_decode_regions = msgspec.msgpack.Decoder(_Regions).decode
+
+
+def open_regions(deployment: Deployment, tenant_id: str, party_name: str, policy: Policy, deadline: float,
+                 tally: Tally | None = None) -> tuple[str, ...]:
+    """Codes of the regions that the party says are open to the account. Asked once an hour, by one caller at a time;
+    if the party fails, what it said last will do as long as a list would. Raises PartyError, UnknownRegion."""
+    revision, party = accounts.find(deployment.store, tenant_id, party_name).revision, parties.load(party_name)
+    asking = _Asking(deployment, Source(tenant_id, party_name, EVERY_REGION), revision, Filter(), WHOLE, policy,
+                     deployment.clock(), deadline, tally)
+    kept = _kept_regions(asking)
+    if kept and (policy.cached or asking.arrived - kept.at <= _REGIONS_SECONDS):
+        return kept.codes
+    if policy.cached:
+        raise PartyTimeout(_NONE_KEPT)
+
+    def ask() -> _Regions:
+        found = _call(asking, party.default_region, party.list_regions)
+        said = _Regions(revision=revision, at=deployment.clock(),
+                        codes=tuple(region.code for region in found if region.open))
+        with _unspoilt(asking):
+            deployment.store.put("regions", asking.key, msgspec.msgpack.encode(said),
+                                 expires=int(said.at) + _INTEREST_SECONDS)
+            if not _is_there(asking):
+                snapshots.forget(deployment.store, asking.source)
+        return said
+
+    def look() -> _Regions | None:
+        newer = _kept_regions(asking)
+        return newer if newer and (kept is None or newer.at > kept.at) else None
+
+    try:
+        _, version = _open_breaker(asking)
+        return _in_turn(asking, version, ask, look).codes
+    except PartyError as failure:
+        if kept and deployment.clock() - kept.at <= _bearable(policy, failure):
+            return kept.codes
+        raise
+
+
+def _kept_regions(asking: _Asking) -> _Regions | None:
+    row = asking.deployment.store.get("regions", asking.key)
+    try:
+        kept = _decode_regions(row.value) if row else None
+    except msgspec.DecodeError:
+        return None
+    return kept if kept and kept.revision == asking.revision else None
 
 
 # ---------------------------------------------------------------- who is being read
@@ -342,5 +502,15 @@ def note_reading(deployment: Deployment, source: Source) -> None:
     key, now = snapshots.key_of(source), deployment.clock()
     if now - deployment.noted.get(key, 0.0) < _NOTED_SECONDS:
         return
-    deployment.noted[key] = now
-    deployment.store.put("interest", key, b"%d" % now, expires=int(now) + _INTEREST_SECONDS)
+    try:
+        deployment.store.put("interest", key, b"%d" % now, expires=int(now) + _INTEREST_SECONDS)
+        deployment.noted[key] = now
+    except Exception:                       # that it cannot be written down does not spoil the answer
+        journal.failure(source=key)
+
+
+def forget_reading(deployment: Deployment, source: Source) -> None:
+    """The party has no such region: nobody shall ask for it again and again."""
+    key = snapshots.key_of(source)
+    deployment.noted.pop(key, None)
+    deployment.store.delete("interest", key)

@@ -5,11 +5,12 @@ or is left out of it and named, as the caller chose.
 """
 
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from chalicelib import accounts, memory, parties, snapshots, tokens
+from chalicelib import accounts, parties, snapshots, tokens
 from chalicelib.accounts import AccountRow
 from chalicelib.deployment import Deployment, open_deployment
 from chalicelib.errors import (
@@ -23,8 +24,21 @@ from chalicelib.errors import (
     TwocloudError,
     UnknownRegion,
 )
-from chalicelib.freshness import REQUEST_SECONDS, Answer, Filter, Policy, moment, obtain, open_account, refresh
-from chalicelib.model import WHOLE, Account, Party, Region, Send, Source, Window
+from chalicelib.freshness import (
+    ANSWER_SECONDS,
+    EVERY_REGION,
+    REQUEST_SECONDS,
+    Answer,
+    Filter,
+    Policy,
+    moment,
+    note_reading,
+    obtain,
+    open_account,
+    open_regions,
+    refresh,
+)
+from chalicelib.model import WHOLE, Account, Party, Send, Source, Window
 from chalicelib.paging import side_by_side
 from chalicelib.query import Query
 from chalicelib.snapshots import Head, Vanished
@@ -33,10 +47,11 @@ from chalicelib.transport import Tally
 
 __all__ = ["REQUEST_SECONDS", "Answer", "Deployment", "Filter", "Policy", "open_account", "open_deployment", "refresh"]
 _SIDE_BY_SIDE = 16                          # sources that are asked at the same time
-_MOST_LIVE = 64                             # sources of one request that are asked; the others are kept lists
-_ANSWER_SECONDS = 0.5                       # kept back from the time of the sources
+_MOST_LIVE = 64                             # sources of one request that are asked if there are kept lists of others,
+_MOST_COLD = 160                            # and at the most; each then gets two seconds
+_REGIONS_SHARE = 0.4                        # of the time of a request, for asking parties which regions they have
+_TOO_MANY = "There are too many sources to ask all of them in one request."
 KEPT = Policy(max_age=10 ** 10)             # a list of any age
-_REGIONS_SECONDS = 3600                     # for which a party's own list of regions is believed
 
 
 def source_of(tenant_id: str, party: str, region: str) -> Source:
@@ -59,8 +74,10 @@ def answer(deployment: Deployment, asked: Query, policy: Policy, caller: Caller 
     Raises Forbidden, AccountNotFound, PartyError, UnknownRegion, RateLimited, InvalidParameter.
     """
     wanted = Filter(asked.status, asked.name, asked.ip)
+    if asked.changed_since is not None:
+        _check_history(deployment, asked.changed_since)
     if asked.several:
-        found, failed = sources(deployment, asked, caller)
+        found, failed = sources(deployment, asked, caller, policy, deadline, tally)
         return _list_many(deployment, found, failed, asked, wanted, policy, deadline, tally)
     assert asked.parties and asked.regions
     source = source_of(asked.tenant_id, asked.parties[0], asked.regions[0])
@@ -91,41 +108,51 @@ class Part:
         return "failed" if self.answer is None else "stale" if self.error else "ok"
 
 
-def sources(deployment: Deployment, asked: Query, caller: Caller | None) -> tuple[list[Source], list[Part]]:
+def sources(deployment: Deployment, asked: Query, caller: Caller | None, policy: Policy = KEPT,
+            deadline: float | None = None, tally: Tally | None = None) -> tuple[list[Source], list[Part]]:
     """The sources that a query names, in the order party, region; beside them, for each account whose regions its
-    party would not tell, a part that failed. `all` is what the caller may see; what is named must be covered."""
+    party would not tell, a part that failed. `all` is what the caller may see; what is named must be covered.
+
+    Raises UnknownRegion, Forbidden, AccountNotFound, in this order.
+    """
     tenant_id, regions = asked.tenant_id, asked.regions
-    if caller and not tokens.opens(caller, tenant_id):
+    _check_regions(asked.parties or (), regions or ())
+    if caller and not all(tokens.opens(caller, tenant_id, name) for name in asked.parties or (None,)):
         raise Forbidden()
     rows = {row.party: row for row in accounts.every(deployment.store, tenant_id)}
-    names = sorted(name for name in (rows if asked.parties is None else asked.parties)
-                   if asked.parties is not None or not caller or tokens.opens(caller, tenant_id, name))
-    if asked.parties is not None and caller and not all(tokens.opens(caller, tenant_id, name) for name in names):
-        raise Forbidden()
-    for region in regions or ():
-        if names and not any(_fits(parties.load(name), region) for name in names):
-            raise UnknownRegion("None of these parties has a region of this name.")
-    found: list[Source] = []
+    if asked.parties is None:
+        names = [name for name in sorted(rows) if not caller or tokens.opens(caller, tenant_id, name)]
+        _check_regions(names, regions or ())
+    else:
+        names = sorted(asked.parties)
+    found: set[Source] = set()
     failed: list[Part] = []
-    for name in names:
-        party = parties.load(name)
-        if regions is not None:
-            found += [Source(tenant_id, name, party.region(region)) for region in regions if _fits(party, region)]
-            continue
-        if name not in rows:
+    if regions is not None:
+        found = {Source(tenant_id, name, party.region(region)) for name in names for region in regions
+                 if _fits(party := parties.load(name), region)}
+    else:
+        if not rows.keys() >= set(names):
             raise AccountNotFound()
-        try:
-            codes = rows[name].regions or _open_regions(deployment, rows[name])
-        except (PartyError, UnknownRegion) as error:
-            failed.append(Part(Source(tenant_id, name, "all"), error=error))
-            continue
-        found += [Source(tenant_id, name, code) for code in codes]
+        now = time.monotonic()
+        until = now + (deadline - now if deadline else REQUEST_SECONDS) * _REGIONS_SHARE
+        asking = [lambda row=rows[name]: _regions(deployment, row, policy, until, tally) for name in names]
+        for name, codes in zip(names, side_by_side(asking, _SIDE_BY_SIDE), strict=True):
+            if isinstance(codes, TwocloudError):
+                failed.append(Part(Source(tenant_id, name, EVERY_REGION), error=codes))
+            else:
+                found |= {Source(tenant_id, name, code) for code in codes}
     covered = {source for source in found if not caller or tokens.allows(caller, source)}
-    if asked.parties is not None and regions is not None and len(covered) < len(set(found)):
+    if asked.parties is not None and regions is not None and len(covered) < len(found):
         raise Forbidden()
     if not covered and not failed:
         raise Forbidden() if found else AccountNotFound()
     return sorted(covered, key=lambda source: (source.party, source.region)), failed
+
+
+def _check_regions(names: Sequence[str], regions: Sequence[str]) -> None:
+    for region in regions if names else ():
+        if not any(_fits(parties.load(name), region) for name in names):
+            raise UnknownRegion("None of these parties has a region of this name.")
 
 
 def _fits(party: Party, region: str) -> bool:
@@ -135,19 +162,13 @@ def _fits(party: Party, region: str) -> bool:
         return False
 
 
-def _open_regions(deployment: Deployment, row: AccountRow) -> list[str]:
-    party = parties.load(row.party)
-
-    def fetch() -> list[Region]:
-        account = open_account(deployment, row.tenant_id, row.party)
-        sender = deployment.transport.sender(party, account, party.default_region, time.monotonic() + 10)
-        try:
-            return party.list_regions(account, sender)
-        finally:
-            sender.close()
-
-    return [region.code for region in memory.for_a_while(("regions", row.tenant_id, row.party, row.revision),
-                                                         _REGIONS_SECONDS, fetch) if region.open]
+def _regions(deployment: Deployment, row: AccountRow, policy: Policy, until: float,
+             tally: Tally | None) -> Sequence[str] | TwocloudError:
+    """Those that the account names, or else all that its party says are open; or why it would not say."""
+    try:
+        return row.regions or open_regions(deployment, row.tenant_id, row.party, policy, until, tally)
+    except (PartyError, UnknownRegion) as error:
+        return error
 
 
 # ---------------------------------------------------------------- several sources
@@ -164,76 +185,144 @@ class Fleet:
         return all(part.state != "failed" for part in self.parts)
 
 
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How one source of many is asked. `head`: of its kept list. `live`: it may be asked itself, else its kept list
+    serves. `spared`: there are too many to ask it."""
+
+    policy: Policy
+    head: Head | None = None
+    live: bool = False
+    spared: bool = False
+
+
 def _list_many(deployment: Deployment, found: Sequence[Source], failed: Sequence[Part], asked: Query, wanted: Filter,
                policy: Policy, deadline: float, tally: Tally | None) -> Fleet:
     """The window over the whole of all sources. Raises the first failure if the caller wants no partial answer.
 
-    A region that its party does not know is left out if it came from a list, where it belongs to another party.
+    What is kept is read in parts, as the window wants them, where a list's head tells how long it is.
     """
     window, since, partial = asked.window, asked.changed_since, asked.on_error == "partial"
-    lenient = asked.regions is not None and (asked.parties is None or len(asked.parties) > 1)
-    now, end = deployment.clock(), deadline - _ANSWER_SECONDS
-    heads = _heads(deployment, found)
-    young = {source for source, head in heads.items() if head and policy.max_age
-             and now - head.seen_at <= policy.max_age and since is None}
-    live = sorted((source for source in found if source not in young),
+    ways = _ways(deployment, found, policy)
+    rounds = -(-sum(way.live for way in ways.values()) // _SIDE_BY_SIDE)
+    share = (deadline - ANSWER_SECONDS - time.monotonic()) / max(1, rounds)
+
+    def ask(source: Source, part: Window = WHOLE) -> tuple[Answer, Sequence[Vanished]]:
+        way = ways[source]
+        until = min(deadline, time.monotonic() + share + ANSWER_SECONDS) if way.live else deadline
+        if since is None:
+            return obtain(deployment, source, part, wanted, way.policy, until, tally), ()
+        changed = list_changes(deployment, source, since, wanted, way.policy, until, tally)
+        return changed.answer, changed.vanished
+
+    in_parts = window != WHOLE and not wanted and since is None
+    later = {source: way.head for source, way in ways.items() if in_parts and way.head and not way.live}
+    parts: dict[Source, Part] = {}
+    position = 0                            # of the next source's first server, from 0
+    with _pool() as pool:                   # what is kept is read first: it takes no time
+        answers = {source: pool.submit(ask, source) for source in sorted(found, key=lambda one: ways[one].live)
+                   if source not in later}
+        for source in found:
+            local = _below(window, position)
+            if source in later:
+                position += later[source].total
+                if local and local.first <= later[source].total:
+                    answers[source] = pool.submit(ask, source, local)
+                else:
+                    parts[source] = _untouched(deployment, source, ways[source])
+                continue
+            parts[source] = part = _gather(deployment, answers.pop(source), source, ways[source], local, deadline)
+            if part.error and not part.answer and not partial and not _may_be_elsewhere(part, asked):
+                raise part.error
+            position += part.answer.total or 0 if part.answer else 0            # of a whole list the total is known
+        for source, answer in answers.items():
+            parts[source] = part = _gather(deployment, answer, source, ways[source], WHOLE, deadline)
+            if part.error and not part.answer and not partial:
+                raise part.error
+    every = [*_without_strangers(list(parts.values()), asked), *failed]
+    for part in every if not partial else ():
+        if part.error and not part.answer:
+            raise part.error
+    return Fleet(sorted(every, key=lambda part: (part.source.party, part.source.region)),
+                 None if any(part.answer is None for part in every) else position)
+
+
+def _ways(deployment: Deployment, found: Sequence[Source], policy: Policy) -> dict[Source, _Way]:
+    """Those whose lists are young enough are read; of the others, the ones that are kept least fresh are asked."""
+    heads, now = _heads(deployment, found), deployment.clock()
+    ways = {source: _Way(policy, head) for source, head in heads.items()
+            if head and policy.max_age and now - head.seen_at <= policy.max_age}
+    rest = sorted((source for source in found if source not in ways),
                   key=lambda source: head.seen_at if (head := heads[source]) else 0.0)
-    spared = {source for source in live[_MOST_LIVE:] if heads[source]}          # too many: their kept lists must do
-    live = [source for source in live if source not in spared]
-    share = (end - time.monotonic()) / max(1, -(-len(live) // _SIDE_BY_SIDE))
-
-    def ask(source: Source) -> Answer:
-        until = min(end, time.monotonic() + share)
-        if since is not None:
-            found = list_changes(deployment, source, since, wanted, policy, until, tally)
-            vanished[source] = found.vanished
-            return found.answer
-        return obtain(deployment, source, WHOLE, wanted, policy, until, tally)
-
-    def keep(source: Source, part: Window) -> Answer:
-        """What is kept of the source; no more of it is read than is wanted."""
+    patient = Policy(max_age=policy.stale, cached=True)
+    for n, source in enumerate(rest):
         head = heads[source]
-        if head and not wanted and (part.last == 0 or part.first > head.total):
-            return Answer(source, [], head.total, moment(head.seen_at), kept=True)
-        patient = replace(policy, max_age=max(policy.max_age, policy.stale)) if source in spared else policy
-        answer = obtain(deployment, source, part if part.last != 0 else WHOLE, wanted, patient, end, tally)
-        if source in spared and not answer.failure:
-            answer = replace(answer, failure=PartyTimeout("Too many sources to ask all of them in one request."))
-        return answer if part.last != 0 else replace(answer, servers=[])
+        if n < (_MOST_LIVE if head else _MOST_COLD):
+            ways[source] = _Way(policy, head, live=True)
+        else:
+            young = head if head and now - head.seen_at <= policy.stale else None
+            ways[source] = _Way(patient, young, spared=True)
+    return ways
 
-    vanished: dict[Source, list[Vanished]] = {}
+
+def _below(window: Window, position: int) -> Window | None:
+    """The window as a source sees it of which so many servers stand before it; None if it lies before the source."""
+    if window.last is not None and window.last <= position:
+        return None
+    return Window(max(1, window.first - position), window.last and window.last - position)
+
+
+def _gather(deployment: Deployment, answer: "Future[tuple[Answer, Sequence[Vanished]]]", source: Source, way: _Way,
+            local: Window | None, deadline: float) -> Part:
+    """`local`: what is wanted of what the source gives; None: nothing."""
+    try:
+        given, vanished = answer.result(max(0.0, deadline - time.monotonic()))
+    except (PartyError, UnknownRegion, RateLimited) as error:
+        return Part(source, error=PartyTimeout(_TOO_MANY) if way.spared else error)
+    except TimeoutError:
+        return Part(source, error=PartyTimeout())
+    given = replace(given, servers=given.servers[local.first - 1:local.last] if local else [],
+                    failure=PartyTimeout(_TOO_MANY) if way.spared else given.failure)
+    return _part(deployment, given, vanished)
+
+
+def _untouched(deployment: Deployment, source: Source, way: _Way) -> Part:
+    """What is said of a kept list of which the window wants nothing: no more of it is read."""
+    assert way.head
+    return _part(deployment, Answer(source, [], way.head.total, moment(way.head.seen_at), kept=True,
+                                    failure=PartyTimeout(_TOO_MANY) if way.spared else None))
+
+
+def _without_strangers(parts: list[Part], asked: Query) -> list[Part]:
+    """Without those that do not know the region, if each name by which it was asked for is another party's region."""
+    strangers = [part for part in parts if _may_be_elsewhere(part, asked)]
+    others = [part.source for part in parts if part not in strangers]
+
+    def is_elsewhere(source: Source) -> bool:
+        names = [name for name in asked.regions or () if _means(name, source)]
+        return all(any(_means(name, other) for other in others) for name in names)
+
+    return [part for part in parts if part not in strangers or not is_elsewhere(part.source)]
+
+
+def _may_be_elsewhere(part: Part, asked: Query) -> bool:
+    """Whether the party does not know a region that was asked for beside other parties."""
+    return isinstance(part.error, UnknownRegion) and asked.regions is not None and asked.parties != (part.source.party,)
+
+
+def _means(region: str, source: Source) -> bool:
+    party = parties.load(source.party)
+    return _fits(party, region) and party.region(region) == source.region
+
+
+@contextmanager
+def _pool() -> Generator[ThreadPoolExecutor]:
+    """Nobody waits for what is still under way at its end; it ends by its own deadline."""
     pool = ThreadPoolExecutor(_SIDE_BY_SIDE, thread_name_prefix="twocloud-source")
     try:
-        answers = {source: pool.submit(ask, source) for source in live}
-        parts: list[Part] = []
-        position = 0                        # of the next source's first server, from 0
-        for source in found:
-            local = Window(max(1, window.first - position), window.last and max(0, window.last - position))
-            try:
-                if source in answers:
-                    answer = answers[source].result(max(0.0, deadline - time.monotonic()))
-                    answer = replace(answer, servers=answer.servers[local.first - 1:local.last])
-                else:
-                    answer = keep(source, local)
-            except (TwocloudError, TimeoutError) as problem:
-                error = problem if isinstance(problem, TwocloudError) else PartyTimeout()
-                if isinstance(error, UnknownRegion) and lenient:
-                    continue
-                parts.append(Part(source, error=error))
-                if not (partial and isinstance(error, (PartyError, UnknownRegion, RateLimited))):
-                    raise error from None
-                continue
-            parts.append(_part(deployment, answer, vanished.get(source, ())))
-            position += answer.total or 0   # of a whole list the total is known
+        yield pool
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-    if failed and not partial:
-        assert failed[0].error
-        raise failed[0].error
-    parts = sorted([*parts, *failed], key=lambda part: (part.source.party, part.source.region))
-    if not parts:
-        raise UnknownRegion("None of these parties has a region of this name.")
-    return Fleet(parts, None if any(part.answer is None for part in parts) else position)
 
 
 def _part(deployment: Deployment, answer: Answer, vanished: Sequence[Vanished] = ()) -> Part:
@@ -242,11 +331,15 @@ def _part(deployment: Deployment, answer: Answer, vanished: Sequence[Vanished] =
 
 
 def _heads(deployment: Deployment, found: Sequence[Source]) -> dict[Source, Head | None]:
-    """Raises AccountNotFound."""
+    """Of the lists that are kept; that the sources are read is noted. Raises AccountNotFound."""
     revisions = {name: accounts.find(deployment.store, tenant_id, name).revision
                  for tenant_id, name in dict.fromkeys((source.tenant_id, source.party) for source in found)}
-    read = [lambda source=source: snapshots.find(deployment.store, source, revisions[source.party])
-            for source in found]
+
+    def find(source: Source) -> Head | None:
+        note_reading(deployment, source)
+        return snapshots.find(deployment.store, source, revisions[source.party])
+
+    read = [lambda source=source: find(source) for source in found]
     return dict(zip(found, side_by_side(read, _SIDE_BY_SIDE), strict=True))
 
 
@@ -268,8 +361,7 @@ def list_changes(deployment: Deployment, source: Source, since: float, wanted: F
 
     Raises InvalidParameter if `since` is older than the history, AccountNotFound, PartyError, UnknownRegion.
     """
-    if since < deployment.clock() - deployment.settings.history * 86_400:
-        raise InvalidParameter("changed_since", f"Changes are kept for {deployment.settings.history} days.")
+    _check_history(deployment, since)
     answer = obtain(deployment, source, WHOLE, wanted, policy, deadline, tally)
     revision = accounts.find(deployment.store, source.tenant_id, source.party).revision
     head = snapshots.find(deployment.store, source, revision)
@@ -285,9 +377,16 @@ def list_changes(deployment: Deployment, source: Source, since: float, wanted: F
     there = {server.id for server in (answer if not wanted else obtain(
         deployment, source, WHOLE, Filter(), KEPT, deadline, tally)).servers}
     shown = [server for server in answer.servers if everything or server.id in fields]
-    vanished = sorted((server for key, server in gone.items() if key not in there),
+    part_of_name = (wanted.name or "").casefold()               # all that is known of them that could be filtered
+    vanished = sorted((server for key, server in gone.items()
+                       if key not in there and part_of_name in server.name.casefold()),
                       key=lambda server: (server.vanished_at, server.id))
     return Changes(replace(answer, servers=shown, total=len(shown)), fields, vanished)
+
+
+def _check_history(deployment: Deployment, since: float) -> None:
+    if since < deployment.clock() - deployment.settings.history * 86_400:
+        raise InvalidParameter("changed_since", f"Changes are kept for {deployment.settings.history} days.")
 
 
 # ---------------------------------------------------------------- accounts

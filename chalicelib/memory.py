@@ -20,7 +20,6 @@ _MARGIN = 60.0                              # seconds before its end at which a 
 _logins: dict[Hashable, tuple[float, Any]] = {}                 # -> (Unix time of its end, what it gave)
 _entries: dict[Hashable, dict[str, Any]] = {}                   # catalogue -> name -> entry
 _unknown: dict[tuple[Hashable, str], float] = {}                # -> time.monotonic() when it was asked for
-_passing: dict[Hashable, tuple[float, Any]] = {}                # -> (time.monotonic() of its end, what was fetched)
 _locks: dict[Hashable, threading.Lock] = {}
 _lock = threading.Lock()
 
@@ -79,23 +78,8 @@ def catalogue(key: Hashable, names: Sequence[str], fetch: Callable[[Sequence[str
     return {name: entries[name] for name in names if name in entries}
 
 
-def for_a_while(key: Hashable, seconds: float, fetch: Callable[[], T]) -> T:
-    """What `fetch` gave at most so long ago. For what changes seldom, such as a party's regions."""
-    now = time.monotonic()
-    with _lock:
-        until, kept = _passing.get(key, (0.0, None))
-    if kept is not None and now < until:
-        return kept
-    made = fetch()
-    with _lock:
-        for old in [known for known, (end, _) in _passing.items() if end <= now]:
-            del _passing[old]
-        _passing[key] = now + seconds, made
-    return made
-
-
 def forget() -> None:
     """Everything; for tests."""
     with _lock:
-        for kept in (_logins, _entries, _unknown, _passing, _locks):
+        for kept in (_logins, _entries, _unknown, _locks):
             kept.clear()
