@@ -16,7 +16,7 @@ import msgspec
 
 from chalicelib import accounts, freshness, journal, parties, snapshots
 from chalicelib.deployment import Deployment
-from chalicelib.errors import AccountNotFound, PartyError, TwocloudError, UnknownRegion
+from chalicelib.errors import AccountNotFound, Internal, PartyError, RateLimited, TwocloudError, UnknownRegion
 from chalicelib.model import Source
 
 READ_EVERY = 300                            # seconds between refreshes of a source read in the last hour,
@@ -51,29 +51,35 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """`age` of its list, `idle` since it was last read; seconds, infinite if never."""
+    """`age` of its list, `idle` since it was last read, `tried` since asking for it last failed; seconds, infinite if
+    never."""
 
     age: float
     idle: float
+    tried: float
 
 
 def known(deployment: Deployment) -> dict[Source, _Known]:
-    """What accounts name as their regions, what was asked for in the last month, and what a list is kept of."""
+    """What accounts name as their regions, and what was asked for in the last month."""
     store, now = deployment.store, deployment.clock()
     rows = {(row.tenant_id, row.party): row for row in accounts.every(store)}
     heads = {source: head for source, head in snapshots.heads(store)
              if (row := rows.get((source.tenant_id, source.party))) and row.revision == head.revision}
     read = {snapshots.source_of_key(key): float(row.value) for key, row in store.list("interest")}
+    failed = freshness.last_failures(deployment)
     found = {Source(row.tenant_id, row.party, region) for row in rows.values() for region in row.regions}
-    found |= heads.keys() | {source for source in read if (source.tenant_id, source.party) in rows}
+    found |= {source for source in read if (source.tenant_id, source.party) in rows}
     return {source: _Known(now - heads[source].seen_at if source in heads else inf,
-                           now - read[source] if source in read else inf) for source in found}
+                           now - read[source] if source in read else inf,
+                           now - failed[source] if source in failed else inf) for source in found}
 
 
 def due(deployment: Deployment) -> list[Source]:
-    """Every known source whose list is older than it should be, the least fresh first."""
+    """Every known source whose list is older than it should be, the least fresh first. One that fails is tried no more
+    often than it would be refreshed, or than once an hour."""
     # a tenth early: the next run may come a little later than it should
-    late = {source: it.age for source, it in known(deployment).items() if it.age >= every(it.idle) * 0.9}
+    late = {source: it.age for source, it in known(deployment).items()
+            if min(it.age, it.tried) >= every(it.idle) * 0.9}
     return sorted(late, key=lambda source: (-late[source], source.tenant_id, source.party, source.region))
 
 
@@ -117,8 +123,9 @@ def work(deployment: Deployment, message: Message, deadline: float | None = None
 
 def _work(deployment: Deployment, message: Message, deadline: float) -> Result:
     source = message.source
+    if parties.load(source.party).region(source.region) != source.region:
+        raise Internal("A message names a region by its alias.")
     try:
-        parties.load(source.party)
         revision = accounts.find(deployment.store, source.tenant_id, source.party).revision
         head = snapshots.find(deployment.store, source, revision)
         if head and head.seen_at >= message.due:
@@ -127,15 +134,28 @@ def _work(deployment: Deployment, message: Message, deadline: float) -> Result:
     except AccountNotFound:                 # it went while the message waited
         snapshots.forget(deployment.store, source)
         return Result(source)
-    except (PartyError, UnknownRegion) as error:
+    except UnknownRegion as error:
+        freshness.forget_reading(deployment, source)
+        return Result(source, error=error)
+    except (PartyError, RateLimited) as error:
         return Result(source, error=error)
 
 
 def run(deployment: Deployment, wanted: Iterable[Source], workers: int = _WORKERS) -> Iterator[Result]:
-    """Refresh these sources here and now, some side by side; results as they come."""
+    """Refresh these sources here and now, some side by side; results as they come. Who stops taking them waits for
+    nothing that is still under way."""
     now = deployment.clock()
-    with ThreadPoolExecutor(workers, thread_name_prefix="twocloud-refresh") as pool:
-        under_way = [pool.submit(work, deployment, Message(source.tenant_id, source.party, source.region, now))
-                     for source in wanted]
-        for done in as_completed(under_way):
+
+    def refresh(source: Source) -> Result:
+        try:
+            return work(deployment, Message(source.tenant_id, source.party, source.region, now))
+        except Exception:                   # one that breaks does not keep the others from being refreshed
+            journal.failure(source=snapshots.key_of(source))
+            return Result(source, error=Internal())
+
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="twocloud-refresh")
+    try:
+        for done in as_completed([pool.submit(refresh, source) for source in wanted]):
             yield done.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

@@ -10,7 +10,7 @@ from urllib.parse import urlencode, urlsplit
 import click
 import msgspec
 
-from chalicelib import api, formats, inventory, openapi, parties, query, schedule, settings
+from chalicelib import accounts, api, formats, inventory, openapi, parties, query, schedule, settings
 from chalicelib.cli.output import Network, cell, deployment, output_option, progress, say, show, table
 from chalicelib.errors import PartyError, TwocloudError
 
@@ -158,10 +158,13 @@ def refresh_command(tenant_id: str | None, party: str | None, region: str | None
     here = deployment()
     if tenant_id and party and region:
         wanted = [inventory.source_of(tenant_id, party, region)]
+        accounts.find(here.store, tenant_id, party)
     else:
         wanted = [source for source in schedule.known(here)
                   if tenant_id in (None, source.tenant_id) and party in (None, source.party)
                   and (region is None or region in (source.region, parties.load(source.party).aliases.get(region)))]
+    if not wanted:
+        say("No source is known: name regions on the account, or give --tenant, --party and --region.")
     results = list(progress(schedule.run(here, wanted), len(wanted), "refresh"))
     results.sort(key=lambda result: (result.source.tenant_id, result.source.party, result.source.region))
     rows = [{"tenant_id": r.source.tenant_id, "party": r.source.party, "region": r.source.region,

@@ -19,14 +19,14 @@ def serve(host: str, port: int, pause: int | None) -> None:
     """The API on this machine over the configured store, answering as the deployed gateway does."""
     from chalicelib import serve as server  # the other commands need no web server
 
+    if pause is not None and pause < 1:
+        raise click.UsageError("--refresh must be at least 1s.")
     here = deployment()
     here = replace(here, settings=replace(here.settings, local=True))
     try:
         bound = server.Server(here, host, port)
     except OSError as problem:
         raise Network(f"cannot listen on {host}:{port}: {problem.strerror}") from None
-    if pause is not None and pause < 1:
-        raise click.UsageError("--refresh must be at least 1s.")
     say(f"twocloud listens on http://{bound.address}/twocloud/servers")
     stopped = threading.Event()
     if pause:
