@@ -23,6 +23,7 @@ from chalicelib.model import Window
 from chalicelib.settings import Settings
 from chalicelib.transport import Tally
 
+_LONGEST_AGE = 2 ** 31                      # seconds; RFC 9111, 1.2.2
 _LARGEST_BODY = 16_384                      # of a request for a token
 CHALLENGE = 'Basic realm="twocloud", charset="UTF-8"'
 COMMON_HEADERS = {"X-Content-Type-Options": "nosniff", "Vary": "Authorization, Accept-Encoding"}
@@ -184,30 +185,34 @@ def _view(route: str, method: str) -> View:
 def policy_of(asked: query.Query, cache_control: str, settings: Settings) -> Policy:
     """What the caller accepts: the parameters, else the request's Cache-Control (RFC 9111), else the settings."""
     said = _directives(cache_control)
-    cached = "only-if-cached" in said and asked.max_age is None
+    cached = "only-if-cached" in said and asked.max_age != 0
     stale = settings.stale_if_error
     if asked.on_error == "fail":
         stale = 0
     elif "on_error" not in asked.given and (seconds := said.get("stale-if-error")) is not None:
         stale = min(stale, seconds)
     usual = settings.max_age
-    if cached:
-        usual = settings.stale_if_error
-    elif asked.changed_since is not None:
+    if asked.changed_since is not None:
         usual = inventory.KEPT.max_age
+    elif cached:
+        usual = max(usual, settings.stale_if_error)
     asks = 0 if "no-cache" in said else said.get("max-age")
     max_age = asked.max_age if asked.max_age is not None else asks if asks is not None else usual
     return Policy(max_age, stale, cached)
 
 
 def _directives(header: str) -> dict[str, int | None]:
-    """Names in lower case, with their seconds where there are some. What cannot be read is as good as not there."""
+    """Names in lower case, with their seconds where there are some. What cannot be read is as good as not there; of
+    one that is said twice the fewest seconds count."""
     found: dict[str, int | None] = {}
     for part in header.split(","):
         name, _, value = part.strip().lower().partition("=")
-        seconds = value.strip('"')
-        if not value or re.fullmatch(r"[0-9]{1,9}", seconds, re.ASCII):
-            found[name] = int(seconds) if value else None
+        if not value:
+            found.setdefault(name, None)
+        elif digits := re.fullmatch(r'([0-9]+)|"([0-9]+)"', value, re.ASCII):
+            seconds = int(digits[1] or digits[2]) if len(value) < 12 else _LONGEST_AGE
+            before = found.get(name)
+            found[name] = min(seconds, _LONGEST_AGE if before is None else before)
     return found
 
 
