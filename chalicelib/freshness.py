@@ -118,13 +118,14 @@ class _Asking:
 def obtain(deployment: Deployment, source: Source, window: Window = WHOLE, wanted: Filter = Filter(),
            policy: Policy = Policy(), deadline: float | None = None, tally: Tally | None = None) -> Answer:
     """`tally` is filled with what was called. Raises AccountNotFound, PartyError, UnknownRegion, RateLimited."""
+    arrived = deployment.clock()
     revision = accounts.find(deployment.store, source.tenant_id, source.party).revision
-    asking = _Asking(deployment, source, revision, wanted, window, policy, deployment.clock(),
+    asking = _Asking(deployment, source, revision, wanted, window, policy, arrived,
                      deadline or time.monotonic() + REQUEST_SECONDS, tally)
     note_reading(deployment, source)
     head = snapshots.find(deployment.store, source, revision)
-    if head and policy.max_age and asking.arrived - head.seen_at <= policy.max_age:
-        with suppress(Lost):
+    if head and (head.seen_at > asking.arrived or (policy.max_age and asking.arrived - head.seen_at <= policy.max_age)):
+        with suppress(Lost):                # young enough, or listed for somebody else since we came
             return _kept(asking, head)
     if policy.cached:
         raise PartyTimeout(_NONE_KEPT)
@@ -319,7 +320,8 @@ def _limit(asking: _Asking) -> None:
 
 def _in_turn(asking: _Asking, version: int, work: Callable[[], T], look: Callable[[], T | None]) -> T:
     """What `work` gives. One caller at a time works; who comes meanwhile gets what `look` finds after it, or its
-    failure, which is a version of the breaker's row other than `version`. Raises PartyTimeout if it takes too long."""
+    failure: a version of the breaker's row other than `version`, or a time in it after we came. Raises PartyTimeout
+    if it takes too long."""
     pause = 0.02
     while True:
         with suppress(Conflict), _lease(asking):
@@ -338,7 +340,7 @@ def _after_others(asking: _Asking, version: int, look: Callable[[], T | None]) -
     if (found := look()) is not None:
         return found
     row = asking.deployment.store.get("breaker", asking.key)
-    if row and row.version != version and (breaker := _read_breaker(row.value)):
+    if row and (breaker := _read_breaker(row.value)) and (row.version != version or breaker.at > asking.arrived):
         raise breaker.error(None)
     return None
 
@@ -502,9 +504,9 @@ def note_reading(deployment: Deployment, source: Source) -> None:
     key, now = snapshots.key_of(source), deployment.clock()
     if now - deployment.noted.get(key, 0.0) < _NOTED_SECONDS:
         return
+    deployment.noted[key] = now             # before it is, so that of many callers one writes
     try:
         deployment.store.put("interest", key, b"%d" % now, expires=int(now) + _INTEREST_SECONDS)
-        deployment.noted[key] = now
     except Exception:                       # that it cannot be written down does not spoil the answer
         journal.failure(source=key)
 

@@ -1,6 +1,7 @@
 """Fleets of any size from a seed: the same seed and number always give the same machine."""
 
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -69,6 +70,19 @@ class Fleet:
             created=datetime(2024, 1, 1, tzinfo=UTC) + timedelta(minutes=37 * number + dice.randrange(30)),
             zone=dice.randrange(1, 4), project=dice.choice((0, 0, 1002189)),
             tags={"role": role, "team": dice.choice(("blue", "green", "red"))} if dice.random() < 0.8 else {})
+
+
+class Machines(Fleet):
+    """Just these, in this order; a list that may change between two calls."""
+
+    def __init__(self, machines: Iterable[Machine] = ()) -> None:
+        self.machines = list(machines)
+
+    def __len__(self) -> int:
+        return len(self.machines)
+
+    def __getitem__(self, number: int) -> Machine:
+        return self.machines[number]
 
 
 def seed_machine() -> Machine:
