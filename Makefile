@@ -3,6 +3,7 @@
 # make check   lint and types
 # make bench   the benchmarks; writes benchmarks/results and the table and plot in docs
 # make docs    the tables and help texts in the documents anew
+# make package what goes to AWS, in out/STAGE (STAGE=prod; RUNTIME=python3.12 must be on this machine)
 # make lock    pin requirements anew, with hashes
 
 PYTHON ?= python3
@@ -11,8 +12,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --only-binary :all: --no-binary jdcloud-sdk
 TESTS ?= tests
+STAGE ?= prod
+RUNTIME ?= python3.12
 
-.PHONY: run test check bench docs lock clean
+.PHONY: run test check bench docs package lock clean
 
 run: $(VENV)/local
 	@exec $(BIN)/twocloud demo --port $(PORT)
@@ -29,6 +32,9 @@ bench: $(VENV)/bench .venv-ministack/ready
 
 docs: $(VENV)/dev
 	$(BIN)/python -m tests.test_docs
+
+package: $(VENV)/local
+	@$(BIN)/python deploy/package.py out/$(STAGE) --stage $(STAGE) --python $(RUNTIME)
 
 $(VENV)/local: requirements-local.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "twocloud needs Python 3.11 or newer; say which: make PYTHON=python3.12")'

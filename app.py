@@ -77,17 +77,15 @@ def _seconds_left(context: object, most: float = REQUEST_SECONDS) -> float:
 
 # ---------------------------------------------------------------- the schedule and the queue
 
-QUEUE = "twocloud-refresh"
-
-
 @app.schedule(Rate(5, unit=Rate.MINUTES))
 def spread(event: CloudWatchEvent) -> dict[str, int]:
     """Put a message for each list that is due into the queue, ten at a time."""
     import boto3  # the API's own function has no need of it here
 
     client = cast(Any, boto3).client("sqs")
-    url = client.get_queue_url(QueueName=QUEUE)["QueueUrl"]
-    waiting, sent = list(schedule.messages(_deployment())), 0
+    deployment = _deployment()
+    url = client.get_queue_url(QueueName=deployment.settings.queue)["QueueUrl"]
+    waiting, sent = list(schedule.messages(deployment)), 0
     for at in range(0, len(waiting), 10):   # the most that SQS takes at once
         answer: dict[str, Any] = client.send_message_batch(QueueUrl=url, Entries=[
             {"Id": str(n), "MessageBody": schedule.write(message), "DelaySeconds": delay}
@@ -99,7 +97,7 @@ def spread(event: CloudWatchEvent) -> dict[str, int]:
     return {"messages": sent}
 
 
-@app.on_sqs_message(queue=QUEUE, batch_size=1)
+@app.on_sqs_message(queue=settings.SETTINGS["TWOCLOUD_QUEUE"][0], batch_size=1)    # the template names its own queue
 def work(event: SQSEvent) -> dict[str, list[dict[str, str]]]:
     """Refresh what the messages name. Those that we could not work on are named, and come again."""
     failed: list[dict[str, str]] = []

@@ -15,7 +15,8 @@ from chalicelib.errors import RateLimited, Unauthorized
 from chalicelib.stores import Store, open_store
 
 TTL_SECONDS = 300
-HEADER_FORM = r"(?i:basic|bearer) +\S+"     # what else a header holds, the gateway refuses by itself
+# what else a header holds, the gateway refuses by itself (deploy/merge.yaml); without flags, which it may not take
+HEADER_FORM = r"([Bb][Aa][Ss][Ii][Cc]|[Bb][Ee][Aa][Rr][Ee][Rr]) +\S+"
 UNAUTHORIZED = "Unauthorized"               # the word that makes the gateway answer 401
 bp = Blueprint(__name__)
 _TOKENS = "/twocloud/tokens"

@@ -18,6 +18,7 @@ SETTINGS = {
     "TWOCLOUD_MAX_AGE": ("0", "seconds: a list this young will do"),
     "TWOCLOUD_STALE_IF_ERROR": ("86400", "seconds: how old a list may be served while its party fails"),
     "TWOCLOUD_HISTORY": ("30", "days that changes are kept"),
+    "TWOCLOUD_QUEUE": ("twocloud-refresh", "the SQS queue into which the schedule puts its messages; on AWS alone"),
     "TWOCLOUD_LOCAL": ("0", "1 allows accounts whose endpoint is http:// on loopback; refused in Lambda"),
     "TWOCLOUD_TOKEN": ("", "the token with which the command asks a server (--url)"),
 }
@@ -36,6 +37,7 @@ class Settings:
     local: bool
     token: str
     in_lambda: bool
+    queue: str = "twocloud-refresh"
 
 
 def load(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -55,6 +57,9 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
         raise SettingsError("TWOCLOUD_KEY must be file:PATH or kms:KEY (a key's id, ARN or alias).")
     if in_lambda and key.startswith("file:"):
         raise SettingsError("TWOCLOUD_KEY must be kms:KEY in Lambda, where files do not last.")
+    queue = text("TWOCLOUD_QUEUE")
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,80}", queue):
+        raise SettingsError("TWOCLOUD_QUEUE must be the name of an SQS queue.")
     local = text("TWOCLOUD_LOCAL")
     if local not in ("0", "1"):
         raise SettingsError("TWOCLOUD_LOCAL must be 0 or 1.")
@@ -64,7 +69,7 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
                     _number("TWOCLOUD_MAX_AGE", text("TWOCLOUD_MAX_AGE"), 9_999_999),
                     _number("TWOCLOUD_STALE_IF_ERROR", text("TWOCLOUD_STALE_IF_ERROR"), 9_999_999),
                     _number("TWOCLOUD_HISTORY", text("TWOCLOUD_HISTORY"), 3650),
-                    local == "1", text("TWOCLOUD_TOKEN"), in_lambda)
+                    local == "1", text("TWOCLOUD_TOKEN"), in_lambda, queue)
 
 
 def _zone(name: str) -> ZoneInfo:

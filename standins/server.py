@@ -1,6 +1,7 @@
 """A stand-in cloud on 127.0.0.1: HTTP/1.1 with keep-alive, latency, counters, and faults on demand."""
 
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Mapping
@@ -80,6 +81,10 @@ class Standin:
     def forget(self) -> None:
         self.plans.clear()
         self.calls.clear()
+
+    def speak_tls(self, context: ssl.SSLContext) -> None:
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
+        self.url = f"https://127.0.0.1:{self.port}"
 
     def close(self) -> None:
         self._stopped.set()

@@ -277,7 +277,7 @@ def test_a_deployment_is_opened_on_first_use(tmp_path: Path, clock: Clock) -> No
 
 KNOWN_KEYS = {"version", "app_name", "autogen_policy", "api_gateway_endpoint_type", "minimum_compression_size", "lambda_architecture",
               "lambda_timeout", "lambda_memory_size", "stages", "api_gateway_stage", "lambda_functions", "api_handler", "authorize",
-              "prod"}
+              "spread", "work", "iam_policy_file", "prod"}
 
 
 def test_the_packaging_settings_hold_only_keys_that_the_framework_knows() -> None:

@@ -1,0 +1,1 @@
+"""What takes twocloud to AWS, or to an emulator of it."""

@@ -1,0 +1,268 @@
+"""Build what goes to AWS: `make package STAGE=prod` leaves it in out/.
+
+    deployment.zip     the code of all four functions, byte for byte the same from the same sources
+    template.json      CloudFormation (SAM): what Chalice says, deploy/merge.yaml and deploy/policies
+    sbom.json          what is in the zip (CycloneDX 1.6), with the hashes of the wheels
+    licences.md        under which licences
+
+Chalice packages the app alone. The requirements are unpacked from wheels for the functions' own processor and Python,
+each checked against its hash in requirements.txt; one that is missing ends the build. `--here` takes wheels for this
+machine instead: for emulators, which run the functions themselves, never for AWS.
+"""
+
+import argparse
+import email.parser
+import hashlib
+import importlib.metadata
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from email.message import Message
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+LARGEST = 12 * 1024 * 1024                  # bytes of deployment.zip
+RUNTIMES = ("3.12", "3.13", "3.14")         # of Lambda, on Amazon Linux 2023: glibc 2.34
+GLIBC = (34, 28, 17)
+PROCESSORS = {"arm64": "aarch64", "x86_64": "x86_64"}
+NOT_SHIPPED = (                             # the command and the server of one machine
+    "chalicelib/cli/*", "chalicelib/serve.py", "chalicelib/__main__.py")
+_DROPPED = ("*/tests/*", "*/testing/*", "*.pyi", "*/py.typed", "bin/*", "boto3/examples/*", "boto3/data/*",
+            "*.dist-info/RECORD", "*.dist-info/WHEEL", "*.dist-info/INSTALLER", "*.dist-info/top_level.txt",
+            "*.dist-info/entry_points.txt", "*.dist-info/zip-safe")
+_SERVICES = ("dynamodb", "kms", "sqs")      # whose models are kept, of botocore's four hundred
+
+
+class BuildError(Exception):
+    """The package cannot be built; the text says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """A distribution in the zip. `sha256` of its wheel, "" where there was none."""
+
+    name: str
+    version: str
+    licence: str
+    sha256: str = ""
+
+
+def build(stage: str, out: Path, python: str = "python3.12", here: bool = False) -> None:
+    """Write the four files. `python`: an interpreter of the runtime's version, which compiles. Raises BuildError."""
+    version = version_of(python)
+    if not here and version not in RUNTIMES:
+        raise BuildError(f"{python} is Python {version}; Lambda takes {', '.join(RUNTIMES)}. "
+                         "Name one: make package RUNTIME=python3.12")
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="twocloud-package-") as folder:
+        work, task = Path(folder), Path(folder, "task")
+        template = _chalice(stage, work / "app", task)
+        processor = template["Resources"]["APIHandler"]["Properties"]["Architectures"][0]
+        components = [_unpack(wheel, task) for wheel in _wheels(version, None if here else processor, work / "wheels")]
+        components.append(_chalices_own(task))
+        _drop(task)
+        _compile(python, task)
+        for resource in template["Resources"].values():
+            if resource["Type"] == "AWS::Serverless::Function":
+                resource["Properties"]["Runtime"] = f"python{version}"
+        size = _zip(task, out / "deployment.zip")
+        if size > LARGEST:
+            raise BuildError(f"deployment.zip has {size:,} bytes, more than {LARGEST:,}")
+    components.sort(key=lambda it: it.name)
+    digest = hashlib.sha256((out / "deployment.zip").read_bytes()).hexdigest()
+    _write(out / "template.json", json.dumps(template, indent=1))
+    _write(out / "sbom.json", json.dumps(bill(components, digest), indent=1))
+    _write(out / "licences.md", licences(components))
+    print(f"{out}: deployment.zip {size:,} bytes, sha256 {digest}", file=sys.stderr)
+
+
+def version_of(python: str) -> str:
+    try:
+        return _run([python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]).strip()
+    except OSError:
+        raise BuildError(f"{python} is not on this machine; it must be the runtime's own version, for the .pyc files. "
+                         "Name another: make package RUNTIME=python3.13") from None
+
+
+# ---------------------------------------------------------------- the app and its template
+
+def _chalice(stage: str, folder: Path, task: Path) -> dict[str, Any]:
+    """Let Chalice package a clean copy of the app without any requirement; its zip is unpacked into `task`."""
+    for path in shipped(ROOT):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / path, folder / path)
+    (folder / "requirements.txt").touch()
+    shutil.copytree(ROOT / "deploy/policies", folder / ".chalice/policies")
+    config = json.loads((ROOT / ".chalice/config.json").read_text())
+    config["stages"].setdefault(stage, config["stages"]["prod"])
+    (folder / ".chalice/config.json").write_text(json.dumps(config))
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "TWOCLOUD_"))}
+    _run([sys.executable, "-c", "from chalice.cli import main; main()", "package", "--stage", stage, "--merge-template",
+          str(ROOT / "deploy/merge.yaml"), "out"], cwd=folder,
+         env={**clean, "AWS_DEFAULT_REGION": "us-east-1", "PYTHONDONTWRITEBYTECODE": "1"})
+    with zipfile.ZipFile(folder / "out/deployment.zip") as made:
+        made.extractall(task)
+    return yaml.safe_load((folder / "out/sam.yaml").read_text())    # written as JSON, for it uses YAML's aliases
+
+
+def shipped(root: Path) -> Iterator[str]:
+    """The app's own files that the functions need, relative to the root."""
+    yield "app.py"
+    yield "LICENSE"
+    for path in sorted((root / "chalicelib").rglob("*")):
+        name = path.relative_to(root).as_posix()
+        if path.is_file() and path.suffix != ".pyc" and not any(fnmatch(name, pattern) for pattern in NOT_SHIPPED):
+            yield name
+
+
+# ---------------------------------------------------------------- what it requires
+
+def _wheels(version: str, processor: str | None, folder: Path) -> list[Path]:
+    """The wheels of requirements.txt for this Python and processor (None: this machine's), checked by hash."""
+    requirements = (ROOT / "requirements.txt").read_text()
+    ours = f"{sys.version_info.major}.{sys.version_info.minor}"
+    if ours != version and re.search(r"python_(full_)?version", requirements):
+        raise BuildError(f"requirements.txt asks for the version of Python, which pip takes to be {ours}, "
+                         f"not {version}: make .venv anew with Python {version}")
+    platforms = [f"--platform=manylinux_2_{glibc}_{PROCESSORS[processor]}" for glibc in GLIBC] if processor else []
+    if processor:
+        platforms.append(f"--platform=manylinux2014_{PROCESSORS[processor]}")
+    _run([sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--dest", str(folder),
+          "--only-binary", ":all:", "--no-deps", "--require-hashes", "--implementation", "cp",
+          "--python-version", version, *platforms, "--requirement", str(ROOT / "requirements.txt")])
+    found = sorted(folder.glob("*.whl"))
+    pinned = len(re.findall(r"^[A-Za-z0-9_.-]+==", requirements, re.MULTILINE))
+    if len(found) != pinned:
+        raise BuildError(f"{len(found)} wheels for {pinned} requirements: {', '.join(path.name for path in found)}")
+    return found
+
+
+def _unpack(wheel: Path, task: Path) -> Component:
+    with zipfile.ZipFile(wheel) as archive:
+        for name in archive.namelist():
+            inner = re.sub(r"^[^/]+\.data/(purelib|platlib)/", "", name)
+            if name.endswith("/") or re.match(r"[^/]+\.data/", inner):
+                continue                    # scripts and headers
+            if ".." in Path(inner).parts or inner.startswith("/"):
+                raise BuildError(f"{wheel.name} wants to write {name}")
+            target = task / inner
+            if target.exists():
+                raise BuildError(f"{wheel.name} would overwrite {inner}")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(archive.read(name))
+        (metadata,) = (name for name in archive.namelist() if re.fullmatch(r"[^/]+\.dist-info/METADATA", name))
+        told = email.parser.Parser().parsestr(archive.read(metadata).decode(), headersonly=True)
+    return Component(re.sub(r"[-_.]+", "-", told["Name"]).lower(), told["Version"], _licence(told),
+                     hashlib.sha256(wheel.read_bytes()).hexdigest())
+
+
+def _chalices_own(task: Path) -> Component:
+    """What Chalice adds of itself; its licence goes with it."""
+    chalice = importlib.metadata.distribution("chalice")
+    folder = task / f"chalice-{chalice.version}.dist-info/licenses"
+    for file in chalice.files or []:
+        if file.name in ("LICENSE", "NOTICE"):
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(str(file.locate()), folder / file.name)
+    return Component("chalice", chalice.version, _licence(cast(Message, chalice.metadata)))
+
+
+def _licence(told: Message) -> str:
+    classified = [value.rpartition(" :: ")[2] for value in map(str, told.get_all("Classifier", []))
+                  if value.startswith("License :: ")]
+    written = str(told["License-Expression"] or told["License"] or "").strip()
+    if not written or "\n" in written or written == "Dual License":
+        written = " or ".join(classified)
+    if not written:
+        raise BuildError(f"{told['Name']} names no licence")
+    return written
+
+
+def _drop(task: Path) -> None:
+    for path in sorted(task.rglob("*")):
+        name = path.relative_to(task).as_posix()
+        service = re.match(r"botocore/data/([^/]+)/", name)
+        if path.is_file() and (any(fnmatch(name, pattern) for pattern in _DROPPED)
+                               or (service and service[1] not in _SERVICES)):
+            path.unlink()
+
+
+# ---------------------------------------------------------------- the zip
+
+def _compile(python: str, task: Path) -> None:
+    """Make .pyc files that are valid whatever the dates in the zip, so that a cold start compiles nothing."""
+    code = ("import compileall, py_compile, sys; sys.exit(not compileall.compile_dir(sys.argv[1], quiet=1,"
+            " maxlevels=30, stripdir=sys.argv[1], prependdir='/var/task',"
+            " invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH))")
+    _run([python, "-I", "-S", "-c", code, str(task)])
+
+
+def _zip(task: Path, target: Path) -> int:
+    aside = target.with_suffix(".part")
+    with zipfile.ZipFile(aside, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for path in sorted(path for path in task.rglob("*") if path.is_file()):
+            entry = zipfile.ZipInfo(path.relative_to(task).as_posix(), (1980, 1, 1, 0, 0, 0))
+            entry.external_attr, entry.compress_type = 0o100644 << 16, zipfile.ZIP_DEFLATED
+            archive.writestr(entry, path.read_bytes(), compresslevel=9)
+    aside.replace(target)
+    return target.stat().st_size
+
+
+# ---------------------------------------------------------------- what is told of it
+
+def bill(components: list[Component], digest: str) -> dict[str, Any]:
+    """CycloneDX 1.6, without a date: the same zip has the same bill."""
+    version = re.search(r'__version__ = "([^"]+)"', (ROOT / "chalicelib/__init__.py").read_text())
+    return {
+        "bomFormat": "CycloneDX", "specVersion": "1.6", "version": 1,
+        "metadata": {"component": {"type": "application", "name": "twocloud", "version": version[1] if version else "",
+                                   "bom-ref": "twocloud", "licenses": [{"license": {"id": "MIT"}}],
+                                   "hashes": [{"alg": "SHA-256", "content": digest}]}},
+        "components": [{
+            "type": "library", "name": it.name, "version": it.version, "bom-ref": f"pkg:pypi/{it.name}@{it.version}",
+            "purl": f"pkg:pypi/{it.name}@{it.version}", "licenses": [{"license": {"name": it.licence}}],
+            **({"hashes": [{"alg": "SHA-256", "content": it.sha256}]} if it.sha256 else {})} for it in components],
+        "dependencies": [{"ref": "twocloud", "dependsOn": [f"pkg:pypi/{it.name}@{it.version}" for it in components]}],
+    }
+
+
+def licences(components: list[Component]) -> str:
+    rows = "".join(f"| {it.name} | {it.version} | {it.licence} |\n" for it in components)
+    return ("# Licences of what is in deployment.zip\n\nTheir texts lie in it.\n\n"
+            f"| | version | licence |\n|---|---|---|\n{rows}")
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text if text.endswith("\n") else text + "\n")
+
+
+def _run(command: list[str], cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=env)
+    if done.returncode:
+        what = " ".join([Path(command[0]).name, *command[1:4]])
+        raise BuildError(f"{what} failed:\n{done.stdout}{done.stderr}".rstrip())
+    return done.stdout
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--stage", default="prod")
+    parser.add_argument("--python", default="python3.12", help="an interpreter of the runtime's version")
+    parser.add_argument("--here", action="store_true", help="wheels for this machine, for emulators")
+    options = parser.parse_args()
+    try:
+        build(options.stage, options.out, options.python, options.here)
+    except BuildError as problem:
+        sys.exit(str(problem))
