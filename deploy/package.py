@@ -71,6 +71,7 @@ def build(stage: str, out: Path, python: str = "python3.12", here: bool = False)
         processor = template["Resources"]["APIHandler"]["Properties"]["Architectures"][0]
         components = [_unpack(wheel, task) for wheel in _wheels(version, None if here else processor, work / "wheels")]
         components.append(_chalices_own(task))
+        shutil.copyfile(ROOT / "LICENSE", task / "LICENSE")
         _drop(task)
         _compile(python, task)
         for resource in template["Resources"].values():
@@ -119,7 +120,6 @@ def _chalice(stage: str, folder: Path, task: Path) -> dict[str, Any]:
 def shipped(root: Path) -> Iterator[str]:
     """The app's own files that the functions need, relative to the root."""
     yield "app.py"
-    yield "LICENSE"
     for path in sorted((root / "chalicelib").rglob("*")):
         name = path.relative_to(root).as_posix()
         if path.is_file() and path.suffix != ".pyc" and not any(fnmatch(name, pattern) for pattern in NOT_SHIPPED):

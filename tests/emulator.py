@@ -1,23 +1,33 @@
-"""AWS emulated by programs that we did not write: moto in this process, MiniStack as a server of its own."""
+"""AWS emulated by programs that we did not write: moto in this process, MiniStack as a server of its own, Amazon's
+runtime client (awslambdaric) around a function."""
 
+import importlib.metadata
+import json
 import os
+import queue
+import re
 import socket
 import subprocess
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 _MINISTACK = Path(__file__).parent.parent / ".venv-ministack/bin/ministack"
 
 
 @contextmanager
-def ministack(folder: Path) -> Iterator[str]:
-    """The URL of a MiniStack that lives as long as the block."""
+def ministack(folder: Path, port: int = 0) -> Iterator[str]:
+    """The URL of a MiniStack that lives as long as the block; on a free port if none is named."""
     if not _MINISTACK.exists():
         raise RuntimeError("MiniStack is missing: run `make test`, which installs it")
     with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
+        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        free.bind(("127.0.0.1", port))
         port = free.getsockname()[1]
     environment = {**os.environ, "BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "SFTP_ENABLED": "0",
                    "IOT_MTLS_ENABLED": "0", "MINISTACK_ACCOUNT_ID": "123456789012", "HOME": str(folder)}
@@ -41,3 +51,105 @@ def ministack(folder: Path) -> Iterator[str]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+# ---------------------------------------------------------------- one function under Amazon's own runtime client
+
+class Function:
+    """A handler in an unpacked zip, in a process that sees this zip, awslambdaric and the standard library alone.
+
+    The Runtime API is four HTTP calls: https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
+    """
+
+    def __init__(self, task: Path, handler: str, variables: dict[str, str], timeout: int, folder: Path) -> None:
+        self._timeout = timeout
+        self._todo: queue.Queue[tuple[str, bytes] | None] = queue.Queue()
+        self._done: queue.Queue[tuple[str, Any]] = queue.Queue()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._runtime_api())
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        client = folder / "awslambdaric"
+        if not client.exists():
+            _links("awslambdaric", client)
+        self.log = folder / f"{handler}.log"
+        start = f"import sys; sys.path[:0] = [{str(task)!r}, {str(client)!r}]; from awslambdaric.__main__ import main; main(sys.argv)"
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", start, handler], cwd=task, stdout=log, stderr=log,
+                env={"PATH": "/usr/bin:/bin", "LANG": "en_US.UTF-8", "TZ": ":UTC", "LAMBDA_TASK_ROOT": str(task),
+                     "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{self._server.server_address[1]}", "_HANDLER": handler,
+                     "AWS_LAMBDA_FUNCTION_NAME": handler, "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+                     "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "512", "AWS_REGION": "us-east-1",
+                     "AWS_DEFAULT_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "testing",
+                     "AWS_SECRET_ACCESS_KEY": "testing", "AWS_EC2_METADATA_DISABLED": "true", **variables})
+
+    def invoke(self, event: dict[str, Any]) -> Any:
+        """What the handler returned. Raises RuntimeError with what it raised."""
+        self._todo.put(("request-1", json.dumps(event).encode()))
+        until = time.monotonic() + self._timeout + 30
+        while True:
+            try:
+                how, said = self._done.get(timeout=0.1)
+                break
+            except queue.Empty:
+                if self._process.poll() is not None or time.monotonic() > until:
+                    raise RuntimeError(self.log.read_text()) from None
+        if how != "response":
+            raise RuntimeError(f"{said.get('errorType')}: {said.get('errorMessage')}")
+        return said
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._todo.put(None)
+        self._server.shutdown()
+        self._server.server_close()
+
+    def __enter__(self) -> "Function":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _runtime_api(self) -> type[BaseHTTPRequestHandler]:
+        function = self
+
+        class RuntimeApi(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                if job := function._todo.get():
+                    deadline = int((time.time() + function._timeout) * 1000)
+                    self._answer(200, job[1], {
+                        "Lambda-Runtime-Aws-Request-Id": job[0], "Lambda-Runtime-Deadline-Ms": str(deadline),
+                        "Lambda-Runtime-Invoked-Function-Arn": "arn:aws:lambda:us-east-1:123456789012:function:f"})
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers.get("content-length") or 0))
+                function._done.put((self.path.rpartition("/")[2], json.loads(body)))
+                self._answer(202, b"{}", {})
+
+            def _answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+                self.send_response_only(status)
+                for name, value in {**headers, "Content-Type": "application/json", "Content-Length": str(len(body))}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        return RuntimeApi
+
+
+def _links(name: str, folder: Path) -> None:
+    """A folder with this distribution and those that it needs, and nothing else of this environment."""
+    folder.mkdir(parents=True, exist_ok=True)
+    distribution = importlib.metadata.distribution(name)
+    for top in {file.parts[0] for file in distribution.files or [] if file.parts[0] not in ("..", "__pycache__")}:
+        link = folder / top
+        if not link.exists():
+            link.symlink_to(str(distribution.locate_file(top)))
+    for needed in distribution.requires or []:
+        if "extra" not in needed:
+            _links(re.split(r"[^A-Za-z0-9_.-]", needed)[0], folder)
