@@ -4,6 +4,8 @@
 # make bench   the benchmarks; writes benchmarks/results and the table and plot in docs
 # make docs    the tables and help texts in the documents anew
 # make package what goes to AWS, in out/STAGE (STAGE=prod; RUNTIME=python3.12 must be on this machine)
+# make deploy-emulator PORT=4566    the same on MiniStack with stand-in clouds, and one line to paste
+# make stop-emulator                ends it
 # make lock    pin requirements anew, with hashes
 
 PYTHON ?= python3
@@ -15,7 +17,7 @@ TESTS ?= tests
 STAGE ?= prod
 RUNTIME ?= python3.12
 
-.PHONY: run test check bench docs package lock clean
+.PHONY: run test check bench docs package deploy-emulator stop-emulator lock clean
 
 run: $(VENV)/local
 	@exec $(BIN)/twocloud demo --port $(PORT)
@@ -35,6 +37,13 @@ docs: $(VENV)/dev
 
 package: $(VENV)/local
 	@$(BIN)/python deploy/package.py out/$(STAGE) --stage $(STAGE) --python $(RUNTIME)
+
+deploy-emulator: $(VENV)/dev .venv-ministack/ready
+	@$(BIN)/python deploy/package.py out/emulator --here --python .venv-ministack/bin/python
+	@$(BIN)/python -m deploy.emulator start --port $(PORT)
+
+stop-emulator:
+	@$(BIN)/python -m deploy.emulator stop
 
 $(VENV)/local: requirements-local.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "twocloud needs Python 3.11 or newer; say which: make PYTHON=python3.12")'

@@ -7,16 +7,33 @@ functions itself; and the zip trusts the stand-ins' authority too, for a functio
 emulator does not know is turned into what it knows: gateway responses inside the API's description become resources.
 """
 
+import argparse
 import importlib
 import io
 import json
 import os
+import signal
+import subprocess
+import sys
 import time
 import zipfile
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, cast
 
 import boto3
+import click
+
+import standins
+from chalicelib import accounts, parties, tokens, users
+from chalicelib.seal import KmsSealer
+from chalicelib.stores.dynamodb import DynamoStore
+from standins import tls
+from standins.demo import FLEETS, TENANT
+from standins.fleet import Fleet
+from tests.emulator import ministack
+
+ROOT = Path(__file__).resolve().parent.parent
 
 REGION = "us-east-1"
 KEYS = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing", "region_name": REGION}
@@ -98,3 +115,85 @@ def without_sam(template: dict[str, Any], bucket: str, key: str) -> dict[str, An
     plain: dict[str, Any] = translator.Translator({}, parser.Parser()).translate(template, {})
     plain.pop("Transform", None)
     return plain
+
+
+# ---------------------------------------------------------------- make deploy-emulator
+
+def run(out: Path, port: int, folder: Path) -> None:
+    """Emulator, stand-ins, the stack and a token, until SIGTERM or Ctrl-C; nothing is kept."""
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    with suppress(KeyboardInterrupt), ExitStack() as stack:
+        endpoint = stack.enter_context(ministack(folder, port))
+        pem, key = tls.certificate(folder)
+        outputs = deploy(endpoint, out, "twocloud", trusted=pem)
+        store = DynamoStore(outputs["Store"].removeprefix("dynamodb://"), time.time, client(endpoint, "dynamodb"))
+        sealer = KmsSealer(outputs["Key"].removeprefix("kms:"), client(endpoint, "kms"))
+        for name, cloud in standins.clouds().items():
+            fleets = FLEETS.get(name, {cloud.region: Fleet(30, name)})
+            standin, credentials = cloud.start(fleets, "demo-secret-key")
+            url = tls.wrap(stack.enter_context(standin), pem, key)
+            accounts.put(store, sealer, accounts.check(
+                TENANT, parties.load(name), credentials, project=None, regions=tuple(fleets), deep=False, endpoint=url,
+                local=False), time.time())
+        user = users.User(name="demo", uid=users.new_uid(), tenants=(TENANT,), created_at=int(time.time()))
+        users.add(store, user)
+        token, _ = tokens.issue(store, user, tokens.Limits(), 86_400, time.time())
+        click.echo(f"curl -u '{token}:password' "
+                   f"'{outputs['URL']}?party=qcloud&tenant_id={TENANT}&region=gz&f=1&t=10'")
+        while True:
+            time.sleep(3600)
+
+
+def start(out: Path, port: int, folder: Path) -> None:
+    """`run` in a process of its own; returns when it has said its line."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if _pid(folder):
+        raise SystemExit("it runs already; end it with: make stop-emulator")
+    said = folder / "said"
+    with said.open("wb") as target, (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "deploy.emulator", "run", str(out), "--port", str(port), "--folder", str(folder)],
+            stdout=target, stderr=log, cwd=ROOT, start_new_session=True)
+    (folder / "pid").write_text(str(process.pid))
+    while "\n" not in said.read_text():
+        if process.poll() is not None:
+            (folder / "pid").unlink()
+            raise SystemExit((folder / "log").read_text())
+        time.sleep(0.2)
+    click.echo(said.read_text(), nl=False)
+    click.echo("Paste the line above. make stop-emulator ends it all.", err=True)
+
+
+def stop(folder: Path) -> None:
+    if pid := _pid(folder):
+        os.kill(pid, signal.SIGTERM)
+        until = time.monotonic() + 20
+        while _pid(folder) and time.monotonic() < until:
+            time.sleep(0.1)
+    (folder / "pid").unlink(missing_ok=True)
+
+
+def _pid(folder: Path) -> int | None:
+    """Of the emulator that runs there."""
+    try:
+        pid = int((folder / "pid").read_text())
+        said = subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False)
+        return pid if "deploy.emulator" in said.stdout else None
+    except (OSError, ValueError):
+        return None
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["run", "start", "stop"])
+    parser.add_argument("out", type=Path, nargs="?", default=Path("out/emulator"))
+    parser.add_argument("--port", type=int, default=4566)
+    parser.add_argument("--folder", type=Path, default=Path(".ministack").absolute())
+    options = parser.parse_args()
+    if options.what == "stop":
+        stop(options.folder)
+    else:
+        {"run": run, "start": start}[options.what](options.out, options.port, options.folder)

@@ -676,6 +676,7 @@ def test_each_function_has_the_rights_that_it_uses(stack: Stack, template: dict[
 
         servers = {"party": "qcloud", "tenant_id": "rights", "region": "gz"}
         since = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        assert ask("/twocloud/health", None) == ask("/twocloud/parties", basic(token)) == 200
         for more in ({}, {"max_age": "600"}, {"f": "1", "t": "3"}, {"party": "all", "region": "all", "max_age": "600"}):
             assert ask("/twocloud/servers", basic(token), **{**servers, **more}) == 200
         stack.fleet.size += 1               # something changed
