@@ -2,9 +2,10 @@
 
     make deploy-emulator PORT=4566        prints one curl line to paste; stays until make stop-emulator
 
-Two things differ from what goes to AWS, and nothing else. The wheels are this machine's, for the emulator runs the
-functions itself; and the zip trusts the stand-ins' authority too, for a function in Lambda speaks https alone. What the
-emulator does not know is turned into what it knows: gateway responses inside the API's description become resources.
+Rights are enforced: each function has those of its role. What differs from AWS: the wheels are this machine's, for the
+emulator runs the functions itself; the zip trusts the stand-ins' authority too, for a function in Lambda speaks https
+alone; gateway responses inside the API's description become resources, and the conditions of the key's policy are left
+out, for the emulator knows neither; and it asks for a right sqs:SendMessageBatch, which AWS does not have.
 """
 
 import argparse
@@ -36,7 +37,7 @@ from tests.emulator import ministack
 ROOT = Path(__file__).resolve().parent.parent
 
 REGION = "us-east-1"
-KEYS = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing", "region_name": REGION}
+KEYS = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": REGION}
 _BUCKET = "twocloud-deploy"
 _RESPONSES = "x-amazon-apigateway-gateway-responses"
 
@@ -88,6 +89,12 @@ def code(archive: Path, trusted: Path | None) -> bytes:
 def for_emulator(template: dict[str, Any], bucket: str, key: str) -> dict[str, Any]:
     """SAM applied, the code in s3://bucket/key, and each gateway response a resource that the deployment waits for."""
     plain = without_sam(template, bucket, key)
+    for statement in plain["Resources"]["Key"]["Properties"]["KeyPolicy"]["Statement"]:
+        statement.pop("Condition", None)
+    for policy in plain["Resources"]["SpreadRole"]["Properties"]["Policies"]:
+        for statement in policy["PolicyDocument"]["Statement"]:
+            if "sqs:SendMessage" in statement["Action"]:
+                statement["Action"].append("sqs:SendMessageBatch")
     resources, made = plain["Resources"], dict[str, Any]()
     for name, api in resources.items():
         if api["Type"] == "AWS::ApiGateway::RestApi":
@@ -126,7 +133,7 @@ def run(out: Path, port: int, folder: Path) -> None:
 
     signal.signal(signal.SIGTERM, stop)
     with suppress(KeyboardInterrupt), ExitStack() as stack:
-        endpoint = stack.enter_context(ministack(folder, port))
+        endpoint = stack.enter_context(ministack(folder, port, rights=True))
         pem, key = tls.certificate(folder)
         outputs = deploy(endpoint, out, "twocloud", trusted=pem)
         store = DynamoStore(outputs["Store"].removeprefix("dynamodb://"), time.time, client(endpoint, "dynamodb"))

@@ -21,8 +21,11 @@ _MINISTACK = Path(__file__).parent.parent / ".venv-ministack/bin/ministack"
 
 
 @contextmanager
-def ministack(folder: Path, port: int = 0) -> Iterator[str]:
-    """The URL of a MiniStack that lives as long as the block; on a free port if none is named."""
+def ministack(folder: Path, port: int = 0, rights: bool = False) -> Iterator[str]:
+    """The URL of a MiniStack that lives as long as the block; on a free port if none is named.
+
+    `rights`: policies are enforced; the key "test" is the account's own, which may do anything.
+    """
     if not _MINISTACK.exists():
         raise RuntimeError("MiniStack is missing: run `make test`, which installs it")
     with socket.socket() as free:
@@ -30,7 +33,8 @@ def ministack(folder: Path, port: int = 0) -> Iterator[str]:
         free.bind(("127.0.0.1", port))
         port = free.getsockname()[1]
     environment = {**os.environ, "BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "SFTP_ENABLED": "0",
-                   "IOT_MTLS_ENABLED": "0", "MINISTACK_ACCOUNT_ID": "123456789012", "HOME": str(folder)}
+                   "IOT_MTLS_ENABLED": "0", "MINISTACK_ACCOUNT_ID": "123456789012", "HOME": str(folder),
+                   "AUTH": str(rights).lower(), "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
     with (folder / "ministack.log").open("wb") as log:
         process = subprocess.Popen([_MINISTACK], stdout=log, stderr=log, env=environment, cwd=folder)
     try:

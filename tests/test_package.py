@@ -20,8 +20,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 import requests
+from botocore.exceptions import ClientError
 
 import app
 from chalicelib import (
@@ -403,6 +405,11 @@ class Stack:
     session: requests.Session = field(default_factory=requests.Session)
 
     @property
+    def environment(self) -> dict[str, str]:
+        """With which boto3 finds the emulator, as the account's own user."""
+        return {"AWS_ENDPOINT_URL": self.endpoint, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+
+    @property
     def url(self) -> str:
         return self.outputs["URL"]
 
@@ -434,7 +441,7 @@ def stack(here_for_ministack: Path, tmp_path_factory: pytest.TempPathFactory) ->
     pem, key = tls.certificate(folder)
     keys = {"secret_id": "AKIDtest", "secret_key": canaries.secret("qcloud")}
     fleet = Fleet(25)
-    with ministack(folder) as endpoint, Qcloud({keys["secret_id"]: keys["secret_key"]}, {"ap-guangzhou": fleet}) as cloud:
+    with ministack(folder, rights=True) as endpoint, Qcloud({keys["secret_id"]: keys["secret_key"]}, {"ap-guangzhou": fleet}) as cloud:
         tls.wrap(cloud, pem, key)
         outputs = emulator.deploy(endpoint, here_for_ministack, "twocloud-test", trusted=pem)
         client = emulator.client(endpoint, "dynamodb")
@@ -572,6 +579,25 @@ def test_the_schedule_fills_the_queue_and_the_worker_empties_it(stack: Stack) ->
     assert int(counts["ApproximateNumberOfMessagesDelayed"]) + int(counts["ApproximateNumberOfMessages"]) > 0
 
 
+def test_rights_are_enforced_and_nobody_else_opens_credentials(stack: Stack) -> None:
+    """A user with every right that IAM can give on the key, but for whom the key's own policy has no word."""
+    iam = stack.client("iam")
+    iam.create_user(UserName="eve")
+    iam.put_user_policy(UserName="eve", PolicyName="kms", PolicyDocument=json.dumps({
+        "Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "kms:*", "Resource": "*"}]}))
+    key = iam.create_access_key(UserName="eve")["AccessKey"]
+    mine = {"endpoint_url": stack.endpoint, "region_name": "us-east-1", "aws_access_key_id": key["AccessKeyId"],
+            "aws_secret_access_key": key["SecretAccessKey"]}
+    table = stack.outputs["Store"].removeprefix("dynamodb://")
+    with pytest.raises(ClientError, match="AccessDenied"):
+        boto3.client("dynamodb", **mine).get_item(TableName=table, Key={"pk": {"S": "account"}, "sk": {"S": "123/qcloud"}})
+    row = accounts.find(stack.deployment.store, "123", "qcloud")
+    eve = KmsSealer(stack.outputs["Key"].removeprefix("kms:"), boto3.client("kms", **mine))
+    assert eve.seal(b"x", accounts._context("123", "qcloud"))              # that is an operator's right
+    with pytest.raises(ClientError, match="AccessDenied"):
+        eve.open(row.sealed, accounts._context("123", "qcloud"))
+
+
 # ---------------------------------------------------------------- under Amazon's runtime client
 
 @pytest.fixture(scope="module")
@@ -589,7 +615,7 @@ def started(stack: Stack, task: Path, logical: str, folder: Path) -> Iterator[Fu
     """The function with the variables, handler and time that the deployed one has."""
     said = stack.function(logical)
     assert said["Handler"] == FUNCTIONS[logical]
-    variables = {**said["Environment"]["Variables"], "AWS_ENDPOINT_URL": stack.endpoint}
+    variables = {**said["Environment"]["Variables"], **stack.environment}
     with Function(task, said["Handler"], variables, said["Timeout"], folder) as function:
         yield function
 
@@ -642,8 +668,7 @@ def test_each_function_has_the_rights_that_it_uses(stack: Stack, template: dict[
     stack.account("rights")
     stack.account("going")
     users.add(store, users.User(name="rita", uid=users.new_uid(), tenants=("rights",), password=users.hash_password("password")))
-    for name, value in (("AWS_ENDPOINT_URL", stack.endpoint), ("AWS_ACCESS_KEY_ID", "testing"), ("AWS_SECRET_ACCESS_KEY", "testing"),
-                        ("AWS_DEFAULT_REGION", "us-east-1")):
+    for name, value in stack.environment.items():
         monkeypatch.setenv(name, value)
     deployment = replace(stack.deployment, settings=replace(stack.deployment.settings, queue=stack.outputs["QueueURL"].rpartition("/")[2]))
     app.stand_on(deployment)
