@@ -598,6 +598,39 @@ def test_rights_are_enforced_and_nobody_else_opens_credentials(stack: Stack) -> 
         eve.open(row.sealed, accounts._context("123", "qcloud"))
 
 
+# ---------------------------------------------------------------- the operator's page
+
+def test_the_page_names_what_the_template_has(template: dict[str, Any]) -> None:
+    page = (ROOT / "docs/deploy.md").read_text()
+    table = page[page.index("| parameter | default"):page.index("With a domain")]
+    named = {name for row in table.strip().splitlines()[2:] for name in re.findall(r"`(\w+)`", row.split("|")[1])}
+    assert named == set(template["Parameters"])
+    assert set(re.findall(r"\$\(told (\w+)", page)) | {"DomainTarget"} <= set(template["Outputs"])
+    for name in FUNCTIONS:
+        it = resource(template, name)
+        row = next(line for line in page.splitlines() if line.startswith(f"| `{name}`"))
+        assert f"| {it['MemorySize']} MB | {it['Timeout']} s | {it['ReservedConcurrentExecutions']['Fn::If'][1]} |" in row
+        assert not granted(template, name) & {(write, kind) for write in ("PutItem", "BatchWriteItem") for kind in ("account", "user")}
+
+
+def test_the_pages_commands_work(stack: Stack, tmp_path: Path) -> None:
+    """As they stand, but for the stand-in's address, and an `aws` that knows one question."""
+    (script,) = (block for block in re.findall(r"```sh\n(.*?)```", (ROOT / "docs/deploy.md").read_text(), re.DOTALL))
+    (tmp_path / "keys.secret").write_text(json.dumps(stack.keys))
+    (tmp_path / "outputs.json").write_text(json.dumps(stack.outputs))
+    (tmp_path / "aws").write_text(f"#!{sys.executable}\nimport json, re, sys\nassert sys.argv[1:5] == ['cloudformation', 'describe-stacks', "
+                                  f"'--stack-name', 'twocloud-prod']\nprint(json.load(open({str(tmp_path / 'outputs.json')!r}))"
+                                  "[re.search(\"OutputKey=='(\\w+)'\", sys.argv[-1])[1]])\n")
+    (tmp_path / "aws").chmod(0o755)
+    script = script.replace("keys.json", "keys.secret").replace("put 123 qcloud", f"put 123 qcloud --endpoint {stack.cloud.url}")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("TWOCLOUD_", "AWS_"))}
+    done = subprocess.run(["bash", "-euo", "pipefail", "-c", f"{script}\necho; echo $TWOCLOUD_TOKEN >&2"], cwd=tmp_path, capture_output=True,
+                          text=True, timeout=120, env={**clean, **stack.environment, "PATH": f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}"})
+    canaries.watch(done.stderr.strip().rpartition("\n")[2])
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.strip().splitlines()[-1])["code"] == 200
+
+
 # ---------------------------------------------------------------- under Amazon's runtime client
 
 @pytest.fixture(scope="module")
