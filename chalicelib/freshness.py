@@ -224,9 +224,9 @@ def _whole(asking: _Asking, head: Head | None) -> Answer:
 
 
 def _newer(asking: _Asking, head: Head | None) -> Answer | None:
-    """What is kept, if somebody has listed the source since `head` was read."""
+    """What is kept, if somebody has listed the source since `head` was read, and has not begun long before we came."""
     newer = snapshots.find(asking.deployment.store, asking.source, asking.revision)
-    if newer and (head is None or newer.serial != head.serial):
+    if newer and (head is None or newer.serial != head.serial) and newer.seen_at > asking.arrived - REQUEST_SECONDS:
         with suppress(Lost):
             return _kept(asking, newer)
     return None
@@ -245,6 +245,8 @@ def _list(asking: _Asking, window: Window, head: Head | None) -> Listing:
 def _call(asking: _Asking, region: str, ask: Callable[[Account, Sender], T]) -> T:
     """What the party said; the breaker is told how it went."""
     deployment, source = asking.deployment, asking.source
+    if time.monotonic() > asking.deadline - ANSWER_SECONDS:     # our own fault, of which the breaker is not told
+        raise PartyTimeout()
     account = open_account(deployment, source.tenant_id, source.party)
     sender = deployment.transport.sender(parties.load(source.party), account, region,
                                          asking.deadline - ANSWER_SECONDS)

@@ -209,6 +209,8 @@ class _Pace:
             start = now
             if len(self._starts) == self._starts.maxlen:
                 start = max(now, self._starts[0] + self._seconds)
+            if now >= deadline:
+                raise PartyTimeout()
             if start >= deadline:
                 raise PartyThrottled("The party's documented rate does not allow so many calls in the time of one "
                                      "request; ask for a range (f, t).", retry_after=start - now)

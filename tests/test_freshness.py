@@ -311,6 +311,27 @@ def test_a_holder_that_died_is_outlived(house: House) -> None:
     assert ask(house).total == 25 and house.clouds["qcloud"].count() == 1
 
 
+def test_a_listing_that_began_long_ago_is_not_shared(house: House) -> None:
+    """A worker may take minutes; who asks now gets what is at most as old as a request may last."""
+    ask(house)
+    for age, shared in ((24, True), (25, False)):
+        house.clock.forward(1000)
+        house.deployment.store.put("lease", KEY, b"a worker", version=0, expires=int(house.clock()) + 100)
+        calls = house.clouds["qcloud"].count()
+
+        def done(age: int = age) -> None:
+            revision = accounts.find(house.deployment.store, "123", "qcloud").revision
+            head = snapshots.find(house.deployment.store, SOURCE, revision)
+            assert head
+            snapshots.save(house.deployment.store, SOURCE, revision, snapshots.read(house.deployment.store, SOURCE, head),
+                           house.clock() - age, history=9999)
+            house.deployment.store.delete("lease", KEY)
+
+        threading.Timer(0.3, done).start()
+        answer = ask(house)
+        assert (answer.kept, house.clouds["qcloud"].count() - calls) == (shared, 0 if shared else 1)
+
+
 def test_who_cannot_wait_longer_gets_the_last_list(house: House) -> None:
     ask(house)
     house.clock.forward(50)

@@ -32,6 +32,7 @@ class SqliteStore:
         self.path = Path(path)
         self._clock = clock
         self._lock = threading.Lock()
+        self._writing = threading.Lock()    # SQLite lets one write, and who waits for it sleeps; here they take turns
         self._idle: list[sqlite3.Connection] = []
         self._closed = False
         self._pid = os.getpid()
@@ -48,7 +49,7 @@ class SqliteStore:
     def put(self, kind: str, key: str, value: bytes, *, version: int | None = None,
             expires: int | None = None) -> None:
         now = self._clock()
-        with self._connection() as connection, _transaction(connection):
+        with self._connection() as connection, self._writing, _transaction(connection):
             found = connection.execute("SELECT version, expires FROM entry WHERE kind = ? AND key = ?",
                                        (kind, key)).fetchone()
             there = found[0] if found and (found[1] is None or found[1] > now) else 0
@@ -62,7 +63,7 @@ class SqliteStore:
                 connection.execute("DELETE FROM entry WHERE expires <= ?", (now,))
 
     def delete(self, kind: str, *keys: str) -> None:
-        with self._connection() as connection:
+        with self._connection() as connection, self._writing:
             for batch in in_batches(keys, 500):
                 marks = ",".join("?" * len(batch))
                 connection.execute(f"DELETE FROM entry WHERE kind = ? AND key IN ({marks})", (kind, *batch))
@@ -125,6 +126,7 @@ class SqliteStore:
         with self._lock:
             if self._pid != os.getpid():
                 self._inherited, self._idle, self._pid = self._idle, [], os.getpid()
+                self._writing = threading.Lock()
             connection = self._idle.pop() if self._idle else None
         connection = connection or self._connect()
         try:
