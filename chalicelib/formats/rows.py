@@ -75,5 +75,5 @@ def _basic(server: Server, write: Callable[[datetime | None], str | None]) -> tu
         str, str, int | None, int | None, int | None, str, str, str, str | None, str | None]:
     memory, created = server.memory_mib, write(server.created_at)
     return (server.name, server.id, server.cpu, None if memory is None else -(-memory // 1024), server.disk_gib,
-            ",".join(server.lan_ipv4), ",".join(server.wan_ipv4), server.status.value,
+            ",".join(server.lan_ipv4), ",".join(server.wan_ipv4), server.status,
             created, write(server.updated_at) if server.updated_at else created)
