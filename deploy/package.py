@@ -91,9 +91,9 @@ def build(stage: str, out: Path, python: str = "python3.12", here: bool = False)
 def version_of(python: str) -> str:
     try:
         return _run([python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]).strip()
-    except OSError:
-        raise BuildError(f"{python} is not on this machine; it must be the runtime's own version, for the .pyc files. "
-                         "Name another: make package RUNTIME=python3.13") from None
+    except (OSError, BuildError):
+        raise BuildError(f"{python} does not run on this machine; it must be of the runtime's own version, for the "
+                         ".pyc files. Name another: make package RUNTIME=python3.13 (or its path)") from None
 
 
 # ---------------------------------------------------------------- the app and its template

@@ -73,13 +73,13 @@ def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None
 
 
 def runtime() -> str:
-    for python in (sys.executable, *(f"python{version}" for version in package.RUNTIMES)):
+    for python in (os.environ.get("RUNTIME", sys.executable), sys.executable, *(f"python{version}" for version in package.RUNTIMES)):
         try:
             if package.version_of(python) in package.RUNTIMES:
                 return python
         except package.BuildError:
             continue
-    pytest.skip("no interpreter of one of Lambda's versions on this machine")
+    pytest.skip("no interpreter of one of Lambda's versions on this machine; name one: make test RUNTIME=/path/to/python3.12")
 
 
 @pytest.fixture(scope="session")
