@@ -697,8 +697,9 @@ def test_each_function_has_the_rights_that_it_uses(stack: Stack, template: dict[
 
     store = stack.deployment.store
     assert isinstance(store, DynamoStore)
-    token = stack.token("rights", "going")
+    token = stack.token("rights", "going", "everywhere")
     stack.account("rights")
+    stack.account("everywhere", regions=())
     stack.account("going")
     users.add(store, users.User(name="rita", uid=users.new_uid(), tenants=("rights",), password=users.hash_password("password")))
     for name, value in stack.environment.items():
@@ -737,6 +738,7 @@ def test_each_function_has_the_rights_that_it_uses(stack: Stack, template: dict[
         assert ask("/twocloud/health", None) == ask("/twocloud/parties", basic(token)) == 200
         for more in ({}, {"max_age": "600"}, {"f": "1", "t": "3"}, {"party": "all", "region": "all", "max_age": "600"}):
             assert ask("/twocloud/servers", basic(token), **{**servers, **more}) == 200
+        assert ask("/twocloud/servers", basic(token), party="qcloud", tenant_id="everywhere", region="all", on_error="partial") == 200
         stack.fleet.size += 1               # something changed
         assert ask("/twocloud/servers", basic(token), **servers, max_age="0") == 200
         assert ask("/twocloud/servers", basic(token), **servers, changed_since=since) in (200, 400)
