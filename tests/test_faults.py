@@ -64,7 +64,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hundreds of listings in a row: no paces, pages of at most a hundred, a late answer is given up after a second."""
     monkeypatch.setattr(transport.Transport, "pace", lambda *_: None)
-    monkeypatch.setattr(freshness, "_ANSWER_SECONDS", 0.0)
+    monkeypatch.setattr(freshness, "ANSWER_SECONDS", 0.0)
     monkeypatch.setattr(freshness, "_FORCED", 10 ** 6)
     for party in CLOUDS:
         module = importlib.import_module(f"chalicelib.parties.{parties.module_of(party)}")
