@@ -24,7 +24,7 @@ import pytest
 import requests
 import time_machine
 
-from chalicelib import inventory, parties, transport
+from chalicelib import freshness, inventory, parties, transport
 from chalicelib.errors import Internal, PartyDenied, PartyError, PartyFailed, PartyMalformed, PartyThrottled
 from chalicelib.inventory import Answer as Listed
 from chalicelib.model import WHOLE, Account, Request, Response, Server, Sign, Source, Status, Window
@@ -413,7 +413,7 @@ class Stage(House):
 @pytest.fixture
 def stage(house: House, stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     monkeypatch.setattr(transport.Transport, "pace", lambda *_: None)
-    monkeypatch.setattr(inventory, "_ANSWER_SECONDS", 0.0)
+    monkeypatch.setattr(freshness, "ANSWER_SECONDS", 0.0)
     house.deployment.transport.jitter = lambda: 0.0
     made = Stage(house.deployment, house.clock)
     key, secret = "example", canaries.secret("cloudstack")
