@@ -16,6 +16,7 @@ import socket
 import ssl
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
@@ -245,11 +246,19 @@ class Transport:
         self.adapter = _Adapter(trusted)
         self.jitter = jitter
         self._paces: dict[tuple[str, bytes, str, str], _Pace] = {}
+        self._senders: weakref.WeakSet[Sender] = weakref.WeakSet()
+        self._closed = False
         self._lock = threading.Lock()
 
     def sender(self, party: Party, account: Account, region: str, deadline: float) -> "Sender":
         """A send for one request to us. `deadline`: on time.monotonic's scale."""
-        return Sender(self, party, account, region, deadline)
+        sender = Sender(self, party, account, region, deadline)
+        with self._lock:
+            self._senders.add(sender)
+            if not self._closed:
+                return sender
+        sender.close()
+        return sender
 
     def pace(self, party: Party, account: Account, region: str, operation: str) -> _Pace | None:
         """Rates are per account at the party: tenants that share keys share the pace."""
@@ -263,6 +272,12 @@ class Transport:
             return self._paces[name]
 
     def close(self) -> None:
+        """End what is still under way, too: a program that ends does not wait for a party that hangs."""
+        with self._lock:
+            self._closed = True
+            senders = list(self._senders)
+        for sender in senders:
+            sender.close()
         self.adapter.close()
 
 

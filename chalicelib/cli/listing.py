@@ -162,7 +162,7 @@ def refresh_command(tenant_id: str | None, party: str | None, region: str | None
     else:
         wanted = [source for source in schedule.known(here)
                   if tenant_id in (None, source.tenant_id) and party in (None, source.party)
-                  and (region is None or region in (source.region, parties.load(source.party).aliases.get(region)))]
+                  and source.region in (region or source.region, parties.load(source.party).aliases.get(region or ""))]
     if not wanted:
         say("No source is known: name regions on the account, or give --tenant, --party and --region.")
     results = list(progress(schedule.run(here, wanted), len(wanted), "refresh"))
