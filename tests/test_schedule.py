@@ -369,7 +369,7 @@ def test_the_schedule_fills_the_queue_and_the_worker_empties_it(house: House, sq
     app.stand_on(house.deployment)
     dead = sqs.create_queue(QueueName="dead")["QueueUrl"]
     arn = sqs.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-    url = sqs.create_queue(QueueName=app.QUEUE, Attributes={"VisibilityTimeout": "0", "RedrivePolicy": json.dumps(
+    url = sqs.create_queue(QueueName=house.deployment.settings.queue, Attributes={"VisibilityTimeout": "0", "RedrivePolicy": json.dumps(
         {"deadLetterTargetArn": arn, "maxReceiveCount": "3"})})["QueueUrl"]
 
     sizes: list[int] = []
