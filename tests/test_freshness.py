@@ -490,6 +490,7 @@ def test_another_account_starts_without_a_list(served: House) -> None:
 @pytest.mark.parametrize("window", [WHOLE, Window(1, 100)])
 @pytest.mark.parametrize("change", ["removed", "put anew"])
 def test_an_account_that_goes_while_it_is_listed_leaves_nothing(house: House, fault: str | None, window: Window, change: str) -> None:
+    """Nor does one that goes while its list is written down."""
     cloud = house.clouds["qcloud"]
     cloud.latency = 0.3
     if fault:
@@ -508,6 +509,23 @@ def test_an_account_that_goes_while_it_is_listed_leaves_nothing(house: House, fa
         else:
             assert under_way.result().total == 25
     assert rows(house.deployment.store) == []
+
+
+@pytest.mark.parametrize("nth", [1, 2])
+def test_an_account_that_goes_while_its_list_is_kept_leaves_nothing(house: House, monkeypatch: pytest.MonkeyPatch, nth: int) -> None:
+    """Just before the chunk is written, or the head."""
+    put, store, written = type(house.deployment.store).put, house.deployment.store, list[str]()
+
+    def watched(self: Store, kind: str, *arguments: Any, **more: Any) -> None:
+        if kind in ("chunk", "snapshot"):
+            written.append(kind)
+            if len(written) == nth:
+                accounts.remove(store, "123", "qcloud")
+        put(self, kind, *arguments, **more)
+
+    monkeypatch.setattr(type(store), "put", watched)
+    assert ask(house).total == 25
+    assert written == ["chunk", "snapshot"] and rows(store) == []
 
 
 def test_a_store_that_fails_at_keeping_does_not_spoil_the_answer(served: House, monkeypatch: pytest.MonkeyPatch) -> None:
