@@ -30,7 +30,8 @@ _FIELDS: dict[str, dict[str, Any]] = {
     "status": {"type": "string", "enum": list(Status),
                "description": "Nova's words, plus STARTING and STOPPING; UNKNOWN for a word we do not know."},
     "create_at": {**_TIME, "description": "In the deployment's zone; null: not known."},
-    "update_at": {**_TIME, "description": "The party's own time of the last change; where it has none, `create_at`."},
+    "update_at": {**_TIME, "description": "The party's own time of the last change; where it has none, when a list "
+                                          "last showed the record changed; before that, `create_at`."},
     "party": {"type": "string", "enum": list(parties.names())},
     "party_status": {"description": "The party's own word."},
     "lan_ipv6_set": {"description": "Private interfaces' IPv6 addresses, separated by commas."},
@@ -149,22 +150,28 @@ def _document() -> dict[str, Any]:
 
 # ---------------------------------------------------------------- operations
 
+_OF_A_LIST = ("X-Total-Count", "Link", "ETag", "Age", "Cache-Status")
+
+
 def _list_operation(name: str) -> dict[str, Any]:
     return {
-        "operationId": name, "tags": ["servers"], "summary": "The servers of one tenant at one party in one region.",
+        "operationId": name, "tags": ["servers"], "summary": "The servers of one tenant, from one source or many.",
         "parameters": [_parameter(p) for p in PARAMETERS] + [
             {"name": "If-None-Match", "in": "header", "required": False, "schema": {"type": "string"},
-             "description": "The ETag of a list that the caller has: 304 if it is the same."}],
+             "description": "The ETag of a list that the caller has: 304 if it is the same."},
+            {"name": "Cache-Control", "in": "header", "required": False, "schema": {"type": "string"},
+             "description": "max-age, no-cache, only-if-cached, stale-if-error (RFC 9111, RFC 5861); max_age and "
+                            "on_error win."}],
         "responses": {
             "200": _list_response(head=name.startswith("head")),
-            "304": {"description": "Not changed.", "headers": _header_refs(("X-Total-Count", "Link", "ETag"))},
+            "304": {"description": "Not changed.", "headers": _header_refs(_OF_A_LIST)},
             **_errors("BadRequest", "Unauthorized", "Forbidden", "AccountNotFound", "MethodNotAllowed", "TooLarge",
                       "RateLimited", "Internal", "PartyBad", "PartyBusy", "PartyLate", head=name.startswith("head"))}}
 
 
 def _list_response(*, head: bool) -> dict[str, Any]:
     found = _response("The list, complete. `format` says which of these it is.", "ListBody", head=head,
-                      headers=("X-Total-Count", "X-Without-Address", "Link", "ETag"),
+                      headers=(*_OF_A_LIST, "X-Without-Address"),
                       example={"code": 200, "msg": "", "vm_servers": [_SEED]})
     if not head:
         found["content"]["application/json"]["schema"] = {"anyOf": [
@@ -271,6 +278,10 @@ def _headers() -> dict[str, Any]:
         "X-Without-Address": {"description": "How many servers have no such address and so no target; only with "
                               "format=prometheus.", "schema": {"type": "integer", "minimum": 0}},
         "ETag": text("Weak; changes when the list does."),
+        "Age": {"description": "Seconds since the oldest list in the answer began; only where a kept list serves.",
+                "schema": {"type": "integer", "minimum": 0}},
+        "Cache-Status": text("RFC 9211: `twocloud; hit` where a kept list serves, with `; detail=` and an error's word "
+                             "if it does because the party failed.", pattern="^twocloud; hit(; detail=[a-z_]+)?$"),
         "WWW-Authenticate": text("Basic"),
         "Allow": text("The methods of this path."),
         "Retry-After": {"description": "Whole seconds.", "schema": {"type": "integer", "minimum": 1}},

@@ -78,7 +78,9 @@ def test_every_format_has_its_media_type_and_its_body_fits(served: House) -> Non
 
 
 def test_answers_fit_and_an_error_is_no_list(served: House) -> None:
-    for query in (GZ, US, f"{GZ}&view=full", f"{US}&view=full&t=3", f"{GZ}&f=99"):
+    several = "party=all&tenant_id=123&region=gz,us-east-1"
+    since = "changed_since=2026-09-21T14:00:00Z"
+    for query in (several, f"{several}&view=basic&f=2&t=3", f"{several}&{since}", f"{GZ}&{since}", GZ, US, f"{GZ}&view=full", f"{US}&view=full&t=3", f"{GZ}&f=99"):
         jsonschema.validate(served.get(query).json(), schema("ListBody"))
     for answer in (served.get("x=1"), served.get(GZ, token=""), served.get("party=qcloud&tenant_id=9&region=gz")):
         jsonschema.validate(answer.json(), schema("ErrorBody"))
