@@ -260,6 +260,15 @@ def test_all_of_it_keeps_the_deadline(fleet: House) -> None:
     assert time.monotonic() - started < 12
 
 
+def test_a_party_that_does_not_tell_its_regions_does_not_keep_the_others_from_it(fleet: House) -> None:
+    put(fleet, "aws")
+    put(fleet, "qcloud")
+    fleet.clouds["aws"].fail("hang")
+    found = answer(fleet, f"{ALL}&on_error=partial", 10.0)
+    assert [(part.source.party, part.source.region, part.state) for part in found.parts][0] == ("aws", "all", "failed")
+    assert [part.state for part in found.parts[1:]] == ["ok"] * 9 and len(servers(found)) == 34
+
+
 # ---------------------------------------------------------------- regions that the party tells
 
 def test_regions_are_asked_for_once_an_hour(fleet: House) -> None:
