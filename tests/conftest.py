@@ -83,8 +83,10 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Itera
 # ---------------------------------------------------------------- a house
 
 @pytest.fixture(autouse=True)
-def cold_memory() -> None:
+def cold_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the test before is remembered: no login, no catalogue, no credentials in boto3's own session."""
     memory.forget()
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
 
 
 @pytest.fixture(autouse=True)
