@@ -188,8 +188,10 @@ def served(house: House) -> Iterator[House]:
     house.url = f"http://{server.address}"
     yield house
     house.session.close()
-    server.close()
+    loop: Any = server._server              # it polls for a second unless it is woken
+    loop.trigger.pull_trigger(loop.close)
     thread.join(10)
+    server.close()
 
 
 GZ = "party=qcloud&tenant_id=123&region=gz"
