@@ -60,6 +60,7 @@ class Component:
 
 def build(stage: str, out: Path, python: str = "python3.12", here: bool = False) -> None:
     """Write the four files. `python`: an interpreter of the runtime's version, which compiles. Raises BuildError."""
+    python = interpreter(python)
     version = version_of(python)
     if not here and version not in RUNTIMES:
         raise BuildError(f"{python} is Python {version}; Lambda takes {', '.join(RUNTIMES)}. "
@@ -86,6 +87,17 @@ def build(stage: str, out: Path, python: str = "python3.12", here: bool = False)
     _write(out / "sbom.json", json.dumps(bill(components, digest), indent=1))
     _write(out / "licences.md", licences(components))
     print(f"{out}: deployment.zip {size:,} bytes, sha256 {digest}", file=sys.stderr)
+
+
+def interpreter(python: str) -> str:
+    """Where this one is: pyenv keeps versions whose names on the path only say which is chosen."""
+    pyenv = shutil.which("pyenv")
+    if pyenv and re.fullmatch(r"python3\.[0-9]+", python):
+        told = subprocess.run([pyenv, "prefix", python.removeprefix("python")], capture_output=True, text=True,
+                              check=False)
+        if told.returncode == 0:
+            return f"{told.stdout.strip()}/bin/python"
+    return python
 
 
 def version_of(python: str) -> str:

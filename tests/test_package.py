@@ -73,8 +73,9 @@ def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None
 
 
 def runtime() -> str:
-    for python in (os.environ.get("RUNTIME", sys.executable), sys.executable, *(f"python{version}" for version in package.RUNTIMES)):
+    for name in (os.environ.get("RUNTIME", sys.executable), sys.executable, *(f"python{version}" for version in package.RUNTIMES)):
         try:
+            python = package.interpreter(name)
             if package.version_of(python) in package.RUNTIMES:
                 return python
         except package.BuildError:
