@@ -59,15 +59,22 @@ def _answer(route: str) -> Response:
     many: dict[str, list[str]] = event["multiValueQueryStringParameters"] or {}
     headers: dict[str, str] = event["headers"]
     raw = request.raw_body
-    response = api.answer(_deployment, route, api.HttpRequest(
+    asked = api.HttpRequest(
         method=request.method,
         path=context.get("path") or route,
         pairs=[(name, value) for name, values in many.items() for value in values],
         headers={name.lower(): value for name, value in headers.items()},
         body=raw.encode() if isinstance(raw, str) else raw,
         request_id=context.get("requestId") or str(uuid.uuid4()),
-        deadline=time.monotonic() + _seconds_left(request.lambda_context)))
+        deadline=time.monotonic() + _seconds_left(request.lambda_context))
+    with journal.about(request_id=asked.request_id, function_request_id=_own_id(request.lambda_context)):
+        response = api.answer(_deployment, route, asked)
     return Response(response.body.decode(), {**response.headers}, response.status)
+
+
+def _own_id(context: object) -> str | None:
+    """Lambda's name for this run of the function: that of its REPORT line."""
+    return getattr(context, "aws_request_id", None)
 
 
 def _seconds_left(context: object, most: float = REQUEST_SECONDS) -> float:
@@ -77,23 +84,29 @@ def _seconds_left(context: object, most: float = REQUEST_SECONDS) -> float:
 
 # ---------------------------------------------------------------- the schedule and the queue
 
-@app.schedule(Rate(5, unit=Rate.MINUTES))
+@app.schedule(Rate(schedule.RUN_EVERY // 60, unit=Rate.MINUTES))
 def spread(event: CloudWatchEvent) -> dict[str, int]:
     """Put a message for each list that is due into the queue, ten at a time."""
     import boto3  # the API's own function has no need of it here
 
+    # in an attribute, not in the body: a worker of another version, before or after an update, reads the body as ever
+    run_id = _own_id(event.context) or str(uuid.uuid4())
+    attributes = {"run_id": {"DataType": "String", "StringValue": run_id}}
     client = cast(Any, boto3).client("sqs")
     deployment = _deployment()
-    url = client.get_queue_url(QueueName=deployment.settings.queue)["QueueUrl"]
-    waiting, sent = list(schedule.messages(deployment)), 0
-    for at in range(0, len(waiting), 10):   # the most that SQS takes at once
-        answer: dict[str, Any] = client.send_message_batch(QueueUrl=url, Entries=[
-            {"Id": str(n), "MessageBody": schedule.write(message), "DelaySeconds": delay}
-            for n, (message, delay) in enumerate(waiting[at:at + 10])])
-        sent += len(answer["Successful"])
-        for failed in answer.get("Failed", []):
-            journal.log.error("message not sent", extra={"fields": {"code": failed["Code"]}})
-    journal.log.info("spread", extra={"fields": {"messages": sent}})
+    with journal.about(run_id=run_id):
+        url = client.get_queue_url(QueueName=deployment.settings.queue)["QueueUrl"]
+        found, sent = schedule.survey(deployment), 0
+        waiting = list(schedule.messages(deployment, waiting=found.due))
+        for at in range(0, len(waiting), 10):                   # the most that SQS takes at once
+            answer: dict[str, Any] = client.send_message_batch(QueueUrl=url, Entries=[
+                {"Id": str(n), "MessageBody": schedule.write(message), "DelaySeconds": delay,
+                 "MessageAttributes": attributes}
+                for n, (message, delay) in enumerate(waiting[at:at + 10])])
+            sent += len(answer["Successful"])
+            for failed in answer.get("Failed", []):
+                journal.log.error("message not sent", extra={"fields": {"code": failed["Code"]}})
+        schedule.finish(deployment, found, schedule.RUN_EVERY, messages=sent)
     return {"messages": sent}
 
 
@@ -103,11 +116,13 @@ def work(event: SQSEvent) -> dict[str, list[dict[str, str]]]:
     failed: list[dict[str, str]] = []
     deadline = time.monotonic() + _seconds_left(event.context, schedule.REFRESH_SECONDS)
     for record in event.to_dict()["Records"]:
-        try:
-            schedule.work(_deployment(), schedule.read(record["body"]), deadline)
-        except Exception:
-            journal.failure(message=record["messageId"])
-            failed.append({"itemIdentifier": record["messageId"]})
+        run = record.get("messageAttributes", {}).get("run_id", {}).get("stringValue")
+        with journal.about(run_id=run, message_id=record["messageId"], function_request_id=_own_id(event.context)):
+            try:
+                schedule.work(_deployment(), schedule.read(record["body"]), deadline)
+            except Exception:
+                journal.failure()
+                failed.append({"itemIdentifier": record["messageId"]})
     return {"batchItemFailures": failed}
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from chalicelib import __version__, formats, inventory, journal, openapi, parties, query, tokens
+from chalicelib import __version__, formats, inventory, journal, openapi, parties, query, schedule, tokens
 from chalicelib.errors import (
     InvalidParameter,
     MethodNotAllowed,
@@ -87,7 +87,7 @@ def answer(deployment: Callable[[], Deployment], route: str, request: HttpReques
     response.headers.setdefault("Cache-Control", "private, no-cache")
     journal.request(request_id=request.request_id, method=request.method, route=route, status=response.status,
                     **entry.fields, milliseconds=round((time.monotonic() - started) * 1000, 1),
-                    party_milliseconds=round(entry.tally.milliseconds, 1), party_calls=entry.tally.calls)
+                    **entry.tally.line())
     return response
 
 
@@ -158,8 +158,9 @@ def _openapi(deployment: Deployment, request: HttpRequest, entry: _Entry) -> Htt
 
 def _health(deployment: Deployment, request: HttpRequest, entry: _Entry) -> HttpResponse:
     _no_query(request)
-    deployment.store.get("health", "probe")                     # raises if the store cannot be reached
-    return _json(msgspec.json.encode(openapi.HealthBody(200, "", "ok", __version__)))
+    ran = schedule.last_run(deployment)     # one read, for anybody may ask; raises if the store cannot be reached
+    return _json(msgspec.json.encode(openapi.HealthBody(
+        200, "", "late" if ran and ran.late else "ok", __version__, ran and ran.age)))
 
 
 ROUTES: Mapping[str, Mapping[str, View]] = {

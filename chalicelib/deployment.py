@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from chalicelib import journal
 from chalicelib.seal import Sealer, open_sealer
 from chalicelib.settings import Settings
 from chalicelib.stores import Store, open_store
@@ -30,6 +31,7 @@ class Deployment:
 
 def open_deployment(settings: Settings, clock: Callable[[], float] = time.time) -> Deployment:
     """Raises SettingsError if the store cannot be used."""
+    journal.log.setLevel(settings.log.upper())
     opened: list[Sealer] = []
 
     def sealer() -> Sealer:

@@ -148,10 +148,11 @@ def _bearable(policy: Policy, failure: PartyError) -> float:
     return limit or -inf
 
 
-def refresh(deployment: Deployment, source: Source, deadline: float) -> Answer:
-    """List the source and keep it. Raises AccountNotFound, PartyError, UnknownRegion."""
+def refresh(deployment: Deployment, source: Source, deadline: float, tally: Tally | None = None) -> Answer:
+    """List the source and keep it. `tally` is filled with what was called. Raises AccountNotFound, PartyError,
+    UnknownRegion."""
     revision = accounts.find(deployment.store, source.tenant_id, source.party).revision
-    asking = _Asking(deployment, source, revision, Filter(), WHOLE, Policy(), deployment.clock(), deadline, None)
+    asking = _Asking(deployment, source, revision, Filter(), WHOLE, Policy(), deployment.clock(), deadline, tally)
     return _live(asking, snapshots.find(deployment.store, source, revision))
 
 

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from chalicelib import accounts, parties, snapshots, tokens
+from chalicelib import accounts, journal, parties, snapshots, tokens
 from chalicelib.accounts import AccountRow
 from chalicelib.deployment import Deployment, open_deployment
 from chalicelib.errors import (
@@ -220,14 +220,14 @@ def _list_many(deployment: Deployment, found: Sequence[Source], failed: Sequence
     parts: dict[Source, Part] = {}
     position = 0                            # of the next source's first server, from 0
     with _pool() as pool:                   # what is kept is read first: it takes no time
-        answers = {source: pool.submit(ask, source) for source in sorted(found, key=lambda one: ways[one].live)
-                   if source not in later}
+        answers = {source: pool.submit(journal.carried(ask), source)
+                   for source in sorted(found, key=lambda one: ways[one].live) if source not in later}
         for source in found:
             local = _below(window, position)
             if source in later:
                 position += later[source].total
                 if local and local.first <= later[source].total:
-                    answers[source] = pool.submit(ask, source, local)
+                    answers[source] = pool.submit(journal.carried(ask), source, local)
                 else:
                     parts[source] = _untouched(deployment, source, ways[source])
                 continue

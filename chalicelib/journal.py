@@ -1,20 +1,31 @@
-"""What is logged: one JSON line per request, and one per change of a user, token or account.
+"""What is logged: one JSON line per request, refresh and run of the schedule, per call to a party that failed, and per
+change of a user, token or account. docs/watch.md names the fields; alarms read them.
 
 Never a token, a secret, a URL with a query, or what a party wrote. JSON escapes every control character.
 """
 
 import logging
 import sys
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
+from functools import partial
+from types import MappingProxyType
+from typing import ParamSpec, TypeVar
 
 import msgspec
 
+P = ParamSpec("P")
+T = TypeVar("T")
 log = logging.getLogger("twocloud")
+_about: ContextVar[Mapping[str, object]] = ContextVar("about", default=MappingProxyType({}))
 
 
 class Lines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields: dict[str, object] = {"at": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
                                      "level": record.levelname, "event": record.getMessage()}
+        fields |= _about.get()
         fields |= getattr(record, "fields", {})
         if record.exc_info:                 # where it broke, but not what was said: that may hold a caller's text
             kind, _, trace = record.exc_info
@@ -36,6 +47,27 @@ def start(level: int = logging.INFO) -> None:
         log.addHandler(handler)
         log.propagate = False
     log.setLevel(level)
+
+
+@contextmanager
+def about(**fields: object) -> Generator[None]:
+    """Every line written in the block says these fields too: which request it belongs to, which message. Those that
+    are None are left out."""
+    before = _about.set({**_about.get(), **{name: value for name, value in fields.items() if value is not None}})
+    try:
+        yield
+    finally:
+        _about.reset(before)
+
+
+def carried(call: Callable[P, T]) -> Callable[P, T]:
+    """The call, for another thread: the lines that it writes there say what they would say here."""
+    return partial(copy_context().run, call)
+
+
+def call(*, failed: bool, **fields: object) -> None:
+    """One call to a party: a listing may make hundreds, so those that went well are told at level debug alone."""
+    log.log(logging.INFO if failed else logging.DEBUG, "call", extra={"fields": fields})
 
 
 def request(**fields: object) -> None:

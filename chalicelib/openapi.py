@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import cache
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -96,10 +96,14 @@ class PartiesBody(msgspec.Struct):
 
 
 class HealthBody(msgspec.Struct):
+    """`late`: the service answers, but its schedule has missed two runs. `schedule_age`: seconds since the last one;
+    null: none has run."""
+
     code: int
     msg: str
-    status: str
+    status: Literal["ok", "late"]
     version: str
+    schedule_age: Annotated[int, msgspec.Meta(ge=0)] | None
 
 
 def party_row(party: Party) -> PartyRow:

@@ -13,6 +13,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Generic, TypeVar, cast
 
+from chalicelib import journal
 from chalicelib.errors import PartyMalformed
 from chalicelib.model import WHOLE, Window
 
@@ -44,7 +45,7 @@ def side_by_side(calls: Sequence[Callable[[], T]], workers: int) -> list[T]:
         return [call() for call in calls]
     pool = ThreadPoolExecutor(min(workers, len(calls)), thread_name_prefix="twocloud")
     try:
-        futures = [pool.submit(call) for call in calls]
+        futures = [pool.submit(journal.carried(call)) for call in calls]
         done, _ = wait(futures, return_when=FIRST_EXCEPTION)
         for future in futures:              # in order, so that the same failures give the same error
             if future in done:

@@ -7,7 +7,7 @@ it twice, late or out of order refreshes once more, or not at all if the list is
 
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from math import inf
@@ -18,12 +18,16 @@ from chalicelib import accounts, freshness, journal, parties, snapshots
 from chalicelib.deployment import Deployment
 from chalicelib.errors import AccountNotFound, Internal, PartyError, RateLimited, TwocloudError, UnknownRegion
 from chalicelib.model import Source
+from chalicelib.transport import Tally
 
+RUN_EVERY = 300                             # seconds between the runs of the schedule on AWS
 READ_EVERY = 300                            # seconds between refreshes of a source read in the last hour,
 IDLE_EVERY = 3600                           # of one read in the last day,
 REST_EVERY = 21_600                         # and of one that nobody reads
 SPREAD = 240                                # seconds over which one run's messages are spread
 REFRESH_SECONDS = 120.0                     # which one refresh may take
+_OVERDUE = 1800                             # seconds past its time after which a list is called overdue
+_NAMED = 10                                 # overdue lists that one line names
 _WORKERS = 8
 
 
@@ -74,13 +78,39 @@ def known(deployment: Deployment) -> dict[Source, _Known]:
                            now - failed[source] if source in failed else inf) for source in found}
 
 
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """`due`: what is to be refreshed now. Of those that somebody has read in the last day, for who never reads waits
+    for nothing: `oldest` is the age of the oldest list, `late` how far the worst is past its time (seconds), `overdue`
+    those that are past it by more than half an hour or that have no list because asking fails."""
+
+    known: int
+    due: list[Source]
+    oldest: int
+    late: int
+    overdue: list[Source]
+
+
+def survey(deployment: Deployment) -> Survey:
+    found = known(deployment)
+
+    def ordered(ages: dict[Source, float]) -> list[Source]:
+        return sorted(ages, key=lambda source: (-ages[source], source.tenant_id, source.party, source.region))
+
+    # a tenth early: the next run may come a little later than it should
+    waiting = {source: it.age for source, it in found.items() if min(it.age, it.tried) >= every(it.idle) * 0.9}
+    read = {source: it for source, it in found.items() if every(it.idle) != REST_EVERY}
+    late = {source: it.age - every(it.idle) for source, it in read.items() if it.age < inf}
+    overdue = {source: read[source].age for source, seconds in late.items() if seconds > _OVERDUE}
+    overdue |= {source: inf for source, it in read.items() if it.age == inf and it.tried < inf}
+    return Survey(len(found), ordered(waiting), round(max((read[source].age for source in late), default=0)),
+                  max(0, round(max(late.values(), default=0))), ordered(overdue))
+
+
 def due(deployment: Deployment) -> list[Source]:
     """Every known source whose list is older than it should be, the least fresh first. One that fails is tried no more
     often than it would be refreshed, or than once an hour."""
-    # a tenth early: the next run may come a little later than it should
-    late = {source: it.age for source, it in known(deployment).items()
-            if min(it.age, it.tried) >= every(it.idle) * 0.9}
-    return sorted(late, key=lambda source: (-late[source], source.tenant_id, source.party, source.region))
+    return survey(deployment).due
 
 
 def every(idle: float) -> int:
@@ -88,9 +118,49 @@ def every(idle: float) -> int:
     return READ_EVERY if idle < 3600 else IDLE_EVERY if idle < 86_400 else REST_EVERY
 
 
-def messages(deployment: Deployment, jitter: Callable[[], float] = random.random) -> Iterator[tuple[Message, int]]:
+# ---------------------------------------------------------------- when it ran
+
+class _Run(msgspec.Struct, frozen=True):
+    """The schedule's last run, and how many seconds after it the next one is meant to come."""
+
+    at: float
+    every: int
+
+
+@dataclass(frozen=True, slots=True)
+class LastRun:
+    """`age`: seconds. `late`: two runs did not come."""
+
+    age: int
+    late: bool
+
+
+def finish(deployment: Deployment, found: Survey, every: int, **fields: object) -> None:
+    """A run is over: what it found goes to the journal, its time to the store, for whoever asks whether we are well."""
+    journal.log.info("spread", extra={"fields": {
+        **fields, "known": found.known, "due": len(found.due), "oldest": found.oldest, "late": found.late,
+        "overdue": len(found.overdue), "overdue_sources": [snapshots.key_of(it) for it in found.overdue[:_NAMED]]}})
+    deployment.store.put("health", "schedule", msgspec.msgpack.encode(_Run(deployment.clock(), every)))
+
+
+def last_run(deployment: Deployment) -> LastRun | None:
+    """None: none ever ran, or none that this version can read. One read of the store; raises what the store raises."""
+    row = deployment.store.get("health", "schedule")
+    try:
+        run = msgspec.msgpack.decode(row.value, type=_Run) if row else None
+    except msgspec.DecodeError:
+        return None
+    age = max(0, int(deployment.clock() - run.at)) if run else 0
+    return LastRun(age, age > 3 * run.every) if run else None
+
+
+# ---------------------------------------------------------------- messages
+
+def messages(deployment: Deployment, jitter: Callable[[], float] = random.random,
+             waiting: Sequence[Source] | None = None) -> Iterator[tuple[Message, int]]:
     """(message, seconds to delay it) for each source that is due: the least fresh soonest, none all at once."""
-    waiting = due(deployment)
+    if waiting is None:
+        waiting = due(deployment)
     for n, source in enumerate(waiting):
         message = Message(source.tenant_id, source.party, source.region, deployment.clock())
         yield message, int(SPREAD * (n + jitter()) / len(waiting))
@@ -110,18 +180,18 @@ def work(deployment: Deployment, message: Message, deadline: float | None = None
 
     What is raised is our own fault: the queue gives the message again.
     """
-    source, started = message.source, time.monotonic()
-    result = _work(deployment, message, deadline or started + REFRESH_SECONDS)
+    source, started, tally = message.source, time.monotonic(), Tally()
+    result = _work(deployment, message, deadline or started + REFRESH_SECONDS, tally)
     error = result.error
     journal.log.info("refresh", extra={"fields": {
         "tenant": source.tenant_id, "party": source.party, "region": source.region, "total": result.total,
         "error": error.word if error else None,
         "party_word": error.party_word if isinstance(error, PartyError) else None,
-        "milliseconds": round((time.monotonic() - started) * 1000, 1)}})
+        "milliseconds": round((time.monotonic() - started) * 1000, 1), **tally.line()}})
     return result
 
 
-def _work(deployment: Deployment, message: Message, deadline: float) -> Result:
+def _work(deployment: Deployment, message: Message, deadline: float, tally: Tally) -> Result:
     source = message.source
     if parties.load(source.party).region(source.region) != source.region:
         raise Internal("A message names a region by its alias.")
@@ -130,7 +200,7 @@ def _work(deployment: Deployment, message: Message, deadline: float) -> Result:
         head = snapshots.find(deployment.store, source, revision)
         if head and head.seen_at >= message.due:
             return Result(source)
-        return Result(source, freshness.refresh(deployment, source, deadline).total)
+        return Result(source, freshness.refresh(deployment, source, deadline, tally).total)
     except AccountNotFound:                 # it went while the message waited
         snapshots.forget(deployment.store, source)
         return Result(source)
@@ -155,7 +225,7 @@ def run(deployment: Deployment, wanted: Iterable[Source], workers: int = _WORKER
 
     pool = ThreadPoolExecutor(workers, thread_name_prefix="twocloud-refresh")
     try:
-        for done in as_completed([pool.submit(refresh, source) for source in wanted]):
+        for done in as_completed([pool.submit(journal.carried(refresh), source) for source in wanted]):
             yield done.result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)

@@ -19,6 +19,7 @@ SETTINGS = {
     "TWOCLOUD_STALE_IF_ERROR": ("86400", "seconds: how old a list may be served while its party fails"),
     "TWOCLOUD_HISTORY": ("30", "days that changes are kept"),
     "TWOCLOUD_QUEUE": ("twocloud-refresh", "the SQS queue into which the schedule puts its messages; on AWS alone"),
+    "TWOCLOUD_LOG": ("info", "info, or debug: one line for each call to a party, not only for those that failed"),
     "TWOCLOUD_LOCAL": ("0", "1 allows accounts whose endpoint is http:// on loopback; refused in Lambda"),
     "TWOCLOUD_TOKEN": ("", "the token with which the command asks a server (--url)"),
 }
@@ -38,6 +39,7 @@ class Settings:
     token: str
     in_lambda: bool
     queue: str = "twocloud-refresh"
+    log: str = "info"
 
 
 def load(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -60,6 +62,9 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
     queue = text("TWOCLOUD_QUEUE")
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,80}", queue):
         raise SettingsError("TWOCLOUD_QUEUE must be the name of an SQS queue.")
+    log = text("TWOCLOUD_LOG")
+    if log not in ("info", "debug"):
+        raise SettingsError("TWOCLOUD_LOG must be info or debug.")
     local = text("TWOCLOUD_LOCAL")
     if local not in ("0", "1"):
         raise SettingsError("TWOCLOUD_LOCAL must be 0 or 1.")
@@ -69,7 +74,7 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
                     _number("TWOCLOUD_MAX_AGE", text("TWOCLOUD_MAX_AGE"), 9_999_999),
                     _number("TWOCLOUD_STALE_IF_ERROR", text("TWOCLOUD_STALE_IF_ERROR"), 9_999_999),
                     _number("TWOCLOUD_HISTORY", text("TWOCLOUD_HISTORY"), 3650),
-                    local == "1", text("TWOCLOUD_TOKEN"), in_lambda, queue)
+                    local == "1", text("TWOCLOUD_TOKEN"), in_lambda, queue, log)
 
 
 def _zone(name: str) -> ZoneInfo:

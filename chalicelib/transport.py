@@ -38,7 +38,9 @@ from urllib3.util.connection import create_connection
 from urllib3.util.ssl_ import create_urllib3_context
 from urllib3.util.url import parse_url
 
+from chalicelib import journal
 from chalicelib.errors import (
+    Internal,
     PartyDenied,
     PartyError,
     PartyFailed,
@@ -46,6 +48,7 @@ from chalicelib.errors import (
     PartyThrottled,
     PartyTimeout,
     PartyUnavailable,
+    TwocloudError,
     UnknownRegion,
     Verdict,
 )
@@ -235,6 +238,11 @@ class Tally:
     since: float = field(default=0.0, repr=False)
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
+    def line(self) -> dict[str, object]:
+        """For the journal."""
+        return {"party_milliseconds": round(self.milliseconds, 1), "party_calls": self.calls,
+                "party_retries": self.retries}
+
 
 class Transport:
     """One per process: the connections and the paces, shared by all accounts; nothing else is.
@@ -296,15 +304,34 @@ class Sender:
         self.tally = Tally()
 
     def __call__(self, operation: str, sign: Sign) -> Response:
-        try:
+        with self._told(operation) as line:
+            try:
+                return self._try(operation, sign)
+            except (PartyThrottled, PartyUnavailable, PartyFailed) as error:
+                failure = error
+            pause = self._pause(failure)
+            if pause is None:
+                raise failure
+            time.sleep(pause)
+            line["tries"] = 2
             return self._try(operation, sign)
-        except (PartyThrottled, PartyUnavailable, PartyFailed) as error:
-            failure = error
-        pause = self._pause(failure)
-        if pause is None:
-            raise failure
-        time.sleep(pause)
-        return self._try(operation, sign)
+
+    @contextmanager
+    def _told(self, operation: str) -> Generator[dict[str, object]]:
+        """The call's line in the journal."""
+        line: dict[str, object] = {"tenant": self._account.tenant_id, "party": self._party.name, "region": self._region,
+                                   "operation": operation, "tries": 1}
+        started, failure = time.monotonic(), None
+        try:
+            yield line
+        except Exception as error:
+            failure = error if isinstance(error, TwocloudError) else Internal()
+            if isinstance(error, PartyError):
+                line |= {"status": error.http_status, "party_word": error.party_word or None}
+            raise
+        finally:
+            journal.call(failed=failure is not None, **line, error=failure.word if failure else None,
+                         milliseconds=round((time.monotonic() - started) * 1000, 1))
 
     def close(self) -> None:
         with self._lock:

@@ -282,10 +282,10 @@ def test_workers_at_the_same_time_list_once(house: House) -> None:
 def test_one_that_breaks_does_not_stop_the_others(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     real = freshness.refresh
 
-    def breaking(deployment: Any, source: Source, deadline: float) -> Any:
+    def breaking(deployment: Any, source: Source, *more: Any) -> Any:
         if source.party == "aws":
             raise OSError("disk")
-        return real(deployment, source, deadline)
+        return real(deployment, source, *more)
 
     monkeypatch.setattr(freshness, "refresh", breaking)
     wanted = [Source("123", "aws", "us-east-1"), SOURCE]

@@ -1,6 +1,7 @@
 """twocloud serve, twocloud demo."""
 
 import threading
+import uuid
 from dataclasses import replace
 
 import click
@@ -39,12 +40,15 @@ def serve(host: str, port: int, pause: int | None) -> None:
 def _refresh(here: Deployment, pause: int, stopped: threading.Event) -> None:
     """What the schedule and the queue do on AWS. A run that fails as a whole is told, and the next one tries again."""
     while not stopped.wait(pause):
-        try:
-            for _ in schedule.run(here, schedule.due(here)):
-                if stopped.is_set():
-                    return
-        except Exception:
-            journal.failure(run="refresh")
+        with journal.about(run_id=str(uuid.uuid4())):
+            try:
+                found = schedule.survey(here)
+                for _ in schedule.run(here, found.due):
+                    if stopped.is_set():
+                        return
+                schedule.finish(here, found, max(pause, schedule.RUN_EVERY))    # a run may take longer than the pause
+            except Exception:
+                journal.failure(run="refresh")
 
 
 @click.command()
