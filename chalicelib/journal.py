@@ -27,6 +27,7 @@ class Lines(logging.Formatter):
                                      "level": record.levelname, "event": record.getMessage()}
         fields |= _about.get()
         fields |= getattr(record, "fields", {})
+        fields = {name: value for name, value in fields.items() if value is not None}
         if record.exc_info:                 # where it broke, but not what was said: that may hold a caller's text
             kind, _, trace = record.exc_info
             fields["exception"] = kind.__name__ if kind else ""

@@ -5,7 +5,8 @@
 Rights are enforced: each function has those of its role. What differs from AWS: the wheels are this machine's, for the
 emulator runs the functions itself; the zip trusts the stand-ins' authority too, for a function in Lambda speaks https
 alone; gateway responses inside the API's description become resources, and the conditions of the key's policy are left
-out, for the emulator knows neither; and it asks for a right sqs:SendMessageBatch, which AWS does not have.
+out, for the emulator knows neither; saved queries are, too; and it asks for a right sqs:SendMessageBatch, which AWS does
+not have.
 """
 
 import argparse
@@ -96,6 +97,8 @@ def for_emulator(template: dict[str, Any], bucket: str, key: str) -> dict[str, A
             if "sqs:SendMessage" in statement["Action"]:
                 statement["Action"].append("sqs:SendMessageBatch")
     resources, made = plain["Resources"], dict[str, Any]()
+    for name in [name for name, it in resources.items() if it["Type"] == "AWS::Logs::QueryDefinition"]:
+        del resources[name]
     for name, api in resources.items():
         if api["Type"] == "AWS::ApiGateway::RestApi":
             for kind, response in api["Properties"]["Body"].pop(_RESPONSES).items():

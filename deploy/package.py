@@ -1,7 +1,7 @@
 """Build what goes to AWS: `make package STAGE=prod` leaves it in out/.
 
     deployment.zip     the code of all four functions, byte for byte the same from the same sources
-    template.json      CloudFormation (SAM): what Chalice says, deploy/merge.yaml and deploy/policies
+    template.json      CloudFormation (SAM): what Chalice says, deploy/merge.yaml, watch.yaml and policies
     sbom.json          what is in the zip (CycloneDX 1.6), with the hashes of the wheels
     licences.md        under which licences
 
@@ -121,12 +121,33 @@ def _chalice(stage: str, folder: Path, task: Path) -> dict[str, Any]:
     config["stages"].setdefault(stage, config["stages"]["prod"])
     (folder / ".chalice/config.json").write_text(json.dumps(config))
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "TWOCLOUD_"))}
+    (folder / "merge.yaml").write_text(json.dumps(merged()))
     _run([sys.executable, "-c", "from chalice.cli import main; main()", "package", "--stage", stage, "--merge-template",
-          str(ROOT / "deploy/merge.yaml"), "out"], cwd=folder,
+          "merge.yaml", "out"], cwd=folder,
          env={**clean, "AWS_DEFAULT_REGION": "us-east-1", "PYTHONDONTWRITEBYTECODE": "1"})
     with zipfile.ZipFile(folder / "out/deployment.zip") as made:
         made.extractall(task)
     return yaml.safe_load((folder / "out/sam.yaml").read_text())    # written as JSON, for it uses YAML's aliases
+
+
+def merged() -> dict[str, Any]:
+    """What is merged into Chalice's template: merge.yaml and watch.yaml, which have no name in common."""
+    found: dict[str, Any] = {}
+    for name in ("merge.yaml", "watch.yaml"):
+        for part, entries in yaml.safe_load((ROOT / "deploy" / name).read_text()).items():
+            if part == "Description":
+                found[part] = entries
+            elif twice := found.setdefault(part, {}).keys() & entries.keys():
+                raise BuildError(f"deploy/{name} names {', '.join(twice)} a second time")
+            else:
+                found[part] |= entries
+    dashboard = found["Resources"]["Dashboard"]["Properties"]
+    for widget in dashboard["DashboardBody"]["widgets"]:
+        if isinstance(query := widget["properties"].get("query"), list):
+            groups = " | ".join(f"SOURCE '${{{name}}}'" for name in query[:-1])
+            widget["properties"]["query"] = f"{groups}\n| {query[-1]}"
+    dashboard["DashboardBody"] = {"Fn::Sub": json.dumps(dashboard["DashboardBody"])}
+    return found
 
 
 def shipped(root: Path) -> Iterator[str]:
