@@ -186,7 +186,7 @@ def work(deployment: Deployment, message: Message, deadline: float | None = None
     journal.log.info("refresh", extra={"fields": {
         "tenant": source.tenant_id, "party": source.party, "region": source.region, "total": result.total,
         "error": error.word if error else None,
-        "party_word": error.party_word if isinstance(error, PartyError) else None,
+        "party_word": (error.party_word or None) if isinstance(error, PartyError) else None,
         "milliseconds": round((time.monotonic() - started) * 1000, 1), **tally.line()}})
     return result
 

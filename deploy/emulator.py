@@ -4,9 +4,9 @@
 
 Rights are enforced: each function has those of its role. What differs from AWS: the wheels are this machine's, for the
 emulator runs the functions itself; the zip trusts the stand-ins' authority too, for a function in Lambda speaks https
-alone; gateway responses inside the API's description become resources, and the conditions of the key's policy are left
-out, for the emulator knows neither; saved queries are, too; and it asks for a right sqs:SendMessageBatch, which AWS does
-not have.
+alone; gateway responses inside the API's description become resources, and the conditions of the key's policy and the
+saved queries are left out, for the emulator knows none of them; and it asks for a right sqs:SendMessageBatch, which AWS
+does not have.
 """
 
 import argparse

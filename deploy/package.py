@@ -143,9 +143,9 @@ def merged() -> dict[str, Any]:
                 found[part] |= entries
     dashboard = found["Resources"]["Dashboard"]["Properties"]
     for widget in dashboard["DashboardBody"]["widgets"]:
-        if isinstance(query := widget["properties"].get("query"), list):
-            groups = " | ".join(f"SOURCE '${{{name}}}'" for name in query[:-1])
-            widget["properties"]["query"] = f"{groups}\n| {query[-1]}"
+        if "query" in widget["properties"]:
+            *groups, asked = cast(list[str], widget["properties"]["query"])
+            widget["properties"]["query"] = " | ".join(f"SOURCE '${{{name}}}'" for name in groups) + f"\n| {asked}"
     dashboard["DashboardBody"] = {"Fn::Sub": json.dumps(dashboard["DashboardBody"])}
     return found
 

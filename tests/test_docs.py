@@ -18,6 +18,7 @@ import pytest
 from chalicelib import __version__, cli, errors, parties, query, settings
 from chalicelib.errors import TwocloudError
 from chalicelib.formats import FullRow
+from deploy import package
 from tests.canaries import watch
 from tests.conftest import House
 
@@ -90,9 +91,26 @@ def help_text() -> str:
     return "\n\n".join(parts)
 
 
+def alarms_table() -> str:
+    found = package.merged()["Resources"]
+    signs = {"GreaterThanOrEqualToThreshold": "≥", "LessThanThreshold": "<"}
+    lines = ["| alarm | when | do |", "|---|---|---|"]
+    for name, it in found.items():
+        if it.get("Type") == "AWS::CloudWatch::Alarm":
+            alarm = it["Properties"]
+            space = alarm["Namespace"] if isinstance(alarm["Namespace"], str) else "`twocloud/STACK`"
+            limit = f"`{alarm['Threshold']['Ref']}`" if isinstance(alarm["Threshold"], dict) else f"{alarm['Threshold']:,}"
+            periods, needed = alarm["EvaluationPeriods"], alarm.get("DatapointsToAlarm", alarm["EvaluationPeriods"])
+            often = "" if periods == 1 else f", {needed} of {periods} times"
+            missing = ", or no value" if alarm["TreatMissingData"] == "breaching" else ""
+            lines.append(f"| `{name}` | {space} `{alarm['MetricName']}`, {alarm.get('Statistic') or alarm['ExtendedStatistic']} in "
+                         f"{alarm['Period'] // 60} minutes {signs[alarm['ComparisonOperator']]} {limit}{often}{missing} | {alarm['AlarmDescription'].strip()} |")
+    return "\n".join(lines)
+
+
 MADE = {("README.md", "parties"): parties_table, ("docs/api.md", "parameters"): parameters_table,
         ("docs/api.md", "errors"): errors_table, ("docs/settings.md", "settings"): settings_table,
-        ("docs/command.md", "help"): help_text}
+        ("docs/command.md", "help"): help_text, ("docs/watch.md", "alarms"): alarms_table}
 
 
 def block(name: str, text: str) -> re.Match[str]:

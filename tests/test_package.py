@@ -50,7 +50,7 @@ from standins.faults import Answer
 from standins.fleet import Fleet
 from standins.qcloud import Qcloud
 from standins.server import Call
-from tests import canaries
+from tests import canaries, patterns
 from tests.conftest import settings_in
 from tests.emulator import Function, ministack
 from tests.test_app import Context, basic, event
@@ -304,15 +304,17 @@ def test_the_gateway(template: dict[str, Any]) -> None:
     rest = resource(template, "RestAPI")
     assert rest["EndpointConfiguration"] == "REGIONAL" and rest["SecurityPolicy"].startswith("SecurityPolicy_TLS13_1_2_")
     assert resource(template, "Domain")["SecurityPolicy"] == "TLS_1_2" and rest["MinimumCompressionSize"] == 1024
-    (limits,) = rest["MethodSettings"]
+    limits, *own = rest["MethodSettings"]
     assert limits["ThrottlingRateLimit"] and limits["ThrottlingBurstLimit"] and (limits["ResourcePath"], limits["HttpMethod"]) == ("/*", "*")
+    assert {(it["ResourcePath"], it["HttpMethod"]) for it in own} == {("/~1twocloud~1health", "GET"), ("/~1twocloud~1health", "HEAD")}
+    assert all(it["ThrottlingRateLimit"] < limits["ThrottlingRateLimit"] for it in own)
     guard = rest["DefinitionBody"]["securityDefinitions"]["authorize"]["x-amazon-apigateway-authorizer"]
     assert guard["authorizerResultTtlInSeconds"] == authorizer.TTL_SECONDS
     assert guard["identityValidationExpression"] == authorizer.HEADER_FORM
     line = json.loads(rest["AccessLogSetting"]["Format"])
     for shown in line.values():             # nothing that a caller sends in a header, a query or a path
         assert re.fullmatch(r"\$context\.(requestTime|requestId|identity\.sourceIp|httpMethod|resourcePath|status|authorizer\.principalId|"
-                            r"responseLength|responseLatency|error\.responseType)", shown), shown
+                            r"integration\.requestId|responseLength|responseLatency|error\.responseType)", shown), shown
 
 
 def test_the_gateway_refuses_in_the_words_of_the_program(template: dict[str, Any]) -> None:
@@ -356,6 +358,9 @@ def test_no_stars_but_where_aws_demands_them(template: dict[str, Any]) -> None:
                 stars.append(f"{name} {statement['Action']} {statement['Resource']}")
             else:                           # one thing of this stack
                 assert list(statement["Resource"]) == ["Fn::GetAtt"] and statement["Resource"]["Fn::GetAtt"][0] in template["Resources"]
+    (traces,) = template["Resources"]["TracingRights"]["Properties"]["PolicyDocument"]["Statement"]      # only where they are asked for
+    assert traces == {"Effect": "Allow", "Action": ["xray:PutTraceSegments", "xray:PutTelemetryRecords"], "Resource": "*"}
+    assert template["Resources"]["TracingRights"]["Condition"] == "Traced"
     role = "{'Fn::Sub': 'arn:${AWS::Partition}:iam::*:role/${TenantRole}'}"    # tenants' accounts are not known beforehand
     assert stars == [f"APIHandler ['sts:AssumeRole'] {role}", f"Work ['sts:AssumeRole'] {role}"]
     for role_name in ROLES.values():
@@ -580,6 +585,62 @@ def test_the_schedule_fills_the_queue_and_the_worker_empties_it(stack: Stack) ->
     assert int(counts["ApproximateNumberOfMessagesDelayed"]) + int(counts["ApproximateNumberOfMessages"]) > 0
 
 
+def test_alarms_go_off_and_tell_the_topic(stack: Stack, template: dict[str, Any]) -> None:
+    """Each with a value beyond its threshold, under the name that its filter or AWS gives it. The emulator counts no
+    lines, knows no missing values and waits for no second value."""
+    cloudwatch, sqs = stack.client("cloudwatch"), stack.client("sqs")
+    queue = sqs.create_queue(QueueName="pager")["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    sqs.set_queue_attributes(QueueUrl=queue, Attributes={"Policy": json.dumps({"Version": "2012-10-17", "Statement": [{
+        "Effect": "Allow", "Principal": {"Service": "sns.amazonaws.com"}, "Action": "sqs:SendMessage", "Resource": arn}]})})
+    stack.client("sns").subscribe(TopicArn=stack.outputs["AlarmsTopic"], Protocol="sqs", Endpoint=arn)
+    alarms = cloudwatch.describe_alarms()["MetricAlarms"]
+    wanted = {name for name, it in template["Resources"].items() if it["Type"] == "AWS::CloudWatch::Alarm"}
+    assert {it["AlarmName"].split("-")[2] for it in alarms} == wanted and len(alarms) == len(wanted)
+    assert {it["AlarmActions"][0] for it in alarms} == {stack.outputs["AlarmsTopic"]}
+    for alarm in alarms:
+        assert alarm["AlarmName"].startswith("twocloud-test-")             # for whom the topic's policy speaks
+        if alarm["Statistic" if "Statistic" in alarm else "ExtendedStatistic"] != "SampleCount":
+            cloudwatch.put_metric_data(Namespace=alarm["Namespace"], MetricData=[{
+                "MetricName": alarm["MetricName"], "Dimensions": alarm["Dimensions"], "Value": alarm["Threshold"] + 1}])
+    raised = {it["AlarmName"] for it in wait(lambda: cloudwatch.describe_alarms(StateValue="ALARM")["MetricAlarms"], 30)}
+    assert {name.split("-")[2] for name in raised} == wanted - {"ScheduleStopped"}
+    told = wait(lambda: sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages"), 30)
+    said = json.loads(json.loads(told[0]["Body"])["Message"])
+    assert said["NewStateValue"] == "ALARM" and said["AlarmDescription"] in {it["AlarmDescription"] for it in alarms}
+
+
+def test_filters_stand_on_the_groups_that_hold_the_functions_lines(stack: Stack, template: dict[str, Any]) -> None:
+    """Requests through the gateway and a message through the queue: the deployed filters match the lines that the deployed
+    functions left in their groups."""
+    logs = stack.client("logs")
+    stack.account("watched")
+    stack.cloud.fail("403")
+    try:
+        answer = stack.get(stack.token("watched"), "?party=qcloud&tenant_id=watched&region=gz&on_error=fail")
+        assert answer.status_code == 502
+    finally:
+        stack.cloud.forget()
+    stack.client("sqs").send_message(
+        QueueUrl=stack.outputs["QueueURL"], MessageBody=schedule.write(schedule.Message("watched", "qcloud", "ap-guangzhou", time.time())),
+        MessageAttributes={"run_id": {"DataType": "String", "StringValue": "run-7"}})
+    assert wait(lambda: kept(stack, "watched"), 60).total == 25            # type: ignore[union-attr]
+
+    def lines(function: str) -> list[str]:
+        group = stack.function(function)["LoggingConfig"]["LogGroup"]
+        return [it["message"] for it in logs.filter_log_events(logGroupName=group)["events"]]
+
+    told = wait(lambda: [line for line in lines("APIHandler") if answer.headers["X-Request-Id"] in line and '"call"' in line], 30)
+    assert [json.loads(line)["tenant"] for line in told] == ["watched"]
+    (filter_,) = (it for it in logs.describe_metric_filters(logGroupName=stack.function("APIHandler")["LoggingConfig"]["LogGroup"])["metricFilters"]
+                  if it["metricTransformations"][0]["metricName"] == "PartyDenied")
+    assert patterns.matches(filter_["filterPattern"], told[0]) and filter_["metricTransformations"][0]["metricNamespace"] == "twocloud/twocloud-test"
+    refreshed = wait(lambda: [line for line in lines("Work") if '"watched"' in line and '"refresh"' in line], 30)
+    assert json.loads(refreshed[0])["run_id"] == "run-7" and json.loads(refreshed[0])["total"] == 25
+    body = json.loads(stack.client("cloudwatch").get_dashboard(DashboardName="twocloud-test")["DashboardBody"])
+    assert "${" not in json.dumps(body) and stack.function("Work")["LoggingConfig"]["LogGroup"] in json.dumps(body)
+
+
 def test_rights_are_enforced_and_nobody_else_opens_credentials(stack: Stack) -> None:
     """A user with every right that IAM can give on the key, but for whom the key's own policy has no word."""
     iam = stack.client("iam")
@@ -645,11 +706,11 @@ def task(here: Path, stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @contextmanager
-def started(stack: Stack, task: Path, logical: str, folder: Path) -> Iterator[Function]:
+def started(stack: Stack, task: Path, logical: str, folder: Path, **more: str) -> Iterator[Function]:
     """The function with the variables, handler and time that the deployed one has."""
     said = stack.function(logical)
     assert said["Handler"] == FUNCTIONS[logical]
-    variables = {**said["Environment"]["Variables"], **stack.environment}
+    variables = {**said["Environment"]["Variables"], **stack.environment, **more}
     with Function(task, said["Handler"], variables, said["Timeout"], folder) as function:
         yield function
 
@@ -671,6 +732,17 @@ def test_the_authorizer_starts_and_answers(stack: Stack, task: Path, tmp_path: P
         assert [row["Effect"] for row in policy["Statement"]] == ["Allow"]
         with pytest.raises(RuntimeError, match=r"^Exception: Unauthorized$"):
             function.invoke({**asked, "authorizationToken": "Basic eA=="})
+
+
+@pytest.mark.parametrize("form", ["Text", "JSON"])
+def test_lines_pass_through_the_runtime_as_they_are(stack: Stack, task: Path, tmp_path: Path, form: str) -> None:
+    """Whatever the function's log format is: one line each, of JSON, not wrapped into another."""
+    with started(stack, task, "APIHandler", tmp_path, AWS_LAMBDA_LOG_FORMAT=form, AWS_LAMBDA_LOG_LEVEL="INFO") as function:
+        function.invoke(event("/twocloud/health", None))
+        function.invoke(event("/twocloud/servers", basic(stack.token("123")), query={"party": ["qcloud"], "tenant_id": ["9"], "region": ["gz"]}))
+        lines = [json.loads(line) for line in function.log.read_text().splitlines() if '"request"' in line]
+    assert [(line["event"], line["status"], line["request_id"], line["function_request_id"]) for line in lines] == [
+        ("request", 200, "r-1", "request-1"), ("request", 403, "r-1", "request-1")]
 
 
 def test_the_schedule_and_the_worker_start_and_answer(stack: Stack, task: Path, tmp_path: Path) -> None:
