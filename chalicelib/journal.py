@@ -18,6 +18,7 @@ import msgspec
 P = ParamSpec("P")
 T = TypeVar("T")
 log = logging.getLogger("twocloud")
+calls = log.getChild("calls")               # apart: a command leaves them out, for it says itself what went wrong
 _about: ContextVar[Mapping[str, object]] = ContextVar("about", default=MappingProxyType({}))
 
 
@@ -68,7 +69,7 @@ def carried(call: Callable[P, T]) -> Callable[P, T]:
 
 def call(*, failed: bool, **fields: object) -> None:
     """One call to a party: a listing may make hundreds, so those that went well are told at level debug alone."""
-    log.log(logging.INFO if failed else logging.DEBUG, "call", extra={"fields": fields})
+    calls.log(logging.INFO if failed else logging.DEBUG, "call", extra={"fields": fields})
 
 
 def request(**fields: object) -> None:

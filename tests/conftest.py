@@ -84,8 +84,11 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Itera
 
 @pytest.fixture(autouse=True)
 def cold_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of the test before is remembered: no login, no catalogue, no credentials in boto3's own session."""
+    """Nothing of the test before is remembered: no login, no catalogue, no credentials in boto3's own session, no command
+    that wants no lines."""
     memory.forget()
+    journal.log.setLevel(logging.DEBUG)
+    journal.calls.disabled = False
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
 
 

@@ -3,7 +3,10 @@ function to the next, and how the service says that it is well."""
 
 import ast
 import json
+import os
 import re
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -20,7 +23,7 @@ from chalicelib.model import Source
 from chalicelib.schedule import IDLE_EVERY, READ_EVERY, Message
 from deploy import package
 from tests import patterns
-from tests.conftest import GZ, US, House
+from tests.conftest import GZ, US, House, qcloud_keys
 from tests.journal import Run, get, heard, live, put, read, record
 from tests.test_app import Context, event
 
@@ -293,6 +296,22 @@ def test_calls_that_went_well_are_told_at_level_debug_alone(served: House) -> No
     finally:
         journal.log.setLevel("DEBUG")
     assert [(line["event"], line.get("error")) for line in read(lines)] == [("request", None), ("call", "party_denied"), ("request", "party_denied")]
+
+
+def test_commands_write_no_lines_of_calls_but_to_debug(served: House, tmp_path: Path) -> None:
+    """They say in one clear line what went wrong; `serve` tells them."""
+    keys = json.dumps(qcloud_keys())
+    environment = {**os.environ, "TWOCLOUD_STORE": f"sqlite:///{tmp_path}/own.db", "TWOCLOUD_KEY": f"file:{tmp_path}/key", "TWOCLOUD_LOCAL": "1"}
+
+    def twocloud(*arguments: str, given: str = "", **more: str) -> str:
+        return subprocess.run([sys.executable, "-m", "chalicelib", *arguments], input=given, env={**environment, **more}, cwd=ROOT,
+                              capture_output=True, text=True, timeout=60).stderr
+
+    twocloud("account", "put", "1", "qcloud", "--endpoint", served.clouds["qcloud"].url, given=keys)
+    listing = ("servers", "--party", "qcloud", "--tenant", "1", "--region", "gz")
+    assert "refused" in (said := twocloud(*listing)) and len(said.splitlines()) == 1
+    first, *_ = twocloud(*listing, TWOCLOUD_LOG="debug").splitlines()
+    assert json.loads(first)["event"] == "call"
 
 
 # ---------------------------------------------------------------- the queue, between versions

@@ -32,7 +32,9 @@ class Network(click.ClickException):
 def deployment() -> Deployment:
     """What the environment's settings describe."""
     journal.start()
-    return open_deployment(settings.load())
+    found = settings.load()
+    journal.calls.disabled = found.log != "debug"
+    return open_deployment(found)
 
 
 def operator() -> str:

@@ -23,6 +23,7 @@ def serve(host: str, port: int, pause: int | None) -> None:
     if pause is not None and pause < 1:
         raise click.UsageError("--refresh must be at least 1s.")
     here = deployment()
+    journal.calls.disabled = False
     here = replace(here, settings=replace(here.settings, local=True))
     try:
         bound = server.Server(here, host, port)
