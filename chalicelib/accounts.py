@@ -4,6 +4,7 @@ import ipaddress
 import re
 import secrets
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -13,8 +14,8 @@ import msgspec
 if TYPE_CHECKING:
     from botocore.credentials import Credentials
 
-from chalicelib import parties, snapshots
-from chalicelib.errors import AccountNotFound, Internal, InvalidParameter
+from chalicelib import parties, seal, snapshots
+from chalicelib.errors import AccountNotFound, Conflict, Internal, InvalidParameter
 from chalicelib.model import IDENTIFIER, Account, Keys, Party
 from chalicelib.seal import Sealer
 from chalicelib.stores import Store
@@ -23,7 +24,11 @@ _LONGEST_SECRET = 16_000                    # a service account's key file with 
 
 
 class AccountRow(msgspec.Struct, frozen=True, kw_only=True):
-    """An account as stored. `sealed`: the credentials. `revision` is another one each time the account is put."""
+    """An account as stored. `sealed`: the credentials; `key`: the name of the key, "" if it was not written down.
+
+    `revision` is another one each time the account is put, and stays when its credentials are rotated or sealed anew:
+    lists belong to it.
+    """
 
     tenant_id: str
     party: str
@@ -35,6 +40,7 @@ class AccountRow(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: str | None = None
     created_at: int = 0
     updated_at: int = 0
+    key: str = ""
 
 
 _decode = msgspec.json.Decoder(AccountRow).decode
@@ -43,14 +49,56 @@ _decode = msgspec.json.Decoder(AccountRow).decode
 def put(store: Store, sealer: Sealer, account: Account, now: float) -> AccountRow:
     """Seal and store a checked account, in place of the one before."""
     before = _find(store, account.tenant_id, account.party)
-    sealed = sealer.seal(msgspec.json.encode(dict(account.credentials)), _context(account.tenant_id, account.party))
+    sealed = _seal(sealer, account)
     row = AccountRow(
         tenant_id=account.tenant_id, party=account.party, sealed=sealed, revision=secrets.token_hex(8),
         project=account.project, regions=account.regions, deep=account.deep, endpoint=account.endpoint,
-        created_at=before.created_at if before else int(now), updated_at=int(now))
+        created_at=before.created_at if before else int(now), updated_at=int(now), key=sealer.name)
     store.put("account", _key(account.tenant_id, account.party), msgspec.json.encode(row))
     snapshots.forget_account(store, account.tenant_id, account.party)           # the old account's lists
     return row
+
+
+def rotate(store: Store, sealer: Sealer, account: Account, now: float) -> AccountRow:
+    """Put other credentials of the same account at the party in place of the old ones: what is kept of it stays.
+
+    Raises AccountNotFound; Conflict if the account was put anew since `account` was made of it.
+    """
+    while True:
+        stored = store.get("account", _key(account.tenant_id, account.party))
+        if not stored:
+            raise AccountNotFound()
+        row = _decode(stored.value)
+        if row.revision != account.revision:
+            raise Conflict("The account was put anew meanwhile; nothing was changed.")
+        row = msgspec.structs.replace(row, sealed=_seal(sealer, account), key=sealer.name, updated_at=int(now))
+        with suppress(Conflict):
+            store.put("account", _key(account.tenant_id, account.party), msgspec.json.encode(row),
+                      version=stored.version)
+            return row
+
+
+def resealed(value: bytes, old: Sealer, new: Sealer) -> bytes:
+    """A row's bytes, sealed under another key. Raises Internal, InvalidParameter, both naming the account."""
+    row = _decode(value)
+    try:
+        sealed = seal.reseal(row.sealed, _context(row.tenant_id, row.party), old, new)
+    except (Internal, InvalidParameter) as refused:
+        raise Internal(f"Account {row.tenant_id} {row.party}: {refused.text}") from None
+    return msgspec.json.encode(msgspec.structs.replace(row, sealed=sealed, key=new.name))
+
+
+def reseal(store: Store, row: AccountRow, old: Sealer, new: Sealer) -> bool:
+    """Seal the account's credentials under another key; nothing else of it changes. False if they were already, or the
+    account is gone. Raises Internal."""
+    while stored := store.get("account", _key(row.tenant_id, row.party)):
+        if _decode(stored.value).key == new.name:
+            return False
+        with suppress(Conflict):            # it was put or rotated meanwhile
+            store.put("account", _key(row.tenant_id, row.party), resealed(stored.value, old, new),
+                      version=stored.version)
+            return True
+    return False
 
 
 def load(store: Store, sealer: Callable[[], Sealer], tenant_id: str, party: str, *, local: bool) -> Account:
@@ -172,6 +220,10 @@ def _shown(name: str) -> str:
 def _find(store: Store, tenant_id: str, party: str) -> AccountRow | None:
     row = store.get("account", _key(tenant_id, party))
     return _decode(row.value) if row else None
+
+
+def _seal(sealer: Sealer, account: Account) -> bytes:
+    return sealer.seal(msgspec.json.encode(dict(account.credentials)), _context(account.tenant_id, account.party))
 
 
 def _key(tenant_id: str, party: str) -> str:

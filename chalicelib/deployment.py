@@ -36,7 +36,7 @@ def open_deployment(settings: Settings, clock: Callable[[], float] = time.time) 
 
     def sealer() -> Sealer:
         if not opened:
-            opened.append(open_sealer(settings.key))
+            opened.append(open_sealer(settings.key, settings.old_key))
         return opened[0]
 
     return Deployment(settings, open_store(settings.store, clock), sealer, Transport(), clock)

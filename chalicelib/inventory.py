@@ -393,10 +393,14 @@ def _check_history(deployment: Deployment, since: float) -> None:
 
 def check_account(deployment: Deployment, tenant_id: str, party_name: str, region: str | None = None) -> str:
     """One cheap signed call; the region it was made in. Raises what the party's answer means, in words."""
-    account = open_account(deployment, tenant_id, party_name)
-    party = parties.load(party_name)
+    return check_credentials(deployment, open_account(deployment, tenant_id, party_name), region)
+
+
+def check_credentials(deployment: Deployment, account: Account, region: str | None = None) -> str:
+    """The same for an account that need not be stored."""
+    party = parties.load(account.party)
     code = party.region(region) if region else (*account.regions, party.default_region)[0]
-    source = Source(tenant_id, party_name, code)
+    source = Source(account.tenant_id, account.party, code)
     sender = deployment.transport.sender(party, account, code, time.monotonic() + REQUEST_SECONDS)
     try:
         party.check(source, account, sender)

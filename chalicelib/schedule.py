@@ -31,8 +31,8 @@ _NAMED = 10                                 # overdue lists that one line names
 _WORKERS = 8
 
 
-class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Refresh this source, unless its list began after `due` (Unix time)."""
+class Message(msgspec.Struct, frozen=True):
+    """Refresh this source, unless its list began after `due` (Unix time). A newer version may add fields."""
 
     tenant_id: str
     party: str

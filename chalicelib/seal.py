@@ -12,6 +12,7 @@ import os
 import secrets
 import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -23,9 +24,16 @@ if TYPE_CHECKING:
     from types_boto3_kms import KMSClient
 
 _FILE, _KMS = b"\x01", b"\x02"              # the first byte of what is sealed names the seal
+_ANOTHER = "These credentials were sealed with another key than TWOCLOUD_KEY names."
+_NOT_HERE = "These sealed credentials do not belong here, or were changed."
 
 
 class Sealer(Protocol):
+    @property
+    def name(self) -> str:
+        """Of the key: the same for the same key, however a setting names it."""
+        ...
+
     def seal(self, plain: bytes, context: Mapping[str, str]) -> bytes: ...
 
     def open(self, sealed: bytes, context: Mapping[str, str]) -> bytes:
@@ -33,25 +41,62 @@ class Sealer(Protocol):
         ...
 
 
-def open_sealer(key: str) -> Sealer:
-    """The sealer that a checked TWOCLOUD_KEY names. Raises SettingsError."""
+def open_sealer(key: str, old: str = "", *, make: bool = True) -> Sealer:
+    """The sealer that a checked TWOCLOUD_KEY names; what TWOCLOUD_OLD_KEY sealed opens too. `make`: a key's file that
+    is missing is made. Raises SettingsError."""
+    if old:
+        return _Changing(open_sealer(key, make=make), open_sealer(old, make=False))
     scheme, _, rest = key.partition(":")
     if scheme == "file":
-        return FileSealer(Path(rest))
+        return FileSealer(Path(rest), make=make)
     if scheme == "kms":
         return KmsSealer(rest)
     raise SettingsError("TWOCLOUD_KEY must be set to kms:KEY in Lambda.")
 
 
+def reseal(sealed: bytes, context: Mapping[str, str], old: Sealer, new: Sealer) -> bytes:
+    """The same plain text under another key. From KMS to KMS it never leaves KMS (kms:ReEncryptFrom, ReEncryptTo)."""
+    if isinstance(old, KmsSealer) and isinstance(new, KmsSealer):
+        return new.take_over(sealed, context, old)
+    return new.seal(old.open(sealed, context), context)
+
+
+class _Changing:
+    """While one key takes another's place: seals under the new one, opens under both."""
+
+    def __init__(self, new: Sealer, old: Sealer) -> None:
+        self._new = new
+        self._old = old
+
+    @property
+    def name(self) -> str:
+        return self._new.name
+
+    def seal(self, plain: bytes, context: Mapping[str, str]) -> bytes:
+        return self._new.seal(plain, context)
+
+    def open(self, sealed: bytes, context: Mapping[str, str]) -> bytes:
+        try:
+            return self._new.open(sealed, context)
+        except Internal as refused:
+            with suppress(Internal):
+                return self._old.open(sealed, context)
+            raise refused from None
+
+
 class FileSealer:
     """Layout: 0x01, 4 bytes that name the key, 12 bytes of nonce, ciphertext with tag."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, make: bool = True) -> None:
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-        key = _key_in(path)
+        key = _key_in(path, make)
         self._name = hashlib.sha256(b"twocloud key name" + key).digest()[:4]
         self._cipher = AESGCM(key)
+
+    @property
+    def name(self) -> str:
+        return f"file:{self._name.hex()}"
 
     def seal(self, plain: bytes, context: Mapping[str, str]) -> bytes:
         nonce = secrets.token_bytes(12)
@@ -61,11 +106,11 @@ class FileSealer:
         from cryptography.exceptions import InvalidTag
 
         if sealed[:1] != _FILE or sealed[1:5] != self._name:
-            raise Internal("These credentials were sealed with another key than TWOCLOUD_KEY names.")
+            raise Internal(_ANOTHER)
         try:
             return self._cipher.decrypt(sealed[5:17], sealed[17:], _canonical(context))
         except (InvalidTag, ValueError):
-            raise Internal("These sealed credentials do not belong here, or were changed.") from None
+            raise Internal(_NOT_HERE) from None
 
 
 class KmsSealer:
@@ -74,6 +119,7 @@ class KmsSealer:
     def __init__(self, key: str, client: "KMSClient | None" = None) -> None:
         self._key = key
         self._made = client
+        self._arn = ""
 
     @property
     def _client(self) -> "KMSClient":
@@ -88,29 +134,51 @@ class KmsSealer:
     def seal(self, plain: bytes, context: Mapping[str, str]) -> bytes:
         if len(plain) > 4096:
             raise InvalidParameter("credentials", "KMS seals at most 4096 bytes of credentials.")
-        return _KMS + self._client.encrypt(KeyId=self._key, Plaintext=plain,
-                                           EncryptionContext=dict(context))["CiphertextBlob"]
+        said = self._client.encrypt(KeyId=self._key, Plaintext=plain, EncryptionContext=dict(context))
+        self._arn = said["KeyId"]
+        return _KMS + said["CiphertextBlob"]
+
+    @property
+    def name(self) -> str:
+        """Learnt by sealing something: whoever may seal need not be allowed anything else."""
+        if not self._arn:
+            self.seal(b"-", {"tenant": "-", "party": "-", "purpose": "credentials"})
+        return f"kms:{self._arn}"
+
+    def take_over(self, sealed: bytes, context: Mapping[str, str], old: "KmsSealer") -> bytes:
+        """What `old` sealed, under this key. Raises Internal if another key sealed it."""
+        client = self._client
+        if sealed[:1] != _KMS:
+            raise Internal(_ANOTHER)
+        try:
+            said = client.re_encrypt(
+                CiphertextBlob=sealed[1:], SourceKeyId=old._key, SourceEncryptionContext=dict(context),
+                DestinationKeyId=self._key, DestinationEncryptionContext=dict(context))
+        except (client.exceptions.InvalidCiphertextException, client.exceptions.IncorrectKeyException):
+            raise Internal(_NOT_HERE) from None
+        self._arn = said["KeyId"]
+        return _KMS + said["CiphertextBlob"]
 
     def open(self, sealed: bytes, context: Mapping[str, str]) -> bytes:
         client = self._client
         if sealed[:1] != _KMS:
-            raise Internal("These credentials were sealed with another key than TWOCLOUD_KEY names.")
+            raise Internal(_ANOTHER)
         try:
             return client.decrypt(KeyId=self._key, CiphertextBlob=sealed[1:],
                                   EncryptionContext=dict(context))["Plaintext"]
         except (client.exceptions.InvalidCiphertextException, client.exceptions.IncorrectKeyException):
-            raise Internal("These sealed credentials do not belong here, or were changed.") from None
+            raise Internal(_NOT_HERE) from None
 
 
 def _canonical(context: Mapping[str, str]) -> bytes:
     return msgspec.json.encode(dict(context), order="sorted")
 
 
-def _key_in(path: Path) -> bytes:
-    """The 32 bytes in the file, which is made if it is missing."""
+def _key_in(path: Path, make: bool) -> bytes:
+    """The 32 bytes in the file."""
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not path.exists():
+        if make and not path.exists():
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             _make_key(path)
         if stat.S_IMODE(path.stat().st_mode) & 0o077:
             raise SettingsError(f"TWOCLOUD_KEY: others may read {path}; run: chmod 600 {path}")

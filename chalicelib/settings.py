@@ -14,6 +14,7 @@ SETTINGS = {
                        "four slashes: absolute) or dynamodb://TABLE"),
     "TWOCLOUD_KEY": ("file:.twocloud/key",
                      "what seals the parties' credentials: file:PATH (made on first use, mode 0600) or kms:KEY"),
+    "TWOCLOUD_OLD_KEY": ("", "a key whose place TWOCLOUD_KEY takes: what it sealed opens too"),
     "TWOCLOUD_TIMEZONE": ("UTC", "IANA name of the zone in which times are shown"),
     "TWOCLOUD_MAX_AGE": ("0", "seconds: a list this young will do"),
     "TWOCLOUD_STALE_IF_ERROR": ("86400", "seconds: how old a list may be served while its party fails"),
@@ -40,6 +41,7 @@ class Settings:
     in_lambda: bool
     queue: str = "twocloud-refresh"
     log: str = "info"
+    old_key: str = ""
 
 
 def load(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -49,16 +51,18 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
 
     in_lambda = "AWS_LAMBDA_FUNCTION_NAME" in environment
     store = text("TWOCLOUD_STORE")
-    if not re.fullmatch(r"sqlite:///[^\0?#]+|dynamodb://[A-Za-z0-9_.-]{3,255}", store) or store.endswith("/"):
+    if not is_store(store):
         raise SettingsError("TWOCLOUD_STORE must be sqlite:///PATH or dynamodb://TABLE.")
     if in_lambda and store.startswith("sqlite:"):
         raise SettingsError("TWOCLOUD_STORE must be dynamodb://TABLE in Lambda, where files do not last.")
     # a function that opens no credentials (the authorizer) is not given the key's name
     key = environment.get("TWOCLOUD_KEY", "") if in_lambda else text("TWOCLOUD_KEY")
-    if key and not re.fullmatch(r"file:[^\0]+|kms:[A-Za-z0-9:/_.-]{1,2048}", key):
-        raise SettingsError("TWOCLOUD_KEY must be file:PATH or kms:KEY (a key's id, ARN or alias).")
-    if in_lambda and key.startswith("file:"):
-        raise SettingsError("TWOCLOUD_KEY must be kms:KEY in Lambda, where files do not last.")
+    old_key = text("TWOCLOUD_OLD_KEY")
+    for name, value in (("TWOCLOUD_KEY", key), ("TWOCLOUD_OLD_KEY", old_key)):
+        if value and not is_key(value):
+            raise SettingsError(f"{name} must be file:PATH or kms:KEY (a key's id, ARN or alias).")
+        if in_lambda and value.startswith("file:"):
+            raise SettingsError(f"{name} must be kms:KEY in Lambda, where files do not last.")
     queue = text("TWOCLOUD_QUEUE")
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,80}", queue):
         raise SettingsError("TWOCLOUD_QUEUE must be the name of an SQS queue.")
@@ -74,7 +78,17 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
                     _number("TWOCLOUD_MAX_AGE", text("TWOCLOUD_MAX_AGE"), 9_999_999),
                     _number("TWOCLOUD_STALE_IF_ERROR", text("TWOCLOUD_STALE_IF_ERROR"), 9_999_999),
                     _number("TWOCLOUD_HISTORY", text("TWOCLOUD_HISTORY"), 3650),
-                    local == "1", text("TWOCLOUD_TOKEN"), in_lambda, queue, log)
+                    local == "1", text("TWOCLOUD_TOKEN"), in_lambda, queue, log, old_key)
+
+
+def is_store(text: str) -> bool:
+    """Whether it has the form of TWOCLOUD_STORE."""
+    return bool(re.fullmatch(r"sqlite:///[^\0?#]+|dynamodb://[A-Za-z0-9_.-]{3,255}", text)) and not text.endswith("/")
+
+
+def is_key(text: str) -> bool:
+    """Whether it has the form of TWOCLOUD_KEY."""
+    return bool(re.fullmatch(r"file:[^\0]+|kms:[A-Za-z0-9:/_.-]{1,2048}", text))
 
 
 def _zone(name: str) -> ZoneInfo:

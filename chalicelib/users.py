@@ -22,7 +22,8 @@ class User(msgspec.Struct, frozen=True, kw_only=True):
     """`uid` tells two users apart who had the same name one after the other; tokens are bound to it.
 
     `tenants`: "*" is all, none is none. `parties`, `regions`: none is all. Regions are kept as they were given.
-    `password`: "scrypt$n$r$p$salt$hash" or None, who cannot ask for tokens over HTTP. Times are Unix seconds.
+    `password`: "scrypt$n$r$p$salt$hash" or None, who cannot ask for tokens over HTTP. `old_password` is right too
+    until `old_until`. Times are Unix seconds.
     """
 
     name: str
@@ -33,6 +34,8 @@ class User(msgspec.Struct, frozen=True, kw_only=True):
     password: str | None = None
     disabled: bool = False
     created_at: int = 0
+    old_password: str | None = None
+    old_until: int = 0
 
 
 _decode = msgspec.json.Decoder(User).decode
@@ -64,6 +67,12 @@ def change(store: Store, name: str, how: Callable[[User], User]) -> User | None:
     return None
 
 
+def with_password(user: User, password: str, now: float, grace: int = 0) -> User:
+    """`password`: hashed. The one before stays right for `grace` seconds; one before that does not."""
+    old = user.password if grace else None
+    return msgspec.structs.replace(user, password=password, old_password=old, old_until=int(now) + grace if old else 0)
+
+
 def remove(store: Store, name: str) -> None:
     store.delete("user", name)
 
@@ -81,18 +90,25 @@ def hash_password(password: str) -> str:
 def check_password(store: Store, name: str, password: str, now: float) -> User:
     """The user whose name and password these are. Raises Unauthorized, or RateLimited after five wrong ones.
 
-    An unknown name takes as long and is limited in the same way, so that nobody learns who exists. A try is
-    counted before it is checked: many at once do not slip through together.
+    An unknown name takes as long and is limited in the same way, so that nobody learns who exists; so does a wrong
+    password whether or not an old one is right too. A try is counted before it is checked: many at once do not slip
+    through together.
     """
     _count_try(store, name, now)
     user = find(store, name)
-    kept = user.password if user and user.password and not user.disabled else None
-    scheme, n, r, p, salt, wanted = (kept or _NOBODY).split("$")
-    found = _scrypt(password, bytes.fromhex(salt), int(n), int(r), int(p)).hex()
-    if not (user and kept and scheme == "scrypt" and hmac.compare_digest(found.encode(), wanted.encode())):
+    kept = user.password if user and not user.disabled else None
+    old = user.old_password if user and kept and user.old_until > now else None
+    if not user or not (_is_password(kept, password) or _is_password(old, password)):
         raise Unauthorized()
     _forget_try(store, name, now)
     return user
+
+
+def _is_password(kept: str | None, given: str) -> bool:
+    """Takes as long if none is kept."""
+    scheme, n, r, p, salt, wanted = (kept or _NOBODY).split("$")
+    found = _scrypt(given, bytes.fromhex(salt), int(n), int(r), int(p)).hex()
+    return hmac.compare_digest(found.encode(), wanted.encode()) and kept is not None and scheme == "scrypt"
 
 
 def _scrypt(password: str, salt: bytes, n: int, r: int, p: int) -> bytes:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import click
 
 from chalicelib import __version__, journal
-from chalicelib.cli import accounts, listing, serving, tokens, users
+from chalicelib.cli import accounts, listing, serving, stores, tokens, users
 from chalicelib.errors import Conflict, SettingsError, TwocloudError
 
 USAGE, REFUSED, FAILED, INTERRUPTED = 2, 4, 5, 130
@@ -25,7 +25,7 @@ def twocloud() -> None:
 
 for _command in (serving.serve, serving.demo, listing.servers, listing.changes, listing.refresh_command,
                  listing.parties_command, users.user, tokens.token,
-                 accounts.account, accounts.tenant):
+                 accounts.account, accounts.tenant, stores.store):
     twocloud.add_command(_command)
 
 

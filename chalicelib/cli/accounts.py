@@ -1,26 +1,41 @@
 """twocloud account … and twocloud tenant …"""
 
+from dataclasses import replace
 from typing import IO, Any
 
 import click
 import msgspec
 
-from chalicelib import accounts, inventory, journal, parties, tokens, users
+from chalicelib import accounts, inventory, journal, parties, rotation, tokens, users
 from chalicelib.accounts import AccountRow
-from chalicelib.cli.output import Identifier, deployment, operator, output_option, read_secret, say, show, when
+from chalicelib.cli.output import (
+    Identifier,
+    deployment,
+    operator,
+    output_option,
+    progress,
+    read_secret,
+    say,
+    show,
+    when,
+)
 from chalicelib.cli.users import PartyName
-from chalicelib.errors import InvalidParameter, PartyError, UnknownRegion
+from chalicelib.errors import Internal, InvalidParameter, PartyError, UnknownRegion
+from chalicelib.model import Account
+from chalicelib.seal import open_sealer
 
 
 def record(row: AccountRow) -> dict[str, Any]:
     """An account without its secrets."""
     return {"tenant_id": row.tenant_id, "party": row.party, "project": row.project, "regions": list(row.regions),
             "deep": row.deep, "endpoint": row.endpoint, "created_at": when(row.created_at),
-            "updated_at": when(row.updated_at)}
+            "updated_at": when(row.updated_at), "key": row.key or None}
 
 
 _tenant_argument = click.argument("tenant_id", metavar="TENANT", type=Identifier())
 _party_argument = click.argument("party", type=PartyName())
+_credentials_option = click.option("--credentials-file", type=click.File("rb"), metavar="F",
+                                   help="Default: standard input.")
 
 
 @click.group()
@@ -36,17 +51,32 @@ def account() -> None:
               help="A region in which this tenant has servers; may be given more than once.")
 @click.option("--deep", is_flag=True, help="Make the extra calls that complete every field, where a party needs them.")
 @click.option("--endpoint", metavar="URL", help="Stands in for every host of the party: https://HOST[:PORT].")
-@click.option("--credentials-file", type=click.File("rb"), metavar="F", help="Default: standard input.")
+@_credentials_option
+@click.option("--check", is_flag=True, help="Ask the party first; what it refuses is not stored.")
 @output_option
 def put(tenant_id: str, party: str, project: str | None, regions: tuple[str, ...], deep: bool, endpoint: str | None,
-        credentials_file: IO[bytes] | None, output: str) -> None:
-    """Store a tenant's account, in place of the one before.
+        credentials_file: IO[bytes] | None, check: bool, output: str) -> None:
+    """Store a tenant's account, in place of the one before, whose lists are dropped.
 
     The credentials are one JSON object of the party's fields (`twocloud parties NAME` shows them), read from a
-    file or from standard input, and sealed before they are stored.
+    file or from standard input, and sealed before they are stored. For new credentials of the same account:
+    `twocloud account rotate`.
     """
+    made = _checked(tenant_id, party, credentials_file, project, regions, deep, endpoint)
+    if check:
+        inventory.check_credentials(deployment(), made)
+    row = accounts.put(deployment().store, deployment().sealer(), made, deployment().clock())
+    journal.audit(operator(), "account put", **record(row))
+    if output == "json":
+        show(output, record(row))
+    else:
+        say(f"Account of {tenant_id} at {party} stored. Try it: twocloud account check {tenant_id} {party}")
+
+
+def _checked(tenant_id: str, party: str, file: IO[bytes] | None, project: str | None, regions: tuple[str, ...],
+             deep: bool, endpoint: str | None) -> Account:
     try:
-        given = msgspec.json.decode(read_secret(credentials_file, "the credentials as one JSON object"))
+        given = msgspec.json.decode(read_secret(file, "the credentials as one JSON object"))
     except (msgspec.DecodeError, RecursionError):
         raise click.UsageError("The credentials are not one JSON object.") from None
     try:
@@ -54,12 +84,58 @@ def put(tenant_id: str, party: str, project: str | None, regions: tuple[str, ...
                               endpoint=endpoint, local=deployment().settings.local)
     except InvalidParameter as refused:
         raise click.UsageError(f"{refused.parameter}: {refused.text}") from None
-    row = accounts.put(deployment().store, deployment().sealer(), made, deployment().clock())
-    journal.audit(operator(), "account put", **record(row))
+    return replace(made, identity=accounts.own_identity)
+
+
+@account.command("rotate")
+@_tenant_argument
+@_party_argument
+@_credentials_option
+@click.option("--no-check", is_flag=True, help="Do not ask the party first.")
+@output_option
+def rotate_account(tenant_id: str, party: str, credentials_file: IO[bytes] | None, no_check: bool, output: str) -> None:
+    """Replace the credentials of an account by others of the same account; its settings and lists stay.
+
+    The party is asked with the new ones first: what it refuses, or what lists none of the servers that are kept,
+    is not stored. End the old ones at the party a minute after.
+    """
+    row = accounts.find(deployment().store, tenant_id, party)
+    made = replace(_checked(tenant_id, party, credentials_file, row.project, row.regions, row.deep, row.endpoint),
+                   revision=row.revision)
+    if not no_check:
+        rotation.check(deployment(), made)
+    row = accounts.rotate(deployment().store, deployment().sealer(), made, deployment().clock())
+    deployment().store.scrub()
+    journal.audit(operator(), "account rotate", **record(row))
     if output == "json":
         show(output, record(row))
     else:
-        say(f"Account of {tenant_id} at {party} stored. Try it: twocloud account check {tenant_id} {party}")
+        say(f"Credentials of {tenant_id} at {party} replaced.")
+
+
+@account.command()
+@output_option
+def reseal(output: str) -> None:
+    """Seal every account's credentials under TWOCLOUD_KEY, which takes the place of TWOCLOUD_OLD_KEY.
+
+    Whoever opens credentials meanwhile must know both keys. It can be run again at any time. Ends with 5 if one
+    could not be sealed anew.
+    """
+    here = deployment()
+    if not here.settings.old_key:
+        raise click.UsageError("Set TWOCLOUD_OLD_KEY to the key whose place TWOCLOUD_KEY takes.")
+    old, new = open_sealer(here.settings.old_key, make=False), open_sealer(here.settings.key)
+    results = list(progress(rotation.reseal(here, old, new), len(accounts.every(here.store)), "reseal"))
+    here.store.scrub()
+    rows = [{"tenant_id": row.tenant_id, "party": row.party, "state": "failed" if refused else "ok",
+             "msg": refused.text if refused else ""} for row, _, refused in results]
+    bad = [refused for _, _, refused in results if refused]
+    journal.audit(operator(), "account reseal", key=new.name, accounts=len(rows),
+                  resealed=sum(done for _, done, _ in results), failed=len(bad))
+    show(output, rows)
+    say(f"{len(rows) - len(bad)} of {len(rows)} accounts are sealed under {new.name}.")
+    if bad:
+        raise Internal(f"{len(bad)} accounts could not be sealed anew; the old key still opens them.")
 
 
 @account.command("list")

@@ -84,13 +84,25 @@ def rotate(token_id: str, grace: int, output: str) -> None:
 
 
 @token.command()
-@click.argument("token_id", metavar="ID")
-def revoke(token_id: str) -> None:
-    """End a token now."""
-    if not tokens.revoke(deployment().store, token_id):
-        raise NotFound("There is no token of this id.")
-    journal.audit(operator(), "token revoke", token_id=token_id)
-    say(f"Token {token_id} revoked.")
+@click.argument("token_ids", metavar="[ID]...", nargs=-1)
+@click.option("--user", "name", type=UserName(), metavar="NAME", help="Every token of this user.")
+@click.option("--all", "all_of_them", is_flag=True, help="Every token there is.")
+def revoke(token_ids: tuple[str, ...], name: str | None, all_of_them: bool) -> None:
+    """End tokens now. Ends with 4 if one of them was not there; the others are ended all the same."""
+    if bool(token_ids) + (name is not None) + all_of_them != 1:
+        raise click.UsageError("Give ids, or --user, or --all.")
+    store = deployment().store
+    wanted = token_ids or [token.token_id for token in tokens.every(store, name)]
+    missing = 0
+    for token_id in wanted:
+        if tokens.revoke(store, token_id):
+            journal.audit(operator(), "token revoke", token_id=token_id)
+            say(f"Token {token_id} revoked.")
+        else:
+            missing += bool(token_ids)      # of all, one may have ended meanwhile
+    if missing:
+        raise NotFound("There is no token of this id." if len(token_ids) == 1
+                       else f"Of {len(token_ids)} tokens {missing} were not there.")
 
 
 def _tenants(names: tuple[str, ...]) -> tuple[str, ...] | None:

@@ -6,7 +6,17 @@ import click
 import msgspec
 
 from chalicelib import journal, parties, tokens, users
-from chalicelib.cli.output import Identifier, UserName, deployment, operator, output_option, read_secret, say, show
+from chalicelib.cli.output import (
+    Duration,
+    Identifier,
+    UserName,
+    deployment,
+    operator,
+    output_option,
+    read_secret,
+    say,
+    show,
+)
 from chalicelib.errors import Conflict, NotFound
 from chalicelib.users import EVERY_TENANT, User
 
@@ -114,10 +124,15 @@ def show_user(name: str, output: str) -> None:
 @grant_options
 @click.option("--no-tenants", is_flag=True, help="Cover no tenant at all.")
 @_password_options
+@click.option("--grace", type=Duration(), metavar="TIME", help="How long the old password still works. Default: 0s.")
 @output_option
 def set_user(name: str, tenants: tuple[str, ...], party_names: tuple[str, ...], regions: tuple[str, ...],
-             no_tenants: bool, password_file: IO[bytes] | None, password_stdin: bool, output: str) -> None:
-    """Replace what is given, keep the rest. `--party '*'` and `--region '*'` take a limit away."""
+             no_tenants: bool, password_file: IO[bytes] | None, password_stdin: bool, grace: int | None,
+             output: str) -> None:
+    """Replace what is given, keep the rest. `--party '*'` and `--region '*'` take a limit away.
+
+    Tokens stay as they are when the password changes.
+    """
     if tenants and no_tenants:
         raise click.UsageError("Give --tenant or --no-tenants, not both.")
     changes: dict[str, Any] = {}
@@ -127,11 +142,12 @@ def set_user(name: str, tenants: tuple[str, ...], party_names: tuple[str, ...], 
         changes["parties"] = limits(party_names)
     if regions:
         changes["regions"] = limits(regions)
-    if password := _password(password_file, password_stdin):
-        changes["password"] = password
-    if not changes:
+    password = _password(password_file, password_stdin)
+    if not changes and not password:
         raise click.UsageError("Nothing to set.")
-    _change(name, "set", changes, output)
+    if grace and not password:
+        raise click.UsageError("--grace goes with a new password.")
+    _change(name, "set", changes, output, password, grace or 0)
 
 
 @user.command()
@@ -167,8 +183,13 @@ def _known(name: str) -> User:
     return found
 
 
-def _change(name: str, what: str, changes: dict[str, Any], output: str) -> None:
-    changed = users.change(deployment().store, name, lambda row: msgspec.structs.replace(row, **changes))
+def _change(name: str, what: str, changes: dict[str, Any], output: str, password: str | None = None,
+            grace: int = 0) -> None:
+    def how(row: User) -> User:
+        row = msgspec.structs.replace(row, **changes)
+        return users.with_password(row, password, deployment().clock(), grace) if password else row
+
+    changed = users.change(deployment().store, name, how)
     if not changed:
         raise NotFound(f"There is no user {name}.")
     journal.audit(operator(), f"user {what}", **record(changed))

@@ -5,9 +5,11 @@ What a row means is the business of the noun that wrote it.
 """
 
 import random
-from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import NamedTuple, Protocol, TypeVar
 
+T = TypeVar("T")
 LARGEST = 380_000                           # bytes in a value: DynamoDB takes 400 KB with key and attributes
 
 
@@ -16,6 +18,32 @@ class Row(NamedTuple):
 
     value: bytes
     version: int
+
+
+class Entry(NamedTuple):
+    """A row with its place and end, as it goes from one store to another."""
+
+    kind: str
+    key: str
+    value: bytes
+    version: int
+    expires: int | None
+
+
+class Moment(Protocol):
+    """What a store holds: at one moment (SQLite), or while it is read (DynamoDB). Expired rows are left out."""
+
+    def count(self) -> int | None:
+        """How many rows there are; None if only reading them all would tell."""
+        ...
+
+    def walk(self) -> Iterator[Entry]:
+        """Every row of every kind, in an order of the engine's own."""
+        ...
+
+    def fetch(self, places: Sequence[tuple[str, str]]) -> Sequence[Entry]:
+        """Those of the rows (kind, key) that are there, in any order."""
+        ...
 
 
 class Store(Protocol):
@@ -39,6 +67,12 @@ class Store(Protocol):
 
     def list(self, kind: str, prefix: str = "") -> Iterator[tuple[str, Row]]:
         """Every (key, row) of the kind whose key starts so. Rows written meanwhile may be missed."""
+        ...
+
+    def moment(self) -> AbstractContextManager[Moment]: ...
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        """Write rows of different places as they are, versions too, over whatever is there; not all at once."""
         ...
 
     def scrub(self) -> None:
@@ -69,8 +103,8 @@ def check_value(value: bytes) -> bytes:
     return value
 
 
-def in_batches(keys: Iterable[str], size: int) -> Iterator[list[str]]:
-    batch: list[str] = []
+def in_batches(keys: Iterable[T], size: int) -> Iterator[list[T]]:
+    batch: list[T] = []
     for key in keys:
         batch.append(key)
         if len(batch) == size:

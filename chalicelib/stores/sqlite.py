@@ -10,12 +10,12 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from chalicelib.errors import Conflict, Internal, SettingsError
-from chalicelib.stores import Row, check_value, in_batches, new_version
+from chalicelib.stores import Entry, Moment, Row, check_value, in_batches, new_version
 
 SCHEMA_VERSION = 1
 _APPLICATION_ID = 0x74776F63                # "twoc": the file is ours
@@ -24,6 +24,7 @@ _SCHEMA = (
     "expires INTEGER, PRIMARY KEY (kind, key)) WITHOUT ROWID",
     "CREATE INDEX expiring ON entry (expires) WHERE expires IS NOT NULL",
 )
+_COLUMNS = "kind, key, value, version, expires"
 _BUSY_SECONDS = 5.0
 
 
@@ -81,6 +82,23 @@ class SqliteStore:
             if len(page) < 500:
                 return
             last = page[-1][0]
+
+    @contextmanager
+    def moment(self) -> Generator[Moment]:
+        """As long as it is open, the log grows by what others write."""
+        with self._connection() as connection:
+            connection.execute("BEGIN")
+            try:
+                connection.execute("SELECT 1 FROM entry LIMIT 1").fetchone()    # from here on nothing moves
+                yield _Moment(connection, self._clock())
+            finally:
+                connection.execute("ROLLBACK")
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        with self._connection() as connection, self._writing, _transaction(connection):
+            connection.executemany(
+                "INSERT OR REPLACE INTO entry (kind, key, value, version, expires) VALUES (?, ?, ?, ?, ?)",
+                [entry._replace(value=check_value(entry.value)) for entry in entries])
 
     def scrub(self) -> None:
         """Drop expired rows and empty the log. Waits for readers of other processes for a few seconds."""
@@ -144,6 +162,31 @@ class SqliteStore:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA secure_delete = ON")
         return connection
+
+
+class _Moment:
+    """Reads within one transaction."""
+
+    def __init__(self, connection: sqlite3.Connection, now: float) -> None:
+        self._connection = connection
+        self._now = now
+
+    def count(self) -> int:
+        return self._connection.execute("SELECT count(*) FROM entry WHERE expires IS NULL OR expires > ?",
+                                        (self._now,)).fetchone()[0]
+
+    def walk(self) -> Iterator[Entry]:
+        for row in self._connection.execute(f"SELECT {_COLUMNS} FROM entry WHERE expires IS NULL OR expires > ? "
+                                            "ORDER BY kind, key", (self._now,)):
+            yield Entry(*row)
+
+    def fetch(self, places: Sequence[tuple[str, str]]) -> list[Entry]:
+        found: list[Entry] = []
+        for kind, key in places:
+            row = self._connection.execute(f"SELECT {_COLUMNS} FROM entry WHERE kind = ? AND key = ? "
+                                           "AND (expires IS NULL OR expires > ?)", (kind, key, self._now)).fetchone()
+            found += [Entry(*row)] if row else []
+        return found
 
 
 @contextmanager
