@@ -98,7 +98,7 @@ def check_password(store: Store, name: str, password: str, now: float) -> User:
     user = find(store, name)
     kept = user.password if user and not user.disabled else None
     old = user.old_password if user and kept and user.old_until > now else None
-    if not user or not (_is_password(kept, password) or _is_password(old, password)):
+    if not (_is_password(kept, password) or _is_password(old, password)) or user is None:
         raise Unauthorized()
     _forget_try(store, name, now)
     return user

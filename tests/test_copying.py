@@ -301,7 +301,7 @@ def test_an_account_that_cannot_be_sealed_is_named(tmp_path: Path, clock: Clock)
     put(source, mine, "huge", secret_key="x" * 5000)
     with kms() as theirs, pytest.raises(Internal, match=r"Account huge qcloud: KMS seals at most 4096"):
         last(copying.copy(source, "a", target, (mine, theirs)))
-    with pytest.raises(Internal, match="Account huge qcloud: .*another key"):
+    with pytest.raises(Internal, match=r"Account huge qcloud: .*another key"):
         last(copying.copy(source, "a", target, (FileSealer(tmp_path / "wrong"), mine)))
 
 
