@@ -22,7 +22,7 @@ RUNTIME ?= python3.12
 run: $(VENV)/local
 	@exec $(BIN)/twocloud demo --port $(PORT)
 
-test: $(VENV)/dev .venv-ministack/ready .venv-openstack/ready
+test: $(VENV)/dev .venv-ministack/ready .venv-openstack/ready .venv-aws/ready
 	$(BIN)/python -m pytest $(TESTS)
 
 check: $(VENV)/dev
@@ -68,6 +68,12 @@ $(VENV)/bench: $(VENV)/dev requirements-bench.txt
 	@.venv-ministack/bin/python -m pip --disable-pip-version-check install --quiet --only-binary :all: --require-hashes -r requirements-ministack.txt
 	@touch $@
 
+# Amazon's own command, with which the operator's pages are run; it pins a botocore of its own
+.venv-aws/ready: requirements-aws.txt
+	@$(PYTHON) -m venv .venv-aws
+	@.venv-aws/bin/python -m pip --disable-pip-version-check install --quiet --only-binary :all: --require-hashes -r requirements-aws.txt
+	@touch $@
+
 # Keystone and Nova, real ones, with the 150 packages that they need; ovs has no wheel
 .venv-openstack/ready: requirements-openstack.txt
 	@echo "installing Keystone and Nova for the tests (450 MB)" >&2
@@ -82,7 +88,8 @@ lock:
 	$(UV) pyproject.toml --extra local --extra dev --extra judges -c requirements-local.txt -o requirements-dev.txt
 	$(UV) pyproject.toml --extra local --extra dev --extra judges --extra bench -c requirements-dev.txt -o requirements-bench.txt
 	echo 'ministack==1.5.33' | $(UV) - -o requirements-ministack.txt
+	echo 'awscli==1.46.2' | $(UV) - -o requirements-aws.txt
 	printf 'keystone==30.0.0\nnova==34.0.0\n' | $(filter-out --upgrade,$(UV)) --no-binary ovs - -o requirements-openstack.txt
 
 clean:
-	rm -rf .venv .venv-ministack .venv-openstack .pytest_cache .hypothesis .ruff_cache
+	rm -rf .venv .venv-ministack .venv-openstack .venv-aws .pytest_cache .hypothesis .ruff_cache

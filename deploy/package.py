@@ -128,7 +128,21 @@ def _chalice(stage: str, folder: Path, task: Path) -> dict[str, Any]:
          env={**clean, "AWS_DEFAULT_REGION": "us-east-1", "PYTHONDONTWRITEBYTECODE": "1"})
     with zipfile.ZipFile(folder / "out/deployment.zip") as made:
         made.extractall(task)
-    return yaml.safe_load((folder / "out/sam.yaml").read_text())    # written as JSON, for it uses YAML's aliases
+    template = yaml.safe_load((folder / "out/sam.yaml").read_text())   # written as JSON, for it uses YAML's aliases
+    for name, resource in template["Resources"].items():
+        if resource["Type"] == "AWS::IAM::Role":
+            template["Resources"][name] = _on_table_in_use(resource)
+    return template
+
+
+def _on_table_in_use(it: Any) -> Any:
+    """Where a right is on the stack's own table, the one that the parameter TableName names in its place."""
+    if it == {"Fn::GetAtt": ["Table", "Arn"]}:
+        other = "arn:${AWS::Partition}:dynamodb:${AWS::Region}:${AWS::AccountId}:table/${TableName}"
+        return {"Fn::If": ["OwnTable", it, {"Fn::Sub": other}]}
+    if isinstance(it, dict):
+        return {name: _on_table_in_use(value) for name, value in cast(dict[str, Any], it).items()}
+    return [_on_table_in_use(value) for value in cast(list[Any], it)] if isinstance(it, list) else it
 
 
 def merged() -> dict[str, Any]:

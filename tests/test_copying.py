@@ -299,7 +299,7 @@ def test_an_account_that_cannot_be_sealed_is_named(tmp_path: Path, clock: Clock)
     mine = FileSealer(tmp_path / "key")
     put(source, mine, "ok", secret_key=secret("ok"))
     put(source, mine, "huge", secret_key="x" * 5000)
-    with kms() as theirs, pytest.raises(Internal, match=r"Account huge qcloud: KMS seals at most 4096"):
+    with kms() as theirs, pytest.raises(Internal, match="Account huge qcloud: KMS seals at most 4096"):
         last(copying.copy(source, "a", target, (mine, theirs)))
     with pytest.raises(Internal, match=r"Account huge qcloud: .*another key"):
         last(copying.copy(source, "a", target, (FileSealer(tmp_path / "wrong"), mine)))

@@ -356,7 +356,12 @@ def test_no_stars_but_where_aws_demands_them(template: dict[str, Any]) -> None:
             assert not any("*" in action for action in statement["Action"])
             if "*" in json.dumps(statement["Resource"]):
                 stars.append(f"{name} {statement['Action']} {statement['Resource']}")
-            else:                           # one thing of this stack
+            else:                           # one thing of this stack, or the table that takes its place
+                if "Fn::If" in statement["Resource"]:
+                    condition, own, other = statement["Resource"]["Fn::If"]
+                    assert condition == "OwnTable" and other == {
+                        "Fn::Sub": "arn:${AWS::Partition}:dynamodb:${AWS::Region}:${AWS::AccountId}:table/${TableName}"}
+                    statement = {**statement, "Resource": own}
                 assert list(statement["Resource"]) == ["Fn::GetAtt"] and statement["Resource"]["Fn::GetAtt"][0] in template["Resources"]
     (traces,) = template["Resources"]["TracingRights"]["Properties"]["PolicyDocument"]["Statement"]      # only where they are asked for
     assert traces == {"Effect": "Allow", "Action": ["xray:PutTraceSegments", "xray:PutTelemetryRecords"], "Resource": "*"}
