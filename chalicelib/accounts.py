@@ -104,7 +104,8 @@ def reseal(store: Store, row: AccountRow, old: Sealer, new: Sealer) -> bool:
 def load(store: Store, sealer: Callable[[], Sealer], tenant_id: str, party: str, *, local: bool) -> Account:
     """The account, opened. `local`: endpoints on loopback over plain http are allowed. Raises AccountNotFound."""
     row = find(store, tenant_id, party)
-    credentials = msgspec.json.decode(sealer().open(row.sealed, _context(tenant_id, party)), type=dict[str, str])
+    plain = sealer().open(row.sealed, _context(tenant_id, party), row.key)
+    credentials = msgspec.json.decode(plain, type=dict[str, str])
     try:
         if row.endpoint:
             check_endpoint(row.endpoint, local=local)

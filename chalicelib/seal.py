@@ -34,10 +34,17 @@ class Sealer(Protocol):
         """Of the key: the same for the same key, however a setting names it."""
         ...
 
+    def is_named(self, name: str) -> bool:
+        """Whether this is the name of its key, as far as is known without asking anybody."""
+        ...
+
     def seal(self, plain: bytes, context: Mapping[str, str]) -> bytes: ...
 
-    def open(self, sealed: bytes, context: Mapping[str, str]) -> bytes:
-        """Raises Internal if this was sealed by another key, under another context, or changed."""
+    def open(self, sealed: bytes, context: Mapping[str, str], name: str = "") -> bytes:
+        """`name`: of the key that sealed this, "" if it was not written down.
+
+        Raises Internal if this was sealed by another key, under another context, or changed.
+        """
         ...
 
 
@@ -75,12 +82,16 @@ class _Changing:
     def seal(self, plain: bytes, context: Mapping[str, str]) -> bytes:
         return self._new.seal(plain, context)
 
-    def open(self, sealed: bytes, context: Mapping[str, str]) -> bytes:
+    def is_named(self, name: str) -> bool:
+        return self._new.is_named(name)
+
+    def open(self, sealed: bytes, context: Mapping[str, str], name: str = "") -> bytes:
+        likely, other = (self._old, self._new) if self._old.is_named(name) else (self._new, self._old)
         try:
-            return self._new.open(sealed, context)
+            return likely.open(sealed, context)
         except Exception as refused:        # KMS may say that the key is another, or only that it is not allowed
             with suppress(Exception):
-                return self._old.open(sealed, context)
+                return other.open(sealed, context)
             raise refused from None
 
 
@@ -98,11 +109,14 @@ class FileSealer:
     def name(self) -> str:
         return f"file:{self._name.hex()}"
 
+    def is_named(self, name: str) -> bool:
+        return name == self.name
+
     def seal(self, plain: bytes, context: Mapping[str, str]) -> bytes:
         nonce = secrets.token_bytes(12)
         return _FILE + self._name + nonce + self._cipher.encrypt(nonce, plain, _canonical(context))
 
-    def open(self, sealed: bytes, context: Mapping[str, str]) -> bytes:
+    def open(self, sealed: bytes, context: Mapping[str, str], name: str = "") -> bytes:
         from cryptography.exceptions import InvalidTag
 
         if sealed[:1] != _FILE or sealed[1:5] != self._name:
@@ -145,6 +159,9 @@ class KmsSealer:
             self.seal(b"-", {"tenant": "-", "party": "-", "purpose": "credentials"})
         return f"kms:{self._arn}"
 
+    def is_named(self, name: str) -> bool:
+        return name == f"kms:{self._key}" or (name.startswith("kms:arn:") and name.endswith(f":key/{self._key}"))
+
     def take_over(self, sealed: bytes, context: Mapping[str, str], old: "KmsSealer") -> bytes:
         """What `old` sealed, under this key. Raises Internal if another key sealed it."""
         client = self._client
@@ -159,7 +176,7 @@ class KmsSealer:
         self._arn = said["KeyId"]
         return _KMS + said["CiphertextBlob"]
 
-    def open(self, sealed: bytes, context: Mapping[str, str]) -> bytes:
+    def open(self, sealed: bytes, context: Mapping[str, str], name: str = "") -> bytes:
         client = self._client
         if sealed[:1] != _KMS:
             raise Internal(_ANOTHER)

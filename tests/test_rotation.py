@@ -210,7 +210,7 @@ def test_between_two_keys_of_kms_nothing_is_opened() -> None:
 
 
 @pytest.mark.parametrize("kinds", ["file file", "file kms", "kms kms", "kms file"])
-def test_both_keys_open_and_the_new_one_seals(kinds: str, tmp_path: Path) -> None:
+def test_both_keys_open_and_the_new_one_seals(kinds: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with kms_keys() as keys:
         made: list[Sealer] = [keys[n] if kind == "kms" else FileSealer(tmp_path / str(n)) for n, kind in enumerate(kinds.split())]
         old, new = made
@@ -218,6 +218,10 @@ def test_both_keys_open_and_the_new_one_seals(kinds: str, tmp_path: Path) -> Non
         sealed = old.seal(b"plain", HERE)
         assert both.open(sealed, HERE) == b"plain" and both.name == new.name
         assert new.open(both.seal(b"plain", HERE), HERE) == b"plain"
+        assert old.is_named(old.name) and not old.is_named(new.name) and both.is_named(new.name) and not old.is_named("")
+        with monkeypatch.context() as patch:                    # who is written down to have sealed it is asked alone
+            patch.setattr(type(new), "open", lambda self, *_: b"plain" if self is old else pytest.fail("the other was asked"))
+            assert type(new) is not type(old) or both.open(sealed, HERE, old.name) == b"plain"
         assert new.open(reseal(sealed, HERE, old, new), HERE) == b"plain"
         for text, context in ((sealed, {**HERE, "tenant": "x"}), (b"junk", HERE)):
             with pytest.raises((Internal, ClientError)):
