@@ -1,8 +1,9 @@
-"""The operator's page, block by block as it stands: Amazon's own command and ours, against MiniStack and real files."""
+"""The operator's page, block by block as it stands, on one machine; and the rights that it names."""
 
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -10,18 +11,25 @@ import time
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
+from botocore.client import BaseClient
+from moto import mock_aws
 
-from chalicelib import accounts, tokens, users
-from chalicelib.seal import KmsSealer
+from chalicelib import accounts, cli, parties, tokens, users
+from chalicelib.cli import output
+from chalicelib.errors import Unauthorized
+from chalicelib.seal import FileSealer
+from chalicelib.stores import Entry
 from chalicelib.stores.dynamodb import DynamoStore
-from deploy import emulator
+from chalicelib.stores.sqlite import SqliteStore
+from standins.qcloud import Qcloud
 from tests import canaries
-from tests.test_package import Stack, here, here_for_ministack, stack, template
+from tests.canaries import secret
+from tests.conftest import AWS, GZ, TABLE, House
 
 ROOT = Path(__file__).parent.parent
-AWS = ROOT / ".venv-aws/bin/aws"
-__all__ = ["here", "here_for_ministack", "stack", "template"]
+AMAZONS = ROOT / ".venv-aws/bin/aws"
 pytestmark = pytest.mark.timeout(600)
 
 
@@ -32,8 +40,6 @@ def blocks(page: str = "docs/operate.md") -> dict[str, list[str]]:
 
 
 PAGE = blocks()
-AGAIN = PAGE[""][0].replace("BUCKET", "twocloud-deploy")
-TOLD = re.search(r"```sh\n(told\(\) .*?export TWOCLOUD_STORE[^\n]*)", (ROOT / "docs/deploy.md").read_text(), re.DOTALL)
 
 
 def run(script: str, folder: Path, **environment: str) -> str:
@@ -44,7 +50,7 @@ def run(script: str, folder: Path, **environment: str) -> str:
                                       "from chalicelib.cli import main\nsys.exit(main())\n")
     (command / "twocloud").chmod(0o755)
     if not (command / "aws").exists():
-        (command / "aws").symlink_to(AWS)
+        (command / "aws").symlink_to(AMAZONS)
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("TWOCLOUD_", "AWS_"))}
     done = subprocess.run(["bash", "-euo", "pipefail", "-c", script], cwd=folder, capture_output=True, text=True, timeout=300,
                           env={**clean, "PATH": f"{command}:{os.environ['PATH']}", "HOME": str(folder), **environment})
@@ -52,114 +58,182 @@ def run(script: str, folder: Path, **environment: str) -> str:
     return done.stdout
 
 
-# ---------------------------------------------------------------- on AWS, as far as MiniStack goes
+def rights() -> dict[str, tuple[set[str], set[str]]]:
+    """What for -> (on the table, on the key)."""
+    table = re.search(r"\| for \|.*?\n\n", (ROOT / "docs/operate.md").read_text(), re.DOTALL)
+    assert table
+
+    def actions(cell: str, service: str) -> set[str]:
+        return {f"{service}:{name.partition(':')[2] or name}" for name in re.findall(r"`([\w:]+)`", cell)}
+
+    rows = [line.split("|")[1:-1] for line in table[0].strip().splitlines()[2:]]
+    return {row[0].strip(): (actions(row[1], "dynamodb"), actions(row[2], "kms")) for row in rows}
+
+
+# ---------------------------------------------------------------- on one machine
 
 @pytest.fixture
-def operator(stack: Stack, here_for_ministack: Path, tmp_path: Path) -> Any:
-    """Runs blocks against the stack, with the template that was deployed there as packaged.json."""
-    made = emulator.for_emulator(json.loads((here_for_ministack / "template.json").read_text()), "twocloud-deploy", "twocloud-test.zip")
-    (tmp_path / "packaged.json").write_text(json.dumps(made))
-    assert TOLD
-    start = (TOLD[1] + "\n" + AGAIN).replace("twocloud-prod", "twocloud-test")
-
-    def go(script: str, **environment: str) -> str:
-        return run(start + "\n" + script, tmp_path, **stack.environment, **environment)
-
-    return go
+def mine(served: House) -> dict[str, str]:
+    """The settings of the served house, whose clock goes with the command's."""
+    settings, served.clock.now = served.deployment.settings, time.time()
+    user = users.find(served.deployment.store, "ann")
+    assert user
+    served.token = served.issue(user)
+    return {"TWOCLOUD_STORE": settings.store, "TWOCLOUD_KEY": settings.key, "TWOCLOUD_LOCAL": "1"}
 
 
-class Readers:
-    """Ask for the list all the time; `seen` holds (status, number of servers)."""
-
-    def __init__(self, stack: Stack, token: str) -> None:
-        self.seen: list[tuple[int, int]] = []
-        self.stopped = threading.Event()
-        self.thread = threading.Thread(target=self._read, args=(stack, token))
-
-    def _read(self, stack: Stack, token: str) -> None:
-        while not self.stopped.is_set():
-            answer = stack.get(token, "?party=qcloud&tenant_id=123&region=gz")
-            self.seen.append((answer.status_code, len(answer.json().get("vm_servers", ()))))
-
-    def __enter__(self) -> list[tuple[int, int]]:
-        self.thread.start()
-        return self.seen
-
-    def __exit__(self, *_: object) -> None:
-        self.stopped.set()
-        self.thread.join()
+def test_credentials(served: House, mine: dict[str, str], tmp_path: Path) -> None:
+    cloud = served.clouds["qcloud"]
+    assert isinstance(cloud, Qcloud) and served.get(GZ).status_code == 200
+    (script,) = PAGE["A party's credentials"]
+    script = script.replace("new-keys.json", "new-keys.secret")
+    (tmp_path / "new-keys.secret").write_text(json.dumps({"secret_id": "AKIDnew", "secret_key": secret("new")}))
+    with pytest.raises(AssertionError, match="wrong key"):
+        run(script, tmp_path, **mine)
+    assert served.get(GZ).status_code == 200
+    cloud.keys["AKIDnew"] = json.loads((tmp_path / "new-keys.secret").read_text())["secret_key"]
+    run(script, tmp_path, **mine)
+    del cloud.keys["AKIDtest"]
+    assert served.get(GZ).status_code == 200
+    cloud.keys.clear()
+    with pytest.raises(AssertionError, match="wrong key"):
+        run("twocloud account put 123 qcloud --check --credentials-file new-keys.secret --endpoint " + cloud.url, tmp_path, **mine)
+    assert served.get(GZ).headers["Cache-Status"] == "twocloud; hit; detail=party_denied"       # the list is still there
 
 
-def key_of(stack: Stack) -> KmsSealer:
-    (row,) = [row for row in accounts.every(stack.deployment.store) if row.tenant_id == "123"]
-    return KmsSealer(row.key.removeprefix("kms:"), stack.client("kms"))
+def test_a_files_key(served: House, mine: dict[str, str], tmp_path: Path) -> None:
+    script = next(block for block in PAGE["The key that seals the credentials"] if "key-2" in block)
+    script = script.replace("file:.twocloud/key ", "file:.twocloud/key ").replace("TWOCLOUD_OLD_KEY=file:.twocloud/key", f"TWOCLOUD_OLD_KEY={mine['TWOCLOUD_KEY']}")
+    with pytest.raises(AssertionError, match="Set TWOCLOUD_OLD_KEY"):
+        run("twocloud account reseal", tmp_path, **mine)
+    told = run(script + "twocloud account list -o json", tmp_path, **mine)
+    new = FileSealer(tmp_path / ".twocloud/key-2", make=False)
+    rows = accounts.every(served.deployment.store)
+    assert {row.key for row in rows} == {new.name} and new.name in told
+    assert accounts.load(served.deployment.store, lambda: new, "123", "qcloud", local=True).credentials["secret_id"] == "AKIDtest"
 
 
-def test_an_upgrade_under_readers(stack: Stack, operator: Any) -> None:
-    with Readers(stack, stack.token("123")) as seen:
-        operator(PAGE["Upgrade and roll back"][0] + " History=31")
-        operator(PAGE["Upgrade and roll back"][0])
-    assert stack.function("APIHandler")["Environment"]["Variables"]["TWOCLOUD_HISTORY"] == "31"        # kept
-    assert set(seen) == {(200, 25)}, seen
+def test_passwords_and_tokens(served: House, mine: dict[str, str], tmp_path: Path) -> None:
+    store, old, new = served.deployment.store, secret("old"), secret("new")
+    user = users.change(store, "ann", lambda row: users.with_password(row, users.hash_password(old), time.time()))
+    assert user
+    text, token = tokens.issue(store, user, tokens.Limits(), 864_000, time.time())
+    (tmp_path / "new-password.secret").write_text(new)
+    (script,) = PAGE["Passwords and tokens"]
+    shown = run(script.replace("new-password ", "new-password.secret ").replace("rotate", "rotate -o json"), tmp_path, **mine, TOKEN_ID=token.token_id)
+    rotated = canaries.watch(json.loads(shown)["token"])
+    for password in (old, new):
+        assert users.check_password(store, "ann", password, time.time()).name == "ann"
+    for header in (canaries.watch(text), rotated):
+        assert tokens.identify(store, f"Bearer {header}", time.time()).user.name == "ann"
+    with pytest.raises(Unauthorized):
+        users.check_password(store, "ann", old, time.time() + 12 * 3600)
+    with pytest.raises(Unauthorized):
+        tokens.identify(store, f"Bearer {text}", time.time() + 86_400)
 
 
-def test_another_key_of_kms(stack: Stack, operator: Any, tmp_path: Path) -> None:
-    """The emulator has no ReEncrypt (moto has: tests/test_rotation.py); there the account is rotated instead."""
-    first, second = PAGE["The key that seals the credentials"][:2]
-    assert re.search(r"\ntwocloud account reseal$|TWOCLOUD_OLD_KEY=\S+ twocloud account reseal$", second, re.M)
-    (tmp_path / "new-keys.secret").write_text(json.dumps(stack.keys))
-    rotated = PAGE["A party's credentials"][0].replace("new-keys.json", "new-keys.secret --no-check")
-    second = re.sub(r"(?m)^TWOCLOUD_KEY=\S+ TWOCLOUD_OLD_KEY=\S+ twocloud account reseal$", f"export TWOCLOUD_KEY=kms:$NEW\n{rotated}", second)
-    old = key_of(stack).name
-    with Readers(stack, stack.token("123")) as seen:
-        listed = operator(first + second + "\ntold Key")
-    assert set(seen) == {(200, 25)}, seen
-    accounts_told, new = json.loads(listed[listed.index("["):listed.rindex("]") + 1]), listed.strip().rpartition("\n")[2]
-    assert {row["key"] for row in accounts_told if row["tenant_id"] == "123"} == {new} != {old} and new.startswith("kms:arn:")
-    kms = stack.client("kms")
-    for key in (old, new):                  # the grant is gone, and the new key's policy is the old one's
-        assert kms.get_key_policy(KeyId=key.removeprefix("kms:"), PolicyName="default")["Policy"].strip() == (tmp_path / "policy.json").read_text().strip()
-    moved = json.loads((tmp_path / "move.json").read_text())["Statement"]
-    assert moved[0]["Action"] == ["kms:ReEncryptFrom", "kms:ReEncryptTo"] and moved[1:] == json.loads((tmp_path / "policy.json").read_text())["Statement"]
-    variables = stack.function("APIHandler")["Environment"]["Variables"]
-    assert variables["TWOCLOUD_KEY"] == new and "TWOCLOUD_OLD_KEY" not in variables
+def test_a_backup_of_a_file_that_is_written_to(tmp_path: Path) -> None:
+    (script,) = (block for block in PAGE["Back up and restore"] if "VACUUM" in block)
+    store, stopped = SqliteStore(f"{tmp_path}/.twocloud/twocloud.db", time.time), threading.Event()
+    store.write([Entry("chunk", f"{n:05}", os.urandom(300), 1, None) for n in range(5000)])
+    store.put("zz", "second", b"0")
+    store.put("aa", "first", b"0")
+
+    def write() -> None:
+        n = 0
+        while not stopped.is_set():
+            n += 1
+            store.put("zz", "second", b"%d" % n)
+            store.put("aa", "first", b"%d" % n)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        if not shutil.which("sqlite3"):     # the other line of the block
+            script = script.splitlines()[0]
+        run(script, tmp_path)
+    finally:
+        stopped.set()
+        writer.join()
+        store.close()
+    for name in ("backup.db", *(["backup-2.db"] if "sqlite3 " in script else [])):
+        copy = SqliteStore(str(tmp_path / name), time.time)
+        first, second = copy.get("aa", "first"), copy.get("zz", "second")
+        assert first and second and int(second.value) - int(first.value) in (0, 1) and len(list(copy.list("chunk"))) == 5000
+        copy.close()
 
 
-def test_restore_a_table(stack: Stack, operator: Any) -> None:
-    (script,) = (block for block in PAGE["Back up and restore"] if "restore-table" in block)
-    before = stack.token("123")
-    moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    assert stack.get(before).status_code == 200
-    operator(script, MOMENT=moment)
-    client = stack.client("dynamodb")
-    told = client.describe_table(TableName="twocloud-restored")["Table"]
-    assert told["DeletionProtectionEnabled"]
-    assert client.describe_time_to_live(TableName="twocloud-restored")["TimeToLiveDescription"]["AttributeName"] == "expires"
-    for name in ("APIHandler", "Authorize", "Spread", "Work"):
-        assert stack.function(name)["Environment"]["Variables"]["TWOCLOUD_STORE"] == "dynamodb://twocloud-restored"
-    restored = DynamoStore("twocloud-restored", time.time, client)
-    assert tokens.every(restored) == [] and accounts.find(restored, "123", "qcloud") and users.every(restored)
-    assert stack.get(before).status_code == 401
-    user = users.every(restored)[0]
-    users.change(restored, user.name, lambda row: users.User(name=row.name, uid=row.uid, tenants=("123",)))
-    token = canaries.watch(tokens.issue(restored, users.User(name=user.name, uid=user.uid, tenants=("123",)), tokens.Limits(), 3600, time.time())[0])
-    assert len(stack.get(token).json()["vm_servers"]) == 10             # the functions' rights are on this table now
-    with pytest.raises(AssertionError, match=r"ResourceNotFound|not found"):
-        operator("TWOCLOUD_STORE=dynamodb://twocloud-none twocloud token revoke --all")
-    operator("again TableName=")
-    assert stack.get(before).status_code == 200
+# ---------------------------------------------------------------- rights
 
+def test_the_rights_that_the_page_names_are_those_that_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every call of every command that writes or reads the store, recorded."""
+    used: set[str] = set()
+    real = BaseClient._make_api_call        # type: ignore[attr-defined]
 
-def test_remove_everything(stack: Stack, operator: Any) -> None:
-    """Last: nothing is left to test."""
-    (script,) = re.findall(r"```console\n(\$ TABLE=.*?)```", (ROOT / "docs/deploy.md").read_text(), re.DOTALL)
-    script = re.sub(r"(?m)^\$ ", "", script).replace("twocloud-prod", "twocloud-test").replace("BUCKET", "twocloud-deploy")
-    table, queue = stack.outputs["Store"].rpartition("/")[2], stack.outputs["QueueURL"]
-    operator(script)
-    assert table not in stack.client("dynamodb").list_tables()["TableNames"]
-    assert not [it for it in stack.client("lambda").list_functions()["Functions"] if it["FunctionName"].startswith("twocloud-test")]
-    assert queue not in stack.client("sqs").list_queues().get("QueueUrls", [])
-    assert not stack.client("s3").list_objects_v2(Bucket="twocloud-deploy").get("KeyCount")
-    pending = [key for it in stack.client("kms").list_keys()["Keys"]
-               if (key := stack.client("kms").describe_key(KeyId=it["KeyId"])["KeyMetadata"])["KeyState"] == "PendingDeletion"]
-    assert pending
+    def record(self: Any, operation: str, arguments: Any) -> Any:
+        service = self.meta.service_model.service_name
+        used.update({f"{service}:{name}" for name in (("ReEncryptFrom", "ReEncryptTo") if operation == "ReEncrypt" else (operation,))})
+        return real(self, operation, arguments)
+
+    def twocloud(*arguments: str) -> None:
+        output.deployment.cache_clear()
+        assert cli.main(arguments) == 0, arguments
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "keys.secret").write_text(json.dumps({"secret_id": "AKID", "secret_key": secret("rights")}))
+    (tmp_path / "password.secret").write_text(secret("password"))
+    source = SqliteStore(f"{tmp_path}/a.db", time.time)
+    with mock_aws():
+        for name, value in AWS.items():
+            monkeypatch.setenv({"region_name": "AWS_DEFAULT_REGION"}.get(name, name.upper()), value)
+        client, kms = boto3.client("dynamodb", **AWS), boto3.client("kms", **AWS)
+        for table in ("twocloud", "copied"):
+            client.create_table(TableName=table, **TABLE)
+        one, two = (kms.create_key()["KeyMetadata"]["Arn"] for _ in range(2))
+        monkeypatch.setenv("TWOCLOUD_STORE", "dynamodb://twocloud")
+        monkeypatch.setenv("TWOCLOUD_KEY", f"kms:{one}")
+        monkeypatch.setattr(BaseClient, "_make_api_call", record)
+        keys = ("--credentials-file", "keys.secret")
+        for line in (
+                ("user", "add", "ann", "--tenant", "123", "--tenant", "7"), ("user", "set", "ann", "--password-file", "password.secret", "--grace", "1h"),
+                ("user", "disable", "ann"), ("user", "enable", "ann"), ("user", "list"), ("user", "show", "ann"),
+                ("account", "put", "123", "qcloud", *keys), ("account", "rotate", "123", "qcloud", "--no-check", *keys),
+                ("account", "put", "7", "qcloud", *keys), ("account", "list"), ("account", "show", "123", "qcloud"),
+                ("account", "remove", "7", "qcloud"), ("token", "revoke", "--all")):
+            twocloud(*line)
+        store = DynamoStore("twocloud", time.time, client)
+        user = users.find(store, "ann")
+        assert user
+        for verb in ("rotate", "show", "revoke"):
+            before, used = used, set()
+            _, made = tokens.issue(store, user, tokens.Limits(tenants=("123",)), 600, time.time())
+            used = before
+            with monkeypatch.context() as quiet:
+                quiet.setattr("click.echo", lambda *_, **__: None)          # a token is shown
+                twocloud("token", verb, made.token_id)
+        with monkeypatch.context() as quiet:
+            quiet.setattr("click.echo", lambda *_, **__: None)
+            twocloud("token", "issue", "--user", "ann")
+        twocloud("token", "list")
+        twocloud("tenant", "remove", "7")
+        named = rights()
+        assert (used - {"kms:Encrypt"}, used & {"kms:Encrypt"}) == named["users, tokens, accounts, tenants"]
+        sentence = re.search(r"Whoever does this needs (.*?) on the table", (ROOT / "docs/deploy.md").read_text(), re.DOTALL)
+        assert sentence and {f"dynamodb:{name}" for name in re.findall(r"`(?:dynamodb:)?(\w+)`", sentence[1])} == named["users, tokens, accounts, tenants"][0]
+
+        used = set()
+        monkeypatch.setenv("TWOCLOUD_OLD_KEY", f"kms:{one}")
+        monkeypatch.setenv("TWOCLOUD_KEY", f"kms:{two}")
+        twocloud("account", "reseal")
+        assert used == set().union(*named["`account reseal`"]) and accounts.find(store, "123", "qcloud").key == f"kms:{two}"
+
+        used = set()
+        monkeypatch.delenv("TWOCLOUD_OLD_KEY")
+        monkeypatch.setenv("TWOCLOUD_KEY", f"file:{tmp_path}/key")
+        accounts.put(source, FileSealer(tmp_path / "key"), accounts.check(
+            "123", parties.load("qcloud"), {"secret_id": "A", "secret_key": "k"}, project=None, regions=(), deep=False, endpoint=None, local=False), 0)
+        for _ in range(2):
+            twocloud("store", "copy", f"sqlite:///{tmp_path}/a.db", "dynamodb://copied", "--to-key", f"kms:{two}")
+            source.put("user", "more", b"{}")
+            accounts.remove(source, "123", "qcloud")
+        assert used == named["`store copy` to the table"][0] | named["users, tokens, accounts, tenants"][0] - {"dynamodb:Query"} | {"kms:Encrypt"}

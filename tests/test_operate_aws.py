@@ -1,0 +1,178 @@
+"""The operator's page, block by block as it stands: Amazon's own command and ours, against the package on MiniStack."""
+
+import json
+import re
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chalicelib import accounts, parties, tokens, users
+from chalicelib.seal import FileSealer, KmsSealer
+from chalicelib.stores.dynamodb import DynamoStore
+from chalicelib.stores.sqlite import SqliteStore
+from deploy import emulator
+from tests import canaries
+from tests.canaries import secret
+from tests.conftest import TABLE
+from tests.test_operate import PAGE, ROOT, rights, run
+from tests.test_package import Stack, here, here_for_ministack, stack, template
+
+__all__ = ["here", "here_for_ministack", "stack", "template"]
+pytestmark = pytest.mark.timeout(600)
+AGAIN = PAGE[""][0].replace("BUCKET", "twocloud-deploy")
+TOLD = re.search(r"```sh\n(told\(\) .*?export TWOCLOUD_STORE[^\n]*)", (ROOT / "docs/deploy.md").read_text(), re.DOTALL)
+
+
+@pytest.fixture
+def operator(stack: Stack, here_for_ministack: Path, tmp_path: Path) -> Any:
+    """Runs blocks against the stack, with the template that was deployed there as packaged.json."""
+    made = emulator.for_emulator(json.loads((here_for_ministack / "template.json").read_text()), "twocloud-deploy", "twocloud-test.zip")
+    (tmp_path / "packaged.json").write_text(json.dumps(made))
+    assert TOLD
+    start = (TOLD[1] + "\n" + AGAIN).replace("twocloud-prod", "twocloud-test")
+
+    def go(script: str, **environment: str) -> str:
+        return run(start + "\n" + script, tmp_path, **stack.environment, **environment)
+
+    return go
+
+
+class Readers:
+    """Ask for the list all the time; `seen` holds (status, number of servers)."""
+
+    def __init__(self, stack: Stack, token: str) -> None:
+        self.seen: list[tuple[int, int]] = []
+        self.stopped = threading.Event()
+        self.thread = threading.Thread(target=self._read, args=(stack, token))
+
+    def _read(self, stack: Stack, token: str) -> None:
+        while not self.stopped.is_set():
+            answer = stack.get(token, "?party=qcloud&tenant_id=123&region=gz")
+            self.seen.append((answer.status_code, len(answer.json().get("vm_servers", ()))))
+
+    def __enter__(self) -> list[tuple[int, int]]:
+        self.thread.start()
+        return self.seen
+
+    def __exit__(self, *_: object) -> None:
+        self.stopped.set()
+        self.thread.join()
+
+
+def key_of(stack: Stack) -> KmsSealer:
+    (row,) = [row for row in accounts.every(stack.deployment.store) if row.tenant_id == "123"]
+    return KmsSealer(row.key.removeprefix("kms:"), stack.client("kms"))
+
+
+def test_an_upgrade_under_readers(stack: Stack, operator: Any) -> None:
+    with Readers(stack, stack.token("123")) as seen:
+        operator(PAGE["Upgrade and roll back"][0] + " History=31")
+        operator(PAGE["Upgrade and roll back"][0])
+    assert stack.function("APIHandler")["Environment"]["Variables"]["TWOCLOUD_HISTORY"] == "31"        # kept
+    assert set(seen) == {(200, 25)}, seen
+
+
+def test_another_key_of_kms(stack: Stack, operator: Any, tmp_path: Path) -> None:
+    """The emulator has no ReEncrypt (moto has: tests/test_rotation.py); there the account is rotated instead."""
+    first, second = PAGE["The key that seals the credentials"][:2]
+    assert re.search(r"\ntwocloud account reseal$|TWOCLOUD_OLD_KEY=\S+ twocloud account reseal$", second, re.M)
+    (tmp_path / "new-keys.secret").write_text(json.dumps(stack.keys))
+    rotated = PAGE["A party's credentials"][0].replace("new-keys.json", "new-keys.secret --no-check")
+    second = re.sub(r"(?m)^TWOCLOUD_KEY=\S+ TWOCLOUD_OLD_KEY=\S+ twocloud account reseal$", f"export TWOCLOUD_KEY=kms:$NEW\n{rotated}", second)
+    old = key_of(stack).name
+    with Readers(stack, stack.token("123")) as seen:
+        listed = operator(first + second + "\ntold Key")
+    assert set(seen) == {(200, 25)}, seen
+    accounts_told, new = json.loads(listed[listed.index("["):listed.rindex("]") + 1]), listed.strip().rpartition("\n")[2]
+    assert {row["key"] for row in accounts_told if row["tenant_id"] == "123"} == {new} != {old} and new.startswith("kms:arn:")
+    kms = stack.client("kms")
+    for key in (old, new):                  # the grant is gone, and the new key's policy is the old one's
+        assert kms.get_key_policy(KeyId=key.removeprefix("kms:"), PolicyName="default")["Policy"].strip() == (tmp_path / "policy.json").read_text().strip()
+    moved = json.loads((tmp_path / "move.json").read_text())["Statement"]
+    assert moved[0]["Action"] == ["kms:ReEncryptFrom", "kms:ReEncryptTo"] and moved[1:] == json.loads((tmp_path / "policy.json").read_text())["Statement"]
+    variables = stack.function("APIHandler")["Environment"]["Variables"]
+    assert variables["TWOCLOUD_KEY"] == new and "TWOCLOUD_OLD_KEY" not in variables
+
+
+def test_restore_a_table(stack: Stack, operator: Any) -> None:
+    (script,) = (block for block in PAGE["Back up and restore"] if "restore-table" in block)
+    before = stack.token("123")
+    moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    assert stack.get(before).status_code == 200
+    operator(script, MOMENT=moment)
+    client = stack.client("dynamodb")
+    told = client.describe_table(TableName="twocloud-restored")["Table"]
+    assert told["DeletionProtectionEnabled"]
+    assert client.describe_time_to_live(TableName="twocloud-restored")["TimeToLiveDescription"]["AttributeName"] == "expires"
+    for name in ("APIHandler", "Authorize", "Spread", "Work"):
+        assert stack.function(name)["Environment"]["Variables"]["TWOCLOUD_STORE"] == "dynamodb://twocloud-restored"
+    restored = DynamoStore("twocloud-restored", time.time, client)
+    assert tokens.every(restored) == [] and accounts.find(restored, "123", "qcloud") and users.every(restored)
+    assert stack.get(before).status_code == 401
+    user = users.every(restored)[0]
+    users.change(restored, user.name, lambda row: users.User(name=row.name, uid=row.uid, tenants=("123",)))
+    token = canaries.watch(tokens.issue(restored, users.User(name=user.name, uid=user.uid, tenants=("123",)), tokens.Limits(), 3600, time.time())[0])
+    assert len(stack.get(token).json()["vm_servers"]) == 10             # the functions' rights are on this table now
+    with pytest.raises(AssertionError, match=r"ResourceNotFound|not found"):
+        operator("TWOCLOUD_STORE=dynamodb://twocloud-none twocloud token revoke --all")
+    operator("again TableName=")
+    assert stack.get(before).status_code == 200
+
+
+def test_from_one_machine_to_aws(stack: Stack, operator: Any, tmp_path: Path) -> None:
+    """As an operator with the rights that the page names, enforced, and no other; the worker's key opens what came."""
+    client, iam = stack.client("dynamodb"), stack.client("iam")
+    client.create_table(TableName="moved", **TABLE)
+    folder = tmp_path / ".twocloud"
+    store = SqliteStore(str(folder / "twocloud.db"), time.time)
+    key = secret("moved")
+    made = accounts.check("123", parties.load("qcloud"), {"secret_id": "AKID", "secret_key": key}, project=None, regions=("gz",), deep=False,
+                          endpoint=None, local=False)
+    accounts.put(store, FileSealer(folder / "key"), made, time.time())
+    users.add(store, users.User(name="ann", uid="1", tenants=("123",)))
+    store.close()
+    (script,) = PAGE["From one machine to AWS"]
+    script = script.replace("$(told Store)", "dynamodb://moved").replace("$(told Key)", f"kms:{stack.outputs['Key'].removeprefix('kms:')}")
+    iam.create_user(UserName="olga")
+    it = iam.create_access_key(UserName="olga")["AccessKey"]
+    olga = {"AWS_ACCESS_KEY_ID": it["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": it["SecretAccessKey"], **{
+        name: value for name, value in stack.environment.items() if "KEY" not in name}}
+    table = "arn:aws:dynamodb:us-east-1:123456789012:table/moved"
+
+    def allow(actions: set[str]) -> None:
+        iam.put_user_policy(UserName="olga", PolicyName="page", PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [
+            {"Effect": "Allow", "Action": sorted(a for a in actions if a.startswith("dynamodb:")), "Resource": table},
+            {"Effect": "Allow", "Action": "kms:Encrypt", "Resource": "*"}]}))
+
+    everyday, copying = (rights()[row][0] for row in ("users, tokens, accounts, tenants", "`store copy` to the table"))
+    allow(everyday)
+    with pytest.raises(AssertionError, match="AccessDenied"):
+        run(script, tmp_path, **olga)
+    allow(everyday | copying)
+    run(script, tmp_path, **olga)
+    run(script, tmp_path, **olga)                               # again: what changed
+    there = DynamoStore("moved", time.time, client)
+    kms = KmsSealer(stack.outputs["Key"].removeprefix("kms:"), stack.client("kms"))
+    assert accounts.load(there, lambda: kms, "123", "qcloud", local=False).credentials["secret_key"] == key
+    allow(everyday)
+    run("twocloud user add bob --tenant 7; twocloud token issue --user bob >bob.secret; twocloud token revoke --user bob; "
+        "twocloud tenant remove 123; twocloud user remove bob", tmp_path, **olga, TWOCLOUD_STORE="dynamodb://moved")
+    assert accounts.every(there) == [] and [user.tenants for user in users.every(there)] == [()]
+
+
+def test_remove_everything(stack: Stack, operator: Any) -> None:
+    """Last: nothing is left to test."""
+    (script,) = re.findall(r"```console\n(\$ TABLE=.*?)```", (ROOT / "docs/deploy.md").read_text(), re.DOTALL)
+    script = re.sub(r"(?m)^\$ ", "", script).replace("twocloud-prod", "twocloud-test").replace("BUCKET", "twocloud-deploy")
+    table, queue = stack.outputs["Store"].rpartition("/")[2], stack.outputs["QueueURL"]
+    operator(script)
+    assert table not in stack.client("dynamodb").list_tables()["TableNames"]
+    assert not [it for it in stack.client("lambda").list_functions()["Functions"] if it["FunctionName"].startswith("twocloud-test")]
+    assert queue not in stack.client("sqs").list_queues().get("QueueUrls", [])
+    assert not stack.client("s3").list_objects_v2(Bucket="twocloud-deploy").get("KeyCount")
+    pending = [key for it in stack.client("kms").list_keys()["Keys"]
+               if (key := stack.client("kms").describe_key(KeyId=it["KeyId"])["KeyMetadata"])["KeyState"] == "PendingDeletion"]
+    assert pending
