@@ -9,7 +9,7 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import click
@@ -40,6 +40,19 @@ def parties_table() -> str:
         regions = f"`{party.default_region}`" + "".join(f" or `{alias}`" for alias in aliases) + ", …"
         lines.append(f"| `{name}` | [{party.title}]({party.reference}) | {forms} | {rights} | {regions} | {party.grade} |")
     return "\n".join(lines)
+
+
+def names_table(head: str = "| party | cloud | grade |", grades: Mapping[str, str] | None = None) -> str:
+    rows = []
+    for name in parties.names():
+        party = parties.load(name)
+        rows.append(f"| `{name}` | [{party.title}]({party.reference}) | {(grades or {}).get(party.grade, party.grade)} |")
+    return "\n".join([head, "|---|---|---|", *rows])
+
+
+def names_table_zh() -> str:
+    return names_table("| 名称 | 云 | 等级 |", {"live": "真实账号", "real software": "真实软件", "recorded": "录制流量",
+                                              "documented": "厂商文档", "bridged": "桥接"})
 
 
 def parameters_table() -> str:
@@ -108,7 +121,7 @@ def alarms_table() -> str:
     return "\n".join(lines)
 
 
-MADE = {("README.md", "parties"): parties_table, ("docs/api.md", "parameters"): parameters_table,
+MADE = {("README.md", "names"): names_table, ("README.zh.md", "names"): names_table_zh, ("docs/parties.md", "parties"): parties_table, ("docs/api.md", "parameters"): parameters_table,
         ("docs/api.md", "errors"): errors_table, ("docs/settings.md", "settings"): settings_table,
         ("docs/command.md", "help"): help_text, ("docs/watch.md", "alarms"): alarms_table}
 
@@ -150,7 +163,7 @@ def test_the_changelog_keeps_its_form() -> None:
 def test_every_promise_of_the_readme_is_in_the_security_page() -> None:
     readme = re.findall(r"^\| (P\d+) \|", (ROOT / "README.md").read_text(), re.M)
     proved = re.findall(r"^\| (P\d+) ", (ROOT / "docs/security.md").read_text(), re.M)
-    assert readme == proved and len(readme) == 14
+    assert readme == proved and len(readme) == 15
 
 
 def test_files_that_the_documents_name_are_there() -> None:

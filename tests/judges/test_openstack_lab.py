@@ -3,16 +3,20 @@
 One test with many parts: workers share the tests out, and each would start a laboratory of its own.
 """
 
+import json
+import re
 import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+import requests
 
 from chalicelib import accounts, memory, transport
 from chalicelib.errors import PartyDenied, PartyUnavailable, UnknownRegion
@@ -23,6 +27,7 @@ from tests.judges.test_openstack import connection, machines, our_view
 from tests.lab import cloud
 from tests.lab.cloud import Lab, User
 
+KEYS = Path(__file__).parents[2] / "docs/keys.md"
 SIZES = {"many": 1200, "few": 90, "none": 0}
 
 
@@ -33,7 +38,10 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         pytest.skip("run `make test`, which installs Keystone and Nova")
     user = User("Jörg 用户", "default", canaries.watch(f"{canaries.secret('lab')} пароль \"'\\ "))
     foreigner = User("gast", "Firma Süd", canaries.secret("foreigner"))
-    with cloud.openstack(tmp_path_factory.mktemp("lab"), user, foreigner, canaries.secret("credential"), SIZES) as made:
+    told = re.search(r"^## openstack$.*?```json\n(\[.*?\])\n```", KEYS.read_text(), re.DOTALL | re.MULTILINE)
+    assert told
+    with cloud.openstack(tmp_path_factory.mktemp("lab"), user, foreigner, canaries.secret("credential"), SIZES,
+                         json.loads(told[1])) as made:
         yield made
 
 
@@ -157,6 +165,28 @@ def both_kinds_of_credentials_and_projects(lab: Lab, _: pytest.MonkeyPatch) -> N
         listed(account(credential, project=lab.projects["few"]))
 
 
+def a_credential_with_the_documented_access_rules(lab: Lab, patched: pytest.MonkeyPatch) -> None:
+    """It lists, in old versions of Nova too, and opens nothing else."""
+    credential = {"auth_url": lab.auth_url, **lab.narrow}
+    Ask(account(credential)).check("RegionOne")
+    assert records(listed(account(credential))) == lab.expected["many"]
+    patched.setattr(openstack, "_VERSIONS", ("2.1",))
+    memory.forget()
+    assert records(listed(account(credential), Window(1, 20))) == lab.expected["many"][:20]
+    for method, path in (("GET", "/os-keypairs"), ("POST", "/servers"), ("GET", "/servers/" + lab.expected["many"][0]["id"])):
+        assert _status_of(lab, lab.narrow, method, path) == 401, path
+    assert _status_of(lab, lab.credential, "GET", "/os-keypairs") == 200
+
+
+def _status_of(lab: Lab, credential: Mapping[str, str], method: str, path: str) -> int:
+    made = requests.post(f"{lab.auth_url}/auth/tokens", timeout=60, json={"auth": {"identity": {
+        "methods": ["application_credential"], "application_credential": {
+            "id": credential["application_credential_id"], "secret": credential["application_credential_secret"]}}}})
+    nova = next(entry["endpoints"][0]["url"] for entry in made.json()["token"]["catalog"] if entry["type"] == "compute")
+    return requests.request(method, f"{nova}{path}", timeout=60, json={"server": {}} if method == "POST" else None,
+                            headers={"X-Auth-Token": canaries.watch(made.headers["X-Subject-Token"])}).status_code
+
+
 def refusals(lab: Lab, _: pytest.MonkeyPatch) -> None:
     for given, wrongs in (
         (dict(account_of(lab).credentials), ({"username": "nobody"}, {"password": "guessed"}, {"project_id": "f" * 32},
@@ -210,5 +240,5 @@ def a_lost_cell_is_no_empty_list(lab: Lab, _: pytest.MonkeyPatch) -> None:
 
 
 PARTS = (every_record_of_more_than_a_thousand_servers, windows_join_to_the_whole, small_pages_cut_through_seconds, the_calls,
-         every_version_that_we_ask_for, both_kinds_of_credentials_and_projects, refusals, regions,
+         every_version_that_we_ask_for, both_kinds_of_credentials_and_projects, a_credential_with_the_documented_access_rules, refusals, regions,
          a_token_that_is_not_taken_any_more_is_renewed, a_lost_cell_is_no_empty_list)

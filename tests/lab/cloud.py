@@ -46,12 +46,14 @@ class Lab:
     foreigner: User                         # of another domain; role reader in all projects
     domain: str                             # the name of that domain
     credential: Mapping[str, str]           # an application credential in `many`, role reader alone
+    narrow: Mapping[str, str]               # the same with access rules
     expected: Mapping[str, list[dict[str, Any]]]
 
 
 @contextmanager
-def openstack(folder: Path, user: User, foreigner: User, secret: str, sizes: Mapping[str, int]) -> Iterator[Lab]:
-    """`secret`: of the application credential. `sizes`: project -> how many servers are inserted."""
+def openstack(folder: Path, user: User, foreigner: User, secret: str, sizes: Mapping[str, int],
+              rules: list[dict[str, str]]) -> Iterator[Lab]:
+    """`secret`: of the application credentials. `sizes`: project -> how many servers are inserted. `rules`: of access."""
     keystone, nova = free_ports(2)
     url = f"http://127.0.0.1:{keystone}"
     processes: list[subprocess.Popen[bytes]] = []
@@ -62,7 +64,7 @@ def openstack(folder: Path, user: User, foreigner: User, secret: str, sizes: Map
             wait(run(folder, processes, "make_keystone.py", folder, url, ADMIN), folder)
             run(folder, processes, "serve_openstack.py", "keystone", folder, keystone)
             answering(f"{url}/v3", processes[-1], folder)
-            projects, users, credential = seed_keystone(url, nova, neighbours.url, user, foreigner, secret, sizes)
+            projects, users, credentials = seed_keystone(url, nova, neighbours.url, user, foreigner, secret, sizes, rules)
             assert seeding.stdin
             seeding.stdin.write(json.dumps([[projects[name], users[0], size] for name, size in sizes.items()]).encode())
             seeding.stdin.close()
@@ -71,7 +73,7 @@ def openstack(folder: Path, user: User, foreigner: User, secret: str, sizes: Map
             neighbours.volumes = made["volumes"]
             run(folder, processes, "serve_openstack.py", "nova", folder, nova)
             answering(f"http://127.0.0.1:{nova}/", processes[-1], folder)
-            yield Lab(f"{url}/v3", folder, projects, user, foreigner, "Firma Süd", credential,
+            yield Lab(f"{url}/v3", folder, projects, user, foreigner, "Firma Süd", *credentials,
                       {name: made["expected"][projects[name]] for name in sizes})
         finally:
             for process in processes:
@@ -158,6 +160,7 @@ sqlite_synchronous = false
 [oslo_concurrency]
 lock_path = {folder}
 [keystone_authtoken]
+service_type = compute
 www_authenticate_uri = {keystone}/
 {service}
 [neutron]
@@ -169,8 +172,9 @@ region_name = RegionOne
 
 
 def seed_keystone(url: str, nova: int, neighbours: str, user: User, foreigner: User, secret: str,
-                  sizes: Mapping[str, int]) -> tuple[dict[str, str], list[str], dict[str, str]]:
-    """Projects by name, users, an application credential; the catalogue names a Nova in RegionOne alone."""
+                  sizes: Mapping[str, int], rules: list[dict[str, str]],
+                  ) -> tuple[dict[str, str], list[str], list[dict[str, str]]]:
+    """Projects by name, users, two application credentials; the catalogue names a Nova in RegionOne alone."""
 
     def token(name: str, password: str, project: dict[str, object]) -> dict[str, str]:
         answer = requests.post(f"{url}/v3/auth/tokens", timeout=30, json={"auth": {
@@ -211,10 +215,11 @@ def seed_keystone(url: str, nova: int, neighbours: str, user: User, foreigner: U
         made = make("services", "service", admin, type=kind, name=kind)["id"]
         for interface in ("internal", "public"):
             make("endpoints", "endpoint", admin, service_id=made, interface=interface, url=where, region_id=region)
-    made = make(f"users/{users[0]}/application_credentials", "application_credential",
-                token(user.name, user.password, {"id": projects["many"]}), name="twocloud", secret=secret,
-                roles=[{"name": "reader"}])
-    return projects, users, {"application_credential_id": made["id"], "application_credential_secret": secret}
+    own = token(user.name, user.password, {"id": projects["many"]})
+    made = [make(f"users/{users[0]}/application_credentials", "application_credential", own, name=name, secret=secret,
+                 roles=[{"name": "reader"}], **narrowed)["id"]
+            for name, narrowed in (("twocloud", {}), ("narrow", {"access_rules": rules}))]
+    return projects, users, [{"application_credential_id": each, "application_credential_secret": secret} for each in made]
 
 
 class Neighbours:
