@@ -2,7 +2,7 @@
 # make test    all tests, with all that they need
 # make check   lint and types
 # make bench   the benchmarks; writes benchmarks/results and the table and plot in docs
-# make docs    the tables and help texts in the documents anew
+# make docs    the tables, help texts and the picture in the documents anew
 # make package what goes to AWS, in out/STAGE (STAGE=prod; RUNTIME=python3.12 must be on this machine)
 # make deploy-emulator PORT=4566    the same on MiniStack with stand-in clouds, and one line to paste
 # make stop-emulator                ends it
@@ -34,6 +34,7 @@ bench: $(VENV)/bench .venv-ministack/ready
 
 docs: $(VENV)/dev
 	$(BIN)/python -m tests.test_docs
+	$(BIN)/python -m tests.picture
 
 package: $(VENV)/local
 	@$(BIN)/python deploy/package.py out/$(STAGE) --stage $(STAGE) --python $(RUNTIME)

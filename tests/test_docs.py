@@ -217,7 +217,7 @@ def test_the_readmes_own_clouds(house: House, tmp_path: Path) -> None:
 
 def test_the_apis_examples(served: House, tmp_path: Path) -> None:
     served.user("bob", password="password")
-    for script in (script for script in sh_blocks("docs/api.md") if "format=" not in script):
+    for script in (script for script in sh_blocks("docs/api.md") if "format=" not in script and "while [" not in script):
         done = bash(script.replace("ann:password", "bob:password"), tmp_path, URL=served.url, TWOCLOUD_TOKEN=served.token)
         assert done.returncode == 0, (script, done.stderr)
         for answer in done.stdout.replace("}{", "}\n{").splitlines():
