@@ -5,6 +5,7 @@
 
 import io
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -61,4 +62,6 @@ def draw() -> str:
 
 
 if __name__ == "__main__":
+    if not shutil.which("jq"):
+        sys.exit("docs/first.svg is drawn with jq, which is not on this machine")
     PATH.write_text(draw())

@@ -6,11 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
+import requests
 import yaml
 
-from chalicelib import errors, parties
+from chalicelib import errors, inventory, memory, parties
 from chalicelib.model import Party
+from tests import canaries
+from tests.conftest import House
+from tests.test_oracles import moto_url, ours
+
+__all__ = ["moto_url"]                      # a fixture
 
 PAGE = (Path(__file__).parent.parent / "docs/keys.md").read_text()
 SECTIONS = dict(re.findall(r"^## ([a-z]+)$\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE))
@@ -92,3 +99,39 @@ def test_what_the_check_says_is_what_the_program_says() -> None:
     deep = {name for name in parties.names() if parties.load(name).deep_permissions}
     told = re.search(r"\*\*`--deep`\*\* makes (.*?)\.", PAGE, re.DOTALL)
     assert told and {name for name in parties.names() if re.search(rf"\b{name}\b", told[1])} == deep
+
+
+def test_amazons_policy_suffices_and_each_right_is_needed(house: House, moto_url: str) -> None:
+    """Moto enforces policies: all of the page's list the servers, and without any one of them nothing is listed."""
+    def client(service: str) -> Any:
+        return boto3.client(service, endpoint_url=moto_url, region_name="us-east-1", aws_access_key_id="AKIA", aws_secret_access_key="s")
+
+    def enforced(after: str) -> None:
+        requests.post(f"{moto_url}/moto-api/reset-auth", data=after, timeout=9)
+
+    requests.post(f"{moto_url}/moto-api/reset", timeout=9)
+    iam, ec2 = client("iam"), client("ec2")
+    ec2.run_instances(ImageId=ec2.describe_images()["Images"][0]["ImageId"], InstanceType="t3.micro", MinCount=3, MaxCount=3)
+    policy = next(block for block in blocks(SECTIONS["aws"], "json") if "Statement" in block)
+    iam.create_user(UserName="twocloud")
+    key = iam.create_access_key(UserName="twocloud")["AccessKey"]
+    house.account("aws", {"access_key_id": key["AccessKeyId"], "secret_access_key": canaries.watch(key["SecretAccessKey"])}, moto_url)
+    try:
+        for missing in (None, *policy["Statement"][0]["Action"]):
+            enforced("inf")
+            statement = {**policy["Statement"][0], "Action": [word for word in policy["Statement"][0]["Action"] if word != missing]}
+            iam.put_user_policy(UserName="twocloud", PolicyName="list", PolicyDocument=json.dumps({**policy, "Statement": [statement]}))
+            memory.forget()
+            enforced("0")
+            if missing in (None, "ec2:DescribeRegions"):                # the latter is for region=all
+                assert ours(house.deployment, "aws", "us-east-1").total == 3
+            else:
+                with pytest.raises(errors.PartyDenied, match="missing right"):
+                    ours(house.deployment, "aws", "us-east-1")
+            if missing == "ec2:DescribeInstances":
+                with pytest.raises(errors.PartyDenied, match="missing right"):
+                    inventory.check_account(house.deployment, "123", "aws", "us-east-1")
+            else:
+                assert inventory.check_account(house.deployment, "123", "aws", "us-east-1") == "us-east-1"
+    finally:
+        enforced("inf")
