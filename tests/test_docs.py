@@ -23,7 +23,7 @@ from tests.canaries import watch
 from tests.conftest import House
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", ROOT / "README.zh.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 # ---------------------------------------------------------------- what is made
@@ -141,8 +141,12 @@ def test_what_is_made_from_the_program_is_up_to_date(document: str, name: str) -
 
 def test_links_lead_somewhere() -> None:
     for document in DOCUMENTS:
-        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", document.read_text()):
-            assert target.startswith("https://") or (document.parent / target).exists(), (document.name, target)
+        for target, anchor in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", document.read_text()):
+            page = document.parent / target if target else document
+            assert target.startswith("https://") or page.exists(), (document.name, target)
+            if anchor and page.suffix == ".md":
+                heads = re.findall(r"^#+ (.*)$", page.read_text(), re.M)
+                assert anchor in {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}, (document.name, anchor)
 
 
 def test_no_document_names_this_machine_or_lines_too_long() -> None:
