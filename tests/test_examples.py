@@ -24,21 +24,21 @@ RUN = {
     ("README.md", "sh", ""): "test_docs.py::test_the_readmes_own_clouds",
     ("README.zh.md", "console", ""): "test_examples.py::test_the_chinese_page_is_in_step",
     ("README.zh.md", "sh", ""): "test_examples.py::test_the_chinese_page_is_in_step",
-    ("api.md", "sh", "$URL"): "test_docs.py::test_the_apis_examples",
-    ("api.md", "sh", "format="): "test_docs.py::test_the_examples_of_formats",
-    ("api.md", "sh", "while ["): "test_examples.py::test_the_client_in_curl",
-    ("api.md", "python", ""): "test_examples.py::test_the_client_in_python",
-    ("api.md", "go", ""): "test_examples.py::test_the_client_in_go",
-    ("recipes.md", "sh", "twocloud.sh"): "test_docs.py::test_the_examples_of_formats",
-    ("keys.md", "sh", "account put"): "test_examples.py::test_a_key_is_handed_over",
-    ("deploy.md", "sh", "told"): "test_package.py::test_the_pages_commands_work",
+    ("docs/api.md", "sh", "$URL"): "test_docs.py::test_the_apis_examples",
+    ("docs/api.md", "sh", "format="): "test_docs.py::test_the_examples_of_formats",
+    ("docs/api.md", "sh", "while ["): "test_examples.py::test_the_client_in_curl",
+    ("docs/api.md", "python", ""): "test_examples.py::test_the_client_in_python",
+    ("docs/api.md", "go", ""): "test_examples.py::test_the_client_in_go",
+    ("docs/recipes.md", "sh", "twocloud.sh"): "test_docs.py::test_the_examples_of_formats",
+    ("docs/keys.md", "sh", "account put"): "test_examples.py::test_a_key_is_handed_over",
+    ("docs/deploy.md", "sh", "told"): "test_package.py::test_the_pages_commands_work",
 }
 NOT_RUN = {
     ("CONTRIBUTING.md", "sh", "make test"): "these run this test, among others; their names are held by test_docs.py",
-    ("deploy.md", "console", "aws "): "needs an AWS account",
-    ("deploy.md", "console", "deploy-emulator"): "what the target does is what test_package.py deploys and asks; itself it is tried by hand",
-    ("recipes.md", "console", "ansible "): "needs machines to log in to; the groups that it names are held by test_formats.py",
-    ("keys.md", "console", ""): "the vendors' own commands need an account at each; the policies beside them are held by test_keys.py",
+    ("docs/deploy.md", "console", "aws "): "needs an AWS account",
+    ("docs/deploy.md", "console", "deploy-emulator"): "what the target does is what test_package.py deploys and asks; itself it is tried by hand",
+    ("docs/recipes.md", "console", "ansible "): "needs machines to log in to; the groups that it names are held by test_formats.py",
+    ("docs/keys.md", "console", ""): "the vendors' own commands need an account at each; the policies beside them are held by test_keys.py",
 }
 
 
@@ -50,7 +50,7 @@ def examples() -> Iterator[tuple[Path, str, str]]:
 
 def rule_of(page: Path, kind: str, text: str) -> tuple[str, str, str] | None:
     """The longest that fits."""
-    fits = [rule for rule in (*RUN, *NOT_RUN) if rule[:2] == (page.name, kind) and rule[2] in text]
+    fits = [rule for rule in (*RUN, *NOT_RUN) if rule[:2] == (page.relative_to(ROOT).as_posix(), kind) and rule[2] in text]
     return max(fits, key=lambda rule: len(rule[2]), default=None)
 
 
