@@ -441,6 +441,25 @@ def last_failures(deployment: Deployment) -> dict[Source, float]:
             if (breaker := _read_breaker(row.value))}
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How things stand with a source. `failed_at`: when it failed last (Unix time), 0 if nothing is known; `failures`:
+    in a row; `open_until`: till when the breaker lets nobody ask; `leased`: somebody is listing it."""
+
+    failed_at: float
+    word: str
+    failures: int
+    open_until: float
+    leased: bool
+
+
+def standing(deployment: Deployment, source: Source) -> Standing:
+    key = snapshots.key_of(source)
+    row, leased = deployment.store.get("breaker", key), deployment.store.get("lease", key) is not None
+    last = (_read_breaker(row.value) if row else None) or _Breaker(word="", text="", at=0)
+    return Standing(last.at, last.word, last.failures, last.until, leased)
+
+
 # ---------------------------------------------------------------- which regions there are
 
 class _Regions(msgspec.Struct, frozen=True, kw_only=True):

@@ -391,17 +391,21 @@ def _check_history(deployment: Deployment, since: float) -> None:
 
 # ---------------------------------------------------------------- accounts
 
-def check_account(deployment: Deployment, tenant_id: str, party_name: str, region: str | None = None) -> str:
+def check_account(deployment: Deployment, tenant_id: str, party_name: str, region: str | None = None,
+                  deadline: float | None = None, tally: Tally | None = None) -> str:
     """One cheap signed call; the region it was made in. Raises what the party's answer means, in words."""
-    return check_credentials(deployment, open_account(deployment, tenant_id, party_name), region)
+    return check_credentials(deployment, open_account(deployment, tenant_id, party_name), region, deadline, tally)
 
 
-def check_credentials(deployment: Deployment, account: Account, region: str | None = None) -> str:
+def check_credentials(deployment: Deployment, account: Account, region: str | None = None,
+                      deadline: float | None = None, tally: Tally | None = None) -> str:
     """The same for an account that need not be stored."""
     party = parties.load(account.party)
     code = party.region(region) if region else (*account.regions, party.default_region)[0]
     source = Source(account.tenant_id, account.party, code)
-    sender = deployment.transport.sender(party, account, code, time.monotonic() + REQUEST_SECONDS)
+    sender = deployment.transport.sender(party, account, code, deadline or time.monotonic() + REQUEST_SECONDS)
+    if tally is not None:
+        sender.tally = tally
     try:
         party.check(source, account, sender)
     except (PartyDenied, UnknownRegion):

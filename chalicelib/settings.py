@@ -3,7 +3,8 @@
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from chalicelib.errors import SettingsError
@@ -22,7 +23,11 @@ SETTINGS = {
     "TWOCLOUD_QUEUE": ("twocloud-refresh", "the SQS queue into which the schedule puts its messages; on AWS alone"),
     "TWOCLOUD_LOG": ("info", "info, or debug: one line for each call to a party, not only for those that failed"),
     "TWOCLOUD_LOCAL": ("0", "1 allows accounts whose endpoint is http:// on loopback; refused in Lambda"),
-    "TWOCLOUD_TOKEN": ("", "the token with which the command asks a server (--url)"),
+    "TWOCLOUD_URL": ("", "the server that the command asks, as --url; default: the store itself"),
+    "TWOCLOUD_TOKEN": ("", "the token with which the command asks the server of --url or TWOCLOUD_URL, and no other"),
+    "TWOCLOUD_CONTEXT": ("", "the context of the command, as --context"),
+    "TWOCLOUD_CONFIG": ("", "the command's file of contexts; default: twocloud/config.toml in XDG_CONFIG_HOME or "
+                            "~/.config"),
 }
 
 
@@ -42,6 +47,36 @@ class Settings:
     queue: str = "twocloud-refresh"
     log: str = "info"
     old_key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """What the command takes from its environment to ask servers. `config`: the file of contexts. `colours`: whether
+    they are wanted (no-color.org, FORCE_COLOR, TERM=dumb); None: nothing is said."""
+
+    url: str
+    token: str = field(repr=False)
+    context: str
+    config: Path
+    colours: bool | None
+    dumb: bool
+
+
+def client(environment: Mapping[str, str] = os.environ) -> Client:
+    """Apart from load(): who asks a server needs no store."""
+    folder = Path(environment.get("XDG_CONFIG_HOME", ""))
+    if not folder.is_absolute():
+        folder = Path(environment.get("HOME") or "~").expanduser() / ".config"
+    config = environment.get("TWOCLOUD_CONFIG")
+    dumb = environment.get("TERM") in ("dumb", "unknown")
+    colours = False if dumb else None
+    if force := environment.get("FORCE_COLOR"):
+        colours = force != "0"
+    if environment.get("NO_COLOR"):
+        colours = False
+    return Client(environment.get("TWOCLOUD_URL", ""), environment.get("TWOCLOUD_TOKEN", ""),
+                  environment.get("TWOCLOUD_CONTEXT", ""),
+                  Path(config) if config else folder / "twocloud" / "config.toml", colours, dumb)
 
 
 def load(environment: Mapping[str, str] = os.environ) -> Settings:

@@ -225,8 +225,25 @@ class _Pace:
 # ---------------------------------------------------------------- the door
 
 @dataclass(slots=True)
+class Call:
+    """One call to a party. `began`: time.monotonic(). `waited`: milliseconds before it, for the party's documented
+    rate. `status`: of the answer, None if there was none; `error`: our word for what went wrong, "" if nothing did."""
+
+    party: str
+    region: str
+    operation: str
+    began: float
+    waited: float
+    milliseconds: float | None = None       # None: under way
+    status: int | None = None
+    error: str = ""
+    date: str = ""                          # the answer's own time, as its header says it
+
+
+@dataclass(slots=True)
 class Tally:
-    """What senders did: calls started, retries, and milliseconds in which at least one call was under way.
+    """What senders did: calls started, retries, and milliseconds in which at least one call was under way; each call
+    in `made`.
 
     All senders of one request to us may share one, so that the retries of all of them stay within a tenth.
     """
@@ -234,6 +251,7 @@ class Tally:
     calls: int = 0
     retries: int = 0
     milliseconds: float = 0.0
+    made: list[Call] = field(default_factory=list[Call], repr=False)
     under_way: int = field(default=0, repr=False)
     since: float = field(default=0.0, repr=False)
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -358,13 +376,18 @@ class Sender:
         if wait > 0:
             time.sleep(wait)
         request = sign()                                        # after the wait: signatures carry the time
-        self._count(+1)
+        call = Call(self._party.name, self._region, operation, time.monotonic(), wait * 1000)
+        self._count(+1, call)
         try:
             response = self._exchange(request)
+            call.status, call.date = response.status, response.headers.get("date", "")
+            if failure := failure_in(self._party, response):
+                raise failure
+        except TwocloudError as error:
+            call.error = error.word
+            raise
         finally:
-            self._count(-1)
-        if failure := failure_in(self._party, response):
-            raise failure
+            self._count(-1, call)
         return response
 
     def _exchange(self, request: Request) -> Response:
@@ -405,14 +428,17 @@ class Sender:
             else:
                 self._held[threading.get_ident()] = sock
 
-    def _count(self, step: int) -> None:
+    def _count(self, step: int, call: Call) -> None:
         tally = self.tally
         with tally.lock:
             now = time.monotonic()
             if step > 0:
                 tally.calls += 1
+                tally.made.append(call)
                 if not tally.under_way:
                     tally.since = now
+            else:
+                call.milliseconds = (now - call.began) * 1000
             tally.under_way += step
             if not tally.under_way:
                 tally.milliseconds += (now - tally.since) * 1000

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -47,8 +48,11 @@ class Plan:
 class Standin:
     """Starts at once on a free port (or `port`); a context manager that stops it.
 
-    `latency`: seconds before each answer. `plans`: see Plan. `calls`: what arrived, in order.
+    `latency`: seconds before each answer. `plans`: see Plan. `calls`: what arrived, in order. `late`: seconds by which
+    its clock is ahead, as the Date of its answers says.
     """
+
+    late: float = 0.0
 
     def __init__(self, port: int = 0, latency: float = 0.0) -> None:
         self.latency = latency
@@ -126,7 +130,8 @@ class Standin:
                     self.close_connection = True
                     return
                 answer = plan.answer if plan and plan.answer else proper
-                self.connection.sendall(answer.head() + answer.body)
+                date = formatdate(time.time() + standin.late, usegmt=True)
+                self.connection.sendall(answer.head(Date=date) + answer.body)
 
             do_GET = do_POST = _serve
 

@@ -245,7 +245,7 @@ def test_servers_in_every_format(twocloud: Command, served: House, monkeypatch: 
         monkeypatch.setenv("TWOCLOUD_TOKEN", served.token)
         where += ["--url", served.url]
     else:
-        monkeypatch.setattr("chalicelib.cli.listing.deployment", lambda: served.deployment)
+        monkeypatch.setattr("chalicelib.cli.servers.deployment", lambda: served.deployment)
     query = f"party=qcloud&tenant_id=123&region=gz&format={written}"
     expected = served.get(query).content.decode()
     ended = "" if written in ("csv", "ndjson") else "\n"

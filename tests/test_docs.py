@@ -91,8 +91,11 @@ def settings_table() -> str:
 def commands(command: click.Command, path: tuple[str, ...] = ("twocloud",)) -> Iterator[tuple[tuple[str, ...], click.Command]]:
     yield path, command
     if isinstance(command, click.Group):
-        for name in command.list_commands(click.Context(command)):
-            yield from commands(command.commands[name], (*path, name))
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            assert below
+            yield from commands(below, (*path, name))
 
 
 def help_text() -> str:

@@ -1,32 +1,104 @@
 """The command `twocloud`: data to standard output, all else to standard error, secrets never as arguments.
 
-Exit codes: 0 ok, 2 usage or a bad setting, 3 network, 4 refused (4xx), 5 failed (5xx), 130 interrupted.
+Exit codes: 0 ok, 1 `doctor` found a failure, 2 usage or a bad setting, 3 network, 4 refused (4xx), 5 failed (5xx),
+130 interrupted. A command's module is imported when it is called, so that help and completion come at once.
 """
 
+import importlib
+import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from chalicelib import __version__, journal
-from chalicelib.cli import accounts, listing, serving, stores, tokens, users
+from chalicelib.cli import contexts
+from chalicelib.cli.output import everywhere, keep, say
 from chalicelib.errors import Conflict, SettingsError, TwocloudError
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
 USAGE, REFUSED, FAILED, INTERRUPTED = 2, 4, 5, 130
+COMMANDS = {                                # name: where it is (its first line of help, for the list of all)
+    "account": ("accounts:account", "A tenant's account at a party: put, check, list, remove."),
+    "changes": ("listing:changes", "What appeared, changed (which fields) and vanished since a time."),
+    "completion": ("completion:completion", "Print what teaches a shell to complete this command's words."),
+    "context": ("contexts:context", "The servers that the command asks, with their tokens."),
+    "demo": ("serving:demo", "Serve, with stand-in clouds and a ready tenant, user and token."),
+    "doctor": ("doctor:doctor", "Check settings, store, key, clock, accounts; say what to do."),
+    "explain": ("explain:explain", "Ask as `servers` does, and tell how the answer came about."),
+    "parties": ("listing:parties_command", "What each party needs: credential fields, narrowest permission, regions."),
+    "refresh": ("listing:refresh_command", "List sources now and keep the lists."),
+    "serve": ("serving:serve", "The API on this machine over the configured store."),
+    "servers": ("servers:servers", "The servers of one tenant at one party in one region, or many."),
+    "store": ("stores:store", "Where rows are kept."),
+    "tenant": ("accounts:tenant", "A tenant as a whole."),
+    "token": ("tokens:token", "What callers show: issue, list, rotate, revoke."),
+    "user": ("users:user", "Who may ask for tokens, and how wide they can be."),
+}
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-             epilog="Settings: TWOCLOUD_STORE, TWOCLOUD_KEY, TWOCLOUD_TIMEZONE, TWOCLOUD_LOCAL, TWOCLOUD_TOKEN. "
-                    "Exit codes: 0 ok, 2 usage, 3 network, 4 refused, 5 failed.")
+class _Commands(click.Group):
+    """Its commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+        _with_options_everywhere(command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
+        from click.shell_completion import CompletionItem  # for shells alone
+
+        found = [CompletionItem(name, help=text) for name, (_, text) in COMMANDS.items() if name.startswith(incomplete)]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
+
+
+def _with_options_everywhere(command: click.Command) -> None:
+    """--color, --context and their like are taken after any command, too; the help of all shows them once."""
+    if isinstance(command, click.Group):
+        for below in command.commands.values():
+            _with_options_everywhere(below)
+    elif not any(parameter.name == "debug" for parameter in command.params):
+        hidden = click.Command("", params=[])
+        for option in _everywhere:
+            option(hidden)
+        for parameter in hidden.params:
+            assert isinstance(parameter, click.Option)
+            parameter.hidden = True
+            command.params.append(parameter)
+
+
+_everywhere = (
+    click.option("--context", metavar="NAME", expose_value=False, callback=keep("context"),
+                 shell_complete=contexts.complete_names, help="The server to ask, by its context; local: the store."),
+    *everywhere,
+)
+
+
+@click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+               epilog="--context, --color, --quiet and --debug may stand after any command, too. Settings: "
+                      "TWOCLOUD_STORE, TWOCLOUD_KEY, TWOCLOUD_TIMEZONE, TWOCLOUD_LOCAL; TWOCLOUD_URL with "
+                      "TWOCLOUD_TOKEN, TWOCLOUD_CONTEXT. Exit codes: 0 ok, 1 doctor found a failure, 2 usage, "
+                      "3 network, 4 refused, 5 failed.")
 @click.version_option(__version__, prog_name="twocloud", message="%(prog)s %(version)s")
 def twocloud() -> None:
     """List any tenant's servers in any cloud, and never lie about what is known."""
 
 
-for _command in (serving.serve, serving.demo, listing.servers, listing.changes, listing.refresh_command,
-                 listing.parties_command, users.user, tokens.token,
-                 accounts.account, accounts.tenant, stores.store):
-    twocloud.add_command(_command)
+for _option in reversed(_everywhere):
+    twocloud = _option(twocloud)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,14 +112,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except BrokenPipeError:                                     # `| head` has seen enough
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())          # nor is its end told at ours
         return 0
     except TwocloudError as error:
-        click.echo(f"twocloud: {error.text}", err=True)
+        say(f"twocloud: {error.text}")
         if isinstance(error, SettingsError):
             return USAGE
         return REFUSED if isinstance(error, Conflict) or error.status < 500 else FAILED
     except Exception as problem:                                # the store is out of reach, the disk is full, …
         journal.failure()
-        click.echo(f"twocloud: {type(problem).__name__}: {problem}", err=True)
+        say(f"twocloud: {type(problem).__name__}: {problem}")
         return FAILED

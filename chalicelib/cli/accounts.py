@@ -8,9 +8,12 @@ import msgspec
 
 from chalicelib import accounts, inventory, journal, parties, rotation, tokens, users
 from chalicelib.accounts import AccountRow
+from chalicelib.cli import completion
 from chalicelib.cli.output import (
     Identifier,
     deployment,
+    hint,
+    list_options,
     operator,
     output_option,
     progress,
@@ -32,8 +35,8 @@ def record(row: AccountRow) -> dict[str, Any]:
             "updated_at": when(row.updated_at), "key": row.key or None}
 
 
-_tenant_argument = click.argument("tenant_id", metavar="TENANT", type=Identifier())
-_party_argument = click.argument("party", type=PartyName())
+_tenant_argument = click.argument("tenant_id", metavar="TENANT", type=Identifier(), shell_complete=completion.tenants)
+_party_argument = click.argument("party", type=PartyName(), shell_complete=completion.parties)
 _credentials_option = click.option("--credentials-file", type=click.File("rb"), metavar="F",
                                    help="Default: standard input.")
 
@@ -47,7 +50,7 @@ def account() -> None:
 @_tenant_argument
 @_party_argument
 @click.option("--project", metavar="ID", help="Narrow the account to one project or resource group of it.")
-@click.option("--region", "regions", multiple=True, type=Identifier(), metavar="R",
+@click.option("--region", "regions", multiple=True, type=Identifier(), metavar="R", shell_complete=completion.regions,
               help="A region in which this tenant has servers; may be given more than once.")
 @click.option("--deep", is_flag=True, help="Make the extra calls that complete every field, where a party needs them.")
 @click.option("--endpoint", metavar="URL", help="Stands in for every host of the party: https://HOST[:PORT].")
@@ -110,7 +113,7 @@ def rotate_account(tenant_id: str, party: str, credentials_file: IO[bytes] | Non
     if output == "json":
         show(output, record(row))
     else:
-        say(f"Credentials of {tenant_id} at {party} replaced.")
+        hint(f"Credentials of {tenant_id} at {party} replaced.")
 
 
 @account.command()
@@ -139,8 +142,9 @@ def reseal(output: str) -> None:
 
 
 @account.command("list")
-@click.argument("tenant_id", metavar="[TENANT]", type=Identifier(), required=False)
-@output_option
+@click.argument("tenant_id", metavar="[TENANT]", type=Identifier(), required=False,
+                shell_complete=completion.tenants)
+@list_options
 def list_accounts(tenant_id: str | None, output: str) -> None:
     """All accounts, or one tenant's."""
     show(output, [record(row) for row in accounts.every(deployment().store, tenant_id)])
@@ -158,7 +162,8 @@ def show_account(tenant_id: str, party: str, output: str) -> None:
 @account.command()
 @_tenant_argument
 @_party_argument
-@click.option("--region", type=Identifier(), metavar="R", help="Default: the account's first, or the party's.")
+@click.option("--region", type=Identifier(), metavar="R", shell_complete=completion.regions,
+              help="Default: the account's first, or the party's.")
 @output_option
 def check(tenant_id: str, party: str, region: str | None, output: str) -> None:
     """Make one cheap signed call and say in words what is wrong: wrong key, missing right, wrong region, clock."""
@@ -181,7 +186,7 @@ def remove(tenant_id: str, party: str) -> None:
     accounts.remove(deployment().store, tenant_id, party)
     deployment().store.scrub()
     journal.audit(operator(), "account remove", tenant_id=tenant_id, party=party)
-    say(f"Account of {tenant_id} at {party} removed.")
+    hint(f"Account of {tenant_id} at {party} removed.")
 
 
 @click.group()
@@ -205,4 +210,4 @@ def remove_tenant(tenant_id: str) -> None:
     tokens.forget_tenant(store, tenant_id)
     store.scrub()
     journal.audit(operator(), "tenant remove", tenant_id=tenant_id)
-    say(f"Tenant {tenant_id} removed.")
+    hint(f"Tenant {tenant_id} removed.")

@@ -1,129 +1,25 @@
-"""twocloud servers, twocloud parties: the same answers as over HTTP."""
+"""twocloud changes, twocloud refresh, twocloud parties."""
 
-import ipaddress
-import re
-import time
-from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlencode, urlsplit
 
 import click
 import msgspec
 
-from chalicelib import accounts, api, formats, inventory, openapi, parties, query, schedule, settings
-from chalicelib.cli.output import Network, cell, deployment, output_option, progress, say, show, table
-from chalicelib.errors import PartyError, TwocloudError
-
-_COLUMNS = (("name", "instance_name"), ("id", "instance_id"), ("status", "status"), ("cpu", "cpu_num"),
-            ("mem", "mem_size"), ("disk", "disk_size"), ("lan", "lan_ip_set"), ("wan", "wan_ip_set"),
-            ("created", "create_at"), ("updated", "update_at"))
-
-
-class _Answered(TwocloudError):
-    """A server's own error, told again. `status` decides the exit code."""
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status                # type: ignore[misc]
+from chalicelib import accounts, inventory, openapi, parties, query, schedule
+from chalicelib.cli import completion
+from chalicelib.cli.output import deployment, hint, kept, list_options, progress, say, show
+from chalicelib.errors import PartyError
 
 
 @click.command()
-@click.option("--party", required=True, metavar="P", help="The cloud; several with commas; or all.")
-@click.option("--tenant", "tenant_id", required=True, metavar="ID", help="The tenant.")
-@click.option("--region", required=True, metavar="R",
-              help="The party's region code or an alias of it; several with commas; or all.")
-@click.option("--from", "f", metavar="N", help="First position, counted from 1.")
-@click.option("--to", "t", metavar="N", help="Last position, included.")
-@click.option("--view", metavar="basic|full", help="The ten fields, or all.")
-@click.option("--status", metavar="WORD", help="Only servers with this status.")
-@click.option("--name", metavar="PART", help="Only servers whose name holds this.")
-@click.option("--ip", metavar="ADDRESS", help="Only servers with exactly this address.")
-@click.option("--max-age", metavar="SECONDS", help="A list this young will do; 0 asks the party.")
-@click.option("--on-error", metavar="stale|fail|partial", help="What to do if a party fails.")
-@click.option("--changed-since", metavar="TIME", help="Only servers that appeared or changed after it (RFC 3339).")
-@click.option("--port", metavar="N", help="Only with -o prometheus: the port of each target.")
-@click.option("--address", metavar="lan|wan", help="Only with -o prometheus: which address is the target.")
-@click.option("--url", metavar="URL", help="Ask this server with the token in TWOCLOUD_TOKEN; default: no server.")
-@click.option("-o", "--output", type=click.Choice(["table", *query.FORMATS]), default="table", show_default=True,
-              help="How data is printed.")
-def servers(url: str | None, output: str, **asked: str | None) -> None:
-    """The servers of one tenant at one party in one region: the API's answer, without HTTP or from a server."""
-    pairs = [(name, value) for name, value in asked.items() if value is not None]
-    if output not in ("table", "json"):
-        pairs.append(("format", output))
-    body, told = _ask_server(url, pairs, output) if url else _ask_store(pairs)
-    if told:
-        say(told)
-    if output == "table":
-        rows: list[dict[str, Any]] = msgspec.json.decode(body)["vm_servers"]
-        table([name for name, _ in _COLUMNS], [[cell(row[key]) for _, key in _COLUMNS] for row in rows])
-    else:
-        click.echo(body, nl=output not in ("csv", "ndjson"))    # their last line has its end
-
-
-def _ask_store(pairs: list[tuple[str, str]]) -> tuple[bytes, str]:
-    """The answer's body, of any length, and what must be told beside it."""
-    asked, here = query.parse(pairs), deployment()
-    fleet = inventory.answer(here, asked, api.policy_of(asked, "", here.settings), None,
-                             time.monotonic() + inventory.REQUEST_SECONDS)
-    written = formats.write(fleet, asked, here.settings.timezone, most=None)
-    return written.body, " ".join(filter(None, (
-        formats.message(fleet, several=asked.several), _without_address(written.without_address or 0))))
-
-
-def _without_address(count: int) -> str:
-    return f"Without such an address, and so no target: {count} of the servers." if count else ""
-
-
-def _ask_server(url: str, pairs: list[tuple[str, str]], output: str) -> tuple[bytes, str]:
-    import requests  # slow to import
-
-    token = settings.load().token
-    if not token:
-        raise click.UsageError("Set TWOCLOUD_TOKEN to a token of this server.")
-    _check_url(url)
-    try:
-        answer = requests.get(f"{url.rstrip('/')}/twocloud/servers?{urlencode(pairs)}", auth=(token, ""), timeout=30,
-                              allow_redirects=False)
-    except requests.RequestException as problem:
-        raise Network(f"{url} cannot be asked: {type(problem).__name__}.") from None
-    given, is_json = answer.headers, output in ("table", "json")
-    is_list = answer.status_code == 200 and "ETag" in given and "X-Request-Id" in given
-    if is_list and not is_json and given.get("Content-Type") == formats.MEDIA_TYPES[output]:
-        return answer.content, _told_by(given)
-    try:
-        body = msgspec.json.decode(answer.content)
-        if is_list and is_json and "vm_servers" in body:
-            return answer.content, body["msg"]
-        raise _Answered(answer.status_code, f"{body['msg']} (request id {body['request_id']})")
-    except (msgspec.DecodeError, KeyError, TypeError):
-        raise Network(f"{url} is no twocloud server; it answered HTTP {answer.status_code}.") from None
-
-
-def _told_by(headers: Mapping[str, str]) -> str:
-    """What formats without room for it leave to the headers: that a list is old, that servers are no targets."""
-    failed = re.search(r"detail=(\w+)", headers.get("Cache-Status", ""))
-    old = f"This is the last good list, {headers.get('Age', '?')} s old ({failed[1]})." if failed else ""
-    return " ".join(filter(None, (old, _without_address(int(headers.get("X-Without-Address", "0"))))))
-
-
-def _check_url(url: str) -> None:
-    try:
-        there = urlsplit(url)
-        host = there.hostname or ""
-        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        there, host, loopback = urlsplit("https:" if url.startswith("https:") else ""), url, False
-    if not host or not (there.scheme == "https" or (there.scheme == "http" and loopback)):
-        raise Network("--url must be https, or http on this machine: a token must not travel in the open.")
-
-
-@click.command()
-@click.option("--party", required=True, metavar="P", help="The cloud; several with commas; or all.")
-@click.option("--tenant", "tenant_id", required=True, metavar="ID", help="The tenant.")
-@click.option("--region", required=True, metavar="R", help="The region; several with commas; or all.")
+@click.option("--party", required=True, metavar="P", shell_complete=completion.parties,
+              help="The cloud; several with commas; or all.")
+@click.option("--tenant", "tenant_id", required=True, metavar="ID", shell_complete=completion.tenants,
+              help="The tenant.")
+@click.option("--region", required=True, metavar="R", shell_complete=completion.regions,
+              help="The region; several with commas; or all.")
 @click.option("--since", required=True, metavar="TIME", help="RFC 3339, such as 2026-11-23T08:00:00Z.")
-@output_option
+@list_options
 def changes(party: str, tenant_id: str, region: str, since: str, output: str) -> None:
     """What appeared, changed (which fields) and vanished since a time, from the kept lists."""
     asked, here = query.parse([("party", party), ("tenant_id", tenant_id), ("region", region),
@@ -142,14 +38,15 @@ def changes(party: str, tenant_id: str, region: str, since: str, output: str) ->
                  for server in changed.answer.servers]
         rows += [{"what": "vanished", "id": server.id, "name": server.name, **where, "fields": []}
                  for server in changed.vanished]
-    show(output, rows)
+    show(output, rows, ("what", "id", "name", "party", "region", "fields"))
 
 
 @click.command("refresh")
-@click.option("--tenant", "tenant_id", metavar="ID", help="Only this tenant's.")
-@click.option("--party", metavar="P", help="Only this party's.")
-@click.option("--region", metavar="R", help="Only this region's.")
-@output_option
+@click.option("--tenant", "tenant_id", metavar="ID", shell_complete=completion.tenants,
+              help="Only this tenant's.")
+@click.option("--party", metavar="P", shell_complete=completion.parties, help="Only this party's.")
+@click.option("--region", metavar="R", shell_complete=completion.regions, help="Only this region's.")
+@list_options
 def refresh_command(tenant_id: str | None, party: str | None, region: str | None, output: str) -> None:
     """List sources now and keep the lists: the regions that accounts name, and what was asked for in the last month.
 
@@ -170,27 +67,31 @@ def refresh_command(tenant_id: str | None, party: str | None, region: str | None
     rows = [{"tenant_id": r.source.tenant_id, "party": r.source.party, "region": r.source.region,
              "state": "failed" if r.error else "ok", "count": r.total, "error": r.error.word if r.error else "",
              "msg": r.error.text if r.error else ""} for r in results]
-    show(output, rows)
+    show(output, rows, ("tenant_id", "party", "region", "state", "count", "error", "msg"))
     bad = [result.error for result in results if result.error]
-    say(f"{len(rows) - len(bad)} of {len(rows)} lists refreshed.")
+    hint(f"{len(rows) - len(bad)} of {len(rows)} lists refreshed.")
     if bad:
         raise PartyError(f"{len(bad)} of {len(rows)} lists could not be refreshed; the last good ones stay.")
 
 
 @click.command("parties")
-@click.argument("name", required=False)
-@output_option
+@click.argument("name", required=False, shell_complete=completion.parties)
+@list_options
 def parties_command(name: str | None, output: str) -> None:
     """What each party needs: credential fields, narrowest permission, regions."""
     chosen = [parties.load(known) for known in (parties.names() if name is None else [name])]
     rows = [msgspec.to_builtins(openapi.party_row(party)) for party in chosen]
-    if output == "json":
-        show(output, rows[0] if name else rows)
+    if name and output == "json":
+        show(output, rows[0])
     elif name:
         row = rows[0]
+        if output != "table" or kept("columns") or kept("sort"):
+            raise click.UsageError("One party is shown as a table of its fields, or with -o json.")
         show(output, {**row, "credentials": " or ".join(", ".join(form) for form in row["credentials"]),
                       "regions": [f"{code} ({', '.join(names)})" for code, names in row["regions"].items()]})
+    elif output == "json":
+        show(output, rows)
     else:
-        table(["name", "title", "credentials", "permission"],
-              [[row["name"], row["title"], " or ".join(", ".join(form) for form in row["credentials"]),
-                ", ".join(row["permissions"])] for row in rows])
+        show(output, [{"name": row["name"], "title": row["title"], "credentials": " or ".join(
+            ", ".join(form) for form in row["credentials"]), "permission": ", ".join(row["permissions"])}
+            for row in rows])

@@ -1,25 +1,72 @@
 """How commands read and write: output formats, durations, secrets, the deployment they work on."""
 
+import logging
 import os
 import pwd
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import cache
-from typing import IO, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
-import msgspec
 
-from chalicelib import journal, openapi, settings
-from chalicelib.inventory import Deployment, open_deployment
+from chalicelib import journal, settings
+from chalicelib.cli import columns
+from chalicelib.cli.terminal import cell, coloured, coloured_word, draw, harmless, lively, plain, screen
 from chalicelib.model import IDENTIFIER_FORM, USER_FORM
+
+if TYPE_CHECKING:
+    from chalicelib.deployment import Deployment
 
 F = TypeVar("F", bound=Callable[..., object])
 T = TypeVar("T")
 
 output_option = click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table",
                              show_default=True, help="How data is printed.")
+
+
+def list_options(command: F) -> F:
+    """How a list is printed; `show` finds what was chosen."""
+    for option in reversed((
+            click.option("-o", "--output", type=click.Choice(["table", "json", "csv", "ndjson"]), default="table",
+                         show_default=True, help="How data is printed."), *shape_options)):
+        command = option(command)
+    return command
+
+
+def keep(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+    """An option that every command understands alike: what was given is kept in the context."""
+    def keep(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+        if value not in (None, False):
+            context.meta[f"twocloud.{name}"] = value
+    return keep
+
+
+def kept(name: str, default: Any = None) -> Any:
+    context = click.get_current_context(silent=True)
+    return context.meta.get(f"twocloud.{name}", default) if context else default
+
+
+def _option(name: str, *words: str, **more: Any) -> Callable[[F], F]:
+    return click.option(*words, expose_value=False, callback=keep(name), **more)
+
+
+shape_options = (
+    _option("columns", "--columns", metavar="A,B,C", help="Only these columns, in this order."),
+    _option("sort", "--sort", metavar="COLUMN[:desc]", help="Sort by this column; what is unknown stands last."),
+    _option("bare", "--no-header", is_flag=True, help="Without the line of names."),
+)
+everywhere = (                              # the group shows them, and each command takes them as well
+    _option("color", "--color", type=click.Choice(["auto", "always", "never"]),
+            help="Colours and marks; auto: on a terminal, as NO_COLOR, FORCE_COLOR and TERM say."),
+    _option("quiet", "-q", "--quiet", is_flag=True, help="No hints, no progress; errors and warnings stay."),
+    _option("debug", "--debug", is_flag=True, help="Say on standard error what is asked of whom. Never a secret."),
+)
 
 
 class Network(click.ClickException):
@@ -29,11 +76,13 @@ class Network(click.ClickException):
 
 
 @cache
-def deployment() -> Deployment:
+def deployment() -> "Deployment":
     """What the environment's settings describe."""
-    journal.start()
+    journal.start(logging.DEBUG if kept("debug") else logging.INFO)
+    from chalicelib.deployment import open_deployment  # slow to import; not for help and completion
+
     found = settings.load()
-    journal.calls.disabled = found.log != "debug"
+    journal.calls.disabled = found.log != "debug" and not kept("debug")
     return open_deployment(found)
 
 
@@ -46,62 +95,112 @@ def operator() -> str:
 
 
 def say(text: str) -> None:
-    click.echo(text, err=True)
+    """What must be known beside the data. It may hold what a server wrote."""
+    click.echo("\n".join(plain(line) for line in text.splitlines()), err=True)
+
+
+def hint(text: str) -> None:
+    """What is good to know; not with --quiet."""
+    if not kept("quiet"):
+        say(text)
+
+
+def echo(text: str | bytes, *, end: str = "\n") -> None:
+    """Data to standard output. A file gets it as it is; on a terminal no character of it can do anything."""
+    if not sys.stdout.isatty():
+        click.echo(text, nl=bool(end))
+        return
+    written = text if isinstance(text, str) else text.decode("utf-8", "replace")
+    if written[:1] in ("{", "["):
+        written = harmless(written)
+    else:
+        written = "\n".join(plain(line) for line in written.replace("\r\n", "\n").split("\n"))
+    click.echo(written, nl=bool(end))
 
 
 def progress(items: Iterable[T], total: int, label: str) -> Iterator[T]:
     """The items as they come; a bar on a terminal's standard error."""
-    if not sys.stderr.isatty():
+    if kept("quiet") or not lively(sys.stderr):
         yield from items
         return
     from rich.console import Console  # slow to import; the other commands need no bar
     from rich.progress import track
 
-    yield from track(items, label, total, console=Console(stderr=True), transient=True)
+    console = Console(stderr=True, no_color=not coloured(sys.stderr))
+    yield from track(items, label, total, console=console, transient=True)
 
 
-def show(output: str, rows: Sequence[dict[str, Any]] | dict[str, Any]) -> None:
-    """Print one record or a list of records: JSON as they are, or a table of them."""
-    if output == "json":
-        click.echo(msgspec.json.encode(rows).decode())
-    elif isinstance(rows, dict):
+@contextmanager
+def waiting(text: Callable[[], str]) -> Generator[None]:
+    """While something takes longer than a moment, say so on a terminal's standard error."""
+    if kept("quiet") or not lively(sys.stderr):
+        yield
+        return
+    ended, began = threading.Event(), time.monotonic()
+
+    def tell() -> None:
+        drawn = False
+        while not ended.wait(0.2):
+            if (seconds := time.monotonic() - began) > 0.6:
+                sys.stderr.write(f"\r\x1b[K{plain(text())}, {seconds:.0f} s ")
+                sys.stderr.flush()
+                drawn = True
+        if drawn:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+    teller = threading.Thread(target=tell, daemon=True, name="twocloud-waiting")
+    teller.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        teller.join()
+
+
+def show(output: str, rows: Sequence[dict[str, Any]] | dict[str, Any], names: Sequence[str] = ()) -> None:
+    """Print one record, or a list of records as --columns and --sort say. `names`: the columns, where the rows may
+    not tell."""
+    import msgspec
+
+    if isinstance(rows, dict):
+        if output == "json":
+            echo(msgspec.json.encode(rows).decode())
+            return
         width = max(map(len, rows))
         for name, value in rows.items():
-            click.echo(f"{name:<{width}}  {cell(value)}")
-    else:
-        if rows:
-            table(list(rows[0]), [[cell(value) for value in row.values()] for row in rows])
+            click.echo(f"{name:<{width}}  {coloured_word(cell(value), colour=screen().colour)}", color=True)
+        return
+    known = list(names or (rows[0] if rows else ()))
+    wanted: str | None = kept("columns")
+    if known and (order := kept("sort")) is not None:
+        rows = columns.in_order(rows, order, known)
+    shown = columns.chosen(wanted, known) if wanted is not None and known else known
+    if output == "json":
+        written = rows if wanted is None else [{name: row[name] for name in shown} for row in rows]
+        echo(msgspec.json.encode(written).decode())
+    elif output == "ndjson":
+        for row in rows:
+            echo(msgspec.json.encode({name: row[name] for name in shown}).decode())
+    elif output == "csv":
+        from chalicelib.formats import lines  # not for the other outputs
+
+        echo(b"".join(lines.table(shown, rows, header=not kept("bare"))), end="")
+    elif rows:
+        table(rows, shown)
 
 
-def table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich import box  # not for the commands that print no table
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    terminal = sys.stdout.isatty()          # elsewhere nothing is cut and nothing coloured
-    console = Console(file=sys.stdout, width=None if terminal else 10_000, highlight=False, markup=False)
-    drawn = Table(box=box.SIMPLE_HEAD if terminal else None, pad_edge=False, header_style="bold")
-    for name in names:
-        drawn.add_column(name.upper(), no_wrap=not terminal)
-    for row in rows:
-        drawn.add_row(*(Text(value) for value in row))          # what a party calls a machine is text, not markup
-    console.print(drawn)
-
-
-def cell(value: object) -> str:
-    """One value as text for a person: what no terminal should get is shown as a replacement character."""
-    if value is None or value == "" or value == []:
-        return "-"
-    if isinstance(value, list):
-        return ",".join(map(str, value))    # type: ignore[reportUnknownArgumentType]
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(value))
+def table(rows: Sequence[dict[str, Any]], names: Sequence[str], spare: Sequence[str] = ()) -> None:
+    """On standard output. What it has no room for is said."""
+    lines, dropped = draw(rows, names, screen(), header=not kept("bare"), spare=spare)
+    for line in lines:
+        click.echo(line, color=True)
+    if dropped:
+        hint(f"No room for: {', '.join(dropped)}. A wider terminal, --columns or -o csv shows them.")
 
 
 def when(unix: int) -> str:
-    return openapi.instant(unix)
+    return datetime.fromtimestamp(unix, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class Duration(click.ParamType[int]):

@@ -5,7 +5,19 @@ from typing import Any
 import click
 
 from chalicelib import journal, tokens, users
-from chalicelib.cli.output import Duration, Label, UserName, deployment, operator, output_option, say, show, when
+from chalicelib.cli import completion
+from chalicelib.cli.output import (
+    Duration,
+    Label,
+    UserName,
+    deployment,
+    hint,
+    list_options,
+    operator,
+    output_option,
+    show,
+    when,
+)
 from chalicelib.cli.users import grant_options, limits
 from chalicelib.errors import Forbidden, NotFound
 from chalicelib.tokens import Limits, Token
@@ -28,7 +40,8 @@ def token() -> None:
 
 
 @token.command()
-@click.option("--user", "name", required=True, type=UserName(), metavar="NAME", help="Whose token it is.")
+@click.option("--user", "name", required=True, type=UserName(), metavar="NAME",
+              shell_complete=completion.users, help="Whose token it is.")
 @grant_options
 @click.option("--ttl", type=Duration(), default="90d", show_default=True, help="How long it lives: 90s, 10m, 12h, 90d.")
 @click.option("--label", type=Label(), metavar="L", help="What it is for.")
@@ -51,15 +64,16 @@ def issue(name: str, tenants: tuple[str, ...], party_names: tuple[str, ...], reg
 
 
 @token.command("list")
-@click.option("--user", "name", type=UserName(), metavar="NAME", help="Only this user's.")
-@output_option
+@click.option("--user", "name", type=UserName(), metavar="NAME",
+              shell_complete=completion.users, help="Only this user's.")
+@list_options
 def list_tokens(name: str | None, output: str) -> None:
     """All tokens that have not ended."""
     show(output, [record(found) for found in tokens.every(deployment().store, name)])
 
 
 @token.command("show")
-@click.argument("token_id", metavar="ID")
+@click.argument("token_id", metavar="ID", shell_complete=completion.token_ids)
 @output_option
 def show_token(token_id: str, output: str) -> None:
     """One token, by its public id."""
@@ -70,7 +84,7 @@ def show_token(token_id: str, output: str) -> None:
 
 
 @token.command()
-@click.argument("token_id", metavar="ID")
+@click.argument("token_id", metavar="ID", shell_complete=completion.token_ids)
 @click.option("--grace", type=Duration(), default="10m", show_default=True, help="How long the old one still works.")
 @output_option
 def rotate(token_id: str, grace: int, output: str) -> None:
@@ -84,7 +98,7 @@ def rotate(token_id: str, grace: int, output: str) -> None:
 
 
 @token.command()
-@click.argument("token_ids", metavar="[ID]...", nargs=-1)
+@click.argument("token_ids", metavar="[ID]...", nargs=-1, shell_complete=completion.token_ids)
 @click.option("--user", "name", type=UserName(), metavar="NAME", help="Every token of this user.")
 @click.option("--all", "all_of_them", is_flag=True, help="Every token there is.")
 def revoke(token_ids: tuple[str, ...], name: str | None, all_of_them: bool) -> None:
@@ -97,7 +111,7 @@ def revoke(token_ids: tuple[str, ...], name: str | None, all_of_them: bool) -> N
     for token_id in wanted:
         if tokens.revoke(store, token_id):
             journal.audit(operator(), "token revoke", token_id=token_id)
-            say(f"Token {token_id} revoked.")
+            hint(f"Token {token_id} revoked.")
         else:
             missing += bool(token_ids)      # of all, one may have ended meanwhile
     if missing:
@@ -116,4 +130,4 @@ def _show_once(text: str, made: Token, output: str) -> None:
         show(output, {"token": text, **record(made)})
     else:
         click.echo(text)
-        say(f"Token {made.token_id} of {made.user}, until {when(made.expires_at)}. It is not shown again.")
+        hint(f"Token {made.token_id} of {made.user}, until {when(made.expires_at)}. It is not shown again.")

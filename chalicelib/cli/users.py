@@ -6,15 +6,17 @@ import click
 import msgspec
 
 from chalicelib import journal, parties, tokens, users
+from chalicelib.cli import completion
 from chalicelib.cli.output import (
     Duration,
     Identifier,
     UserName,
     deployment,
+    hint,
+    list_options,
     operator,
     output_option,
     read_secret,
-    say,
     show,
 )
 from chalicelib.errors import Conflict, NotFound
@@ -36,10 +38,13 @@ def grant_options(command: Any) -> Any:
     """--tenant, --party, --region: what is covered."""
     for option in (
         click.option("--region", "regions", multiple=True, type=Identifier(ALL), metavar="R",
+                     shell_complete=completion.regions,
                      help="A region, under any of its names; none given: all."),
         click.option("--party", "party_names", multiple=True, type=PartyName(), metavar="P",
+                     shell_complete=completion.parties,
                      help="A party; none given: all."),
         click.option("--tenant", "tenants", multiple=True, type=Identifier(ALL), metavar="ID",
+                     shell_complete=completion.tenants,
                      help="A tenant; '*' is all tenants."),
     ):
         command = option(command)
@@ -105,14 +110,14 @@ def add(name: str, tenants: tuple[str, ...], party_names: tuple[str, ...], regio
 
 
 @user.command("list")
-@output_option
+@list_options
 def list_users(output: str) -> None:
     """All users."""
     show(output, [record(found) for found in users.every(deployment().store)])
 
 
 @user.command("show")
-@click.argument("name", type=UserName())
+@click.argument("name", type=UserName(), shell_complete=completion.users)
 @output_option
 def show_user(name: str, output: str) -> None:
     """One user."""
@@ -120,7 +125,7 @@ def show_user(name: str, output: str) -> None:
 
 
 @user.command("set")
-@click.argument("name", type=UserName())
+@click.argument("name", type=UserName(), shell_complete=completion.users)
 @grant_options
 @click.option("--no-tenants", is_flag=True, help="Cover no tenant at all.")
 @_password_options
@@ -151,7 +156,7 @@ def set_user(name: str, tenants: tuple[str, ...], party_names: tuple[str, ...], 
 
 
 @user.command()
-@click.argument("name", type=UserName())
+@click.argument("name", type=UserName(), shell_complete=completion.users)
 @output_option
 def disable(name: str, output: str) -> None:
     """Refuse the user and all tokens of it from the next request on; `enable` takes it back."""
@@ -159,7 +164,7 @@ def disable(name: str, output: str) -> None:
 
 
 @user.command()
-@click.argument("name", type=UserName())
+@click.argument("name", type=UserName(), shell_complete=completion.users)
 @output_option
 def enable(name: str, output: str) -> None:
     """Let a disabled user in again."""
@@ -167,14 +172,14 @@ def enable(name: str, output: str) -> None:
 
 
 @user.command()
-@click.argument("name", type=UserName())
+@click.argument("name", type=UserName(), shell_complete=completion.users)
 def remove(name: str) -> None:
     """Remove the user and all tokens of it."""
     _known(name)
     users.remove(deployment().store, name)
     tokens.revoke_all(deployment().store, name)
     journal.audit(operator(), "user remove", user=name)
-    say(f"User {name} removed.")
+    hint(f"User {name} removed.")
 
 
 def _known(name: str) -> User:
@@ -200,4 +205,4 @@ def _done(output: str, text: str, changed: User) -> None:
     if output == "json":
         show(output, record(changed))
     else:
-        say(text)
+        hint(text)

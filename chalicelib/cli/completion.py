@@ -1,0 +1,106 @@
+"""Shell completion: what a word may become, from what is on this machine. No network, no store that is not there."""
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import click
+from click.shell_completion import get_completion_class
+
+from chalicelib import settings
+
+_MOST = 200                                 # words to choose from
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(context: click.Context, shell: str) -> None:
+    """Print what teaches a shell to complete this command's words.
+
+    \b
+    bash (4.4 or newer), in ~/.bashrc:    eval "$(twocloud completion bash)"
+    zsh, in ~/.zshrc after compinit:      eval "$(twocloud completion zsh)"
+    fish: twocloud completion fish > ~/.config/fish/completions/twocloud.fish
+    """
+    made = get_completion_class(shell)
+    assert made
+    root = context.find_root()
+    script = made(root.command, {}, "twocloud", "_TWOCLOUD_COMPLETE")
+    click.echo(script.source_template % script.source_vars())   # source() would run the shell to see its version
+
+
+def parties(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    from chalicelib.parties import names
+
+    return _listed([*names(), "all"], incomplete, many=parameter.name == "party")
+
+
+def regions(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Of the party that was named before, or else those that are kept."""
+    found = list[str]()
+    given = context.params.get("party") or context.params.get("party_names")
+    named = given.split(",") if isinstance(given, str) else list(given or ())
+    from chalicelib import parties as known
+
+    for name in named:
+        if name in known.names():
+            party = known.load(name)
+            found += [*party.aliases, *party.aliases.values(), party.default_region]
+    with suppress(Exception):
+        found += [region for row in _accounts() if not named or row.party in named for region in row.regions]
+    return _listed([*sorted(set(found)), "all"], incomplete, many=True)
+
+
+def tenants(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    with suppress(Exception):               # a completion never fails in the middle of a line
+        return _listed(sorted({row.tenant_id for row in _accounts()}), incomplete)
+    return []
+
+
+def users(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    from chalicelib.users import every
+
+    return _of_store(lambda store: [user.name for user in every(store)], incomplete)
+
+
+def token_ids(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    from chalicelib.tokens import every
+
+    return _of_store(lambda store: [token.token_id for token in every(store)], incomplete)
+
+
+def _of_store(read: Callable[[Any], list[str]], incomplete: str) -> list[str]:
+    with suppress(Exception):
+        for store in _store():
+            return _listed(sorted(read(store)), incomplete)
+    return []
+
+
+def _accounts() -> Iterator[Any]:
+    from chalicelib.accounts import every
+
+    for store in _store():
+        yield from every(store)
+
+
+def _store() -> Iterator[Any]:
+    """The local store, if there is one: looking for words makes none, and asks no cloud."""
+    import time
+
+    from chalicelib.stores import open_store
+
+    url = settings.load().store
+    if url.startswith("sqlite:///") and Path(url.removeprefix("sqlite:///")).is_file():
+        store = open_store(url, time.time)
+        try:
+            yield store
+        finally:
+            store.close()
+
+
+def _listed(words: list[str], incomplete: str, *, many: bool = False) -> list[str]:
+    """Those that the word may become; of a comma list, its last."""
+    before, comma, last = incomplete.rpartition(",") if many else ("", "", incomplete)
+    return [before + comma + word for word in words if word.startswith(last)][:_MOST]

@@ -1,0 +1,178 @@
+"""twocloud explain: one query, and for each source where its list came from, why, and what it cost."""
+
+import time
+from dataclasses import asdict
+from typing import Any
+from urllib.parse import urlencode
+
+import click
+import msgspec
+
+from chalicelib import query
+from chalicelib.cli import contexts
+from chalicelib.cli.output import deployment, echo, hint, kept, output_option, table, waiting
+from chalicelib.cli.servers import asking_options
+from chalicelib.errors import PartyError, RateLimited, TwocloudError, UnknownRegion
+from chalicelib.transport import Call, Tally
+
+_HEADERS = ("X-Request-Id", "Age", "Cache-Status", "X-Total-Count", "ETag", "Retry-After", "Date")
+_PLAIN = "Only the server's own machine can tell more: its journal has a line for this request id."
+
+
+@click.command()
+@asking_options
+@output_option
+def explain(url: str | None, output: str, **asked: str | None) -> None:
+    """Ask as `servers` does, and tell how the answer came about, in place of the servers.
+
+    For each source: a kept list or the party itself and why, its age, the calls with their tries and milliseconds,
+    failures in a row, the right that is needed. A server (--url, a context) tells what its headers tell.
+    """
+    pairs = [(name, value) for name, value in asked.items() if value is not None]
+    if there := contexts.there(url):
+        told, error = _over_http(there, pairs)
+    else:
+        told, error = _over_store(pairs)
+    if output == "json":
+        echo(msgspec.json.encode(told))
+    else:
+        _draw(told)
+    if error:
+        raise error
+
+
+# ---------------------------------------------------------------- over the store
+
+def _over_store(pairs: list[tuple[str, str]]) -> tuple[dict[str, Any], TwocloudError | None]:
+    """What happened, and how it ended if not well."""
+    from chalicelib import accounts, api, freshness, inventory, parties, snapshots
+
+    asked, here, tally = query.parse(pairs), deployment(), Tally()
+    policy = api.policy_of(asked, "", here.settings)
+    began = time.monotonic()
+    deadline, now = began + inventory.REQUEST_SECONDS, here.clock()
+    found, error, fleet = [], None, None
+    before = dict[Any, tuple[Any, Any]]()
+    try:
+        with waiting(lambda: f"asking, {tally.calls} calls so far" if tally.calls else "asking"):
+            if asked.several:
+                found, _ = inventory.sources(here, asked, None, policy, deadline, tally)
+            else:
+                assert asked.parties and asked.regions
+                found = [inventory.source_of(asked.tenant_id, asked.parties[0], asked.regions[0])]
+            for source in found:
+                revision = accounts.find(here.store, source.tenant_id, source.party).revision
+                before[source] = (snapshots.find(here.store, source, revision), freshness.standing(here, source))
+            fleet = inventory.answer(here, asked, policy, None, deadline, tally)
+    except (PartyError, UnknownRegion, RateLimited) as failure:
+        error = failure
+    took = (time.monotonic() - began) * 1000
+    parts = {part.source: part for part in fleet.parts} if fleet else {}
+    rows = list[dict[str, Any]]()
+    for source in dict.fromkeys([*found, *parts]):
+        part, (head, standing) = parts.get(source), before.get(source, (None, None))
+        calls = [call for call in tally.made if (call.party, call.region) == (source.party, source.region)]
+        party, failure = parties.load(source.party), part.error if part else error
+        rows.append({
+            "party": source.party, "region": source.region, "state": part.state if part else "failed",
+            "from": None if not part or not part.answer else "kept list" if part.answer.kept else "party",
+            "age": part.age if part else None, "count": part.count if part else None, "calls": len(calls),
+            "milliseconds": round(sum(call.milliseconds or 0 for call in calls), 1),
+            "why": _why(policy, head, standing, part, failure, now, calls),
+            "error": failure.word if failure else None, "msg": failure.text if failure else None,
+            "kept_age": max(0, int(now - head.seen_at)) if head else None,
+            "failures_in_a_row": standing.failures if standing else 0,
+            "breaker_open_seconds": max(0, round(standing.open_until - now)) if standing else 0,
+            "being_listed": standing.leased if standing else False, "permissions": list(party.permissions)})
+    return {"asked": "the store", "policy": asdict(policy), "milliseconds": round(took, 1),
+            "party_milliseconds": round(tally.milliseconds, 1), "retries": tally.retries, "sources": rows,
+            "calls": [_call(call, began) for call in tally.made],
+            "error": {"error": error.word, "msg": error.text} if error else None}, error
+
+
+def _why(policy: Any, head: Any, standing: Any, part: Any, failure: TwocloudError | None, now: float,
+         calls: list[Call]) -> str:
+    """What freshness decided, from what it saw."""
+    age = int(now - head.seen_at) if head else None
+    if part and part.answer and part.answer.kept and not failure:
+        return (f"the kept list is {age} s old, max_age allows {policy.max_age} s"
+                if policy.max_age and age is not None and age <= policy.max_age
+                else "somebody else listed the source meanwhile")
+    if head is None:
+        asked = "no list is kept"
+    elif policy.max_age:
+        asked = f"the kept list is {age} s old, max_age allows {policy.max_age} s"
+    else:
+        asked = "max_age is 0, so the party is asked"
+    if not failure:
+        return f"{asked}; the party was asked and the answer kept" if part and part.answer and part.answer.total \
+            is not None else asked
+    if standing and standing.open_until > now and not calls:
+        asked += f"; {standing.failures} failures in a row: nobody asks for {standing.open_until - now:.0f} s more"
+    kept_text = f"the last good list serves, up to {policy.stale} s old" if part and part.answer else (
+        "no list is kept that could serve" if head is None else
+        f"the last good list is {age} s old, {policy.stale} s are allowed")
+    return f"{asked}; {failure.word}; {kept_text}"
+
+
+def _call(call: Call, began: float) -> dict[str, Any]:
+    return {"party": call.party, "region": call.region, "operation": call.operation,
+            "at": round((call.began - began) * 1000, 1),
+            "milliseconds": None if call.milliseconds is None else round(call.milliseconds, 1),
+            "waited": round(call.waited, 1), "status": call.status, "error": call.error or None}
+
+
+# ---------------------------------------------------------------- over HTTP
+
+def _over_http(there: contexts.There, pairs: list[tuple[str, str]]) -> tuple[dict[str, Any], TwocloudError | None]:
+    from chalicelib.cli import remote  # slow to import
+
+    with waiting(lambda: f"asking {there.url}"):
+        got = remote.get(there, "/twocloud/servers", urlencode(pairs))
+    body, error = dict[str, Any](), None
+    try:
+        body = remote.read_json(there, got)
+    except remote.Answered as refused:
+        error = refused
+    given = dict(pairs)
+    sources = body.get("sources") or [{
+        "party": given["party"], "region": given["region"],
+        "state": "failed" if error else "stale" if "detail=" in got.headers.get("Cache-Status", "") else "ok",
+        "count": len(body["vm_servers"]) if "vm_servers" in body else None,
+        "age": int(got.headers["Age"]) if got.headers.get("Age", "").isdigit() else None if error else 0,
+        "error": error.word if error else "", "msg": error.text if error else body.get("msg", "")}]
+    return {"asked": there.url, "chosen_by": there.chosen, "status": got.status,
+            "milliseconds": round(got.milliseconds, 1), "bytes": len(got.body),
+            "headers": {name: got.headers[name] for name in _HEADERS if name in got.headers}, "sources": sources,
+            "error": {"error": error.word, "msg": error.text} if error else None}, error
+
+
+# ---------------------------------------------------------------- for people
+
+def _draw(told: dict[str, Any]) -> None:
+    by = f" ({told['chosen_by']})" if "chosen_by" in told else ""
+    echo(f"asked: {told['asked']}{by}, {told['milliseconds']:.0f} ms")
+    if "policy" in told:
+        policy = told["policy"]
+        echo(f"policy: a list up to {policy['max_age']} s old will do; if the party fails, the last good one up to "
+             f"{policy['stale']} s old")
+        echo(f"parties: {len(told['calls'])} calls, {told['retries']} retries, at least one under way for "
+             f"{told['party_milliseconds']:.0f} ms")
+    for name, value in told.get("headers", {}).items():
+        echo(f"{name}: {value}")
+    echo("")
+    names = ("party", "region", "state", "from", "age", "count", "calls", "milliseconds")
+    shown = [name for name in names if any(name in row for row in told["sources"])]
+    table(told["sources"], shown)
+    for row in told["sources"]:
+        for line in filter(None, (row.get("why"), row.get("msg"))):
+            echo(f"\n{row['party']} {row['region']}: {line}")
+        if row.get("permissions"):
+            echo(f"needs: {', '.join(row['permissions'])}")
+        if row.get("being_listed"):
+            echo("somebody was listing it when we came")
+    if calls := told.get("calls"):
+        echo("")
+        table(calls, ("at", "party", "region", "operation", "status", "milliseconds", "waited", "error"))
+    if "headers" in told and not kept("quiet"):
+        hint(_PLAIN)

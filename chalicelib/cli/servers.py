@@ -1,0 +1,234 @@
+"""twocloud servers: the API's answer, without HTTP or from a server, in every format."""
+
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+import click
+import msgspec
+
+from chalicelib import journal, query
+from chalicelib.cli import columns, completion, contexts
+from chalicelib.cli.output import Duration, deployment, echo, kept, say, shape_options, table, waiting
+from chalicelib.transport import Tally
+
+_BASIC = {"name": "instance_name", "id": "instance_id", "cpu": "cpu_num", "mem": "mem_size", "disk": "disk_size",
+          "lan": "lan_ip_set", "wan": "wan_ip_set", "status": "status", "created": "create_at", "updated": "update_at"}
+_FULL = {**_BASIC, "party": "party", "tenant": "tenant_id", "region": "region", "zone": "zone", "project": "project_id",
+         "type": "instance_type", "party_status": "party_status", "lan6": "lan_ipv6_set", "wan6": "wan_ipv6_set",
+         "tags": "tags", "seen": "seen_at"}
+_TABLE = ("name", "id", "status", "cpu", "mem", "disk", "lan", "wan", "created", "updated")
+_SPARE = ("updated", "created", "disk", "mem", "cpu", "wan")    # left out first where a terminal is narrow
+_SHAPED = ("table", "csv", "ndjson")
+_WATCHED = 10                               # seconds between two looks
+
+
+def asking_options(command: Any) -> Any:
+    """What is asked for, as the API's parameters."""
+    for option in reversed((
+        click.option("--party", required=True, metavar="P", shell_complete=completion.parties,
+                     help="The cloud; several with commas; or all."),
+        click.option("--tenant", "tenant_id", required=True, metavar="ID", shell_complete=completion.tenants,
+                     help="The tenant."),
+        click.option("--region", required=True, metavar="R", shell_complete=completion.regions,
+                     help="The party's region code or an alias of it; several with commas; or all."),
+        click.option("--from", "f", metavar="N", help="First position, counted from 1."),
+        click.option("--to", "t", metavar="N", help="Last position, included."),
+        click.option("--view", metavar="basic|full", shell_complete=_words("basic", "full"),
+                     help="The ten fields, or all."),
+        click.option("--status", metavar="WORD", shell_complete=_statuses, help="Only servers with this status."),
+        click.option("--name", metavar="PART", help="Only servers whose name holds this."),
+        click.option("--ip", metavar="ADDRESS", help="Only servers with exactly this address."),
+        click.option("--max-age", metavar="SECONDS", help="A list this young will do; 0 asks the party."),
+        click.option("--on-error", metavar="stale|fail|partial", shell_complete=_words("stale", "fail", "partial"),
+                     help="What to do if a party fails."),
+        click.option("--changed-since", metavar="TIME",
+                     help="Only servers that appeared or changed after it (RFC 3339)."),
+        click.option("--url", metavar="URL", help="Ask this server with the token in TWOCLOUD_TOKEN; default: the "
+                                                  "context, or the store itself."),
+    )):
+        command = option(command)
+    return command
+
+
+def _words(*words: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    return lambda context, parameter, incomplete: [word for word in words if word.startswith(incomplete)]
+
+
+def _statuses(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    from chalicelib.model import Status
+
+    return [word for word in Status if word.startswith(incomplete.upper())]
+
+
+class _Pause(click.ParamType[int]):
+    """`10`, `10s`, `5m` -> seconds, 2 at least."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        text = f"{value}s" if str(value).isdigit() else value
+        seconds = Duration().convert(text, param, ctx)
+        if seconds < 2:
+            self.fail("at least 2 seconds, so that nobody is hammered", param, ctx)
+        return seconds
+
+
+@click.command()
+@asking_options
+@click.option("--port", metavar="N", help="Only with -o prometheus: the port of each target.")
+@click.option("--address", metavar="lan|wan", shell_complete=_words("lan", "wan"),
+              help="Only with -o prometheus: which address is the target.")
+@click.option("-o", "--output", type=click.Choice(["table", *query.FORMATS]), default="table", show_default=True,
+              help="How data is printed.")
+@shape_options[0]
+@shape_options[1]
+@shape_options[2]
+@click.option("--watch", type=_Pause(), is_flag=False, flag_value=str(_WATCHED), metavar="[SECONDS]",
+              help=f"Look again every {_WATCHED} seconds, or as often as said, and mark what changed; -o ndjson prints "
+                   "a line for each change. Ctrl-C ends it.")
+def servers(url: str | None, output: str, watch: int | None, **asked: str | None) -> None:
+    """The servers of one tenant at one party in one region: the API's answer, without HTTP or from a server.
+
+    A terminal that is narrow gets fewer columns, and ids in whole; elsewhere a table has its full width. --columns,
+    --sort and --no-header shape table, csv and ndjson; the other formats are the API's own, byte for byte.
+    """
+    pairs = [(name, value) for name, value in asked.items() if value is not None]
+    shape = _shape(pairs, output)
+    there = contexts.there(url)
+    if watch:
+        from chalicelib.cli.watching import watch as look_again  # for those who watch
+
+        if output not in ("table", "ndjson"):
+            raise click.UsageError("--watch goes with -o table on a terminal, or with -o ndjson anywhere.")
+        if "max_age" not in dict(pairs):
+            pairs.append(("max_age", str(watch)))
+        look_again(lambda: _rows(there, pairs, shape, "json"), watch, shape.columns, _FULL, output)
+        return
+    if output in ("json", "prometheus", "ansible") or (output != "table" and not shape.asked):
+        body, told = ask(there, [*pairs, *([("format", output)] if output != "json" else [])], output)
+        if told:
+            say(told)
+        echo(body, end="" if output in ("csv", "ndjson") else "\n")             # their last line has its end
+        return
+    rows, told = _rows(there, pairs, shape, "json" if output == "table" else "ndjson")
+    if told:
+        say(told)
+    if output == "table":
+        table(rows, shape.columns, _SPARE)
+        return
+    names = [_FULL[name] for name in shape.columns]
+    written = [{_FULL[name]: row[name] for name in shape.columns} for row in rows]
+    if output == "csv":
+        from chalicelib.formats import lines
+
+        echo(b"".join(lines.table(names, written, header=not kept("bare"))), end="")
+    else:
+        for row in written:
+            echo(msgspec.json.encode(row))
+
+
+# ---------------------------------------------------------------- which columns
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """`columns`: their short names. `asked`: something of it was asked for. `sort`: as it was given."""
+
+    columns: list[str]
+    known: Mapping[str, str]                # any name of a column -> its short name
+    sort: str | None
+    asked: bool
+
+
+def _shape(pairs: list[tuple[str, str]], output: str) -> Shape:
+    """What --columns and --sort ask for; a column beyond the ten asks for the full view."""
+    given = dict(pairs)
+    wanted, sort = kept("columns"), kept("sort")
+    asked = any(kept(name) is not None for name in ("columns", "sort", "bare"))
+    if asked and output not in _SHAPED:
+        raise click.UsageError(f"--columns, --sort and --no-header go with {', '.join(_SHAPED)}; -o {output} is the "
+                               "API's own answer.")
+    several = any(given[name] == "all" or "," in given[name] for name in ("party", "region"))
+    full = several if "view" not in given else given["view"] == "full"
+    fields = _FULL if full or "view" not in given else _BASIC
+    known = {**{name: name for name in fields}, **{field: name for name, field in fields.items()}}
+    chosen = columns.chosen(wanted, known) if wanted is not None else None
+    columns.in_order((), sort, known) if sort is not None else None
+    named = {*(chosen or ()), *([known[sort.partition(":")[0]]] if sort else [])}
+    if "view" not in given and not named <= _BASIC.keys():
+        pairs.append(("view", "full"))
+    usual = _FULL if full else _BASIC
+    if output == "table":
+        usual = ("party", "region", *_TABLE) if several and full else _TABLE
+    return Shape(chosen or list(usual), known, sort, asked)
+
+
+def _rows(there: contexts.There | None, pairs: list[tuple[str, str]], shape: Shape,
+          written: str) -> tuple[list[dict[str, Any]], str]:
+    """Records by the columns' short names, in their order, and what must be told beside them."""
+    body, told = ask(there, [*pairs, *([("format", written)] if written != "json" else [])], written)
+    found: Sequence[dict[str, Any]] = (msgspec.json.decode(body)["vm_servers"] if written == "json"
+                                       else msgspec.json.Decoder(dict[str, Any]).decode_lines(body))
+    short = {field: name for name, field in _FULL.items()}
+    rows = [{short.get(field, field): value for field, value in row.items()} for row in found]
+    return (columns.in_order(rows, shape.sort, shape.known) if shape.sort else rows), told
+
+
+# ---------------------------------------------------------------- the answer
+
+def ask(there: contexts.There | None, pairs: list[tuple[str, str]], output: str) -> tuple[bytes, str]:
+    """The answer's body, of any length, and what must be told beside it."""
+    if there:
+        with waiting(lambda: f"asking {urlsplit(there.url).hostname}"):
+            return _ask_server(there, pairs, output)
+    tally = Tally()
+    with waiting(lambda: f"asking, {tally.calls} calls so far" if tally.calls else "asking"):
+        return ask_store(pairs, tally)
+
+
+def ask_store(pairs: list[tuple[str, str]], tally: Tally) -> tuple[bytes, str]:
+    from chalicelib import api, formats, inventory
+
+    asked, here = query.parse(pairs), deployment()
+    try:
+        fleet = inventory.answer(here, asked, api.policy_of(asked, "", here.settings), None,
+                                 time.monotonic() + inventory.REQUEST_SECONDS, tally)
+    finally:
+        for call in tally.made if kept("debug") else ():
+            journal.log.debug("party call", extra={"fields": {
+                "party": call.party, "region": call.region, "operation": call.operation, "status": call.status,
+                "error": call.error or None, "milliseconds": call.milliseconds and round(call.milliseconds, 1)}})
+    written = formats.write(fleet, asked, here.settings.timezone, most=None)
+    return written.body, " ".join(filter(None, (
+        formats.message(fleet, several=asked.several), _without_address(written.without_address or 0))))
+
+
+def _without_address(count: int) -> str:
+    return f"Without such an address, and so no target: {count} of the servers." if count else ""
+
+
+def _ask_server(there: contexts.There, pairs: list[tuple[str, str]], output: str) -> tuple[bytes, str]:
+    from chalicelib import formats
+    from chalicelib.cli import remote  # slow to import
+
+    got = remote.get(there, "/twocloud/servers", urlencode(pairs))
+    is_list = got.status == 200 and "ETag" in got.headers and "X-Request-Id" in got.headers
+    if is_list and output not in ("table", "json"):
+        if got.headers.get("Content-Type") != formats.MEDIA_TYPES[output]:
+            raise remote.stranger(there, got)
+        return got.body, _told_by(got.headers)
+    body = remote.read_json(there, got)
+    if not is_list or not isinstance(body.get("vm_servers"), list) or not isinstance(body.get("msg"), str):
+        raise remote.stranger(there, got)
+    return got.body, body["msg"]
+
+
+def _told_by(headers: Mapping[str, str]) -> str:
+    """What formats without room for it leave to the headers: that a list is old, that servers are no targets."""
+    failed = re.search(r"detail=(\w+)", headers.get("Cache-Status", ""))
+    old = f"This is the last good list, {headers.get('Age', '?')} s old ({failed[1]})." if failed else ""
+    missing = headers.get("X-Without-Address", "0")
+    return " ".join(filter(None, (old, _without_address(int(missing) if missing.isdigit() else 0))))

@@ -1,0 +1,165 @@
+"""What a terminal is given: colours where they are wanted, text that cannot move its cursor, tables that fit.
+
+Elsewhere (a file, a pipe) a table has its full width: nothing is cut, wrapped or coloured.
+"""
+
+import re
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import IO, Any
+
+import click
+
+from chalicelib import settings
+
+_GAP = 2                                    # cells between two columns
+_LONG = 24                                  # cells from which a column may be wrapped,
+_NARROW = 12                                # and to which
+_COLOURS = {"ACTIVE": "green", "ok": "green", "ERROR": "red", "failed": "red", "fail": "red", "vanished": "red",
+            "UNKNOWN": "yellow", "stale": "yellow", "warn": "yellow", "changed": "yellow", "appeared": "green"}
+_COLOURED = ("status", "state", "what")     # columns whose words have colours
+_VARIATIONS = re.compile("[\ufe00-\ufe0f]")  # of the glyph before: terminals do not agree how wide they make it
+
+
+@dataclass(frozen=True, slots=True)
+class Screen:
+    """Where a table goes. `width` None: as wide as it is; `colour`: it may be coloured."""
+
+    width: int | None = None
+    height: int | None = None
+    colour: bool = False
+
+
+def screen() -> Screen:
+    """Standard output."""
+    size = shutil.get_terminal_size() if sys.stdout.isatty() else None
+    return Screen(size.columns if size else None, size.lines if size else None, coloured(sys.stdout))
+
+
+def coloured(stream: IO[str]) -> bool:
+    """--color, then NO_COLOR and FORCE_COLOR, then whether it is a terminal that knows colours."""
+    context = click.get_current_context(silent=True)
+    asked = context.meta.get("twocloud.color", "auto") if context else "auto"
+    if asked != "auto":
+        return asked == "always"
+    wanted = settings.client().colours
+    return stream.isatty() if wanted is None else wanted
+
+
+def lively(stream: IO[str]) -> bool:
+    """Whether lines may be drawn over: a terminal that is not dumb."""
+    return stream.isatty() and not settings.client().dumb
+
+
+def plain(text: str) -> str:
+    """One line that cannot move the cursor, colour, name or turn round anything: what is not a printable character
+    becomes the replacement character."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in _VARIATIONS.sub("", text))
+
+
+def harmless(text: str) -> str:
+    """The same for JSON, where an escape means the same character."""
+    return "".join(c if c.isprintable() or c == "\n" else _escaped(c) for c in text)
+
+
+def _escaped(c: str) -> str:
+    code = c.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{code[at:at + 4]}" for at in range(0, len(code), 4))
+
+
+def cell(value: object) -> str:
+    """One value as text for a person."""
+    if value is None or value == "" or value == [] or value == {}:
+        return "-"
+    if isinstance(value, list):
+        return plain(",".join(map(str, value)))                 # type: ignore[reportUnknownArgumentType]
+    if isinstance(value, dict):
+        return plain(",".join(f"{k}={v}" for k, v in value.items()))            # type: ignore[reportUnknownVariableType]
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return plain(str(value))
+
+
+def coloured_word(text: str, *, colour: bool) -> str:
+    return click.style(text, fg=_COLOURS[text.strip()]) if colour and text.strip() in _COLOURS else text
+
+
+# ---------------------------------------------------------------- tables
+
+def draw(rows: Sequence[Mapping[str, Any]], names: Sequence[str], to: Screen, *, header: bool = True,
+         spare: Sequence[str] = ()) -> tuple[list[str], list[str]]:
+    """(lines, names of the columns for which there was no room). `spare`: columns to leave out first, in this order;
+    then from the right. The column of ids is never left out, cut or wrapped, so that an id can be copied."""
+    from rich.cells import cell_len  # for the commands that draw a table
+
+    table = {name: [cell(row.get(name)) for row in rows] for name in names}
+    natural = {name: max([*map(cell_len, cells), cell_len(name)]) for name, cells in table.items()}
+    least = {name: width if width <= _LONG or _is_id(name) else _NARROW for name, width in natural.items()}
+    shown, dropped = list(names), list[str]()
+    order = [*spare, *[name for name in reversed(names) if name not in spare]]
+    if to.width is not None:
+        for name in [name for name in order if name in shown and not _is_id(name)]:
+            if len(shown) == 1 or _total(least, shown) <= to.width:
+                break
+            shown.remove(name)
+            dropped.append(name)
+    widths = natural if to.width is None else _shared(natural, least, shown, to.width)
+    lines = list[str]()
+    if header:
+        titles = [_padded(name.upper(), widths[name], cell_len) for name in shown]
+        line = (" " * _GAP).join(titles).rstrip()
+        lines.append(click.style(line, bold=True) if to.colour else line)
+    for n in range(len(rows)):
+        pieces = [wrapped(table[name][n], widths[name]) for name in shown]
+        for row in range(max(map(len, pieces))):
+            texts = [_padded(piece[row] if row < len(piece) else "", widths[name], cell_len)
+                     for name, piece in zip(shown, pieces, strict=True)]
+            texts[-1] = texts[-1].rstrip()
+            lines.append((" " * _GAP).join(
+                coloured_word(text, colour=to.colour and name in _COLOURED)
+                for name, text in zip(shown, texts, strict=True)).rstrip())
+    return lines, [name for name in names if name in dropped]
+
+
+def _is_id(name: str) -> bool:
+    return name == "id" or name.endswith(("instance_id", "token_id"))
+
+
+def _total(widths: Mapping[str, int], shown: Sequence[str]) -> int:
+    return sum(widths[name] for name in shown) + _GAP * (len(shown) - 1)
+
+
+def _shared(natural: Mapping[str, int], least: Mapping[str, int], shown: Sequence[str], most: int) -> dict[str, int]:
+    """Each column's width: what is left beyond the least goes to the narrowest that want more, evenly."""
+    widths = {name: least[name] for name in shown}
+    left = most - _total(widths, shown)
+    wanting = sorted((name for name in shown if natural[name] > widths[name]), key=lambda name: natural[name])
+    for n, name in enumerate(wanting):
+        more = max(0, min(natural[name] - widths[name], left // (len(wanting) - n)))
+        widths[name] += more
+        left -= more
+    return widths
+
+
+def _padded(text: str, width: int, measure: Callable[[str], int]) -> str:
+    return text + " " * (width - measure(text))
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """In lines of at most so many cells, broken after a comma or a blank where that can be."""
+    from rich.cells import cell_len, chop_cells
+
+    if cell_len(text) <= width:
+        return [text]
+    lines, line = list[str](), ""
+    for word in re.findall(r"[^ ,]*[ ,]+|[^ ,]+", text):
+        if line and cell_len(line) + cell_len(word.rstrip()) > width:
+            lines.append(line.rstrip())
+            line = ""
+        line += word
+        if cell_len(line.rstrip()) > width:
+            *full, line = chop_cells(line.rstrip(), width)
+            lines += full
+    return [*lines, line.rstrip()]

@@ -1,0 +1,130 @@
+"""--watch: the same question again and again, and what is different since the last answer."""
+
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import click
+import msgspec
+
+from chalicelib.cli.output import Network, echo, when
+from chalicelib.cli.terminal import draw, lively, plain, screen, wrapped
+from chalicelib.errors import PartyError, RateLimited, TwocloudError
+
+Row = dict[str, Any]
+Ask = Callable[[], tuple[list[Row], str]]
+_MARKS = {"appeared": "+", "changed": "~", "vanished": "-"}
+_LONGEST = 300                              # seconds between two tries while nothing answers
+_TIMELESS = ("seen",)                       # differs each time and says nothing of the server
+
+
+@dataclass(slots=True)
+class _State:
+    """The last good list, when it came, and how often in a row nothing came since."""
+
+    rows: dict[tuple[object, ...], Row] = field(default_factory=dict[tuple[object, ...], Row])
+    at: float = 0.0
+    failures: int = 0
+
+
+def watch(ask: Ask, every: int, names: Sequence[str], fields: Mapping[str, str], output: str) -> None:
+    """Until Ctrl-C, or until the question itself is refused. `names`: the columns; `fields`: what ndjson calls
+    them.
+
+    The first answer must come; later, who does not answer gets more time each time, or as much as it asks for.
+    """
+    drawing = output == "table"
+    if drawing and not lively(sys.stdout):
+        raise click.UsageError("--watch draws on a terminal; elsewhere give -o ndjson, a line for each change.")
+    state = _State()
+    while True:
+        pause, now, failure, told = float(every), time.time(), "", ""
+        rows, before = list[Row](), state.rows
+        try:
+            rows, told = ask()
+        except (TwocloudError, Network) as error:
+            if not before and not state.at:
+                raise
+            failure, pause = _why(error), _pause(error, every, state)
+            state.failures += 1
+        else:
+            state.rows, state.failures = {_key(row): row for row in rows}, 0
+        changes = [] if failure or not state.at else list(_changes(before, state.rows))
+        if drawing:
+            _draw(state, names, changes, failure or told, now, pause)
+        else:
+            first = [] if state.at or failure else [("listed", row, list[str]()) for row in rows]
+            _print([*first, *changes], failure, told, now, {name: fields[name] for name in names}, fields)
+        if not failure:
+            state.at = now
+        time.sleep(pause)
+
+
+def _why(error: Exception) -> str:
+    """The text of a failure that may pass. Raises what will not."""
+    if isinstance(error, TwocloudError) and not isinstance(error, PartyError) and error.status < 500 \
+            and error.status != 429:
+        raise error                         # the token was revoked, the account is gone
+    return error.text if isinstance(error, TwocloudError) else error.format_message() if isinstance(
+        error, click.ClickException) else str(error)
+
+
+def _pause(error: Exception, every: int, state: _State) -> float:
+    asked = error.retry_after if isinstance(error, PartyError | RateLimited) else getattr(error, "retry_after", None)
+    return max(every, asked or 0.0, min(_LONGEST, every * 2 ** min(state.failures, 10)))
+
+
+def _key(row: Row) -> tuple[object, ...]:
+    return row.get("party"), row.get("region"), row["id"]
+
+
+def _changes(before: Mapping[tuple[object, ...], Row], after: Mapping[tuple[object, ...], Row]) -> list[
+        tuple[str, Row, list[str]]]:
+    found = list[tuple[str, Row, list[str]]]()
+    for key, row in after.items():
+        if key not in before:
+            found.append(("appeared", row, []))
+        elif fields := [name for name in row if name not in _TIMELESS and row[name] != before[key].get(name)]:
+            found.append(("changed", row, fields))
+    return found + [("vanished", row, []) for key, row in before.items() if key not in after]
+
+
+# ---------------------------------------------------------------- shown
+
+def _print(changes: Sequence[tuple[str, Row, list[str]]], failure: str, told: str, now: float,
+           names: Mapping[str, str], fields: Mapping[str, str]) -> None:
+    if failure or told:
+        echo(msgspec.json.encode({"at": when(int(now)), "event": "failed" if failure else "warning",
+                                  "msg": failure or told}))
+    for what, row, other in changes:
+        echo(msgspec.json.encode({"at": when(int(now)), "event": what,
+                                  "fields": [fields[name] for name in other],
+                                  "server": {field: row[name] for name, field in names.items() if name in row}}))
+    sys.stdout.flush()
+
+
+def _draw(state: _State, names: Sequence[str], changes: Sequence[tuple[str, Row, list[str]]], told: str, now: float,
+          pause: float) -> None:
+    """The whole screen anew; what does not fit below is counted."""
+    to = screen()
+    width, height = to.width or 80, to.height or 24
+    marks = {_key(row): _MARKS[what] for what, row, _ in changes}
+    gone = [row for what, row, _ in changes if what == "vanished"]
+    rows = [{**row, "": marks.get(_key(row), " ")} for row in [*state.rows.values(), *gone]]
+    counts = ", ".join(f"{len(found)} {what}" for what in _MARKS if (found := [c for c in changes if c[0] == what]))
+    head = f"{time.strftime('%H:%M:%S', time.localtime(now))}  {len(state.rows)} servers" + (
+        f", {counts}" if counts else "") + f"; again in {pause:.0f} s, Ctrl-C ends"
+    top = wrapped(plain(head), width)
+    if told:
+        old = f"The list is of {time.strftime('%H:%M:%S', time.localtime(state.at))}. " if state.failures else ""
+        lines = wrapped(plain(f"! {old}{told}"), width)
+        top += [click.style(line, fg="yellow") for line in lines] if to.colour else lines
+    body, _ = draw(rows, ["", *names], to, spare=("updated", "created", "disk", "mem", "cpu", "wan"))
+    room = max(2, height - len(top) - 1)
+    if len(body) > room:
+        body = [*body[:room - 1], f"… {len(body) - room + 1} more lines; a filter or a taller terminal shows them"]
+    written = "".join(f"{line}\x1b[K\r\n" for line in [*top, *body])
+    click.echo(f"\x1b[H{written}\x1b[J", nl=False, color=True)
+    sys.stdout.flush()
