@@ -14,7 +14,7 @@ import click
 
 from chalicelib import __version__, journal
 from chalicelib.cli import contexts
-from chalicelib.cli.output import everywhere, keep, say
+from chalicelib.cli.output import everywhere, keep, say, start_journal
 from chalicelib.errors import Conflict, SettingsError, TwocloudError
 
 if TYPE_CHECKING:
@@ -120,6 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return USAGE
         return REFUSED if isinstance(error, Conflict) or error.status < 500 else FAILED
     except Exception as problem:                                # the store is out of reach, the disk is full, …
+        start_journal()
         journal.failure()
         say(f"twocloud: {type(problem).__name__}: {problem}")
         return FAILED

@@ -188,6 +188,8 @@ def _in_store(here: "Deployment", offline: bool) -> Iterator[Finding]:
     shut = {finding.check for finding in closed}
     if not closed:
         yield Finding("seals", "ok", f"the key opens all {len(rows)} accounts")
+    if "seals" in shut:                     # asking would make another key
+        return
     if offline:
         yield Finding("accounts", "warn", f"{len(rows)}, not asked (--offline)")
     else:
@@ -199,7 +201,7 @@ def _closed(here: "Deployment", rows: list[accounts.AccountRow]) -> Iterator[Fin
     if here.settings.key.startswith("file:") and not Path(here.settings.key.removeprefix("file:")).is_file():
         yield Finding("seals", "fail", f"{len(rows)} accounts are kept, and their key is not there.",
                       "Bring it back from its copy, or put the accounts anew.")
-        return                              # asking for the sealer would make another key
+        return
     for row in rows:
         try:
             inventory.open_account(here, row.tenant_id, row.party)

@@ -75,10 +75,14 @@ class Network(click.ClickException):
     exit_code = 3
 
 
+def start_journal() -> None:
+    journal.start(logging.DEBUG if kept("debug") else logging.INFO)
+
+
 @cache
 def deployment() -> "Deployment":
     """What the environment's settings describe."""
-    journal.start(logging.DEBUG if kept("debug") else logging.INFO)
+    start_journal()
     from chalicelib.deployment import open_deployment  # slow to import; not for help and completion
 
     found = settings.load()

@@ -13,7 +13,7 @@ from requests.structures import CaseInsensitiveDict
 
 from chalicelib import __version__, journal
 from chalicelib.cli.contexts import There, on_loopback
-from chalicelib.cli.output import Network
+from chalicelib.cli.output import Network, start_journal
 from chalicelib.cli.terminal import plain
 from chalicelib.errors import TwocloudError
 
@@ -47,6 +47,7 @@ def get(there: There, path: str, query: str = "", *, with_token: bool = True, se
     if with_token and not there.token:
         raise click.UsageError(f"Set TWOCLOUD_TOKEN to a token of {there.url}, or keep both: twocloud context add NAME "
                                f"--url {there.url} --token-stdin")
+    start_journal()
     host = urlsplit(there.url).hostname or ""
     began = time.monotonic()
     with requests.Session() as session:
