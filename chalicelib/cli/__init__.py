@@ -33,7 +33,7 @@ COMMANDS = {                                # name: where it is (its first line 
     "refresh": ("listing:refresh_command", "List sources now and keep the lists."),
     "serve": ("serving:serve", "The API on this machine over the configured store."),
     "servers": ("servers:servers", "The servers of one tenant at one party in one region, or many."),
-    "store": ("stores:store", "Where rows are kept."),
+    "store": ("stores:store", "Where everything is kept, as a whole."),
     "tenant": ("accounts:tenant", "A tenant as a whole."),
     "token": ("tokens:token", "What callers show: issue, list, rotate, revoke."),
     "user": ("users:user", "Who may ask for tokens, and how wide they can be."),
