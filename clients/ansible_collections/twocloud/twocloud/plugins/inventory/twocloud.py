@@ -1,0 +1,330 @@
+# Copyright: (c) 2026, twocloud contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Knows the API alone: nothing of twocloud's own code is imported."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: twocloud
+short_description: The servers of a tenant in any cloud, as twocloud lists them
+description:
+  - One request to C(GET /twocloud/servers) gives every host. The source is a YAML file whose name ends in
+    C(twocloud.yml) or C(twocloud.yaml).
+  - Each field of the full view is a variable C(twocloud_...) of its host. In O(compose), O(groups) and O(keyed_groups)
+    the fields also go by their own names, such as C(status).
+  - Names, tags and all else that a cloud says are data to Ansible. A template in them is not run.
+  - If the list cannot be had complete, the plugin fails and says why, with the id of the request. Ansible takes a
+    source that fails for a warning and goes on with no hosts, and exit code 0, unless C(ANSIBLE_INVENTORY_UNPARSED_FAILED)
+    or C(ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED) is true. Set one of them.
+  - A list that is old, because its cloud fails, is used with a warning. See O(on_error).
+author:
+  - twocloud contributors (@twocloud)
+extends_documentation_fragment:
+  - constructed
+  - inventory_cache
+notes:
+  - What is in the cache is the list, without the token. A run with another token or other options does not read it.
+options:
+  plugin:
+    description: Says that this file is for this plugin.
+    type: str
+    required: true
+    choices: [twocloud.twocloud.twocloud]
+  url:
+    description:
+      - Where twocloud is, without C(/twocloud/servers).
+      - It must be https, or http on this machine. A redirection is not followed, as the token would go with it.
+    type: str
+    required: true
+    env:
+      - name: TWOCLOUD_URL
+  token:
+    description:
+      - A token of this twocloud. Better in the environment, in O(token_file) or in a vault than in clear in this file.
+      - One of O(token) and O(token_file) must be given; the file wins.
+    type: str
+    env:
+      - name: TWOCLOUD_TOKEN
+  token_file:
+    description: A file that holds the token and nothing else.
+    type: path
+    env:
+      - name: TWOCLOUD_TOKEN_FILE
+  tenant_id:
+    description: The tenant. Quote it, or YAML takes C(007) for a number.
+    type: str
+    required: true
+  party:
+    description: The clouds; V(all) is every one at which the tenant has an account.
+    type: list
+    elements: str
+    default: [all]
+  region:
+    description: The regions, by their codes or aliases; V(all) is every one that the accounts name.
+    type: list
+    elements: str
+    default: [all]
+  status:
+    description: Only servers with this status, such as V(ACTIVE).
+    type: str
+  name:
+    description: Only servers whose name holds this.
+    type: str
+  max_age:
+    description: A list this many seconds old will do. What the server is set to, if not given; V(0) asks the clouds.
+    type: int
+  on_error:
+    description: If a cloud fails, V(stale) takes its last good list and warns, V(fail) fails.
+    type: str
+    choices: [stale, fail]
+    default: stale
+  hostnames:
+    description:
+      - What a host is called. The first of these that is there, can be a host's name, is no other server's id and is
+        had by no other server; without one it is the id, and if that is there twice, party, region and id.
+      - Letters, digits, C(_), C(.) and C(-) can be in a host's name. V(localhost) and names like those of groups, such
+        as C(tag_web), cannot be one.
+    type: list
+    elements: str
+    choices: [instance_name, instance_id, lan_ip, wan_ip]
+    default: [instance_name]
+  address:
+    description:
+      - What C(ansible_host) is. V(any) is the first public address, else the first private one; V(wan) and V(lan) are
+        only these; IPv4 comes before IPv6. Left out if there is none.
+    type: str
+    choices: [any, wan, lan]
+    default: any
+  timeout:
+    description: Seconds to wait for the answer. twocloud takes at most 25.
+    type: int
+    default: 30
+  validate_certs:
+    description: Check the server's certificate.
+    type: bool
+    default: true
+  ca_path:
+    description: A file with the certificates to trust, instead of the machine's.
+    type: path
+"""
+
+EXAMPLES = r"""
+# servers.twocloud.yml, with the token in TWOCLOUD_TOKEN:
+#   ANSIBLE_INVENTORY_UNPARSED_FAILED=1 ansible-inventory -i servers.twocloud.yml --graph
+plugin: twocloud.twocloud.twocloud
+url: https://twocloud.example.org
+tenant_id: "123"
+keyed_groups:
+  - {prefix: party, key: party}
+  - {prefix: region, key: region}
+  - {prefix: status, key: status}
+  - {prefix: tag, key: tags}
+groups:
+  big: (cpu_num or 0) >= 8
+compose:
+  ansible_user: "'debian'"
+cache: true
+cache_plugin: ansible.builtin.jsonfile
+cache_connection: ~/.cache/ansible-twocloud
+cache_timeout: 300
+"""
+
+import hashlib
+import ipaddress
+import json
+import re
+from collections import Counter
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlencode, urlsplit
+
+from ansible.errors import AnsibleParserError
+from ansible.module_utils.urls import ConnectionError as NoConnection
+from ansible.module_utils.urls import SSLValidationError, open_url
+from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
+
+try:
+    from ansible.utils.unsafe_proxy import wrap_var
+except ImportError:  # it ends with ansible-core 2.23; since 2.19 only what is marked as trusted is a template
+
+    def wrap_var(value):
+        return value
+
+
+_LEGAL = re.compile(r"\w[\w.-]{0,252}")  # the rest means something in Ansible's patterns of hosts
+_TAKEN = re.compile(r"(party|region|zone|status|project|tag)_.*|all|ungrouped|localhost(\..*)?|127\.0\.0\.1", re.IGNORECASE)
+_ADDRESSES = {
+    "any": ("wan_ip_set", "lan_ip_set", "wan_ipv6_set", "lan_ipv6_set"),
+    "wan": ("wan_ip_set", "wan_ipv6_set"),
+    "lan": ("lan_ip_set", "lan_ipv6_set"),
+}
+_LONGEST = 64 * 1024 * 1024
+
+
+class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
+    NAME = "twocloud.twocloud.twocloud"
+
+    def verify_file(self, path):
+        return super().verify_file(path) and path.endswith(("twocloud.yml", "twocloud.yaml"))
+
+    def parse(self, inventory, loader, path, cache=True):
+        super().parse(inventory, loader, path, cache)
+        self._read_config_data(path)
+        servers = self._kept(path, cache)
+        strict = self.get_option("strict")
+        for host, server in zip(_host_names(servers, self.get_option("hostnames")), servers):
+            fields = wrap_var({**server, "tags": _obeyed_by_nobody(server["tags"])})
+            inventory.add_host(host)
+            for name, value in fields.items():
+                inventory.set_variable(host, f"twocloud_{name}", value)
+            address = next((fields[name] for name in _ADDRESSES[self.get_option("address")] if fields[name]), "")
+            if address:
+                inventory.set_variable(host, "ansible_host", wrap_var(address.split(",")[0]))
+            known = {**fields, **inventory.get_host(host).get_vars()}
+            self._set_composite_vars(self.get_option("compose"), known, host, strict)
+            self._add_host_to_composed_groups(self.get_option("groups"), known, host, strict)
+            self._add_host_to_keyed_groups(self.get_option("keyed_groups"), known, host, strict)
+
+    def _kept(self, path, cache):
+        """The servers, from Ansible's cache if it may be used. They are kept as one text: what reads a cache obeys
+        some keys of JSON, and tags may have any."""
+        url, token = self._request()
+        if not self.get_option("cache"):
+            return self._ask(url, token)
+        self.load_cache_plugin()
+        digest = hashlib.sha256("\n".join((url, token)).encode()).hexdigest()
+        key = f"{self.get_cache_key(path)}_{digest[:24]}"
+        if cache:
+            try:
+                return json.loads(self._cache[key])
+            except (KeyError, TypeError, ValueError):
+                pass
+        servers = self._ask(url, token)
+        self._cache[key] = json.dumps(servers)
+        return servers
+
+    def _request(self):
+        """What is asked for, and the token."""
+        base, token = self.get_option("url").rstrip("/"), self.get_option("token")
+        if not _is_safe(base):
+            raise AnsibleParserError("url must be https, or http on this machine: a token must not travel in the open.")
+        if self.get_option("token_file"):
+            try:
+                with open(self.get_option("token_file"), encoding="ascii") as file:
+                    token = file.read()
+            except (OSError, ValueError) as problem:
+                raise AnsibleParserError(f"token_file cannot be read: {type(problem).__name__}.") from None
+        token = (token or "").strip()
+        if not re.fullmatch(r"[!-~]+", token):
+            raise AnsibleParserError("token must be a token of this twocloud: give token, token_file or TWOCLOUD_TOKEN.")
+        asked = {name: self.get_option(name) for name in ("tenant_id", "status", "name", "max_age", "on_error")}
+        asked.update({name: ",".join(self.get_option(name)) for name in ("party", "region")}, view="full")
+        query = urlencode({name: value for name, value in sorted(asked.items()) if value is not None})
+        return f"{base}/twocloud/servers?{query}", str(token)
+
+    def _ask(self, url, token):
+        """Raises AnsibleParserError if the answer is anything but a complete list."""
+        where = f"{urlsplit(url).scheme}://{urlsplit(url).netloc}"
+        try:
+            answer = open_url(
+                url, headers={"Accept": "application/json"}, http_agent="twocloud-ansible", timeout=self.get_option("timeout"),
+                url_username=token, url_password="", force_basic_auth=True, use_netrc=False, follow_redirects="none",
+                validate_certs=self.get_option("validate_certs"), ca_path=self.get_option("ca_path"),
+            )
+        except HTTPError as refusal:
+            answer = refusal
+        except (URLError, NoConnection, SSLValidationError, OSError) as problem:
+            raise AnsibleParserError(f"{where} cannot be asked: {getattr(problem, 'reason', problem)}") from None
+        try:
+            with answer:
+                body = json.loads(answer.read(_LONGEST))
+            if not isinstance(body, dict) or not isinstance(body.get("msg"), str):
+                raise ValueError
+        except Exception:  # http.client has many for an answer that is cut
+            raise AnsibleParserError(f"{where} is no twocloud server, or its answer was cut: HTTP {answer.code}.") from None
+        if answer.code != 200 or body.get("code") != 200:
+            hint = " Write a file for each party or region." if body.get("error") == "too_large" else ""
+            told = f"{answer.code} {body.get('error')}, request id {body.get('request_id')}"
+            raise AnsibleParserError(f"twocloud: {body['msg']}{hint} ({told})")
+        servers = body.get("vm_servers")
+        if not _is_list_of_servers(servers) or body.get("complete") is False:
+            raise AnsibleParserError(f"{where} did not answer with a complete list of servers.")
+        if body["msg"]:
+            self.display.warning(f"twocloud: {body['msg']}")
+        return servers
+
+
+def _is_safe(url):
+    try:
+        there = urlsplit(url)
+        host = there.hostname or ""
+        if there.username is not None or there.query or there.fragment:
+            return False
+        return bool(host) and (there.scheme == "https" or there.scheme == "http" and (
+            host == "localhost" or ipaddress.ip_address(host).is_loopback))
+    except ValueError:
+        return False
+
+
+def _is_list_of_servers(servers):
+    texts = ("instance_id", "instance_name", "party", "region", "lan_ip_set", "wan_ip_set", "lan_ipv6_set", "wan_ipv6_set")
+    return isinstance(servers, list) and all(
+        isinstance(server, dict) and isinstance(server.get("tags"), dict)
+        and all(isinstance(server.get(name), str) for name in texts) for server in servers)
+
+
+def _obeyed_by_nobody(tags):
+    """Ansible obeys a key such as __ansible_vault where it reads JSON, its own output too."""
+    found = {}
+    for name, value in tags.items():
+        if name.startswith("__ansible"):
+            name = _unique(f"_{name}", {*tags, *found})
+        found[name] = value
+    return found
+
+
+def _host_names(servers, preferences):
+    """A name for each server, none given twice. Ids go first, so that no server is called what another one is."""
+    ids = Counter(server["instance_id"] for server in servers)
+    counts = {kind: Counter(_called(server, kind) for server in servers) for kind in preferences}
+    given, taken, later = {}, set(), []
+
+    def give(number, name):
+        given[number] = _unique(name, taken)
+        taken.add(given[number])
+
+    def by_id(server):
+        key = server["instance_id"]
+        if ids[key] == 1 and _is_legal(key):
+            return key
+        return f"{server['party']}.{server['region']}.{re.sub(r'[^a-zA-Z0-9_.-]', '_', key)}"
+
+    for number, server in enumerate(servers):
+        names = (_called(server, kind) for kind in preferences if counts[kind][_called(server, kind)] == 1)
+        own = next((name for name in names if _is_legal(name) and name not in ids), None)
+        if own is None:
+            give(number, by_id(server))
+        else:
+            later.append((number, own))
+    for number, own in later:
+        give(number, own if own not in taken else by_id(servers[number]))
+    return [given[number] for number in range(len(servers))]
+
+
+def _called(server, kind):
+    if kind in ("lan_ip", "wan_ip"):
+        return server[f"{kind}_set"].split(",")[0]
+    return server[kind]
+
+
+def _is_legal(name):
+    return bool(_LEGAL.fullmatch(name)) and not _TAKEN.fullmatch(name)
+
+
+def _unique(name, taken):
+    number, found = 1, name
+    while found in taken:
+        number += 1
+        found = f"{name}_{number}"
+    return found

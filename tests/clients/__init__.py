@@ -1,0 +1,42 @@
+"""The programs that people read the list with, real ones, against `serve`.
+
+`make test` installs them into .venv-clients, Prometheus from Debian's package. A program that is not there skips its
+tests, and the end of the run names it: see pytest_terminal_summary in tests/conftest.py.
+"""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+VENV = ROOT / ".venv-clients"
+PATHS = f"{VENV}/bin:{VENV}/debian/usr/bin:{os.environ['PATH']}"
+MISSING = "not on this machine: "
+
+
+def program(name: str) -> str:
+    """Where it is; the test is skipped, loudly, if it is nowhere."""
+    found = shutil.which(name, path=PATHS)
+    if not found:
+        pytest.skip(f"{MISSING}{name}")
+    return found
+
+
+def run(arguments: Sequence[str | Path], folder: Path, environment: Mapping[str, str] = {}, stdin: str | None = None,
+        timeout: float = 100) -> subprocess.CompletedProcess[str]:
+    """A program in a folder that is its home too, so that nothing of this user's settings counts."""
+    arguments = [program(str(arguments[0])), *map(str, arguments[1:])]
+    clean = {"PATH": PATHS, "HOME": str(folder), "LANG": "C.UTF-8", "TERM": "dumb", **environment}
+    return subprocess.run(arguments, cwd=folder, env=clean, input=stdin, capture_output=True, text=True, timeout=timeout,
+                          stdin=None if stdin is not None else subprocess.DEVNULL)
+
+
+def block(document: str, language: str, holds: str) -> str:
+    """The block of code of a document that holds this text; there must be one."""
+    (found,) = (text for text in (ROOT / "docs" / document).read_text().split("```")[1::2]
+                if text.startswith(f"{language}\n") and holds in text)
+    return found.removeprefix(f"{language}\n")
