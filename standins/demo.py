@@ -1,6 +1,7 @@
 """The demo: stand-in clouds, a tenant with an account at each, a user, a token, the API, and one line to paste."""
 
 import tempfile
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -12,7 +13,9 @@ from chalicelib import accounts, inventory, journal, parties, serve, tokens, use
 from chalicelib.cli.output import Network
 from chalicelib.inventory import Deployment
 from chalicelib.settings import Settings
+from standins.faults import Answer
 from standins.fleet import Fleet, seed_machine
+from standins.server import Call, Standin
 
 TENANT = "123"
 FLEETS = {                                  # the others have thirty machines in one region
@@ -20,6 +23,39 @@ FLEETS = {                                  # the others have thirty machines in
     "aws": {"us-east-1": Fleet(40, "demo"), "eu-west-1": Fleet(7, "demo")},
 }
 _HOUR = 3600
+
+
+class Switch(Standin):
+    """`POST /PARTY/off` makes a cloud hang up on every call, `POST /PARTY/on` ends that."""
+
+    def __init__(self, clouds: Mapping[str, Standin], port: int) -> None:
+        self.clouds = clouds
+        super().__init__(port)
+
+    def operation(self, call: Call) -> str:
+        return call.path
+
+    def answer(self, call: Call) -> Answer:
+        name, _, wanted = call.path[1:].partition("/")
+        if name not in self.clouds or wanted not in ("on", "off"):
+            return _told(404, f"POST /PARTY/off or /PARTY/on. Parties: {', '.join(self.clouds)}")
+        if call.method != "POST":
+            return _told(405, "Use POST.")
+        self.clouds[name].forget()
+        if wanted == "off":
+            self.clouds[name].fail("reset")
+        return _told(200, f"{name} is {wanted}")
+
+
+def _told(status: int, text: str) -> Answer:
+    return Answer(status, {"Content-Type": "text/plain"}, f"{text}\n".encode())
+
+
+def _switch(clouds: Mapping[str, Standin], port: int) -> Switch:
+    try:
+        return Switch(clouds, port)
+    except (OSError, OverflowError):        # somebody else's port
+        return Switch(clouds, 0)
 
 
 def run(port: int) -> None:
@@ -31,20 +67,22 @@ def run(port: int) -> None:
             store=f"sqlite:///{Path(folder).resolve()}/demo.db", key=f"file:{folder}/key", timezone=ZoneInfo("UTC"),
             max_age=0, stale_if_error=86_400, history=30, local=True, token="", in_lambda=False))
         stack.callback(deployment.close)
+        clouds: dict[str, Standin] = {}
         for name, cloud in standins.clouds().items():
             fleets = FLEETS.get(name, {cloud.region: Fleet(30, name)})
             standin, credentials = cloud.start(fleets, "demo-secret-key")
-            stack.enter_context(standin)
+            clouds[name] = stack.enter_context(standin)
             put_account(deployment, name, credentials, standin.url, tuple(fleets))
         try:
             server = serve.Server(deployment, "127.0.0.1", port)
         except OSError as problem:
             raise Network(f"cannot listen on port {port}: {problem.strerror}; try another port") from None
+        switch = stack.enter_context(_switch(clouds, port + 1 if port else 0))
         url = f"http://{server.address}/twocloud/servers"
         click.echo(f"curl -u '{ready_token(deployment)}:password' "
                    f"'{url}?party=qcloud&tenant_id={TENANT}&region=gz&f=1&t=10'")
         click.echo("Paste the line above into another terminal. All clouds at once: party=all&region=all. "
-                   "Ctrl-C ends it all.", err=True)
+                   f"Switch a cloud off: curl -X POST {switch.url}/qcloud/off (or /on). Ctrl-C ends it all.", err=True)
         server.run()
 
 

@@ -16,8 +16,8 @@ description:
     the fields also go by their own names, such as C(status).
   - Names, tags and all else that a cloud says are data to Ansible. A template in them is not run.
   - If the list cannot be had complete, the plugin fails and says why, with the id of the request. Ansible takes a
-    source that fails for a warning and goes on with no hosts, and exit code 0, unless C(ANSIBLE_INVENTORY_UNPARSED_FAILED)
-    or C(ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED) is true. Set one of them.
+    source that fails for a warning and goes on with no hosts, and exit code 0, unless
+    C(ANSIBLE_INVENTORY_UNPARSED_FAILED) or C(ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED) is true. Set one of them.
   - A list that is old, because its cloud fails, is used with a warning. See O(on_error).
 author:
   - twocloud contributors (@twocloud)
@@ -153,7 +153,8 @@ except ImportError:  # it ends with ansible-core 2.23; since 2.19 only what is m
 
 
 _LEGAL = re.compile(r"\w[\w.-]{0,252}")  # the rest means something in Ansible's patterns of hosts
-_TAKEN = re.compile(r"(party|region|zone|status|project|tag)_.*|all|ungrouped|localhost(\..*)?|127\.0\.0\.1", re.IGNORECASE)
+_TAKEN = re.compile(r"(party|region|zone|status|project|tag)_.*|all|ungrouped|localhost(\..*)?|127\.0\.0\.1",
+                    re.IGNORECASE)  # names of groups, and of the machine that Ansible runs on
 _ADDRESSES = {
     "any": ("wan_ip_set", "lan_ip_set", "wan_ipv6_set", "lan_ipv6_set"),
     "wan": ("wan_ip_set", "wan_ipv6_set"),
@@ -217,7 +218,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
                 raise AnsibleParserError(f"token_file cannot be read: {type(problem).__name__}.") from None
         token = (token or "").strip()
         if not re.fullmatch(r"[!-~]+", token):
-            raise AnsibleParserError("token must be a token of this twocloud: give token, token_file or TWOCLOUD_TOKEN.")
+            raise AnsibleParserError("token must be a token: give it by token, token_file or TWOCLOUD_TOKEN.")
         asked = {name: self.get_option(name) for name in ("tenant_id", "status", "name", "max_age", "on_error")}
         asked.update({name: ",".join(self.get_option(name)) for name in ("party", "region")}, view="full")
         query = urlencode({name: value for name, value in sorted(asked.items()) if value is not None})
@@ -228,9 +229,10 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         where = f"{urlsplit(url).scheme}://{urlsplit(url).netloc}"
         try:
             answer = open_url(
-                url, headers={"Accept": "application/json"}, http_agent="twocloud-ansible", timeout=self.get_option("timeout"),
+                url, headers={"Accept": "application/json"}, http_agent="twocloud-ansible",
                 url_username=token, url_password="", force_basic_auth=True, use_netrc=False, follow_redirects="none",
-                validate_certs=self.get_option("validate_certs"), ca_path=self.get_option("ca_path"),
+                timeout=self.get_option("timeout"), validate_certs=self.get_option("validate_certs"),
+                ca_path=self.get_option("ca_path"),
             )
         except HTTPError as refusal:
             answer = refusal
@@ -242,7 +244,8 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             if not isinstance(body, dict) or not isinstance(body.get("msg"), str):
                 raise ValueError
         except Exception:  # http.client has many for an answer that is cut
-            raise AnsibleParserError(f"{where} is no twocloud server, or its answer was cut: HTTP {answer.code}.") from None
+            told = f"{where} is no twocloud server, or its answer was cut: HTTP {answer.code}."
+            raise AnsibleParserError(told) from None
         if answer.code != 200 or body.get("code") != 200:
             hint = " Write a file for each party or region." if body.get("error") == "too_large" else ""
             told = f"{answer.code} {body.get('error')}, request id {body.get('request_id')}"
@@ -261,14 +264,14 @@ def _is_safe(url):
         host = there.hostname or ""
         if there.username is not None or there.query or there.fragment:
             return False
-        return bool(host) and (there.scheme == "https" or there.scheme == "http" and (
-            host == "localhost" or ipaddress.ip_address(host).is_loopback))
+        here = there.scheme == "http" and (host == "localhost" or ipaddress.ip_address(host).is_loopback)
+        return bool(host) and (there.scheme == "https" or here)
     except ValueError:
         return False
 
 
 def _is_list_of_servers(servers):
-    texts = ("instance_id", "instance_name", "party", "region", "lan_ip_set", "wan_ip_set", "lan_ipv6_set", "wan_ipv6_set")
+    texts = ("instance_id", "instance_name", "party", "region", *_ADDRESSES["any"])
     return isinstance(servers, list) and all(
         isinstance(server, dict) and isinstance(server.get("tags"), dict)
         and all(isinstance(server.get(name), str) for name in texts) for server in servers)
