@@ -252,11 +252,11 @@ def _errors(*names: str, head: bool = False) -> dict[str, Any]:
 
 def _error_response(*kinds: type[errors.TwocloudError]) -> dict[str, Any]:
     name = next(name for name, of in _ERRORS.items() if of == kinds)
-    schema = {"$ref": "#/components/schemas/ErrorBody",         # generators of SDKs pass over what stands beside it
-              "properties": {"code": {"const": kinds[0].status}, "error": {"enum": [kind.word for kind in kinds]}}}
-    return {"description": " ".join(dict.fromkeys(kind.default for kind in kinds)),
+    told = " ".join(f"`{kind.word}`: {kind.default}" for kind in kinds)
+    example = {"code": kinds[0].status, "msg": kinds[0].default, "error": kinds[0].word, "request_id": "…"}
+    return {"description": told,
             "headers": _header_refs(_EXTRA_HEADERS.get(name, ())),
-            "content": {"application/json": {"schema": schema}}}
+            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}, "example": example}}}
 
 
 def _response(text: str, body: str | None, *, head: bool = False, headers: Iterable[str] = (),

@@ -35,8 +35,12 @@ def run(arguments: Sequence[str | Path], folder: Path, environment: Mapping[str,
                           stdin=None if stdin is not None else subprocess.DEVNULL)
 
 
+def blocks(document: str, language: str) -> list[str]:
+    return [text.removeprefix(f"{language}\n") for text in (ROOT / document).read_text().split("```")[1::2]
+            if text.startswith(f"{language}\n")]
+
+
 def block(document: str, language: str, holds: str) -> str:
-    """The block of code of a document that holds this text; there must be one."""
-    (found,) = (text for text in (ROOT / "docs" / document).read_text().split("```")[1::2]
-                if text.startswith(f"{language}\n") and holds in text)
-    return found.removeprefix(f"{language}\n")
+    """The block of code of a page that holds this text; there must be one."""
+    (found,) = (text for text in blocks(f"docs/{document}", language) if holds in text)
+    return found
