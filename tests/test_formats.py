@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from chalicelib import formats
 from chalicelib.errors import InvalidParameter, PartyDenied, PartyThrottled, TooLarge, TwocloudError
 from chalicelib.formats import ansible, prometheus
+from chalicelib.formats.words import unique
 from chalicelib.inventory import Answer, Fleet, Part
 from chalicelib.model import Server, Source, Status
 from chalicelib.query import parse
@@ -243,6 +244,23 @@ def test_tags_that_meet_in_one_label() -> None:
     for order in (["a-b", "a.b", "a_b", "a_b_2"], ["a_b_2", "a_b", "a.b", "a-b"]):
         values = {"a-b": "1", "a.b": "2", "a_b": "3", "a_b_2": "4"}
         assert prometheus.tag_names({key: values[key] for key in order}) == expected
+
+
+def test_thousands_of_names_that_meet_take_no_time() -> None:
+    """Counted, and not timed: how often a name is looked for."""
+    looked = 0
+
+    class Taken(dict[str, str]):
+        def __contains__(self, name: object) -> bool:
+            nonlocal looked
+            looked += 1
+            return super().__contains__(name)
+
+    taken, last = Taken(), dict[str, int]()
+    for number in range(5000):
+        name = unique("a_b", taken, last)
+        taken[name] = str(number)
+    assert list(taken)[:3] == ["a_b", "a_b_2", "a_b_3"] and len(taken) == 5000 and looked < 3 * 5000
 
 
 def test_labels_stay_while_the_server_does() -> None:

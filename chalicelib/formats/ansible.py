@@ -45,9 +45,10 @@ def host_names(found: Sequence[tuple[Source, Server]]) -> list[str]:
     ids = Counter(server.id for _, server in found)
     given: dict[int, str] = {}
     taken: set[str] = set()
+    last: dict[str, int] = {}
 
     def give(number: int, name: str) -> None:
-        given[number] = unique(name, taken)
+        given[number] = unique(name, taken, last)
         taken.add(given[number])
 
     def by_id(source: Source, server: Server) -> str:
@@ -85,8 +86,12 @@ def _variables(row: FullRow) -> dict[str, object]:
     found: dict[str, object] = {"ansible_host": addresses.partition(",")[0]} if addresses else {}
     found |= {f"twocloud_{name}": _harmless(getattr(row, name)) for name in _FIELDS}
     tags: dict[str, object] = {}
-    for key, value in row.tags.items():     # a key such as __ansible_vault would be obeyed
-        tags[unique(f"_{key}", {*row.tags, *tags}) if key.startswith("__ansible") else key] = _harmless(value)
+    taken = set(row.tags)
+    for key, value in row.tags.items():
+        if key.startswith("__ansible"):     # such as __ansible_vault, which would be obeyed
+            key = unique(f"_{key}", taken, {})
+            taken.add(key)
+        tags[key] = _harmless(value)
     return {**found, "twocloud_tags": tags}
 
 

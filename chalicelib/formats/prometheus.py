@@ -53,6 +53,7 @@ def labels(row: FullRow) -> dict[str, str]:
 def tag_names(tags: Mapping[str, str]) -> dict[str, str]:
     """The tags under legal names, none lost: a legal name stays as it is, another that meets it gets a number."""
     found = {name: value for name, value in tags.items() if word(name) == name}
+    last: dict[str, int] = {}
     for name in sorted(tags.keys() - found.keys()):
-        found[unique(word(name), found)] = tags[name]
+        found[unique(word(name), found, last)] = tags[name]
     return found

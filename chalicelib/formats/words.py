@@ -12,10 +12,12 @@ def word(text: str) -> str:
     return _OTHER.sub(lambda found: "_" if found[0].isascii() else f"u{ord(found[0]):04x}", text)
 
 
-def unique(name: str, taken: Collection[str]) -> str:
-    """The name, or with the first number from 2 that makes it a new one."""
-    number, found = 1, name
+def unique(name: str, taken: Collection[str], last: dict[str, int]) -> str:
+    """The name, or with the first number from 2 that makes it a new one. `last`: what was given to each name so far,
+    so that thousands that meet take no time."""
+    number, found = last.get(name, 1), name
     while found in taken:
         number += 1
         found = f"{name}_{number}"
+    last[name] = number
     return found

@@ -23,7 +23,7 @@ GROUPS = block("ansible.md", "yaml", "keyed_groups").split("keyed_groups")[1]
 EVIL = "{{ lookup('ansible.builtin.pipe', 'touch TEMPLATE-WAS-RUN') }}"
 NAMES = ["web", "twice", "twice", "", EVIL, "{% if 1 %}x{% endif %}", "a\nb", 'q"\'q', "\u202egnp.exe", "=cmd|'/c calc'!A0", "localhost", "all",
          "tag_role_web", "名-1", "x" * 300, "!unsafe 1", "a b", "i-00000000", "${x}", "\\u007b{1}}"]
-TAGS: list[dict[str, str]] = [{"role": "web"}, {"role": EVIL, EVIL: "x"}, {"__ansible_vault": "x", "__ansible_unsafe": "y", "___ansible_vault": "z"},
+TAGS: list[dict[str, str]] = [{"role": "web"}, {"role": EVIL, EVIL: "x"}, {"__ansible_vault": "x", "__ansible_unsafe": "y", "___ansible_vault": "z", "__ansible_vault_2": "w"},
                               {"a-b": "1", "a.b": "1"}, {"": ""}, {"__ansible_type": "_DateTime", "value": "x"}]
 
 

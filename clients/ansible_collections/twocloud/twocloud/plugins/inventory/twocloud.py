@@ -279,10 +279,11 @@ def _is_list_of_servers(servers):
 
 def _obeyed_by_nobody(tags):
     """Ansible obeys a key such as __ansible_vault where it reads JSON, its own output too."""
-    found = {}
+    found, taken = {}, set(tags)
     for name, value in tags.items():
         if name.startswith("__ansible"):
-            name = _unique(f"_{name}", {*tags, *found})
+            name = _unique(f"_{name}", taken, {})
+            taken.add(name)
         found[name] = value
     return found
 
@@ -291,10 +292,10 @@ def _host_names(servers, preferences):
     """A name for each server, none given twice. Ids go first, so that no server is called what another one is."""
     ids = Counter(server["instance_id"] for server in servers)
     counts = {kind: Counter(_called(server, kind) for server in servers) for kind in preferences}
-    given, taken, later = {}, set(), []
+    given, taken, last, later = {}, set(), {}, []
 
     def give(number, name):
-        given[number] = _unique(name, taken)
+        given[number] = _unique(name, taken, last)
         taken.add(given[number])
 
     def by_id(server):
@@ -325,9 +326,10 @@ def _is_legal(name):
     return bool(_LEGAL.fullmatch(name)) and not _TAKEN.fullmatch(name)
 
 
-def _unique(name, taken):
-    number, found = 1, name
+def _unique(name, taken, last):
+    number, found = last.get(name, 1), name
     while found in taken:
         number += 1
         found = f"{name}_{number}"
+    last[name] = number
     return found
