@@ -4,12 +4,14 @@ import csv
 import io
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from standins.fleet import Machines
-from tests.clients import VENV, block, blocks, program, run
+from tests.clients import MISSING, ROOT, VENV, block, blocks, program, run
 from tests.clients.test_ansible import machine
 from tests.conftest import GZ, House
 from tests.test_formats import HOSTILE
@@ -58,6 +60,9 @@ def test_what_the_docs_say_of_exits(served: House, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("language", "holds", "command"), [
     ("python", "import requests", ["python", "-c"]), ("js", "await fetch", ["node", "--input-type=module", "-e"])], ids=["requests", "node"])
 def test_programs_of_the_docs(served: House, tmp_path: Path, language: str, holds: str, command: list[str]) -> None:
+    if command[0] == "python":
+        _installed("requests")
+    program(command[0])
     text = block("recipes.md", language, holds)
     done = run([*command, text], tmp_path, there(served))
     assert done.returncode == 0 and len(done.stdout.splitlines()) == 25, done.stderr
@@ -79,7 +84,7 @@ def test_pandas(served: House, tmp_path: Path) -> None:
 
 def _installed(package: str) -> None:
     if not list(VENV.glob(f"lib/python*/site-packages/{package}")):
-        pytest.skip(f"not on this machine: {package}")
+        pytest.skip(f"{MISSING}{package}")
 
 
 def test_terraform_reads_it(served: House, tmp_path: Path) -> None:
@@ -115,7 +120,8 @@ def test_the_table_of_the_spreadsheet_page(served: House, tmp_path: Path) -> Non
 @pytest.mark.parametrize("generator", ["openapi-python-client", "openapi-generator"])
 def test_generated_sdks(served: House, tmp_path: Path, generator: str) -> None:
     """Made from what serve gives, without a warning that something is left out, and used: a list, an error, full records, a token."""
-    program("java" if generator == "openapi-generator" else generator)
+    for name in ("java", "openapi-generator-cli") if generator == "openapi-generator" else (generator,):
+        program(name)
     document, *commands = block("recipes.md", "sh", "openapi.json").splitlines()
     command = next(line for line in commands if line.startswith(f"{generator}-cli " if generator == "openapi-generator" else f"{generator} "))
     made = run(["bash", "-euc", f"{document}\n{command}"], tmp_path, there(served))
@@ -162,3 +168,10 @@ issued = login.issue_token(TokenRequest(duration=60))
 print(issued.code, issued.token.startswith("tc_"))
 """,
 }
+
+
+def test_a_program_that_is_not_here_is_named_at_the_end(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-m", "pytest", "-n", "1", "-p", "no:cacheprovider", f"--basetemp={tmp_path}/x", f"{__file__}::test_terraform_reads_it"],
+                          cwd=ROOT, env={"PATH": str(tmp_path), "HOME": str(tmp_path)}, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"=+ tests skipped: programs that are not here =+\nnot on this machine: terraform\n", done.stdout), done.stdout

@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from tests import canaries
-from tests.clients import ROOT, block, run
+from tests.clients import ROOT, block, program, run
 
 
 @dataclass
@@ -62,6 +62,7 @@ def test_a_cloud_is_switched_off_and_on(demo: Demo) -> None:
 
 def test_ansible_as_its_page_says(demo: Demo, tmp_path: Path) -> None:
     """Its files and lines as they stand, but for the port, and for installing Ansible, which the tests have."""
+    program("ansible-galaxy")
     (tmp_path / "servers.twocloud.yml").write_text(block("ansible.md", "yaml", "tenant_id"))
     (tmp_path / "ansible.cfg").write_text(block("ansible.md", "ini", "servers.twocloud.yml"))
     there = {"TWOCLOUD_URL": demo.url, "TWOCLOUD_TOKEN": demo.token, "ANSIBLE_NOCOLOR": "1", "COLUMNS": "1000"}
@@ -80,6 +81,7 @@ def test_ansible_as_its_page_says(demo: Demo, tmp_path: Path) -> None:
 
 
 def test_promtool_as_its_page_says(demo: Demo, tmp_path: Path) -> None:
+    program("promtool")
     (tmp_path / "prometheus.yml").write_text(block("prometheus.md", "yaml", "scrape_configs").replace("https://HOST", demo.url)
                                              .replace("party=all", "party=qcloud"))
     done = run(["bash", "-euc", block("prometheus.md", "sh", "umask")], tmp_path, {"TWOCLOUD_TOKEN": demo.token})
