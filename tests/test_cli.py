@@ -132,6 +132,22 @@ def test_tokens(twocloud: Command) -> None:
     twocloud("token", "issue", "--user", "eve", code=4)
 
 
+def test_several_tokens_end_at_once(twocloud: Command) -> None:
+    for name in ("ann", "bob"):
+        twocloud("user", "add", name, "--tenant", "123")
+    ids = [(made := twocloud.json("token", "issue", "--user", name), watch(made["token"]))[0]["token_id"] for name in ("ann", "ann", "ann", "bob", "bob")]
+    twocloud("token", "revoke", ids[0], "0" * 16, ids[1], code=4)
+    assert "Of 3 tokens 1 were not there" in twocloud.err
+    assert {row["token_id"] for row in twocloud.json("token", "list")} == set(ids[2:])
+    twocloud("token", "revoke", "--user", "bob")
+    assert [row["token_id"] for row in twocloud.json("token", "list")] == [ids[2]]
+    twocloud("token", "revoke", "--all")
+    twocloud("token", "revoke", "--all")
+    assert twocloud.json("token", "list") == []
+    for words in ((), ("--all", "--user", "bob"), ("--all", ids[0])):
+        twocloud("token", "revoke", *words, code=2)
+
+
 @pytest.mark.parametrize("ttl", ["0s", "1", "1.5h", "-1h", "10", "1w", "1y", "9999d", "", " 1h", "１h", "1h\n", "0x1h"])
 def test_durations(twocloud: Command, ttl: str) -> None:
     twocloud("user", "add", "ann")
