@@ -100,7 +100,7 @@ def rotate_account(tenant_id: str, party: str, credentials_file: IO[bytes] | Non
     """Replace the credentials of an account by others of the same account; its settings and lists stay.
 
     The party is asked with the new ones first: what it refuses, or what lists none of the servers that are kept,
-    is not stored. End the old ones at the party a minute after.
+    is not stored. End the old ones at the party two minutes after.
     """
     row = accounts.find(deployment().store, tenant_id, party)
     made = replace(_checked(tenant_id, party, credentials_file, row.project, row.regions, row.deep, row.endpoint),
@@ -108,8 +108,8 @@ def rotate_account(tenant_id: str, party: str, credentials_file: IO[bytes] | Non
     if not no_check:
         rotation.check(deployment(), made)
     row = accounts.rotate(deployment().store, deployment().sealer(), made, deployment().clock())
-    deployment().store.scrub()
     journal.audit(operator(), "account rotate", **record(row))
+    deployment().store.scrub()
     if output == "json":
         show(output, record(row))
     else:
