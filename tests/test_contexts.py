@@ -209,6 +209,9 @@ def test_every_way_to_be_no_twocloud_is_one_line_and_exit_3(tmp_path: Path, othe
     plain_as_tls = other.url.replace("http:", "https:")
     evil = Other(Answer(200, {"Content-Type": "application/json", "X-Request-Id": "r"}, b'{"code": 1, "msg": "\\u001b[2J", "error": "x"}'))
     liar = Other(Answer(200, {"Content-Type": "application/json", "X-Request-Id": "r", "ETag": "x"}, b'{"vm_servers": 3, "msg": ""}'))
+    odd = [Other(Answer(200, {"Content-Type": kind, "X-Request-Id": "r", "ETag": "x"}, body)) for kind, body in (
+        ("application/json", b'{"vm_servers": [3], "msg": ""}'), ("application/json", b'{"vm_servers": [{"instance_id": "i"}], "msg": "", "sources": [1]}'),
+        ("application/x-ndjson", b"[1]\n"), ("application/x-ndjson", b'{"instance_id": "i"}\n'))]
     with silent() as free:
         closed = f"http://127.0.0.1:{free.getsockname()[1]}"
     environment = {"TWOCLOUD_TOKEN": token("j")}
@@ -220,6 +223,12 @@ def test_every_way_to_be_no_twocloud_is_one_line_and_exit_3(tmp_path: Path, othe
         done = run(tmp_path, "servers", *GZ, "--url", url, **environment)
         assert (done.returncode, done.stdout) == (3, ""), (url, done)
         assert told in done.stderr and len(done.stderr.splitlines()) == 1 and "\x1b" not in done.stderr, (url, done.stderr)
+    for server in odd:
+        for words in (("servers", *GZ), ("servers", *GZ, "-o", "ndjson", "--sort", "id"), ("explain", *GZ)):
+            done = run(tmp_path, *words, "--url", server.url, **environment)
+            assert done.returncode == 3 and len(done.stderr.splitlines()) == 1, (server.says, words, done)
+        server.close()
+    assert run(tmp_path, "servers", *GZ, "--url", other.url, TWOCLOUD_TOKEN="tc_\u4e2d").returncode == 2
     trusted = run(tmp_path, "servers", *GZ, "--url", secure.url.replace("127.0.0.1", "localhost"), REQUESTS_CA_BUNDLE=str(pem), **environment)
     assert trusted.returncode == 3
     for server in (secure, evil, liar):

@@ -234,6 +234,15 @@ def test_the_apis_examples(served: House, tmp_path: Path) -> None:
                 watch(body["token"])
 
 
+def test_the_commands_examples(served: House, tmp_path: Path) -> None:
+    (script,) = sh_blocks("docs/command.md")
+    here = served.deployment.settings
+    done = bash(script, tmp_path, URL=served.url, HOME=str(tmp_path), XDG_CONFIG_HOME="", TWOCLOUD_STORE=here.store, TWOCLOUD_KEY=here.key)
+    (tmp_path / ".config/twocloud/config.toml").unlink()
+    rows = done.stdout.splitlines()
+    assert done.returncode == 0 and rows[0].split() == ["NAME", "ID", "LAN"] and len(rows) == 26, done
+
+
 def test_the_examples_of_formats(served: House, tmp_path: Path) -> None:
     scripts = [script for script in sh_blocks("docs/api.md") if "format=" in script]
     shown = [bash(script, tmp_path, URL=served.url, TWOCLOUD_TOKEN=served.token).stdout for script in scripts]

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -290,6 +291,20 @@ def test_watch_ends_when_it_is_refused(folder: Path, cloud: Qcloud) -> None:
         assert seen.end() == 4
     cloud.keys["AKIDterm"] = "another"
     assert run(folder, "servers", *GZ, "--watch=2", "-o", "ndjson").returncode == 4
+
+
+@pytest.mark.parametrize("command", [("servers", *GZ), ("servers", "--party", "qcloud", "--tenant", "123", "--region", "gz,sh"), ("doctor",),
+                                     ("refresh", "--tenant", "123", "--party", "qcloud", "--region", "gz")], ids=["one", "many", "doctor", "refresh"])
+def test_ctrl_c_waits_for_nobody(folder: Path, cloud: Qcloud, command: tuple[str, ...]) -> None:
+    cloud.fail("hang")
+    with Terminal(*command, folder=folder) as seen:
+        end = time.monotonic() + 30
+        while not cloud.calls and time.monotonic() < end:
+            time.sleep(0.05)
+        began = time.monotonic()
+        seen.type("\x03")
+        assert seen.end() == 130 and time.monotonic() - began < 7   # a hanging call has ten seconds
+    assert "Traceback" not in seen.text
 
 
 # ---------------------------------------------------------------- progress

@@ -14,7 +14,7 @@ import click
 
 from chalicelib import __version__, journal
 from chalicelib.cli import contexts
-from chalicelib.cli.output import everywhere, keep, say, start_journal
+from chalicelib.cli.output import deployment, everywhere, keep, say, start_journal
 from chalicelib.errors import Conflict, SettingsError, TwocloudError
 
 if TYPE_CHECKING:
@@ -124,3 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         journal.failure()
         say(f"twocloud: {type(problem).__name__}: {problem}")
         return FAILED
+    finally:
+        if deployment.cache_info().currsize:                    # nobody waits for a party that hangs
+            deployment().close()
+            deployment.cache_clear()

@@ -12,6 +12,7 @@ from chalicelib import query
 from chalicelib.cli import contexts
 from chalicelib.cli.output import deployment, echo, hint, kept, output_option, table, waiting
 from chalicelib.cli.servers import asking_options
+from chalicelib.cli.terminal import plain
 from chalicelib.errors import PartyError, RateLimited, TwocloudError, UnknownRegion
 from chalicelib.transport import Call, Tally
 
@@ -131,7 +132,7 @@ def _over_http(there: contexts.There, pairs: list[tuple[str, str]]) -> tuple[dic
         got = remote.get(there, "/twocloud/servers", urlencode(pairs))
     body, error = dict[str, Any](), None
     try:
-        body = remote.read_json(there, got)
+        body = remote.read_list(there, got)
     except remote.Answered as refused:
         error = refused
     given = dict(pairs)
@@ -150,29 +151,33 @@ def _over_http(there: contexts.There, pairs: list[tuple[str, str]]) -> tuple[dic
 # ---------------------------------------------------------------- for people
 
 def _draw(told: dict[str, Any]) -> None:
+    def line(text: str) -> None:
+        click.echo(plain(text))
+
     by = f" ({told['chosen_by']})" if "chosen_by" in told else ""
-    echo(f"asked: {told['asked']}{by}, {told['milliseconds']:.0f} ms")
+    line(f"asked: {told['asked']}{by}, {told['milliseconds']:.0f} ms")
     if "policy" in told:
         policy = told["policy"]
-        echo(f"policy: a list up to {policy['max_age']} s old will do; if the party fails, the last good one up to "
+        line(f"policy: a list up to {policy['max_age']} s old will do; if the party fails, the last good one up to "
              f"{policy['stale']} s old")
-        echo(f"parties: {len(told['calls'])} calls, {told['retries']} retries, at least one under way for "
+        line(f"parties: {len(told['calls'])} calls, {told['retries']} retries, at least one under way for "
              f"{told['party_milliseconds']:.0f} ms")
     for name, value in told.get("headers", {}).items():
-        echo(f"{name}: {value}")
-    echo("")
+        line(f"{name}: {value}")
+    line("")
     names = ("party", "region", "state", "from", "age", "count", "calls", "milliseconds")
     shown = [name for name in names if any(name in row for row in told["sources"])]
     table(told["sources"], shown)
     for row in told["sources"]:
-        for line in filter(None, (row.get("why"), row.get("msg"))):
-            echo(f"\n{row['party']} {row['region']}: {line}")
+        for text in filter(None, (row.get("why"), row.get("msg"))):
+            line("")
+            line(f"{row['party']} {row['region']}: {text}")
         if row.get("permissions"):
-            echo(f"needs: {', '.join(row['permissions'])}")
+            line(f"needs: {', '.join(row['permissions'])}")
         if row.get("being_listed"):
-            echo("somebody was listing it when we came")
+            line("somebody was listing it when we came")
     if calls := told.get("calls"):
-        echo("")
+        line("")
         table(calls, ("at", "party", "region", "operation", "status", "milliseconds", "waited", "error"))
     if "headers" in told and not kept("quiet"):
         hint(_PLAIN)

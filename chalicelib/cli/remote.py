@@ -1,9 +1,9 @@
 """Asks a server: one GET with the token, to its own host alone, within a time. What is no answer of ours is Network."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import click
@@ -47,6 +47,8 @@ def get(there: There, path: str, query: str = "", *, with_token: bool = True, se
     if with_token and not there.token:
         raise click.UsageError(f"Set TWOCLOUD_TOKEN to a token of {there.url}, or keep both: twocloud context add NAME "
                                f"--url {there.url} --token-stdin")
+    if not there.token.isascii() or not there.token.isprintable():
+        raise click.UsageError(f"What is set as the token of {there.url} is none. Was it copied whole?")
     start_journal()
     host = urlsplit(there.url).hostname or ""
     began = time.monotonic()
@@ -140,6 +142,22 @@ def read_json(there: There, got: Got) -> dict[str, Any]:
     except (msgspec.DecodeError, KeyError, TypeError):
         raise stranger(there, got) from None
     raise error
+
+
+def read_list(there: There, got: Got) -> dict[str, Any]:
+    """The same for an answer that holds servers."""
+    body = read_json(there, got)
+    sources, servers = body.get("sources", []), body.get("vm_servers")
+    if "ETag" not in got.headers or not isinstance(body.get("msg"), str) or not are_records(servers, ("instance_id",)) \
+            or not are_records(sources, ("party", "region", "state")):
+        raise stranger(there, got)
+    return body
+
+
+def are_records(found: object, names: Sequence[str]) -> bool:
+    """Whether this is a list of objects with these fields."""
+    return isinstance(found, list) and all(
+        isinstance(row, dict) and all(name in row for name in names) for row in cast(list[object], found))
 
 
 def _seconds(text: str | None) -> float | None:

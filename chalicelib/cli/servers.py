@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -12,7 +12,7 @@ import msgspec
 
 from chalicelib import journal, query
 from chalicelib.cli import columns, completion, contexts
-from chalicelib.cli.output import Duration, deployment, echo, kept, say, shape_options, table, waiting
+from chalicelib.cli.output import Duration, Network, deployment, echo, kept, say, shape_options, table, waiting
 from chalicelib.transport import Tally
 
 _BASIC = {"name": "instance_name", "id": "instance_id", "cpu": "cpu_num", "mem": "mem_size", "disk": "disk_size",
@@ -170,10 +170,13 @@ def _rows(there: contexts.There | None, pairs: list[tuple[str, str]], shape: Sha
           written: str) -> tuple[list[dict[str, Any]], str]:
     """Records by the columns' short names, in their order, and what must be told beside them."""
     body, told = ask(there, [*pairs, *([("format", written)] if written != "json" else [])], written)
-    found: Sequence[dict[str, Any]] = (msgspec.json.decode(body)["vm_servers"] if written == "json"
-                                       else msgspec.json.Decoder(dict[str, Any]).decode_lines(body))
-    short = {field: name for name, field in _FULL.items()}
-    rows = [{short.get(field, field): value for field, value in row.items()} for row in found]
+    try:
+        found = (msgspec.json.decode(body)["vm_servers"] if written == "json"
+                 else msgspec.json.Decoder(dict[str, Any]).decode_lines(body))
+        rows = [{name: row[field] for name, field in _FULL.items() if field in row or name in shape.columns}
+                for row in found]
+    except (msgspec.DecodeError, KeyError):
+        raise Network("The server's answer lacks what it should hold; is it of another version?") from None
     return (columns.in_order(rows, shape.sort, shape.known) if shape.sort else rows), told
 
 
@@ -220,9 +223,7 @@ def _ask_server(there: contexts.There, pairs: list[tuple[str, str]], output: str
         if got.headers.get("Content-Type") != formats.MEDIA_TYPES[output]:
             raise remote.stranger(there, got)
         return got.body, _told_by(got.headers)
-    body = remote.read_json(there, got)
-    if not is_list or not isinstance(body.get("vm_servers"), list) or not isinstance(body.get("msg"), str):
-        raise remote.stranger(there, got)
+    body = remote.read_list(there, got)     # or an error, in JSON whatever was asked for
     return got.body, body["msg"]
 
 
