@@ -17,7 +17,7 @@ from tests.conftest import GZ, House
 from tests.test_formats import HOSTILE
 
 LINES = [line for document in ("README.md", "docs/api.md", "docs/recipes.md") for text in blocks(document, "sh")
-         for line in text.splitlines() if re.match(r"(curl|http|wget) .*/servers", line) and "&f=" not in line and "format=" not in line]
+         for line in text.replace("\\\n", "").splitlines() if re.match(r"(curl|http|wget) .*/servers", line) and "&f=" not in line and "format=" not in line]
 
 
 def there(house: House, token: str | None = None) -> dict[str, str]:
@@ -141,8 +141,8 @@ def test_generated_sdks(served: House, tmp_path: Path, generator: str) -> None:
 # a full record, a wrong token, a token with the user's password
 MORE = {
     "openapi-python-client": """
-from twocloud_client.api.tokens import issue_token
-from twocloud_client.models import TokenRequest
+from fleet_client.api.tokens import issue_token
+from fleet_client.models import TokenRequest
 found = list_servers.sync(client=client, party="qcloud,aws", tenant_id="123", region="all", max_age=60)
 full = next(row for row in found.vm_servers if row.party == "qcloud")
 print(full.party.value, full.region)

@@ -82,14 +82,13 @@ def test_ansible_as_its_page_says(demo: Demo, tmp_path: Path) -> None:
 
 def test_promtool_as_its_page_says(demo: Demo, tmp_path: Path) -> None:
     program("promtool")
-    (tmp_path / "prometheus.yml").write_text(block("prometheus.md", "yaml", "scrape_configs").replace("https://HOST", demo.url)
-                                             .replace("party=all", "party=qcloud"))
+    (tmp_path / "prometheus.yml").write_text(block("prometheus.md", "yaml", "scrape_configs").replace("https://HOST", demo.url))
     done = run(["bash", "-euc", block("prometheus.md", "sh", "umask")], tmp_path, {"TWOCLOUD_TOKEN": demo.token})
     assert done.returncode == 0 and (tmp_path / "twocloud.token").stat().st_mode & 0o777 == 0o600
     (tmp_path / "rules.yml").write_text(block("prometheus.md", "yaml", "alert:"))
     check, discovery, _ = (line.removeprefix("$ ").split() for line in block("prometheus.md", "console", "promtool").splitlines())
     assert run(check, tmp_path).returncode == 0
     assert run(["promtool", "check", "rules", "rules.yml"], tmp_path).returncode == 0
-    found = run([*discovery[:3], "--timeout=5s", *discovery[3:]], tmp_path)
+    found = run([*discovery[:3], "--timeout=12s", *discovery[3:]], tmp_path)
     (tmp_path / "twocloud.token").unlink()
-    assert found.stdout.count('"discoveredLabels"') == 335, found.stderr
+    assert found.stdout.count('"discoveredLabels"') == len(demo.get(party="all").json()["vm_servers"]) > 900, found.stderr
