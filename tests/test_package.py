@@ -446,7 +446,7 @@ class Stack:
         return found
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def stack(here_for_ministack: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("deployed")
     pem, key = tls.certificate(folder)
@@ -700,7 +700,7 @@ def test_the_pages_commands_work(stack: Stack, tmp_path: Path) -> None:
 
 # ---------------------------------------------------------------- under Amazon's runtime client
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def task(here: Path, stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("task")
     with zipfile.ZipFile(here / "deployment.zip") as archive:
