@@ -7,11 +7,11 @@ import threading
 import time
 import uuid
 from functools import cache
-from typing import Any, cast
+from typing import Any
 
 from chalice.app import Chalice, CloudWatchEvent, Rate, Request, Response, SQSEvent
 
-from chalicelib import api, authorizer, journal, schedule, settings
+from chalicelib import amazon, api, authorizer, journal, schedule, settings
 from chalicelib.inventory import REQUEST_SECONDS, Deployment, open_deployment
 
 _MARGIN_SECONDS = 2.0                       # before Lambda ends the function
@@ -87,12 +87,10 @@ def _seconds_left(context: object, most: float = REQUEST_SECONDS) -> float:
 @app.schedule(Rate(schedule.RUN_EVERY // 60, unit=Rate.MINUTES))
 def spread(event: CloudWatchEvent) -> dict[str, int]:
     """Put a message for each list that is due into the queue, ten at a time."""
-    import boto3  # the API's own function has no need of it here
-
     # in an attribute, not in the body: a worker of another version, before or after an update, reads the body as ever
     run_id = _own_id(event.context) or str(uuid.uuid4())
     attributes = {"run_id": {"DataType": "String", "StringValue": run_id}}
-    client = cast(Any, boto3).client("sqs")
+    client = amazon.client("sqs", attempts=3)
     deployment = _deployment()
     with journal.about(run_id=run_id):
         url = client.get_queue_url(QueueName=deployment.settings.queue)["QueueUrl"]

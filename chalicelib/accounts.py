@@ -5,16 +5,11 @@ import re
 import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import cache
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import msgspec
 
-if TYPE_CHECKING:
-    from botocore.credentials import Credentials
-
-from chalicelib import parties, seal, snapshots
+from chalicelib import amazon, parties, seal, snapshots
 from chalicelib.errors import AccountNotFound, Conflict, Internal, InvalidParameter
 from chalicelib.model import IDENTIFIER, Account, Keys, Party
 from chalicelib.seal import Sealer
@@ -239,15 +234,8 @@ def _context(tenant_id: str, party: str) -> dict[str, str]:
 
 def own_identity() -> Keys:
     """The keys of this service itself (the function's role), with which it assumes tenants' roles at aws."""
-    found = _credentials()
+    found = amazon.session().get_credentials()
     if found is None:
         raise Internal("This service has no AWS identity of its own to assume a role with.")
     frozen = found.get_frozen_credentials()
     return Keys(frozen.access_key or "", frozen.secret_key or "", frozen.token)
-
-
-@cache
-def _credentials() -> "Credentials | None":
-    from botocore.session import Session  # slow to import; needed for assumed roles alone
-
-    return Session().get_credentials()

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from chalicelib import amazon
 from chalicelib.errors import Internal, InvalidParameter, SettingsError
 
 if TYPE_CHECKING:
@@ -138,11 +139,7 @@ class KmsSealer:
     @property
     def _client(self) -> "KMSClient":
         if self._made is None:
-            import boto3
-            from botocore.config import Config
-
-            self._made = boto3.client("kms", config=Config(          # type: ignore[reportUnknownMemberType]
-                connect_timeout=1, read_timeout=2, retries={"mode": "standard", "total_max_attempts": 2}))
+            self._made = amazon.client("kms", attempts=2)
         return self._made
 
     def seal(self, plain: bytes, context: Mapping[str, str]) -> bytes:

@@ -12,6 +12,7 @@ machine instead: for emulators, which run the functions themselves, never for AW
 
 import argparse
 import email.parser
+import gzip
 import hashlib
 import importlib.metadata
 import json
@@ -39,7 +40,7 @@ PROCESSORS = {"arm64": "aarch64", "x86_64": "x86_64"}
 NOT_SHIPPED = (                             # the command and the server of one machine
     "chalicelib/cli/*", "chalicelib/serve.py", "chalicelib/__main__.py", "chalicelib/rotation.py",
     "chalicelib/copying.py")
-_DROPPED = ("*/tests/*", "*/testing/*", "*.pyi", "*/py.typed", "bin/*", "boto3/examples/*", "boto3/data/*",
+_DROPPED = ("*/tests/*", "*/testing/*", "*.pyi", "*/py.typed", "bin/*", "botocore/data/*/examples-1.json",
             "*.dist-info/RECORD", "*.dist-info/WHEEL", "*.dist-info/INSTALLER", "*.dist-info/top_level.txt",
             "*.dist-info/entry_points.txt", "*.dist-info/zip-safe")
 _SERVICES = ("dynamodb", "kms", "sqs")      # whose models are kept, of botocore's four hundred
@@ -75,6 +76,7 @@ def build(stage: str, out: Path, python: str = "python3.12", here: bool = False)
         components.append(_chalices_own(task))
         shutil.copyfile(ROOT / "LICENSE", task / "LICENSE")
         _drop(task)
+        _trim(task)
         _compile(python, task)
         for resource in template["Resources"].values():
             if resource["Type"] == "AWS::Serverless::Function":
@@ -235,6 +237,31 @@ def _licence(told: Message) -> str:
     if not written:
         raise BuildError(f"{told['Name']} names no licence")
     return written
+
+
+def _trim(task: Path) -> None:
+    """Of botocore's descriptions what a client needs: a cold start reads them all. No texts, and of the table of
+    endpoints the services that are kept."""
+    data = task / "botocore/data"
+    for packed in sorted(data.rglob("*.json.gz")):
+        _compact(packed.with_suffix(""), _without_texts(json.loads(gzip.decompress(packed.read_bytes()))))
+        packed.unlink()
+    endpoints: dict[str, Any] = json.loads((data / "endpoints.json").read_text())
+    for partition in endpoints["partitions"]:
+        partition["services"] = {name: it for name, it in partition["services"].items() if name in _SERVICES}
+    _compact(data / "endpoints.json", endpoints)
+
+
+def _without_texts(value: Any) -> Any:
+    if isinstance(value, dict):
+        described = cast(dict[str, Any], value)
+        return {name: _without_texts(it) for name, it in described.items()
+                if not (name.startswith("documentation") and isinstance(it, str))}
+    return [_without_texts(it) for it in cast(list[Any], value)] if isinstance(value, list) else value
+
+
+def _compact(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, separators=(",", ":")))
 
 
 def _drop(task: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 import requests
 from moto import mock_aws
 
-from chalicelib import accounts, inventory, journal, memory, parties, serve, tokens, users
+from chalicelib import accounts, amazon, inventory, journal, memory, parties, serve, tokens, users
 from chalicelib.inventory import Deployment
 from chalicelib.settings import Settings
 from chalicelib.stores import Store
@@ -85,12 +85,13 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Itera
 
 @pytest.fixture(autouse=True)
 def cold_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of the test before is remembered: no login, no catalogue, no credentials in boto3's own session, no command
-    that wants no lines."""
+    """Nothing of the test before is remembered: no login, no catalogue, no credentials of a session, no command that
+    wants no lines."""
     memory.forget()
     journal.log.setLevel(logging.DEBUG)
     journal.calls.disabled = False
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+    amazon.session.cache_clear()
 
 
 @pytest.fixture(autouse=True)

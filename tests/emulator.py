@@ -76,8 +76,7 @@ class Function:
         self._done: queue.Queue[tuple[str, Any]] = queue.Queue()
         self._ready = threading.Event()
         self.started = self.took = self._given = 0.0
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._runtime_api())
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), self._runtime_api())
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
         if client is None:
             client = folder / "awslambdaric"
@@ -177,6 +176,13 @@ class Function:
                 pass
 
         return RuntimeApi
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A function that was ended is no news."""
 
 
 def _links(name: str, folder: Path) -> None:

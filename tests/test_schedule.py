@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from moto import mock_aws
 
 import app
-from chalicelib import accounts, freshness, inventory, journal, parties, schedule, snapshots
+from chalicelib import accounts, amazon, freshness, inventory, journal, parties, schedule, snapshots
 from chalicelib.cli import output
 from chalicelib.errors import Internal, InvalidParameter, PartyError, PartyUnavailable, RateLimited, UnknownRegion
 from chalicelib.model import Server, Source
@@ -373,7 +373,7 @@ def test_the_schedule_fills_the_queue_and_the_worker_empties_it(house: House, sq
         {"deadLetterTargetArn": arn, "maxReceiveCount": "3"})})["QueueUrl"]
 
     sizes: list[int] = []
-    make = boto3.client
+    make = amazon.client
 
     def counted(*arguments: Any, **more: Any) -> Any:
         made = make(*arguments, **more)
@@ -383,7 +383,7 @@ def test_the_schedule_fills_the_queue_and_the_worker_empties_it(house: House, sq
         return made
 
     delays: list[int] = []
-    monkeypatch.setattr(boto3, "client", counted)
+    monkeypatch.setattr(amazon, "client", counted)
     assert app.spread(TICK, None) == {"messages": 25}
     assert sizes == [10, 10, 5] and all(0 <= delay < SPREAD for delay in delays) and delays[-1] > SPREAD // 2
     counts = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
@@ -422,7 +422,7 @@ def test_messages_that_the_queue_does_not_take_are_told(house: House, monkeypatc
         def send_message_batch(self, Entries: list[dict[str, Any]], **_: Any) -> dict[str, Any]:
             return {"Successful": Entries[:1], "Failed": [{"Id": "1", "Code": "InternalError", "SenderFault": False}]}
 
-    monkeypatch.setattr(boto3, "client", lambda *_: Full())
+    monkeypatch.setattr(amazon, "client", lambda *_, **__: Full())
     monkeypatch.setattr(journal.log, "propagate", True)
     assert app.spread(TICK, None) == {"messages": 1}
     assert {record.getMessage() for record in caplog.records if record.levelname == "ERROR"} == {"message not sent"}

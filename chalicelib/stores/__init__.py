@@ -88,7 +88,7 @@ def open_store(url: str, clock: Callable[[], float]) -> Store:
     if scheme == "sqlite":
         from chalicelib.stores.sqlite import SqliteStore
         return SqliteStore(rest.removeprefix("/"), clock)
-    from chalicelib.stores.dynamodb import DynamoStore  # boto3 is slow to import
+    from chalicelib.stores.dynamodb import DynamoStore
     return DynamoStore(rest, clock)
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from chalicelib import amazon
 from chalicelib.errors import Conflict, Internal
 from chalicelib.stores import Entry, Moment, Row, check_value, in_batches, new_version
 
@@ -36,7 +37,7 @@ class DynamoStore:
     @property
     def _client(self) -> "DynamoDBClient":
         if self._made is None:
-            self._made = _connect()
+            self._made = amazon.client("dynamodb", attempts=3)
         return self._made
 
     def get(self, kind: str, key: str) -> Row | None:
@@ -152,12 +153,3 @@ def _entry(item: "Mapping[str, AttributeValueTypeDef]") -> Entry:
                  int(item["version"].get("N", "0")),
                  int(float(item["expires"].get("N", "0"))) if "expires" in item else None)
 
-
-def _connect() -> "DynamoDBClient":
-    import boto3  # slow to import; a sealed-off CI or the SQLite user never pays for it
-    from botocore.config import Config
-
-    # botocore's own limits are 60 s each; a request to us is answered within 25 s
-    client: DynamoDBClient = boto3.client("dynamodb", config=Config(  # type: ignore[reportUnknownMemberType]
-        connect_timeout=1, read_timeout=2, retries={"mode": "standard", "total_max_attempts": 3}))
-    return client
