@@ -20,7 +20,7 @@ LIBRARIES = ("chalice", "boto3", "botocore")
 ROUNDS = 9
 _TABLE, _REGION = "twocloud-benchmark", "us-east-1"
 _BARE = ("boto3", "botocore", "s3transfer", "jmespath", "python-dateutil", "six", "urllib3")
-_BARE_APP = '''
+_BARE_APP = """
 import os
 
 import boto3
@@ -35,7 +35,7 @@ def read():
     for kind, key in (("token", os.environ["TOKEN_KEY"]), ("user", os.environ["USER_NAME"]))[:int(os.environ["READS"])]:
         assert "Item" in client.get_item(TableName=os.environ["TABLE"], Key={"pk": {"S": kind}, "sk": {"S": key}})
     return {}
-'''
+"""
 
 
 def run() -> dict[str, Any]:
@@ -51,18 +51,28 @@ def run() -> dict[str, Any]:
         _bare(bare, task)
         package._compile(python, bare)
         client = _runtime_client(python, package.version_of(python), folder / "client")
-        variables = {"AWS_ENDPOINT_URL_DYNAMODB": cloud.url, "TWOCLOUD_STORE": f"dynamodb://{_TABLE}", "TABLE": _TABLE,
-                     "TWOCLOUD_KEY": "kms:key", "TOKEN_KEY": cloud.told["token_key"], "USER_NAME": cloud.told["user"]}
-        asked = {"type": "TOKEN", "authorizationToken": f"Bearer {cloud.told['token']}",
-                 "methodArn": "arn:aws:execute-api:r:0:a/s/GET/twocloud/servers"}
+        variables = {
+            "AWS_ENDPOINT_URL_DYNAMODB": cloud.url,
+            "TWOCLOUD_STORE": f"dynamodb://{_TABLE}",
+            "TABLE": _TABLE,
+            "TWOCLOUD_KEY": "kms:key",
+            "TOKEN_KEY": cloud.told["token_key"],
+            "USER_NAME": cloud.told["user"],
+        }
+        asked = {
+            "type": "TOKEN",
+            "authorizationToken": f"Bearer {cloud.told['token']}",
+            "methodArn": "arn:aws:execute-api:r:0:a/s/GET/twocloud/servers",
+        }
         sides: dict[str, tuple[Path, str, dict[str, str], dict[str, Any]]] = {
             "handler": (task, "app.app", {}, _event("/twocloud/health")),
             "authorizer": (task, "chalicelib.authorizer.authorize", {}, asked),
             "bare": (bare, "app.app", {"READS": "1"}, _event("/read")),
-            "bare_two": (bare, "app.app", {"READS": "2"}, _event("/read"))}
+            "bare_two": (bare, "app.app", {"READS": "2"}, _event("/read")),
+        }
         found: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
-        for number in range(ROUNDS + 1):                        # the first one fills the caches of files
-            for side in (list(sides) if number % 2 else list(sides)[::-1]):
+        for number in range(ROUNDS + 1):  # the first one fills the caches of files
+            for side in list(sides) if number % 2 else list(sides)[::-1]:
                 at, handler, more, event = sides[side]
                 measured = _start(at, handler, {**variables, **more}, event, folder, python, client)
                 if number:
@@ -70,8 +80,15 @@ def run() -> dict[str, Any]:
     return {"python": package.version_of(python), "sides": found}
 
 
-def _start(task: Path, handler: str, variables: dict[str, str], event: dict[str, Any], folder: Path, python: str,
-           client: Path | None) -> dict[str, float]:
+def _start(
+    task: Path,
+    handler: str,
+    variables: dict[str, str],
+    event: dict[str, Any],
+    folder: Path,
+    python: str,
+    client: Path | None,
+) -> dict[str, float]:
     """Seconds from the process's start to its first poll, CPU seconds until then, and seconds to the first answer."""
     from tests.emulator import Function
 
@@ -93,10 +110,20 @@ def _cpu(pid: int) -> float:
 
 
 def _event(path: str) -> dict[str, Any]:
-    return {"resource": path, "path": path, "httpMethod": "GET", "headers": {}, "multiValueHeaders": {},
-            "queryStringParameters": None, "multiValueQueryStringParameters": None, "pathParameters": None,
-            "stageVariables": None, "body": None, "isBase64Encoded": False,
-            "requestContext": {"resourcePath": path, "httpMethod": "GET", "path": path, "requestId": "r", "identity": {}}}
+    return {
+        "resource": path,
+        "path": path,
+        "httpMethod": "GET",
+        "headers": {},
+        "multiValueHeaders": {},
+        "queryStringParameters": None,
+        "multiValueQueryStringParameters": None,
+        "pathParameters": None,
+        "stageVariables": None,
+        "body": None,
+        "isBase64Encoded": False,
+        "requestContext": {"resourcePath": path, "httpMethod": "GET", "path": path, "requestId": "r", "identity": {}},
+    }
 
 
 def _bare(folder: Path, task: Path) -> None:
@@ -115,35 +142,73 @@ def _runtime_client(python: str, version: str, folder: Path) -> Path | None:
     """awslambdaric for an interpreter of another version than ours; None: ours will do."""
     if version == f"{sys.version_info.major}.{sys.version_info.minor}":
         return None
-    wanted = [f"{name}=={importlib.metadata.version(name)}" for name in ("awslambdaric", "simplejson", "snapshot-restore-py")]
-    subprocess.run([sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-deps", "--only-binary",
-                    ":all:", "--python-version", version, "--target", folder, *wanted], check=True)
+    wanted = [
+        f"{name}=={importlib.metadata.version(name)}" for name in ("awslambdaric", "simplejson", "snapshot-restore-py")
+    ]
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "--disable-pip-version-check",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--only-binary",
+            ":all:",
+            "--python-version",
+            version,
+            "--target",
+            folder,
+            *wanted,
+        ],
+        check=True,
+    )
     return folder
 
 
 # ---------------------------------------------------------------- what it says
+
 
 def claims(found: dict[str, Any]) -> list[Claim]:
     def ratio(ours: str, theirs: str, name: str) -> float:
         return _middle(found, ours, name) / _middle(found, theirs, name)
 
     return [
-        Claim("Cold start of the API's function to its first poll / bare Chalice with a boto3 DynamoDB client",
-              ratio("handler", "bare", "init"), 1.1),
-        Claim("Cold start of the authorizer to its first poll / bare Chalice with a boto3 DynamoDB client",
-              ratio("authorizer", "bare", "init"), 0.6),
-        Claim("Cold start of the API's function to its first answer (health) / bare Chalice with the same read",
-              ratio("handler", "bare", "answer"), None),
-        Claim("Cold start of the authorizer to its first answer / bare Chalice with the same two reads",
-              ratio("authorizer", "bare_two", "answer"), None),
+        Claim(
+            "Cold start of the API's function to its first poll / bare Chalice with a boto3 DynamoDB client",
+            ratio("handler", "bare", "init"),
+            1.1,
+        ),
+        Claim(
+            "Cold start of the authorizer to its first poll / bare Chalice with a boto3 DynamoDB client",
+            ratio("authorizer", "bare", "init"),
+            0.6,
+        ),
+        Claim(
+            "Cold start of the API's function to its first answer (health) / bare Chalice with the same read",
+            ratio("handler", "bare", "answer"),
+            None,
+        ),
+        Claim(
+            "Cold start of the authorizer to its first answer / bare Chalice with the same two reads",
+            ratio("authorizer", "bare_two", "answer"),
+            None,
+        ),
     ]
 
 
 def text(found: dict[str, Any]) -> str:
-    titles = {"handler": "`app.app`, then `GET /twocloud/health`", "authorizer": "`chalicelib.authorizer.authorize`, then a token",
-              "bare": "bare Chalice with `boto3.client(\"dynamodb\")`, then one read", "bare_two": "the same, then two reads"}
-    rows = [(title, *(seconds(_middle(found, side, name)) for name in ("init", "init_cpu", "answer", "answer_cpu")))
-            for side, title in titles.items()]
+    titles = {
+        "handler": "`app.app`, then `GET /twocloud/health`",
+        "authorizer": "`chalicelib.authorizer.authorize`, then a token",
+        "bare": 'bare Chalice with `boto3.client("dynamodb")`, then one read',
+        "bare_two": "the same, then two reads",
+    }
+    rows = [
+        (title, *(seconds(_middle(found, side, name)) for name in ("init", "init_cpu", "answer", "answer_cpu")))
+        for side, title in titles.items()
+    ]
     return f"""\
 `deployment.zip` as `make package` builds it, but with this machine's wheels, and a bare Chalice app with all of boto3;
 `.pyc` files on both sides; Python {found["python"]}. Each round starts a process under Amazon's own runtime client

@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 import pytest
 
+from benchmarks import load
 from chalicelib import __version__, cli, errors, parties, query, settings
 from chalicelib.errors import TwocloudError
 from chalicelib.formats import FullRow
@@ -88,6 +89,10 @@ def settings_table() -> str:
         f"| `{name}` | {f'`{default}`' if default else ''} | {meaning} |" for name, (default, meaning) in settings.SETTINGS.items()])
 
 
+def costs_table() -> str:
+    return load.costs(json.loads((ROOT / "benchmarks/results.json").read_text())["benchmarks"]["load"]["figures"])
+
+
 def commands(command: click.Command, path: tuple[str, ...] = ("twocloud",)) -> Iterator[tuple[tuple[str, ...], click.Command]]:
     yield path, command
     if isinstance(command, click.Group):
@@ -126,7 +131,7 @@ def alarms_table() -> str:
 
 MADE = {("README.md", "names"): names_table, ("README.zh.md", "names"): names_table_zh, ("docs/parties.md", "parties"): parties_table, ("docs/api.md", "parameters"): parameters_table,
         ("docs/api.md", "errors"): errors_table, ("docs/settings.md", "settings"): settings_table,
-        ("docs/command.md", "help"): help_text, ("docs/watch.md", "alarms"): alarms_table}
+        ("docs/command.md", "help"): help_text, ("docs/watch.md", "alarms"): alarms_table, ("docs/scale.md", "costs"): costs_table}
 
 
 def block(name: str, text: str) -> re.Match[str]:

@@ -1,0 +1,356 @@
+"""The packaged functions under load: latency, errors, memory, billed milliseconds, and what a million requests cost."""
+
+import base64
+import http.client
+import json
+import random
+import statistics
+import sys
+import tempfile
+import threading
+import time
+import zipfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from benchmarks.coldstart import _cpu
+from benchmarks.verdict import Claim, lines
+
+TITLE = "The packaged functions under load"
+LIBRARIES = ("chalice", "botocore")
+TENANTS, SERVERS, TIMES, CALLERS, HUNG, SECONDS = 100, 100, 25, 8, 4, 15.0
+LATENCY = 0.05  # of the stand-in cloud
+MEMORY = {"APIHandler": 1.0, "Authorize": 0.5}  # GB, as the template says; a test compares
+KINDS = {
+    "page": ("a page of ten, live", "region=gz&f=1&t=10"),
+    "live": ("the whole list of 100, live", "region=gz&max_age=0"),
+    "kept page": ("a page of ten, kept", "region=gz&f=1&t=10&max_age=9999"),
+    "kept": ("the whole list of 100, kept", "region=gz&max_age=9999"),
+    "several live": ("two sources, live", "region=gz,ap-shanghai&max_age=0"),
+    "several kept": ("two sources, kept", "region=gz,ap-shanghai&max_age=9999"),
+    "unchanged": ("304, kept", "region=gz&max_age=9999"),
+    "refused": ("403", "region=gz"),
+}
+
+
+class _House:
+    """The package on MiniStack's store and key, its functions under awslambdaric behind a gateway."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        from chalicelib import accounts, parties, tokens, users
+        from chalicelib.seal import KmsSealer
+        from chalicelib.stores.dynamodb import DynamoStore
+        from deploy import emulator, package
+        from standins import tls
+        from standins.fleet import Fleet
+        from standins.qcloud import Qcloud
+        from tests.emulator import Function, ministack
+        from tests.gateway import Gateway, Pool
+
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        out, task = folder / "out", folder / "task"
+        package.build("prod", out, sys.executable, here=True)
+        pem, key = tls.certificate(folder)
+        endpoint = stack.enter_context(ministack(folder, rights=True))
+        outputs = emulator.deploy(endpoint, out, "load", trusted=pem)
+        store = DynamoStore(
+            outputs["Store"].removeprefix("dynamodb://"), time.time, emulator.client(endpoint, "dynamodb")
+        )
+        sealer = KmsSealer(outputs["Key"].removeprefix("kms:"), emulator.client(endpoint, "kms"))
+        with zipfile.ZipFile(out / "deployment.zip") as archive:
+            archive.extractall(task)
+        with (task / "certifi/cacert.pem").open("ab") as trusted:
+            trusted.write(pem.read_bytes())
+        fleets = {"ap-guangzhou": Fleet(SERVERS), "ap-shanghai": Fleet(SERVERS, "sh")}
+        clouds = [
+            stack.enter_context(Qcloud({"AKIDload": "load-secret"}, fleets, limited=False, latency=LATENCY))
+            for _ in range(2)
+        ]
+        for cloud in clouds:
+            tls.wrap(cloud, pem, key)
+        clouds[1].fail("hang")
+        self.tokens: dict[str, str] = {}
+        for number in range(TENANTS + HUNG):
+            tenant = f"tenant-{number}" if number < TENANTS else f"hung-{number}"
+            made = accounts.check(
+                tenant,
+                parties.load("qcloud"),
+                {"secret_id": "AKIDload", "secret_key": "load-secret"},
+                project=None,
+                regions=("gz",),
+                deep=False,
+                endpoint=clouds[number >= TENANTS].url,
+                local=False,
+            )
+            accounts.put(store, sealer, made, time.time())
+            user = users.User(name=tenant, uid=users.new_uid(), tenants=(tenant,), created_at=int(time.time()))
+            users.add(store, user)
+            self.tokens[tenant] = tokens.issue(store, user, tokens.Limits(), 36_000, time.time())[0]
+        template = json.loads((out / "template.json").read_text())
+        names = {
+            it["FunctionName"].split("-")[1]: it
+            for it in emulator.client(endpoint, "lambda").list_functions()["Functions"]
+        }
+
+        def pool(name: str) -> Pool:
+            variables = {
+                **names[name]["Environment"]["Variables"],
+                "AWS_ENDPOINT_URL": endpoint,
+                "AWS_ACCESS_KEY_ID": "test",
+                "AWS_SECRET_ACCESS_KEY": "test",
+            }
+            described = template["Resources"][name]["Properties"]
+            return Pool(
+                lambda: Function(task, described["Handler"], variables, described["Timeout"], folder),
+                described["ReservedConcurrentExecutions"]["Fn::If"][1],
+            )
+
+        self.pools = {name: pool(name) for name in MEMORY}
+        self.gateway = Gateway(template, self.pools)
+        stack.callback(self.gateway.close)
+
+    def ask(
+        self, tenant: str, query: str, as_: str = "", gzip: bool = True, **headers: str
+    ) -> tuple[int, int, dict[str, str]]:
+        """(status, bytes, headers)"""
+        there = urlsplit(self.gateway.url)
+        connection = http.client.HTTPConnection(there.hostname or "", there.port, timeout=40)
+        connection.request(
+            "GET",
+            f"{there.path}/twocloud/servers?party=qcloud&tenant_id={tenant}&{query}",
+            headers={
+                "Authorization": "Basic " + base64.b64encode(f"{self.tokens[as_ or tenant]}:x".encode()).decode(),
+                **({"Accept-Encoding": "gzip"} if gzip else {}),
+                **headers,
+            },
+        )
+        answer = connection.getresponse()
+        body = answer.read()
+        connection.close()
+        return answer.status, len(body), {name.lower(): value for name, value in answer.getheaders()}
+
+
+def run() -> dict[str, Any]:
+    with ExitStack() as stack:
+        house = _House(stack)
+        billed = _billed(house)
+        _warm(house)
+        mixed = _load(house, [])
+        hung = _load(house, [tenant for tenant in house.tokens if tenant.startswith("hung")])
+        peaks = {name: max(_peak_mib(it.pid) for it in pool.all if it.alive) for name, pool in house.pools.items()}
+        cold = {name: statistics.median(it.cold for it in pool.log if it.cold) for name, pool in house.pools.items()}
+        return {"billed": billed, "mixed": mixed, "hung": hung, "peak_mib": peaks, "cold": cold}
+
+
+def _billed(house: _House) -> dict[str, dict[str, float]]:
+    """One request at a time: medians of what Lambda would bill, CPU, and bytes out; of each kind."""
+    api, guard = house.pools["APIHandler"], house.pools["Authorize"]
+    found: dict[str, dict[str, float]] = {}
+    for kind, (_, query) in KINDS.items():
+        tenant = "hung-999" if kind == "refused" else "tenant-0"
+        as_ = "tenant-0"
+        _, _, said = house.ask(tenant, query, as_)
+        headers = {"If-None-Match": said["etag"]} if kind == "unchanged" else {}
+        at, cpu = len(api.log), _cpu(api.all[0].pid)
+        answers = [house.ask(tenant, query, as_, **headers) for _ in range(TIMES)]
+        expected = {"unchanged": 304, "refused": 403}.get(kind, 200)
+        if {status for status, _, _ in answers} != {expected}:
+            raise RuntimeError(f"{kind}: {[status for status, _, _ in answers]}")
+        plain = house.ask(tenant, query, as_, gzip=False, **headers)[1]
+        found[kind] = {
+            "ms": 1000 * statistics.median(it.took for it in api.log[at : at + TIMES]),
+            "cpu_ms": 1000 * (_cpu(api.all[0].pid) - cpu) / TIMES,
+            "gzip": answers[0][1],
+            "plain": plain,
+        }
+    at, cpu = len(guard.log), _cpu(guard.all[0].pid)
+    for number in range(1, TIMES + 1):  # each with a token that the gateway has not seen
+        house.ask(f"tenant-{number}", "region=gz&f=1&t=10")
+    found["authorizer"] = {
+        "ms": 1000 * statistics.median(it.took for it in guard.log[at:]),
+        "cpu_ms": 1000 * (_cpu(guard.all[0].pid) - cpu) / TIMES,
+        "gzip": 0,
+        "plain": 0,
+    }
+    return found
+
+
+def _warm(house: _House) -> None:
+    """An environment for each caller, and a kept list for each tenant."""
+    with ThreadPoolExecutor(CALLERS + HUNG) as pool:
+        list(pool.map(lambda number: house.ask(f"tenant-{number}", KINDS["kept"][1]), range(TENANTS)))
+
+
+def _load(house: _House, hung: list[str]) -> dict[str, Any]:
+    """CALLERS ask of many tenants: nine of ten for a kept list, one live; beside them one caller for each of `hung`."""
+    until, seen, waited = time.monotonic() + SECONDS, list[tuple[float, int]](), list[tuple[float, int]]()
+
+    def call(choose: Callable[[], tuple[str, str]], into: list[tuple[float, int]]) -> None:
+        while time.monotonic() < until:
+            tenant, query = choose()
+            begun = time.perf_counter()
+            status, _, _ = house.ask(tenant, query)
+            into.append((time.perf_counter() - begun, status))
+
+    def usual() -> tuple[str, str]:
+        tenant = f"tenant-{random.randrange(TENANTS)}"
+        return tenant, KINDS["kept" if random.random() < 0.9 else "page"][1]
+
+    threads = [threading.Thread(target=call, args=(usual, seen)) for _ in range(CALLERS)]
+    threads += [
+        threading.Thread(target=call, args=(lambda name=name: (name, KINDS["page"][1]), waited)) for name in hung
+    ]
+    begun = time.monotonic()
+    for thread in threads:
+        thread.start()
+    for thread in threads[:CALLERS]:
+        thread.join()
+    took = time.monotonic() - begun
+    for thread in threads:
+        thread.join()
+    times = sorted(each for each, _ in seen)
+    return {
+        "requests": len(seen),
+        "per_second": len(seen) / took,
+        "errors": sum(status != 200 for _, status in seen),
+        **{f"p{part}": times[min(len(times) - 1, len(times) * part // 100)] for part in (50, 95, 99)},
+        "environments": {name: len(pool.all) for name, pool in house.pools.items()},
+        "hung": [{"seconds": each, "status": status} for each, status in waited],
+    }
+
+
+def _peak_mib(pid: int) -> float:
+    (line,) = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) / 1024
+
+
+# ---------------------------------------------------------------- what it costs
+
+PRICES = {  # USD, us-east-1, from memory
+    "request": 3.50e-6,  # API Gateway REST, each
+    "invocation": 0.20e-6,
+    "gb_second": 0.0000133334,  # Lambda, arm64
+    "read": 0.125e-6,
+    "write": 0.625e-6,  # DynamoDB on demand, a unit
+    "gb_out": 0.09,
+    "gb_log": 0.50,
+    "decrypt": 3e-6,
+}
+# Units that a request reads (4 KB) and writes (1 KB), as tests/test_scale.py counts them, but for the authorizer's.
+STORE = {
+    "page": (7, 0),
+    "live": (13, 3),
+    "kept page": (6, 0),
+    "kept": (6, 0),
+    "several live": (28, 6),
+    "several kept": (14, 0),
+    "unchanged": (6, 0),
+    "refused": (2, 0),
+}
+LOG_BYTES = 900  # one line of ours, the platform's three, one of the gateway's
+FACTOR = 1 / 0.57  # 1,024 MB buy 0.57 of a core
+
+
+def cost(found: dict[str, Any], kind: str, gzip: bool = True) -> dict[str, float]:
+    """USD for a million requests. CPU is stretched by the share of a core that the memory buys; waiting is not."""
+    each = found["billed"][kind]
+    billed = (max(0.0, each["ms"] - each["cpu_ms"]) + each["cpu_ms"] * FACTOR) / 1000
+    reads, writes = STORE[kind]
+    parts = {
+        "gateway": PRICES["request"],
+        "function": PRICES["invocation"] + billed * MEMORY["APIHandler"] * PRICES["gb_second"],
+        "store": reads * PRICES["read"] + writes * PRICES["write"],
+        "key": PRICES["decrypt"] if kind in ("page", "live", "several live") else 0.0,
+        "out": each["gzip" if gzip else "plain"] / 1e9 * PRICES["gb_out"],
+        "logs": LOG_BYTES / 1e9 * PRICES["gb_log"],
+    }
+    return {name: 1e6 * value for name, value in parts.items()}
+
+
+def costs(found: dict[str, Any]) -> str:
+    rows = []
+    for kind, (title, _) in KINDS.items():
+        for gzip in (True, False) if kind in ("kept", "several kept") else (True,):
+            parts = cost(found, kind, gzip)
+            rows.append(
+                (
+                    f"{title}{'' if gzip else ', no gzip'}",
+                    f"{found['billed'][kind]['ms']:.0f}",
+                    f"{found['billed'][kind]['cpu_ms']:.0f}",
+                    *(f"{value:.2f}" for value in parts.values()),
+                    f"{sum(parts.values()):.2f}",
+                )
+            )
+    return lines(("a million of", "ms", "CPU ms", "gateway", "function", "store", "key", "out", "logs", "USD"), rows)
+
+
+# ---------------------------------------------------------------- what it says
+
+
+def claims(found: dict[str, Any]) -> list[Claim]:
+    return [
+        Claim(
+            "Under load, the slowest hundredth of kept lists' callers with a cloud that hangs beside them / without",
+            found["hung"]["p99"] / found["mixed"]["p99"],
+            None,
+        ),
+        Claim(
+            "Peak memory of the API's function under load / what it has (1,024 MB)",
+            found["peak_mib"]["APIHandler"] / 1024,
+            1.0,
+        ),
+        Claim(
+            "Peak memory of the authorizer under load / what it has (512 MB)", found["peak_mib"]["Authorize"] / 512, 1.0
+        ),
+    ]
+
+
+def text(found: dict[str, Any]) -> str:
+    def row(name: str, title: str) -> tuple[str, ...]:
+        it = found[name]
+        return (
+            title,
+            str(it["requests"]),
+            f"{it['per_second']:.0f}",
+            *(f"{1000 * it[part]:.0f} ms" for part in ("p50", "p95", "p99")),
+            str(it["errors"]),
+            str(it["environments"]["APIHandler"]),
+        )
+
+    waits = [it["seconds"] for it in found["hung"]["hung"]]
+    told = sorted({it["status"] for it in found["hung"]["hung"]})
+    titles = {kind: title for kind, (title, _) in KINDS.items()}
+    titles["authorizer"] = "the authorizer, a token that the gateway has not seen"
+    rows = [
+        (title, f"{it['ms']:.0f}", f"{it['cpu_ms']:.0f}", f"{it['gzip']:,.0f}", f"{it['plain']:,.0f}")
+        for kind, title in titles.items()
+        for it in [found["billed"][kind]]
+    ]
+    return f"""\
+`deployment.zip` under Amazon's runtime client, one process per execution environment, behind the tests' gateway (policy
+cache on, throttle off); DynamoDB and KMS are MiniStack, one Python process; clouds are stand-ins behind TLS that take
+{LATENCY * 1000:.0f} ms. All of it shares two cores with the callers (and, when this was run, with other work): the
+throughput and latency are this machine's, not Lambda's. What holds elsewhere is the CPU that a request takes, that
+none fails, and that a hanging cloud does nothing to the others.
+{CALLERS} callers, {TENANTS} tenants, {SECONDS:.0f} s: nine of ten ask for a kept list, one for a live page. Then the
+same beside {HUNG} callers whose cloud hangs: they were answered after at most {max(waits):.1f} s
+({", ".join(map(str, told))}).
+
+{
+        lines(
+            ("load", "requests", "a second", "p50", "p95", "p99", "errors", "environments"),
+            [row("mixed", "all clouds answer"), row("hung", "one cloud hangs")],
+        )
+    }
+
+Peak memory: the API's function {found["peak_mib"]["APIHandler"]:.0f} MiB, the authorizer
+{found["peak_mib"]["Authorize"]:.0f} MiB. One request at a time, billed are (medians of {TIMES}):
+
+{lines(("request", "ms", "of it CPU", "bytes with gzip", "without"), rows)}
+
+What a million of each costs stands in [scale](scale.md).
+"""
