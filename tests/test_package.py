@@ -193,6 +193,23 @@ def test_what_is_tried_here_is_what_is_shipped(out: Path, here: Path) -> None:
     assert re.sub(r"python3\.\d+", "python3", real) == re.sub(r"python3\.\d+", "python3", emulated)
 
 
+def test_what_is_left_of_botocores_descriptions_says_the_same(out: Path) -> None:
+    """All calls and shapes, and the endpoints of every partition for what is used."""
+    from botocore.loaders import Loader
+
+    found, whole = files(out), Loader()
+    for service, version in (("dynamodb", "2012-08-10"), ("kms", "2014-11-01"), ("sqs", "2012-11-05")):
+        kept = json.loads(found[f"botocore/data/{service}/{version}/service-2.json"])
+        full: Any = whole.load_service_model(service, "service-2", version)
+        assert kept["operations"].keys() == full["operations"].keys() and kept["shapes"].keys() == full["shapes"].keys()
+        for name, shape in kept["shapes"].items():
+            assert shape.get("members", {}).keys() == full["shapes"][name].get("members", {}).keys(), name
+    endpoints: Any = whole.load_data("endpoints")
+    for kept, full in zip(json.loads(found["botocore/data/endpoints.json"])["partitions"], endpoints["partitions"], strict=True):
+        assert kept["regions"] == full["regions"] and kept["services"] == {name: full["services"][name] for name in kept["services"]}
+        assert kept["services"].keys() == {"dynamodb", "kms", "sqs"} & full["services"].keys()
+
+
 def test_the_bill_of_materials_is_that_of_the_zip(out: Path) -> None:
     bill = json.loads((out / "sbom.json").read_text())
     assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
