@@ -148,4 +148,4 @@ def _bind(route: str, name: str) -> None:
 
 
 for _route in api.ROUTES:
-    _bind(_route, _route.removeprefix("/twocloud/").replace(".", "_"))
+    _bind(_route, _route.removeprefix("/").replace("/", "_").replace(".", "_"))

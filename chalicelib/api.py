@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from chalicelib import __version__, formats, inventory, journal, openapi, parties, query, schedule, tokens
+from chalicelib import __version__, console, formats, inventory, journal, openapi, parties, query, schedule, tokens
 from chalicelib.errors import (
     InvalidParameter,
     MethodNotAllowed,
@@ -163,14 +163,31 @@ def _health(deployment: Deployment, request: HttpRequest, entry: _Entry) -> Http
         200, "", "late" if ran and ran.late else "ok", __version__, ran and ran.age)))
 
 
+def _page(name: str) -> View:
+    """A page of HTML; what its address carries beside the path is the page's own."""
+    def view(deployment: Deployment, request: HttpRequest, entry: _Entry) -> HttpResponse:
+        page = console.page(name)
+        if _matches(request.headers.get("if-none-match", ""), page.headers["ETag"]):
+            return HttpResponse(304, {**page.headers})
+        return HttpResponse(200, {**page.headers}, page.body)
+
+    return view
+
+
+_CONSOLE, _REFERENCE = _page("console.html"), _page("reference.html")
+PAGES: Mapping[str, Mapping[str, View]] = {                     # for people: not in the OpenAPI document
+    "/twocloud": {"GET": _CONSOLE, "HEAD": _CONSOLE},           # and so /twocloud/: the gateway makes no difference
+    "/twocloud/docs": {"GET": _REFERENCE, "HEAD": _REFERENCE},
+}
 ROUTES: Mapping[str, Mapping[str, View]] = {
     "/twocloud/servers": {"GET": _servers, "HEAD": _servers},
     "/twocloud/tokens": {"POST": _issue_token, "DELETE": _revoke_token},
     "/twocloud/parties": {"GET": _parties, "HEAD": _parties},
     "/twocloud/openapi.json": {"GET": _openapi, "HEAD": _openapi},
     "/twocloud/health": {"GET": _health, "HEAD": _health},
+    **PAGES,
 }
-OPEN_ROUTES = ("/twocloud/openapi.json", "/twocloud/health")    # without a token
+OPEN_ROUTES = ("/twocloud/openapi.json", "/twocloud/health", *PAGES)                # without a token
 
 
 def _view(route: str, method: str) -> View:

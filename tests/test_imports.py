@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = [                                  # a room may import rooms below it, and its neighbours where named
     {"app", "cli", "serve", "__main__"},
     {"api", "authorizer"},
-    {"openapi", "formats"},
+    {"openapi", "formats", "console"},
     {"schedule", "rotation", "copying"},
     {"inventory"},
     {"freshness"},

@@ -389,13 +389,14 @@ def test_foreign_and_missing_tenants_look_alike(served: House) -> None:
 
 
 def test_other_paths_and_methods(served: House) -> None:
-    for path in ("/", "/twocloud", "/twocloud/nothing", "/twocloud/servers/1", "/TWOCLOUD/servers", "/twocloud/%73ervers2",
+    for path in ("/", "/twocloudx", "/twocloud/nothing", "/twocloud/console.html", "/twocloud/servers/1", "/TWOCLOUD/servers", "/twocloud/%73ervers2",
                  "//twocloud/x", "/twocloud/servers%00"):
         error(served.get("", path=path), 404, "not_found")
         error(served.get("", path=path, token=""), 404, "not_found")
     for path, allow in (("/twocloud/servers", "GET, HEAD"), ("/twocloud/tokens", "POST, DELETE"),
                         ("/twocloud/health", "GET, HEAD"), ("/twocloud/openapi.json", "GET, HEAD"),
-                        ("/twocloud/parties", "GET, HEAD")):
+                        ("/twocloud/parties", "GET, HEAD"), ("/twocloud", "GET, HEAD"), ("/twocloud/", "GET, HEAD"),
+                        ("/twocloud/docs", "GET, HEAD")):
         for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "FOO"} - set(allow.split(", ")):
             answer = served.get(GZ, path=path, method=method, token="")
             error(answer, 405, "method_not_allowed")

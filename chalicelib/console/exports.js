@@ -1,0 +1,215 @@
+// The list in the API's own formats, byte for byte as the API would write these rows (tests/test_console.py holds both
+// together), and the commands that give the same from a shell.
+
+const FORMATS = {
+  csv: { type: "text/csv;charset=utf-8", name: "servers.csv", write: asCsv },
+  json: { type: "application/json", name: "servers.json", write: asJson },
+  ndjson: { type: "application/x-ndjson", name: "servers.ndjson", write: asNdjson },
+  prometheus: { type: "application/json", name: "targets.json", write: asPrometheus },
+  ansible: { type: "application/json", name: "inventory.json", write: asAnsible },
+};
+
+/** @typedef {{rows: Row[], answer: Answer, port: string, address: "lan" | "wan"}} Chosen */
+
+// ---------------------------------------------------------------- rows
+
+const FIELDS = ["instance_name", "instance_id", "cpu_num", "mem_size", "disk_size", "lan_ip_set", "wan_ip_set", "status",
+  "create_at", "update_at", "party", "tenant_id", "region", "zone", "project_id", "instance_type", "party_status",
+  "lan_ipv6_set", "wan_ipv6_set", "tags", "seen_at"];
+// what a spreadsheet takes for the beginning of a formula
+const FORMULA = ["=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠"];
+
+function asCsv(/** @type {Chosen} */ { rows }) {
+  const lines = rows.map((row) => FIELDS.map((name) => quoted(cell(row[name]))).join(","));
+  return [FIELDS.join(","), ...lines].map((line) => `${line}\r\n`).join("");
+}
+
+function cell(/** @type {unknown} */ value) {
+  if (value === null || value === undefined) return "";
+  if (typeof value === "object") return JSON.stringify(value);
+  const text = String(value);
+  return typeof value === "string" && FORMULA.some((sign) => text.startsWith(sign)) ? `'${text}` : text;
+}
+
+const quoted = (/** @type {string} */ text) => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+
+function asNdjson(/** @type {Chosen} */ { rows }) {
+  return rows.map((row) => `${JSON.stringify(row)}\n`).join("");
+}
+
+function asJson(/** @type {Chosen} */ { rows, answer }) {
+  return JSON.stringify({ code: 200, msg: answer.msg, vm_servers: rows, complete: answer.complete, sources: answer.sources });
+}
+
+// ---------------------------------------------------------------- Prometheus
+
+function asPrometheus(/** @type {Chosen} */ { rows, port, address }) {
+  const targets = rows.flatMap((row) => {
+    const host = hostOf(row, address);
+    return host ? [{ targets: [port ? `${host}:${port}` : host], labels: labels(row) }] : [];
+  });
+  return JSON.stringify(targets);
+}
+
+/** @param {Row} row @param {"lan" | "wan"} address */
+function hostOf(row, address) {
+  const ipv6 = row[`${address}_ipv6_set`].split(",")[0];
+  return row[`${address}_ip_set`].split(",")[0] || (ipv6 ? `[${ipv6}]` : "");
+}
+
+function labels(/** @type {Row} */ row) {
+  /** @type {Record<string, string>} */
+  const found = {};
+  for (const name of FIELDS) {
+    const value = row[name];
+    if (!["tags", "seen_at"].includes(name) && value !== null && value !== "") found[`__meta_twocloud_${name}`] = String(value);
+  }
+  for (const [name, value] of tagNames(row.tags)) if (value) found[`__meta_twocloud_tag_${name}`] = value;
+  return found;
+}
+
+/** The tags under legal names, none lost: a legal name stays, another that meets it gets a number. */
+function tagNames(/** @type {Record<string, string>} */ tags) {
+  const legal = Object.entries(tags).filter(([name]) => word(name) === name);
+  const found = new Map(legal);
+  for (const name of Object.keys(tags).filter((name) => word(name) !== name).sort(byCodePoint)) {
+    found.set(unique(word(name), found), tags[name]);
+  }
+  return found;
+}
+
+const word = (/** @type {string} */ text) => text.replace(/[^A-Za-z0-9_]/gu, (sign) => {
+  const code = sign.codePointAt(0) ?? 0;
+  return code < 128 ? "_" : `u${code.toString(16).padStart(4, "0")}`;
+});
+
+/** @param {string} name @param {{has: (name: string) => boolean}} taken */
+function unique(name, taken) {
+  let found = name;
+  for (let number = 2; taken.has(found); number += 1) found = `${name}_${number}`;
+  return found;
+}
+
+/** As Python sorts: JavaScript's own order is by halves of signs beyond the first 65,536. */
+function byCodePoint(/** @type {string} */ a, /** @type {string} */ b) {
+  const left = [...a], right = [...b];
+  for (let at = 0; at < Math.min(left.length, right.length); at += 1) {
+    const difference = (left[at].codePointAt(0) ?? 0) - (right[at].codePointAt(0) ?? 0);
+    if (difference) return difference;
+  }
+  return left.length - right.length;
+}
+
+// ---------------------------------------------------------------- Ansible
+
+const LEGAL_HOST = /^[\p{L}\p{N}_][\p{L}\p{N}_.-]{0,252}$/u;
+const TAKEN_HOST = /^((party|region|zone|status|project|tag)_.*|all|ungrouped|localhost(\..*)?|127\.0\.0\.1)$/i;
+
+function asAnsible(/** @type {Chosen} */ { rows }) {
+  const hosts = hostNames(rows);
+  /** @type {Map<string, string[]>} */
+  const members = new Map();
+  const variables = rows.map((row, at) => {
+    for (const group of groupsOf(row)) members.set(group, [...(members.get(group) ?? []), hosts[at]]);
+    return `${JSON.stringify(hosts[at])}:${JSON.stringify(variablesOf(row))}`;
+  });
+  const names = [...members.keys()].sort(byCodePoint);
+  const lists = names.map((name) => `,${JSON.stringify(name)}:${JSON.stringify({ hosts: members.get(name) })}`);
+  return `{"_meta":{"hostvars":{${variables.join(",")}}},"all":${JSON.stringify({ children: names })}${lists.join("")}}`;
+}
+
+/** A name for each, none given twice: its own if that is legal and nobody else's, else its id. Ids go first. */
+function hostNames(/** @type {Row[]} */ rows) {
+  const names = tally(rows.map((row) => row.instance_name)), ids = tally(rows.map((row) => row.instance_id));
+  /** @type {Set<string>} */
+  const taken = new Set();
+  /** @type {string[]} */
+  const given = Array(rows.length);
+  const give = (/** @type {number} */ at, /** @type {string} */ name) => { taken.add(given[at] = unique(name, taken)); };
+  const byId = (/** @type {Row} */ row) => (ids.get(row.instance_id) === 1 && isLegalHost(row.instance_id) ? row.instance_id
+    : `${row.party}.${row.region}.${row.instance_id.replace(/[^\p{L}\p{N}_.-]/gu, "_")}`);
+  const named = (/** @type {Row} */ row) =>
+    names.get(row.instance_name) === 1 && isLegalHost(row.instance_name) && !ids.has(row.instance_name);
+  rows.forEach((row, at) => { if (!named(row)) give(at, byId(row)); });
+  rows.forEach((row, at) => { if (named(row)) give(at, taken.has(row.instance_name) ? byId(row) : row.instance_name); });
+  return given;
+}
+
+const isLegalHost = (/** @type {string} */ name) => LEGAL_HOST.test(name) && !TAKEN_HOST.test(name);
+
+function tally(/** @type {string[]} */ names) {
+  /** @type {Map<string, number>} */
+  const found = new Map();
+  for (const name of names) found.set(name, (found.get(name) ?? 0) + 1);
+  return found;
+}
+
+function groupsOf(/** @type {Row} */ row) {
+  const kinds = { party: row.party, region: row.region, zone: row.zone, status: row.status, project: row.project_id };
+  const names = Object.entries(kinds).filter(([, value]) => value).map(([kind, value]) => `${kind}_${word(value)}`);
+  const tags = Object.entries(row.tags).map(([name, value]) => `tag_${word(name)}${value ? `_${word(value)}` : ""}`);
+  return new Set([...names, ...tags]);
+}
+
+function variablesOf(/** @type {Row} */ row) {
+  const host = (row.wan_ip_set || row.lan_ip_set || row.wan_ipv6_set || row.lan_ipv6_set).split(",")[0];
+  const fields = FIELDS.filter((name) => name !== "tags").map((name) => [`twocloud_${name}`, harmless(row[name])]);
+  /** @type {Record<string, unknown>} */
+  const tags = {};
+  for (const [name, value] of Object.entries(row.tags)) {
+    const taken = { has: (/** @type {string} */ one) => Object.hasOwn(row.tags, one) || Object.hasOwn(tags, one) };
+    tags[name.startsWith("__ansible") ? unique(`_${name}`, taken) : name] = harmless(value);
+  }
+  return { ...(host ? { ansible_host: host } : {}), ...Object.fromEntries(fields), twocloud_tags: tags };
+}
+
+/** Ansible runs templates in variables: whoever may name a server must not run code where a playbook is run. */
+const harmless = (/** @type {unknown} */ value) =>
+  (typeof value === "string" && /\{[{%#]/.test(value) ? { __ansible_unsafe: value } : value);
+
+// ---------------------------------------------------------------- commands
+
+/**
+ * What of the chips the API can be asked for, as parameters, and the chips that it cannot.
+ * @param {string} tenant @param {Chip[]} chips
+ * @returns {{asked: Record<string, string>, rest: Chip[]}}
+ */
+function asParameters(tenant, chips) {
+  const plain = (/** @type {string} */ key) => chips.filter((chip) => chip.key === key && !chip.not && !/[*?]/.test(chip.value));
+  const all = (/** @type {string} */ key) => chips.filter((chip) => chip.key === key);
+  /** @type {Record<string, string>} */
+  const asked = { party: "all", tenant_id: tenant, region: "all", on_error: "partial" };
+  const used = new Set();
+  for (const key of ["party", "region"]) {
+    if (plain(key).length && plain(key).length === all(key).length) {
+      asked[key] = plain(key).map(({ value }) => value).join(",");
+      plain(key).forEach((chip) => used.add(chip));
+    }
+  }
+  for (const key of ["status", "name", "ip"]) {
+    if (plain(key).length === 1 && all(key).length === 1 && !plain(key)[0].value.includes("/")) {
+      asked[key] = key === "status" ? plain(key)[0].value.toUpperCase() : plain(key)[0].value;
+      used.add(plain(key)[0]);
+    }
+  }
+  const one = [asked.party, asked.region].every((value) => value !== "all" && !value.includes(","));
+  if (one) delete asked.on_error;           // of one source nothing is partial
+  if (one) asked.view = "full";
+  return { asked, rest: chips.filter((chip) => !used.has(chip)) };
+}
+
+const shellQuoted = (/** @type {string} */ text) =>
+  (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`);
+
+/** @param {string} base @param {Record<string, string>} asked */
+function asCurl(base, asked) {
+  const query = Object.entries(asked).map(([name, value]) => `${name}=${encodeURIComponent(value).replaceAll("%2C", ",")}`).join("&");
+  return `curl -sf -u "$TWOCLOUD_TOKEN:" ${shellQuoted(`${base}servers?${query}`)}`;
+}
+
+/** @param {string} base @param {Record<string, string>} asked */
+function asCommand(base, asked) {
+  const names = { tenant_id: "tenant", on_error: "on-error" };
+  const options = Object.entries(asked).map(([name, value]) => `--${names[name] ?? name} ${shellQuoted(value)}`);
+  return `twocloud servers --url ${shellQuoted(base.replace(/\/twocloud\/$/, ""))} ${options.join(" ")}`;
+}

@@ -1,0 +1,127 @@
+// What must be said beside the list, or in its place: each state of it looks different.
+
+const SHAPES = {                            // a picture for each kind, drawn in 24 × 24
+  unauthorized: "M7 11V8a5 5 0 0 1 10 0v3M5.5 11h13v9h-13z",
+  forbidden: "M12 3a9 9 0 1 0 0 18 9 9 0 0 0 0-18M5.8 5.8l12.4 12.4",
+  missing: "M4 7h16v12H4zM4 7l3-3h10l3 3M9 12h6",
+  throttled: "M12 4a8.5 8.5 0 1 0 0 17 8.5 8.5 0 0 0 0-17M12 8v5l3 2",
+  offline: "M3 9a14 14 0 0 1 18 0M6.5 12.8a9 9 0 0 1 11 0M12 18h.01M4 4l16 16",
+  failed: "M12 3 22 20H2zM12 9v5M12 17h.01", invalid: "M12 3 22 20H2zM12 9v5M12 17h.01",
+  partial: "M12 3a9 9 0 1 0 9 9h-9z", stale: "M12 4a8.5 8.5 0 1 0 0 17 8.5 8.5 0 0 0 0-17M12 8v5l3 2",
+  empty: "M4 5h16v5H4zM4 14h16v5H4zM7 7.5h.01M7 16.5h.01", noMatch: "M10.5 4a6.5 6.5 0 1 0 0 13 6.5 6.5 0 0 0 0-13M15.5 15.5 20 20M8 10.5h5",
+  loading: "M12 3v4M12 17v4M3 12h4M17 12h4M5.6 5.6l2.9 2.9M15.5 15.5l2.9 2.9M5.6 18.4l2.9-2.9M15.5 8.5l2.9-2.9",
+};
+
+const picture = (/** @type {string} */ kind, size = 22) => h("svg", { viewBox: "0 0 24 24", width: size, height: size, "aria-hidden": "true" },
+  h("path", { d: SHAPES[kind], class: "line" }));
+
+/**
+ * A bar above the list.
+ * @param {string} kind @param {string} title @param {...any} children
+ */
+const notice = (kind, title, ...children) =>
+  h("div", { class: `notice ${kind}`, "data-kind": kind }, picture(kind), h("div", { class: "said" }, h("strong", {}, title), ...children));
+
+/**
+ * A picture in the list's place.
+ * @param {string} kind @param {string} title @param {...any} children
+ */
+const instead = (kind, title, ...children) =>
+  h("div", { class: `instead ${kind}`, "data-kind": kind }, picture(kind, 56), h("h3", {}, title), ...children);
+
+/** @param {Problem} found @param {string} tenant */
+function problemTexts(found, tenant) {
+  const texts = { unauthorized: ["forbiddenTitle", "tokenRefused"], forbidden: ["forbiddenTitle", "forbiddenText"],
+    missing: ["missingTitle", "missingText"], throttled: ["throttledTitle", "throttledText"],
+    offline: ["offlineTitle", "offlineText"], invalid: ["invalidTitle", "failedText"], failed: ["failedTitle", "failedText"] };
+  const [title, text] = texts[found.kind];
+  const time = h("span", { "data-until": String(Date.now() + found.retryAfter * 1000) }, t("seconds", { n: found.retryAfter }));
+  const parts = t(text, { tenant, msg: found.msg }).split("{time}");
+  return { title: t(title), text: parts.length > 1 ? [parts[0], time, parts[1]] : parts };
+}
+
+/** The error's word and the request's name, as whoever runs the service wants to hear them. */
+const evidence = (/** @type {Problem} */ found) => h("p", { class: "soft small" },
+  found.word && h("code", {}, found.word), found.word && " ", found.requestId && t("requestId", { id: found.requestId }));
+
+/** The bars: what failed, what is old, and that the last question failed.
+ * @param {Answer | null} answer @param {Problem | null} problem @param {string} tenant @param {() => void} again @param {() => void} showSources */
+function bars(answer, problem, tenant, again, showSources) {
+  const found = [];
+  if (problem && answer) {
+    const { title, text } = problemTexts(problem, tenant);
+    found.push(notice(problem.kind, title, h("p", {}, ...text, " ", t("keptText", { time: clock(answer.at) })), evidence(problem),
+      h("button", { type: "button", class: "button", onclick: again }, t("tryAgain"))));
+  }
+  for (const [state, kind, title] of [["failed", "partial", "partialTitle"], ["stale", "stale", "staleTitle"]]) {
+    const those = answer?.sources.filter((one) => one.state === state) ?? [];
+    if (!answer || !those.length || (state === "failed" && those.length === answer.sources.length)) continue;
+    const missing = state === "failed" && t(those.length > 1 ? "partialTextMany" : "partialText");
+    found.push(notice(kind, t(title, { n: those.length }), missing && h("span", {}, ` ${missing}`),
+      h("ul", { class: "plain" }, ...those.slice(0, 3).map((one) => h("li", {}, ...sourceSaid(one, answer)))),
+      h("button", { type: "button", class: "button quiet", onclick: showSources },
+        those.length > 3 ? t("more", { n: those.length - 3 }) : t("showSources"))));
+  }
+  return found;
+}
+
+/** @param {Source} one @param {Answer} answer */
+const sourceSaid = (one, answer) => [h("strong", {}, bdi(`${one.party} ${one.region === "*" ? "" : one.region}`)), " ",
+  one.state === "stale" && h("span", { title: clock(asOf(one, answer)) }, t("asOf", { time: relative(asOf(one, answer)) })),
+  one.state === "stale" && " · ", one.error && h("code", {}, one.error), one.error && " ", bdi(escaped(one.msg))];
+
+/** When a source's list was taken, in milliseconds. @param {Source} one @param {Answer} answer */
+const asOf = (one, answer) => answer.at - (one.age ?? 0) * 1000;
+
+/** What stands in the list's place; null: the list does.
+ * @param {{answer: Answer | null, problem: Problem | null, tenant: string, began: number, left: number, again: () => void, clear: () => void, showSources: () => void}} now */
+function placeholder({ answer, problem, tenant, began, left, again, clear, showSources }) {
+  if (!answer && problem) {
+    const { title, text } = problemTexts(problem, tenant);
+    return instead(problem.kind, title, h("p", {}, ...text), evidence(problem),
+      h("button", { type: "button", class: "button main", onclick: again }, t("tryAgain")));
+  }
+  if (!answer) {
+    const seconds = h("p", { class: "soft", "data-since": String(began) }, t("loadingText", { n: 0 }));
+    const bones = h("div", { class: "bones", "aria-hidden": "true" }, ...Array.from({ length: 8 }, () => h("span")));
+    return h("div", { class: "loading", "data-kind": "loading" }, instead("loading", t("loadingTitle"), seconds), bones);
+  }
+  if (answer.sources.length && answer.sources.every((one) => one.state === "failed")) {
+    return instead("offline", t("noneAnsweredTitle"), h("p", {}, t("noneAnsweredText")),
+      h("ul", { class: "plain" }, ...answer.sources.slice(0, 5).map((one) => h("li", {}, ...sourceSaid(one, answer)))),
+      h("p", {}, h("button", { type: "button", class: "button", onclick: showSources }, t("showSources")), " ",
+        h("button", { type: "button", class: "button main", onclick: again }, t("tryAgain"))));
+  }
+  if (!answer.machines.length && answer.complete) return instead("empty", t("emptyTitle"), h("p", {}, t("emptyText", { tenant })));
+  if (!answer.machines.length) return instead("partial", t("noneAnsweredTitle"), h("p", {}, t("noneAnsweredText")));
+  if (left) return null;
+  return instead("noMatch", t("noMatchTitle"), h("p", {}, t("noMatchText", { n: answer.machines.length })),
+    h("button", { type: "button", class: "button", onclick: clear }, t("clear")));
+}
+
+// ---------------------------------------------------------------- times
+
+const STEPS = /** @type {[Intl.RelativeTimeFormatUnit, number][]} */ ([["year", 31_557_600], ["month", 2_629_800],
+  ["day", 86_400], ["hour", 3600], ["minute", 60], ["second", 1]]);
+
+/** "3 minutes ago" @param {number} at */
+function relative(at) {
+  const seconds = Math.round((at - Date.now()) / 1000);
+  const [unit, size] = STEPS.find(([, size]) => Math.abs(seconds) >= size) ?? STEPS[5];
+  return new Intl.RelativeTimeFormat(language, { numeric: "auto" }).format(Math.trunc(seconds / size), unit);
+}
+
+/** A moment in the reader's own zone. @param {number} at */
+const clock = (at) => new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "medium" }).format(at);
+
+/** A time of a row: relative, with what the API said and its zone beneath the pointer. @param {string | null} time @param {number | null} offset */
+function timeSaid(time, offset) {
+  if (!time) return unknownSaid();
+  if (offset === null) return h("span", {}, time);
+  const minutes = Math.abs(offset) / 60_000, digits = (/** @type {number} */ n) => String(Math.floor(n)).padStart(2, "0");
+  const zone = offset ? `UTC${offset < 0 ? "−" : "+"}${digits(minutes / 60)}:${digits(minutes % 60)}` : "UTC";
+  const at = asUtc(time) - offset;
+  return h("time", { datetime: new Date(at).toISOString(), title: t("inZone", { time, zone }) }, relative(at));
+}
+
+const unknownSaid = () => h("span", { class: "unknown", title: t("unknown") }, "–", h("span", { class: "unseen" }, t("unknown")));

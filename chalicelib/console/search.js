@@ -1,0 +1,143 @@
+// The search: text -> chips -> a test of each machine, and the counts of what is left.
+
+/** @typedef {{key: string, value: string, not: boolean}} Chip  key "" is a word that may stand anywhere */
+
+// what may stand before the colon -> field of the row
+const KEYS = {
+  status: "status", party: "party", region: "region", zone: "zone", type: "instance_type", project: "project_id",
+  name: "instance_name", id: "instance_id", ip: "", tag: "tags", cpu: "cpu_num", mem: "mem_size", disk: "disk_size",
+  word: "party_status", list: "",
+};
+const FACETS = ["status", "party", "region"];
+
+/** @returns {Chip[]} */
+function parse(/** @type {string} */ text) {
+  const chips = [];
+  for (const [, minus, key, quoted, bare] of text.matchAll(/(-?)(?:([a-z]+):)?(?:"([^"]*)"|(\S+))/g)) {
+    const known = key !== undefined && Object.hasOwn(KEYS, key);
+    const value = quoted ?? bare;
+    if (known) chips.push({ key, value, not: minus === "-" });
+    else chips.push({ key: "", value: `${key === undefined ? "" : `${key}:`}${value}`, not: minus === "-" });
+  }
+  return chips;
+}
+
+const written = (/** @type {Chip} */ { key, value, not }) =>
+  `${not ? "-" : ""}${key ? `${key}:` : ""}${/\s/.test(value) || (!key && /^-|:/.test(value)) ? `"${value}"` : value}`;
+
+/** @param {Chip[]} chips @param {Chip} chip */
+const has = (chips, chip) => chips.some((one) => written(one) === written(chip));
+
+// ---------------------------------------------------------------- one chip's test
+
+/** @returns {(one: Machine) => boolean} */
+function test(/** @type {Chip} */ chip) {
+  const { key, value, not } = chip;
+  const is = not ? meaning(key, value) : null;
+  return is ? (one) => !is(one) : meaning(key, value);
+}
+
+/** @param {string} key @param {string} value @returns {(one: Machine) => boolean} */
+function meaning(key, value) {
+  const low = value.toLowerCase();
+  if (key === "") return (one) => one.words.includes(low);
+  if (key === "ip") return addressTest(low);
+  if (key === "tag") return tagTest(low);
+  if (key === "list") return (one) => (one.source?.state ?? "ok") === low;
+  const field = KEYS[key];
+  if (value === "?") return ({ row }) => row[field] === null || row[field] === "" || row[field] === "UNKNOWN";
+  if (["cpu", "mem", "disk"].includes(key)) return numberTest(field, value);
+  if (low.includes("*")) {
+    const like = wildcard(low);
+    return ({ row }) => like.test(String(row[field] ?? "").toLowerCase());
+  }
+  if (key === "name" || key === "id") return ({ row }) => String(row[field]).toLowerCase().includes(low);
+  return ({ row }) => String(row[field] ?? "").toLowerCase() === low;
+}
+
+const wildcard = (/** @type {string} */ text) =>
+  new RegExp(`^${text.split("*").map((part) => part.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")).join(".*")}$`, "su");
+
+/** @param {string} field @param {string} value */
+function numberTest(field, value) {
+  const [, sign, digits] = value.match(/^(>=|<=|>|<)?(\d+)$/) ?? [];
+  const limit = digits === undefined ? NaN : Number(digits);
+  const compare = { ">": (/** @type {number} */ n) => n > limit, "<": (/** @type {number} */ n) => n < limit,
+    ">=": (/** @type {number} */ n) => n >= limit, "<=": (/** @type {number} */ n) => n <= limit };
+  const is = compare[sign] ?? ((/** @type {number} */ n) => n === limit);
+  return (/** @type {Machine} */ { row }) => row[field] !== null && is(row[field]);
+}
+
+/** `role`, `role=web`, `role=w*` */
+function tagTest(/** @type {string} */ low) {
+  const [name, ...rest] = low.split("=");
+  const like = rest.length ? wildcard(rest.join("=")) : null;
+  return (/** @type {Machine} */ { row }) => Object.entries(row.tags ?? {}).some(([tag, value]) =>
+    tag.toLowerCase() === name && (!like || like.test(String(value).toLowerCase())));
+}
+
+/** An address, the beginning of one with `*`, or an IPv4 network with `/`. */
+function addressTest(/** @type {string} */ low) {
+  const all = (/** @type {Row} */ row) => [row.lan_ip_set, row.wan_ip_set, row.lan_ipv6_set, row.wan_ipv6_set]
+    .filter(Boolean).join(",").toLowerCase().split(",").filter(Boolean);
+  const [, net, bits] = low.match(/^(\d+\.\d+\.\d+\.\d+)\/(\d+)$/) ?? [];
+  if (net && Number(bits) <= 32) {
+    const size = 2 ** (32 - Number(bits)), place = Math.floor(asNumber(net) / size);
+    return (/** @type {Machine} */ { row }) =>
+      all(row).some((one) => !one.includes(":") && Math.floor(asNumber(one) / size) === place);
+  }
+  if (low === "?") return (/** @type {Machine} */ { row }) => all(row).length === 0;
+  const like = wildcard(low);
+  return (/** @type {Machine} */ { row }) => all(row).some((one) => like.test(one));
+}
+
+const asNumber = (/** @type {string} */ address) => address.split(".").reduce((sum, part) => sum * 256 + Number(part), 0);
+
+// ---------------------------------------------------------------- all of them
+
+/**
+ * Chips of one key are alternatives, those of different keys, words and those with a hyphen must all hold.
+ * @param {Chip[]} chips @returns {{key: string, fits: (one: Machine) => boolean}[]}
+ */
+function groups(chips) {
+  const found = [];
+  for (const key of new Set(chips.filter(({ key, not }) => key && !not).map((chip) => chip.key))) {
+    const tests = chips.filter((chip) => chip.key === key && !chip.not).map(test);
+    found.push({ key, fits: (/** @type {Machine} */ one) => tests.some((fits) => fits(one)) });
+  }
+  return [...found, ...chips.filter(({ key, not }) => !key || not).map((chip) => ({ key: "", fits: test(chip) }))];
+}
+
+/**
+ * What is left, in the same order, and for each facet how many of each value and status would be left with this value
+ * chosen: the facet's own chips do not count in its counts.
+ * @param {Machine[]} machines @param {Chip[]} chips
+ */
+function filtered(machines, chips) {
+  const tests = groups(chips);
+  /** @type {Record<string, Map<string, Map<string, number>>>} */
+  const counts = Object.fromEntries(FACETS.map((facet) => [facet, new Map()]));
+  const left = [];
+  for (const one of machines) {
+    let failed = "", misses = 0;
+    for (const { key, fits } of tests) {
+      if (!fits(one)) {
+        failed = key;
+        misses += key && FACETS.includes(key) ? 1 : 2;
+        if (misses > 1) break;
+      }
+    }
+    if (misses === 0) left.push(one);
+    for (const facet of FACETS) {
+      if (misses === 0 || (misses === 1 && failed === facet)) count(counts[facet], one.row[facet], look(one.row.status));
+    }
+  }
+  return { left, counts };
+}
+
+/** @param {Map<string, Map<string, number>>} counts @param {string} value @param {string} part */
+function count(counts, value, part) {
+  const parts = counts.get(value) ?? new Map();
+  parts.set(part, (parts.get(part) ?? 0) + 1);
+  counts.set(value, parts);
+}
