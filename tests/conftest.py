@@ -26,7 +26,6 @@ from standins.fleet import Fleet
 from standins.qcloud import Qcloud
 from standins.server import Standin
 from tests import canaries
-from tests.clients import MISSING
 from tests.emulator import ministack
 
 START = 1_790_000_000.0                     # 2026-09-21T14:13:20Z
@@ -243,11 +242,11 @@ def pytest_testnodedown(node: object) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    missing = {str(report.longrepr[2]).removeprefix("Skipped: ") for report in terminalreporter.getreports("skipped")
-               if isinstance(report.longrepr, tuple) and MISSING in report.longrepr[2]}
-    if missing:
-        terminalreporter.section("tests skipped: programs that are not here")
-        for line in sorted(missing):
+    skipped = {str(report.longrepr[2]).removeprefix("Skipped: ") for report in terminalreporter.getreports("skipped")
+               if isinstance(report.longrepr, tuple)}
+    if skipped:
+        terminalreporter.section("tests skipped, and why")
+        for line in sorted(skipped):
             terminalreporter.line(line, red=True)
     if _leaks:
         terminalreporter.section("secrets left behind (P4)")

@@ -66,7 +66,7 @@ function summary(answer, left, showSources) {
   const legend = [...statuses].sort((a, b) => LOOK_ORDER.indexOf(look(a[0])) - LOOK_ORDER.indexOf(look(b[0])) || b[1] - a[1]);
   return [h("div", { class: "numbers" },
     h("p", { class: "number" }, h("strong", {}, left.length.toLocaleString(language)), " ",
-      many ? t("ofServers", { n: left.length, total: answer.machines.length }) : t("servers", { n: left.length }).replace(/^\S+ /, "")),
+      many ? t("ofServers", { n: answer.machines.length }) : t("servers", { n: left.length }).replace(/^\S+ /, "")),
     h("p", { class: "soft" }, t("clouds", { n: clouds }), " · ", t("regions", { n: regions }), " · ",
       h("button", { type: "button", class: `plainlink ${fresh === answer.sources.length ? "" : "warn"}`, id: "sources", onclick: showSources },
         t("sourcesSummary", { ok: fresh, total: answer.sources.length })))),

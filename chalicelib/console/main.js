@@ -220,10 +220,19 @@ function drawPlace() {
   const pages = Math.ceil(drawn.left.length / PAGE), page = Math.min(view.page, pages - 1);
   const shown = drawn.left.slice(page * PAGE, (page + 1) * PAGE);
   $("place").replaceChildren(table(shown, view, answer, now.tenant, { sort: sortBy, href: (key) => href({ server: key }) }));
+  fit();
   $("pager").hidden = pages < 2;
   $("page-before").disabled = page === 0;
   $("page-after").disabled = page >= pages - 1;
   $("page-text").textContent = t("range", { from: page * PAGE + 1, to: page * PAGE + shown.length, total: drawn.left.length });
+}
+
+/** A table that is too wide scrolls in its frame, and gives up the heads that stay in sight. */
+function fit() {
+  const frame = document.querySelector("#place .scroll");
+  if (!frame) return;
+  frame.classList.remove("wide");
+  if (frame.scrollWidth > frame.clientWidth) frame.classList.add("wide");
 }
 
 function drawChanges() {
@@ -280,7 +289,7 @@ function openExport() {
   const where = groups(filters().filter(({ key }) => key === "party" || key === "region"));
   const hidden = now.answer.sources.some((one) => one.state === "failed" &&
     where.every(({ fits }) => one.region === "*" || fits(/** @type {any} */ ({ row: { party: one.party, region: one.region } }))));
-  exportSheet({ rows: drawn.left.map(({ row }) => row), answer: now.answer, tenant: now.tenant, chips: filters(), link: shareLink({}), whole: !hidden && now.answer.complete !== null });
+  exportSheet({ rows: drawn.left.map(({ row }) => row), answer: now.answer, tenant: now.tenant, chips: filters(), link: shareLink({}), whole: !hidden });
 }
 
 function speak(/** @type {string} */ lang) {
@@ -400,11 +409,12 @@ function start() {
   addEventListener("click", clicked);
   addEventListener("popstate", came);
   addEventListener("hashchange", came);
+  addEventListener("resize", fit);
   setInterval(ticked, 1000);
   const found = kept();
   if (found && (!tenant || tenant === found.tenant)) signIn(found.token, found.tenant, true);
   came();
-  if (!now.token) $(tenant ? "token" : "token").focus();
+  if (!now.token) $("token").focus();
 }
 
 function closeDrawer() {

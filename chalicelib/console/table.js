@@ -11,7 +11,7 @@ function table(machines, view, answer, tenant, acts) {
   const rows = machines.map((one, at) => h("tr", { role: "row", "data-key": one.key, class: one.source?.state === "stale" ? "old" : false },
     ...view.columns.map((column) => h("td", { role: "cell", class: `c-${column}`, "data-label": t(column) },
       tableCell(one, column, answer, acts.href, at === 0)))));
-  return h("div", { class: view.columns.length > USUAL_COLUMNS.length + 1 ? "scroll wide" : "scroll" },
+  return h("div", { class: "scroll" },
     h("table", { role: "table" }, h("caption", { class: "unseen" }, t("caption", { tenant })),
       h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, ...heads)),
       h("tbody", { role: "rowgroup" }, ...rows)));

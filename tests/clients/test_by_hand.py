@@ -174,4 +174,4 @@ def test_a_program_that_is_not_here_is_named_at_the_end(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-m", "pytest", "-n", "1", "-p", "no:cacheprovider", f"--basetemp={tmp_path}/x", f"{__file__}::test_terraform_reads_it"],
                           cwd=ROOT, env={"PATH": str(tmp_path), "HOME": str(tmp_path)}, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"=+ tests skipped: programs that are not here =+\nnot on this machine: terraform\n", done.stdout), done.stdout
+    assert re.search(r"=+ tests skipped, and why =+\nnot on this machine: terraform\n", done.stdout), done.stdout

@@ -1,0 +1,69 @@
+"""A real Chromium for the tests of the pages: Debian's package, driven by what lies in `.venv-browser`.
+
+Where there is none, it is installed (as root, with apt-get); where that cannot be, the tests are skipped and the run's
+summary says so.
+"""
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+NOT_RUN = "NOT RUN"
+# no GPU, no sandbox (root in a container), and no calls home
+_ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+              "--disable-component-update", "--disable-sync"]
+
+
+def _program() -> str:
+    """The path of Chromium; skips the test if there is none and none can be installed."""
+    def find() -> str | None:
+        return shutil.which("chromium") or shutil.which("chromium-browser")
+
+    if not find() and os.geteuid() == 0 and shutil.which("apt-get"):
+        with Path(tempfile.gettempdir(), "twocloud-chromium.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)                    # two workers ask for it at once
+            if not find():
+                for command in (["update"], ["install", "--yes", "--no-install-recommends", "chromium"]):
+                    subprocess.run(["apt-get", "--quiet", *command], capture_output=True, check=False, timeout=110,
+                                   env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
+    found = find()
+    if not found:
+        pytest.skip(f"{NOT_RUN}: the console's tests need Chromium: apt-get install chromium")
+    return found
+
+
+def _packages() -> Path:
+    found = sorted((ROOT / ".venv-browser").glob("lib/python*/site-packages"))
+    if not found:
+        pytest.skip(f"{NOT_RUN}: the console's tests need .venv-browser: make .venv-browser/ready")
+    return found[0]
+
+
+def axe() -> str:
+    """The source of axe-core, which finds what a screen reader or a keyboard cannot use."""
+    return (_packages() / "axe_playwright_python/axe.min.js").read_text()
+
+
+@contextmanager
+def chromium(folder: Path) -> Iterator[Any]:
+    """A Browser of Playwright; its profile goes below the folder, where it is searched for secrets."""
+    program = _program()
+    if str(_packages()) not in sys.path:
+        sys.path.append(str(_packages()))   # last: what .venv has, comes from there
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=_ARGUMENTS,
+                                             env={**os.environ, "TMPDIR": str(folder)})
+        yield browser
+        browser.close()
