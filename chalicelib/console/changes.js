@@ -22,7 +22,7 @@ function changesSaid(changes, chips, href) {
     ["changed", left.filter((one) => !isNew(one)), "updated", "busy"], ["vanished", gone, "vanishedAt", "gone"]]);
   if (!left.length && !gone.length) return [instead("empty", t("changesNone"), h("p", {}, t("changesNoneText", { time: clock(since) })))];
   return [h("p", { class: "soft small" }, t("changesText")), ...lists.map(([kind, machines, column, look]) => h("section", { class: "change", "data-change": kind },
-    h("h3", { class: `status ${look}` }, h("span", { class: "dot", "aria-hidden": "true" }), t(kind), " ", h("span", { class: "n soft" }, machines.length.toLocaleString(language))),
+    h("h3", { class: `status ${look}` }, h("span", { class: "dot", "aria-hidden": "true" }), t(kind), " ", h("span", { class: "n soft" }, number(machines.length))),
     machines.length > 0 && h("ul", { class: "plain" }, ...machines.slice(0, PAGE).map((one) => h("li", {},
       kind === "vanished" ? bdi(escaped(one.row.instance_name || one.row.instance_id)) : h("a", { href: href(one.key) }, bdi(escaped(one.row.instance_name || one.row.instance_id))),
       h("span", { class: "soft" }, bdi(escaped(`${one.row.party} ${one.row.region}`))),

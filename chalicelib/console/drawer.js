@@ -68,7 +68,7 @@ function sourcesSheet(answer) {
     h("tbody", {}, ...rows.map((one) => h("tr", { class: one.state },
       h("th", { scope: "row" }, bdi(`${one.party} ${one.region}`)),
       h("td", {}, h("span", { class: `status ${{ ok: "up", stale: "busy", failed: "bad" }[one.state]}` }, h("span", { class: "dot", "aria-hidden": "true" }), t(one.state))),
-      h("td", { class: "n" }, one.count === null ? unknownSaid() : one.count.toLocaleString(language)),
+      h("td", { class: "n" }, one.count === null ? unknownSaid() : number(one.count)),
       h("td", {}, one.age === null ? unknownSaid() : h("time", { title: clock(asOf(one, answer)) }, relative(asOf(one, answer)))),
       h("td", {}, one.error && h("code", {}, one.error), " ", bdi(escaped(one.msg)))))))));
 }

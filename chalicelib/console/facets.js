@@ -38,13 +38,13 @@ function facetGroup(facet, values, chips, acts) {
   const shown = unfolded.has(facet) ? rows : rows.slice(0, SHOWN);
   const rest = rows.length - SHOWN;
   const unfold = () => { if (!unfolded.delete(facet)) unfolded.add(facet); acts.redraw(); };
-  return h("section", { class: "facet", "data-facet": facet }, h("h3", {}, t(facet), " ", h("span", { class: "soft" }, rows.length.toLocaleString(language))),
+  return h("section", { class: "facet", "data-facet": facet }, h("h3", {}, t(facet), " ", h("span", { class: "soft" }, number(rows.length))),
     h("ul", { class: "plain" }, ...shown.map(({ value, parts, n }) => {
       const on = chosen.some((chip) => same(chip.value, value));
       return h("li", {}, h("button", { type: "button", class: "value", "aria-pressed": String(on), "data-value": value,
         onclick: () => acts.toggle({ key: facet, value, not: false }) },
       facet === "status" ? statusSaid(value) : h("span", { class: "label" }, bdi(escaped(value))),
-      h("span", { class: "n" }, n.toLocaleString(language)), bar(parts, widest)));
+      h("span", { class: "n" }, number(n)), bar(parts, widest)));
     })),
     rest > 0 && h("button", { type: "button", class: "button quiet", "data-fold": facet, onclick: unfold }, unfolded.has(facet) ? t("fewer") : t("more", { n: rest })));
 }
@@ -65,11 +65,11 @@ function summary(answer, left, showSources) {
   const fresh = answer.sources.filter((one) => one.state === "ok").length;
   const legend = [...statuses].sort((a, b) => LOOK_ORDER.indexOf(look(a[0])) - LOOK_ORDER.indexOf(look(b[0])) || b[1] - a[1]);
   return [h("div", { class: "numbers" },
-    h("p", { class: "number" }, h("strong", {}, left.length.toLocaleString(language)), " ",
+    h("p", { class: "number" }, h("strong", {}, number(left.length)), " ",
       many ? t("ofServers", { n: answer.machines.length }) : t("servers", { n: left.length }).replace(/^\S+ /, "")),
     h("p", { class: "soft" }, t("clouds", { n: clouds }), " · ", t("regions", { n: regions }), " · ",
       h("button", { type: "button", class: `plainlink ${fresh === answer.sources.length ? "" : "warn"}`, id: "sources", onclick: showSources },
         t("sourcesSummary", { ok: fresh, total: answer.sources.length })))),
   h("div", { class: "strip" }, bar(looks, Math.max(1, left.length)),
-    h("p", { class: "legend small" }, ...legend.map(([status, n]) => h("span", {}, statusSaid(status), " ", h("span", { class: "n" }, n.toLocaleString(language))))))];
+    h("p", { class: "legend small" }, ...legend.map(([status, n]) => h("span", {}, statusSaid(status), " ", h("span", { class: "n" }, number(n))))))];
 }

@@ -108,11 +108,11 @@ const STEPS = /** @type {[Intl.RelativeTimeFormatUnit, number][]} */ ([["year", 
 function relative(at) {
   const seconds = Math.round((at - Date.now()) / 1000);
   const [unit, size] = STEPS.find(([, size]) => Math.abs(seconds) >= size) ?? STEPS[5];
-  return new Intl.RelativeTimeFormat(language, { numeric: "auto" }).format(Math.trunc(seconds / size), unit);
+  return FORMATTERS[language].relative.format(Math.trunc(seconds / size), unit);
 }
 
 /** A moment in the reader's own zone. @param {number} at */
-const clock = (at) => new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "medium" }).format(at);
+const clock = (at) => FORMATTERS[language].clock.format(at);
 
 /** A time of a row: relative, with what the API said and its zone beneath the pointer. @param {string | null} time @param {number | null} offset */
 function timeSaid(time, offset) {

@@ -8,6 +8,9 @@ const followed = (document_, found) =>
 
 const anchor = (/** @type {string} */ text) => text.replace(/[^A-Za-z0-9]+/g, "-");
 
+/** A description's text, with what stands in backticks as code. @param {string} text */
+const described = (text) => text.split("`").map((part, at) => (at % 2 ? h("code", {}, part) : part));
+
 /** What a schema allows, in few words. @param {any} schema @returns {(string | Node)[]} */
 function typeSaid(schema) {
   if (!schema) return [];
@@ -21,7 +24,7 @@ function typeSaid(schema) {
   if (schema.const !== undefined) return [JSON.stringify(schema.const)];
   const kind = Array.isArray(schema.type) ? schema.type.join(" or ") : schema.type ?? "object";
   const limits = [["minimum", "≥"], ["maximum", "≤"], ["minLength", "length ≥"], ["maxLength", "length ≤"], ["pattern", "like"], ["format", "as"]]
-    .filter(([name]) => schema[name] !== undefined).map(([name, word]) => ` ${word} ${schema[name]}`);
+    .filter(([name]) => schema[name] !== undefined && String(schema[name]).length < 60).map(([name, word]) => ` ${word} ${schema[name]}`);
   return [kind, ...limits];
 }
 
@@ -51,9 +54,9 @@ function operationSaid(api, path, method, operation) {
     parameters.length > 0 && h("h3", {}, "Parameters"),
     parameters.length > 0 && grid(["Name", "Takes", "Meaning"], parameters.map((/** @type {any} */ one) => [
       h("span", {}, h("code", {}, one.name), one.required ? h("strong", { class: "must" }, " must") : "", one.in === "header" ? h("span", { class: "soft" }, " header") : ""),
-      [...typeSaid(one.schema), wordsSaid(one.schema)].filter(Boolean), [one.description ?? "", one.example !== undefined ? h("p", { class: "soft" }, "for example ", h("code", {}, String(one.example))) : ""]]), `Parameters of ${name}`),
+      [...typeSaid(one.schema), wordsSaid(one.schema)].filter(Boolean), [...described(one.description ?? ""), one.example !== undefined ? h("p", { class: "soft" }, "for example ", h("code", {}, String(one.example))) : ""]]), `Parameters of ${name}`),
     body && h("h3", {}, "Body"), body && h("p", {}, ...typeSaid(body.schema)), body?.example && h("pre", { tabindex: 0 }, JSON.stringify(body.example, null, 1)),
-    h("h3", {}, "Answers"), grid(["Status", "Meaning", "Body"], answers.map(([status, one]) => [h("code", {}, status), [one.description ?? ""],
+    h("h3", {}, "Answers"), grid(["Status", "Meaning", "Body"], answers.map(([status, one]) => [h("code", {}, status), described(one.description ?? ""),
       Object.entries(one.content ?? {}).map(([type, { schema }]) => h("p", {}, h("code", {}, type), " ", ...typeSaid(schema), " ", wordsSaid(schema?.allOf?.[1]?.properties?.error)))]), `Answers of ${name}`),
     ...answers.flatMap(([, one]) => Object.values(one.content ?? {})).filter((one) => one.example).slice(0, 1).map((one) =>
       h("details", {}, h("summary", {}, "Example"), h("pre", { tabindex: 0 }, JSON.stringify(one.example, null, 1)))));
@@ -62,8 +65,8 @@ function operationSaid(api, path, method, operation) {
 /** @param {string} name @param {any} schema */
 function schemaSaid(name, schema) {
   const rows = Object.entries(schema.properties ?? {}).map(([field, one]) => [h("code", {}, field),
-    [...typeSaid(one), wordsSaid(one)].filter(Boolean), [one.description ?? ""]]);
-  return h("section", { class: "card operation", id: `schema-${name}` }, h("h2", {}, h("code", {}, name)), schema.description && h("p", {}, schema.description),
+    [...typeSaid(one), wordsSaid(one)].filter(Boolean), described(one.description ?? "")]);
+  return h("section", { class: "card operation", id: `schema-${name}` }, h("h2", {}, h("code", {}, name)), schema.description && h("p", {}, ...described(schema.description)),
     rows.length ? grid(["Field", "Type", "Meaning"], rows, `Fields of ${name}`) : h("p", {}, ...typeSaid(schema)));
 }
 

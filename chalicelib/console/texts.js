@@ -25,7 +25,7 @@ const TEXTS = {
     regions_one: "{n} region", regions_other: "{n} regions",
     ofServers_one: "of {n} server", ofServers_other: "of {n} servers",
     status: "Status", party: "Cloud", region: "Region", zone: "Zone", server: "Name", id: "Id", cpu: "vCPU",
-    mem: "Memory GB", disk: "Disk GB", lan: "Private address", wan: "Public address", created: "Created",
+    mem: "Memory GB", disk: "Disk GB", lan: "Private IP", wan: "Public IP", created: "Created",
     updated: "Updated", type: "Type", project: "Project", partyStatus: "Cloud's word", lan6: "Private IPv6",
     wan6: "Public IPv6", tags: "Tags", seen: "Seen", tenantColumn: "Tenant", list: "List",
     caption: "The servers of tenant {tenant}", unnamed: "(no name)", unknown: "not known", none: "none",
@@ -140,16 +140,25 @@ const TEXTS = {
 /** @type {"en" | "zh"} */
 let language = "en";
 
+/** Made once for each language: a formatter takes longer to make than a page of rows takes to draw. */
+const formatters = (/** @type {"en" | "zh"} */ name) => ({
+  number: new Intl.NumberFormat(name), plural: new Intl.PluralRules(name),
+  relative: new Intl.RelativeTimeFormat(name, { numeric: "auto" }),
+  clock: new Intl.DateTimeFormat(name, { dateStyle: "medium", timeStyle: "medium" }),
+});
+const FORMATTERS = { en: formatters("en"), zh: formatters("zh") };
+const number = (/** @type {number} */ n) => FORMATTERS[language].number.format(n);
+
 /**
  * @param {string} key
  * @param {Record<string, string | number>} [values]
  */
 function t(key, values = {}) {
   const texts = TEXTS[language];
-  const kind = typeof values.n === "number" ? new Intl.PluralRules(language).select(values.n) : "";
+  const kind = typeof values.n === "number" ? FORMATTERS[language].plural.select(values.n) : "";
   const text = texts[`${key}_${kind}`] ?? texts[`${key}_other`] ?? texts[key] ?? key;
   return text.replace(/\{(\w+)\}/g, (whole, name) => {
     const value = values[name];
-    return value === undefined ? whole : typeof value === "number" ? value.toLocaleString(language) : value;
+    return value === undefined ? whole : typeof value === "number" ? number(value) : value;
   });
 }
