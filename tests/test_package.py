@@ -30,6 +30,7 @@ from chalicelib import (
     accounts,
     api,
     authorizer,
+    console,
     errors,
     inventory,
     parties,
@@ -556,6 +557,10 @@ def test_foreign_and_open_paths(stack: Stack) -> None:
     assert stack.get(stack.token("9")).json()["error"] == "forbidden"
     assert stack.get("", "", url=stack.url.replace("servers", "health")).json()["status"] == "ok"
     assert stack.get("", "", url=stack.url.replace("servers", "openapi.json")).json()["openapi"].startswith("3.1")
+    for path, name in (("", "console.html"), ("docs", "reference.html")):       # the packaged pages, with and without the slash
+        for url in {stack.url.replace("servers", path), stack.url.replace("servers", path).rstrip("/")}:
+            answer = stack.get("", "", url=url)
+            assert answer.content == console.page(name).body and answer.headers["Content-Security-Policy"].startswith("default-src 'none'"), url
 
 
 def wait(what: Callable[[], Any], seconds: float) -> Any:
