@@ -126,6 +126,7 @@ def opens(chromium: Any, served: House) -> Iterator[Opens]:
 
     yield open_
     for reader in readers:
+        assert "tc_" not in reader.page.evaluate("location.href + document.cookie + JSON.stringify([history.state, localStorage])")
         reader.page.context.close()
         assert reader.faults == []
         assert {url.split("/twocloud")[0] for url in reader.asked if not url.startswith(("data:", "blob:"))} <= {served.url}
@@ -471,6 +472,9 @@ def test_the_command_gives_what_is_shown(served: House, opens: Opens) -> None:
     curl, command = reader.page.locator("#sheet .command pre").all_inner_texts()[:2]
     assert "$TWOCLOUD_TOKEN" in curl and "tc_" not in reader.page.inner_text("#sheet")
     query = re.search(r"servers\?([^']+)'", curl)[1]            # type: ignore[index]
+    reader.page.fill("#port", "70000")
+    reader.page.click('[data-format="prometheus"]')             # the API would refuse it, and so nothing is saved
+    assert reader.page.evaluate("document.activeElement.id") == "port"
     assert query == "party=aws&tenant_id=123&region=all&on_error=partial&status=SHUTOFF"
     assert command == f"twocloud servers --url {served.url} --party aws --tenant 123 --region all --on-error partial --status SHUTOFF"
     assert served.get(query).status_code == 200 and "-name:web" in reader.page.inner_text("#sheet")

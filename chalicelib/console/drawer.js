@@ -94,10 +94,10 @@ function columnsSheet(chosen, choose) {
  */
 function exportSheet({ rows, answer, tenant, chips, link, whole }) {
   const dialog = $("sheet");
-  const port = /** @type {HTMLInputElement} */ (h("input", { id: "port", inputmode: "numeric", pattern: "[0-9]{1,5}", size: 6 }));
+  const port = /** @type {HTMLInputElement} */ (h("input", { id: "port", type: "number", min: 1, max: 65_535 }));
   const address = /** @type {HTMLSelectElement} */ (h("select", { id: "address" }, h("option", { value: "lan" }, t("lan")), h("option", { value: "wan" }, t("wan"))));
   const buttons = Object.keys(FORMATS).map((format) => h("button", { type: "button", class: "button", "data-format": format,
-    disabled: !whole && format !== "json", onclick: () => save(format, { rows, answer, port: port.value, address: /** @type {any} */ (address.value) }) }, format));
+    disabled: !whole && format !== "json", onclick: () => (format !== "prometheus" || port.reportValidity()) && save(format, { rows, answer, port: port.value, address: /** @type {any} */ (address.value) }) }, format));
   const { asked, rest } = asParameters(tenant, chips);
   const commands = [asCurl(`${location.origin}${BASE}`, asked), asCommand(`${location.origin}${BASE}`, asked)];
   fill(dialog, dialogHead(t("exportTitle"), dialog),

@@ -76,6 +76,7 @@ function signIn(token, tenant, keep) {
   Object.assign(now, { token, tenant, keep, answer: null, problem: null, changes: null });
   if (keep) sessionStorage.setItem(KEPT, JSON.stringify({ token, tenant }));
   $("token").value = "";
+  scrollTo(0, 0);
   refresh(MAX_AGE);
 }
 
