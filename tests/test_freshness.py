@@ -18,7 +18,7 @@ from chalicelib.errors import PartyDenied, PartyError, PartyThrottled, PartyTime
 from chalicelib.freshness import Filter, Policy
 from chalicelib.model import WHOLE, Source, Window
 from chalicelib.stores import Store
-from standins.fleet import Fleet
+from standins.fleet import Fleet, Machines
 from standins.qcloud import Qcloud
 from tests.conftest import GZ, START, US, Clock, House, qcloud_keys, settings_in
 from tests.test_serve import error
@@ -115,6 +115,19 @@ def test_windows_and_filters_of_a_kept_list_are_those_of_the_live_one(served: Ho
         again = served.get(f"{GZ}&{query}&max_age=60", headers={"If-None-Match": before.headers["ETag"]})
         assert (again.status_code, again.headers["Age"]) == (304, "0")
     assert served.clouds["qcloud"].count() == calls
+
+
+@pytest.mark.parametrize("form", ["json&view=full", "csv&view=full", "ndjson&view=full", "prometheus", "ansible"])
+def test_tags_in_any_order_are_the_same_bytes(served: House, form: str) -> None:
+    """Kept or live, and however the cloud orders them this time."""
+    cloud: Any = served.clouds["qcloud"]
+    tags = {"b": "1", "a-b": "2", "a": "3", "a.b": "4", "名": "5"}
+    given = []
+    for order in (list(tags), sorted(tags)):
+        cloud.fleets["ap-guangzhou"] = Machines([dataclasses.replace(Fleet(3)[n], tags={name: tags[name] for name in order}) for n in range(3)])
+        given += [served.get(f"{GZ}&format={form}"), served.get(f"{GZ}&format={form}&max_age=60")]
+    assert {answer.status_code for answer in given} == {200} and len({answer.content for answer in given}) == 1
+    assert len({answer.headers["ETag"] for answer in given}) == 1
 
 
 CACHE_CONTROL: list[tuple[str, str, int, str]] = [

@@ -68,7 +68,12 @@ def full_rows(answer: Answer, zone: ZoneInfo) -> Iterator[FullRow]:
     for server in answer.servers:
         yield FullRow(*_basic(server, write), source.party, source.tenant_id, source.region, server.zone,
                       server.project_id, server.instance_type, server.party_status, ",".join(server.lan_ipv6),
-                      ",".join(server.wan_ipv6), server.tags, seen_at)
+                      ",".join(server.wan_ipv6), _ordered(server.tags), seen_at)
+
+
+def _ordered(tags: dict[str, str]) -> dict[str, str]:
+    """By name: clouds tell them in any order, and a kept list in its own, but the same tags are the same bytes."""
+    return dict(sorted(tags.items())) if len(tags) > 1 else tags
 
 
 def _basic(server: Server, write: Callable[[datetime | None], str | None]) -> tuple[
