@@ -163,7 +163,8 @@ def merged() -> dict[str, Any]:
         if "query" in widget["properties"]:
             *groups, asked = cast(list[str], widget["properties"]["query"])
             widget["properties"]["query"] = " | ".join(f"SOURCE '${{{name}}}'" for name in groups) + f"\n| {asked}"
-    dashboard["DashboardBody"] = {"Fn::Sub": json.dumps(dashboard["DashboardBody"])}
+    in_use = {"Fn::If": ["OwnTable", {"Ref": "Table"}, {"Ref": "TableName"}]}
+    dashboard["DashboardBody"] = {"Fn::Sub": [json.dumps(dashboard["DashboardBody"]), {"TableInUse": in_use}]}
     return found
 
 

@@ -94,6 +94,22 @@ class Pool:
             function.close()
 
 
+class _Bucket:
+    """Of tokens, one for each request; `rate` of them a second."""
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self._rate, self._burst, self._left, self._filled = rate, burst, float(burst), time.monotonic()
+        self._lock = threading.Lock()
+
+    def take(self) -> bool:
+        with self._lock:
+            now = time.monotonic()
+            self._left, self._filled = min(self._burst, self._left + (now - self._filled) * self._rate), now
+            taken = self._left >= 1
+            self._left -= taken
+            return taken
+
+
 class Gateway:
     """`pools`: by the functions' names in the template. `limited`: the template's throttle is on."""
 
@@ -101,9 +117,9 @@ class Gateway:
         (api,) = (it["Properties"] for it in template["Resources"].values() if it["Type"] == "AWS::Serverless::Api")
         self._pools, self._stage, self._described = pools, api["StageName"], api["DefinitionBody"]
         self._compress_from = api["MinimumCompressionSize"]
-        (throttle,) = api["MethodSettings"]
-        self._rate, self._burst = throttle["ThrottlingRateLimit"], throttle["ThrottlingBurstLimit"]
-        self._limited, self._bucket, self._filled = limited, float(self._burst), time.monotonic()
+        self._limited = limited
+        self._buckets = {(it["ResourcePath"].replace("/~1", "/").replace("~1", "/"), it["HttpMethod"]):
+                         _Bucket(it["ThrottlingRateLimit"], it["ThrottlingBurstLimit"]) for it in api["MethodSettings"]}
         self._policies: dict[str, tuple[float, dict[str, Any]]] = {}
         self._lock = threading.Lock()
         self._workers = ThreadPoolExecutor(256)
@@ -136,7 +152,8 @@ class Gateway:
             raise _Refused("DEFAULT_4XX" if "authorization" in headers else "MISSING_AUTHENTICATION_TOKEN")
         if len(body) > _LARGEST_REQUEST:
             raise _Refused("REQUEST_TOO_LARGE")
-        if self._limited and not self._allowed():
+        bucket = self._buckets.get((route, method)) or self._buckets["/*", "*"]
+        if self._limited and not bucket.take():
             raise _Refused("THROTTLED")
         context = {"resourcePath": route, "httpMethod": method, "path": there.path, "stage": self._stage, "requestId": request_id,
                    "identity": {"sourceIp": "127.0.0.1"}}
@@ -154,15 +171,6 @@ class Gateway:
                  "pathParameters": None, "stageVariables": None, "body": text or None, "isBase64Encoded": bool(text and binary),
                  "requestContext": context}
         return self._translate(self._call(operation, event), headers)
-
-    def _allowed(self) -> bool:
-        """A token bucket."""
-        with self._lock:
-            now = time.monotonic()
-            self._bucket, self._filled = min(self._burst, self._bucket + (now - self._filled) * self._rate), now
-            allowed = self._bucket >= 1
-            self._bucket -= allowed
-            return allowed
 
     def _pool(self, uri: dict[str, str]) -> Pool:
         found = re.search(r"functions/\$\{(\w+)\.Arn\}", uri["Fn::Sub"])

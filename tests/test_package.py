@@ -324,7 +324,8 @@ def test_the_gateway(template: dict[str, Any]) -> None:
     assert resource(template, "Domain")["SecurityPolicy"] == "TLS_1_2" and rest["MinimumCompressionSize"] == 1024
     limits, *own = rest["MethodSettings"]
     assert limits["ThrottlingRateLimit"] and limits["ThrottlingBurstLimit"] and (limits["ResourcePath"], limits["HttpMethod"]) == ("/*", "*")
-    assert {(it["ResourcePath"], it["HttpMethod"]) for it in own} == {("/~1twocloud~1health", "GET"), ("/~1twocloud~1health", "HEAD")}
+    assert {(it["ResourcePath"], it["HttpMethod"]) for it in own} == {
+        ("/" + route.replace("/", "~1"), method) for route in api.OPEN_ROUTES for method in ("GET", "HEAD")}
     assert all(it["ThrottlingRateLimit"] < limits["ThrottlingRateLimit"] for it in own)
     guard = rest["DefinitionBody"]["securityDefinitions"]["authorize"]["x-amazon-apigateway-authorizer"]
     assert guard["authorizerResultTtlInSeconds"] == authorizer.TTL_SECONDS

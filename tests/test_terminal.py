@@ -328,8 +328,8 @@ def test_quiet_keeps_warnings_and_debug_tells_the_calls(folder: Path, cloud: Qcl
     assert "added" in run(folder, "user", "add", "bob").stderr
     told = run(folder, "--debug", "servers", *GZ).stderr
     calls = [json.loads(line) for line in told.splitlines()]
-    assert [(call["event"], call["party"], call["operation"], call["status"]) for call in calls if call["event"] == "party call"] == [
-        ("party call", "qcloud", "DescribeInstances", 200)]
+    assert [(call["event"], call["party"], call["operation"], call["tries"]) for call in calls if call["event"] == "call"] == [
+        ("call", "qcloud", "DescribeInstances", 1)]
     assert "canary" not in told
     cloud.fail("503")
     assert "this is the last good list" in run(folder, "servers", *GZ, "-q").stderr

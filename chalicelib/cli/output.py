@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from typing import IO, TYPE_CHECKING, Any, TypeVar
@@ -86,7 +87,9 @@ def deployment() -> "Deployment":
     from chalicelib.deployment import open_deployment  # slow to import; not for help and completion
 
     found = settings.load()
-    journal.calls.disabled = found.log != "debug" and not kept("debug")
+    if kept("debug"):
+        found = replace(found, log="debug")
+    journal.calls.disabled = found.log != "debug"
     return open_deployment(found)
 
 

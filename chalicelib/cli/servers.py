@@ -10,7 +10,7 @@ from urllib.parse import urlencode, urlsplit
 import click
 import msgspec
 
-from chalicelib import journal, query
+from chalicelib import query
 from chalicelib.cli import columns, completion, contexts
 from chalicelib.cli.output import Duration, Network, deployment, echo, kept, say, shape_options, table, waiting
 from chalicelib.transport import Tally
@@ -196,14 +196,8 @@ def ask_store(pairs: list[tuple[str, str]], tally: Tally) -> tuple[bytes, str]:
     from chalicelib import api, formats, inventory
 
     asked, here = query.parse(pairs), deployment()
-    try:
-        fleet = inventory.answer(here, asked, api.policy_of(asked, "", here.settings), None,
-                                 time.monotonic() + inventory.REQUEST_SECONDS, tally)
-    finally:
-        for call in tally.made if kept("debug") else ():
-            journal.log.debug("party call", extra={"fields": {
-                "party": call.party, "region": call.region, "operation": call.operation, "status": call.status,
-                "error": call.error or None, "milliseconds": call.milliseconds and round(call.milliseconds, 1)}})
+    fleet = inventory.answer(here, asked, api.policy_of(asked, "", here.settings), None,
+                             time.monotonic() + inventory.REQUEST_SECONDS, tally)
     written = formats.write(fleet, asked, here.settings.timezone, most=None)
     return written.body, " ".join(filter(None, (
         formats.message(fleet, several=asked.several), _without_address(written.without_address or 0))))
