@@ -81,8 +81,10 @@ def run(port: int) -> None:
         url = f"http://{server.address}/twocloud/servers"
         click.echo(f"curl -u '{ready_token(deployment)}:password' "
                    f"'{url}?party=qcloud&tenant_id={TENANT}&region=gz&f=1&t=10'")
-        click.echo("Paste the line above into another terminal. All clouds at once: party=all&region=all. "
-                   f"Switch a cloud off: curl -X POST {switch.url}/qcloud/off (or /on). Ctrl-C ends it all.", err=True)
+        click.echo("Paste the line above into another terminal. All clouds at once: party=all&region=all\n"
+                   f"In a browser, with the token and tenant {TENANT}: http://{server.address}/twocloud/\n"
+                   f"Switch a cloud off: curl -X POST {switch.url}/qcloud/off (or /on)\n"
+                   "Ctrl-C ends it all.", err=True)
         server.run()
 
 
