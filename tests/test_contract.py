@@ -417,7 +417,7 @@ def _(target: Target) -> None:
 @case("unknown paths")
 def _(target: Target) -> None:
     token = target.token()
-    for path in ("/", "/twocloud", "/twocloud/nothing", "/twocloud/servers/1", "/TWOCLOUD/servers", "/twocloud/servers.json", "/twocloud/%2e%2e/servers", "/favicon.ico"):
+    for path in ("/", "/twocloud/nothing", "/twocloud/servers/1", "/TWOCLOUD/servers", "/twocloud/servers.json", "/twocloud/%2e%2e/servers", "/favicon.ico"):
         for shown in (None, token):
             error(target.ask("", shown, path=path), 404, "not_found")
     assert target.ask("", None, "HEAD", "/twocloud/nothing").status == 404

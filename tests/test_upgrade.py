@@ -37,8 +37,8 @@ SOURCE = Source("123", "qcloud", "ap-guangzhou")
 PASSWORD, KEY = "canary-rows-password", "canary-rows-key"
 FORMS = {"user": users.User, "token": tokens.Token, "account": accounts.AccountRow, "snapshot": snapshots.Head, "chunk": Server,
          "change": snapshots.Change, "vanished": snapshots.Vanished, "breaker": freshness._Breaker, "regions": freshness._Regions,
-         "message": schedule.Message}
-KINDS = {"user", "token", "account", "snapshot", "chunk", "change", "lease", "breaker", "interest", "regions", "try"}
+         "message": schedule.Message, **({"health": schedule._Run} if hasattr(schedule, "_Run") else {})}
+KINDS = {"health", "user", "token", "account", "snapshot", "chunk", "change", "lease", "breaker", "interest", "regions", "try"}
 
 
 def open_at(folder: Path) -> Deployment:
