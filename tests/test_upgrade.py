@@ -40,6 +40,8 @@ FORMS = {"user": users.User, "token": tokens.Token, "account": accounts.AccountR
          "message": schedule.Message, **({"health": schedule._Run} if hasattr(schedule, "_Run") else {})}
 KINDS = {"health", "user", "token", "account", "snapshot", "chunk", "change", "lease", "breaker", "interest", "regions", "try"}
 
+NEW = {"0.1.0": {"health"}}                 # kinds that came after that version
+
 
 def open_at(folder: Path) -> Deployment:
     return open_deployment(Settings(
@@ -135,7 +137,7 @@ FILES = sorted((ROOT / "tests/rows").glob("*.json"))
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_what_an_earlier_version_wrote_is_read(path: Path, tmp_path: Path) -> None:
     old = json.loads(path.read_text())
-    assert {row[0] for row in old["rows"]} == KINDS
+    assert {row[0] for row in old["rows"]} == KINDS - NEW.get(path.stem, set())
     store = SqliteStore(f"{tmp_path}/store.db", lambda: NOW)
     for kind, key, value, expires in old["rows"]:
         store.put(kind, key, base64.b64decode(value), expires=expires)
