@@ -11,7 +11,8 @@ import re
 import signal
 import socket
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -54,14 +55,9 @@ class Server:
 
     def run(self) -> None:
         """Serve until SIGTERM or Ctrl-C."""
-        def stop(*_: object) -> None:
-            raise KeyboardInterrupt
-
-        signal.signal(signal.SIGTERM, stop)
         try:
-            self.serve()
-        except (KeyboardInterrupt, SystemExit):
-            pass
+            with until_stopped():
+                self.serve()
         finally:
             self.close()
 
@@ -73,6 +69,17 @@ class Server:
         """Listen no more; what is under way gets a second to end."""
         self._server.close()
         self._server.task_dispatcher.shutdown(timeout=1)
+
+
+@contextmanager
+def until_stopped() -> Iterator[None]:
+    """SIGTERM ends what is inside as Ctrl-C does, from its first line on, and neither is an error."""
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    with suppress(KeyboardInterrupt, SystemExit):
+        yield
 
 
 # ---------------------------------------------------------------- one request

@@ -61,7 +61,7 @@ def _switch(clouds: Mapping[str, Standin], port: int) -> Switch:
 def run(port: int) -> None:
     """Serve until Ctrl-C or SIGTERM; nothing is kept."""
     journal.start()
-    with ExitStack() as stack:
+    with serve.until_stopped(), ExitStack() as stack:           # the folder with its key goes, whenever it is ended
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="twocloud-demo-"))
         deployment = inventory.open_deployment(Settings(
             store=f"sqlite:///{Path(folder).resolve()}/demo.db", key=f"file:{folder}/key", timezone=ZoneInfo("UTC"),

@@ -432,7 +432,7 @@ def test_a_closed_pipe_is_silent(tmp_path: Path) -> None:
 def test_serve_and_stop(tmp_path: Path) -> None:
     for stop in (signal.SIGTERM, signal.SIGINT):
         process = subprocess.Popen([TWOCLOUD, "serve", "--port", "0"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                                   env={**os.environ, "TWOCLOUD_STORE": f"sqlite:///{tmp_path}/x.db"})
+                                   env={**os.environ, "TWOCLOUD_STORE": f"sqlite:///{tmp_path}/x.db", "TWOCLOUD_KEY": f"file:{tmp_path}/key"})
         line = process.stderr.readline() if process.stderr else ""
         url = re.search(r"http://127\.0\.0\.1:\d+", line)
         assert url, line
@@ -443,9 +443,31 @@ def test_serve_and_stop(tmp_path: Path) -> None:
         assert process.communicate()[0] == ""
 
 
+def test_a_key_that_cannot_be_used_stops_serve(tmp_path: Path) -> None:
+    (tmp_path / "junk").write_text("junk")
+    (tmp_path / "junk").chmod(0o600)
+    for key in (tmp_path / "junk", tmp_path):
+        done = subprocess.run([TWOCLOUD, "serve", "--port", "0"], capture_output=True, text=True, timeout=60,
+                              env={**os.environ, "TWOCLOUD_STORE": f"sqlite:///{tmp_path}/x.db", "TWOCLOUD_KEY": f"file:{key}"})
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done
+        assert done.stderr.startswith("twocloud: TWOCLOUD_KEY")
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_the_demo_leaves_nothing_however_soon_it_is_ended(tmp_path: Path, stop: signal.Signals) -> None:
+    process = subprocess.Popen([TWOCLOUD, "demo", "--port", "0"], stderr=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
+                               env={**os.environ, "TMPDIR": str(tmp_path)})
+    assert process.stdout
+    watch(process.stdout.readline().split("'")[1].partition(":")[0])
+    process.send_signal(stop)               # before it serves at all
+    assert process.wait(30) == 0
+    process.stdout.close()
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_port_that_is_taken(tmp_path: Path, served: House) -> None:
     port = served.url.rsplit(":", 1)[1]
-    done = run("serve", "--port", port, TWOCLOUD_STORE=f"sqlite:///{tmp_path}/x.db")
+    done = run("serve", "--port", port, TWOCLOUD_STORE=f"sqlite:///{tmp_path}/x.db", TWOCLOUD_KEY=f"file:{tmp_path}/key")
     assert done.returncode == 3 and b"Address already in use" in done.stderr and b"Traceback" not in done.stderr
 
 

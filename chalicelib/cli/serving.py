@@ -25,15 +25,18 @@ def serve(host: str, port: int, pause: int | None) -> None:
     here = deployment()
     journal.calls.disabled = False
     here = replace(here, settings=replace(here.settings, local=True))
+    here.sealer()                           # a key that cannot be used stops the start, not the first request
     try:
         bound = server.Server(here, host, port)
     except OSError as problem:
         raise Network(f"cannot listen on {host}:{port}: {problem.strerror}") from None
-    say(f"twocloud listens on http://{bound.address}/twocloud/servers")
     stopped = threading.Event()
-    if pause:
-        threading.Thread(target=_refresh, args=(here, pause, stopped), daemon=True, name="twocloud-schedule").start()
-    bound.run()
+    with server.until_stopped():
+        say(f"twocloud listens on http://{bound.address}/twocloud/servers")
+        if pause:
+            refresher = threading.Thread(target=_refresh, args=(here, pause, stopped), daemon=True, name="twocloud-schedule")
+            refresher.start()
+        bound.run()
     stopped.set()
     here.close()
 
