@@ -63,13 +63,15 @@ class TokenBody(msgspec.Struct):
 
 _Names = Annotated[list[Annotated[str, msgspec.Meta(pattern=f"^{IDENTIFIER}$")]],
                    msgspec.Meta(min_length=1, max_length=100)]
+_Tenants = Annotated[list[Annotated[str, msgspec.Meta(pattern=rf"^({IDENTIFIER}|\*)$")]],
+                     msgspec.Meta(min_length=1, max_length=100)]
 
 
 class TokenRequest(msgspec.Struct, forbid_unknown_fields=True):
     """What narrows the new token; each only narrower than the user's."""
 
     duration: Annotated[int, msgspec.Meta(ge=60, le=43200)] = 600
-    tenants: _Names | msgspec.UnsetType = msgspec.UNSET
+    tenants: _Tenants | msgspec.UnsetType = msgspec.UNSET
     parties: _Names | msgspec.UnsetType = msgspec.UNSET
     regions: _Names | msgspec.UnsetType = msgspec.UNSET
 

@@ -145,3 +145,23 @@ def test_bodies_that_are_taken() -> None:
     assert query.body_limits({}) == query.body_limits({"duration": 600.0}) == (600, None, None, None)
     assert query.body_limits({"duration": 43200, "tenants": ["b", "a", "b"], "parties": ["aws"], "regions": ["gz"]}) == (
         43200, ("b", "a"), ("aws",), ("gz",))
+    assert query.body_limits({"tenants": ["*"]})[1] == ("*",)
+
+
+@pytest.mark.parametrize(("text", "time"), [
+    ("2026-11-23T08:00:00Z", 1795420800), ("2026-11-23t08:00:00z", 1795420800), ("2026-11-23T16:00:00+08:00", 1795420800),
+    ("2026-11-23T08:00:00-00:00", 1795420800), ("2026-11-23T08:00:00.5Z", 1795420800.5),
+    ("2026-11-23T08:00:00.123456789Z", 1795420800.123456789),                   # Go's and `date --rfc-3339=ns`
+    ("2016-12-31T23:59:60Z", 1483228800), ("2017-01-01T07:59:60.5+08:00", 1483228800.5)])
+def test_every_time_of_rfc_3339(text: str, time: float) -> None:
+    assert parse([*GOOD, ("changed_since", text)]).changed_since == pytest.approx(time, abs=1e-6)
+
+
+@pytest.mark.parametrize("text", [
+    "2026-11-23", "2026-11-23T08:00Z", "2026-11-23T08:00:00", "2026-11-23T08:00:00.Z", "2026-11-23T08:00:00,5Z", "20261123T080000Z",
+    "2026-02-30T08:00:00Z", "2026-11-23T24:00:00Z", "2026-11-23T08:00:60Z", "2026-11-23T08:00:61Z", "2026-11-23T08:00:00+0800",
+    "2026-11-23T08:00:00 08:00", "1795420800", "2026-W48-1T08:00:00Z", "２０26-11-23T08:00:00Z", "2026-11-23T08:00:00.1\n5Z"])
+def test_other_times_are_refused(text: str) -> None:
+    with pytest.raises(InvalidParameter) as refused:
+        parse([*GOOD, ("changed_since", text)])
+    assert refused.value.parameter == "changed_since"

@@ -283,7 +283,7 @@ def test_a_narrower_token(served: House) -> None:
     assert status == 200 and served.get(GZ, token=made["token"]).status_code == 403
     assert served.get("party=qcloud&tenant_id=7&region=gz", token=made["token"]).status_code == 404
     for body, status, parameter in (
-        ({"tenants": ["123", "8"]}, 403, None), ({"tenants": ["*"]}, 400, "tenants"), ({"duration": 59}, 400, "duration"),
+        ({"tenants": ["123", "8"]}, 403, None), ({"tenants": ["*"]}, 403, None), ({"duration": 59}, 400, "duration"),
         ({"duration": 43201}, 400, "duration"), ({"duration": "600"}, 400, "duration"), ({"duration": 600.5}, 400, "duration"), ({"duration": 1e300}, 400, "duration"),
         ({"duration": True}, 400, "duration"), ({"duration": None}, 400, "duration"), ({"tenants": []}, 400, "tenants"),
         ({"tenants": "123"}, 400, "tenants"), ({"tenants": [123]}, 400, "tenants"), ({"tenants": None}, 400, "tenants"),
@@ -332,6 +332,13 @@ def test_bodies_that_are_no_json(served: House) -> None:
         answer = served.session.post(f"{served.url}/twocloud/tokens", auth=("bob", "pw"), data=data,
                                      headers={"Content-Type": kind}, timeout=9)
         assert (answer.status_code, answer.json()["parameter"]) == (400, parameter)
+    for kind in ("text/plain", "application/x-www-form-urlencoded"):            # `curl -d` says so of everything
+        taken = served.session.post(f"{served.url}/twocloud/tokens", auth=("bob", "pw"), data=b'{"duration": 60}',
+                                    headers={"Content-Type": kind}, timeout=9)
+        assert (taken.status_code, taken.json()["duration"]) == (200, 60)
+        watch(taken.json()["token"])
+    wide = served.session.post(f"{served.url}/twocloud/tokens", auth=("bob", "pw"), json={"tenants": ["*"]}, timeout=9)
+    assert (wide.status_code, wide.json()["error"]) == (403, "forbidden")
     large = served.session.post(f"{served.url}/twocloud/tokens", auth=("bob", "pw"), data=b" " * 9 + b"x" * 20_000,
                                 headers={"Content-Type": "application/json"}, timeout=9)
     assert (large.status_code, large.json()["error"]) == (413, "too_large")
