@@ -429,6 +429,15 @@ def test_a_closed_pipe_is_silent(tmp_path: Path) -> None:
     assert done.stdout == b"{" and done.stderr == b""
 
 
+def test_a_reader_that_has_seen_enough_is_no_failure(tmp_path: Path) -> None:
+    """Nor is a disk that is full a success."""
+    for command, code in (("parties -o json | true", "0"), ("parties | true", "0"), ("parties > /dev/full", "5")):
+        done = subprocess.run(f"{TWOCLOUD} {command}; echo ${{PIPESTATUS[0]}}", shell=True, executable="/bin/bash", capture_output=True,
+                              text=True, timeout=60, env={**os.environ, "TWOCLOUD_STORE": f"sqlite:///{tmp_path}/x.db"})
+        assert done.stdout == f"{code}\n", (command, done)
+        assert "Exception ignored" not in done.stderr and bool(done.stderr) == (code != "0")
+
+
 def test_serve_and_stop(tmp_path: Path) -> None:
     for stop in (signal.SIGTERM, signal.SIGINT):
         process = subprocess.Popen([TWOCLOUD, "serve", "--port", "0"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,

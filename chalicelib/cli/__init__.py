@@ -8,7 +8,8 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -53,6 +54,19 @@ class _Commands(click.Group):
         command: click.Command = getattr(importlib.import_module(f"{__name__}.{module}"), name)
         _with_options_everywhere(command)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Click itself ends with 1 where the reader of a pipe has seen enough."""
+        try:
+            found = super().invoke(ctx)
+            sys.stdout.flush()
+            return found
+        except BrokenPipeError:
+            _hush()
+            return None
+        except OSError:                                         # the disk is full
+            _hush()
+            raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -101,6 +115,12 @@ for _option in reversed(_everywhere):
     twocloud = _option(twocloud)
 
 
+def _hush() -> None:
+    """What could not be written is not tried again at the end of the process."""
+    with suppress(OSError, ValueError):                         # a stdout that is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit code. One clear line on standard error for whatever goes wrong."""
     try:
@@ -111,9 +131,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return problem.exit_code
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
-    except BrokenPipeError:                                     # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())          # nor is its end told at ours
-        return 0
     except TwocloudError as error:
         say(f"twocloud: {error.text}")
         if isinstance(error, SettingsError):
