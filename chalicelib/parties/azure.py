@@ -507,14 +507,14 @@ def error_word(response: Response) -> str | None:
     return said.error.code
 
 
-_GUID = r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
+_NAMED = r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?"      # a GUID, or a directory's domain; a segment of a path
 
 PARTY = Party(
     name="azure",
     title="Microsoft Azure",
     reference="https://learn.microsoft.com/rest/api/azureresourcegraph/resourcegraph/resources/resources",
     credentials=(("directory_id", "client_id", "client_secret", "subscription_id"),),
-    forms={"directory_id": _GUID, "client_id": _GUID, "subscription_id": _GUID},
+    forms={"directory_id": _NAMED, "client_id": _NAMED, "subscription_id": _NAMED},
     permissions=(_MACHINES.right, _INTERFACES.right, _ADDRESSES.right, _DISKS.right,
                  "Microsoft.Compute/locations/vmSizes/read", "Microsoft.Resources/subscriptions/locations/read",
                  "Microsoft.Resources/subscriptions/resourceGroups/read"),
