@@ -34,8 +34,7 @@ def serve(host: str, port: int, pause: int | None) -> None:
     with server.until_stopped():
         say(f"twocloud listens on http://{bound.address}/twocloud/servers")
         if pause:
-            refresher = threading.Thread(target=_refresh, args=(here, pause, stopped), daemon=True, name="twocloud-schedule")
-            refresher.start()
+            threading.Thread(target=_refresh, args=(here, pause, stopped), daemon=True, name="twocloud-refresh").start()
         bound.run()
     stopped.set()
     here.close()
