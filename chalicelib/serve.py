@@ -11,7 +11,7 @@ import re
 import signal
 import socket
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import parse_qsl
@@ -72,7 +72,7 @@ class Server:
 
 
 @contextmanager
-def until_stopped() -> Iterator[None]:
+def until_stopped() -> Generator[None]:
     """SIGTERM ends what is inside as Ctrl-C does, from its first line on, and neither is an error."""
     def stop(*_: object) -> None:
         raise KeyboardInterrupt

@@ -274,6 +274,8 @@ class Identifier(click.ParamType[str]):
 
 def read_secret(file: IO[bytes] | None, what: str, most: int = 65_536) -> str:
     """From a file, or from standard input; a line's end at the end is not part of it."""
+    if file is None and not sys.stdin:                          # `<&-`
+        raise click.UsageError(f"There is no standard input to read {what} from.")
     if file is None and sys.stdin.isatty():
         say(f"Type {what} and end with Ctrl-D.")
     raw = (file or sys.stdin.buffer).read(most + 1)
