@@ -1,5 +1,6 @@
 # make run     the API with stand-in clouds on PORT, and one line to paste
-# make test    all tests, with all that they need
+# make test    the tests, with all that they need
+# make test-all  the same and what takes longer: a real Nova, the operator's pages on the emulator
 # make check   lint and types
 # make bench   the benchmarks; writes benchmarks/results and the table and plot in docs
 # make screenshots  the pictures of the console in docs, and its times with 10,000 servers
@@ -18,16 +19,19 @@ TESTS ?= tests
 STAGE ?= prod
 RUNTIME ?= python3.12
 # programs that the tests run, in environments of their own
-BESIDE := .venv-ministack/ready .venv-openstack/ready .venv-aws/ready .venv-go/ready \
-	.venv-clients/ready .venv-browser/ready
+BESIDE := .venv-ministack/ready .venv-aws/ready .venv-go/ready .venv-clients/ready .venv-browser/ready
 
-.PHONY: run test check bench screenshots docs package deploy-emulator stop-emulator lock clean
+.PHONY: run test test-all check bench screenshots docs package deploy-emulator stop-emulator lock clean
 
 run: $(VENV)/local
 	@exec $(BIN)/twocloud demo --port $(PORT)
 
 test: $(VENV)/dev $(BESIDE)
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest -m 'not slow' $(TESTS)
+
+# a file's tests in their order: the last one of an operator's page removes all
+test-all: test .venv-openstack/ready
+	$(BIN)/python -m pytest -m slow --dist loadfile $(TESTS)
 
 check: $(VENV)/dev
 	$(BIN)/ruff check .
@@ -98,4 +102,4 @@ lock:
 	printf 'keystone==30.0.0\nnova==34.0.0\n' | $(filter-out --upgrade,$(UV)) --no-binary ovs - -o requirements-openstack.txt
 
 clean:
-	rm -rf .venv $(dir $(BESIDE)) .pytest_cache .hypothesis .ruff_cache
+	rm -rf .venv .venv-openstack $(dir $(BESIDE)) .pytest_cache .hypothesis .ruff_cache

@@ -176,6 +176,7 @@ class _Broken(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_a_fault_at_each_call_of_either_store(store: Store, other: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Begun again, it ends right."""
     fill(other, 900)

@@ -23,7 +23,7 @@ from tests.test_operate import PAGE, ROOT, rights, run
 from tests.test_package import Stack, here, here_for_ministack, stack, template, wait
 
 __all__ = ["here", "here_for_ministack", "stack", "template"]
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
 AGAIN = PAGE[""][0].replace("BUCKET", "twocloud-deploy")
 TOLD = re.search(r"```sh\n(told\(\) .*?export TWOCLOUD_STORE[^\n]*)", (ROOT / "docs/deploy.md").read_text(), re.DOTALL)
 

@@ -600,6 +600,7 @@ def test_a_poison_message_ends_in_the_dead_letters(stack: Stack) -> None:
         sqs.set_queue_attributes(QueueUrl=queue, Attributes={"VisibilityTimeout": "780"})
 
 
+@pytest.mark.slow
 def test_the_schedule_fills_the_queue_and_the_worker_empties_it(stack: Stack) -> None:
     names = [f"due-{n}" for n in range(20)]
     for name in names:

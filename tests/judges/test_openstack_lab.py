@@ -30,6 +30,8 @@ from tests.lab.cloud import Lab, User
 KEYS = Path(__file__).parents[2] / "docs/keys.md"
 SIZES = {"many": 1200, "few": 90, "none": 0}
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
