@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wcwidth import wcswidth
 
+import standins
 from chalicelib.cli import columns, terminal
 from chalicelib.cli.terminal import Screen, draw
 from standins.fleet import Fleet
@@ -280,6 +281,30 @@ def test_watch_on_a_pipe_prints_a_line_for_each_event(folder: Path, cloud: Qclou
     assert cloud.count() <= calls + 2       # a failure makes it no quicker
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == 130 and process.stderr.read().strip() == ""
+
+
+@pytest.mark.parametrize("view", ["full", "basic"])
+def test_watch_calls_nothing_vanished_whose_source_did_not_answer(folder: Path, cloud: Qcloud, view: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}", "TWOCLOUD_LOCAL": "1", "TWOCLOUD_STALE_IF_ERROR": "0"}
+    other, credentials = standins.clouds()["ucloud"].start({"cn-bj2": Fleet(3)}, secret("term-ucloud"), limited=False)
+    with other:
+        done = run(folder, "account", "put", "123", "ucloud", "--endpoint", other.url, stdin=json.dumps(credentials))
+        assert done.returncode == 0, done.stderr
+        process = subprocess.Popen(
+            [*COMMAND, "servers", "--party", "qcloud,ucloud", "--tenant", "123", "--region", "gz,cn-bj2", "--watch=2", "-o", "ndjson", "--view", view,
+             "--on-error", "partial"], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=folder, env=environment)
+        assert process.stdout and process.stderr
+        events = (json.loads(line)["event"] for line in process.stdout)
+        assert {next(events) for _ in range(15)} == {"listed"}
+        other.fail("503")
+        assert next(events) == "warning"    # as every look that lacks a source
+        other.plans.clear()
+        cloud.fleets["ap-guangzhou"] = Fleet(11)
+        assert next(event for event in events if event != "warning") == "vanished"              # one, of the cloud that answered
+        name(cloud, 3, "renamed")
+        assert next(event for event in events if event != "warning") == "changed"               # and nothing appeared
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130 and process.stderr.read().strip() == ""
 
 
 def test_watch_ends_when_it_is_refused(folder: Path, cloud: Qcloud) -> None:

@@ -75,7 +75,7 @@ def check_url(url: str, what: str) -> None:
         _ = address.port
     except ValueError:
         raise SettingsError(f"{what}: this is no address; it is https://HOST[:PORT].") from None
-    if address.scheme not in ("http", "https") or not host or address.username or address.query or address.fragment:
+    if address.scheme not in ("http", "https") or not host or "@" in address.netloc or address.query or address.fragment:
         raise SettingsError(f"{what}: an address is https://HOST[:PORT], without user or query.")
     if address.scheme == "http" and not on_loopback(host):
         raise SettingsError(f"{what}: it must be https, or http on this machine: a token must not travel in the open. "

@@ -114,7 +114,7 @@ def servers(url: str | None, output: str, watch: int | None, **asked: str | None
             say(told)
         echo(body, end="" if output in ("csv", "ndjson") else "\n")             # their last line has its end
         return
-    rows, told = _rows(there, pairs, shape, "json" if output == "table" else "ndjson")
+    rows, told, _ = _rows(there, pairs, shape, "json" if output == "table" else "ndjson")
     if told:
         say(told)
     if output == "table":
@@ -167,17 +167,19 @@ def _shape(pairs: list[tuple[str, str]], output: str) -> Shape:
 
 
 def _rows(there: contexts.There | None, pairs: list[tuple[str, str]], shape: Shape,
-          written: str) -> tuple[list[dict[str, Any]], str]:
-    """Records by the columns' short names, in their order, and what must be told beside them."""
+          written: str) -> tuple[list[dict[str, Any]], str, set[tuple[str, str]]]:
+    """Records by the columns' short names, in their order; what must be told beside them; and, where JSON is written,
+    the sources (party, region) that gave nothing."""
     body, told = ask(there, [*pairs, *([("format", written)] if written != "json" else [])], written)
     try:
-        found = (msgspec.json.decode(body)["vm_servers"] if written == "json"
-                 else msgspec.json.Decoder(dict[str, Any]).decode_lines(body))
+        whole: dict[str, Any] = msgspec.json.decode(body) if written == "json" else {
+            "vm_servers": msgspec.json.Decoder(dict[str, Any]).decode_lines(body)}
         rows = [{name: row[field] for name, field in _FULL.items() if field in row or name in shape.columns}
-                for row in found]
+                for row in whole["vm_servers"]]
+        missing = {(part["party"], part["region"]) for part in whole.get("sources", ()) if part["state"] == "failed"}
     except (msgspec.DecodeError, KeyError):
         raise Network("The server's answer lacks what it should hold; is it of another version?") from None
-    return (columns.in_order(rows, shape.sort, shape.known) if shape.sort else rows), told
+    return (columns.in_order(rows, shape.sort, shape.known) if shape.sort else rows), told, missing
 
 
 # ---------------------------------------------------------------- the answer

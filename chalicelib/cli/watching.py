@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,8 @@ from chalicelib.cli.terminal import draw, lively, plain, screen, wrapped
 from chalicelib.errors import PartyError, RateLimited, TwocloudError
 
 Row = dict[str, Any]
-Ask = Callable[[], tuple[list[Row], str]]
+Sources = Collection[tuple[str, str]]         # (party, region); region "*": all of them
+Ask = Callable[[], tuple[list[Row], str, Sources]]
 _MARKS = {"appeared": "+", "changed": "~", "vanished": "-"}
 _LONGEST = 300                              # seconds between two tries while nothing answers
 _TIMELESS = ("seen",)                       # differs each time and says nothing of the server
@@ -30,8 +31,8 @@ class _State:
 
 
 def watch(ask: Ask, every: int, names: Sequence[str], fields: Mapping[str, str], output: str) -> None:
-    """Until Ctrl-C, or until the question itself is refused. `names`: the columns; `fields`: what ndjson calls
-    them.
+    """Until Ctrl-C, or until the question itself is refused. `ask` gives rows, what must be told beside them, and the
+    sources that are missing from them. `names`: the columns; `fields`: what ndjson calls them.
 
     The first answer must come; later, who does not answer gets more time each time, or as much as it asks for.
     """
@@ -43,14 +44,15 @@ def watch(ask: Ask, every: int, names: Sequence[str], fields: Mapping[str, str],
         pause, now, failure, told = float(every), time.time(), "", ""
         rows, before = list[Row](), state.rows
         try:
-            rows, told = ask()
+            rows, told, missing = ask()
         except (TwocloudError, Network) as error:
             if not before and not state.at:
                 raise
             failure, pause = _why(error), _pause(error, every, state)
             state.failures += 1
         else:
-            state.rows, state.failures = {_key(row): row for row in rows}, 0
+            listed = {_key(row): row for row in rows}
+            state.rows, state.failures = {**listed, **_untold(before, listed, missing)}, 0
         changes = [] if failure or not state.at else list(_changes(before, state.rows))
         if drawing:
             _draw(state, names, changes, failure or told, now, pause)
@@ -78,6 +80,13 @@ def _pause(error: Exception, every: int, state: _State) -> float:
 
 def _key(row: Row) -> tuple[object, ...]:
     return row.get("party"), row.get("region"), row["id"]
+
+
+def _untold(before: Mapping[tuple[object, ...], Row], listed: Collection[tuple[object, ...]], missing: Sources) -> dict[
+        tuple[object, ...], Row]:
+    """Those of which nobody knows whether they vanished: their source did not answer, or the view does not name it."""
+    return {key: row for key, row in before.items() if missing and key not in listed and (
+        "region" not in row or not {(row["party"], row["region"]), (row["party"], "*")}.isdisjoint(missing))}
 
 
 def _changes(before: Mapping[tuple[object, ...], Row], after: Mapping[tuple[object, ...], Row]) -> list[
