@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import requests
 
 from chalicelib import cli, journal, parties
 from chalicelib.cli import output
+from chalicelib.stores import sqlite
 from standins.fleet import Fleet
 from standins.qcloud import Qcloud
 from tests.canaries import secret, watch
@@ -355,6 +357,21 @@ def test_audit_says_who_did_what(twocloud: Command, cloud: Qcloud, monkeypatch: 
         "user add", "user set", "user disable", "user enable", "token issue", "token rotate", "token revoke", "account put",
         "account remove", "tenant remove", "user remove"]
     assert all(line["who"] == output.operator() for line in lines)
+
+
+def test_what_was_removed_is_written_down_even_if_the_file_cannot_be_scrubbed(twocloud: Command, cloud: Qcloud,
+                                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(journal, "audit", lambda _, what, **fields: lines.append(what))
+    monkeypatch.setattr(sqlite, "_BUSY_SECONDS", 0.1)
+    for remove in (("account", "remove", "123", "qcloud"), ("tenant", "remove", "123")):
+        twocloud("account", "put", "123", "qcloud", "--endpoint", cloud.url, stdin=credentials(cloud))
+        with closing(sqlite3.connect(".twocloud/twocloud.db")) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT * FROM entry").fetchone()
+            twocloud(*remove, code=5)
+        assert "run this again to empty its log" in twocloud.err and lines.pop() == f"{remove[0]} remove"
+        assert twocloud.json("account", "list") == []
 
 
 def run(*arguments: str, stdin: bytes = b"", **environment: str) -> subprocess.CompletedProcess[bytes]:

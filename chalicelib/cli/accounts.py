@@ -129,12 +129,12 @@ def reseal(output: str) -> None:
         raise click.UsageError("Set TWOCLOUD_OLD_KEY to the key whose place TWOCLOUD_KEY takes.")
     old, new = open_sealer(here.settings.old_key, make=False), open_sealer(here.settings.key)
     results = list(progress(rotation.reseal(here, old, new), len(accounts.every(here.store)), "reseal"))
-    here.store.scrub()
     rows = [{"tenant_id": row.tenant_id, "party": row.party, "state": "failed" if refused else "ok",
              "msg": refused.text if refused else ""} for row, _, refused in results]
     bad = [refused for _, _, refused in results if refused]
     journal.audit(operator(), "account reseal", key=new.name, accounts=len(rows),
                   resealed=sum(done for _, done, _ in results), failed=len(bad))
+    here.store.scrub()
     show(output, rows)
     say(f"{len(rows) - len(bad)} of {len(rows)} accounts are sealed under {new.name}.")
     if bad:
@@ -184,8 +184,8 @@ def remove(tenant_id: str, party: str) -> None:
     """Remove an account, also from the bytes of the store's file."""
     accounts.find(deployment().store, tenant_id, party)
     accounts.remove(deployment().store, tenant_id, party)
-    deployment().store.scrub()
     journal.audit(operator(), "account remove", tenant_id=tenant_id, party=party)
+    deployment().store.scrub()
     hint(f"Account of {tenant_id} at {party} removed.")
 
 
@@ -208,6 +208,6 @@ def remove_tenant(tenant_id: str) -> None:
         users.change(store, name, lambda user: msgspec.structs.replace(
             user, tenants=tuple(t for t in user.tenants if t != tenant_id)))
     tokens.forget_tenant(store, tenant_id)
-    store.scrub()
     journal.audit(operator(), "tenant remove", tenant_id=tenant_id)
+    store.scrub()
     hint(f"Tenant {tenant_id} removed.")

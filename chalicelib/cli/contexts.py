@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import click
 
 from chalicelib import settings
-from chalicelib.cli.output import Identifier, hint, kept, list_options, output_option, read_secret, show
+from chalicelib.cli.output import Identifier, Network, hint, kept, list_options, output_option, read_secret, show
 from chalicelib.errors import NotFound, SettingsError
 
 LOCAL = "local"                             # the store itself; no context can have this name
@@ -74,12 +74,13 @@ def check_url(url: str, what: str) -> None:
         host = address.hostname or ""
         _ = address.port
     except ValueError:
-        raise SettingsError(f"{what}: this is no address; it is https://HOST[:PORT].") from None
-    if address.scheme not in ("http", "https") or not host or "@" in address.netloc or address.query or address.fragment:
-        raise SettingsError(f"{what}: an address is https://HOST[:PORT], without user or query.")
+        raise Network(f"{what}: this is no address; it is https://HOST[:PORT].") from None
+    extra = "@" in address.netloc or address.query or address.fragment
+    if address.scheme not in ("http", "https") or not host or extra:
+        raise Network(f"{what}: an address is https://HOST[:PORT], without user or query.")
     if address.scheme == "http" and not on_loopback(host):
-        raise SettingsError(f"{what}: it must be https, or http on this machine: a token must not travel in the open. "
-                            "Put TLS before the server, or an SSH tunnel between.")
+        raise Network(f"{what}: it must be https, or http on this machine: a token must not travel in the open. "
+                      "Put TLS before the server, or an SSH tunnel between.")
 
 
 def on_loopback(host: str) -> bool:
@@ -178,8 +179,8 @@ def add(name: str, url: str, token_file: IO[bytes] | None, token_stdin: bool) ->
         raise click.UsageError("Give --token-file or --token-stdin.")
     try:
         check_url(url, "--url")
-    except SettingsError as refused:
-        raise click.UsageError(refused.text) from None
+    except Network as refused:              # nothing was asked yet: it is the option that is wrong
+        raise click.UsageError(refused.message) from None
     token = read_secret(token_file, "the token", 1024)
     if not _TOKEN.fullmatch(token):
         raise click.UsageError("This is no token of twocloud: tc_ and 36 letters and digits. Was it copied whole?")

@@ -61,16 +61,11 @@ def doctor(url: str | None, offline: bool, output: str) -> None:
     Nothing is changed or made; each account's party is asked one cheap signed question. With a server (--url, a
     context): whether it can be reached, its TLS, version, health, clock, and whether the token is taken.
     """
-    findings = list[Finding]()
-    try:
+    there = None
+    with suppress(SettingsError):           # of the file of contexts: _here tells it
         there = contexts.there(url)
-    except SettingsError as problem:
-        there = None
-        findings.append(Finding("contexts", "fail", problem.text))
     looks = _server(there, offline) if there else _here(offline)
-    for finding in [*findings, *looks] if output == "json" else _shown([*findings], looks):
-        if finding not in findings:
-            findings.append(finding)
+    findings = list(looks if output == "json" else _shown(looks))
     if output == "json":
         echo(msgspec.json.encode(findings))
     bad = sum(finding.state == "fail" for finding in findings)
@@ -81,10 +76,10 @@ def doctor(url: str | None, offline: bool, output: str) -> None:
         raise Unwell("")
 
 
-def _shown(first: list[Finding], looks: Iterator[Finding]) -> Iterator[Finding]:
+def _shown(looks: Iterator[Finding]) -> Iterator[Finding]:
     """As they come, a line each and what to do below it."""
     to = screen()
-    for finding in (found for source in (first, looks) for found in source):
+    for finding in looks:
         state = coloured_word(f"{finding.state:<4}", colour=to.colour)
         for n, line in enumerate(wrapped(plain(finding.text), (to.width or 10_000) - 21)):
             lead = f"{state}  {finding.check:<13}" if n == 0 else " " * 19
@@ -99,6 +94,7 @@ def _shown(first: list[Finding], looks: Iterator[Finding]) -> Iterator[Finding]:
 def _here(offline: bool) -> Iterator[Finding]:
     yield Finding("program", "ok", f"twocloud {__version__}, Python {platform.python_version()}, "
                                    f"{platform.system()} {platform.machine()}")
+    yield _contexts_file()
     try:
         found = settings.load()
     except SettingsError as problem:
@@ -108,7 +104,6 @@ def _here(offline: bool) -> Iterator[Finding]:
     if found.local:
         yield Finding("local", "warn", "TWOCLOUD_LOCAL=1 lets accounts use plain http on this machine.",
                       "Unset it where real accounts are kept.")
-    yield _contexts_file()
     yield from _store_file(found.store)
     yield from _key_file(found)
     if found.store.startswith("sqlite:") and not Path(found.store.removeprefix("sqlite:///")).is_file():

@@ -11,7 +11,8 @@ import click
 import msgspec
 
 from chalicelib import copying, journal, settings
-from chalicelib.cli.output import operator, output_option, say, show
+from chalicelib.cli.output import kept, operator, output_option, say, show, start_journal
+from chalicelib.cli.terminal import coloured, lively
 from chalicelib.copying import Count
 from chalicelib.errors import Internal
 from chalicelib.seal import open_sealer
@@ -66,7 +67,7 @@ def copy_store(source: str, target: str, to_key: str | None, output: str) -> Non
                                "one machine.")
     if source.startswith("sqlite:") and not Path(source.removeprefix("sqlite:///")).is_file():
         raise click.UsageError(f"There is no store {source}.")
-    journal.start()
+    start_journal()
     mine = settings.load()
     seals = (open_sealer(mine.key, mine.old_key, make=False), open_sealer(to_key)) if to_key else None
     here, there = open_store(source, time.time), open_store(target, time.time)
@@ -90,13 +91,13 @@ def copy_store(source: str, target: str, to_key: str | None, output: str) -> Non
 @contextmanager
 def _bar() -> Generator[tuple[Callable[[int | None], None], Callable[[int], None]]]:
     """(tell how many there are, tell how many were seen); a bar on a terminal's standard error."""
-    if not sys.stderr.isatty():
+    if kept("quiet") or not lively(sys.stderr):
         yield lambda total: None, lambda seen: None
         return
     from rich.console import Console  # slow to import
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     with Progress(TextColumn("copy"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-                  console=Console(stderr=True), transient=True) as bar:
+                  console=Console(stderr=True, no_color=not coloured(sys.stderr)), transient=True) as bar:
         task = bar.add_task("copy", total=None)
         yield lambda total: bar.update(task, total=total), lambda seen: bar.update(task, completed=seen)

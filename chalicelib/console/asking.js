@@ -28,8 +28,8 @@ async function get(parameters, token, signal) {
     if (signal.aborted) throw error;
     throw problem(response?.status ?? 0, { msg: response ? `HTTP ${response.status}` : "" });
   }
-  if (response.status !== 200 || !Array.isArray(body.vm_servers)) {
-    throw problem(response.status, body, response.headers.get("Retry-After"));
+  if (response.status !== 200 || !Array.isArray(body?.vm_servers)) {
+    throw problem(response.status, body ?? {}, response.headers.get("Retry-After"));
   }
   const at = Date.parse(response.headers.get("Date") ?? "") || Date.now();
   return { body, at, total: Number(response.headers.get("X-Total-Count") ?? NaN) };
@@ -61,10 +61,16 @@ async function getFleet(tenant, token, maxAge, signal, more = {}) {
     if (/** @type {Problem} */ (error).status !== 413) throw error;
   }
   const rows = [];
-  for (let first = 1; ; first += PART) {
+  for (let first = 1, lengths = ""; ; first += PART) {
     const age = more.changed_since ? {} : { max_age: String(first === 1 ? maxAge : Math.max(maxAge, 120)) };
     const part = await get({ ...asked, ...age, f: String(first), t: String(first + PART - 1) }, token, signal);
+    const found = lengthsOf(part.body);
+    if (lengths && found !== lengths) throw problem(200, { msg: "The lists changed while their parts were read." });
+    lengths = found;
     rows.push(...part.body.vm_servers);
     if (part.body.vm_servers.length < PART) return { body: { ...part.body, vm_servers: rows }, at: part.at };
   }
 }
+
+/** How long each source's list is. A source that comes or goes between two parts moves all that follow it. @param {any} body */
+const lengthsOf = (body) => JSON.stringify(body.sources.map((/** @type {any} */ one) => [one.party, one.region, one.count]));

@@ -57,7 +57,7 @@ function operationSaid(api, path, method, operation) {
       [...typeSaid(one.schema), wordsSaid(one.schema)].filter(Boolean), [...described(one.description ?? ""), one.example !== undefined ? h("p", { class: "soft" }, "for example ", h("code", {}, String(one.example))) : ""]]), `Parameters of ${name}`),
     body && h("h3", {}, "Body"), body && h("p", {}, ...typeSaid(body.schema)), body?.example && h("pre", { tabindex: 0 }, JSON.stringify(body.example, null, 1)),
     h("h3", {}, "Answers"), grid(["Status", "Meaning", "Body"], answers.map(([status, one]) => [h("code", {}, status), described(one.description ?? ""),
-      Object.entries(one.content ?? {}).map(([type, { schema }]) => h("p", {}, h("code", {}, type), " ", ...typeSaid(schema), " ", wordsSaid(schema?.allOf?.[1]?.properties?.error)))]), `Answers of ${name}`),
+      Object.entries(one.content ?? {}).map(([type, { schema }]) => h("p", {}, h("code", {}, type), " ", ...typeSaid(schema)))]), `Answers of ${name}`),
     ...answers.flatMap(([, one]) => Object.values(one.content ?? {})).filter((one) => one.example).slice(0, 1).map((one) =>
       h("details", {}, h("summary", {}, "Example"), h("pre", { tabindex: 0 }, JSON.stringify(one.example, null, 1)))));
 }
