@@ -206,3 +206,12 @@ def test_nothing_secret_is_said(folder: Path) -> None:
     for words in (("doctor",), ("doctor", "--debug"), ("explain", *GZ, "--debug")):
         done = run(folder, *words)
         assert "canary" not in done.stdout + done.stderr and secret("none") not in done.stdout
+
+
+def test_a_file_of_contexts_that_others_may_read_is_told_once(folder: Path) -> None:
+    (folder / CONFIG).parent.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG).write_text("")
+    (folder / CONFIG).chmod(0o644)
+    done = run(folder, "doctor", "--offline")
+    assert done.returncode == 1 and done.stdout.count("others may read it") == 1, done
+    assert [row["state"] for row in json.loads(run(folder, "doctor", "--offline", "-o", "json").stdout) if row["check"] == "contexts"] == ["fail"]
