@@ -99,7 +99,7 @@ def text(found: dict[str, Any]) -> str:
 Fresh interpreters, {ROUNDS} of each, in turn; timed inside, so that starting Python is not counted; modules
 are compiled beforehand. Medians.
 
-The first two lines look better than a cold start is: we import boto3 only when the store is first read, so its time
+The first two lines look better than a cold start is: we import botocore only when the store is first read, so its time
 comes back with the first request. The last two lines are what a caller waits for: import, client, two reads of a
 DynamoDB stand-in (moto) on this machine.
 
