@@ -144,7 +144,11 @@ def run(out: Path, port: int, folder: Path) -> None:
         for name, cloud in standins.clouds().items():
             fleets = FLEETS.get(name, {cloud.region: Fleet(30, name)})
             standin, credentials = cloud.start(fleets, "demo-secret-key")
+            plain = standin.url
             url = tls.wrap(stack.enter_context(standin), pem, key)
+            for field in parties.load(name).addresses:          # openstack's auth_url: the same stand-in, behind TLS
+                if field in credentials:
+                    credentials = {**credentials, field: str(credentials[field]).replace(plain, url)}
             accounts.put(store, sealer, accounts.check(
                 TENANT, parties.load(name), credentials, project=None, regions=tuple(fleets), deep=False, endpoint=url,
                 local=False), time.time())

@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import re
+import socket
 import struct
 import subprocess
 import sys
@@ -721,6 +722,30 @@ def test_the_pages_commands_work(stack: Stack, tmp_path: Path) -> None:
     canaries.watch(done.stderr.strip().rpartition("\n")[2])
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.strip().splitlines()[-1])["code"] == 200
+
+
+@pytest.mark.slow
+def test_make_deploy_emulators_line_works_as_pasted(here_for_ministack: Path, tmp_path: Path) -> None:
+    """What `make deploy-emulator` does once the package is built, and `make stop-emulator`."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "deploy.emulator"]
+    start = subprocess.run([*command, "start", here_for_ministack, "--port", str(port), "--folder", tmp_path / "run"], cwd=ROOT,
+                           capture_output=True, text=True, timeout=300, check=False)
+    try:
+        assert start.returncode == 0, start.stderr
+        line = start.stdout.strip()
+        canaries.watch(line.split("'")[1].split(":")[0])
+        everywhere = line.replace("party=qcloud", "party=all").replace("region=gz&f=1&t=10", "region=all")
+        one, every = (json.loads(subprocess.run(["bash", "-euc", f"{pasted} -s"], capture_output=True, timeout=60, check=True).stdout)
+                      for pasted in (line, everywhere))
+        assert len(one["vm_servers"]) == 10 and one["vm_servers"][0]["instance_name"] == "hehe"
+        assert every["complete"] and {row["state"] for row in every["sources"]} == {"ok"} and "openstack" in {row["party"] for row in every["sources"]}
+    finally:
+        (tmp_path / "run/said").unlink(missing_ok=True)         # it holds the token, which it is there to say
+        subprocess.run([*command, "stop", "--folder", tmp_path / "run"], cwd=ROOT, check=True, timeout=60)
+    with pytest.raises(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        pass
 
 
 # ---------------------------------------------------------------- under Amazon's runtime client

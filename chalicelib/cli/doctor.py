@@ -156,8 +156,8 @@ def _key_file(found: settings.Settings) -> Iterator[Finding]:
     path = Path(found.key.removeprefix("file:"))
     if not path.is_file():
         yield Finding("key", "warn", f"{path} is not there yet.",
-                      "It is made by `serve` or with the first account. If accounts are kept already, bring the key back "
-                      "from its copy: without it they cannot be opened.")
+                      "It is made by `serve` or with the first account. If accounts are kept already, bring the key "
+                      "back from its copy: without it they cannot be opened.")
     elif (mode := stat.S_IMODE(path.stat().st_mode)) & 0o077:
         yield Finding("key", "fail", f"others may read {path} (mode {mode:04o}).", f"chmod 600 {path}")
     elif path.absolute().parent == Path(found.store.removeprefix("sqlite:///")).absolute().parent:
