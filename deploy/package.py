@@ -96,8 +96,10 @@ def interpreter(python: str) -> str:
     """Where this one is: pyenv keeps versions whose names on the path only say which is chosen."""
     pyenv = shutil.which("pyenv")
     if pyenv and re.fullmatch(r"python3\.[0-9]+", python):
+        own = Path(pyenv).resolve().parents[1]                  # it looks below HOME, which a build may have changed
+        root = {"PYENV_ROOT": str(own)} if (own / "versions").is_dir() else {}
         told = subprocess.run([pyenv, "prefix", python.removeprefix("python")], capture_output=True, text=True,
-                              check=False)
+                              check=False, env={**root, **os.environ})
         if told.returncode == 0:
             return f"{told.stdout.strip()}/bin/python"
     return python

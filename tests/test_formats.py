@@ -162,7 +162,7 @@ def test_csv_to_the_byte() -> None:
     full = written(FULL, query="format=csv&view=full").body.decode().split("\r\n")
     assert full[0] == f"{HEAD},party,tenant_id,region,zone,project_id,instance_type,party_status,lan_ipv6_set,wan_ipv6_set,tags,seen_at"
     assert full[1].endswith(',qcloud,123,ap-guangzhou,ap-guangzhou-6,7,S5.LARGE8,RUNNING,fd00::1,,'
-                            '"{""team"":""blue"",""cost-center"":""9"",""团队"":""蓝""}",2026-09-21 00:00:00')
+                            '"{""cost-center"":""9"",""team"":""blue"",""团队"":""蓝""}",2026-09-21 00:00:00')
 
 
 @pytest.mark.parametrize("name", HOSTILE)
