@@ -48,8 +48,11 @@ _deployment = _from_environment
 
 def stand_on(deployment: Deployment) -> None:
     """Use this deployment instead of the one that the environment describes."""
+    def given() -> Deployment:
+        return deployment
+
     global _deployment
-    _deployment = lambda: deployment        # noqa: E731
+    _deployment = given
     authorizer.stand_on(deployment.store, deployment.clock)
 
 

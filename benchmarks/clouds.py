@@ -143,7 +143,7 @@ def _party(party: str, size: int, latency: float = 0.0, limited: bool = False) -
             kept[name] = answer(call)
         return kept[name]
 
-    cloud.answer, cloud.told = once, {"credentials": credentials, "region": entry.region}   # type: ignore[attr-defined]
+    cloud.answer, cloud.told = once, {"credentials": credentials, "region": entry.region}
     return cloud
 
 

@@ -5,6 +5,7 @@ import re
 import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from typing import cast
 from urllib.parse import urlsplit
 
 import msgspec
@@ -186,7 +187,7 @@ def _check_credentials(party: Party, given: object) -> Mapping[str, str]:
     if not isinstance(given, dict):
         raise InvalidParameter("credentials", f"Credentials are one JSON object with {forms}.")
     fields: dict[str, str] = {}
-    for name, value in given.items():       # type: ignore[reportUnknownVariableType]
+    for name, value in cast(dict[object, object], given).items():
         if name in party.objects:
             value = msgspec.json.encode(value).decode() if isinstance(value, dict) else None
         if not isinstance(name, str) or not isinstance(value, str) or not value or len(value) > _LONGEST_SECRET:

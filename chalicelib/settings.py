@@ -42,7 +42,6 @@ class Settings:
     stale_if_error: int
     history: int
     local: bool
-    token: str
     in_lambda: bool
     queue: str = "twocloud-refresh"
     log: str = "info"
@@ -113,7 +112,7 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
                     _number("TWOCLOUD_MAX_AGE", text("TWOCLOUD_MAX_AGE"), 9_999_999),
                     _number("TWOCLOUD_STALE_IF_ERROR", text("TWOCLOUD_STALE_IF_ERROR"), 9_999_999),
                     _number("TWOCLOUD_HISTORY", text("TWOCLOUD_HISTORY"), 3650),
-                    local == "1", text("TWOCLOUD_TOKEN"), in_lambda, queue, log, old_key)
+                    local == "1", in_lambda, queue, log, old_key)
 
 
 def is_store(text: str) -> bool:

@@ -65,7 +65,7 @@ def run(port: int) -> None:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="twocloud-demo-"))
         deployment = inventory.open_deployment(Settings(
             store=f"sqlite:///{Path(folder).resolve()}/demo.db", key=f"file:{folder}/key", timezone=ZoneInfo("UTC"),
-            max_age=0, stale_if_error=86_400, history=30, local=True, token="", in_lambda=False))
+            max_age=0, stale_if_error=86_400, history=30, local=True, in_lambda=False))
         stack.callback(deployment.close)
         clouds: dict[str, Standin] = {}
         for name, cloud in standins.clouds().items():

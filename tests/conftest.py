@@ -103,7 +103,7 @@ def quick_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def settings_in(folder: Path, **changes: object) -> Settings:
     made = Settings(store=f"sqlite:///{folder}/store/twocloud.db", key=f"file:{folder}/key", timezone=ZoneInfo("UTC"),
-                    max_age=0, stale_if_error=86_400, history=30, local=True, token="", in_lambda=False, log="debug")
+                    max_age=0, stale_if_error=86_400, history=30, local=True, in_lambda=False, log="debug")
     return replace(made, **changes)         # type: ignore[arg-type]
 
 

@@ -774,7 +774,7 @@ def main() -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         deployment = inventory.open_deployment(Settings(
             store=f"sqlite:///{folder}/shots.db", key=f"file:{folder}/key", timezone=ZoneInfo("UTC"), max_age=0,
-            stale_if_error=86_400, history=30, local=True, token="", in_lambda=False))
+            stale_if_error=86_400, history=30, local=True, in_lambda=False))
         clouds: dict[str, Any] = {}
         for name, cloud in standins.clouds().items():
             fleets = demo.FLEETS.get(name, {cloud.region: Fleet(30, name)})

@@ -18,16 +18,14 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
 
-from chalicelib import accounts, freshness, inventory, parties, schedule, snapshots, tokens, users
+from chalicelib import accounts, freshness, inventory, parties, schedule, settings, snapshots, tokens, users
 from chalicelib.deployment import Deployment, open_deployment
 from chalicelib.freshness import Policy
 from chalicelib.model import Server, Source
-from chalicelib.settings import Settings
 from chalicelib.stores.sqlite import SqliteStore
 from tests import canaries
 
@@ -44,9 +42,8 @@ NEW = {"0.1.0": {"health"}}                 # kinds that came after that version
 
 
 def open_at(folder: Path) -> Deployment:
-    return open_deployment(Settings(
-        store=f"sqlite:///{folder}/store.db", key=f"file:{folder}/key", timezone=ZoneInfo("UTC"), max_age=0, stale_if_error=86_400,
-        history=30, local=True, token="", in_lambda=False), lambda: NOW)
+    return open_deployment(settings.load({
+        "TWOCLOUD_STORE": f"sqlite:///{folder}/store.db", "TWOCLOUD_KEY": f"file:{folder}/key", "TWOCLOUD_LOCAL": "1"}), lambda: NOW)
 
 
 # ---------------------------------------------------------------- writing (an earlier version runs this too)

@@ -3,7 +3,7 @@
 import ipaddress
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import click
 
@@ -33,7 +33,7 @@ def in_order(rows: Sequence[Mapping[str, Any]], asked: str, known: Mapping[str, 
 def natural(value: object) -> Key:
     """web-2 before web-10; 10.0.0.9 before 10.0.0.10; a list by its first."""
     if isinstance(value, list | tuple):
-        return natural(value[0]) if value else ()               # type: ignore[reportUnknownArgumentType]
+        return natural(cast(Sequence[object], value)[0]) if value else ()
     if isinstance(value, bool | int | float):
         return 0, value
     text = str(value)

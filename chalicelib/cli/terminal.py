@@ -8,7 +8,7 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import click
 
@@ -74,9 +74,9 @@ def cell(value: object) -> str:
     if value is None or value == "" or value == [] or value == {}:
         return "-"
     if isinstance(value, list):
-        return plain(",".join(map(str, value)))                 # type: ignore[reportUnknownArgumentType]
+        return plain(",".join(map(str, cast(list[object], value))))
     if isinstance(value, dict):
-        return plain(",".join(f"{k}={v}" for k, v in value.items()))            # type: ignore[reportUnknownVariableType]
+        return plain(",".join(f"{k}={v}" for k, v in cast(dict[str, object], value).items()))
     if isinstance(value, bool):
         return "yes" if value else "no"
     return plain(str(value))
