@@ -443,6 +443,7 @@ PARTY = Party(
     reference="https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeInstances.html",
     credentials=(("access_key_id", "secret_access_key", "session_token?"), ("role_arn", "external_id?")),
     permissions=("ec2:DescribeInstances", "ec2:DescribeVolumes", "ec2:DescribeInstanceTypes", "ec2:DescribeRegions"),
+    grade="recorded",
     region_form=r"[a-z]{2,4}(-[a-z]{2,12}){1,2}-[0-9]{1,2}",
     default_region="us-east-1",
     project="a tag that every instance of the project carries, KEY=VALUE",

@@ -462,6 +462,7 @@ PARTY = Party(
     objects=("service_account",),
     examine=examine,
     permissions=("compute.instances.list", "compute.machineTypes.list", "compute.regions.get", "compute.regions.list"),
+    grade="recorded",
     region_form=r"[a-z]{2,20}-[a-z]{2,20}[0-9]{1,2}",
     default_region="us-central1",
     limits={operation: Limit(1500, 60.0) for operation in (

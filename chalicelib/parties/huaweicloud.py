@@ -378,6 +378,7 @@ PARTY = Party(
     credentials=(("access_key", "secret_key", "project_id?", "security_token?"),),
     forms={"project_id": r"[A-Za-z0-9_-]{1,64}"},
     permissions=("ecs:cloudServers:list", "evs:volumes:list"),
+    grade="recorded",
     region_form=r"[a-z]{2}(-[a-z]{2,16}){1,2}-[0-9]{1,3}",
     default_region="cn-north-4",
     project="an enterprise project's id",

@@ -1,0 +1,100 @@
+"""Answers that the real clouds gave, played to the adapters: what a party's grade `recorded` rests on.
+
+The recordings are other people's and stay beside this project, in ../shared/recorded (`TWOCLOUD_RECORDED` names another
+folder); each party's SOURCE.md says where they come from and what was replaced in them. Where the folder is missing its
+tests are skipped, and the end of the run names each party that was not tested.
+"""
+
+import json
+import os
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+import yaml
+
+from chalicelib import parties
+from chalicelib.model import Request, Response, Sign
+from chalicelib.transport import failure_in
+
+FOLDER = Path(os.environ.get("TWOCLOUD_RECORDED") or Path(__file__).parents[3] / "shared" / "recorded")
+MISSING = "no recordings on this machine: "
+
+
+def folder(party: str) -> Path:
+    """The folder of the party's recordings. Skips the test if it is not there."""
+    if not (FOLDER / party).is_dir():
+        pytest.skip(f"{MISSING}{party}")
+    return FOLDER / party
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One recorded exchange. `asked`: the words of the query and of the body. An empty `host` fits every host."""
+
+    method: str
+    host: str
+    path: str
+    asked: Mapping[str, Any]
+    response: Response
+
+
+def answers(cassette: Path) -> list[Answer]:
+    """The exchanges of a cassette of vcrpy or go-vcr, in their order."""
+    recorded = yaml.load(cassette.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return [_answer(each["request"], each["response"]) for each in recorded["interactions"]]
+
+
+def _answer(request: Mapping[str, Any], response: Mapping[str, Any]) -> Answer:
+    url = urlsplit(request.get("uri") or request["url"])
+    body, status = response["body"], response.get("code") or response["status"]
+    text = body["string"] if isinstance(body, dict) else body
+    headers = {str(name).lower(): ", ".join(values) for name, values in (response.get("headers") or {}).items()}
+    return Answer(request["method"], url.netloc, url.path, words(url.query, (request.get("body") or "").encode()),
+                  Response(status["code"] if isinstance(status, dict) else status, headers, text.encode()))
+
+
+def made(path: str, body: object, *, method: str = "GET", status: int = 200, **asked: str) -> Answer:
+    """An answer written by hand, for a call that nobody recorded, or one recorded as a bare body (bytes)."""
+    return Answer(method, "", path, asked, Response(
+        status, {}, body if isinstance(body, bytes) else json.dumps(body).encode()))
+
+
+def words(query: str, body: bytes) -> dict[str, Any]:
+    found: dict[str, Any] = dict(parse_qsl(query, keep_blank_values=True))
+    return found | (json.loads(body) if body.startswith(b"{") else dict(
+        parse_qsl(body.decode(errors="replace"), keep_blank_values=True)))
+
+
+class Player:
+    """A `send` that gives recorded answers.
+
+    An answer fits a call of the same method, host and path in which each of `compared` has the same value. Answers
+    that fit the same call come in their order, the last one again and again. A call that none fits fails the test.
+    """
+
+    def __init__(self, party: str, recorded: Iterable[Answer], compared: Collection[str] = ()) -> None:
+        self.party = parties.load(party)
+        self.recorded = list(recorded)
+        self.compared = compared
+        self.used: list[int] = []
+
+    def __call__(self, operation: str, sign: Sign) -> Response:
+        request = sign()
+        fitting = [n for n, answer in enumerate(self.recorded) if self._fits(answer, request)]
+        assert fitting, f"no recorded answer fits {operation} {request.method} {request.url} {request.body[:300]!r}"
+        chosen = next((n for n in fitting if n not in self.used), fitting[-1])
+        self.used.append(chosen)
+        response = self.recorded[chosen].response
+        if failure := failure_in(self.party, response):
+            raise failure
+        return response
+
+    def _fits(self, answer: Answer, request: Request) -> bool:
+        url = urlsplit(request.url)
+        asked = words(url.query, request.body)
+        return (answer.method, answer.path) == (request.method, url.path) and answer.host in ("", url.netloc) and all(
+            answer.asked.get(word) == asked.get(word) for word in self.compared)
