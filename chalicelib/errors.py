@@ -26,6 +26,7 @@ The text of an error is shown to callers: it says what is wrong and what to do, 
 caller sent unchecked, no secret, and nothing that a party wrote beyond its own error word.
 """
 
+import re
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -198,6 +199,7 @@ class Verdict:
 WRONG_KEY = Verdict(PartyDenied, "wrong key: the key id, the secret or the token is not valid")
 DISABLED_KEY = Verdict(PartyDenied, "disabled key: the key or its user is disabled; enable it, or use another key")
 EXPIRED_KEY = Verdict(PartyDenied, "expired key: the key or the temporary token has ended; make a new one")
+WRONG_TOKEN = Verdict(PartyDenied, "wrong token: the temporary token is not valid or has ended; make a new one")
 MISSING_RIGHT = Verdict(PartyDenied, "missing right: the key is valid but lacks a permission")
 ROLE = Verdict(PartyDenied, "wrong role: the role does not exist, or does not trust this key")
 ADDRESS = Verdict(PartyDenied, "wrong address: the party refuses calls from this address; add it to the allow-list")
@@ -213,3 +215,26 @@ THROTTLED = Verdict(PartyThrottled)
 FAILED = Verdict(PartyFailed)
 UNAVAILABLE = Verdict(PartyUnavailable)
 MALFORMED = Verdict(PartyMalformed, "the party says that our request is wrong")
+
+# Words that say their cause themselves, for codes that are in no table. The first that fits is the cause.
+_CAUSES = tuple((re.compile(pattern, re.IGNORECASE), verdict) for pattern, verdict in (
+    (r"arrears?|overdue|in_?debt|delinquent|past_?due|unpaid|(insufficient|not_?enough)_?(balance|funds|credits?)",
+     ARREARS),
+    (r"real_?name|user_?verification|not_?certifi|not_?verified|unverified|qualification_?restrict", UNVERIFIED),
+    (r"(?<![a-z])mfa|multi_?factor|second_?factor|two_?factor", MFA),
+    (r"(?<![a-z])ip(_?address)?_?(is_?)?(not_?(in|allowed|permitted|authorized)|in_?(black|white|deny)|denied|forbidden|"
+     r"restricted|blocked)|source_?ip", ADDRESS),
+    (r"risk_?control|account[a-z]*[._]?(suspen|frozen|freez|disabled|closed|locked|abnormal|blocked|banned)|"
+     r"(suspended|frozen|locked|closed|disabled)_?account", SUSPENDED),
+    (r"(token|credential)s?[._]?(is_?)?expired?|expired_?(token|credential)", EXPIRED_KEY),
+    (r"(key|secret_?id|credential|user)[._]?(id)?[._]?(is_?)?(expired?)", EXPIRED_KEY),
+    (r"(key|secret_?id|user|token)[._]?(id)?[._]?(is_?)?(not_?)?(inactive|disabled?|enabled|frozen|locked|suspended)|"
+     r"no_?enabled_?access_?key", DISABLED_KEY),
+    (r"(service|product)?[._]?(not_?(activated|opened|open|subscribed|enabled))|unsubscribed|opt_?in_?required",
+     NOT_ACTIVATED),
+))
+
+
+def cause_of(word: str) -> Verdict | None:
+    """The cause that an error word of any party names itself, None if it names none."""
+    return next((verdict for pattern, verdict in _CAUSES if pattern.search(word)), None)

@@ -51,6 +51,7 @@ from chalicelib.errors import (
     TwocloudError,
     UnknownRegion,
     Verdict,
+    cause_of,
 )
 from chalicelib.model import Account, Limit, Party, Request, Response, Sign
 
@@ -563,7 +564,7 @@ def failure_in(party: Party, response: Response) -> PartyError | UnknownRegion |
 def _verdict(party: Party, word: str | None) -> Verdict | None:
     if word is None:
         return None
-    return party.errors.get(word) or party.errors.get(word.split(".", 1)[0])
+    return party.errors.get(word) or cause_of(word) or party.errors.get(word.split(".", 1)[0])
 
 
 def _by_status(status: int) -> Verdict:

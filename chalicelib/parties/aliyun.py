@@ -39,15 +39,25 @@ from urllib.parse import quote, urlsplit
 import msgspec
 
 from chalicelib.errors import (
+    ARREARS,
     CLOCK,
+    DISABLED_KEY,
+    EXPIRED_KEY,
     FAILED,
     MALFORMED,
     MISSING_RIGHT,
+    NOT_ACTIVATED,
     REGION,
+    ROLE,
+    SUSPENDED,
     THROTTLED,
     UNAVAILABLE,
+    UNVERIFIED,
     WRONG_KEY,
+    WRONG_TOKEN,
+    PartyFailed,
     PartyMalformed,
+    Verdict,
 )
 from chalicelib.memory import with_login
 from chalicelib.model import (
@@ -87,28 +97,45 @@ _STATUS = {                                 # Status, all documented words; ther
     "Stopped": Status.SHUTOFF,
 }
 
+_ELSEWHERE = Verdict(PartyFailed, "the region does not offer this call")
 _ERRORS = {                                 # the exact code, or what stands before its first dot
+    # https://api.aliyun.com/document/Ecs/2014-05-26/errorCode, and the codes that the gateway gives for every product
     "InvalidAccessKeyId": WRONG_KEY,
     "IncompleteSignature": WRONG_KEY,
     "SignatureDoesNotMatch": WRONG_KEY,
-    "InvalidSecurityToken": WRONG_KEY,
-    "MissingSecurityToken": WRONG_KEY,
-    "Forbidden.AccessKeyDisabled": WRONG_KEY,
-    "EntityNotExist": WRONG_KEY,            # the role
-    "InvalidSecurityToken.Expired": CLOCK,
+    "InvalidAccessKeyId.Inactive": DISABLED_KEY,
+    "NoEnabledAccessKey": DISABLED_KEY,
+    "Forbidden.AccessKey": DISABLED_KEY,
+    "Forbidden.AccessKeyDisabled": DISABLED_KEY,
+    "InvalidSecurityToken": WRONG_TOKEN,
+    "MissingSecurityToken": WRONG_TOKEN,
+    "InvalidSecurityToken.Expired": EXPIRED_KEY,
+    "EntityNotExist": ROLE,
     "InvalidTimeStamp": CLOCK,
+    "IllegalTimestamp": CLOCK,
     "Forbidden": MISSING_RIGHT,
     "NoPermission": MISSING_RIGHT,
     "UnauthorizedOperation": MISSING_RIGHT,
+    "Forbidden.RiskControl": SUSPENDED,
+    "Forbidden.UserVerification": UNVERIFIED,
+    "RealNameAuthenticationError": UNVERIFIED,
+    "Forbidden.Unsubscribed": NOT_ACTIVATED,
+    "Forbidden.AccountInDebt": ARREARS,
+    "Account.Arrearage": ARREARS,
+    "InsufficientBalance": ARREARS,
+    "InvalidAccountStatus": SUSPENDED,
+    "InvalidAccountStatus.NotEnoughBalance": ARREARS,
     "Throttling": THROTTLED,
     "InvalidRegionId": REGION,
     "IllegalRegionId": REGION,
-    "RegionId": REGION,                     # RegionId.ApiNotSupported
+    "RegionId": _ELSEWHERE,                 # RegionId.ApiNotSupported
     "InvalidParameter": MALFORMED,
     "MissingParameter": MALFORMED,
     "UnsupportedOperation": MALFORMED,
     "InvalidAction": MALFORMED,
     "InvalidVersion": MALFORMED,
+    "InvalidApi": MALFORMED,
+    "InvalidProduct": MALFORMED,
     "DryRunOperation": MALFORMED,           # meant where we ask for it, see _confirm
     "InternalError": FAILED,
     "UnknownError": FAILED,

@@ -26,7 +26,26 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from chalicelib.errors import CLOCK, FAILED, MALFORMED, MISSING_RIGHT, REGION, THROTTLED, WRONG_KEY, PartyMalformed
+from chalicelib.errors import (
+    ADDRESS,
+    ARREARS,
+    CLOCK,
+    FAILED,
+    MALFORMED,
+    MFA,
+    MISSING_RIGHT,
+    NOT_ACTIVATED,
+    REGION,
+    REGION_CLOSED,
+    ROLE,
+    THROTTLED,
+    UNVERIFIED,
+    WRONG_KEY,
+    WRONG_TOKEN,
+    PartyDenied,
+    PartyMalformed,
+    Verdict,
+)
 from chalicelib.model import (
     Account,
     Count,
@@ -87,24 +106,46 @@ _ALIASES = {                                # the short codes of the old v2 API,
     "tor": "na-toronto",
 }
 
-_ERRORS = {                                 # the exact code, or what stands before its first dot
+_NO_SUCH_KEY = Verdict(PartyDenied, "wrong key: no enabled key has this id; it was mistyped, deleted or disabled")
+_ERRORS = {                                 # the exact code, or what stands before its first dot; the public codes are
+    # those of https://cloud.tencent.com/document/api/213/30435, the others of the SDK's lists for cvm, cbs and vpc
     "AuthFailure": WRONG_KEY,
+    "AuthFailure.SecretIdNotFound": _NO_SUCH_KEY,
     "AuthFailure.SignatureExpire": CLOCK,
+    "AuthFailure.TokenFailure": WRONG_TOKEN,
+    "AuthFailure.MFAFailure": MFA,
     "AuthFailure.UnauthorizedOperation": MISSING_RIGHT,
+    "AuthFailure.CamRoleNameAuthenticateFailed": ROLE,
     "UnauthorizedOperation": MISSING_RIGHT,
+    "UnauthorizedOperation.InvalidToken": WRONG_TOKEN,
+    "UnauthorizedOperation.MFAExpired": MFA,
+    "UnauthorizedOperation.MFANotFound": MFA,
+    "UnauthorizedOperation.NoRealNameAuthentication": UNVERIFIED,
+    "UnauthorizedOperation.NotCertification": UNVERIFIED,
+    "UnauthorizedOperation.RoleNotExists": ROLE,
+    "IpInBlacklist": ADDRESS,
+    "IpNotInWhitelist": ADDRESS,
+    "AccountQualificationRestrictions": UNVERIFIED,
+    "InvalidAccount": ARREARS,              # InsufficientBalance, UnpaidOrder
+    "OperationDenied.AccountNotSupported": NOT_ACTIVATED,
     "RequestLimitExceeded": THROTTLED,
     "UnsupportedRegion": REGION,
     "InvalidRegion": REGION,
+    "InvalidRegion.Unavailable": REGION_CLOSED,
     "InvalidParameterValue.InvalidRegion": REGION,
     "InvalidParameter": MALFORMED,
     "InvalidParameterValue": MALFORMED,
     "InvalidParameterConflict": MALFORMED,
     "InvalidParameterCoexist": MALFORMED,
+    "InvalidRequest": MALFORMED,
     "MissingParameter": MALFORMED,
     "UnknownParameter": MALFORMED,
+    "UnsupportedOperation": MALFORMED,
     "InvalidFilter": MALFORMED,
     "InvalidFilterValue": MALFORMED,
     "InvalidAction": MALFORMED,
+    "ActionOffline": MALFORMED,
+    "NoSuchProduct": MALFORMED,
     "NoSuchVersion": MALFORMED,
     "UnsupportedProtocol": MALFORMED,
     "InternalError": FAILED,
