@@ -1,9 +1,10 @@
 """Every party by its data: tests/parties/<party>.json holds what it is asked, what it answers, and what that becomes.
 
-A case: `account` (project, deep), `region`, `window`, `constants` of the adapter's module, `exchanges` in any order
-(each may be asked again, but for one that is said `once`), and either `servers` with `total`, compared whole, or the
-word of the `error`. An exchange: `operation`, `asked` (the query's and the body's words), optionally `host`, `path` and
-`method`, and the `answer`. A file's `unasked` names words that differ from call to call or only sign.
+A case: `account` (project, deep), `credentials` if not the file's, `region`, `window`, `constants` of the adapter's
+module, `exchanges` in any order (each may be asked again, but for one that is said `once`), and either `servers` with
+`total`, compared whole, or the word of the `error` and what its text `says` and `never` says. An exchange:
+`operation`, `asked` (the query's and the body's words), optionally `host`, `path` and `method`, and the `answer`. A
+file's `unasked` names words that differ from call to call or only sign.
 """
 
 import importlib
@@ -64,9 +65,9 @@ class Recorded:
         raise AssertionError(f"{operation} {there.path} {asked} is in no exchange of this case")
 
 
-def account_of(name: str, **more: Any) -> Account:
-    """An account with the file's credentials, which must have the form that operators are held to."""
-    return accounts.check("123", parties.load(name), WHAT[name]["credentials"], local=False,
+def account_of(name: str, credentials: Mapping[str, Any] | None = None, **more: Any) -> Account:
+    """An account with the file's or other credentials, which must have the form that operators are held to."""
+    return accounts.check("123", parties.load(name), credentials or WHAT[name]["credentials"], local=False,
                           **{"project": None, "regions": (), "deep": False, "endpoint": None, **more})
 
 
@@ -76,7 +77,7 @@ def test_case(name: str, case: dict[str, Any], monkeypatch: pytest.MonkeyPatch) 
     module = importlib.import_module(f"chalicelib.parties.{parties.module_of(name)}")
     for constant, value in case.get("constants", {}).items():
         monkeypatch.setattr(module, constant, value)
-    account = account_of(name, **case.get("account", {}))
+    account = account_of(name, case.get("credentials"), **case.get("account", {}))
     source = Source("123", name, case.get("region", what["region"]))
     send = Recorded(party, case["exchanges"])
     if "error" in case:
@@ -84,6 +85,8 @@ def test_case(name: str, case: dict[str, Any], monkeypatch: pytest.MonkeyPatch) 
             parties.list_servers(source, account, Window(*case.get("window", [1, None])), send)
         assert failed.value.word == case["error"]
         assert "not for callers" not in failed.value.text
+        assert all(words in failed.value.text for words in case.get("says", ())), failed.value.text
+        assert not any(words in failed.value.text for words in case.get("never", ())), failed.value.text
         return
     listing = parties.list_servers(source, account, Window(*case.get("window", [1, None])), send)
     assert msgspec.json.decode(msgspec.json.encode(listing.servers)) == case["servers"]

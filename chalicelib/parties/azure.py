@@ -15,8 +15,10 @@ There is no time of the last update. What Resource Graph tells is seconds to min
 Resource Graph hides: a region or a resource group that does not exist, and a kind of resource that the account may not
 read, are empty lists. So an empty list is believed only of a region in the subscription's own locations (a call which
 refuses who cannot read the subscription) and of a resource group that is there; and servers whose interfaces, disks or
-addresses are all hidden are a missing right. One subscription is asked at a time: of several, the unreadable ones are
-left out in silence. A role on a few resource groups alone shows those alone: give it on the subscription.
+addresses are all hidden are a missing right. Ephemeral disks are in no list, and a server that is being made or deleted
+may name what is not there: these prove nothing. Until a server has a vmId, its id is the resource's. One subscription
+is asked at a time: of several, the unreadable ones are left out in silence. A role on a few resource groups alone shows
+those alone: give it on the subscription.
 
 Accounts in the clouds for China (21Vianet) and the US government name their regions: these tell the hosts. Servers of
 Uniform scale sets are in another table and not in this list (nor in `az vm list`); those of Flexible ones are.
@@ -30,9 +32,9 @@ management/request-limits-and-throttling); none is published for tokens, 10 a se
 
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Annotated, Generic, Protocol, TypeVar
+from typing import Annotated, Any, Generic, Protocol, TypeVar
 from urllib.parse import urlencode
 
 import msgspec
@@ -41,12 +43,13 @@ from chalicelib.errors import (
     CLOCK,
     FAILED,
     MALFORMED,
+    MFA,
     MISSING_RIGHT,
-    REGION,
     THROTTLED,
     UNAVAILABLE,
     WRONG_KEY,
     PartyDenied,
+    PartyError,
     PartyMalformed,
     UnknownRegion,
     Verdict,
@@ -75,6 +78,7 @@ from chalicelib.paging import Page, Rows, both, by_offset
 from chalicelib.transport import read, refusal
 
 _PAGE = 1000                                # most that $top takes
+_SIZES_VERSION = "2024-07-01"
 _BATCH = 100                                # ids in one query
 _WORKERS = 15                               # one window's worth of the documented rate
 
@@ -96,46 +100,114 @@ _STATUS = {
 }
 _FIRST = ("Creating", "Deleting", "Migrating")
 
-_EXPIRED = Verdict(PartyDenied, "expired: the client secret has ended; make a new one for the app registration")
+_SECRET = Verdict(PartyDenied, "expired key: the client secret has ended; make a new one for the app registration")
 _DIRECTORY = Verdict(PartyDenied, "wrong key: no such directory, or no such app registration in it")
+_DISABLED = Verdict(PartyDenied, "disabled: the app registration is disabled in its directory; enable it there")
+_LAPSED = Verdict(PartyDenied, "disabled: the service principal is disabled, or its subscription has lapsed")
+_CONDITIONAL = Verdict(PartyDenied, "conditional access: a policy of the directory refuses this login; let the app "
+                                    "registration pass, or log in from where the policy allows it")
+_LOCKED = Verdict(PartyDenied, "locked: too many failed logins, or a login from a blocked address; wait or unlock it")
+_LOGIN = Verdict(PartyDenied, "login refused: look its number up in the list of Microsoft Entra's error codes")
+_CONSENT = Verdict(PartyDenied, "missing right: an administrator of the directory has not consented to this app")
+_SUBSCRIPTION = Verdict(PartyDenied, "wrong subscription or missing right: none of this id that the account may read")
+_OTHER_DIRECTORY = Verdict(PartyDenied, "wrong directory: the subscription belongs to another one")
+_INACTIVE = Verdict(PartyDenied, "subscription disabled: it is disabled or has ended; reactivate it")
+_UNREGISTERED = Verdict(PartyDenied, "product not activated: register the subscription for the resource provider")
+_NOT_SERVED = Verdict(PartyMalformed, "the cloud does not have this API in the version that was asked for, or the "
+                                      "subscription is not registered for it")
 
 _ERRORS = {
-    "invalid_client": WRONG_KEY,            # the login's words, with the number of its AADSTS message
-    "invalid_client.7000222": _EXPIRED,
+    "AADSTS7000215": WRONG_KEY,             # the login's numbers: entra/identity-platform/reference-error-codes
+    "AADSTS7000222": _SECRET,
+    "AADSTS50012": WRONG_KEY,
+    "AADSTS700016": _DIRECTORY,             # no such app in the directory
+    "AADSTS7000229": _DIRECTORY,            # the app has no service principal in it
+    "AADSTS90002": _DIRECTORY,
+    "AADSTS900023": _DIRECTORY,
+    "AADSTS50059": _DIRECTORY,
+    "AADSTS50128": _DIRECTORY,
+    "AADSTS50194": _DIRECTORY,              # of one directory, asked in another
+    "AADSTS7000112": _DISABLED,
+    "AADSTS7000111": _DISABLED,
+    "AADSTS50057": _DISABLED,
+    "AADSTS500014": _LAPSED,
+    "AADSTS500011": _LAPSED,                # the management API has no principal in the directory
+    "AADSTS650052": _LAPSED,
+    "AADSTS50053": _LOCKED,
+    "AADSTS53000": _CONDITIONAL,
+    "AADSTS53001": _CONDITIONAL,
+    "AADSTS53002": _CONDITIONAL,
+    "AADSTS53003": _CONDITIONAL,
+    "AADSTS53004": _CONDITIONAL,
+    "AADSTS53011": _CONDITIONAL,
+    "AADSTS530003": _CONDITIONAL,
+    "AADSTS530004": _CONDITIONAL,
+    "AADSTS530031": _CONDITIONAL,
+    "AADSTS530032": _CONDITIONAL,
+    "AADSTS530034": _CONDITIONAL,
+    "AADSTS530035": _CONDITIONAL,           # security defaults
+    "AADSTS500021": _CONDITIONAL,           # tenant restrictions
+    "AADSTS50131": _CONDITIONAL,
+    "AADSTS50158": _CONDITIONAL,
+    "AADSTS50076": MFA,
+    "AADSTS50079": MFA,
+    "AADSTS50105": _CONSENT,                # the app must be assigned
+    "AADSTS65001": _CONSENT,
+    "AADSTS90094": _CONSENT,
+    "AADSTS700024": CLOCK,
+    "AADSTS90033": UNAVAILABLE,
+    "AADSTS90006": UNAVAILABLE,
+    "AADSTS90024": THROTTLED,
+    "AADSTS90055": THROTTLED,
+    "AADSTS50196": THROTTLED,
+    "invalid_client": WRONG_KEY,            # its words, for numbers that are not here
     "unauthorized_client": _DIRECTORY,
-    "invalid_request": _DIRECTORY,          # 90002, 900023: no such directory
-    "invalid_grant": WRONG_KEY,
+    "invalid_request": _DIRECTORY,
+    "invalid_grant": _LOGIN,
     "invalid_scope": WRONG_KEY,
-    "invalid_resource": WRONG_KEY,
-    "access_denied": WRONG_KEY,
-    "consent_required": MISSING_RIGHT,
-    "interaction_required": MISSING_RIGHT,
+    "invalid_resource": _LAPSED,
+    "access_denied": _CONDITIONAL,
+    "consent_required": _CONSENT,
+    "interaction_required": MFA,
     "temporarily_unavailable": UNAVAILABLE,
     "server_error": FAILED,
     "InvalidAuthenticationToken": WRONG_KEY,
-    "InvalidAuthenticationTokenTenant": WRONG_KEY,
+    "InvalidAuthenticationTokenTenant": _OTHER_DIRECTORY,
     "InvalidAuthenticationTokenAudience": WRONG_KEY,
     "AuthenticationFailed": WRONG_KEY,
     "AuthenticationFailedMissingToken": WRONG_KEY,
-    "ExpiredAuthenticationToken": CLOCK,
+    "ExpiredAuthenticationToken": CLOCK,    # it was made a moment ago
     "AuthorizationFailed": MISSING_RIGHT,
+    "LinkedAuthorizationFailed": MISSING_RIGHT,
     "AccessDenied": MISSING_RIGHT,
     "Forbidden": MISSING_RIGHT,
-    "SubscriptionNotFound": MISSING_RIGHT,  # or unreadable: they are not told apart
-    "NoValidSubscriptionsInQueryRequest": MISSING_RIGHT,
+    "SubscriptionNotFound": _SUBSCRIPTION,  # or unreadable: they are not told apart
+    "InvalidSubscriptionId": _SUBSCRIPTION,
+    "NoValidSubscriptionsInQueryRequest": _SUBSCRIPTION,
+    "DisabledSubscription": _INACTIVE,
+    "SubscriptionNotActive": _INACTIVE,
+    "ReadOnlyDisabledSubscription": _INACTIVE,
+    "SubscriptionNotRegistered": _UNREGISTERED,
+    "MissingSubscriptionRegistration": _UNREGISTERED,
+    "DisallowedProvider": _UNREGISTERED,
+    "RequestDisallowedByPolicy": _CONDITIONAL,
     "ResourceGroupNotFound": Verdict(PartyDenied, "wrong project: the subscription has no such resource group"),
     "TooManyRequests": THROTTLED,
     "SubscriptionRequestsThrottled": THROTTLED,
+    "TenantRequestsThrottled": THROTTLED,
+    "OperationNotAllowed": THROTTLED,       # Microsoft.Compute's word, with 429
     "RateLimiting": THROTTLED,
-    "NoRegisteredProviderFound": REGION,
-    "LocationNotAvailableForResourceType": REGION,
+    "NoRegisteredProviderFound": _NOT_SERVED,                   # says nothing of the region: the version may be new
+    "LocationNotAvailableForResourceType": _NOT_SERVED,
+    "InvalidResourceType": _NOT_SERVED,
+    "InvalidApiVersionParameter": _NOT_SERVED,
     "BadRequest": MALFORMED,
     "InvalidQuery": MALFORMED,
     "SubscriptionsContainInvalidGuids": MALFORMED,
-    "InvalidApiVersionParameter": MALFORMED,
     "MissingApiVersionParameter": MALFORMED,
     "InternalServerError": FAILED,
     "ServiceUnavailable": UNAVAILABLE,
+    "ServerTimeout": UNAVAILABLE,
     "GatewayTimeout": UNAVAILABLE,
 }
 
@@ -157,6 +229,7 @@ class _Reference(msgspec.Struct, gc=False):
 
 class _Disk(msgspec.Struct, gc=False):
     managedDisk: _Reference | None = None
+    diffDiskSettings: Any = None            # an ephemeral disk: in no list of disks
     diskSizeGB: Count | None = None         # often null: the disk itself knows
 
 
@@ -169,7 +242,7 @@ class _Machine(msgspec.Struct, gc=False):
     """The columns of `_MACHINES`."""
 
     id: Text
-    vm_id: Text
+    vm_id: str | None                       # empty while the machine is made
     group: str
     name: str | None = None
     size: str | None = None
@@ -254,6 +327,7 @@ class _Reason(msgspec.Struct):
 
 class _Error(msgspec.Struct):
     code: str
+    message: str | None = None
     details: list[_Reason] | None = None
 
 
@@ -319,7 +393,7 @@ def _server(row: _Machine, interfaces: Mapping[str, _Interface], public: Mapping
     provisioning, power = (row.provisioning or "").strip(), (row.power or "").strip()
     word = provisioning if provisioning in _FIRST or not power else power
     return Server(
-        id=row.vm_id,
+        id=row.vm_id or row.id,
         name=row.name or "",
         cpu=_cpu(row, size),
         memory_mib=size.memoryInMB if size else None,
@@ -372,21 +446,34 @@ def _ids(references: Iterable[_Reference | None] | None) -> list[str]:
 
 # ---------------------------------------------------------------- what belongs to the servers
 
+def _stands(row: _Machine) -> bool:
+    """Whether what the machine names must be there: of one that is made or deleted, parts may be missing."""
+    provisioning, power = (row.provisioning or "").strip(), (row.power or "").strip()
+    return provisioning not in ("Creating", "Deleting") and (provisioning != "Failed" or bool(power))
+
+
 def _network(rows: Sequence[_Machine], region: str, account: Account, send: Send,
              ) -> tuple[dict[str, _Interface], dict[str, _Address]]:
-    interfaces = _named(_INTERFACES, {key for row in rows for key in _ids(row.interfaces)}, region, account, send)
-    public = {key for interface in interfaces.values()
-              for key in _ids(assigned.publicIPAddress for assigned in _assigned(interface))}
-    return interfaces, _named(_ADDRESSES, public, region, account, send)
+    sure = {key for row in rows if _stands(row) for key in _ids(row.interfaces)}
+    interfaces = _named(_INTERFACES, {key for row in rows for key in _ids(row.interfaces)}, sure, region, account, send)
+    public = {key: _ids(assigned.publicIPAddress for assigned in _assigned(interface))
+              for key, interface in interfaces.items()}
+    return interfaces, _named(_ADDRESSES, {key for keys in public.values() for key in keys}, {
+        key for interface in sure & public.keys() for key in public[interface]}, region, account, send)
 
 
 def _disks(rows: Sequence[_Machine], region: str, account: Account, send: Send) -> dict[str, _Sized]:
-    managed = (disk.managedDisk for row in rows for disk in (row.os_disk, *(row.data_disks or ())) if disk)
-    return _named(_DISKS, set(_ids(managed)), region, account, send)
+    managed = {key: _stands(row) and disk.diffDiskSettings is None
+               for row in rows for disk in (row.os_disk, *(row.data_disks or ())) if disk
+               for key in _ids([disk.managedDisk])}
+    return _named(_DISKS, managed.keys(), {key for key, sure in managed.items() if sure}, region, account, send)
 
 
-def _named(kind: _Kind[_T], ids: set[str], region: str, account: Account, send: Send) -> dict[str, _T]:
-    """The resources of these ids (in lower case), by id. One that came or went between two queries may be missing."""
+def _named(kind: _Kind[_T], ids: Set[str], sure: Set[str], region: str, account: Account, send: Send) -> dict[str, _T]:
+    """The resources of these ids (in lower case), by id. One that came or went between two queries may be missing.
+
+    `sure`: those of machines that are not just made or deleted. If none of them is shown, the right to read is missing.
+    """
     if not ids:
         return {}
     where = f"location =~ {_quoted(region)}"
@@ -394,18 +481,28 @@ def _named(kind: _Kind[_T], ids: set[str], region: str, account: Account, send: 
         where = f"id in~ ({', '.join(_quoted(key) for key in sorted(ids))})"
     rows = _rows(kind, where, WHOLE, region, account, send).rows
     found = {row.id.lower(): row for row in rows if row.id.lower() in ids}
-    if not found:
-        hint = f"missing right: none of the servers' own resources is shown without {kind.right}"
+    if sure and not found:
+        hint = f"missing right: the account sees none of the servers' own resources; it needs {kind.right}"
         raise PartyDenied(f"{PartyDenied.default} ({hint})", hint=hint)
     return found
 
 
 def _sizes(rows: Sequence[_Machine], region: str, account: Account, send: Send) -> dict[str, _Size]:
-    def fetch(missing: Sequence[str]) -> dict[str, _Size]:
-        path = f"/subscriptions/{account.credentials['subscription_id']}/providers/Microsoft.Compute"
-        answer = _call("ListVirtualMachineSizes", f"{path}/locations/{region}/vmSizes?api-version=2024-07-01", b"",
-                       _Sizes, region, account, send)
+    path = (f"/subscriptions/{account.credentials['subscription_id']}/providers/Microsoft.Compute"
+            f"/locations/{region}/vmSizes?api-version=")
+
+    def ask(version: str) -> dict[str, _Size]:
+        answer = _call("ListVirtualMachineSizes", path + version, b"", _Sizes, region, account, send)
         return {size.name.lower(): size for size in answer.value}
+
+    def fetch(missing: Sequence[str]) -> dict[str, _Size]:
+        try:
+            return ask(_SIZES_VERSION)
+        except PartyError as refused:
+            word, _, version = refused.party_word.partition(".")
+            if _ERRORS.get(word) is not _NOT_SERVED:
+                raise
+        return ask(version) if version else {}                  # the cloud has no such list: what sizes have is unknown
 
     return catalogue(("azure", account.endpoint, region), [(row.size or "").lower() for row in rows], fetch)
 
@@ -494,17 +591,29 @@ def _login(cloud: _Cloud, account: Account, send: Send) -> tuple[float, str]:
 
 
 def error_word(response: Response) -> str | None:
-    """The login's `error` with its number, else `error.code`, or the code in the details of a bare BadRequest."""
+    """The login's number or its `error`, else `error.code`, or the code in the details of a bare BadRequest."""
     if response.status < 400:
         return None
     said = refusal(response, _Refusal)
     if said is None:
         return None
     if isinstance(said.error, str):
-        return ".".join((said.error, *(str(number) for number in (said.error_codes or ())[:1])))
+        numbers = said.error_codes or ()
+        known = next((word for word in (f"AADSTS{number}" for number in numbers) if word in _ERRORS), None)
+        return known or ".".join((said.error, *(str(number) for number in numbers[:1])))
     if said.error.code == "BadRequest" and said.error.details:
         return said.error.details[0].code
+    if _ERRORS.get(said.error.code) is _NOT_SERVED:
+        return ".".join((said.error.code, *_older_version(said.error.message)))
     return said.error.code
+
+
+def _older_version(message: str | None) -> list[str]:
+    """The newest of the versions that a refusal names as served and that is older than ours, if there is one."""
+    _, _, named = (message or "").partition("supported api-versions")
+    versions = re.findall(r"\b20[0-9]{2}-[01][0-9]-[0-3][0-9]\b(?!-)", named, re.ASCII)
+    return [max(version for version in versions if version < _SIZES_VERSION)] if any(
+        version < _SIZES_VERSION for version in versions) else []
 
 
 _NAMED = r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?"      # a GUID, or a directory's domain; a segment of a path
