@@ -17,6 +17,7 @@ TwocloudError
 └── PartyError
     ├── PartyDenied           502  party_denied
     ├── PartyMalformed        502  party_malformed
+    │   └── PartyContradiction 502  party_malformed
     ├── PartyFailed           502  party_error
     ├── PartyThrottled        503  party_throttled
     ├── PartyUnavailable      503  party_unavailable
@@ -164,6 +165,10 @@ class PartyDenied(PartyError):
 class PartyMalformed(PartyError):
     word = "party_malformed"
     default = "The party's answer could not be understood."
+
+
+class PartyContradiction(PartyMalformed):
+    """No fleet gives such an answer, whatever happens to it meanwhile. A new listing can help."""
 
 
 class PartyFailed(PartyError):

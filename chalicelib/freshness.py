@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import msgspec
 
-from chalicelib import accounts, errors, journal, parties, snapshots
+from chalicelib import accounts, errors, journal, paging, parties, snapshots
 from chalicelib.deployment import Deployment
 from chalicelib.errors import (
     AccountNotFound,
@@ -254,7 +254,8 @@ def _call(asking: _Asking, region: str, ask: Callable[[Account, Sender], T]) -> 
     if asking.tally is not None:
         sender.tally = asking.tally
     try:
-        said = ask(account, sender)
+        with paging.reading(seams=False, room=sender.room):
+            said = ask(account, sender)
     except (PartyError, UnknownRegion) as failure:
         with _unspoilt(asking):
             _failed(asking, failure)

@@ -1,25 +1,41 @@
 """The loops over pages, written once: window in, complete rows out, or an error.
 
-An adapter gives a `fetch` that asks for one page and takes one of
-  by_offset  the party can start at any row and tells the total: the first page, then the rest side by side
-  by_page    the party knows numbered pages and tells the total: the same, cut to the window
-  by_token   the party hands out an opaque token for the next page: a walk from the start
-A server that shows up on two pages counts once. If the count and the rows disagree, or a walk meets a token
-again, the listing is done once anew, then it is PartyMalformed: never a shorter list.
+An adapter gives a `fetch` that requests one page and uses one of
+  by_offset  the party can start at any row and states the total: the first page, then the rest in parallel
+  by_page    the party has numbered pages and states the total: the same, cut to the window
+  by_token   the party returns an opaque token for the next page: a walk from the start
+
+A fleet may change while its pages are read, and rows then shift from page to page. What proves that no row fell
+between two pages is their seam: pages that share a row. In a fixed order, a server that lives through both reads
+comes before the shared row, and is on the first page, or after it, and is on the second. A page that is not full ends
+the list. Seams cost calls, so they are paid for only in doubt:
+  - totals equal, pages full, every row once: joined without seams. A server can be lost so only if another one was
+    created meanwhile, so the caller compares the ids with its snapshot (`Reading.joined`) and reads with seams if they
+    differ;
+  - totals differ, a row comes twice: each seam is mended by a page around it;
+  - the caller asks for it (`reading(seams=True)`), or a window spans pages: pages are laid out to share a row.
+An answer that contradicts itself (a page that is short although the total names more rows) is listed once more, then
+it is PartyMalformed: never a shorter list.
 """
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from itertools import pairwise
+from math import inf
 from typing import Generic, TypeVar, cast
 
 from chalicelib import journal
-from chalicelib.errors import PartyMalformed
+from chalicelib.errors import PartyContradiction, PartyMalformed, PartyThrottled
 from chalicelib.model import WHOLE, Window
 
 T = TypeVar("T")
 U = TypeVar("U")
-_MOST_PAGES = 20_000                        # of one walk: an endless one ends here, if not at its deadline
+_MOST_PAGES = 20_000                        # of one list: a longer one is not believed
+_DISAGREE = "The party's count and its rows still disagree after a second listing."
+_ROUNDS = 8                                 # of mending, each a page for every seam that is still open
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +55,54 @@ class Rows(Generic[T]):
     total: int | None
 
 
-def side_by_side(calls: Sequence[Callable[[], T]], workers: int) -> list[T]:
-    """The results of the calls, in their order; the first error ends it all without waiting for the others."""
-    if len(calls) < 2:
-        return [call() for call in calls]
-    pool = ThreadPoolExecutor(min(workers, len(calls)), thread_name_prefix="twocloud")
+# ---------------------------------------------------------------- how a listing is read
+
+@dataclass(slots=True)
+class Reading:
+    """How the lists of one listing are read. `seams`: neighbouring pages share a row. `room`: how many more calls
+    like the last one fit before the deadline. `joined` is set when pages were joined without seams."""
+
+    seams: bool = False
+    room: Callable[[], float] = lambda: inf
+    joined: bool = False
+
+
+_reading: ContextVar[Reading | None] = ContextVar("reading", default=None)
+
+
+@contextmanager
+def reading(*, seams: bool, room: Callable[[], float] = lambda: inf) -> Generator[Reading]:
+    """Around a listing: how its pages are read, and afterwards whether they were joined without seams."""
+    how = Reading(seams, room)
+    token = _reading.set(how)
     try:
-        futures = [pool.submit(journal.carried(call)) for call in calls]
-        done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-        for future in futures:              # in order, so that the same failures give the same error
-            if future in done:
-                future.result()
-        return [future.result() for future in futures]
+        yield how
+    finally:
+        _reading.reset(token)
+
+
+# ---------------------------------------------------------------- calls in parallel
+
+def side_by_side(calls: Iterable[Callable[[], T]], workers: int) -> list[T]:
+    """The results of the calls, in their order; the first error ends it all without waiting for the others.
+
+    No more calls are taken from the iterable than workers are free.
+    """
+    if isinstance(calls, Sequence) and len(calls) < 2:
+        return [call() for call in calls]
+    results: dict[int, T] = {}
+    waiting: dict[Future[T], int] = {}
+    following = enumerate(calls)
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="twocloud")
+    try:
+        while True:
+            while len(waiting) < workers and (entry := next(following, None)):
+                waiting[pool.submit(journal.carried(entry[1]))] = entry[0]
+            if not waiting:
+                return [results[n] for n in range(len(results))]
+            done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+            for future in sorted(done, key=waiting.__getitem__):    # so that the same failures give the same error
+                results[waiting.pop(future)] = future.result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
@@ -61,39 +113,77 @@ def both(one: Callable[[], T], other: Callable[[], U]) -> tuple[T, U]:
     return cast(tuple[T, U], tuple(results))
 
 
+# ---------------------------------------------------------------- by offset, by page
+
+@dataclass(frozen=True, slots=True)
+class _Piece(Generic[T]):
+    """A page as it was read: `at` its first position, `turn` the round in which it was read. Its rows by id.
+
+    `full`: it holds as many rows as were requested. `last`: the list ends with it. `repeats`: an id comes twice.
+    """
+
+    at: int
+    total: int
+    turn: int
+    rows: dict[str, T] = field(repr=False)
+    full: bool
+    last: bool
+    repeats: bool
+
+    @property
+    def end(self) -> int:
+        return self.at + len(self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class _Offsets:
+    """Pages that may start at any row: each is (position, limit). `most`: rows of the largest page."""
+
+    most: int
+
+    def cover(self, place: int) -> tuple[int, int]:
+        """The page around a position."""
+        return max(0, place - self.most // 2), self.most
+
+    def overlapping(self, place: int, goal: int) -> list[tuple[int, int]]:
+        """Pages from just before `place` to `goal`, each sharing rows with the one before: as few as can be."""
+        pages, found = -(-(goal - place) // (self.most - 1)), list[tuple[int, int]]()
+        for left in range(pages, 0, -1):
+            shared = self.most - -(-(goal - place) // left)
+            found.append((max(0, place - shared), self.most))
+            place = found[-1][0] + self.most
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Numbers:
+    """Numbered pages of `least` to `most` rows: they overlap where their sizes differ."""
+
+    most: int
+    least: int
+
+    def cover(self, place: int) -> tuple[int, int]:
+        """The page that reaches farthest on both sides of a position."""
+        def reach(size: int) -> int:
+            return min(place % size, size - place % size)
+
+        size = max(range(self.least, self.most + 1), key=lambda size: (reach(size), size))
+        return place // size * size, size
+
+    def overlapping(self, place: int, goal: int) -> list[tuple[int, int]]:
+        found: list[tuple[int, int]] = []
+        while place < goal:
+            size = max(range(self.least, self.most + 1), key=lambda size: ((place - 1) // size + 1) * size)
+            found.append(((place - 1) // size * size, size))
+            if sum(found[-1]) <= place:     # all sizes end here: no page can share a row and go on
+                found[-1] = (place, self.most)
+            place = sum(found[-1])
+        return found
+
+
 def by_offset(fetch: Callable[[int, int], Page[T]], window: Window, page_size: int, workers: int) -> Rows[T]:
     """`fetch(offset, limit)`, offset from 0. A window that fits into one page is one call."""
-    for _ in range(2):
-        rows = _offsets_once(fetch, window, page_size, workers)
-        if rows is not None:
-            return rows
-    raise PartyMalformed("The party's count and its rows still disagree after a second listing.")
-
-
-def _offsets_once(fetch: Callable[[int, int], Page[T]], window: Window, page_size: int, workers: int,
-                  ) -> Rows[T] | None:
-    def limit(at: int) -> int:              # not cut to the total: rows beyond it show that it is wrong
-        return page_size if window.last is None else min(page_size, window.last - at)
-
-    start = window.first - 1
-    first = fetch(start, limit(start))
-    total = _total(first)
-    end = total if window.last is None else min(total, window.last)
-    offsets = range(start + limit(start), end, page_size)
-    rest = side_by_side([lambda at=at: fetch(at, limit(at)) for at in offsets], workers)
-    rows: dict[str, T] = {}
-    for page in (first, *rest):
-        if _total(page) != total:
-            return None
-        for key, row in page.rows:
-            rows.setdefault(key, row)
-    return Rows(list(rows.values()), total) if len(rows) == max(0, end - start) else None
-
-
-def _total(page: Page[T]) -> int:
-    if page.total is None or page.total < 0:
-        raise PartyMalformed("The party's answer holds no total.")
-    return page.total
+    return _joined(fetch, window, _Offsets(page_size), workers)
 
 
 def by_page(fetch: Callable[[int, int], Page[T]], window: Window, page_size: int, workers: int, least: int = 1,
@@ -108,10 +198,147 @@ def by_page(fetch: Callable[[int, int], Page[T]], window: Window, page_size: int
                      if start // size == (window.last - 1) // size), page_size)
     skipped = start // size * size
     whole = Window(skipped + 1, window.last and -(-window.last // size) * size)
-    found = by_offset(lambda offset, limit: fetch(offset // size + 1, limit), whole, size, workers)
+    found = _joined(lambda offset, limit: fetch(offset // limit + 1, limit), whole,
+                    _Numbers(size, min(max(least, 2), size)), workers)
     end = None if window.last is None else window.last - skipped
     return Rows(found.rows[start - skipped:end], found.total)
 
+
+def _joined(fetch: Callable[[int, int], Page[T]], window: Window, pages: "_Offsets | _Numbers", workers: int,
+            ) -> Rows[T]:
+    how = _reading.get() or Reading()
+    loop = _Loop(fetch, window, pages, workers, how)
+    with suppress(PartyContradiction):
+        return loop.run()
+    return loop.run()
+
+
+@dataclass(frozen=True, slots=True)
+class _Loop(Generic[T]):
+    fetch: Callable[[int, int], Page[T]]
+    window: Window
+    pages: _Offsets | _Numbers
+    workers: int
+    how: Reading
+
+    def run(self) -> Rows[T]:
+        start, most = self.window.first - 1, self.pages.most
+        first = self._read(start, self._limit(start), 0)
+        end = first.total if self.window.last is None else min(first.total, self.window.last)
+        follow = range(start + self._limit(start), end, most)
+        self._check_room(len(follow))
+        seams = most > 1 and (self.how.seams or (self.window.last is not None and _reading.get() is not None))
+        if seams and first.full and (follow or self.window.last is None):
+            goal = end + 1 if self.window.last is None else end     # one more: the last page is then not full
+            further = self.pages.overlapping(first.end, goal)
+        else:
+            further, seams = [(at, self._limit(at)) for at in follow], False
+        pieces = [first, *self._read_all(further, 0)]
+        if not seams and (rows := self._quiet(pieces, end)) is not None:
+            self.how.joined |= len(pieces) > 1 or (first.full and self.window.last is None)
+            return Rows(rows, first.total)
+        return self._proven(pieces)
+
+    def _limit(self, at: int) -> int:       # not cut to the total: rows beyond it show that it is wrong
+        return self.pages.most if self.window.last is None else min(self.pages.most, self.window.last - at)
+
+    def _check_room(self, calls: int) -> None:
+        """Refuse a total before memory or calls are spent on it."""
+        if calls > _MOST_PAGES:
+            raise PartyMalformed("The party states a total that no list of servers has.")
+        if calls > self.how.room():
+            raise PartyThrottled("The party's documented rate does not allow so many calls in the time of one "
+                                 "request; ask for a range (f, t).")
+
+    def _read(self, at: int, limit: int, turn: int) -> _Piece[T]:
+        page = self.fetch(at, limit)
+        count = len(page.rows)
+        if page.total is None or page.total < 0:
+            raise PartyMalformed("The party's answer holds no total.")
+        if count > limit:
+            raise PartyMalformed("The party's page holds more rows than were requested.")
+        if (count and at + count > page.total) or (count < limit and at + count < page.total):
+            raise PartyContradiction(_DISAGREE)
+        rows = dict(page.rows)
+        last = count < limit or (at + count >= page.total and not self.how.seams)
+        return _Piece(at, page.total, turn, rows, count == limit, last, len(rows) < count)
+
+    def _read_all(self, places: Sequence[tuple[int, int]], turn: int) -> list[_Piece[T]]:
+        return side_by_side((lambda at=at, limit=limit: self._read(at, limit, turn) for at, limit in places),
+                            self.workers) if places else []
+
+    def _quiet(self, pieces: list[_Piece[T]], end: int) -> list[T] | None:
+        """The rows, if nothing tells of a change: one total, and every row once."""
+        rows = {key: row for piece in pieces for key, row in piece.rows.items()}
+        quiet = len({piece.total for piece in pieces}) == 1 and not any(piece.repeats for piece in pieces)
+        return list(rows.values()) if quiet and len(rows) == max(0, end - pieces[0].at) else None
+
+    def _proven(self, pieces: list[_Piece[T]]) -> Rows[T]:
+        """The rows of pieces that share a row with their neighbours; pages are read where they do not."""
+        totals = {piece.total for piece in pieces}
+        for turn in range(1, _ROUNDS + 1):
+            if any(piece.repeats for piece in pieces):
+                raise PartyContradiction(_DISAGREE)
+            pieces, open_ = _seams(pieces)
+            rows = _merged(pieces)
+            wanted = None if self.window.last is None else self.window.last - pieces[0].at
+            if not open_ and (pieces[-1].last or (wanted is not None and len(rows) >= wanted)):
+                return self._counted(rows, totals, pieces, wanted)
+            places = [self.pages.cover(place) for place in open_.values()]
+            if not open_:
+                goal = max(pieces[-1].end, pieces[-1].total if wanted is None else pieces[0].at + wanted) + 1
+                places = self.pages.overlapping(pieces[-1].end, goal)
+            self._check_room(len(places))
+            found = self._read_all(places, turn)
+            totals |= {piece.total for piece in found}
+            for at, piece in reversed(list(zip(open_ or [len(pieces)] * len(found), found, strict=True))):
+                pieces.insert(at, piece)
+        raise PartyContradiction(_DISAGREE)
+
+    def _counted(self, rows: dict[str, T], totals: set[int], pieces: list[_Piece[T]], wanted: int | None) -> Rows[T]:
+        """If all totals are the same, they must be that of the rows."""
+        if wanted is not None:
+            return Rows(list(rows.values())[:wanted], pieces[-1].total)
+        count = pieces[0].at + len(rows)
+        if len(totals) == 1 and count not in totals:
+            raise PartyContradiction(_DISAGREE)
+        return Rows(list(rows.values()), count)
+
+
+def _seams(pieces: list[_Piece[T]]) -> tuple[list[_Piece[T]], dict[int, int]]:
+    """The pieces up to the list's end, and where to read for those that share no row with the one before: index of
+    the piece -> a position, by the newer of the two."""
+    kept, open_ = pieces[:1], dict[int, int]()
+    for piece in pieces[1:]:
+        if kept[-1].last:
+            break
+        before = kept[-1]
+        if not _fit(before, piece):
+            edge = before.end if before.turn >= piece.turn else piece.at
+            open_[len(kept)] = edge if piece.rows else min(edge, piece.total)
+        kept.append(piece)
+    return kept, open_
+
+
+def _fit(one: _Piece[T], other: _Piece[T]) -> bool:
+    """They share a row, and what they share stands in the same order."""
+    shared = [key for key in one.rows if key in other.rows]
+    return bool(shared) and shared == [key for key in other.rows if key in one.rows]
+
+
+def _merged(pieces: list[_Piece[T]]) -> dict[str, T]:
+    """Each row once. What a piece holds before the first row that it shares was not there, or was read before."""
+    rows = dict(pieces[0].rows)
+    for before, piece in pairwise(pieces):
+        begun = False
+        for key, row in piece.rows.items():
+            begun = begun or key in before.rows
+            if begun:
+                rows.setdefault(key, row)
+    return rows
+
+
+# ---------------------------------------------------------------- by token
 
 def by_token(fetch: Callable[[str | None], Page[T]], window: Window = WHOLE) -> Rows[T]:
     """A walk that ends with the list, or as soon as a row after the window is seen.

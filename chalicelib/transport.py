@@ -23,6 +23,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from functools import cache
+from math import inf
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -320,7 +321,13 @@ class Sender:
         self._lock = threading.Lock()
         self._held: dict[int, socket.socket] = {}               # thread -> the socket that it waits for
         self._closed = False
+        self._limit: Limit | None = None    # of the last operation
         self.tally = Tally()
+
+    def room(self) -> float:
+        """How many more calls like the last one the documented rate allows before the deadline."""
+        left = max(0.0, self._deadline - time.monotonic())
+        return inf if self._limit is None else self._limit.calls * (1 + left / (self._limit.seconds * _PACE_MARGIN))
 
     def __call__(self, operation: str, sign: Sign) -> Response:
         with self._told(operation) as line:
@@ -373,6 +380,7 @@ class Sender:
 
     def _try(self, operation: str, sign: Sign) -> Response:
         pace = self._transport.pace(self._party, self._account, self._region, operation)
+        self._limit = self._party.limits.get(operation)
         wait = pace.reserve(self._deadline) if pace else 0.0
         if wait > 0:
             time.sleep(wait)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from chalicelib.errors import PartyMalformed, PartyThrottled
 from chalicelib.model import WHOLE, Window
-from chalicelib.paging import Page, both, by_offset, by_page, by_token, side_by_side
+from chalicelib.paging import Page, both, by_offset, by_page, by_token, reading, side_by_side
 
 windows = st.builds(lambda first, size: Window(first, None if size is None else first + size - 1),
                     st.integers(1, 60), st.none() | st.integers(1, 60))
@@ -109,15 +109,17 @@ def test_a_server_on_two_pages_counts_once_and_is_then_missed() -> None:
 
 @given(st.lists(st.sampled_from(["grow", "shrink", "stay", "shuffle"]), max_size=12), st.integers(0, 40), st.randoms())
 def test_whatever_changes_meanwhile_the_list_is_never_short(steps: list[str], size: int, dice: object) -> None:
-    """Either an error, or a list whose count is the party's own at some moment and that holds nobody twice."""
-    names, todo, totals = fleet(size), list(steps), {size}
+    """Either an error, or a list that holds nobody twice and whose total is the number of its rows; if nothing was
+    shuffled and the totals told of the change, everybody who was there all the time is in it."""
+    names, todo, totals = fleet(size), list(steps), set[int]()
+    there = set(names)
 
     def fetch(offset: int, limit: int) -> Page[str]:
         what = todo.pop() if todo else "stay"
         if what == "grow":
             names.insert(dice.randrange(len(names) + 1), f"n{len(todo)}")      # type: ignore[attr-defined]
         elif what == "shrink" and names:
-            names.pop(dice.randrange(len(names)))                              # type: ignore[attr-defined]
+            there.discard(names.pop(dice.randrange(len(names))))               # type: ignore[attr-defined]
         elif what == "shuffle":
             dice.shuffle(names)                                                # type: ignore[attr-defined]
         totals.add(len(names))
@@ -128,7 +130,46 @@ def test_whatever_changes_meanwhile_the_list_is_never_short(steps: list[str], si
     except PartyMalformed:
         assert steps
         return
-    assert len(set(found.rows)) == len(found.rows) == found.total and found.total in totals
+    assert len(set(found.rows)) == len(found.rows) == found.total
+    assert there <= set(found.rows) or len(totals) == 1 or "shuffle" in steps
+
+
+@pytest.mark.parametrize("size", [10, 100])
+def test_an_absurd_total_costs_one_call_and_no_memory(size: int) -> None:
+    calls = []
+
+    def fetch(offset: int, limit: int) -> Page[str]:
+        calls.append(offset)
+        return Page([(f"s{n}", "") for n in range(offset, offset + limit)], 10 ** 9)
+
+    for loop in (by_offset, lambda fetch, *rest: by_page(lambda n, size: fetch((n - 1) * size, size), *rest)):
+        calls.clear()
+        with pytest.raises(PartyMalformed, match="states a total"):
+            loop(fetch, WHOLE, size, 4)
+        assert calls == [0]
+
+
+def test_a_total_that_the_documented_rate_does_not_allow_costs_one_call() -> None:
+    calls: list[tuple[int, int]] = []
+    with reading(seams=False, room=lambda: 8), pytest.raises(PartyThrottled, match="ask for a range"):
+        by_offset(pages_of(fleet(100), calls), WHOLE, 10, 4)
+    assert len(calls) == 1
+    with reading(seams=False, room=lambda: 9):
+        assert by_offset(pages_of(fleet(100)), WHOLE, 10, 4).rows == fleet(100)
+
+
+def test_pages_are_fed_lazily() -> None:
+    """No more calls are made ready than workers are free."""
+    made = []
+
+    def calls():
+        for n in range(1000):
+            made.append(n)
+            yield lambda n=n: n if n < 20 else (_ for _ in ()).throw(PartyThrottled())
+
+    with pytest.raises(PartyThrottled):
+        side_by_side(calls(), 4)
+    assert len(made) < 40
 
 
 # ---------------------------------------------------------------- by page
