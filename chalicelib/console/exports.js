@@ -24,6 +24,22 @@ function asCsv(/** @type {Chosen} */ { rows }) {
   return [FIELDS.join(","), ...lines].map((line) => `${line}\r\n`).join("");
 }
 
+/** A browser keeps an object's keys that are numbers before the others; the API writes tags by name. */
+const tagsOf = (/** @type {Record<string, string>} */ tags) =>
+  Object.entries(tags).sort(([left], [right]) => byCodePoint(left, right));
+
+const jsonOf = (/** @type {unknown} */ value) => JSON.stringify(value);
+
+/** An object as JSON, of names and values that are JSON already. */
+const objectOf = (/** @type {string[][]} */ entries) =>
+  `{${entries.map(([name, value]) => `${jsonOf(name)}:${value}`).join(",")}}`;
+
+const tagsJson = (/** @type {Record<string, string>} */ tags) =>
+  objectOf(tagsOf(tags).map(([name, value]) => [name, jsonOf(value)]));
+
+const rowJson = (/** @type {Row} */ row) =>
+  objectOf(Object.entries(row).map(([name, value]) => [name, name === "tags" ? tagsJson(value) : jsonOf(value)]));
+
 function cell(/** @type {unknown} */ value) {
   if (value === null || value === undefined) return "";
   if (typeof value === "object") return JSON.stringify(value);
@@ -34,11 +50,13 @@ function cell(/** @type {unknown} */ value) {
 const quoted = (/** @type {string} */ text) => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
 
 function asNdjson(/** @type {Chosen} */ { rows }) {
-  return rows.map((row) => `${JSON.stringify(row)}\n`).join("");
+  return rows.map((row) => `${rowJson(row)}\n`).join("");
 }
 
 function asJson(/** @type {Chosen} */ { rows, answer }) {
-  return JSON.stringify({ code: 200, msg: answer.msg, vm_servers: rows, complete: answer.complete, sources: answer.sources });
+  const parts = { code: 200, msg: answer.msg, vm_servers: rows, complete: answer.complete, sources: answer.sources };
+  return objectOf(Object.entries(parts).map(([name, value]) =>
+    [name, name === "vm_servers" ? `[${rows.map(rowJson).join(",")}]` : jsonOf(value)]));
 }
 
 // ---------------------------------------------------------------- Prometheus
@@ -70,7 +88,7 @@ function labels(/** @type {Row} */ row) {
 
 /** The tags under legal names, none lost: a legal name stays, another that meets it gets a number. */
 function tagNames(/** @type {Record<string, string>} */ tags) {
-  const legal = Object.entries(tags).filter(([name]) => word(name) === name);
+  const legal = tagsOf(tags).filter(([name]) => word(name) === name);
   const found = new Map(legal);
   for (const name of Object.keys(tags).filter((name) => word(name) !== name).sort(byCodePoint)) {
     found.set(unique(word(name), found), tags[name]);
@@ -103,6 +121,9 @@ function byCodePoint(/** @type {string} */ a, /** @type {string} */ b) {
 // ---------------------------------------------------------------- Ansible
 
 const LEGAL_HOST = /^[\p{L}\p{N}_][\p{L}\p{N}_.-]{0,252}$/u;
+const ADDRESS = /^[0-9A-Fa-f.:]+$/;
+const NOT_PLAIN = /[^A-Za-z0-9 _.,:/@+=\u{80}-\u{10ffff}-]/u;
+const EACH_NOT_PLAIN = new RegExp(NOT_PLAIN, "gu");
 const TAKEN_HOST = /^((party|region|zone|status|project|tag)_.*|all|ungrouped|localhost(\..*)?|127\.0\.0\.1)$/i;
 
 function asAnsible(/** @type {Chosen} */ { rows }) {
@@ -111,7 +132,7 @@ function asAnsible(/** @type {Chosen} */ { rows }) {
   const members = new Map();
   const variables = rows.map((row, at) => {
     for (const group of groupsOf(row)) members.set(group, [...(members.get(group) ?? []), hosts[at]]);
-    return `${JSON.stringify(hosts[at])}:${JSON.stringify(variablesOf(row))}`;
+    return `${jsonOf(hosts[at])}:${variablesOf(row)}`;
   });
   const names = [...members.keys()].sort(byCodePoint);
   const lists = names.map((name) => `,${JSON.stringify(name)}:${JSON.stringify({ hosts: members.get(name) })}`);
@@ -127,7 +148,7 @@ function hostNames(/** @type {Row[]} */ rows) {
   const given = Array(rows.length);
   const give = (/** @type {number} */ at, /** @type {string} */ name) => { taken.add(given[at] = unique(name, taken)); };
   const byId = (/** @type {Row} */ row) => (ids.get(row.instance_id) === 1 && isLegalHost(row.instance_id) ? row.instance_id
-    : `${row.party}.${row.region}.${row.instance_id.replace(/[^\p{L}\p{N}_.-]/gu, "_")}`);
+    : `${row.party}.${row.region}.${row.instance_id}`.replace(/[^\p{L}\p{N}_.-]/gu, "_"));
   const named = (/** @type {Row} */ row) =>
     names.get(row.instance_name) === 1 && isLegalHost(row.instance_name) && !ids.has(row.instance_name);
   rows.forEach((row, at) => { if (!named(row)) give(at, byId(row)); });
@@ -153,19 +174,27 @@ function groupsOf(/** @type {Row} */ row) {
 
 function variablesOf(/** @type {Row} */ row) {
   const host = (row.wan_ip_set || row.lan_ip_set || row.wan_ipv6_set || row.lan_ipv6_set).split(",")[0];
-  const fields = FIELDS.filter((name) => name !== "tags").map((name) => [`twocloud_${name}`, harmless(row[name])]);
-  /** @type {Record<string, unknown>} */
-  const tags = {};
-  for (const [name, value] of Object.entries(row.tags)) {
-    const taken = { has: (/** @type {string} */ one) => Object.hasOwn(row.tags, one) || Object.hasOwn(tags, one) };
-    tags[name.startsWith("__ansible") ? unique(`_${name}`, taken) : name] = harmless(value);
-  }
-  return { ...(host ? { ansible_host: host } : {}), ...Object.fromEntries(fields), twocloud_tags: tags };
+  const fields = FIELDS.filter((name) => name !== "tags").map((name) => [`twocloud_${name}`, jsonOf(marked(row[name]))]);
+  const tags = plainKeys(row.tags).map(([name, value]) => [name, jsonOf(marked(value))]);
+  const address = ADDRESS.test(host) ? [["ansible_host", jsonOf(host)]] : [];
+  return objectOf([...address, ...fields, ["twocloud_tags", objectOf(tags)]]);
 }
 
-/** Ansible runs templates in variables: whoever may name a server must not run code where a playbook is run. */
-const harmless = (/** @type {unknown} */ value) =>
-  (typeof value === "string" && /\{[{%#]/.test(value) ? { __ansible_unsafe: value } : value);
+/** Mark a text for Ansible as one that is never a template: a cloud's words must not run where a playbook is run. */
+const marked = (/** @type {unknown} */ value) =>
+  (typeof value === "string" && NOT_PLAIN.test(value) ? { __ansible_unsafe: value } : value);
+
+/** The tags under names that no Ansible obeys. No tag is lost: a name that is taken gets a number. */
+function plainKeys(/** @type {Record<string, string>} */ tags) {
+  const taken = new Set(Object.keys(tags));
+  return tagsOf(tags).map(([name, value]) => {
+    const plain = name.replace(EACH_NOT_PLAIN, "_").replace(/^__ansible/, "___ansible");
+    if (plain === name) return [name, value];
+    const free = unique(plain, taken);
+    taken.add(free);
+    return [free, value];
+  });
+}
 
 // ---------------------------------------------------------------- commands
 

@@ -1,11 +1,16 @@
-"""Ansible's dynamic inventory: what an inventory script prints for --list (core 2.14 and 2.19 were tried).
+"""Ansible's dynamic inventory: what an inventory script prints for --list (the tests run core 2.16 and 2.19).
 
 https://docs.ansible.com/ansible/latest/dev_guide/developing_inventory.html
+
+Ansible evaluates templates in variables, before core 2.19 in any text that it meets: values, the keys of a dict, names
+of groups, and texts that begin with `#jinja2:`, which set delimiters of their own. A party's words must never run on
+the machine that runs the playbook. So every value that is not plain is marked, which Ansible understands, and every
+key, which cannot be marked, is written in plain characters. The plugin in clients/ and console/exports.js do the same.
 """
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -18,8 +23,9 @@ _FIELDS = tuple(name for name in FullRow.__struct_fields__ if name != "tags")
 _LEGAL = re.compile(r"\w[\w.-]{0,252}")     # the rest means something in Ansible's patterns of hosts
 _ILLEGAL = re.compile(r"[^\w.-]")
 _TAKEN = re.compile(r"(party|region|zone|status|project|tag)_.*|all|ungrouped|localhost(\..*)?|127\.0\.0\.1",
-                    re.IGNORECASE)          # names of groups, and of the machine that Ansible runs on
-_TEMPLATE = re.compile(r"\{[{%#]")
+                    re.ASCII | re.IGNORECASE)       # names of groups, and of the machine that Ansible runs on
+_NOT_PLAIN = re.compile(r"[^A-Za-z0-9 _.,:/@+=\x80-\U0010ffff-]")     # what a template's delimiter may begin with
+_ADDRESS = re.compile(r"[0-9A-Fa-f.:]+")    # ssh reads any other text as its own options
 
 
 def pieces(found: Sequence[tuple[Source, Server]], rows: Iterable[FullRow]) -> Iterator[bytes]:
@@ -53,7 +59,7 @@ def host_names(found: Sequence[tuple[Source, Server]]) -> list[str]:
 
     def by_id(source: Source, server: Server) -> str:
         plain = ids[server.id] == 1 and _is_legal(server.id)
-        return server.id if plain else f"{source.party}.{source.region}.{_ILLEGAL.sub('_', server.id)}"
+        return server.id if plain else _ILLEGAL.sub("_", f"{source.party}.{source.region}.{server.id}")
 
     named: list[int] = []
     for number, (source, server) in enumerate(found):
@@ -83,18 +89,26 @@ def _groups(row: FullRow) -> Iterator[str]:
 
 def _variables(row: FullRow) -> dict[str, object]:
     addresses = row.wan_ip_set or row.lan_ip_set or row.wan_ipv6_set or row.lan_ipv6_set
-    found: dict[str, object] = {"ansible_host": addresses.partition(",")[0]} if addresses else {}
-    found |= {f"twocloud_{name}": _harmless(getattr(row, name)) for name in _FIELDS}
-    tags: dict[str, object] = {}
-    taken = set(row.tags)
-    for key, value in row.tags.items():
-        if key.startswith("__ansible"):     # such as __ansible_vault, which would be obeyed
-            key = unique(f"_{key}", taken, {})
-            taken.add(key)
-        tags[key] = _harmless(value)
-    return {**found, "twocloud_tags": tags}
+    address = addresses.partition(",")[0]
+    found: dict[str, object] = {"ansible_host": address} if _ADDRESS.fullmatch(address) else {}
+    found |= {f"twocloud_{name}": _marked(getattr(row, name)) for name in _FIELDS}
+    return {**found, "twocloud_tags": {key: _marked(value) for key, value in _plain_keys(row.tags)}}
 
 
-def _harmless(value: object) -> object:
-    """Ansible runs templates in variables: whoever may name a server must not run code where a playbook is run."""
-    return {"__ansible_unsafe": value} if isinstance(value, str) and "{" in value and _TEMPLATE.search(value) else value
+def _marked(value: object) -> object:
+    """Mark a text for Ansible as one that is never a template, unless every character of it is plain."""
+    return {"__ansible_unsafe": value} if isinstance(value, str) and _NOT_PLAIN.search(value) else value
+
+
+def _plain_keys(tags: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """The tags under names that no Ansible obeys: `_` replaces each character that is not plain, and stands before
+    `__ansible`, which begins names such as `__ansible_vault`. No tag is lost: a name that is taken gets a number."""
+    taken, last = set(tags), dict[str, int]()
+    for key, value in tags.items():
+        plain = _NOT_PLAIN.sub("_", key)
+        if plain.startswith("__ansible"):
+            plain = f"_{plain}"
+        if plain != key:
+            plain = unique(plain, taken, last)
+            taken.add(plain)
+        yield plain, value

@@ -15,12 +15,13 @@ import pytest
 ROOT = Path(__file__).parents[2]
 VENV = ROOT / ".venv-clients"
 PATHS = f"{VENV}/bin:{VENV}/debian/usr/bin:{os.environ['PATH']}"
+ANSIBLES = {"2.16": f"{ROOT}/.venv-ansible216/bin:{PATHS}", "2.19": PATHS}     # ansible-core -> where its commands are
 MISSING = "not on this machine: "
 
 
-def program(name: str) -> str:
+def program(name: str, paths: str = PATHS) -> str:
     """Where it is; the test is skipped, loudly, if it is nowhere."""
-    found = shutil.which(name, path=PATHS)
+    found = shutil.which(name, path=paths)
     if not found:
         pytest.skip(f"{MISSING}{name}")
     return found
@@ -29,10 +30,19 @@ def program(name: str) -> str:
 def run(arguments: Sequence[str | Path], folder: Path, environment: Mapping[str, str] = {}, stdin: str | None = None,
         timeout: float = 100) -> subprocess.CompletedProcess[str]:
     """A program in a folder that is its home too, so that nothing of this user's settings counts."""
-    arguments = [program(str(arguments[0])), *map(str, arguments[1:])]
+    arguments = [program(str(arguments[0]), environment.get("PATH", PATHS)), *map(str, arguments[1:])]
     clean = {"PATH": PATHS, "HOME": str(folder), "LANG": "C.UTF-8", "TERM": "dumb", **environment}
     return subprocess.run(arguments, cwd=folder, env=clean, input=stdin, capture_output=True, text=True, timeout=timeout,
                           stdin=None if stdin is not None else subprocess.DEVNULL)
+
+
+def ansible_core(version: str) -> str:
+    """The search path of an ansible-core; the test is skipped, loudly, where it is not or does not start."""
+    paths = ANSIBLES[version]
+    told = run(["ansible", "--version"], Path("/"), {"PATH": paths})
+    if f"[core {version}." not in told.stdout:
+        pytest.skip(f"{MISSING}ansible-core {version}")
+    return paths
 
 
 def blocks(document: str, language: str) -> list[str]:

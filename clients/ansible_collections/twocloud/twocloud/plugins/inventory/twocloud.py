@@ -153,13 +153,16 @@ except ImportError:  # it ends with ansible-core 2.23; since 2.19 only what is m
 
 
 _LEGAL = re.compile(r"\w[\w.-]{0,252}")  # the rest means something in Ansible's patterns of hosts
+_ILLEGAL = re.compile(r"[^\w.-]")
 _TAKEN = re.compile(r"(party|region|zone|status|project|tag)_.*|all|ungrouped|localhost(\..*)?|127\.0\.0\.1",
-                    re.IGNORECASE)  # names of groups, and of the machine that Ansible runs on
+                    re.ASCII | re.IGNORECASE)  # names of groups, and of the machine that Ansible runs on
 _ADDRESSES = {
     "any": ("wan_ip_set", "lan_ip_set", "wan_ipv6_set", "lan_ipv6_set"),
     "wan": ("wan_ip_set", "wan_ipv6_set"),
     "lan": ("lan_ip_set", "lan_ipv6_set"),
 }
+_NOT_PLAIN = re.compile(r"[^A-Za-z0-9 _.,:/@+=\x80-\U0010ffff-]")  # what a template's delimiter may begin with
+_ADDRESS = re.compile(r"[0-9A-Fa-f.:]+")  # ssh reads any other text as its own options
 _LONGEST = 64 * 1024 * 1024
 
 
@@ -175,12 +178,12 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         servers = self._kept(path, cache)
         strict = self.get_option("strict")
         for host, server in zip(_host_names(servers, self.get_option("hostnames")), servers):
-            fields = wrap_var({**server, "tags": _obeyed_by_nobody(server["tags"])})
+            fields = wrap_var(_with_plain_keys(server))
             inventory.add_host(host)
             for name, value in fields.items():
                 inventory.set_variable(host, f"twocloud_{name}", value)
             address = next((fields[name] for name in _ADDRESSES[self.get_option("address")] if fields[name]), "")
-            if address:
+            if _ADDRESS.fullmatch(address.split(",")[0]):
                 inventory.set_variable(host, "ansible_host", wrap_var(address.split(",")[0]))
             known = {**fields, **inventory.get_host(host).get_vars()}
             self._set_composite_vars(self.get_option("compose"), known, host, strict)
@@ -277,14 +280,22 @@ def _is_list_of_servers(servers):
         and all(isinstance(server.get(name), str) for name in texts) for server in servers)
 
 
-def _obeyed_by_nobody(tags):
-    """Ansible obeys a key such as __ansible_vault where it reads JSON, its own output too."""
-    found, taken = {}, set(tags)
-    for name, value in tags.items():
-        if name.startswith("__ansible"):
-            name = _unique(f"_{name}", taken, {})
-            taken.add(name)
-        found[name] = value
+def _with_plain_keys(value):
+    """The value with keys that no Ansible obeys, at any depth. Before core 2.19 Ansible runs a template that is a
+    key, and a key cannot be marked; what reads JSON obeys names such as __ansible_vault. No entry is lost."""
+    if isinstance(value, list):
+        return [_with_plain_keys(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    found, taken, last = {}, set(value), {}
+    for key, one in value.items():
+        plain = _NOT_PLAIN.sub("_", key)
+        if plain.startswith("__ansible"):
+            plain = f"_{plain}"
+        if plain != key:
+            plain = _unique(plain, taken, last)
+            taken.add(plain)
+        found[plain] = _with_plain_keys(one)
     return found
 
 
@@ -302,7 +313,7 @@ def _host_names(servers, preferences):
         key = server["instance_id"]
         if ids[key] == 1 and _is_legal(key):
             return key
-        return f"{server['party']}.{server['region']}.{re.sub(r'[^a-zA-Z0-9_.-]', '_', key)}"
+        return _ILLEGAL.sub("_", f"{server['party']}.{server['region']}.{key}")
 
     for number, server in enumerate(servers):
         names = (_called(server, kind) for kind in preferences if counts[kind][_called(server, kind)] == 1)
