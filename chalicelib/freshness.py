@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import msgspec
 
-from chalicelib import accounts, errors, journal, paging, parties, snapshots
+from chalicelib import accounts, journal, paging, parties, regions, snapshots
 from chalicelib.deployment import Deployment
 from chalicelib.errors import (
     AccountNotFound,
@@ -31,6 +31,7 @@ from chalicelib.errors import (
     UnknownRegion,
 )
 from chalicelib.model import WHOLE, Account, Listing, Server, Source, Window
+from chalicelib.regions import Listed, Outcome
 from chalicelib.snapshots import Head
 from chalicelib.transport import Sender, Tally
 
@@ -43,9 +44,10 @@ _OPEN_SECONDS = (10, 30, 60, 120, 300)      # for the first, second, … time
 _NOTED_SECONDS = 600                        # a source that is read is written down again after this
 _INTEREST_SECONDS = 30 * 86_400             # and forgotten after this
 _FAILURES_KEPT = 3600                       # seconds for which a failure is remembered
-_REGIONS_SECONDS = 3600                     # for which a party's own list of regions is believed
+_LIST_FAILED_SECONDS = 300                  # after which a list of regions that could not be had is requested again
+_REMEMBERED = 4096                          # sources beyond which a process forgets what is over
 _FORCED = 600                               # whole listings of a source that one process begins in a minute
-EVERY_REGION = "all"                        # in place of a region, where the regions themselves are asked for
+EVERY_REGION = regions.EVERY                # in place of a region, where the regions themselves are asked for
 _NONE_KEPT = "No list that is young enough is kept, and the request forbids asking."
 T = TypeVar("T")
 
@@ -91,12 +93,13 @@ class Answer:
     total: int | None
     seen_at: datetime
     kept: bool = False
-    failure: PartyError | None = None
+    failure: PartyError | UnknownRegion | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Asking:
-    """One question about one source. `arrived`: Unix time; `deadline`: on time.monotonic's scale."""
+    """One question about one source. `arrived`: Unix time; `deadline`: on time.monotonic's scale. `known`: the party
+    is known to have the region; if not, `before` is the last answer about it within the hour."""
 
     deployment: Deployment
     source: Source
@@ -107,10 +110,18 @@ class _Asking:
     arrived: float
     deadline: float
     tally: Tally | None
+    known: bool = True
+    before: Outcome | None = None
 
     @property
     def key(self) -> str:
         return snapshots.key_of(self.source)
+
+    @property
+    def shared_key(self) -> str:
+        """Of what all regions share that the account's party is not known to have: nobody makes rows by making up
+        names."""
+        return self.key if self.known else snapshots.key_of(replace(self.source, region=regions.UNKNOWN))
 
 
 # ---------------------------------------------------------------- one source
@@ -118,31 +129,58 @@ class _Asking:
 def obtain(deployment: Deployment, source: Source, window: Window = WHOLE, wanted: Filter = Filter(),
            policy: Policy = Policy(), deadline: float | None = None, tally: Tally | None = None) -> Answer:
     """`tally` is filled with what was called. Raises AccountNotFound, PartyError, UnknownRegion, RateLimited."""
-    arrived = deployment.clock()
-    revision = accounts.find(deployment.store, source.tenant_id, source.party).revision
-    asking = _Asking(deployment, source, revision, wanted, window, policy, arrived,
-                     deadline or time.monotonic() + REQUEST_SECONDS, tally)
-    note_reading(deployment, source)
-    head = snapshots.find(deployment.store, source, revision)
+    asking, head = _open(deployment, source, window, wanted, policy, deadline or time.monotonic() + REQUEST_SECONDS,
+                         tally)
+    if asking.known:
+        note_reading(deployment, source)
     if head and (head.seen_at > asking.arrived or (policy.max_age and asking.arrived - head.seen_at <= policy.max_age)):
         with suppress(Lost):                # young enough, or listed for somebody else since we came
             return _kept(asking, head)
+    if asking.before and asking.before.refused:
+        raise UnknownRegion(asking.before.text)
     if policy.cached:
         raise PartyTimeout(_NONE_KEPT)
     try:
-        return _live(asking, head)
-    except UnknownRegion:
-        forget_reading(deployment, source)
-        raise
-    except PartyError as failure:
-        head = snapshots.find(deployment.store, source, revision)
+        answer = _live(asking, head)
+    except (PartyError, UnknownRegion) as failure:
+        head = snapshots.find(deployment.store, source, asking.revision)
         if head and deployment.clock() - head.seen_at <= _bearable(policy, failure):
             with suppress(Lost):
                 return replace(_kept(asking, head), failure=failure)
+        if isinstance(failure, UnknownRegion) and not head:
+            forget_reading(deployment, source)
         raise
+    if not asking.known:
+        note_reading(deployment, source)
+    return answer
 
 
-def _bearable(policy: Policy, failure: PartyError) -> float:
+def _open(deployment: Deployment, source: Source, window: Window, wanted: Filter, policy: Policy, deadline: float,
+          tally: Tally | None) -> tuple[_Asking, Head | None]:
+    """The question, and the head of the source's snapshot. Raises AccountNotFound."""
+    arrived, store = deployment.clock(), deployment.store
+    account = accounts.find(store, source.tenant_id, source.party)
+    head = snapshots.find(store, source, account.revision)
+    asking = _Asking(deployment, source, account.revision, wanted, window, policy, arrived, deadline, tally,
+                     known=source.region in account.regions or is_known(deployment, source, head, account.revision))
+    if not asking.known:
+        asking = replace(asking, before=_outcome(asking))
+    return asking, head
+
+
+def is_known(deployment: Deployment, source: Source, head: Head | None, revision: str) -> bool:
+    """Whether the party is known to have the region: twocloud knows it, it was listed or read before, or the party's
+    list of regions names it."""
+    if head or regions.is_built_in(parties.load(source.party), source.region):
+        return True
+    key = snapshots.key_of(source)
+    if key in deployment.noted or deployment.store.get("interest", key):
+        return True
+    there = regions.listed(deployment.store, source.tenant_id, source.party, revision)
+    return bool(there and source.region in there.codes)
+
+
+def _bearable(policy: Policy, failure: PartyError | UnknownRegion) -> float:
     """Seconds that what is kept may be old if the party failed so; none at all is less than no seconds."""
     limit = min(policy.stale, _DENIED_SECONDS) if isinstance(failure, PartyDenied) else policy.stale
     return limit or -inf
@@ -151,9 +189,13 @@ def _bearable(policy: Policy, failure: PartyError) -> float:
 def refresh(deployment: Deployment, source: Source, deadline: float, tally: Tally | None = None) -> Answer:
     """List the source and keep it. `tally` is filled with what was called. Raises AccountNotFound, PartyError,
     UnknownRegion."""
-    revision = accounts.find(deployment.store, source.tenant_id, source.party).revision
-    asking = _Asking(deployment, source, revision, Filter(), WHOLE, Policy(), deployment.clock(), deadline, tally)
-    return _live(asking, snapshots.find(deployment.store, source, revision))
+    asking, head = _open(deployment, source, WHOLE, Filter(), Policy(), deadline, tally)
+    try:
+        return _live(asking, head)
+    except UnknownRegion:
+        if not head:
+            forget_reading(deployment, source)
+        raise
 
 
 def _kept(asking: _Asking, head: Head) -> Answer:
@@ -250,22 +292,36 @@ def _call(asking: _Asking, region: str, ask: Callable[[Account, Sender], T]) -> 
         raise PartyTimeout()
     account = open_account(deployment, source.tenant_id, source.party)
     sender = deployment.transport.sender(parties.load(source.party), account, region,
-                                         asking.deadline - ANSWER_SECONDS)
+                                         asking.deadline - ANSWER_SECONDS, known=asking.known)
     if asking.tally is not None:
         sender.tally = asking.tally
     try:
         with paging.reading(seams=False, room=sender.room):
             said = ask(account, sender)
-    except (PartyError, UnknownRegion) as failure:
+    except (PartyError, UnknownRegion) as found:
+        failure = _explained(asking, found)
         with _unspoilt(asking):
             _failed(asking, failure)
-        raise
+        raise failure from None
     finally:
         sender.close()
     with _unspoilt(asking):
-        if deployment.store.get("breaker", asking.key):
-            deployment.store.delete("breaker", asking.key)
+        if deployment.store.get("breaker", asking.shared_key):
+            deployment.store.delete("breaker", asking.shared_key)
     return said
+
+
+def _explained(asking: _Asking, failure: PartyError | UnknownRegion) -> PartyError | UnknownRegion:
+    """The failure, or that the region exists but is not enabled for the account: where the party may say "wrong key"
+    of such a region, its list of regions tells."""
+    party, region = parties.load(asking.source.party), asking.source.region
+    if asking.known or not (isinstance(failure, UnknownRegion)
+                            or (isinstance(failure, PartyDenied) and party.closed_is_denied)):
+        return failure
+    there = (party_regions(asking.deployment, asking.source.tenant_id, party.name, regions.BELIEVED_SECONDS,
+                           asking.policy, asking.deadline, asking.tally) if isinstance(failure, PartyDenied)
+             else regions.listed(asking.deployment.store, asking.source.tenant_id, party.name, asking.revision))
+    return regions.closed(party, region) if there and region in there.closed else failure
 
 
 def open_account(deployment: Deployment, tenant_id: str, party: str) -> Account:
@@ -312,7 +368,11 @@ def _marks(asking: _Asking, head: Head | None) -> dict[str, float]:
 def _limit(asking: _Asking) -> None:
     """So that nobody makes us hammer a party by asking anew all the time."""
     now = time.monotonic()
-    begun = asking.deployment.begun.setdefault(asking.key, [])
+    every = asking.deployment.begun
+    if len(every) >= _REMEMBERED:
+        for key in [key for key, starts in list(every.items()) if not starts or now - starts[-1] >= 60]:
+            every.pop(key, None)
+    begun = every.setdefault(asking.shared_key, [])
     begun[:] = [at for at in begun if now - at < 60]
     if len(begun) >= _FORCED:
         raise RateLimited(max(1, round(60 - (now - begun[0]))),
@@ -343,10 +403,20 @@ def _in_turn(asking: _Asking, version: int, work: Callable[[], T], look: Callabl
 def _after_others(asking: _Asking, version: int, look: Callable[[], T | None]) -> T | None:
     if (found := look()) is not None:
         return found
+    if not asking.known:
+        if (told := _outcome(asking)) and told != asking.before:
+            raise regions.error_of(told.word, told.text)
+        return None
     row = asking.deployment.store.get("breaker", asking.key)
     if row and (breaker := _read_breaker(row.value)) and (row.version != version or breaker.at > asking.arrived):
         raise breaker.error(None)
     return None
+
+
+def _outcome(asking: _Asking) -> Outcome | None:
+    source = asking.source
+    return regions.outcome(asking.deployment.store, source.tenant_id, source.party, asking.revision, source.region,
+                           asking.deployment.clock())
 
 
 @contextmanager
@@ -383,20 +453,15 @@ class _Breaker(msgspec.Struct, frozen=True, kw_only=True):
 
     def error(self, seconds: float | None) -> PartyError | UnknownRegion:
         """The failure again. `seconds`: after which asking can help."""
-        if self.word == UnknownRegion.word:
-            return UnknownRegion(self.text)
-        return _KINDS.get(self.word, errors.PartyFailed)(self.text, retry_after=seconds)
+        return regions.error_of(self.word, self.text, seconds)
 
 
-_KINDS = {kind.word: kind for kind in (
-    errors.PartyDenied, errors.PartyMalformed, errors.PartyFailed, errors.PartyThrottled, errors.PartyUnavailable,
-    errors.PartyTimeout)}
 _decode_breaker = msgspec.msgpack.Decoder(_Breaker).decode
 
 
 def _open_breaker(asking: _Asking) -> tuple[_Breaker | None, int]:
     """What is known of failures, and the version of its row. Raises the last one while the breaker is open."""
-    row, now = asking.deployment.store.get("breaker", asking.key), asking.deployment.clock()
+    row, now = asking.deployment.store.get("breaker", asking.shared_key), asking.deployment.clock()
     if row is None:
         return None, 0
     breaker = _read_breaker(row.value)
@@ -414,11 +479,14 @@ def _read_breaker(value: bytes) -> _Breaker | None:
 
 def _failed(asking: _Asking, failure: PartyError | UnknownRegion) -> None:
     """Refused credentials and unknown regions are told to whoever waits, but open nothing: they are no outage.
-    Nor is what we refused ourselves, to keep the party's rate: the party has said nothing then."""
-    store, now = asking.deployment.store, asking.deployment.clock()
+    Nor is what we refused ourselves, to keep the party's rate: the party has said nothing then. Of regions that are
+    not known each one's last answer is noted, and all share one breaker."""
+    store, now, source = asking.deployment.store, asking.deployment.clock(), asking.source
     ours = isinstance(failure, PartyThrottled) and failure.http_status is None
-    for _ in range(3):
-        row = store.get("breaker", asking.key)
+    if not asking.known:
+        regions.note(store, source.tenant_id, source.party, asking.revision, source.region, failure, now)
+    for _ in range(3 if asking.known or not isinstance(failure, UnknownRegion) else 0):
+        row = store.get("breaker", asking.shared_key)
         before = (_read_breaker(row.value) if row else None) or _Breaker(word="", text="", at=0)
         running = before.failures if now - before.at <= max(_FAILURE_SECONDS, before.until - before.at + 60) else 0
         failures = (0 if isinstance(failure, (PartyDenied, UnknownRegion)) else running if ours else running + 1)
@@ -429,11 +497,12 @@ def _failed(asking: _Asking, failure: PartyError | UnknownRegion) -> None:
             opened, until = opened + 1, now + _OPEN_SECONDS[min(opened, len(_OPEN_SECONDS) - 1)]
         breaker = _Breaker(word=failure.word, text=failure.text, at=now, failures=failures, opened=opened, until=until)
         with suppress(Conflict):
-            store.put("breaker", asking.key, msgspec.msgpack.encode(breaker), version=row.version if row else 0,
+            store.put("breaker", asking.shared_key, msgspec.msgpack.encode(breaker), version=row.version if row else 0,
                       expires=int(now) + _FAILURES_KEPT)
             break
     if not _is_there(asking):               # the account went meanwhile: nothing of it stays
-        snapshots.forget(store, asking.source)
+        snapshots.forget(store, source)
+        snapshots.forget(store, replace(source, region=regions.UNKNOWN))
 
 
 def last_failures(deployment: Deployment) -> dict[Source, float]:
@@ -463,61 +532,70 @@ def standing(deployment: Deployment, source: Source) -> Standing:
 
 # ---------------------------------------------------------------- which regions there are
 
-class _Regions(msgspec.Struct, frozen=True, kw_only=True):
-    """The codes that the party said are open to the account of this revision, and when."""
-
-    revision: str
-    at: float
-    codes: tuple[str, ...]
-
-
-_decode_regions = msgspec.msgpack.Decoder(_Regions).decode
-
-
 def open_regions(deployment: Deployment, tenant_id: str, party_name: str, policy: Policy, deadline: float,
                  tally: Tally | None = None) -> tuple[str, ...]:
     """Codes of the regions that the party says are open to the account. Asked once an hour, by one caller at a time;
     if the party fails, what it said last will do as long as a list would. Raises PartyError, UnknownRegion."""
-    revision, party = accounts.find(deployment.store, tenant_id, party_name).revision, parties.load(party_name)
-    asking = _Asking(deployment, Source(tenant_id, party_name, EVERY_REGION), revision, Filter(), WHOLE, policy,
-                     deployment.clock(), deadline, tally)
-    kept = _kept_regions(asking)
-    if kept and (policy.cached or asking.arrived - kept.at <= _REGIONS_SECONDS):
-        return kept.codes
+    asking, there = _open_list(deployment, tenant_id, party_name, policy, deadline, tally)
+    if there and (policy.cached or asking.arrived - there.at <= regions.BELIEVED_SECONDS):
+        return there.codes
     if policy.cached:
         raise PartyTimeout(_NONE_KEPT)
-
-    def ask() -> _Regions:
-        found = _call(asking, party.default_region, party.list_regions)
-        said = _Regions(revision=revision, at=deployment.clock(),
-                        codes=tuple(region.code for region in found if region.open))
-        with _unspoilt(asking):
-            deployment.store.put("regions", asking.key, msgspec.msgpack.encode(said),
-                                 expires=int(said.at) + _INTEREST_SECONDS)
-            if not _is_there(asking):
-                snapshots.forget(deployment.store, asking.source)
-        return said
-
-    def look() -> _Regions | None:
-        newer = _kept_regions(asking)
-        return newer if newer and (kept is None or newer.at > kept.at) else None
-
     try:
-        _, version = _open_breaker(asking)
-        return _in_turn(asking, version, ask, look).codes
+        return _list_regions(asking, there).codes
     except PartyError as failure:
-        if kept and deployment.clock() - kept.at <= _bearable(policy, failure):
-            return kept.codes
+        if there and deployment.clock() - there.at <= _bearable(policy, failure):
+            return there.codes
         raise
 
 
-def _kept_regions(asking: _Asking) -> _Regions | None:
-    row = asking.deployment.store.get("regions", asking.key)
+def party_regions(deployment: Deployment, tenant_id: str, party_name: str, age: float, policy: Policy, deadline: float,
+                  tally: Tally | None = None) -> Listed | None:
+    """The regions that the party lists, to tell whose region a name is: at most `age` seconds old, or the last list
+    that could be had; None: none ever could. Asked by one caller at a time, and not again soon after it failed."""
+    asking, there = _open_list(deployment, tenant_id, party_name, policy, deadline, tally)
+    if policy.cached or (there and asking.arrived - there.at <= age):
+        return there
+    failed = regions.outcome(deployment.store, tenant_id, party_name, asking.revision, EVERY_REGION, asking.arrived)
+    if failed and asking.arrived - failed.at < _LIST_FAILED_SECONDS:
+        return there
     try:
-        kept = _decode_regions(row.value) if row else None
-    except msgspec.DecodeError:
-        return None
-    return kept if kept and kept.revision == asking.revision else None
+        return _list_regions(asking, there)
+    except (PartyError, UnknownRegion) as failure:
+        with _unspoilt(asking):
+            regions.note(deployment.store, tenant_id, party_name, asking.revision, EVERY_REGION, failure,
+                         deployment.clock())
+        return there
+
+
+def _open_list(deployment: Deployment, tenant_id: str, party_name: str, policy: Policy, deadline: float,
+               tally: Tally | None) -> tuple[_Asking, Listed | None]:
+    revision = accounts.find(deployment.store, tenant_id, party_name).revision
+    asking = _Asking(deployment, Source(tenant_id, party_name, EVERY_REGION), revision, Filter(), WHOLE, policy,
+                     deployment.clock(), deadline, tally)
+    return asking, regions.listed(deployment.store, tenant_id, party_name, revision)
+
+
+def _list_regions(asking: _Asking, before: Listed | None) -> Listed:
+    """Ask the party, and keep what it says; `before`: what was kept when we came. Raises PartyError, UnknownRegion."""
+    deployment, source = asking.deployment, asking.source
+    party = parties.load(source.party)
+
+    def ask() -> Listed:
+        found = _call(asking, party.default_region, party.list_regions)
+        now = deployment.clock()
+        with _unspoilt(asking):
+            regions.keep(deployment.store, source.tenant_id, source.party, asking.revision, found, now)
+            if not _is_there(asking):
+                snapshots.forget(deployment.store, source)
+        return regions.listed_of(found, asking.revision, now)
+
+    def look() -> Listed | None:
+        newer = regions.listed(deployment.store, source.tenant_id, source.party, asking.revision)
+        return newer if newer and (before is None or newer.at > before.at) else None
+
+    _, version = _open_breaker(asking)
+    return _in_turn(asking, version, ask, look)
 
 
 # ---------------------------------------------------------------- who is being read
@@ -527,6 +605,9 @@ def note_reading(deployment: Deployment, source: Source) -> None:
     key, now = snapshots.key_of(source), deployment.clock()
     if now - deployment.noted.get(key, 0.0) < _NOTED_SECONDS:
         return
+    if len(deployment.noted) >= _REMEMBERED:
+        for old in [known for known, at in list(deployment.noted.items()) if now - at >= _NOTED_SECONDS]:
+            deployment.noted.pop(old, None)
     deployment.noted[key] = now             # before it is, so that of many callers one writes
     try:
         deployment.store.put("interest", key, b"%d" % now, expires=int(now) + _INTEREST_SECONDS)

@@ -5,12 +5,12 @@ or is left out of it and named, as the caller chose.
 """
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from chalicelib import accounts, journal, parties, snapshots, tokens
+from chalicelib import accounts, journal, parties, regions, snapshots, tokens
 from chalicelib.accounts import AccountRow
 from chalicelib.deployment import Deployment, open_deployment
 from chalicelib.errors import (
@@ -31,11 +31,13 @@ from chalicelib.freshness import (
     Answer,
     Filter,
     Policy,
+    is_known,
     moment,
     note_reading,
     obtain,
     open_account,
     open_regions,
+    party_regions,
     refresh,
 )
 from chalicelib.model import WHOLE, Account, Party, Send, Source, Window
@@ -50,6 +52,7 @@ _SIDE_BY_SIDE = 16                          # sources that are asked at the same
 _MOST_LIVE = 64                             # sources of one request that are asked if there are kept lists of others,
 _MOST_COLD = 160                            # and at the most; each then gets two seconds
 _REGIONS_SHARE = 0.4                        # of the time of a request, for asking parties which regions they have
+_NAMES_SECONDS = 300                        # that a party's list of regions may be old to tell whose a name is
 _TOO_MANY = "There are too many sources to ask all of them in one request."
 KEPT = Policy(max_age=10 ** 10)             # a list of any age
 
@@ -115,26 +118,26 @@ def sources(deployment: Deployment, asked: Query, caller: Caller | None, policy:
 
     Raises UnknownRegion, Forbidden, AccountNotFound, in this order.
     """
-    tenant_id, regions = asked.tenant_id, asked.regions
-    _check_regions(asked.parties or (), regions or ())
+    tenant_id, named = asked.tenant_id, asked.regions
+    _check_regions(asked.parties or (), named or ())
     if caller and not all(tokens.opens(caller, tenant_id, name) for name in asked.parties or (None,)):
         raise Forbidden()
     rows = {row.party: row for row in accounts.every(deployment.store, tenant_id)}
     if asked.parties is None:
         names = [name for name in sorted(rows) if not caller or tokens.opens(caller, tenant_id, name)]
-        _check_regions(names, regions or ())
+        _check_regions(names, named or ())
     else:
         names = sorted(asked.parties)
+    now = time.monotonic()
+    until = now + (deadline - now if deadline else REQUEST_SECONDS) * _REGIONS_SHARE
     found: set[Source] = set()
     failed: list[Part] = []
-    if regions is not None:
-        found = {Source(tenant_id, name, party.region(region)) for name in names for region in regions
+    if named is not None:
+        found = {Source(tenant_id, name, party.region(region)) for name in names for region in named
                  if _fits(party := parties.load(name), region)}
     else:
         if not rows.keys() >= set(names):
             raise AccountNotFound()
-        now = time.monotonic()
-        until = now + (deadline - now if deadline else REQUEST_SECONDS) * _REGIONS_SHARE
         asking = [lambda row=rows[name]: _regions(deployment, row, policy, until, tally) for name in names]
         for name, codes in zip(names, side_by_side(asking, _SIDE_BY_SIDE), strict=True):
             if isinstance(codes, TwocloudError):
@@ -142,11 +145,46 @@ def sources(deployment: Deployment, asked: Query, caller: Caller | None, policy:
             else:
                 found |= {Source(tenant_id, name, code) for code in codes}
     covered = {source for source in found if not caller or tokens.allows(caller, source)}
-    if asked.parties is not None and regions is not None and len(covered) < len(found):
+    if asked.parties is not None and named is not None and len(covered) < len(found):
         raise Forbidden()
     if not covered and not failed:
         raise Forbidden() if found else AccountNotFound()
+    if named is not None:
+        if not rows.keys() >= {source.party for source in covered}:
+            raise AccountNotFound()
+        covered = _meant(deployment, named, covered, rows, policy, until, tally)
     return sorted(covered, key=lambda source: (source.party, source.region)), failed
+
+
+def _meant(deployment: Deployment, named: Sequence[str], fitting: set[Source], rows: Mapping[str, AccountRow],
+           policy: Policy, until: float, tally: Tally | None) -> set[Source]:
+    """The sources that these names of regions mean, of those whose form they fit.
+
+    A name that several parties could have means those that have such a region; of a party whose list of regions cannot
+    be had it is not known, so that one is asked too. A name that none is known to have is left to the parties
+    themselves: a region may be new, and an unknown one is named as an error.
+    """
+    by_name = {name: [source for source in fitting if means(name, source)] for name in named}
+    shared = {source for found in by_name.values() if len(found) > 1 for source in found}
+    doubtful = [source for source in shared if not _has(deployment, source, rows[source.party])]
+    names = sorted({source.party for source in doubtful})
+    asking = [lambda row=rows[name]: party_regions(deployment, row.tenant_id, row.party, _NAMES_SECONDS, policy, until,
+                                                   tally) for name in names]
+    lists = dict(zip(names, side_by_side(asking, _SIDE_BY_SIDE), strict=True))
+    unsure = {source for source in doubtful if not lists[source.party]}
+    lacks = {source for source in doubtful if (there := lists[source.party])
+             and source.region not in (*there.codes, *there.closed)}
+    meant = set[Source]()
+    for found in by_name.values():
+        known = any(source not in unsure | lacks for source in found)
+        meant |= {source for source in found if not known or source not in lacks}
+    return meant
+
+
+def _has(deployment: Deployment, source: Source, row: AccountRow) -> bool:
+    """Whether the party surely has the region, without asking."""
+    return (source.region in row.regions or regions.is_built_in(parties.load(source.party), source.region)
+            or snapshots.find(deployment.store, source, row.revision) is not None)
 
 
 def _check_regions(names: Sequence[str], regions: Sequence[str]) -> None:
@@ -299,18 +337,20 @@ def _without_strangers(parts: list[Part], asked: Query) -> list[Part]:
     others = [part.source for part in parts if part not in strangers]
 
     def is_elsewhere(source: Source) -> bool:
-        names = [name for name in asked.regions or () if _means(name, source)]
-        return all(any(_means(name, other) for other in others) for name in names)
+        names = [name for name in asked.regions or () if means(name, source)]
+        return all(any(means(name, other) for other in others) for name in names)
 
     return [part for part in parts if part not in strangers or not is_elsewhere(part.source)]
 
 
 def _may_be_elsewhere(part: Part, asked: Query) -> bool:
     """Whether the party does not know a region that was asked for beside other parties."""
-    return isinstance(part.error, UnknownRegion) and asked.regions is not None and asked.parties != (part.source.party,)
+    return (isinstance(part.error, UnknownRegion) and not part.answer and asked.regions is not None
+            and asked.parties != (part.source.party,))
 
 
-def _means(region: str, source: Source) -> bool:
+def means(region: str, source: Source) -> bool:
+    """Whether the source's region can have this name at its party."""
     party = parties.load(source.party)
     return _fits(party, region) and party.region(region) == source.region
 
@@ -336,8 +376,10 @@ def _heads(deployment: Deployment, found: Sequence[Source]) -> dict[Source, Head
                  for tenant_id, name in dict.fromkeys((source.tenant_id, source.party) for source in found)}
 
     def find(source: Source) -> Head | None:
-        note_reading(deployment, source)
-        return snapshots.find(deployment.store, source, revisions[source.party])
+        head = snapshots.find(deployment.store, source, revisions[source.party])
+        if is_known(deployment, source, head, revisions[source.party]):
+            note_reading(deployment, source)
+        return head
 
     read = [lambda source=source: find(source) for source in found]
     return dict(zip(found, side_by_side(read, _SIDE_BY_SIDE), strict=True))
@@ -408,18 +450,19 @@ def check_credentials(deployment: Deployment, account: Account, region: str | No
         sender.tally = tally
     try:
         party.check(source, account, sender)
-    except (PartyDenied, UnknownRegion):
-        if _is_closed(party, account, code, sender):
-            raise UnknownRegion(f"{code} is not a region that is open to this account at {party.title}.") from None
-        raise
+    except (PartyDenied, UnknownRegion) as refused:
+        raise _explained(party, account, code, sender, refused) from None
     finally:
         sender.close()
     return code
 
 
-def _is_closed(party: Party, account: Account, region: str, sender: Send) -> bool:
-    """Whether the party itself says so: some answer "wrong key" in a region that is not opted in."""
+def _explained(party: Party, account: Account, region: str, sender: Send, refused: TwocloudError) -> TwocloudError:
+    """What the party's own list says of the region: some answer "wrong key" in one that is not enabled."""
     try:
-        return region not in {known.code for known in party.list_regions(account, sender) if known.open}
+        there = {known.code: known.open for known in party.list_regions(account, sender)}
     except TwocloudError:
-        return False                        # this second question is a courtesy; the first answer stands
+        return refused                      # this second question is a courtesy; the first answer stands
+    if region not in there:
+        return UnknownRegion(f"{party.title} lists no region {region} for this account.")
+    return refused if there[region] else regions.closed(party, region)

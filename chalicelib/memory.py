@@ -6,8 +6,9 @@ Nothing here decides who may see what, and everything can be lost: it is then as
 import threading
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 from chalicelib.errors import PartyDenied
 from chalicelib.model import Account
@@ -17,10 +18,28 @@ U = TypeVar("U")
 _UNKNOWN_SECONDS = 600.0                    # after which a name that a catalogue did not know is asked for again
 _MARGIN = 60.0                              # seconds before its end at which a login is not used any more
 
+_CATALOGUES = 512                           # those used last are remembered, since callers choose regions
+_NAMES = 4096                               # that one catalogue did not know
+
+
+@dataclass(slots=True)
+class _Catalogue:
+    """`entries`: by name. `unknown`: names without an entry, and time.monotonic() when each was requested."""
+
+    entries: dict[str, Any] = field(default_factory=dict[str, Any])
+    unknown: dict[str, float] = field(default_factory=dict[str, float])
+
+
+@dataclass(slots=True, weakref_slot=True)
+class _Turn:
+    """Held by the one caller that logs in; gone when nobody waits for it."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
 _logins: dict[Hashable, tuple[float, Any]] = {}                 # -> (Unix time of its end, what it gave)
-_entries: dict[Hashable, dict[str, Any]] = {}                   # catalogue -> name -> entry
-_unknown: dict[tuple[Hashable, str], float] = {}                # -> time.monotonic() when it was asked for
-_locks: dict[Hashable, threading.Lock] = {}
+_catalogues: dict[Hashable, _Catalogue] = {}                    # the one used last stands last
+_turns: WeakValueDictionary[Hashable, _Turn] = WeakValueDictionary()
 _lock = threading.Lock()
 
 
@@ -44,8 +63,8 @@ def with_login(account: Account, scope: str, login: Callable[[], tuple[float, T]
 
 def _login(key: Hashable, login: Callable[[], tuple[float, T]]) -> tuple[T, bool]:
     with _lock:
-        turn = _locks.setdefault(key, threading.Lock())
-    with turn:
+        turn = _turns.setdefault(key, _Turn())
+    with turn.lock:
         with _lock:
             until, kept = _logins.get(key, (0.0, None))
         if kept is not None and time.time() < until - _MARGIN:
@@ -54,8 +73,6 @@ def _login(key: Hashable, login: Callable[[], tuple[float, T]]) -> tuple[T, bool
         with _lock:
             for old in [known for known, (end, _) in _logins.items() if end <= time.time()]:
                 del _logins[old]
-                with suppress(KeyError):
-                    del _locks[old]
             _logins[key] = until, made
         return made, True
 
@@ -67,19 +84,26 @@ def catalogue(key: Hashable, names: Sequence[str], fetch: Callable[[Sequence[str
     """
     now = time.monotonic()
     with _lock:
-        entries = _entries.setdefault(key, {})
-        missing = sorted({name for name in names if name and name not in entries
-                          and now - _unknown.get((key, name), -_UNKNOWN_SECONDS) >= _UNKNOWN_SECONDS})
+        there = _catalogues.pop(key, None) or _Catalogue()
+        if there.entries or there.unknown:
+            _catalogues[key] = there
+        missing = sorted({name for name in names if name and name not in there.entries
+                          and now - there.unknown.get(name, -_UNKNOWN_SECONDS) >= _UNKNOWN_SECONDS})
     if missing:
         found = fetch(missing)
         with _lock:
-            entries.update(found)
-            _unknown.update({(key, name): now for name in missing if name not in found})
-    return {name: entries[name] for name in names if name in entries}
+            there = _catalogues.setdefault(key, there)          # another thread may have begun it meanwhile
+            there.entries.update(found)
+            unknown = {name: at for name, at in there.unknown.items() if now - at < _UNKNOWN_SECONDS}
+            unknown |= {name: now for name in missing if name not in found}
+            there.unknown = dict([*unknown.items()][-_NAMES:])
+            while len(_catalogues) > _CATALOGUES:
+                del _catalogues[next(iter(_catalogues))]
+    return {name: there.entries[name] for name in names if name in there.entries}
 
 
 def forget() -> None:
     """Everything; for tests."""
     with _lock:
-        for kept in (_logins, _entries, _unknown, _locks):
+        for kept in (_logins, _catalogues, _turns):
             kept.clear()

@@ -207,6 +207,7 @@ class Party:
     `aliases`: other names of a region -> its code. `region_form`: what a region's code looks like.
     `default_region`: where `account check` asks if the account names no region. `silent_regions`: an unknown region
     is an empty list at this party, so that an empty list is believed only of a region that it names.
+    `closed_is_denied`: in a region that is not enabled for the account the party refuses the credentials.
     `project`: what --project holds ("" if the party has no projects), `project_form` its form.
     `error_word`: the party's own error word in an answer, None if the answer is no error.
     `errors`: that word (or what stands before its first dot) -> what it means.
@@ -229,6 +230,7 @@ class Party:
     region_form: str
     default_region: str
     silent_regions: bool = False
+    closed_is_denied: bool = False
     project: str = ""
     project_form: str = ""
     limits: Mapping[str, Limit]

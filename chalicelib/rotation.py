@@ -33,7 +33,8 @@ def check(deployment: Deployment, account: Account) -> None:
         return
     source, head = max(heads, key=lambda it: it[1].total)
     party = parties.load(account.party)
-    sender = deployment.transport.sender(party, account, source.region, time.monotonic() + _LISTING_SECONDS)
+    sender = deployment.transport.sender(party, account, source.region, time.monotonic() + _LISTING_SECONDS,
+                                         known=True)
     try:
         listed = {server.id for server in parties.list_servers(source, account, inventory.WHOLE, sender).servers}
     finally:

@@ -204,10 +204,7 @@ def _work(deployment: Deployment, message: Message, deadline: float, tally: Tall
     except AccountNotFound:                 # it went while the message waited
         snapshots.forget(deployment.store, source)
         return Result(source)
-    except UnknownRegion as error:
-        freshness.forget_reading(deployment, source)
-        return Result(source, error=error)
-    except (PartyError, RateLimited) as error:
+    except (PartyError, UnknownRegion, RateLimited) as error:
         return Result(source, error=error)
 
 

@@ -25,7 +25,7 @@ from email.utils import parsedate_to_datetime
 from functools import cache
 from math import inf
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import certifi
 import msgspec
@@ -41,6 +41,7 @@ from urllib3.util.url import parse_url
 
 from chalicelib import journal
 from chalicelib.errors import (
+    FAILED,
     Internal,
     PartyDenied,
     PartyError,
@@ -62,6 +63,8 @@ CALL_SECONDS = 10.0                         # the share of one call; a request m
 _LONGEST_WAIT = 5.0                         # a party that asks for more gets no retry from us
 _POOLED = 64                                # connections kept to one host, and hosts kept
 _PACE_MARGIN = 1.05                         # networks bunch up what we spaced out
+_PACES = 1024                               # rates beyond which those that are at rest are forgotten
+_REST_SECONDS = 60.0                        # after its last call's window, after which a rate is at rest
 
 
 # ---------------------------------------------------------------- a socket that keeps a deadline
@@ -223,6 +226,11 @@ class _Pace:
             self._starts.append(start)
             return start - now
 
+    def at_rest(self, now: float) -> bool:
+        """Whether a new one would allow the same."""
+        with self._lock:
+            return not self._starts or self._starts[-1] + self._seconds + _REST_SECONDS < now
+
 
 # ---------------------------------------------------------------- the door
 
@@ -274,13 +282,15 @@ class Transport:
         self.adapter = _Adapter(trusted)
         self.jitter = jitter
         self._paces: dict[tuple[str, bytes, str, str], _Pace] = {}
+        self._paces_checked_at = _PACES     # how many there are when those at rest are looked for next
         self._senders: weakref.WeakSet[Sender] = weakref.WeakSet()
         self._closed = False
         self._lock = threading.Lock()
 
-    def sender(self, party: Party, account: Account, region: str, deadline: float) -> "Sender":
-        """A send for one request to us. `deadline`: on time.monotonic's scale."""
-        sender = Sender(self, party, account, region, deadline)
+    def sender(self, party: Party, account: Account, region: str, deadline: float, *, known: bool = False) -> "Sender":
+        """A send for one request to us. `deadline`: on time.monotonic's scale. `known`: the party is known to have
+        the region; all others of an account share one rate limit."""
+        sender = Sender(self, party, account, region, deadline, known)
         with self._lock:
             self._senders.add(sender)
             if not self._closed:
@@ -289,13 +299,18 @@ class Transport:
         return sender
 
     def pace(self, party: Party, account: Account, region: str, operation: str) -> _Pace | None:
-        """Rates are per account at the party: tenants that share keys share the pace."""
+        """Rates are per account at the party: tenants that share keys share the pace. `region`: "" for all that the
+        party is not known to have."""
         limit = party.limits.get(operation)
         if limit is None:
             return None
         name = party.name, account.fingerprint, region, operation
         with self._lock:
             if name not in self._paces:
+                if len(self._paces) >= self._paces_checked_at:
+                    now = time.monotonic()
+                    self._paces = {key: pace for key, pace in self._paces.items() if not pace.at_rest(now)}
+                    self._paces_checked_at = max(_PACES, 2 * len(self._paces))
                 self._paces[name] = _Pace(limit)
             return self._paces[name]
 
@@ -312,11 +327,13 @@ class Transport:
 class Sender:
     """send(operation, sign) for one request to us. Thread-safe. `close` ends what is still under way."""
 
-    def __init__(self, transport: Transport, party: Party, account: Account, region: str, deadline: float) -> None:
+    def __init__(self, transport: Transport, party: Party, account: Account, region: str, deadline: float,
+                 known: bool) -> None:
         self._transport = transport
         self._party = party
         self._account = account
         self._region = region
+        self._known = known
         self._deadline = deadline
         self._lock = threading.Lock()
         self._held: dict[int, socket.socket] = {}               # thread -> the socket that it waits for
@@ -379,7 +396,8 @@ class Sender:
             return pause
 
     def _try(self, operation: str, sign: Sign) -> Response:
-        pace = self._transport.pace(self._party, self._account, self._region, operation)
+        region = self._region if self._known else ""
+        pace = self._transport.pace(self._party, self._account, region, operation)
         self._limit = self._party.limits.get(operation)
         wait = pace.reserve(self._deadline) if pace else 0.0
         if wait > 0:
@@ -390,7 +408,10 @@ class Sender:
         try:
             response = self._exchange(request)
             call.status, call.date = response.status, response.headers.get("date", "")
-            if failure := failure_in(self._party, response):
+            failure = failure_in(self._party, response)
+            if isinstance(failure, UnknownRegion) and not _names(request, self._region):
+                failure = failure_in(self._party, response, about_region=False)
+            if failure:
                 raise failure
         except TwocloudError as error:
             call.error = error.word
@@ -419,7 +440,7 @@ class Sender:
 
     def _is_unknown_region(self, url: str, problem: Exception) -> bool:
         """The name of the region's host does not exist, while that of a region that does exist can be looked up."""
-        if self._account.endpoint or self._region not in url or not any(
+        if self._known or self._account.endpoint or self._region not in url or not any(
                 isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME for error in _causes(problem)):
             return False
         usual = urlsplit(url.replace(self._region, self._party.default_region))
@@ -553,20 +574,34 @@ _NETWORK: tuple[tuple[tuple[type[BaseException], ...], type[PartyError], str], .
 )
 
 
-def failure_in(party: Party, response: Response) -> PartyError | UnknownRegion | None:
-    """The error that an answer holds, from the party's own word first, from the HTTP status else; None if none."""
+def failure_in(party: Party, response: Response, about_region: bool = True) -> PartyError | UnknownRegion | None:
+    """The error that an answer holds, from the party's own word first, from the HTTP status else; None if none.
+
+    `about_region`: the request named the region that is listed. If it did not, no answer to it says that this region
+    does not exist.
+    """
     word = party.error_word(response)
     if word is None and 200 <= response.status < 300:
         return None
     verdict = _verdict(party, word) or _by_status(response.status)
-    if issubclass(verdict.error, UnknownRegion):
-        return UnknownRegion(f"{party.title} has no such region, or it is not open to this account.")
+    kind = verdict.error
+    if issubclass(kind, UnknownRegion):
+        if about_region:
+            return UnknownRegion(f"{party.title} has no such region, or it is not open to this account.")
+        verdict, kind = FAILED, PartyFailed
     shown = word if word and re.fullmatch(r"[A-Za-z0-9._-]{1,100}", word) else ""
-    text = verdict.error.default
+    text = kind.default
     if detail := "; ".join(filter(None, (shown or f"HTTP {response.status}", verdict.hint))):
         text = f"{text} ({detail})"
-    return verdict.error(text, party_word=shown, hint=verdict.hint,
-                         retry_after=_retry_after(response.headers), http_status=response.status)
+    return kind(text, party_word=shown, hint=verdict.hint,
+                retry_after=_retry_after(response.headers), http_status=response.status)
+
+
+def _names(request: Request, region: str) -> bool:
+    """Whether a request is about this region: its address, body or a header holds the code as a word of its own."""
+    word = re.compile(rf"(?<![A-Za-z0-9_-]){re.escape(region)}(?![A-Za-z0-9_-])")
+    return any(word.search(unquote(text)) for text in (
+        request.url, request.body.decode("utf-8", "replace"), *request.headers.values()))
 
 
 def _verdict(party: Party, word: str | None) -> Verdict | None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import app
-from chalicelib import accounts, freshness, inventory, parties, seal, snapshots, tokens, transport, users
+from chalicelib import accounts, freshness, inventory, parties, schedule, seal, snapshots, tokens, transport, users
 from chalicelib.deployment import Deployment
 from chalicelib.errors import PartyDenied, PartyError, PartyThrottled, PartyTimeout, PartyUnavailable, UnknownRegion
 from chalicelib.freshness import Filter, Policy
@@ -234,13 +234,30 @@ def test_refused_credentials_are_no_outage(served: House) -> None:
     assert served.get(f"{GZ}&max_age=901").headers["Age"] == "901"               # who accepts such an age has not asked the party
 
 
-def test_an_unknown_region_is_no_outage(served: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A region that closed: the party says so, and no old list hides it; nor does the schedule go on asking."""
-    served.get(GZ)
-    monkeypatch.setattr("standins.qcloud.REGIONS", ("ap-shanghai",))
-    error(served.get(GZ), 400, "invalid_parameter", "region")
+def test_an_unknown_region_is_no_outage(served: House) -> None:
+    """Nothing is kept of it, so that the schedule does not ask for it either."""
     error(served.get("party=qcloud&tenant_id=123&region=ap-nowhere"), 400, "invalid_parameter", "region")
-    assert not [key for kind, key in rows(served.deployment.store) if kind == "interest"]
+    assert not [key for kind, key in rows(served.deployment.store) if kind in ("interest", "breaker", "lease")]
+
+
+def test_a_region_that_was_listed_before_answers_its_snapshot(lasting: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The party suddenly says that there is no such region: marked like any other failure, and the schedule goes on."""
+    lasting.get(GZ)
+    monkeypatch.setattr("standins.qcloud.REGIONS", ("ap-shanghai",))
+    lasting.clock.forward(86_400)
+    for more in ("", "&f=1&t=3", "&status=ACTIVE"):
+        answer = lasting.get(GZ + more)
+        assert answer.headers["Age"] == "86400" and answer.headers["Cache-Status"] == "twocloud; hit; detail=invalid_parameter"
+        assert "no such region" in answer.json()["msg"]
+    error(lasting.get(f"{GZ}&on_error=fail"), 400, "invalid_parameter", "region")
+    assert [key for kind, key in rows(lasting.deployment.store) if kind == "interest"] == [KEY]
+    assert lasting.deployment.noted
+    lasting.clock.forward(1)
+    error(lasting.get(GZ), 400, "invalid_parameter", "region")
+    assert [key for kind, key in rows(lasting.deployment.store) if kind == "interest"] == [KEY]
+    result = schedule.work(lasting.deployment, schedule.Message("123", "qcloud", "ap-guangzhou", lasting.clock()))
+    assert isinstance(result.error, UnknownRegion)
+    assert [key for kind, key in rows(lasting.deployment.store) if kind == "interest"] == [KEY]
 
 
 def test_switched_off_and_on_again(served: House, stack: ExitStack) -> None:

@@ -29,6 +29,7 @@ from chalicelib import errors, transport
 from chalicelib.errors import (
     FAILED,
     MALFORMED,
+    REGION,
     THROTTLED,
     WRONG_KEY,
     PartyDenied,
@@ -193,6 +194,9 @@ def test_a_region_whose_host_does_not_exist(door: Transport, monkeypatch: pytest
     send = door.sender(party(), ACCOUNT, "ap-nowhere-1", time.monotonic() + 5)
     with pytest.raises(UnknownRegion):
         send("list", lambda: Request("GET", "https://cvm.ap-nowhere-1.example/", {}))
+    with pytest.raises(PartyUnavailable):   # a region that was there before is not gone because a name server says so
+        door.sender(party(), ACCOUNT, "ap-nowhere-1", time.monotonic() + 5, known=True)(
+            "list", lambda: Request("GET", "https://cvm.ap-nowhere-1.example/", {}))
     with pytest.raises(PartyUnavailable):   # a stand-in for every host says nothing about regions
         door.sender(party(), replace(ACCOUNT, endpoint="https://ap-nowhere-1.example"), "ap-nowhere-1",
                     time.monotonic() + 5)("list", lambda: Request("GET", "https://ap-nowhere-1.example/", {}))
@@ -293,8 +297,51 @@ def test_the_rate_is_one_for_all_requests_of_an_account_and_not_of_others(cloud:
     assert late.value.retry_after and late.value.retry_after > 20
     sender(door, of=of, account=other)("list", lambda: ask(cloud))
     sender(door, of=of)("other", lambda: ask(cloud))
-    door.sender(of, ACCOUNT, "r2", time.monotonic() + 5)("list", lambda: ask(cloud))
-    assert cloud.count() == 5
+    for region in ("r2", "r3"):
+        door.sender(of, ACCOUNT, region, time.monotonic() + 5, known=True)("list", lambda: ask(cloud))
+    assert cloud.count() == 6
+
+
+def test_regions_that_are_not_known_share_one_rate(cloud: Plain, door: Transport) -> None:
+    """Whoever makes up names of regions gets no more calls through than the party allows for one region."""
+    of = replace(party(), limits={"list": Limit(3, 30)})
+    for n in range(3):
+        door.sender(of, ACCOUNT, f"made-up-{n}", time.monotonic() + 5)("list", lambda: ask(cloud))
+    for n in range(3, 9):
+        with pytest.raises(PartyThrottled):
+            door.sender(of, ACCOUNT, f"made-up-{n}", time.monotonic() + 1)("list", lambda: ask(cloud))
+    assert cloud.count() == 3 and len(door._paces) == 1
+    door.sender(of, ACCOUNT, "r1", time.monotonic() + 1, known=True)("list", lambda: ask(cloud))
+
+
+def test_rates_that_are_at_rest_are_forgotten(door: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
+    of, clock = replace(party(), limits={"list": Limit(3, 1.0)}), [1000.0]
+    monkeypatch.setattr(transport.time, "monotonic", lambda: clock[0])
+    for n in range(10_000):
+        clock[0] += 0.1
+        pace = door.pace(of, replace(ACCOUNT, credentials={"key": str(n)}), "r1", "list")
+        assert pace
+        pace.reserve(clock[0] + 1)
+        assert len(door._paces) <= 2100
+    kept = door.pace(of, replace(ACCOUNT, credentials={"key": "9999"}), "r1", "list")
+    assert kept is pace                     # one that is not at rest stays
+
+
+@pytest.mark.parametrize(("request_", "named"), [
+    (Request("GET", "https://ecs.ap-here.example/", {}), True), (Request("GET", "https://ecs.example/?Region=ap-here", {}), True),
+    (Request("POST", "https://ecs.example/", {"X-TC-Region": "ap-here"}), True),
+    (Request("POST", "https://ecs.example/", {}, b'{"region": "ap-here"}'), True),
+    (Request("GET", "https://ecs.example/?filter=location%20eq%20%27ap-here%27", {}), True),
+    (Request("POST", "https://login.example/token", {}, b"grant_type=client_credentials"), False),
+    (Request("GET", "https://ecs.example/zones/ap-here-a/types", {}), False), (Request("GET", "https://ecs.ap-there.example/", {}), False)])
+def test_only_the_answer_about_a_region_says_that_it_is_unknown(door: Transport, monkeypatch: pytest.MonkeyPatch, request_: Request,
+                                                                named: bool) -> None:
+    """The same word about a zone, another host or a login is the party's failure: nothing says that the region is not there."""
+    of = replace(party(), errors={"Gone": REGION})
+    monkeypatch.setattr(transport.Sender, "_exchange", lambda *_: Response(404, {"x-error": "Gone"}, b""))
+    with pytest.raises(UnknownRegion if named else PartyFailed) as failed:
+        door.sender(of, ACCOUNT, "ap-here", time.monotonic() + 0.5)("list", lambda: request_)
+    assert named or "Gone" in failed.value.text
 
 
 # ---------------------------------------------------------------- connections, environment

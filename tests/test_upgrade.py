@@ -33,8 +33,9 @@ ROOT = Path(__file__).parent.parent
 NOW = 1_790_000_000.0
 SOURCE = Source("123", "qcloud", "ap-guangzhou")
 PASSWORD, KEY = "canary-rows-password", "canary-rows-key"
+LISTED = getattr(freshness, "_Regions", None) or importlib.import_module("chalicelib.regions").Listed
 FORMS = {"user": users.User, "token": tokens.Token, "account": accounts.AccountRow, "snapshot": snapshots.Head, "chunk": Server,
-         "change": snapshots.Change, "vanished": snapshots.Vanished, "breaker": freshness._Breaker, "regions": freshness._Regions,
+         "change": snapshots.Change, "vanished": snapshots.Vanished, "breaker": freshness._Breaker, "regions": LISTED,
          "message": schedule.Message, **({"health": schedule._Run} if hasattr(schedule, "_Run") else {})}
 KINDS = {"health", "user", "token", "account", "snapshot", "chunk", "change", "lease", "breaker", "interest", "regions", "try"}
 
@@ -69,7 +70,7 @@ def write(folder: Path) -> dict[str, Any]:
         snapshots.save(store, SOURCE, row.revision, servers, at, history=30 * 86_400)
     freshness.note_reading(here, SOURCE)
     store.put("lease", "other/qcloud/x", b"12345678", expires=int(NOW) + 20)
-    store.put("regions", "123/qcloud/all", msgspec.msgpack.encode(freshness._Regions(revision=row.revision, at=NOW - 60, codes=("ap-guangzhou",))),
+    store.put("regions", "123/qcloud/all", msgspec.msgpack.encode(LISTED(revision=row.revision, at=NOW - 60, codes=("ap-guangzhou",))),
               expires=int(NOW) + 3600)
     store.put("breaker", "123/qcloud/ap-shanghai", msgspec.msgpack.encode(freshness._Breaker(word="party_timeout", text="late", at=NOW - 60)),
               expires=int(NOW) + 3600)

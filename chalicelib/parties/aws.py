@@ -446,6 +446,7 @@ PARTY = Party(
     grade="recorded",
     region_form=r"[a-z]{2,4}(-[a-z]{2,12}){1,2}-[0-9]{1,2}",
     default_region="us-east-1",
+    closed_is_denied=True,                  # AuthFailure
     project="a tag that every instance of the project carries, KEY=VALUE",
     project_form=r"[^=\x00-\x1f*?\\]{1,127}=[^\x00-\x1f]{0,255}",
     limits={action: Limit(100, 5.0) for action in (
