@@ -6,12 +6,14 @@ The handlers are `app.app`, `chalicelib.authorizer.authorize`, `app.spread` (the
 import threading
 import time
 import uuid
+from collections.abc import Mapping
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 from chalice.app import Chalice, CloudWatchEvent, Rate, Request, Response, SQSEvent
 
 from chalicelib import amazon, api, authorizer, journal, schedule, settings
+from chalicelib.errors import TwocloudError
 from chalicelib.inventory import REQUEST_SECONDS, Deployment, open_deployment
 from chalicelib.paging import side_by_side
 
@@ -19,7 +21,11 @@ _MARGIN_SECONDS = 2.0                       # before Lambda ends the function
 
 
 class _App(Chalice):
-    """Chalice keeps the current request in one attribute; `serve` has many threads, so each gets its own."""
+    """Chalice keeps the current request in one attribute; `serve` has many threads, so each gets its own.
+
+    Chalice also fails on an event with a null where it expects an object (API Gateway's test console sends some), and
+    answers in an envelope of its own. So it gets complete events, for paths and methods that it knows.
+    """
 
     _mine = threading.local()
 
@@ -30,6 +36,47 @@ class _App(Chalice):
     @current_request.setter
     def current_request(self, request: Request) -> None:        # type: ignore[override]
         self._mine.request = request
+
+    def __call__(self, event: object, context: Any) -> dict[str, Any]:
+        known = _complete(event)
+        route, method = known["requestContext"]["resourcePath"], known["requestContext"]["httpMethod"]
+        if method in self.routes.get(route, {}):
+            return super().__call__(known, context)
+        self._mine.request = Request(known, context)
+        return _answer(route).to_dict()
+
+
+def _complete(event: object) -> dict[str, Any]:
+    """The event of a Lambda proxy integration with every key that it can have, and nothing null inside."""
+    given = _object(event)
+    context = _object(given.get("requestContext"))
+    context["resourcePath"] = _first_text(context.get("resourcePath"), given.get("resource"), given.get("path"))
+    context["httpMethod"] = _first_text(context.get("httpMethod"), given.get("httpMethod"))
+    body = given.get("body")
+    return {
+        **given, "requestContext": context, "body": body if isinstance(body, str) else None,
+        "isBase64Encoded": given.get("isBase64Encoded") is True, "pathParameters": None, "stageVariables": None,
+        "headers": {**{name: str(values[-1]) for name, values in _lists(given.get("multiValueHeaders")).items()},
+                    **{name: str(value) for name, value in _object(given.get("headers")).items()}},
+        "multiValueQueryStringParameters": {
+            **{name: [str(value)] for name, value in _object(given.get("queryStringParameters")).items()},
+            **_lists(given.get("multiValueQueryStringParameters"))} or None}
+
+
+def _first_text(*values: object) -> str:
+    return next((value for value in values if isinstance(value, str)), "")
+
+
+def _object(value: object) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        return {}
+    return {str(name): it for name, it in cast(Mapping[object, Any], value).items() if it is not None}
+
+
+def _lists(value: object) -> dict[str, list[str]]:
+    found = {name: [str(it) for it in cast(list[object], values) if it is not None]
+             for name, values in _object(value).items() if isinstance(values, list)}
+    return {name: values for name, values in found.items() if values}
 
 
 app = _App("twocloud", configure_logs=False)
@@ -58,22 +105,29 @@ def stand_on(deployment: Deployment) -> None:
 
 def _answer(route: str) -> Response:
     request = app.current_request
-    context = request.context
+    request_id = str(request.context.get("requestId") or uuid.uuid4())
+    with journal.about(request_id=request_id, function_request_id=_own_id(request.lambda_context)):
+        try:
+            response = api.answer(_deployment, route, _read(route, request, request_id))
+        except Exception:                   # an event that cannot be read
+            journal.failure()
+            response = api.refused(TwocloudError(), request_id)
+    return Response(response.body.decode(), {**response.headers}, response.status)
+
+
+def _read(route: str, request: Request, request_id: str) -> api.HttpRequest:
     event: dict[str, Any] = request.to_original_event()
     many: dict[str, list[str]] = event["multiValueQueryStringParameters"] or {}
     headers: dict[str, str] = event["headers"]
     raw = request.raw_body
-    asked = api.HttpRequest(
+    return api.HttpRequest(
         method=request.method,
-        path=context.get("path") or route,
+        path=str(request.context.get("path") or route),
         pairs=[(name, value) for name, values in many.items() for value in values],
         headers={name.lower(): value for name, value in headers.items()},
         body=raw.encode() if isinstance(raw, str) else raw,
-        request_id=context.get("requestId") or str(uuid.uuid4()),
+        request_id=request_id,
         deadline=time.monotonic() + _seconds_left(request.lambda_context))
-    with journal.about(request_id=asked.request_id, function_request_id=_own_id(request.lambda_context)):
-        response = api.answer(_deployment, route, asked)
-    return Response(response.body.decode(), {**response.headers}, response.status)
 
 
 def _own_id(context: object) -> str | None:

@@ -82,13 +82,24 @@ def answer(deployment: Callable[[], Deployment], route: str, request: HttpReques
         journal.failure(request_id=request.request_id)
         response = refusal(TwocloudError(), request.request_id)
         entry.fields["error"] = TwocloudError.word
-    response.headers.update(COMMON_HEADERS)
-    response.headers["X-Request-Id"] = request.request_id
+    _mark(response, request.request_id)
     response.headers.setdefault("Cache-Control", "private, no-cache")
     journal.request(request_id=request.request_id, method=request.method, route=route, status=response.status,
                     **entry.fields, milliseconds=round((time.monotonic() - started) * 1000, 1),
                     **entry.tally.line())
     return response
+
+
+def _mark(response: HttpResponse, request_id: str) -> HttpResponse:
+    """With the headers of every answer."""
+    response.headers.update(COMMON_HEADERS)
+    response.headers["X-Request-Id"] = request_id
+    return response
+
+
+def refused(error: TwocloudError, request_id: str) -> HttpResponse:
+    """The whole answer to a request that reached no path's work."""
+    return _mark(refusal(error, request_id), request_id)
 
 
 def refusal(error: TwocloudError, request_id: str) -> HttpResponse:

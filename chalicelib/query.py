@@ -114,13 +114,15 @@ class List:
         words = text.split(",")
         if len(words) > _MOST_WORDS:
             raise ValueError(f"at most {_MOST_WORDS} of them")
+        if "all" in words:
+            raise ValueError("all alone, or a list without it")
         try:
             return tuple(dict.fromkeys(self.item.read(word) for word in words))
         except ValueError as takes:
             raise ValueError(f"{takes}; or several, separated by commas; or all") from None
 
     def schema(self) -> dict[str, object]:
-        word = f"({'|'.join(self.item.words)})" if isinstance(self.item, Choice) else self.item.pattern
+        word = f"({'|'.join(self.item.words)})" if isinstance(self.item, Choice) else f"(?!all(,|$)){self.item.pattern}"
         return {"type": "string", "pattern": f"^(all|{word}(,{word}){{0,{_MOST_WORDS - 1}}})$"}
 
 
@@ -177,10 +179,10 @@ _NAME_PART = Text("[^\\x00-\\x1f\\x7f-\\x9f\\ufffd]{1,128}", "1-128 characters w
 
 PARAMETERS: tuple[Parameter, ...] = (
     Parameter("party", List(Choice(parties.names()), "the name of a party"),
-              "The cloud; several, separated by commas; or `all`.", True, "qcloud"),
+              "The cloud; several, separated by commas; or `all` alone.", True, "qcloud"),
     Parameter("tenant_id", _ID, "The tenant, compared exactly.", True, "123"),
     Parameter("region", List(_ID, "a region code"), "The party's own region code or a known alias of it; several, "
-              "separated by commas; or `all`.", True, "gz"),
+              "separated by commas; or `all` alone.", True, "gz"),
     Parameter("f", Number(1), "First position wanted, counted from 1. Default: 1.", example=1),
     Parameter("t", Number(1), "Last position wanted, included; not before `f`. Default: to the end.", example=10),
     Parameter("format", Choice(FORMATS), "How the answer is written. Default: json. `prometheus` and `ansible` are "
@@ -200,6 +202,8 @@ PARAMETERS: tuple[Parameter, ...] = (
               "If a party fails: `stale` (default) the last good list, marked; `fail` the error; `partial`, only with "
               "several sources, the others' servers."),
 )
+# How bytes that are no UTF-8 arrive: a lone surrogate (from our own server, from a shell) or U+FFFD (from API Gateway).
+_NO_UTF8 = re.compile("[\\ud800-\\udfff\\ufffd]")
 _BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
 _REFUSED = {
     "token": "Credentials travel in the Authorization header only: Basic auth with the token as user name.",
@@ -259,6 +263,8 @@ def _once_each(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
             raise InvalidParameter(name, _REFUSED[name])
     given: dict[str, str] = {}
     for name, value in pairs[:_MOST_PARAMETERS + 1]:
+        if _NO_UTF8.search(value):
+            raise InvalidParameter(shown(name), "The value is not valid UTF-8.")
         if name not in _BY_NAME:
             known = ", ".join(_BY_NAME)
             raise InvalidParameter(shown(name), f"Unknown parameter; known are: {known}.")

@@ -119,7 +119,8 @@ def _gateway(method: str, environ: Mapping[str, Any], headers: dict[str, str], b
         raise MethodNotAllowed(", ".join(api.ROUTES[route]))
     if route not in api.OPEN_ROUTES and method in api.ROUTES[route]:
         _authorize(method, route, headers)
-    pairs = parse_qsl(str(environ["QUERY_STRING"]), keep_blank_values=True, separator="&")
+    # what is not valid UTF-8 becomes lone surrogates, which `query` refuses; waitress takes ASCII only
+    pairs = parse_qsl(str(environ["QUERY_STRING"]), keep_blank_values=True, separator="&", errors="surrogateescape")
     many: dict[str, list[str]] = {}
     for name, value in pairs:
         many.setdefault(name, []).append(value)
@@ -154,8 +155,8 @@ def _authorize(method: str, route: str, headers: Mapping[str, str]) -> None:
 
 
 def _refuse(error: TwocloudError, request_id: str) -> Answer:
-    response = api.refusal(error, request_id)
-    return response.status, {**response.headers, **api.COMMON_HEADERS, "X-Request-Id": request_id}, response.body
+    response = api.refused(error, request_id)
+    return response.status, response.headers, response.body
 
 
 def _takes_gzip(accepted: str) -> bool:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -28,6 +29,11 @@ from standins.qcloud import Qcloud
 from standins.server import Standin
 from tests import canaries
 from tests.emulator import ministack
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Under nohup, or in the background of a script, this process ignores SIGINT and so would every program that a test
+    # starts and interrupts. A handler of our own ignores it here and is not inherited.
+    signal.signal(signal.SIGINT, lambda *_: None)
 
 START = 1_790_000_000.0                     # 2026-09-21T14:13:20Z
 

@@ -294,3 +294,57 @@ def test_the_packaging_settings_hold_only_keys_that_the_framework_knows() -> Non
     assert inventory.REQUEST_SECONDS < config["lambda_timeout"] < 29
     from chalicelib import serve
     assert config["minimum_compression_size"] == serve._COMPRESS_FROM
+
+
+# ---------------------------------------------------------------- events that lack what the gateway usually sends
+
+def every_null(value: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for key, below in value.items():
+        yield (*path, key)
+        if isinstance(below, dict):
+            yield from every_null(below, (*path, key))
+
+
+FULL = event("/twocloud/servers", "Bearer x", query={"party": ["qcloud"], "tenant_id": ["123"], "region": ["gz"]}, body="{}")
+FULL["requestContext"] |= {"identity": {"sourceIp": "203.0.113.7"}, "authorizer": {"principalId": "x"}, "accountId": "1", "apiId": "a"}
+FULL |= {"pathParameters": {"proxy": "x"}, "stageVariables": {"name": "x"}}
+
+
+@pytest.mark.parametrize("how", ["null", "missing", "text", "list"])
+@pytest.mark.parametrize("path", [(), *every_null(FULL)], ids=".".join)
+def test_an_event_that_lacks_a_part_gets_our_envelope(lambda_house: House, path: tuple[str, ...], how: str) -> None:
+    """API Gateway's test console sends null where it usually sends objects."""
+    sent: Any = json.loads(json.dumps(FULL))
+    sent["headers"]["Authorization"] = sent["multiValueHeaders"]["Authorization"][0] = f"Bearer {lambda_house.token}"
+    odd = {"null": None, "text": "x", "list": ["x", None]}
+    if path:
+        *above, last = path
+        part = sent
+        for key in above:
+            part = part[key]
+        if how == "missing":
+            del part[last]
+        else:
+            part[last] = odd[how]
+    else:
+        sent = {} if how == "missing" else odd[how]
+    answer = app.app(sent, Context())
+    body = json.loads(answer["body"])
+    assert answer["statusCode"] == body["code"] in (200, 400, 401, 403, 404, 405)
+    assert ("error" in body) == (body["code"] != 200) and answer["headers"]["X-Content-Type-Options"] == "nosniff"
+    assert body["code"] == 200 or body["request_id"] == answer["headers"]["X-Request-Id"]
+    if path == ("headers",) and how == "null":
+        assert body["code"] == 200          # the same headers stand in multiValueHeaders
+
+
+def test_an_event_whose_body_is_no_base64_gets_our_envelope(lambda_house: House) -> None:
+    sent = event("/twocloud/tokens", "Basic x", "POST", body="x")
+    answer = app.app({**sent, "isBase64Encoded": True}, Context())
+    assert answer["statusCode"] == 500 and json.loads(answer["body"])["error"] == "internal"
+
+
+def test_what_the_gateway_could_not_decode_is_refused(lambda_house: House) -> None:
+    query = {"party": ["qcloud"], "tenant_id": ["123"], "region": ["gz"], "name": ["\ufffd"]}
+    answer = app.app(event("/twocloud/servers", basic(lambda_house.token), query=query), Context())
+    body = json.loads(answer["body"])
+    assert (body["code"], body["parameter"]) == (400, "name") and "UTF-8" in body["msg"]

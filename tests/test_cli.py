@@ -300,6 +300,8 @@ def test_servers_from_a_server(twocloud: Command, served: House, monkeypatch: py
     assert len(twocloud(*where, "--from", "2", "--to", "4").splitlines()) == 4
     twocloud(*where, "--from", "0", code=4)
     assert "request id" in twocloud.err
+    twocloud(*where, "--name", "\udcff", code=4)            # a byte of the shell that is no UTF-8
+    assert "UTF-8" in twocloud.err
     served.clouds["qcloud"].fail("503")
     twocloud(*where, "--on-error", "fail", code=5)
     monkeypatch.setenv("TWOCLOUD_TOKEN", "tc_wrong")

@@ -277,6 +277,8 @@ BAD = [
     ("party=nocloud&tenant_id=123&region=gz", "party"), ("party=QCLOUD&tenant_id=123&region=gz", "party"),
     ("party=%EF%BD%91cloud&tenant_id=123&region=gz", "party"), ("party=qcloud,&tenant_id=123&region=gz", "party"),
     ("party=qcloud,nocloud&tenant_id=123&region=gz", "party"), ("party=all,qcloud&tenant_id=123&region=gz", "party"),
+    ("party=qcloud,all&tenant_id=123&region=gz", "party"), ("party=qcloud&tenant_id=123&region=all,gz", "region"),
+    ("party=qcloud&tenant_id=123&region=gz,all", "region"), ("party=qcloud,aws&tenant_id=123&region=us-east-1,all,gz", "region"),
     ("party=qcloud,aws&tenant_id=123&region=mars", "region"), ("party=qcloud&tenant_id=123&region=gz,", "region"),
     ("party=&tenant_id=123&region=gz", "party"), ("party=qcloud%0A&tenant_id=123&region=gz", "party"),
     ("party=qcloud&tenant_id=&region=gz", "tenant_id"), ("party=qcloud&tenant_id=a/b&region=gz", "tenant_id"),
@@ -316,6 +318,18 @@ def test_bad_parameters(served: House, query: str, parameter: str) -> None:
     text = error(served.get(query), 400, "invalid_parameter", parameter)
     assert "evil" not in text and "script" not in text
     assert not served.clouds["qcloud"].calls and not served.clouds["aws"].calls
+
+
+@pytest.mark.parametrize("name", ["party", "tenant_id", "region", "f", "t", "format", "view", "status", "name", "ip", "changed_since",
+                                  "max_age", "on_error", "x"])
+def test_a_value_that_is_no_utf_8_is_refused_by_its_name(served: House, name: str) -> None:
+    """Not read as another character: `?x=%ff` used to arrive as U+FFFD."""
+    for value in ("%ff", "a%C3", "%ED%A0%80", "%C0%AF", "%EF%BF%BD"):
+        query = "&".join(part for part in GZ.split("&") if not part.startswith(f"{name}="))
+        assert "UTF-8" in error(served.get(f"{query}&{name}={value}"), 400, "invalid_parameter", name)
+    assert not served.clouds["qcloud"].calls
+    error(served.get("x=%ff", path="/twocloud/health"), 400, "invalid_parameter", "x")
+    assert served.get(f"{GZ}&name=h%c3%a9").status_code == 200
 
 
 def test_credentials_in_the_query_are_refused_and_not_repeated(served: House) -> None:

@@ -213,7 +213,7 @@ def _ask_server(there: contexts.There, pairs: list[tuple[str, str]], output: str
     from chalicelib import formats
     from chalicelib.cli import remote  # slow to import
 
-    got = remote.get(there, "/twocloud/servers", urlencode(pairs))
+    got = remote.get(there, "/twocloud/servers", urlencode(pairs, errors="surrogateescape"))
     is_list = got.status == 200 and "ETag" in got.headers and "X-Request-Id" in got.headers
     if is_list and output not in ("table", "json"):
         if got.headers.get("Content-Type") != formats.MEDIA_TYPES[output]:
