@@ -1,29 +1,42 @@
-"""A tenant's account at a party: its credentials sealed, bound to tenant and party."""
+"""A tenant's account at a party: its credentials sealed, bound to tenant, party and the account's settings.
 
+Whoever can write the store but cannot open the seal must not decide where credentials go. The settings stay readable
+in the row, and their digest is sealed with the credentials: on opening, a difference is an error. The digest covers
+every field of AccountRow that is not in _OPEN, so a field added later is sealed too.
+
+The sealed text is the credentials as JSON, then the digest's 256 bits as 128 blanks (space, tab, line feed, carriage
+return: two bits each). JSON allows blanks there, so version 0.1.0 reads such a row as one of its own. A row without
+them was written by 0.1.0: its settings are not sealed until `account reseal`.
+"""
+
+import hashlib
 import ipaddress
 import re
 import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import cast
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import msgspec
 
 from chalicelib import amazon, parties, seal, snapshots
-from chalicelib.errors import AccountNotFound, Conflict, Internal, InvalidParameter
+from chalicelib.errors import AccountNotFound, Conflict, Internal, InvalidParameter, Unopened
 from chalicelib.model import IDENTIFIER, Account, Keys, Party
 from chalicelib.seal import Sealer
 from chalicelib.stores import Store
 
 _LONGEST_SECRET = 16_000                    # a service account's key file with a long RSA key
+_OPEN = {"sealed", "bound", "revision", "created_at", "updated_at", "key"}      # what the seal does not cover
+_ROW_SCOPE = {"tenant_id", "party", "project", "regions", "deep"}       # sealed, but sends credentials nowhere else
+_BLANKS = b" \t\n\r"
 
 
 class AccountRow(msgspec.Struct, frozen=True, kw_only=True):
     """An account as stored. `sealed`: the credentials; `key`: the name of the key, "" if it was not written down.
 
-    `revision` is another one each time the account is put, and stays when its credentials are rotated or sealed anew:
-    lists belong to it.
+    `revision` changes each time the account is put, and stays when its credentials are rotated or sealed again:
+    snapshots belong to it. `bound`: the seal covers the settings too. What the seal itself holds decides.
     """
 
     tenant_id: str
@@ -37,71 +50,102 @@ class AccountRow(msgspec.Struct, frozen=True, kw_only=True):
     created_at: int = 0
     updated_at: int = 0
     key: str = ""
+    bound: bool = False
 
 
 _decode = msgspec.json.Decoder(AccountRow).decode
 
 
-def put(store: Store, sealer: Sealer, account: Account, now: float) -> AccountRow:
-    """Seal and store a checked account, in place of the one before."""
-    before = _find(store, account.tenant_id, account.party)
-    sealed = _seal(sealer, account)
-    row = AccountRow(
-        tenant_id=account.tenant_id, party=account.party, sealed=sealed, revision=secrets.token_hex(8),
+def put(store: Store, sealer: Sealer, account: Account, now: float, *, replace: bool = False) -> AccountRow:
+    """Seal and store a checked account. `replace`: in place of the one before, whose snapshots, changes and failures
+    are dropped; they name its revision, so a crash in between leaves none of them to the new account.
+
+    Raises Conflict if there is one and it is not to be replaced.
+    """
+    key = _key(account.tenant_id, account.party)
+    stored = store.get("account", key)
+    if stored and not replace:
+        raise Conflict(f"Tenant {account.tenant_id} already has an account at {account.party}.")
+    before = _read(stored.value, key) if stored else None
+    row = _sealed(sealer, AccountRow(
+        tenant_id=account.tenant_id, party=account.party, sealed=b"", revision=secrets.token_hex(8),
         project=account.project, regions=account.regions, deep=account.deep, endpoint=account.endpoint,
-        created_at=before.created_at if before else int(now), updated_at=int(now), key=sealer.name)
-    store.put("account", _key(account.tenant_id, account.party), msgspec.json.encode(row))
-    snapshots.forget_account(store, account.tenant_id, account.party)           # the old account's lists
+        created_at=before.created_at if before else int(now), updated_at=int(now)), account.credentials)
+    store.put("account", key, msgspec.json.encode(row), version=None if replace else 0)
+    snapshots.forget_account(store, account.tenant_id, account.party)           # the old account's snapshots
     return row
 
 
-def rotate(store: Store, sealer: Sealer, account: Account, now: float) -> AccountRow:
-    """Put other credentials of the same account at the party in place of the old ones: what is kept of it stays.
+def rotate(store: Store, sealer: Sealer, account: Account, now: float, *, trusting: bool = False) -> AccountRow:
+    """Replace the credentials by others of the same account at the party; its settings and snapshots stay.
 
-    Raises AccountNotFound; Conflict if the account was put anew since `account` was made of it.
+    Raises AccountNotFound; Conflict if the account was put again since `account` was made of it; Internal if its
+    settings are not the sealed ones. `trusting`: see `verify`.
     """
+    key = _key(account.tenant_id, account.party)
     while True:
-        stored = store.get("account", _key(account.tenant_id, account.party))
+        stored = store.get("account", key)
         if not stored:
             raise AccountNotFound()
-        row = _decode(stored.value)
+        row = _read(stored.value, key)
         if row.revision != account.revision:
-            raise Conflict("The account was put anew meanwhile; nothing was changed.")
-        row = msgspec.structs.replace(row, sealed=_seal(sealer, account), key=sealer.name, updated_at=int(now))
+            raise Conflict("The account was put again meanwhile; nothing was changed.")
+        verify(sealer, row, trusting=trusting)
+        row = _sealed(sealer, msgspec.structs.replace(row, updated_at=int(now)), account.credentials)
         with suppress(Conflict):
-            store.put("account", _key(account.tenant_id, account.party), msgspec.json.encode(row),
-                      version=stored.version)
+            store.put("account", key, msgspec.json.encode(row), version=stored.version)
             return row
 
 
+def verify(sealer: Sealer, row: AccountRow, *, trusting: bool = False) -> None:
+    """Check the settings against the seal before other credentials are sent where they say. Raises Internal.
+
+    A seal that this sealer cannot open (a lost key, an identity that may seal but not open) proves nothing: the row
+    passes if no setting sends the credentials to another address, or if the operator trusts it (`trusting`).
+    """
+    try:
+        _credentials(sealer, row)
+    except Unopened as refused:
+        if not trusting and (doubtful := sorted(_settings(row).keys() - _ROW_SCOPE)):
+            raise Internal(f"{refused.text} So its settings ({', '.join(doubtful)}) cannot be checked. Look at them "
+                           "with `twocloud account show`, then pass --trust-settings.") from None
+
+
 def resealed(value: bytes, old: Sealer, new: Sealer) -> bytes:
-    """A row's bytes, sealed under another key. Raises Internal, InvalidParameter, both naming the account."""
+    """A row's bytes, sealed under another key, its settings too. Raises Internal, InvalidParameter, both naming the
+    account."""
     row = _decode(value)
     try:
-        sealed = seal.reseal(row.sealed, _context(row.tenant_id, row.party), old, new)
+        if row.bound:                       # the digest goes along; if it does not fit, opening tells
+            sealed = seal.reseal(row.sealed, _context(row.tenant_id, row.party), old, new)
+            row = msgspec.structs.replace(row, sealed=sealed, key=new.name)
+        else:
+            row = _sealed(new, row, _credentials(old, row))
     except (Internal, InvalidParameter) as refused:
-        raise Internal(f"Account {row.tenant_id} {row.party}: {refused.text}") from None
-    return msgspec.json.encode(msgspec.structs.replace(row, sealed=sealed, key=new.name))
+        about = f"Account {row.tenant_id} {row.party}: "
+        raise Internal(about + refused.text.removeprefix(about)) from None
+    return msgspec.json.encode(row)
 
 
 def reseal(store: Store, row: AccountRow, old: Sealer, new: Sealer) -> bool:
-    """Seal the account's credentials under another key; nothing else of it changes. False if they were already, or the
-    account is gone. Raises Internal."""
-    while stored := store.get("account", _key(row.tenant_id, row.party)):
-        if _decode(stored.value).key == new.name:
+    """Seal the account under another key, or an account of version 0.1.0 under the same one with its settings. False
+    if that was done already, or the account is gone. Raises Internal."""
+    key = _key(row.tenant_id, row.party)
+    while stored := store.get("account", key):
+        row = _read(stored.value, key)
+        if row.key == new.name and row.bound:
             return False
         with suppress(Conflict):            # it was put or rotated meanwhile
-            store.put("account", _key(row.tenant_id, row.party), resealed(stored.value, old, new),
-                      version=stored.version)
+            store.put("account", key, resealed(stored.value, old, new), version=stored.version)
             return True
     return False
 
 
 def load(store: Store, sealer: Callable[[], Sealer], tenant_id: str, party: str, *, local: bool) -> Account:
-    """The account, opened. `local`: endpoints on loopback over plain http are allowed. Raises AccountNotFound."""
+    """The account, opened, its settings checked against the seal. `local`: endpoints on loopback over plain http are
+    allowed. Raises AccountNotFound, Internal."""
     row = find(store, tenant_id, party)
-    plain = sealer().open(row.sealed, _context(tenant_id, party), row.key)
-    credentials = msgspec.json.decode(plain, type=dict[str, str])
+    credentials = _credentials(sealer(), row)
     try:
         if row.endpoint:
             check_endpoint(row.endpoint, local=local)
@@ -114,19 +158,73 @@ def load(store: Store, sealer: Callable[[], Sealer], tenant_id: str, party: str,
 
 
 def find(store: Store, tenant_id: str, party: str) -> AccountRow:
-    """The account as stored, still sealed. Raises AccountNotFound."""
-    if not (row := _find(store, tenant_id, party)):
+    """The account as stored, still sealed: whoever can write the store can change what it shows. Raises
+    AccountNotFound."""
+    key = _key(tenant_id, party)
+    if not (stored := store.get("account", key)):
         raise AccountNotFound()
-    return row
+    return _read(stored.value, key)
 
 
 def every(store: Store, tenant_id: str | None = None) -> list[AccountRow]:
-    return [_decode(row.value) for _, row in store.list("account", f"{tenant_id}/" if tenant_id else "")]
+    """As `find` gives them."""
+    return [_read(row.value, key) for key, row in store.list("account", f"{tenant_id}/" if tenant_id else "")]
 
 
 def remove(store: Store, tenant_id: str, party: str) -> None:
     store.delete("account", _key(tenant_id, party))
     snapshots.forget_account(store, tenant_id, party)
+
+
+# ---------------------------------------------------------------- the seal
+
+def _sealed(sealer: Sealer, row: AccountRow, credentials: Mapping[str, str]) -> AccountRow:
+    """The row with these credentials and its settings sealed."""
+    plain = msgspec.json.encode(dict(credentials)) + _mark(row)
+    sealed = sealer.seal(plain, _context(row.tenant_id, row.party))
+    return msgspec.structs.replace(row, sealed=sealed, key=sealer.name, bound=True)
+
+
+def _credentials(sealer: Sealer, row: AccountRow) -> dict[str, str]:
+    """The row opened. Raises Internal, which names the account."""
+    try:
+        plain = sealer.open(row.sealed, _context(row.tenant_id, row.party), row.key)
+    except Internal as refused:
+        raise Unopened(f"Account {row.tenant_id} {row.party}: {refused.text}") from None
+    found = plain[len(plain.rstrip(_BLANKS)):]
+    if found != (_mark(row) if found or row.bound else b""):
+        raise Internal(f"Account {row.tenant_id} {row.party}: its settings in the store are not those that were "
+                       "sealed with its credentials, so nothing is sent. Put the account again (--replace).")
+    return msgspec.json.decode(plain, type=dict[str, str])
+
+
+def _settings(row: AccountRow) -> dict[str, Any]:
+    """The fields that the seal covers and that are not at their default: a field that a later version adds changes
+    nothing as long as it is not used."""
+    defaults = {field.name: field.default for field in msgspec.structs.fields(AccountRow)}
+    return {name: value for name, value in msgspec.structs.asdict(row).items()
+            if name not in _OPEN and value != defaults[name]}
+
+
+def _mark(row: AccountRow) -> bytes:
+    """The settings' digest in blanks."""
+    digest = hashlib.sha256(msgspec.json.encode(_settings(row), order="deterministic")).digest()
+    return bytes(_BLANKS[byte >> shift & 3] for byte in digest for shift in (6, 4, 2, 0))
+
+
+def _read(value: bytes, key: str) -> AccountRow:
+    row = _decode(value)
+    if _key(row.tenant_id, row.party) != key:
+        raise Internal(f"The account row {key} in the store names another account. Put it again (--replace).")
+    return row
+
+
+def _key(tenant_id: str, party: str) -> str:
+    return f"{tenant_id}/{party}"
+
+
+def _context(tenant_id: str, party: str) -> dict[str, str]:
+    return {"tenant": tenant_id, "party": party, "purpose": "credentials"}
 
 
 # ---------------------------------------------------------------- form
@@ -212,23 +310,6 @@ def _objects(party: Party) -> str:
 
 def _shown(name: str) -> str:
     return name if re.fullmatch(r"[a-z_]{1,40}", name, re.ASCII) else "?"
-
-
-def _find(store: Store, tenant_id: str, party: str) -> AccountRow | None:
-    row = store.get("account", _key(tenant_id, party))
-    return _decode(row.value) if row else None
-
-
-def _seal(sealer: Sealer, account: Account) -> bytes:
-    return sealer.seal(msgspec.json.encode(dict(account.credentials)), _context(account.tenant_id, account.party))
-
-
-def _key(tenant_id: str, party: str) -> str:
-    return f"{tenant_id}/{party}"
-
-
-def _context(tenant_id: str, party: str) -> dict[str, str]:
-    return {"tenant": tenant_id, "party": party, "purpose": "credentials"}
 
 
 # ---------------------------------------------------------------- the service's own identity

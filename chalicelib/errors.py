@@ -5,6 +5,8 @@ TwocloudError
 ├── Conflict                       (a store's condition did not hold; never seen over HTTP)
 ├── Lost                           (a kept list is not there as its head says; never seen over HTTP)
 ├── Internal                  500  internal
+│   ├── StoreBusy             500  internal
+│   └── Unopened              500  internal
 ├── InvalidParameter          400  invalid_parameter
 │   └── UnknownRegion         400  invalid_parameter, parameter "region"
 ├── Unauthorized              401  unauthorized
@@ -61,6 +63,14 @@ class Lost(TwocloudError):
 
 class Internal(TwocloudError):
     """Our fault."""
+
+
+class StoreBusy(Internal):
+    """Another program holds the store's write lock; nothing was written."""
+
+
+class Unopened(Internal):
+    """A seal could not be opened: nothing is known of what it holds."""
 
 
 class InvalidParameter(TwocloudError):

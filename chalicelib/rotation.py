@@ -43,8 +43,8 @@ def check(deployment: Deployment, account: Account) -> None:
         if listed.isdisjoint(server.id for server in snapshots.read(deployment.store, source, head)):
             raise Conflict(
                 f"None of the {head.total} servers that are kept of {source.region} is among the {len(listed)} that "
-                "the new credentials list: they open another account, or lack a right. The old ones stay. If it shall "
-                "be another account: twocloud account put")
+                "the new credentials list: they open another account, or lack a right. The old ones stay. To switch "
+                "to another account: twocloud account put --replace")
 
 
 def reseal(deployment: Deployment, old: Sealer, new: Sealer) -> Iterator[tuple[AccountRow, bool, TwocloudError | None]]:

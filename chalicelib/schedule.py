@@ -216,6 +216,9 @@ def run(deployment: Deployment, wanted: Iterable[Source], workers: int = _WORKER
     def refresh(source: Source) -> Result:
         try:
             return work(deployment, Message(source.tenant_id, source.party, source.region, now))
+        except Internal as error:
+            journal.failure(source=snapshots.key_of(source))
+            return Result(source, error=error)
         except Exception:                   # one that breaks does not keep the others from being refreshed
             journal.failure(source=snapshots.key_of(source))
             return Result(source, error=Internal())

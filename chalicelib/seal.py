@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from types_boto3_kms import KMSClient
 
 _FILE, _KMS = b"\x01", b"\x02"              # the first byte of what is sealed names the seal
+_LONGEST_KMS = 4096                         # bytes that kms:Encrypt takes
 _ANOTHER = "These credentials were sealed with another key than TWOCLOUD_KEY names."
+_NOT_ALLOWED = "This AWS identity may not open credentials: it needs kms:Decrypt on the key that sealed them."
 _NOT_HERE = "These sealed credentials do not belong here, or were changed."
 
 
@@ -39,7 +41,9 @@ class Sealer(Protocol):
         """Whether this is the name of its key, as far as is known without asking anybody."""
         ...
 
-    def seal(self, plain: bytes, context: Mapping[str, str]) -> bytes: ...
+    def seal(self, plain: bytes, context: Mapping[str, str]) -> bytes:
+        """Raises InvalidParameter if the text is too long."""
+        ...
 
     def open(self, sealed: bytes, context: Mapping[str, str], name: str = "") -> bytes:
         """`name`: of the key that sealed this, "" if it was not written down.
@@ -143,8 +147,9 @@ class KmsSealer:
         return self._made
 
     def seal(self, plain: bytes, context: Mapping[str, str]) -> bytes:
-        if len(plain) > 4096:
-            raise InvalidParameter("credentials", "KMS seals at most 4096 bytes of credentials.")
+        if len(plain) > _LONGEST_KMS:
+            raise InvalidParameter("credentials", f"KMS seals at most {_LONGEST_KMS} bytes: the credentials as JSON "
+                                                  "and 128 bytes for the digest of the settings.")
         said = self._client.encrypt(KeyId=self._key, Plaintext=plain, EncryptionContext=dict(context))
         self._arn = said["KeyId"]
         return _KMS + said["CiphertextBlob"]
@@ -182,6 +187,10 @@ class KmsSealer:
                                   EncryptionContext=dict(context))["Plaintext"]
         except (client.exceptions.InvalidCiphertextException, client.exceptions.IncorrectKeyException):
             raise Internal(_NOT_HERE) from None
+        except client.exceptions.ClientError as refused:
+            if refused.response.get("Error", {}).get("Code") == "AccessDeniedException":
+                raise Internal(_NOT_ALLOWED) from None
+            raise
 
 
 def _canonical(context: Mapping[str, str]) -> bytes:

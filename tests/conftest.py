@@ -153,7 +153,7 @@ class House:
                 project: str | None = None, deep: bool = False) -> None:
         made = accounts.check(tenant, parties.load(party), credentials, project=project, regions=(), deep=deep,
                               endpoint=endpoint, local=True)
-        accounts.put(self.deployment.store, self.deployment.sealer(), made, self.clock())
+        accounts.put(self.deployment.store, self.deployment.sealer(), made, self.clock(), replace=True)
 
     def get(self, query: str, token: str | None = None, method: str = "GET", path: str = "/twocloud/servers",
             headers: dict[str, str] | None = None, **more: object) -> requests.Response:

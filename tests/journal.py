@@ -63,7 +63,7 @@ def put(house: House, tenant: str, regions: tuple[str, ...], keys: dict[str, str
     """Its keys are wrong unless they are given."""
     made = accounts.check(tenant, parties.load("qcloud"), keys or qcloud_keys(), project=None, regions=regions, deep=False,
                           endpoint=house.clouds["qcloud"].url, local=True)
-    accounts.put(house.deployment.store, house.deployment.sealer(), made, house.clock())
+    accounts.put(house.deployment.store, house.deployment.sealer(), made, house.clock(), replace=True)
 
 
 def record(body: str, run_id: str | None = None, message_id: str = "m") -> dict[str, Any]:

@@ -79,7 +79,7 @@ class Target:
         cloud, regions = {"qcloud": (self.qcloud, ("gz", "ap-shanghai")), "aws": (self.aws, ("us-east-1",))}[party]
         made = accounts.check(tenant, parties.load(party), keys or self.keys[party], project=None, regions=regions, deep=False,
                               endpoint=cloud.url, local=self.local)
-        accounts.put(self.deployment.store, self.deployment.sealer(), made, time.time())
+        accounts.put(self.deployment.store, self.deployment.sealer(), made, time.time(), replace=True)
 
     def user(self, *tenants: str, **limits: Any) -> users.User:
         self.made += 1

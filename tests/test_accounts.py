@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from chalicelib import accounts, inventory, parties
-from chalicelib.errors import AccountNotFound, Internal, InvalidParameter
+from chalicelib.errors import AccountNotFound, Conflict, Internal, InvalidParameter
 from chalicelib.inventory import Deployment
 from chalicelib.model import Account
 from standins.fleet import Fleet
@@ -92,7 +92,10 @@ def test_put_load_replace_remove(deployment: Deployment) -> None:
     accounts.put(store, sealer(), checked(credentials={**QCLOUD, "secret_key": one}, regions=("gz",), project="7"), 100)
     first = accounts.load(store, sealer, "123", "qcloud", local=True)
     assert (first.credentials["secret_key"], first.regions, first.project) == (one, ("ap-guangzhou",), "7")
-    row = accounts.put(store, sealer(), checked(credentials={**QCLOUD, "secret_key": two}), 200)
+    with pytest.raises(Conflict, match="already has an account"):
+        accounts.put(store, sealer(), checked(credentials={**QCLOUD, "secret_key": two}), 150)
+    assert accounts.load(store, sealer, "123", "qcloud", local=True) == first
+    row = accounts.put(store, sealer(), checked(credentials={**QCLOUD, "secret_key": two}), 200, replace=True)
     second = accounts.load(store, sealer, "123", "qcloud", local=True)
     assert (second.credentials["secret_key"], second.regions, second.revision != first.revision) == (two, (), True)
     assert (row.created_at, row.updated_at) == (100, 200)

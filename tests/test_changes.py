@@ -311,7 +311,7 @@ class Small(RuleBasedStateMachine):
     def account(self) -> None:
         made = accounts.check("123", parties.load("qcloud"), {"secret_id": "AKIDtest", "secret_key": "model"}, project=None,
                               regions=("gz",), deep=False, endpoint=self.cloud.url, local=True)
-        accounts.put(self.deployment.store, self.deployment.sealer(), made, self.clock())
+        accounts.put(self.deployment.store, self.deployment.sealer(), made, self.clock(), replace=True)
         self.lists = []
 
     @rule(n=st.integers(0, 11), cpu=st.sampled_from([1, 2]))

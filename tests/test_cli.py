@@ -163,7 +163,13 @@ def test_accounts(twocloud: Command, cloud: Qcloud, tmp_path: Path) -> None:
         "tenant_id": "123", "party": "qcloud", "project": "7", "regions": ["ap-guangzhou", "ap-shanghai"], "deep": True,
         "endpoint": cloud.url}
     (tmp_path / "keys.secret").write_text(credentials(cloud))
-    twocloud("account", "put", "123", "qcloud", "--endpoint", cloud.url, "--credentials-file", str(tmp_path / "keys.secret"))
+    put = ("account", "put", "123", "qcloud", "--endpoint", cloud.url, "--credentials-file", str(tmp_path / "keys.secret"))
+    twocloud("refresh", code=0)
+    twocloud(*put, code=4)
+    assert re.search(r"--replace: its snapshots \([12], with \d+ servers\) and the history", twocloud.err)
+    assert "twocloud account rotate 123 qcloud" in twocloud.err
+    assert twocloud.json("account", "show", "123", "qcloud") == made
+    twocloud(*put, "--replace")
     assert twocloud.json("account", "show", "123", "qcloud")["project"] is None
     assert [row["tenant_id"] for row in twocloud.json("account", "list")] == ["123"]
     assert twocloud.json("account", "list", "7") == []
@@ -191,7 +197,7 @@ def test_accounts_that_are_refused(twocloud: Command, arguments: tuple[str, ...]
 def test_plain_http_needs_the_local_switch(twocloud: Command, cloud: Qcloud, monkeypatch: pytest.MonkeyPatch) -> None:
     twocloud("account", "put", "123", "qcloud", "--endpoint", cloud.url, stdin=credentials(cloud))
     monkeypatch.delenv("TWOCLOUD_LOCAL")
-    twocloud("account", "put", "123", "qcloud", "--endpoint", cloud.url, stdin=credentials(cloud), code=2)
+    twocloud("account", "put", "123", "qcloud", "--endpoint", cloud.url, "--replace", stdin=credentials(cloud), code=2)
     assert "TWOCLOUD_LOCAL=1" in twocloud.err
     twocloud("servers", "--party", "qcloud", "--tenant", "123", "--region", "gz", code=5)
     assert "TWOCLOUD_LOCAL=1" in twocloud.err

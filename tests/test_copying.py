@@ -268,7 +268,7 @@ def kms() -> Iterator[KmsSealer]:
 def put(store: Store, sealer: Sealer, tenant: str, **credentials: str) -> accounts.AccountRow:
     made = accounts.check(tenant, parties.load("qcloud"), {"secret_id": "AKID", **credentials}, project=None, regions=("gz",),
                           deep=False, endpoint=None, local=False)
-    return accounts.put(store, sealer, made, START)
+    return accounts.put(store, sealer, made, START, replace=True)
 
 
 def test_accounts_are_sealed_for_where_they_go(tmp_path: Path, clock: Clock) -> None:

@@ -68,7 +68,7 @@ def test_keys_that_do_not_open(folder: Path) -> None:
     kept = key.read_bytes()
     key.write_bytes(b"A" * 43 + b"=\n")
     found = doctor(folder, code=1)
-    assert found["123 qcloud"]["state"] == "fail" and "another key" in found["123 qcloud"]["text"] and "account put 123 qcloud" in found["123 qcloud"]["todo"]
+    assert found["123 qcloud"]["state"] == "fail" and "another key" in found["123 qcloud"]["text"] and "account put --replace 123 qcloud" in found["123 qcloud"]["todo"]
     key.write_bytes(b"short")
     assert "does not hold a key" in doctor(folder, code=1)["seals"]["text"]
     key.unlink()

@@ -44,6 +44,7 @@ RUN = {
     ("docs/spreadsheets.md", "sh", "servers.csv"): "clients/test_by_hand.py::test_the_table_of_the_spreadsheet_page",
     ("docs/command.md", "sh", ""): "test_docs.py::test_the_commands_examples",
     ("docs/operate.md", "sh", "account rotate"): "test_operate.py::test_credentials",
+    ("docs/operate.md", "sh", "account list\ntwocloud account reseal"): "test_operate.py::test_a_files_key",
     ("docs/operate.md", "sh", "key-2"): "test_operate.py::test_a_files_key",
     ("docs/operate.md", "sh", "--grace"): "test_operate.py::test_passwords_and_tokens",
     ("docs/operate.md", "sh", "VACUUM"): "test_operate.py::test_a_backup_of_a_file_that_is_written_to",

@@ -31,7 +31,7 @@ def put(house: House, party: str, regions: tuple[str, ...] = (), tenant: str = "
     names = {"qcloud": ("secret_id", "secret_key"), "aws": ("access_key_id", "secret_access_key")}[party]
     made = accounts.check(tenant, parties.load(party), dict(zip(names, (key, secret), strict=True)), project=None, regions=regions,
                           deep=False, endpoint=cloud.url, local=True)
-    accounts.put(house.deployment.store, house.deployment.sealer(), made, house.clock())
+    accounts.put(house.deployment.store, house.deployment.sealer(), made, house.clock(), replace=True)
 
 
 @pytest.fixture

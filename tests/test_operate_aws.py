@@ -97,7 +97,7 @@ def test_another_key_of_kms(stack: Stack, operator: Any, tmp_path: Path) -> None
     first, second = PAGE["The key that seals the credentials"][:2]
     assert re.search(r"\ntwocloud account reseal$|TWOCLOUD_OLD_KEY=\S+ twocloud account reseal$", second, re.M)
     (tmp_path / "new-keys.secret").write_text(json.dumps(stack.keys))
-    rotated = PAGE["A party's credentials"][0].replace("new-keys.json", "new-keys.secret --no-check")
+    rotated = PAGE["A party's credentials"][0].replace("new-keys.json", "new-keys.secret --no-check --trust-settings")
     second = re.sub(r"(?m)^TWOCLOUD_KEY=\S+ TWOCLOUD_OLD_KEY=\S+ twocloud account reseal$", f"export TWOCLOUD_KEY=kms:$NEW\n{rotated}", second)
     old = key_of(stack).name
     with Readers(stack, stack.token("123")) as seen:
@@ -109,7 +109,7 @@ def test_another_key_of_kms(stack: Stack, operator: Any, tmp_path: Path) -> None
     for key in (old, new):                  # the grant is gone, and the new key's policy is the old one's
         assert kms.get_key_policy(KeyId=key.removeprefix("kms:"), PolicyName="default")["Policy"].strip() == (tmp_path / "policy.json").read_text().strip()
     moved = json.loads((tmp_path / "move.json").read_text())["Statement"]
-    assert moved[0]["Action"] == ["kms:ReEncryptFrom", "kms:ReEncryptTo"] and moved[1:] == json.loads((tmp_path / "policy.json").read_text())["Statement"]
+    assert moved[0]["Action"] == ["kms:ReEncryptFrom", "kms:ReEncryptTo", "kms:Decrypt"] and moved[1:] == json.loads((tmp_path / "policy.json").read_text())["Statement"]
     variables = stack.function("APIHandler")["Environment"]["Variables"]
     assert variables["TWOCLOUD_KEY"] == new and "TWOCLOUD_OLD_KEY" not in variables
 

@@ -451,7 +451,7 @@ class Stack:
     def account(self, tenant: str, regions: tuple[str, ...] = ("gz",)) -> None:
         made = accounts.check(tenant, parties.load("qcloud"), self.keys, project=None, regions=regions, deep=False,
                               endpoint=self.cloud.url, local=False)
-        accounts.put(self.deployment.store, self.deployment.sealer(), made, time.time())
+        accounts.put(self.deployment.store, self.deployment.sealer(), made, time.time(), replace=True)
 
     def token(self, *tenants: str) -> str:
         user = users.User(name=f"user-{os.urandom(4).hex()}", uid=users.new_uid(), tenants=tenants, password=users.hash_password("password"))

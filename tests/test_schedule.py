@@ -47,7 +47,7 @@ def put(house: House, regions: tuple[str, ...], tenant: str = "123", party: str 
     keys = {"qcloud": qcloud_keys(), "aws": aws_keys()}[party]
     made = accounts.check(tenant, parties.load(party), keys, project=None, regions=regions, deep=False,
                           endpoint=house.clouds[party].url, local=True)
-    return accounts.put(house.deployment.store, house.deployment.sealer(), made, house.clock()).revision
+    return accounts.put(house.deployment.store, house.deployment.sealer(), made, house.clock(), replace=True).revision
 
 
 def keep(house: House, source: Source, revision: str, seen_at: float, listed: list[Server] = []) -> None:
@@ -366,7 +366,7 @@ def test_the_schedule_fills_the_queue_and_the_worker_empties_it(house: House, sq
     cloud.fleets = {name: Fleet(2, name) for name in names}      # type: ignore[attr-defined]
     made = accounts.check("123", parties.load("qcloud"), {"secret_id": "AKIDtest", "secret_key": cloud.keys["AKIDtest"]}, project=None,      # type: ignore[attr-defined]
                           regions=tuple(names), deep=False, endpoint=cloud.url, local=True)
-    accounts.put(house.deployment.store, house.deployment.sealer(), made, house.clock())
+    accounts.put(house.deployment.store, house.deployment.sealer(), made, house.clock(), replace=True)
     app.stand_on(house.deployment)
     dead = sqs.create_queue(QueueName="dead")["QueueUrl"]
     arn = sqs.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]

@@ -1,12 +1,13 @@
 """twocloud account … and twocloud tenant …"""
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import IO, Any
 
 import click
 import msgspec
 
-from chalicelib import accounts, inventory, journal, parties, rotation, tokens, users
+from chalicelib import accounts, inventory, journal, parties, rotation, snapshots, tokens, users
 from chalicelib.accounts import AccountRow
 from chalicelib.cli import completion
 from chalicelib.cli.output import (
@@ -23,7 +24,7 @@ from chalicelib.cli.output import (
     when,
 )
 from chalicelib.cli.users import PartyName
-from chalicelib.errors import Internal, InvalidParameter, PartyError, UnknownRegion
+from chalicelib.errors import AccountNotFound, Conflict, Internal, InvalidParameter, PartyError, UnknownRegion
 from chalicelib.model import Account
 from chalicelib.seal import open_sealer
 
@@ -32,7 +33,7 @@ def record(row: AccountRow) -> dict[str, Any]:
     """An account without its secrets."""
     return {"tenant_id": row.tenant_id, "party": row.party, "project": row.project, "regions": list(row.regions),
             "deep": row.deep, "endpoint": row.endpoint, "created_at": when(row.created_at),
-            "updated_at": when(row.updated_at), "key": row.key or None}
+            "updated_at": when(row.updated_at), "key": row.key or None, "settings_sealed": row.bound}
 
 
 _tenant_argument = click.argument("tenant_id", metavar="TENANT", type=Identifier(), shell_complete=completion.tenants)
@@ -56,24 +57,45 @@ def account() -> None:
 @click.option("--endpoint", metavar="URL", help="Stands in for every host of the party: https://HOST[:PORT].")
 @_credentials_option
 @click.option("--check", is_flag=True, help="Ask the party first; what it refuses is not stored.")
+@click.option("--replace", "replacing", is_flag=True,
+              help="Replace the account that is there; its snapshots and their history are dropped.")
 @output_option
 def put(tenant_id: str, party: str, project: str | None, regions: tuple[str, ...], deep: bool, endpoint: str | None,
-        credentials_file: IO[bytes] | None, check: bool, output: str) -> None:
-    """Store a tenant's account, in place of the one before, whose lists are dropped.
+        credentials_file: IO[bytes] | None, check: bool, replacing: bool, output: str) -> None:
+    """Store a tenant's account.
 
     The credentials are one JSON object of the party's fields (`twocloud parties NAME` shows them), read from a
-    file or from standard input, and sealed before they are stored. For new credentials of the same account:
-    `twocloud account rotate`.
+    file or from standard input. They are sealed together with the settings before they are stored. An account that
+    exists is replaced only with --replace; for new credentials of the same account use `twocloud account rotate`.
     """
+    here = deployment()
+    if not replacing:
+        _refuse_to_replace(tenant_id, party)
     made = _checked(tenant_id, party, credentials_file, project, regions, deep, endpoint)
     if check:
-        inventory.check_credentials(deployment(), made)
-    row = accounts.put(deployment().store, deployment().sealer(), made, deployment().clock())
+        inventory.check_credentials(here, made)
+    row = accounts.put(here.store, here.sealer(), made, here.clock(), replace=replacing)
     journal.audit(operator(), "account put", **record(row))
+    if replacing:
+        here.store.scrub()
     if output == "json":
         show(output, record(row))
     else:
         say(f"Account of {tenant_id} at {party} stored. Try it: twocloud account check {tenant_id} {party}")
+
+
+def _refuse_to_replace(tenant_id: str, party: str) -> None:
+    """Raises Conflict if there is an account; the text says what replacing it would drop."""
+    store = deployment().store
+    with suppress(AccountNotFound):
+        row = accounts.find(store, tenant_id, party)
+        heads = [head for source, head in snapshots.heads(store, tenant_id)
+                 if source.party == party and head.revision == row.revision]
+        raise Conflict(
+            f"Tenant {tenant_id} already has an account at {party}, stored {when(row.created_at)}. To replace it, pass "
+            f"--replace: its snapshots ({len(heads)}, with {sum(head.total for head in heads)} servers) and the "
+            "history of their changes are dropped. For new credentials of the same account: "
+            f"twocloud account rotate {tenant_id} {party}")
 
 
 def _checked(tenant_id: str, party: str, file: IO[bytes] | None, project: str | None, regions: tuple[str, ...],
@@ -95,19 +117,23 @@ def _checked(tenant_id: str, party: str, file: IO[bytes] | None, project: str | 
 @_party_argument
 @_credentials_option
 @click.option("--no-check", is_flag=True, help="Do not ask the party first.")
+@click.option("--trust-settings", "trusting", is_flag=True,
+              help="Where the old seal cannot be opened: keep the settings that `account show` shows.")
 @output_option
-def rotate_account(tenant_id: str, party: str, credentials_file: IO[bytes] | None, no_check: bool, output: str) -> None:
+def rotate_account(tenant_id: str, party: str, credentials_file: IO[bytes] | None, no_check: bool, trusting: bool,
+                   output: str) -> None:
     """Replace the credentials of an account by others of the same account; its settings and lists stay.
 
     The party is asked with the new ones first: what it refuses, or what lists none of the servers that are kept,
     is not stored. End the old ones at the party two minutes after.
     """
     row = accounts.find(deployment().store, tenant_id, party)
+    accounts.verify(deployment().sealer(), row, trusting=trusting)  # before anything is sent where it says
     made = replace(_checked(tenant_id, party, credentials_file, row.project, row.regions, row.deep, row.endpoint),
                    revision=row.revision)
     if not no_check:
         rotation.check(deployment(), made)
-    row = accounts.rotate(deployment().store, deployment().sealer(), made, deployment().clock())
+    row = accounts.rotate(deployment().store, deployment().sealer(), made, deployment().clock(), trusting=trusting)
     journal.audit(operator(), "account rotate", **record(row))
     deployment().store.scrub()
     if output == "json":
@@ -119,15 +145,16 @@ def rotate_account(tenant_id: str, party: str, credentials_file: IO[bytes] | Non
 @account.command()
 @output_option
 def reseal(output: str) -> None:
-    """Seal every account's credentials under TWOCLOUD_KEY, which takes the place of TWOCLOUD_OLD_KEY.
+    """Seal every account under TWOCLOUD_KEY, credentials and settings.
 
-    Whoever opens credentials meanwhile must know both keys. It can be run again at any time. Ends with 5 if one
-    could not be sealed anew.
+    To change the key, set TWOCLOUD_OLD_KEY to the key you are replacing; every process that opens credentials
+    meanwhile needs both. Without it, accounts that version 0.1.0 stored are sealed again under the same key, with
+    their settings as they stand: look through `twocloud account list` first. Run it again at any time. Exit code 5:
+    an account could not be sealed.
     """
     here = deployment()
-    if not here.settings.old_key:
-        raise click.UsageError("Set TWOCLOUD_OLD_KEY to the key whose place TWOCLOUD_KEY takes.")
-    old, new = open_sealer(here.settings.old_key, make=False), open_sealer(here.settings.key)
+    new = open_sealer(here.settings.key)
+    old = open_sealer(here.settings.old_key, make=False) if here.settings.old_key else new
     results = list(progress(rotation.reseal(here, old, new), len(accounts.every(here.store)), "reseal"))
     rows = [{"tenant_id": row.tenant_id, "party": row.party, "state": "failed" if refused else "ok",
              "msg": refused.text if refused else ""} for row, _, refused in results]
@@ -138,7 +165,7 @@ def reseal(output: str) -> None:
     show(output, rows)
     say(f"{len(rows) - len(bad)} of {len(rows)} accounts are sealed under {new.name}.")
     if bad:
-        raise Internal(f"{len(bad)} accounts could not be sealed anew; the old key still opens them.")
+        raise Internal(f"{len(bad)} accounts could not be sealed; they stay as they were.")
 
 
 @account.command("list")
@@ -146,7 +173,11 @@ def reseal(output: str) -> None:
                 shell_complete=completion.tenants)
 @list_options
 def list_accounts(tenant_id: str | None, output: str) -> None:
-    """All accounts, or one tenant's."""
+    """All accounts, or one tenant's.
+
+    Nothing is opened: anyone who can write the store can change what this shows. `account check` and every listing
+    compare the settings with the sealed ones. `settings_sealed` is false for an account that version 0.1.0 stored.
+    """
     show(output, [record(row) for row in accounts.every(deployment().store, tenant_id)])
 
 
@@ -155,7 +186,10 @@ def list_accounts(tenant_id: str | None, output: str) -> None:
 @_party_argument
 @output_option
 def show_account(tenant_id: str, party: str, output: str) -> None:
-    """One account, without its secrets."""
+    """One account, without its secrets.
+
+    As in `account list`, nothing is opened: `account check` compares the settings with the sealed ones.
+    """
     show(output, record(accounts.find(deployment().store, tenant_id, party)))
 
 

@@ -195,7 +195,7 @@ def _in_store(here: "Deployment", offline: bool) -> Iterator[Finding]:
 def _closed(here: "Deployment", rows: list[accounts.AccountRow]) -> Iterator[Finding]:
     if here.settings.key.startswith("file:") and not Path(here.settings.key.removeprefix("file:")).is_file():
         yield Finding("seals", "fail", f"{len(rows)} accounts are kept, and their key is not there.",
-                      "Bring it back from its copy, or put the accounts anew.")
+                      "Bring it back from its copy, or put the accounts again with --replace.")
         return
     for row in rows:
         try:
@@ -205,7 +205,7 @@ def _closed(here: "Deployment", rows: list[accounts.AccountRow]) -> Iterator[Fin
             return
         except (TwocloudError, msgspec.DecodeError) as problem:
             yield Finding(f"{row.tenant_id} {row.party}", "fail", str(problem),
-                          f"Bring back the key it was sealed with, or put it anew: twocloud account put "
+                          f"Bring back the key that sealed it, or put it again: twocloud account put --replace "
                           f"{row.tenant_id} {row.party}")
 
 

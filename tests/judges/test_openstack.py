@@ -77,7 +77,7 @@ def a_cloud(stack: ExitStack, house: House, size: int = 237, **more: Any) -> tup
 
 def put(house: House, credentials: dict[str, str], project: str | None = None) -> None:
     made = accounts.check("123", openstack.PARTY, credentials, project=project, regions=(), deep=False, endpoint=None, local=True)
-    accounts.put(house.deployment.store, house.deployment.sealer(), made, house.clock())
+    accounts.put(house.deployment.store, house.deployment.sealer(), made, house.clock(), replace=True)
 
 
 def test_the_sdk_and_we_list_the_same_machines(house: House, stack: ExitStack) -> None:
@@ -231,7 +231,7 @@ def test_a_token_is_never_sent_in_plain_text_to_another_host(house: House, stack
     memory.forget()
     made = accounts.check("123", openstack.PARTY, {**credentials, "auth_url": "https://identity.example.com/identity"},
                           project=None, regions=(), deep=False, endpoint=there, local=True)
-    accounts.put(house.deployment.store, house.deployment.sealer(), made, house.clock())
+    accounts.put(house.deployment.store, house.deployment.sealer(), made, house.clock(), replace=True)
     assert listed(house).total == 3                             # an endpoint stands in for every address
 
 
