@@ -385,6 +385,12 @@ def _vpc_rows(ask: Ask) -> Iterator[dict[str, Any]]:
                    "nat_1_1": None, "gateway": "10.0.0.1", "prefix": 24, "subnet_mask": "255.255.255.0"}
 
 
+def _vpc_ipv6s(ask: Ask) -> list[Any]:
+    return [{"ipv6_range": f"{ip}/64", "ipv6_is_public": False, "ipv6_addresses": [{"slaac_address": ip}], "vpc_id": 7,
+             "subnet_id": 9, "region": region, "linode_id": ask.id(region, m), "config_id": 1, "interface_id": 2,
+             "active": True} for region, m in ask.machines() if m.number % 10 == 2 for ip in ("fd12:3456::5",)]
+
+
 LINODE = Kind(
     name="linode",
     routes={
@@ -393,6 +399,7 @@ LINODE = Kind(
         "ListVolumes": ("/v4/volumes", "page page_size", lambda ask: _linode_page(
             ask, _linode_volumes, ("region", "label"))),
         "ListVpcIps": ("/v4/vpcs/ips", "page page_size", lambda ask: _linode_page(ask, _vpc_ips)),
+        "ListVpcSlaacAddresses": ("/v4/vpcs/ipv6s", "page page_size", lambda ask: _linode_page(ask, _vpc_ipv6s)),
         "ListRegions": ("/v4/regions", "page page_size", lambda ask: _linode_page(ask, lambda _: [
             {"id": region, "label": region.upper(), "country": "us", "status": "ok", "capabilities": [],
              "site_type": "core", "resolvers": {"ipv4": "", "ipv6": ""}} for region in _LINODE_REGIONS])),
@@ -476,7 +483,7 @@ VULTR = Kind(
 # ---------------------------------------------------------------- scaleway
 
 _SCALEWAY_ZONES = ("fr-par-1", "fr-par-2", "fr-par-3", "nl-ams-1", "nl-ams-2", "nl-ams-3", "pl-waw-1", "pl-waw-2",
-                   "pl-waw-3")
+                   "pl-waw-3", "it-mil-1")
 _SCALEWAY_STATES = {"running": "running", "stopped": "stopped", "starting": "starting", "stopping": "stopping",
                     "pending": "starting"}
 _SCALEWAY_PROJECT = "{:08x}-7bd1-4a1e-9d3e-bb1a66e9f7a5"

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from chalicelib import errors, parties
@@ -39,6 +40,44 @@ DOCUMENTED = {                              # party -> cause -> its words
         "THROTTLED": "Throttling Throttling.User Throttling.Api",
         "REGION": "InvalidRegionId.NotFound",
     },
+    "volcengine": {
+        "WRONG_KEY": "InvalidAccessKey SignatureDoesNotMatch MissingAuthenticationToken AccessKeyNotExist",
+        "DISABLED_KEY": "InvalidAccessKeyStatus",
+        "EXPIRED_KEY": "AccessKeyIsExpire",
+        "WRONG_TOKEN": "InvalidSecretToken SessionTokenInvalid",
+        "ROLE": "RoleNotExist",
+        "CLOCK": "InvalidTimestamp",
+        "MISSING_RIGHT": "AccessDenied LackPolicy",
+        "ARREARS": "AccountOverdueError OperationDenied.ServiceOverdue",
+        "UNVERIFIED": "AccountNotVerified",
+        "NOT_ACTIVATED": "OperationDenied.ServiceNotOpen",
+        "THROTTLED": "FlowLimitExceeded",
+    },
+    "baidu": {
+        "WRONG_KEY": "InvalidAccessKeyId SignatureDoesNotMatch InvalidHTTPAuthHeader",
+        "WRONG_TOKEN": "InvalidSessionToken",
+        "CLOCK": "RequestExpired",
+        "MISSING_RIGHT": "AccessDenied",
+        "NOT_ACTIVATED": "OptInRequired",
+    },
+    "jdcloud": {"WRONG_KEY": "ACCESS_ERROR UNAUTHENTICATED", "MISSING_RIGHT": "PERMISSION_DENIED", "MALFORMED": "NOT_FOUND 404"},
+    "ksyun": {"WRONG_TOKEN": "InvalidSecurityToken", "EXPIRED_KEY": "ExpiredToken", "CLOCK": "RequestExpired",
+              "NOT_ACTIVATED": "OptInRequired"},
+    "ucloud": {                             # https://docs.ucloud.cn/api/summary/public
+        "WRONG_KEY": "171 172",
+        "WRONG_TOKEN": "174",
+        "REGION_CLOSED": "293",
+        "ADDRESS": "294",
+        "MFA": "295",
+        "MISSING_RIGHT": "299",
+        "THROTTLED": "153",
+    },
+    "ctyun": {"WRONG_KEY": "CTAPI_10002 CTAPI_10009", "MISSING_RIGHT": "Denied.Openapi.Auth.Failed",
+              "ARREARS": "Denied.Ecs.Account.Arrears"},
+    "scaleway": {"WRONG_KEY": "denied_authentication denied_authentication.not_found",
+                 "EXPIRED_KEY": "denied_authentication.expired", "SUSPENDED": "locked",
+                 "REGION": "unknown_zone unknown_region", "MALFORMED": "unknown_resource not_found"},
+    "upcloud": {"WRONG_KEY": "AUTHENTICATION_FAILED", "ARREARS": "INSUFFICIENT_CREDITS"},
 }
 SAYS = {                                    # words that are in nobody's table
     "ARREARS": "Forbidden.AccountOverdue OperationDenied.UserArrears account_delinquent INSUFFICIENT_CREDITS",
@@ -78,6 +117,34 @@ def test_a_word_that_no_table_knows_says_its_cause_itself(name: str) -> None:
         if word not in party.errors:
             failure = refused(party, word)
             assert isinstance(failure, errors.PartyDenied) and failure.hint == NAMES[cause].hint, (name, word)
+
+
+FREE = [                                    # what the clouds with free text say -> its cause
+    ("vultr", 401, {"error": "Unauthorized IP address: 192.0.2.1", "status": 401}, "ADDRESS"),
+    ("vultr", 401, {"error": "Invalid API token.", "status": 401}, "WRONG_KEY"),
+    ("linode", 401, {"errors": [{"reason": "Invalid Token"}]}, "WRONG_KEY"),
+    ("linode", 401, {"errors": [{"reason": "Your OAuth token is not authorized to use this endpoint."}]}, "MISSING_RIGHT"),
+    ("digitalocean", 403, {"id": "forbidden", "message": "Your account is locked, contact support"}, "SUSPENDED"),
+    ("digitalocean", 401, {"id": "unauthorized", "message": "Unable to authenticate you"}, "WRONG_KEY"),
+    ("cloudscale", 401, {"detail": "Invalid token."}, "WRONG_KEY"),
+    ("cloudscale", 403, {"detail": "You do not have permission to perform this action."}, "MISSING_RIGHT"),
+    ("hetzner", 401, {"error": {"code": "unauthorized", "message": "the token you provided has expired"}}, "EXPIRED_KEY"),
+    ("scaleway", 401, {"type": "denied_authentication", "method": "api_key", "reason": "expired"}, "EXPIRED_KEY"),
+    ("ibm", 400, {"errorCode": "BXNIM0000E", "errorMessage": "Provided API key is disabled"}, "DISABLED_KEY"),
+]
+
+
+@pytest.mark.parametrize(("name", "status", "body", "cause"), FREE)
+def test_free_text_says_its_cause(name: str, status: int, body: object, cause: str) -> None:
+    failure = failure_in(parties.load(name), Response(status, {}, msgspec.json.encode(body)))
+    assert isinstance(failure, PartyError) and failure.hint == NAMES[cause].hint
+
+
+@pytest.mark.parametrize("status", [400, 404, 422, 500])
+def test_free_text_of_what_is_no_refusal_is_not_read(status: int) -> None:
+    for name in ("vultr", "linode", "cloudscale", "gridscale"):
+        failure = failure_in(parties.load(name), Response(status, {}, b'{"error": "Invalid key, account closed"}'))
+        assert isinstance(failure, PartyError) and not failure.hint
 
 
 def test_a_word_that_says_no_cause_is_given_none() -> None:

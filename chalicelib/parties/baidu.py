@@ -30,7 +30,19 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
 
-from chalicelib.errors import CLOCK, FAILED, MALFORMED, MISSING_RIGHT, THROTTLED, UNAVAILABLE, WRONG_KEY, PartyMalformed
+from chalicelib.errors import (
+    ARREARS,
+    CLOCK,
+    FAILED,
+    MALFORMED,
+    MISSING_RIGHT,
+    NOT_ACTIVATED,
+    THROTTLED,
+    UNAVAILABLE,
+    WRONG_KEY,
+    WRONG_TOKEN,
+    PartyMalformed,
+)
 from chalicelib.model import (
     WHOLE,
     Account,
@@ -81,10 +93,13 @@ _STATUS = {                                 # InstanceStatus, the complete enume
 
 _ERRORS = {                                 # https://cloud.baidu.com/doc/BCC/s/Ojwvyo6nc
     "AccessDenied": MISSING_RIGHT,
-    "OptInRequired": MISSING_RIGHT,
+    "OptInRequired": NOT_ACTIVATED,
     "InvalidAccessKeyId": WRONG_KEY,
     "InvalidHTTPAuthHeader": WRONG_KEY,
-    "InvalidSessionToken": WRONG_KEY,
+    "InvalidSessionToken": WRONG_TOKEN,
+    "AccountInDebt": ARREARS,               # from here on words of calls that buy something
+    "InsufficientBalance": ARREARS,
+    "PaymentFailed": ARREARS,
     "SignatureDoesNotMatch": WRONG_KEY,     # with HTTP 400
     "RequestExpired": CLOCK,
     "RateLimit": THROTTLED,                 # see error_word

@@ -11,10 +11,10 @@ known. The cache disks that come with some types are not in the list and do not 
 interfaces' own.
 
 Errors: {"error": {"code": 401, "status": "ACCESS_ERROR"}}, the code being HTTP's status too. How an unknown region is
-refused is not documented: the gateway's NOT_FOUND (no such route) and a bad argument that names the region are taken
-for that, and an empty list is believed only of a region that has types. No call lists the regions: they are the four of
-the documented table. Resource groups cannot be asked for: the whole list is read, and filtered here. Rate: 1,000 calls
-a minute.
+refused is not documented: a bad argument that names the region is taken for that, so is the gateway's NOT_FOUND (no
+such route) in a region that is not in the documented table; and an empty list is believed only of a region that has
+types. No call lists the regions: they are the four of that table and of the vendor's SDK. Resource groups cannot be
+asked for: the whole list is read, and filtered here. Rate: 1,000 calls a minute.
 
 A sub-account is listed only those instances that it may see, without a word. Temporary keys: the token goes out in
 base64, as the vendor's SDK sends it; whether the gateway takes it otherwise, too, is not confirmed.
@@ -41,7 +41,10 @@ from chalicelib.errors import (
     THROTTLED,
     UNAVAILABLE,
     WRONG_KEY,
+    PartyDenied,
+    PartyMalformed,
     UnknownRegion,
+    Verdict,
 )
 from chalicelib.memory import catalogue
 from chalicelib.model import (
@@ -91,11 +94,11 @@ _ERRORS = {                                 # the status, or else the code
     "ACCESS_ERROR": WRONG_KEY,
     "UNAUTHENTICATED": WRONG_KEY,
     "401": WRONG_KEY,
-    "HTTP_FORBIDDEN": MISSING_RIGHT,        # an address that is not allowed, too
+    "HTTP_FORBIDDEN": Verdict(PartyDenied, "refused: a permission is missing, or this address is not allowed"),
     "PERMISSION_DENIED": MISSING_RIGHT,
     "403": MISSING_RIGHT,
-    "NOT_FOUND": REGION,
-    "404": REGION,
+    "NOT_FOUND": MALFORMED,                 # no such path; see _call
+    "404": MALFORMED,
     "INVALID_REGION": REGION,               # see error_word
     "RATE_LIMIT": THROTTLED,
     "HTTP_RATE_LIMIT_EXCEEDED": THROTTLED,
@@ -317,7 +320,12 @@ def _call(operation: str, path: str, asked: Mapping[str, str], shape: type[_T], 
           send: Send) -> _T:
     query = urlencode(asked, quote_via=quote, safe="")
     url = account.url(f"https://vm.jdcloud-api.com/v1/regions/{source.region}/{path}" + (f"?{query}" if query else ""))
-    response = send(operation, lambda: sign(url, source.region, account, time.time(), str(uuid.uuid4())))
+    try:
+        response = send(operation, lambda: sign(url, source.region, account, time.time(), str(uuid.uuid4())))
+    except PartyMalformed as refused:
+        if refused.http_status == 404 and source.region not in _REGIONS:
+            raise UnknownRegion("JD Cloud has no such region.") from None
+        raise
     answer: _Answer[_T] = read(response, _Answer[shape])
     return answer.result
 
@@ -350,7 +358,7 @@ def _sha256(content: bytes) -> str:
 
 
 def error_word(response: Response) -> str | None:
-    """The error's status if we know it, its code else; a bad argument that is the region is INVALID_REGION."""
+    """The error's status if we know it, else its code and status; a bad argument that is the region: INVALID_REGION."""
     if b'"error"' not in response.body:
         return None
     said = refusal(response, _Refusal)
@@ -359,7 +367,9 @@ def error_word(response: Response) -> str | None:
         return None
     if str(error.code) == "400" and "region" in (error.message or "").lower():
         return "INVALID_REGION"
-    return error.status if error.status in _ERRORS else str(error.code or error.status)
+    if error.status in _ERRORS:
+        return error.status
+    return ".".join(str(word) for word in (error.code, error.status) if word)
 
 
 PARTY = Party(

@@ -26,13 +26,17 @@ from urllib.parse import urlencode
 import msgspec
 
 from chalicelib.errors import (
+    ADDRESS,
     FAILED,
     MALFORMED,
+    MFA,
     MISSING_RIGHT,
     REGION,
+    REGION_CLOSED,
     THROTTLED,
     UNAVAILABLE,
     WRONG_KEY,
+    WRONG_TOKEN,
     PartyDenied,
     Verdict,
 )
@@ -80,14 +84,14 @@ _ERRORS = {                                 # RetCode; those of every product, t
     "161": MALFORMED,                       # unknown Action
     "170": MALFORMED,                       # no signature
     "171": WRONG_KEY,                       # signature; also keys of another UCloud than this one
-    "172": WRONG_KEY,                       # unknown public key
-    "174": WRONG_KEY,                       # unknown token
+    "172": WRONG_KEY,                       # no such user, by the public key
+    "174": WRONG_TOKEN,                     # unknown token
     "230": MALFORMED,                       # a parameter
     "230.Region": REGION,                   # that parameter, see error_word
     "292": Verdict(PartyDenied, "wrong project: the account has no project of this id"),
-    "293": REGION,                          # no right to the zone
-    "294": Verdict(PartyDenied, "wrong address: the account takes calls from other addresses alone"),
-    "295": Verdict(PartyDenied, "safety lock: the account asks for a second confirmation of this call"),
+    "293": REGION_CLOSED,                   # no right to the zone
+    "294": ADDRESS,
+    "295": MFA,                             # the safety lock: a second confirmation
     "299": MISSING_RIGHT,
     "8029": MALFORMED,
     "8300": MISSING_RIGHT,

@@ -31,14 +31,21 @@ from urllib.parse import quote, urlsplit
 import msgspec
 
 from chalicelib.errors import (
+    ARREARS,
     CLOCK,
+    DISABLED_KEY,
+    EXPIRED_KEY,
     FAILED,
     MALFORMED,
     MISSING_RIGHT,
     REGION,
+    ROLE,
+    SUSPENDED,
     THROTTLED,
     UNAVAILABLE,
+    UNVERIFIED,
     WRONG_KEY,
+    WRONG_TOKEN,
     PartyMalformed,
 )
 from chalicelib.memory import with_login
@@ -93,8 +100,18 @@ _ERRORS = {                                 # the exact code, or what stands bef
     "InvalidCredential": WRONG_KEY,
     "InvalidAccessKey": WRONG_KEY,
     "SignatureDoesNotMatch": WRONG_KEY,
-    "InvalidSecretToken": WRONG_KEY,        # a temporary key's; also if it has expired
-    "RoleNotExist": WRONG_KEY,
+    "InvalidAccessKeyId": WRONG_KEY,
+    "AccessKeyNotExist": WRONG_KEY,
+    "InvalidAccessKeyStatus": DISABLED_KEY,
+    "AccessKeyIsExpire": EXPIRED_KEY,
+    "InvalidSecretToken": WRONG_TOKEN,
+    "InvalidSecurityToken": WRONG_TOKEN,
+    "SessionTokenInvalid": WRONG_TOKEN,
+    "RoleNotExist": ROLE,
+    "UserNotExist": WRONG_KEY,
+    "AccountNotExist": SUSPENDED,
+    "AccountNotVerified": UNVERIFIED,
+    "AccountOverdueError": ARREARS,
     "InvalidTimestamp": CLOCK,
     "LackPolicy": MISSING_RIGHT,
     "LackProjectPolicy": MISSING_RIGHT,
@@ -103,6 +120,8 @@ _ERRORS = {                                 # the exact code, or what stands bef
     "FlowLimitExceeded": THROTTLED,
     "InvalidRegion": REGION,                # not documented
     "InvalidRegionId": REGION,
+    "ServiceNotFound": MALFORMED,
+    "MethodNotAllowed": MALFORMED,
     "MissingParameter": MALFORMED,
     "MissingRequestInfo": MALFORMED,
     "InvalidArgument": MALFORMED,

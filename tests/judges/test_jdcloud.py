@@ -1,8 +1,10 @@
 """Judges of jdcloud that we did not write: its SDK, as the signer and as the client of the stand-in."""
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +23,7 @@ from tests.test_parties import WHAT
 
 pytest.importorskip("jdcloud_sdk")
 
+import jdcloud_sdk
 from jdcloud_sdk.core.config import Config
 from jdcloud_sdk.core.credential import Credential
 from jdcloud_sdk.core.logger import FATAL, Logger
@@ -287,3 +290,10 @@ def test_temporary_keys(house: House, cloud: Jdcloud, keys: dict[str, str]) -> N
     house.account("jdcloud", keys, cloud.url)
     with pytest.raises(PartyDenied):
         inventory.list_servers(house.deployment, inventory.source_of("123", "jdcloud", "cn-north-1"))
+
+
+def test_the_regions_are_those_that_the_sdk_names() -> None:
+    """No call lists them. A new one in the SDK must come into the table."""
+    source = (Path(jdcloud_sdk.__path__[0]) / "services" / "vm").rglob("*.py")
+    named = {code for path in source for code in re.findall(r"\b[a-z]{2}-[a-z]{4,9}-[0-9]\b", path.read_text())}
+    assert named == jdcloud._REGIONS.keys()

@@ -18,6 +18,7 @@ import requests
 
 from chalicelib import inventory, parties
 from chalicelib.model import WHOLE, Account, Response, Sign, Source
+from chalicelib.parties.rest import scaleway
 from standins import rest
 from standins.fleet import Fleet
 from standins.rest import CLOUDS, Rest
@@ -277,7 +278,8 @@ def test_libclouds_fixtures_become_the_machines_that_they_show() -> None:
     empty = {"data": [], "results": 0}
     linodes = fixture("linode_v4/list_nodes.json")
     found = listed_from("linode", "eu-west", {"ListLinodes": {**linodes, "results": len(linodes["data"])},
-                                              "ListVolumes": empty, "ListVpcIps": empty}).servers
+                                              "ListVolumes": empty, "ListVpcIps": empty,
+                                              "ListVpcSlaacAddresses": empty}).servers
     assert (found[0].name, found[0].cpu, found[0].memory_mib, found[0].disk_gib, found[0].lan_ipv4, found[0].wan_ipv4) == (
         "test_2", 1, 1024, 25, ("192.168.1.230",), ("138.89.34.81",))
     instances = fixture("vultr_v2/list_nodes.json")
@@ -303,3 +305,11 @@ def test_libclouds_fixtures_become_the_machines_that_they_show() -> None:
 def test_uuids_of_the_stand_ins_are_uuids(stack: Any) -> None:
     machine = Fleet(3, "upcloud")[2]
     assert str(UUID(rest._uuid(machine, 0))) == rest._uuid(machine, 0)
+
+
+def test_the_zones_of_scaleway_are_those_that_the_sdk_names() -> None:
+    """No call lists them. A new one in the SDK must come into the table; those of a new region are asked for."""
+    bridge = pytest.importorskip("scaleway_core.bridge")
+    known = {f"{region}-{n}" for region, most in scaleway._ZONES.items() for n in range(1, most + 1)}
+    assert set(bridge.ALL_ZONES) <= known
+    assert set(bridge.ALL_REGIONS) <= scaleway._ZONES.keys()

@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
+from ipaddress import IPv6Network
 from typing import Any, TypeVar, cast
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import msgspec
 
-from chalicelib.errors import PartyMalformed
+from chalicelib.errors import MISSING_RIGHT, WRONG_KEY, PartyMalformed
 from chalicelib.model import WHOLE, Account, Count, Listing, Request, Response, Send, Server, Window
 from chalicelib.paging import Page, Rows, by_page, by_token, cut
 from chalicelib.transport import reading
@@ -45,13 +46,15 @@ class Cloud:
 class List:
     """`key`: where an answer holds its rows, "" if it is the rows. `rows`: their type, a list or a map by id.
 
-    Rows of a list must have an `id`, or else count each for itself.
+    Rows of a list must have an `id`, or else count each for itself. `counted`: the answer must tell the total; else a
+    walk that tells none ends where there is no next page.
     """
 
     operation: str
     path: str
     key: str
     rows: Any
+    counted: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,8 @@ class Call:
 
             rows = by_token(fetch, window)
             total = told.pop()
+            if not told and total is None and not what.counted:
+                return rows
             if not told and total is not None and (total == rows.total or (
                     rows.total is None and total > (window.last or 0))):
                 return Rows(rows.rows, total)
@@ -206,6 +211,15 @@ def plain(tags: Sequence[str] | None) -> dict[str, str]:
     return dict.fromkeys(tags or (), "")
 
 
+def first_of(network: str | None) -> str | None:
+    """2001:db8:47::/64 -> 2001:db8:47::1, the address that the party's images give themselves; an address as it is."""
+    text, _, length = (network or "").partition("/")
+    try:
+        return str(IPv6Network(network or "")[1]) if length and int(length) < 128 else text
+    except (ValueError, IndexError):
+        return text
+
+
 def without_prefix(address: str | None) -> str:
     """10.0.0.2/22 -> 10.0.0.2"""
     return (address or "").partition("/")[0]
@@ -216,11 +230,14 @@ def without_prefix(address: str | None) -> str:
 class _Coded(msgspec.Struct):
     code: str | None = None
     error_code: str | None = None
+    reason: str | None = None               # linode: free text
+    message: str | None = None
+    error_message: str | None = None
 
 
 class _Refusal(msgspec.Struct):
     """Every shape at once: {"id"}, {"error": {"code"}}, {"error": {"error_code"}}, {"errors": [{"code"}]},
-    {"errorCode"}, {"type"}; and {"error": "text"}, {"errors": [{"reason": "text"}]}, where the HTTP status must do.
+    {"errorCode"}, {"type"}; and free text in {"error"}, {"errors": [{"reason"}]}, {"detail"}, {"description"}.
     """
 
     id: str | None = None
@@ -228,20 +245,53 @@ class _Refusal(msgspec.Struct):
     errors: list[_Coded] | None = None
     errorCode: str | None = None
     type: str | None = None
+    reason: str | None = None               # scaleway: why a key is refused, one word
     message: str | None = None
+    errorMessage: str | None = None
+    detail: str | None = None
+    description: str | None = None
+    title: str | None = None
 
 
 _refusal = msgspec.json.Decoder(_Refusal)
 _PLACES = {"unknown zone in path": "unknown_zone", "unknown region in path": "unknown_region"}      # scaleway
+_PHRASES = tuple((re.compile(pattern), word) for pattern, word in (     # lower case -> a word that says its cause
+    (r"(unauthori[sz]ed|forbidden|blocked|denied) ip\b|\bip\b.*\b(not|isn't|is un)\s?(allowed|authori[sz]ed|permitted)|"
+     r"\bip\b.*\b(access control|(allow|white|black)[ -]?list)", "ip_not_allowed"),
+    (r"past due|overdue|delinquent|unpaid|insufficient (funds|credits?|balance)|payment method", "account_overdue"),
+    (r"account\b.*\b(suspended|locked|closed|frozen|disabled|deactivated|banned)", "account_suspended"),
+    (r"verif(y|ied|ication)\b.*\baccount|account\b.*\bverif", "account_not_verified"),
+    (r"(two|multi)[ -]?factor|\b2fa\b|\bmfa\b", "mfa_required"),
+    (r"(token|key|credentials?)\b.*\bexpired|expired (api |access )?(token|key|credentials?)", "token_expired"),
+    (r"(token|key|user)\b.*\b(disabled|revoked|inactive|locked)", "key_disabled"),
+    (r"not (authori[sz]ed|allowed|permitted)|(permission|scope)s?\b|forbidden", "not_authorized"),
+    (r"(invalid|unknown|missing|incorrect|bad) (api |access |auth\w* )?(token|key|credentials?)|"
+     r"(token|key|credentials?)\b.*\b(invalid|not valid|not found|not provided)|unable to authenticate",
+     "invalid_token"),
+))
+FREE_TEXT = {                               # of parties whose errors are free text
+    "not_authorized": MISSING_RIGHT,
+    "invalid_token": WRONG_KEY,
+}
 
 
 def error_word(response: Response) -> str | None:
+    """The party's code; where it denies something, with what its text says after a dot: forbidden.account_suspended."""
     if response.status < 400 or not response.body.startswith(b"{"):
         return None
     try:
         refusal = _refusal.decode(response.body)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, ValueError, RecursionError):
         return None
     coded = refusal.error if isinstance(refusal.error, _Coded) else next(iter(refusal.errors or ()), _Coded())
-    place = _PLACES.get((refusal.message or "").strip().lower())
-    return refusal.id or coded.code or coded.error_code or refusal.errorCode or refusal.type or place
+    text = refusal.error if isinstance(refusal.error, str) else coded.reason or coded.message or coded.error_message
+    text = text or refusal.message or refusal.errorMessage or refusal.detail or refusal.description or refusal.title
+    text = (text or "").strip().lower()
+    code = refusal.id or coded.code or coded.error_code or refusal.errorCode or refusal.type or _PLACES.get(text)
+    denied = response.status in (401, 402, 403) or (code or "").startswith("BXNIM")         # ibm's login: 400
+    said = refusal.reason or (_said(text) if denied else None)
+    return f"{code}.{said}" if code and said else code or said
+
+
+def _said(text: str) -> str | None:
+    return next((word for pattern, word in _PHRASES if pattern.search(text)), None)

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from chalicelib.errors import PartyMalformed, Verdict
+from chalicelib.errors import PartyMalformed
 from chalicelib.memory import catalogue
 from chalicelib.model import (
     Account,
@@ -37,7 +37,7 @@ from chalicelib.model import (
     parse_time,
 )
 from chalicelib.paging import both
-from chalicelib.parties.rest import Call, Cloud, List, by_owner, error_word, in_order, without_prefix
+from chalicelib.parties.rest import FREE_TEXT, Call, Cloud, List, by_owner, error_word, in_order, without_prefix
 
 _CLOUD = Cloud("api.cloudscale.ch")
 
@@ -48,7 +48,7 @@ _STATUS = {                                 # status
     "changing": Status.BUILD,               # any transition; the party does not say which
 }
 
-_ERRORS: dict[str, Verdict] = {}            # errors are free text: the HTTP status tells
+_ERRORS = FREE_TEXT                         # errors are free text: what it says and the HTTP status tell
 
 
 # ---------------------------------------------------------------- the shapes that we read

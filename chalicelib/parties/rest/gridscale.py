@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from chalicelib.errors import PartyMalformed, Verdict
+from chalicelib.errors import PartyMalformed
 from chalicelib.model import (
     Account,
     Count,
@@ -37,7 +37,7 @@ from chalicelib.model import (
     parse_time,
 )
 from chalicelib.paging import both
-from chalicelib.parties.rest import Call, Cloud, List, error_word, in_order, plain
+from chalicelib.parties.rest import FREE_TEXT, Call, Cloud, List, error_word, in_order, plain
 
 
 def _opened(account: Account) -> dict[str, str]:
@@ -52,7 +52,7 @@ _STATUS = {                                 # status, and of an active object it
     "in-provisioning": Status.BUILD,
 }
 
-_ERRORS: dict[str, Verdict] = {}            # errors are free text: the HTTP status tells
+_ERRORS = FREE_TEXT                         # errors are free text: what it says and the HTTP status tell
 
 
 # ---------------------------------------------------------------- the shapes that we read

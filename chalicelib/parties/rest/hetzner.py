@@ -8,8 +8,9 @@ meta.pagination.total_entries, sort=id:asc. There is no time of the last update.
 A token opens one project, so that there is no other; the list has no filter for a location. It is read whole, kept by
 location, put into the order of creation and cut to the window; volumes and floating IPs side by side with it. An
 unknown location is an empty list, so that one is believed only of a location in /v1/locations. Newer answers say
-`location`, older ones only `datacenter.location`. The public IPv6 of a server is a network (/64) and no address, so it
-is left out. A volume that comes or goes between the lists makes the disk unknown.
+`location`, older ones only `datacenter.location`. The public IPv6 of a server is a network (/64): its first address is
+shown, which the party's images configure and its own inventory gives. A floating IPv6 is a network too, of which no
+address is known to be in use, and is left out. A volume that comes or goes between the lists makes the disk unknown.
 
 Rates: 3,600 calls an hour for the project, shared out here among the three lists.
 """
@@ -36,7 +37,7 @@ from chalicelib.model import (
     parse_time,
 )
 from chalicelib.paging import side_by_side
-from chalicelib.parties.rest import Call, Cloud, List, by_owner, disk_gib, error_word, in_order
+from chalicelib.parties.rest import Call, Cloud, List, by_owner, disk_gib, error_word, first_of, in_order
 
 _PAGE = 50
 _CLOUD = Cloud("api.hetzner.cloud")
@@ -59,6 +60,10 @@ _ERRORS = {                                 # the code of an error
     "forbidden": MISSING_RIGHT,
     "rate_limit_exceeded": THROTTLED,
     "invalid_input": MALFORMED,
+    "deprecated_api_endpoint": MALFORMED,
+    "conflict": FAILED,                     # something changed meanwhile: another try may succeed
+    "locked": FAILED,
+    "resource_unavailable": UNAVAILABLE,
     "json_error": MALFORMED,
     "not_found": MALFORMED,
     "method_not_allowed": MALFORMED,
@@ -158,7 +163,7 @@ def _location(row: _Row) -> _Location:
 def _server(row: _Row, sizes: Mapping[str, int], floating: list[str | None]) -> Server:
     public, kind = row.public_net or _PublicNet(), row.server_type or _Type()
     lan4, lan6 = addresses(*(ip for net in row.private_net or () for ip in (net.ip, *(net.alias_ips or ()))))
-    wan4, wan6 = addresses(public.ipv4 and public.ipv4.ip, public.ipv6 and public.ipv6.ip, *floating)
+    wan4, wan6 = addresses(public.ipv4 and public.ipv4.ip, first_of(public.ipv6 and public.ipv6.ip), *floating)
     return Server(
         id=str(row.id),
         name=row.name or "",

@@ -3,7 +3,8 @@
 https://cloud.ibm.com/apidocs/vpc/latest#list-instances and the models of ibm-vpc
 
 Units: memory GiB, disks GB (volumes, and instance storage that is part of the profile). Times: RFC 3339. Paging: a
-token in the href of `next`, at most 100 rows, total_count. There is no time of the last update.
+token in the href of `next`, at most 100 rows, total_count (volumes and floating IPs may lack it: the end of `next` is
+theirs). There is no time of the last update.
 
 The region is the host's name, so that an unknown one is a name that cannot be looked up; behind an endpoint of the
 account it is an empty list, which is believed only of a region in /v1/regions. Zones are named after their region,
@@ -176,8 +177,8 @@ def _instances(call: Call, window: Window, asked: Sequence[tuple[str, object]]) 
 
 
 _INSTANCES = List("ListInstances", "/v1/instances", "instances", list[_Instance])
-_VOLUMES = List("ListVolumes", "/v1/volumes", "volumes", list[_Volume])
-_FLOATING_IPS = List("ListFloatingIps", "/v1/floating_ips", "floating_ips", list[_FloatingIp])
+_VOLUMES = List("ListVolumes", "/v1/volumes", "volumes", list[_Volume], counted=False)
+_FLOATING_IPS = List("ListFloatingIps", "/v1/floating_ips", "floating_ips", list[_FloatingIp], counted=False)
 _REGIONS = List("ListRegions", "/v1/regions", "regions", list[_Region])
 
 

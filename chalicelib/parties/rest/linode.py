@@ -6,11 +6,12 @@ Units: memory MB, the Linode's own disk MB, volumes GB. Times: UTC, without a zo
 25 to 500 (default 100), results. The header X-Filter narrows (region) and orders (by id), so that a window is one page.
 
 An unknown region is an empty list, so that one is believed only of a region in /v4/regions. `ipv4` holds public and
-private addresses in one list. Addresses in a VPC are in /v4/vpcs/ips, also those of configurations that are not in use,
-which count only if none of the Linode's is; a row there may be a range and no address. Volumes (by region) and VPC
-addresses are read side by side with the Linodes, also for a window: neither can be asked by Linode.
+private addresses in one list. Addresses in a VPC are in /v4/vpcs/ips and, for IPv6, in /v4/vpcs/ipv6s, also those of
+configurations that are not in use, which count only if none of the Linode's is; a row there may be a range and no
+address. VPCs with IPv6 are not open to every account: where that list is 404 there are none. Volumes (by region) and
+VPC addresses are read side by side with the Linodes, also for a window: neither can be asked by Linode.
 
-Rates: 200 paged calls a minute, shared out here among the three lists.
+Rates: 200 paged calls a minute, shared out here among the four lists.
 """
 
 import re
@@ -18,7 +19,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from chalicelib.errors import Verdict
+from chalicelib.errors import PartyMalformed
 from chalicelib.model import (
     Account,
     Count,
@@ -36,7 +37,7 @@ from chalicelib.model import (
     parse_time,
 )
 from chalicelib.paging import both
-from chalicelib.parties.rest import Call, Cloud, List, by_owner, error_word, only, plain, without_prefix
+from chalicelib.parties.rest import FREE_TEXT, Call, Cloud, List, by_owner, error_word, only, plain, without_prefix
 
 _PAGE = 500
 _LEAST = 25                                 # rows of a page
@@ -60,7 +61,7 @@ _STATUS = {                                 # status, all documented words
     "billing_suspension": Status.SUSPENDED,
 }
 
-_ERRORS: dict[str, Verdict] = {}            # reasons are free text: the HTTP status tells
+_ERRORS = FREE_TEXT                         # reasons are free text: what it says and the HTTP status tell
 
 
 # ---------------------------------------------------------------- the shapes that we read
@@ -116,16 +117,31 @@ def list_servers(source: Source, account: Account, window: Window, send: Send) -
     there: dict[str, str] = {"region": source.region}
     found, (volumes, ips) = both(
         lambda: call.pages(_LINODES, window, (), _filter({**there, "+order_by": "id", "+order": "asc"}), _LEAST),
-        lambda: both(lambda: call.all(_VOLUMES, (), _filter(there)), lambda: call.all(_VPC_IPS)))
+        lambda: both(lambda: call.all(_VOLUMES, (), _filter(there)), lambda: _vpc_ips(call)))
     rows: list[_Linode] = only(found.rows, lambda row: row.region, source.region)
     sizes = by_owner((volume.linode_id, volume.size) for volume in volumes)
     vpcs = by_owner((ip.linode_id, ip) for ip in ips)
     return Listing([_server(row, sizes.get(str(row.id), []), vpcs.get(str(row.id), [])) for row in rows], found.total)
 
 
+def _vpc_ips(call: Call) -> list[_VpcAddress]:
+    ipv4, ipv6 = both(lambda: call.all(_VPC_IPS), lambda: _vpc_ipv6s(call))
+    return [*ipv4, *ipv6]
+
+
+def _vpc_ipv6s(call: Call) -> list[_VpcAddress]:
+    try:
+        return call.all(_VPC_IPV6S)
+    except PartyMalformed as refused:
+        if refused.http_status != 404:
+            raise
+        return []
+
+
 _LINODES = List("ListLinodes", "/v4/linode/instances", "data", list[_Linode])
 _VOLUMES = List("ListVolumes", "/v4/volumes", "data", list[_Volume])
 _VPC_IPS = List("ListVpcIps", "/v4/vpcs/ips", "data", list[_VpcAddress])
+_VPC_IPV6S = List("ListVpcSlaacAddresses", "/v4/vpcs/ipv6s", "data", list[_VpcAddress])
 _REGIONS = List("ListRegions", "/v4/regions", "data", list[_Region])
 
 
@@ -181,7 +197,8 @@ PARTY = Party(
     region_form=r"[a-z]{2}(-[a-z]{2,12}){1,2}(-[0-9]{1,2})?",
     default_region="us-east",
     silent_regions=True,
-    limits={operation: Limit(60, 60.0) for operation in ("ListLinodes", "ListVolumes", "ListVpcIps", "ListRegions")},
+    limits={operation: Limit(50, 60.0) for operation in (
+        "ListLinodes", "ListVolumes", "ListVpcIps", "ListVpcSlaacAddresses", "ListRegions")},
     error_word=error_word,
     errors=_ERRORS,
     list_servers=list_servers,

@@ -11,20 +11,36 @@ turn, since the total of one tells where the window stands in the next, and then
 servers by their ids (50 to a query: how many it takes is not documented).
 
 CPU and memory are in the zone's catalogue, asked once per process. Volumes of type sbs_volume have a size in Block
-alone, private addresses are in IPAM alone. The zones are those of the party's SDK and pl-waw-3: no call lists them, so
-that a new region needs a new twocloud. An unknown zone is 400 "unknown zone in path" (seen in the party's own issues;
-our notes said 404, which is read the same if it carries a `type`).
+alone, private addresses are in IPAM alone. No call lists the regions: they are those of the party's SDKs and its
+recorded traffic, and fr-snc, which not every account may use: `region=all` includes it if it answers. Which zones
+fr-snc and regions that are not known here have is asked: from -1 to -3, an unknown one is 400 "unknown zone in path".
+
+A machine of a type that the catalogue has dropped is read from the type's name (POP2-4C-16G: 4 CPUs, 16 GiB), where
+that says so. `state_detail` tells more than `state` while a machine is deleted or rebooted.
 
 The token is the secret key of an API key. No rate is published: 20 calls a second of each kind.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
 import msgspec
 
-from chalicelib.errors import FAILED, MALFORMED, MISSING_RIGHT, REGION, THROTTLED, WRONG_KEY
+from chalicelib.errors import (
+    DISABLED_KEY,
+    EXPIRED_KEY,
+    FAILED,
+    MALFORMED,
+    MISSING_RIGHT,
+    REGION,
+    SUSPENDED,
+    THROTTLED,
+    WRONG_KEY,
+    PartyDenied,
+    UnknownRegion,
+)
 from chalicelib.memory import catalogue
 from chalicelib.model import (
     WHOLE,
@@ -51,7 +67,10 @@ _BATCH = 50                                 # ids that one query names
 _WORKERS = 10
 _CLOUD = Cloud("api.scaleway.com", headers=lambda account: {"X-Auth-Token": account.credentials["token"]})
 _LATER = replace(_CLOUD, size="page_size")  # the word of Block and IPAM
-_ZONES = {region: tuple(f"{region}-{n}" for n in (1, 2, 3)) for region in ("fr-par", "nl-ams", "pl-waw")}
+_ZONES = {"fr-par": 3, "it-mil": 1, "nl-ams": 3, "pl-waw": 3}            # region -> its zones, -1 and on
+_RESTRICTED = "fr-snc"                      # a region that not every account may use
+_MOST_ZONES = 3                             # of a region whose zones are not known
+_NAMED = re.compile(r"-[A-Z]?([0-9]{1,3})C-([0-9]{1,4})G(?:-WIN)?", re.ASCII)   # CPUs and GiB in a type's name
 
 _STATUS = {                                 # state, the complete enumeration
     "starting": Status.STARTING,
@@ -62,16 +81,23 @@ _STATUS = {                                 # state, the complete enumeration
     "stopped_in_place": Status.SHUTOFF,     # the SDK's
     "locked": Status.ERROR,                 # by the party, for abuse
 }
+_DETAILS = {                                # state_detail, where it says more than the state
+    "rebooting": Status.REBOOT,
+    "terminating": Status.DELETED,
+}
 
 _ERRORS = {                                 # the type of an error, or what its message says of a place
-    "denied_authentication": WRONG_KEY,
+    "denied_authentication": WRONG_KEY,     # .not_found, .invalid_argument
+    "denied_authentication.expired": EXPIRED_KEY,
+    "denied_authentication.locked": DISABLED_KEY,
+    "locked": SUSPENDED,
     "authorization_required": MISSING_RIGHT,
     "permissions_denied": MISSING_RIGHT,
     "too_many_requests": THROTTLED,
     "unknown_zone": REGION,
     "unknown_region": REGION,
-    "unknown_resource": REGION,             # our paths name zones and regions, nothing else
-    "not_found": REGION,
+    "unknown_resource": MALFORMED,          # a path that is not there; an unknown zone has words of its own
+    "not_found": MALFORMED,
     "invalid_arguments": MALFORMED,
     "invalid_request_error": MALFORMED,
     "api_error": FAILED,
@@ -102,6 +128,7 @@ class _Row(msgspec.Struct, gc=False):
     project: str | None = None
     commercial_type: str | None = None
     state: str | None = None
+    state_detail: str | None = None
     volumes: dict[str, _Volume] | None = None
     private_ip: str | None = None
     private_nics: list[_Nic] | None = None
@@ -138,7 +165,7 @@ class _CommercialType(msgspec.Struct, gc=False):
 
 def list_servers(source: Source, account: Account, window: Window, send: Send) -> Listing:
     call = Call(_CLOUD, _PAGE, source.region, account, send)
-    zones = _ZONES[source.region]
+    zones = _zones(call)
     if window == WHOLE:
         found, ips = both(lambda: side_by_side([lambda zone=zone: both(lambda: _zone(call, zone, window),
                                                                        lambda: _sbs(call, zone)) for zone in zones],
@@ -173,6 +200,28 @@ def _zones_in_turn(call: Call, zones: Iterable[str], window: Window) -> list[Row
         found.append(Rows([], part.total) if ended else part)
         before += part.total or 0
     return found
+
+
+def _zones(call: Call) -> tuple[str, ...]:
+    """The region's zones in the order of their names. Raises UnknownRegion if it has none."""
+    known = _ZONES.get(call.region)
+    zones = tuple(f"{call.region}-{n}" for n in range(1, (known or _MOST_ZONES) + 1))
+    if known:
+        return zones
+    there = catalogue(("scaleway zones", call.account.endpoint), zones, lambda missing: dict(
+        zip(missing, side_by_side([lambda zone=zone: _is_there(call, zone) for zone in missing], len(missing)),
+            strict=True)))
+    if not any(there.values()):
+        raise UnknownRegion("Scaleway Instances has no such region.")
+    return tuple(zone for zone in zones if there.get(zone))
+
+
+def _is_there(call: Call, zone: str) -> bool:
+    try:
+        _zone(call, zone, Window(1, 1))
+        return True
+    except UnknownRegion:
+        return False
 
 
 def _zone(call: Call, zone: str, window: Window) -> Rows[_Row]:
@@ -216,7 +265,8 @@ def _types(call: Call, zone: str, rows: Iterable[_Row]) -> dict[str, _Commercial
 
 def _server(row: _Row, zone: str, types: Mapping[str, _CommercialType], sizes: Mapping[str, int],
             private: Mapping[str, list[str]]) -> Server:
-    kind = types.get(row.commercial_type or "")
+    cpu, memory_mib = _size(types.get(row.commercial_type or ""), row.commercial_type or "")
+    detail = row.state_detail if row.state_detail in _DETAILS else None
     lan4, lan6 = addresses(row.private_ip, *(ip for nic in row.private_nics or () for ip in private.get(nic.id, ())))
     wan4, wan6 = addresses(row.public_ip and row.public_ip.address, *(ip.address for ip in row.public_ips or ()),
                            row.ipv6 and row.ipv6.address)
@@ -225,15 +275,15 @@ def _server(row: _Row, zone: str, types: Mapping[str, _CommercialType], sizes: M
     return Server(
         id=row.id,
         name=row.name or "",
-        cpu=kind and kind.ncpus,
-        memory_mib=kind and kind.ram // 1024 ** 2,
+        cpu=cpu,
+        memory_mib=memory_mib,
         disk_gib=None if disks is None or None in disks else -(-sum(size or 0 for size in disks) // 10 ** 9),
         lan_ipv4=lan4,
         wan_ipv4=wan4,
         lan_ipv6=lan6,
         wan_ipv6=wan6,
-        status=_STATUS.get(row.state or "", Status.UNKNOWN),
-        party_status=row.state or "",
+        status=_DETAILS[detail] if detail else _STATUS.get(row.state or "", Status.UNKNOWN),
+        party_status=" ".join(filter(None, (row.state, detail))),
         created_at=parse_time(row.creation_date),
         updated_at=parse_time(row.modification_date),
         zone=zone,
@@ -243,15 +293,31 @@ def _server(row: _Row, zone: str, types: Mapping[str, _CommercialType], sizes: M
     )
 
 
+def _size(kind: _CommercialType | None, name: str) -> tuple[int | None, int | None]:
+    """CPUs and MiB, by the catalogue or else by the type's name."""
+    if kind:
+        return kind.ncpus, kind.ram // 1024 ** 2
+    named = _NAMED.search(name)
+    return (int(named[1]), int(named[2]) * 1024) if named else (None, None)
+
+
 # ---------------------------------------------------------------- regions, check
 
 def list_regions(account: Account, send: Send) -> list[Region]:
     """Those that this module knows: the party has no such call."""
-    return [Region(region) for region in _ZONES]
+    return [*(Region(region) for region in _ZONES), Region(_RESTRICTED, "", _is_open(account, send))]
+
+
+def _is_open(account: Account, send: Send) -> bool:
+    try:
+        return bool(_zones(Call(_CLOUD, _PAGE, _RESTRICTED, account, send)))
+    except (UnknownRegion, PartyDenied):    # who may see nothing at all is told so by the other regions
+        return False
 
 
 def check(source: Source, account: Account, send: Send) -> None:
-    _zone(Call(_CLOUD, _PAGE, source.region, account, send), _ZONES[source.region][0], Window(1, 1))
+    call = Call(_CLOUD, _PAGE, source.region, account, send)
+    _zone(call, _zones(call)[0], Window(1, 1))
 
 
 PARTY = Party(
@@ -260,7 +326,7 @@ PARTY = Party(
     reference="https://www.scaleway.com/en/developers/api/instances/",
     credentials=(("token",),),
     permissions=("InstancesReadOnly", "BlockStorageReadOnly", "IPAMReadOnly"),
-    region_form="|".join(_ZONES),
+    region_form=r"[a-z]{2}-[a-z]{3}",
     default_region="fr-par",
     project="a project's id",
     project_form=r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}",

@@ -21,7 +21,16 @@ from typing import Annotated
 
 import msgspec
 
-from chalicelib.errors import FAILED, MALFORMED, MISSING_RIGHT, THROTTLED, UNAVAILABLE, WRONG_KEY, PartyMalformed
+from chalicelib.errors import (
+    ARREARS,
+    FAILED,
+    MALFORMED,
+    MISSING_RIGHT,
+    THROTTLED,
+    UNAVAILABLE,
+    WRONG_KEY,
+    PartyMalformed,
+)
 from chalicelib.model import (
     Account,
     Count,
@@ -47,13 +56,15 @@ _CLOUD = Cloud("api.upcloud.com", size="limit")
 _STATUS = {                                 # state, the complete enumeration
     "started": Status.ACTIVE,
     "stopped": Status.SHUTOFF,
-    "maintenance": Status.RESIZE,           # being made or changed; the party does not say which
+    "maintenance": Status.RESIZE,           # being changed; while it is made it has a `progress`, see _server
     "error": Status.ERROR,
 }
 
 _ERRORS = {                                 # error_code
     "AUTHENTICATION_FAILED": WRONG_KEY,
     "ACCESS_KEY_INVALID": WRONG_KEY,
+    "INSUFFICIENT_CREDITS": ARREARS,
+    "TRIAL_PERIOD_EXPIRED": ARREARS,
     "ACTION_FORBIDDEN": MISSING_RIGHT,
     "ACCOUNT_FORBIDDEN": MISSING_RIGHT,
     "SERVER_FORBIDDEN": MISSING_RIGHT,
@@ -137,6 +148,7 @@ class _Detail(msgspec.Struct, gc=False):
     core_number: _Digits | None = None
     memory_amount: _Digits | None = None
     state: str | None = None
+    progress: float | str | None = None     # in percent, of a creation
     created: _Unix | None = None
     plan: str | None = None
     ip_addresses: _Addresses | None = None
@@ -241,7 +253,8 @@ def _server(row: _Detail) -> Server:
         wan_ipv4=wan4,
         lan_ipv6=lan6,
         wan_ipv6=wan6,
-        status=_STATUS.get(row.state or "", Status.UNKNOWN),
+        status=Status.BUILD if row.state == "maintenance" and row.progress is not None else _STATUS.get(
+            row.state or "", Status.UNKNOWN),
         party_status=row.state or "",
         created_at=None if row.created is None else datetime.fromtimestamp(row.created, UTC),
         zone=row.zone,

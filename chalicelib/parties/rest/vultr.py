@@ -17,7 +17,6 @@ Rates: 30 calls a second for the address that calls.
 
 import msgspec
 
-from chalicelib.errors import Verdict
 from chalicelib.model import (
     Account,
     Count,
@@ -35,7 +34,7 @@ from chalicelib.model import (
     parse_time,
 )
 from chalicelib.paging import both
-from chalicelib.parties.rest import Call, Cloud, List, by_owner, error_word, only, plain
+from chalicelib.parties.rest import FREE_TEXT, Call, Cloud, List, by_owner, error_word, only, plain
 
 _PAGE = 500
 _CLOUD = Cloud("api.vultr.com", cursor="cursor")
@@ -50,7 +49,7 @@ _STATUS = {                                 # status, and of an active one its p
     "resizing": Status.RESIZE,
 }
 
-_ERRORS: dict[str, Verdict] = {}            # errors are free text: the HTTP status tells
+_ERRORS = FREE_TEXT                         # errors are free text: what it says and the HTTP status tell
 
 
 # ---------------------------------------------------------------- the shapes that we read
