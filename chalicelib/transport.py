@@ -22,13 +22,11 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
-from functools import cache
 from math import inf
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import certifi
-import msgspec
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
@@ -57,7 +55,6 @@ from chalicelib.errors import (
 )
 from chalicelib.model import Account, Limit, Party, Request, Response, Sign
 
-T = TypeVar("T")
 BYTE_CAP = 64 * 1024 * 1024                 # of one answer, decoded
 CALL_SECONDS = 10.0                         # the share of one call; a request may make several
 _LONGEST_WAIT = 5.0                         # a party that asks for more gets no retry from us
@@ -512,36 +509,6 @@ def failure_of(problem: Exception, *, answered: bool) -> Exception:
                     return PartyMalformed("The party's answer was cut short.")
                 return failure(text)
     return problem
-
-
-@contextmanager
-def reading() -> Generator[None, None, None]:
-    """Around whatever reads a party's answer: a shape that we do not know is PartyMalformed."""
-    try:
-        yield
-    except (msgspec.DecodeError, SyntaxError, ValueError, RecursionError):     # a bad XML is a SyntaxError
-        raise PartyMalformed() from None
-
-
-def read(response: Response, shape: type[T], *, strict: bool = True) -> T:
-    """A JSON answer in this shape; not `strict`: numbers may be texts. Raises PartyMalformed."""
-    with reading():
-        answer: T = _decoder(shape, strict).decode(response.body)
-        return answer
-
-
-def refusal(response: Response, shape: type[T]) -> T | None:
-    """What an answer that may be a refusal says, in the shape of the party's refusals; None if it has another."""
-    try:
-        said: T = _decoder(shape, True).decode(response.body)
-        return said
-    except (msgspec.DecodeError, ValueError, RecursionError):
-        return None
-
-
-@cache
-def _decoder(shape: Any, strict: bool) -> Any:
-    return msgspec.json.Decoder(shape, strict=strict)
 
 
 def _causes(problem: BaseException) -> list[BaseException]:

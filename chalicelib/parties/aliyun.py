@@ -81,7 +81,7 @@ from chalicelib.model import (
     parse_time,
 )
 from chalicelib.paging import Page, Rows, both, by_page, by_token, cut, side_by_side
-from chalicelib.transport import read, refusal
+from chalicelib.reading import Strict, read, refusal
 
 _PAGE = 100
 _DISKS = 500                                # most disks, or interfaces, that one call gives
@@ -254,7 +254,7 @@ class _DiskList(msgspec.Struct):
 
 class _Disks(msgspec.Struct):
     Disks: _DiskList
-    NextToken: str | None = None
+    NextToken: Strict[str | None] = None
 
 
 class _FullInterface(msgspec.Struct, gc=False):
@@ -269,7 +269,7 @@ class _FullInterfaceList(msgspec.Struct):
 
 class _FullInterfaces(msgspec.Struct):
     NetworkInterfaceSets: _FullInterfaceList
-    NextToken: str | None = None
+    NextToken: Strict[str | None] = None
 
 
 class _Region(msgspec.Struct):

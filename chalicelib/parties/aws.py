@@ -59,7 +59,7 @@ from chalicelib.model import (
     parse_time,
 )
 from chalicelib.paging import Page, both, by_token, cut, side_by_side
-from chalicelib.transport import reading
+from chalicelib.reading import reading
 
 _PAGE = 1000                                # most that DescribeInstances and DescribeVolumes take
 _TYPES = 100                                # most names that DescribeInstanceTypes takes

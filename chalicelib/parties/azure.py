@@ -75,7 +75,7 @@ from chalicelib.model import (
     parse_time,
 )
 from chalicelib.paging import Page, Rows, both, by_offset
-from chalicelib.transport import read, refusal
+from chalicelib.reading import read, refusal
 
 _PAGE = 1000                                # most that $top takes
 _SIZES_VERSION = "2024-07-01"

@@ -63,7 +63,7 @@ from chalicelib.model import (
     parse_time,
 )
 from chalicelib.paging import Page, Rows, by_token, cut
-from chalicelib.transport import read, refusal
+from chalicelib.reading import Strict, read, refusal
 
 _PAGE = 1000                                # most that both lists take
 _VALID = 1800                               # seconds that a signature holds, as the vendor's SDKs have it
@@ -177,7 +177,7 @@ class _Instance(msgspec.Struct, gc=False):
 class _Instances(msgspec.Struct):
     isTruncated: bool
     instances: list[_Instance]
-    nextMarker: str | None = None
+    nextMarker: Strict[str | None] = None
 
 
 class _Attachment(msgspec.Struct, gc=False):
@@ -193,7 +193,7 @@ class _Volume(msgspec.Struct, gc=False):
 class _Volumes(msgspec.Struct):
     isTruncated: bool
     volumes: list[_Volume]
-    nextMarker: str | None = None
+    nextMarker: Strict[str | None] = None
 
 
 class _Region(msgspec.Struct):

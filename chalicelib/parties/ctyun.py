@@ -55,7 +55,7 @@ from chalicelib.model import (
     parse_time,
 )
 from chalicelib.paging import Page, both, by_page
-from chalicelib.transport import read, refusal
+from chalicelib.reading import read, refusal
 
 _PAGE = 50
 _DISK_PAGE = 300

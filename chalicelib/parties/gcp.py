@@ -73,7 +73,7 @@ from chalicelib.model import (
     parse_time,
 )
 from chalicelib.paging import Page, Rows, by_token, cut, side_by_side
-from chalicelib.transport import read, refusal
+from chalicelib.reading import Strict, read, refusal
 
 _PAGE = 500                                 # most that maxResults takes
 _WORKERS = 10                               # zones of one region
@@ -188,9 +188,9 @@ class _Warning(msgspec.Struct):
 
 class _Instances(msgspec.Struct):
     kind: Literal["compute#instanceList"]
-    items: list[_Instance] | None = None
-    nextPageToken: str | None = None
-    warning: _Warning | None = None
+    items: Strict[list[_Instance] | None] = None
+    nextPageToken: Strict[str | None] = None
+    warning: Strict[_Warning | None] = None
 
 
 class _Type(msgspec.Struct, gc=False):
@@ -201,9 +201,9 @@ class _Type(msgspec.Struct, gc=False):
 
 class _Types(msgspec.Struct):
     kind: Literal["compute#machineTypeList"]
-    items: list[_Type] | None = None
-    nextPageToken: str | None = None
-    warning: _Warning | None = None
+    items: Strict[list[_Type] | None] = None
+    nextPageToken: Strict[str | None] = None
+    warning: Strict[_Warning | None] = None
 
 
 class _Zones(msgspec.Struct):
@@ -219,8 +219,8 @@ class _Region(msgspec.Struct):
 class _Regions(msgspec.Struct):
     kind: Literal["compute#regionList"]
     items: list[_Region]
-    nextPageToken: str | None = None
-    warning: _Warning | None = None
+    nextPageToken: Strict[str | None] = None
+    warning: Strict[_Warning | None] = None
 
 
 class _Reason(msgspec.Struct):

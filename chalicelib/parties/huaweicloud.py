@@ -64,7 +64,7 @@ from chalicelib.model import (
     parse_time,
 )
 from chalicelib.paging import Page, Rows, both, by_offset, by_page, side_by_side
-from chalicelib.transport import read, refusal
+from chalicelib.reading import read, refusal
 
 _PAGE = 100                                 # 1000 are allowed, 100 are advised
 _DISK_PAGE = 1000                           # most that ListVolumes takes

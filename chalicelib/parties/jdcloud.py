@@ -67,7 +67,7 @@ from chalicelib.model import (
     parse_time,
 )
 from chalicelib.paging import Page, Rows, by_page, cut, side_by_side
-from chalicelib.transport import read, refusal
+from chalicelib.reading import read, refusal
 
 _PAGE = 100
 _LEAST = 10                                 # a smaller page is refused

@@ -71,7 +71,7 @@ from chalicelib.model import (
     parse_time,
 )
 from chalicelib.paging import Page, Rows, by_offset, by_token, cut, side_by_side
-from chalicelib.transport import read, refusal
+from chalicelib.reading import Strict, read, refusal
 
 _PAGE = 1000
 _LEAST = 5                                  # fewest rows that can be asked for
@@ -229,7 +229,7 @@ class _Address(msgspec.Struct, gc=False):
 
 class _Addresses(msgspec.Struct):
     AddressesSet: list[_Address] | None
-    NextToken: str | int | None = None
+    NextToken: Strict[str | int | None] = None
 
 
 class _Project(msgspec.Struct):
@@ -238,7 +238,7 @@ class _Project(msgspec.Struct):
 
 class _ProjectList(msgspec.Struct):
     ProjectList: Annotated[list[_Project], msgspec.Meta(min_length=1)]      # every account has its default project
-    Total: int | None = None
+    Total: Strict[int | None] = None
 
 
 class _Projects(msgspec.Struct):

@@ -95,7 +95,7 @@ from chalicelib.model import (
     parse_time,
 )
 from chalicelib.paging import Page, by_offset, by_token, cut
-from chalicelib.transport import reading
+from chalicelib.reading import Strict, reading
 
 _PAGE = 500                                 # CloudStack's own default limit; Outscale takes up to 1000
 _T = TypeVar("_T")
@@ -831,7 +831,7 @@ class _OutscaleVm(msgspec.Struct, gc=False):
 
 class _OutscaleVms(msgspec.Struct):
     Vms: list[_OutscaleVm]
-    NextPageToken: str | None = None
+    NextPageToken: Strict[str | None] = None
 
 
 class _OutscaleVolume(msgspec.Struct, gc=False):
@@ -841,7 +841,7 @@ class _OutscaleVolume(msgspec.Struct, gc=False):
 
 class _OutscaleVolumes(msgspec.Struct):
     Volumes: list[_OutscaleVolume]
-    NextPageToken: str | None = None
+    NextPageToken: Strict[str | None] = None
 
 
 class _OutscaleType(msgspec.Struct, gc=False):
@@ -852,7 +852,7 @@ class _OutscaleType(msgspec.Struct, gc=False):
 
 class _OutscaleTypes(msgspec.Struct):
     VmTypes: list[_OutscaleType]
-    NextPageToken: str | None = None
+    NextPageToken: Strict[str | None] = None
 
 
 class _OutscaleRegion(msgspec.Struct):

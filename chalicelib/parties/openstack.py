@@ -71,7 +71,7 @@ from chalicelib.model import (
     parse_time,
 )
 from chalicelib.paging import Page, Rows, both, by_token
-from chalicelib.transport import read
+from chalicelib.reading import Strict, read
 
 _PAGE = 1000                                # what Nova and Cinder give at most, if left as they come
 _MOST = 1000                                # servers beside which Nova names no lost ones
@@ -155,12 +155,12 @@ class _Link(msgspec.Struct, gc=False):
 
 class _Servers(msgspec.Struct):
     servers: list[_Server]
-    links: list[_Link] = msgspec.field(name="servers_links", default_factory=list[_Link])
+    links: Strict[list[_Link]] = msgspec.field(name="servers_links", default_factory=list[_Link])
 
 
 class _Flavors(msgspec.Struct):
     flavors: list[_Flavor]
-    links: list[_Link] = msgspec.field(name="flavors_links", default_factory=list[_Link])
+    links: Strict[list[_Link]] = msgspec.field(name="flavors_links", default_factory=list[_Link])
 
 
 class _Volume(msgspec.Struct, gc=False):
@@ -170,7 +170,7 @@ class _Volume(msgspec.Struct, gc=False):
 
 class _Volumes(msgspec.Struct):
     volumes: list[_Volume]
-    links: list[_Link] = msgspec.field(name="volumes_links", default_factory=list[_Link])
+    links: Strict[list[_Link]] = msgspec.field(name="volumes_links", default_factory=list[_Link])
 
 
 class _Endpoint(msgspec.Struct):

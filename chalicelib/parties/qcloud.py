@@ -65,7 +65,7 @@ from chalicelib.model import (
     parse_time,
 )
 from chalicelib.paging import Page, both, by_offset
-from chalicelib.transport import read, refusal
+from chalicelib.reading import read, refusal
 
 _PAGE = 100
 _WORKERS = 40                               # one second's worth of the documented rate

@@ -58,7 +58,7 @@ from chalicelib.model import (
     addresses,
 )
 from chalicelib.paging import Page, by_offset
-from chalicelib.transport import read, refusal
+from chalicelib.reading import read, refusal
 
 _PAGE = 100
 _WORKERS = 10                               # one second's worth of the rate

@@ -70,7 +70,7 @@ from chalicelib.model import (
     parse_time,
 )
 from chalicelib.paging import Page, both, by_page, by_token, side_by_side
-from chalicelib.transport import read, refusal
+from chalicelib.reading import Strict, read, refusal
 
 _PAGE = 100
 _VOLUMES = 100                              # most ids, and most volumes, of one call
@@ -170,7 +170,7 @@ class _Instance(msgspec.Struct, gc=False):
     Cpus: Count | None = None
     MemorySize: Count | None = None
     Volumes: list[_Volume] | msgspec.UnsetType | None = msgspec.UNSET
-    LocalVolumes: list[_LocalVolume] | None = None
+    LocalVolumes: Strict[list[_LocalVolume] | None] = None
     NetworkInterfaces: list[_Interface] | None = None
     EipAddress: _Eip | None = None
     CreatedAt: str | None = None
@@ -182,7 +182,7 @@ class _Instance(msgspec.Struct, gc=False):
 
 class _Instances(msgspec.Struct):
     Instances: list[_Instance] | None
-    NextToken: str | None = None
+    NextToken: Strict[str | None] = None
 
 
 class _EbsVolume(msgspec.Struct, gc=False):
@@ -201,7 +201,7 @@ class _Region(msgspec.Struct):
 
 class _Regions(msgspec.Struct):
     Regions: list[_Region]
-    NextToken: str | None = None
+    NextToken: Strict[str | None] = None
 
 
 class _Credentials(msgspec.Struct):

@@ -18,7 +18,7 @@ import msgspec
 from chalicelib.errors import MISSING_RIGHT, WRONG_KEY, PartyMalformed
 from chalicelib.model import WHOLE, Account, Count, Listing, Request, Response, Send, Server, Window
 from chalicelib.paging import Page, Rows, by_page, by_token, cut
-from chalicelib.transport import reading
+from chalicelib.reading import Strict, read, reading
 
 _WORKERS = 10
 _NEVER = datetime.max.replace(tzinfo=UTC)
@@ -122,17 +122,17 @@ class Answer:
 
 
 class _Pagination(msgspec.Struct):
-    total_entries: Count | None = None
+    total_entries: Strict[Count | None] = None
 
 
 class _Links(msgspec.Struct):
-    next: str | None = None
+    next: Strict[str | None] = None
 
 
 class _Meta(msgspec.Struct):
-    total: Count | None = None
-    pagination: _Pagination | None = None
-    links: _Links | None = None
+    total: Strict[Count | None] = None
+    pagination: Strict[_Pagination | None] = None
+    links: Strict[_Links | None] = None
 
 
 class _Next(msgspec.Struct):
@@ -140,17 +140,18 @@ class _Next(msgspec.Struct):
 
 
 @cache
-def _decoder(key: str, rows: Any) -> "msgspec.json.Decoder[Any]":
+def _shape(key: str, rows: Any) -> Any:
     """The rows must be there; where the total and the next page's cursor are differs from cloud to cloud."""
     if not key:
-        return msgspec.json.Decoder(rows)
-    return msgspec.json.Decoder(msgspec.defstruct("Answer", [
-        ("rows", rows, msgspec.field(name=key)), ("meta", _Meta | None, None), ("results", Count | None, None),
-        ("total_count", Count | None, None), ("next", _Next | None, None)]))
+        return rows
+    return msgspec.defstruct("Answer", [
+        ("rows", rows, msgspec.field(name=key)), ("meta", Strict[_Meta | None], None),
+        ("results", Strict[Count | None], None), ("total_count", Strict[Count | None], None),
+        ("next", Strict[_Next | None], None)])
 
 
 def _read(what: List, response: Response) -> Answer:
-    answer = _decoder(what.key, what.rows).decode(response.body)
+    answer: Any = read(response, _shape(what.key, what.rows))
     if not what.key:
         return Answer(answer, None, None)
     meta: _Meta = answer.meta or _Meta()

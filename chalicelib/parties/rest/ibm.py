@@ -46,7 +46,7 @@ from chalicelib.model import (
 )
 from chalicelib.paging import Rows, both
 from chalicelib.parties.rest import Call, Cloud, List, by_owner, disk_gib, error_word, only
-from chalicelib.transport import reading
+from chalicelib.reading import reading
 
 _PAGE = 100
 _VERSION = (("version", "2024-11-12"), ("generation", 2))
