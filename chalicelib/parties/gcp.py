@@ -42,14 +42,15 @@ from chalicelib.errors import (
     FAILED,
     MALFORMED,
     MISSING_RIGHT,
-    REGION,
     THROTTLED,
     UNAVAILABLE,
+    UNVERIFIED,
     WRONG_KEY,
     InvalidParameter,
     PartyDenied,
     PartyMalformed,
     PartyUnavailable,
+    UnknownRegion,
     Verdict,
 )
 from chalicelib.memory import catalogue, with_login
@@ -96,29 +97,71 @@ _STATUS = {                                 # Instance.status, the complete enum
     "DEPROVISIONING": Status.DELETED,
 }
 
-_DISABLED = Verdict(PartyDenied, "missing right: the Compute Engine API is not enabled in the project")
+_KEY = Verdict(PartyDenied, "wrong key: it is deleted or disabled, or the clock of this machine is wrong")
+_DISABLED = Verdict(PartyDenied, "product not activated: enable the Compute Engine API in the project")
 _PROJECT = Verdict(PartyDenied, "wrong project: there is none of this id, or the service account may not see it")
+_DELETED = Verdict(PartyDenied, "project deleted: it is deleted or about to be")
+_BILLING = Verdict(PartyDenied, "billing: billing is disabled in the project; link it to an open billing account")
+_SUSPENDED = Verdict(PartyDenied, "project suspended: the project is suspended by Google; appeal in its console")
+_DISABLED_ACCOUNT = Verdict(PartyDenied, "disabled: the service account is disabled or deleted; enable it")
+_CLOCK = Verdict(PartyDenied, "clock: the token is not valid at this time; the clock of this machine may be wrong")
+_PERIMETER = Verdict(PartyDenied, "wrong address: VPC Service Controls refuse this call; allow it in the perimeter")
+_POLICY = Verdict(PartyDenied, "organisation policy: a policy of the organisation forbids this call; allow it there")
+_CONTRADICTION = Verdict(PartyMalformed, "the party does not find a part of what it has just named")
 
 _ERRORS = {                                 # a reason of error.details, else of error.errors, else error.status
-    "authError": WRONG_KEY,
+    "authError": _KEY,
     "required": WRONG_KEY,                  # no login at all
-    "UNAUTHENTICATED": WRONG_KEY,
+    "UNAUTHENTICATED": _KEY,
+    "CREDENTIALS_MISSING": WRONG_KEY,
+    "ACCESS_TOKEN_TYPE_UNSUPPORTED": WRONG_KEY,
+    "CREDENTIAL_TYPE_UNSUPPORTED": WRONG_KEY,
+    "ACCOUNT_TYPE_UNSUPPORTED": WRONG_KEY,
+    "JWT_TOKEN_INVALID": _KEY,
+    "ACCESS_TOKEN_EXPIRED": _CLOCK,         # it was made a moment ago
+    "expired": _CLOCK,
+    "ACCOUNT_STATE_INVALID": _DISABLED_ACCOUNT,
+    "accountDisabled": _DISABLED_ACCOUNT,
+    "accountDeleted": _DISABLED_ACCOUNT,
+    "accountUnverified": UNVERIFIED,
     "forbidden": MISSING_RIGHT,
     "insufficientPermissions": MISSING_RIGHT,
+    "ACCESS_TOKEN_SCOPE_INSUFFICIENT": MISSING_RIGHT,
+    "IAM_PERMISSION_DENIED": MISSING_RIGHT,
     "PERMISSION_DENIED": MISSING_RIGHT,
     "accessNotConfigured": _DISABLED,
     "SERVICE_DISABLED": _DISABLED,
+    "SERVICE_NOT_VISIBLE": _DISABLED,
+    "BILLING_DISABLED": _BILLING,
+    "billingNotEnabled": _BILLING,
+    "CONSUMER_SUSPENDED": _SUSPENDED,
+    "GCP_SUSPENDED": _SUSPENDED,
+    "PROJECT_DELETED": _DELETED,            # our word, see _said_by_message
     "notFound.project": _PROJECT,
+    "CONSUMER_INVALID": _PROJECT,
     "RESOURCE_PROJECT_INVALID": _PROJECT,
+    "USER_PROJECT_DENIED": _PROJECT,
+    "SECURITY_POLICY_VIOLATED": _PERIMETER,
+    "USER_BLOCKED_BY_ADMIN": _POLICY,
+    "RESOURCE_USAGE_RESTRICTION_VIOLATED": _POLICY,
+    "ENDPOINT_USAGE_RESTRICTION_VIOLATED": _POLICY,
+    "ORG_RESTRICTION_VIOLATION": _POLICY,
+    "LOCATION_POLICY_VIOLATED": _POLICY,
+    "LOCATION_ORG_POLICY_VIOLATED": _POLICY,
+    "TLS_ORG_POLICY_VIOLATED": _POLICY,
+    "TLS_CIPHER_RESTRICTION_VIOLATED": _POLICY,
     "rateLimitExceeded": THROTTLED,         # with 403
     "RATE_LIMIT_EXCEEDED": THROTTLED,
+    "RESOURCE_QUOTA_EXCEEDED": THROTTLED,
     "userRateLimitExceeded": THROTTLED,
+    "concurrentLimitExceeded": THROTTLED,
+    "limitExceeded": THROTTLED,
     "quotaExceeded": THROTTLED,
     "dailyLimitExceeded": THROTTLED,
     "RESOURCE_EXHAUSTED": THROTTLED,
-    "notFound": REGION,
-    "NOT_FOUND": REGION,
-    "invalid.region": REGION,
+    "notFound": _CONTRADICTION,             # a zone; of the region itself: see _zones
+    "NOT_FOUND": _CONTRADICTION,
+    "invalid.region": _CONTRADICTION,
     "invalid": MALFORMED,
     "invalidParameter": MALFORMED,
     "badRequest": MALFORMED,
@@ -254,7 +297,12 @@ def list_servers(source: Source, account: Account, window: Window, send: Send) -
 
 def _zones(region: str, account: Account, send: Send) -> list[str]:
     """The names of the region's zones, in order."""
-    answer = _call("GetRegion", f"regions/{region}", {"fields": "kind,zones"}, _Zones, account, send)
+    try:
+        answer = _call("GetRegion", f"regions/{region}", {"fields": "kind,zones"}, _Zones, account, send)
+    except PartyMalformed as refused:
+        if _ERRORS.get(refused.party_word) is _CONTRADICTION:   # of this very region: there is none
+            raise UnknownRegion(f"{PARTY.title} has no such region.") from None
+        raise
     names = sorted(_last(zone) for zone in answer.zones)
     if not all(re.fullmatch(rf"{re.escape(region)}-[a-z0-9-]{{1,20}}", name, re.ASCII) for name in names):
         raise PartyMalformed("The party named zones that cannot be in this region.")
@@ -446,12 +494,26 @@ def error_word(response: Response) -> str | None:
     for detail in error.details or ():
         if detail.reason in _ERRORS:
             return detail.reason
+    if word in ("forbidden", "PERMISSION_DENIED"):
+        return _said_by_message(error.message) or word
     if word == "notFound" and re.search(r"'projects/[^/']+'", error.message):
         return "notFound.project"
     if word == "invalid" and re.search(r"Unknown (region|zone)", error.message):
         return "invalid.region"
     return word
 
+
+def _said_by_message(message: str) -> str | None:
+    """The reason that a plain "forbidden" has in its message alone, as older answers do."""
+    return next((word for word, said in _MESSAGES.items() if re.search(said, message, re.IGNORECASE)), None)
+
+
+_MESSAGES = {
+    "SERVICE_DISABLED": r"API has not been used|Access Not Configured",
+    "BILLING_DISABLED": r"billing",
+    "CONSUMER_SUSPENDED": r"suspended",
+    "PROJECT_DELETED": r"project .*\b(deleted|deletion)\b",
+}
 
 PARTY = Party(
     name="gcp",
