@@ -19,6 +19,8 @@ import io
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cache
+from importlib.resources import files
 from typing import Any, TypeVar, cast
 from urllib.parse import urlencode, urlsplit
 from xml.etree import ElementTree
@@ -31,14 +33,21 @@ from botocore.credentials import Credentials
 
 from chalicelib.errors import (
     CLOCK,
+    EXPIRED_KEY,
     FAILED,
     MALFORMED,
     MISSING_RIGHT,
-    REGION,
+    REGION_CLOSED,
+    ROLE,
+    SUSPENDED,
     THROTTLED,
     UNAVAILABLE,
+    UNVERIFIED,
     WRONG_KEY,
+    PartyDenied,
     PartyMalformed,
+    UnknownRegion,
+    Verdict,
 )
 from chalicelib.memory import catalogue, with_login
 from chalicelib.model import (
@@ -76,35 +85,63 @@ _STATUS = {                                 # State.Name, the complete enumerati
 }
 _GONE = "terminated"
 
-_ERRORS = {
-    "AuthFailure": WRONG_KEY,
-    "InvalidClientTokenId": WRONG_KEY,
+_REFUSED = Verdict(PartyDenied, "wrong key, or a region that is not enabled for this account, or a wrong clock: AWS "
+                                "says the same of all three")
+_SUBSCRIPTION = Verdict(PartyDenied, "product not activated: the account is not signed up for EC2, or its payment is "
+                                     "not verified yet")
+
+_ERRORS = {                                 # EC2's and STS's common errors, and what botocore takes for throttling
+    "AuthFailure": _REFUSED,
+    "InvalidClientTokenId": _REFUSED,
+    "UnrecognizedClientException": _REFUSED,
     "SignatureDoesNotMatch": WRONG_KEY,
+    "SignatureDoesNotMatch.Expired": CLOCK,                     # our word for what its message says
+    "InvalidSignatureException": WRONG_KEY,
     "IncompleteSignature": WRONG_KEY,
     "MissingAuthenticationToken": WRONG_KEY,
-    "UnrecognizedClientException": WRONG_KEY,
-    "Blocked": WRONG_KEY,
-    "PendingVerification": WRONG_KEY,
+    "InvalidSecurity": WRONG_KEY,
+    "Blocked": SUSPENDED,
+    "PendingVerification": UNVERIFIED,
+    "OptInRequired": _SUBSCRIPTION,
+    "SubscriptionRequiredException": _SUBSCRIPTION,
+    "RegionDisabledException": REGION_CLOSED,
     "RequestExpired": CLOCK,
-    "ExpiredToken": CLOCK,
-    "ExpiredTokenException": CLOCK,
     "RequestTimeTooSkewed": CLOCK,
+    "ExpiredToken": EXPIRED_KEY,
+    "ExpiredTokenException": EXPIRED_KEY,
     "UnauthorizedOperation": MISSING_RIGHT,
-    "AccessDenied": MISSING_RIGHT,
+    "AccessDenied": ROLE,                   # of AssumeRole; EC2 has another word
     "AccessDeniedException": MISSING_RIGHT,
+    "NotAuthorized": MISSING_RIGHT,
     "RequestLimitExceeded": THROTTLED,
     "Throttling": THROTTLED,
     "ThrottlingException": THROTTLED,
-    "OptInRequired": REGION,
-    "RegionDisabledException": REGION,
-    "UnsupportedRegion": REGION,
-    "InvalidRegion": REGION,
+    "ThrottledException": THROTTLED,
+    "RequestThrottled": THROTTLED,
+    "RequestThrottledException": THROTTLED,
+    "TooManyRequestsException": THROTTLED,
+    "EC2ThrottledException": THROTTLED,
+    "PriorRequestNotComplete": THROTTLED,
+    "BandwidthLimitExceeded": THROTTLED,
+    "LimitExceededException": THROTTLED,
+    "ProvisionedThroughputExceededException": THROTTLED,
+    "TransactionInProgressException": THROTTLED,
+    "SlowDown": THROTTLED,
     "InvalidParameterValue": MALFORMED,
     "InvalidParameterCombination": MALFORMED,
+    "InvalidParameterDependency": MALFORMED,
     "InvalidParameter": MALFORMED,
+    "InvalidQueryParameter": MALFORMED,
+    "InvalidCharacter": MALFORMED,
+    "MalformedQueryString": MALFORMED,
+    "MalformedPolicyDocument": MALFORMED,
     "MissingParameter": MALFORMED,
+    "MissingAction": MALFORMED,
     "UnknownParameter": MALFORMED,
+    "UnsupportedProtocol": MALFORMED,
+    "UnsupportedOperation": MALFORMED,
     "InvalidNextToken": MALFORMED,
+    "InvalidPaginationToken": MALFORMED,
     "InvalidInstanceType": MALFORMED,
     "InvalidAction": MALFORMED,
     "NoSuchVersion": MALFORMED,
@@ -114,23 +151,25 @@ _ERRORS = {
     "Unavailable": UNAVAILABLE,
     "ServiceUnavailable": UNAVAILABLE,
 }
+_NOT_KNOWN = ("UnknownParameter", "InvalidQueryParameter")      # said of a parameter that an older EC2 does not have
 
 
 class _Volume(msgspec.Struct):
-    size: int
+    size: int | None
     instances: tuple[str, ...]
 
 
 class _Type(msgspec.Struct):
-    cpu: int
-    memory_mib: int
+    cpu: int | None
+    memory_mib: int | None
 
 
 class _Instance(msgspec.Struct):
-    """An instance as listed. `disks`: the ids of the volumes that it names."""
+    """An instance as listed. `disks`: the ids of the volumes that it names. `typical`: it has its type's CPUs."""
 
     server: Server
     disks: tuple[str, ...]
+    typical: bool
 
 
 # ---------------------------------------------------------------- listing
@@ -156,33 +195,33 @@ def list_servers(source: Source, account: Account, window: Window, send: Send) -
             lambda ids=tuple(i.server.id for i in batch): _volumes(call, ids) for batch in batches], _WORKERS),
             lambda: types_of(shown))
         volumes = {key: volume for part in found for key, volume in part.items()}
-    sizes: dict[str, int] = {}
+    sizes: dict[str, int | None] = {}
     for volume in volumes.values():
         for owner in volume.instances:      # a multi-attached volume counts for each instance
-            sizes[owner] = sizes.get(owner, 0) + volume.size
+            known = sizes.get(owner, 0)
+            sizes[owner] = None if known is None or volume.size is None else known + volume.size
     return Listing([_complete(i, volumes, sizes, types) for i in shown], len(instances))
 
 
-def _complete(instance: _Instance, volumes: Mapping[str, _Volume], sizes: Mapping[str, int],
+def _complete(instance: _Instance, volumes: Mapping[str, _Volume], sizes: Mapping[str, int | None],
               types: Mapping[str, _Type]) -> Server:
     server, kind = instance.server, types.get(instance.server.instance_type)
     known = all(disk in volumes for disk in instance.disks)     # one came or went between the two lists: not known
     return msgspec.structs.replace(
         server,
-        cpu=server.cpu if server.cpu is not None or kind is None else kind.cpu,
+        cpu=kind.cpu if instance.typical and kind else server.cpu,
         memory_mib=kind.memory_mib if kind else None,
         disk_gib=sizes.get(server.id, 0) if known else None)
 
 
 def _instances(call: "_Call", account: Account) -> list[_Instance]:
-    asked: dict[str, str] = {"MaxResults": str(_PAGE), "IncludeManagedResources": "true"}
+    asked, ask = {"MaxResults": str(_PAGE)}, _with_managed(call, "DescribeInstances")
     key, _, value = (account.project or "").partition("=")
     if account.project is not None:
         asked |= _filter(f"tag:{key}", [re.sub(r"([\\*?])", r"\\\1", value)])
 
     def fetch(token: str | None) -> Page[_Instance | None]:
-        body = call("DescribeInstances", {**asked, **({"NextToken": token} if token else {})})
-        page = _read(body, "DescribeInstancesResponse", "reservationSet", "instanceState", _instance)
+        page = _read(ask({**asked, **({"NextToken": token} if token else {})}), _INSTANCES, _instance)
         if account.project is not None and any(i and i.server.tags.get(key) != value for _, i in page.rows):
             raise PartyMalformed("The party listed instances without the account's tag.")
         return page
@@ -201,8 +240,8 @@ def _instance(item: Element, ns: str) -> tuple[str, _Instance | None]:
     if state.strip() == _GONE:
         return key, None
     interfaces = sorted(_items(item, ns, "networkInterfaceSet"),
-                        key=lambda i: (_number(_text(i, ns, "attachment", "deviceIndex") or "0"),
-                                       _number(_text(i, ns, "attachment", "networkCardIndex") or "0")))
+                        key=lambda i: (_count(_text(i, ns, "attachment", "deviceIndex")) or 0,
+                                       _count(_text(i, ns, "attachment", "networkCardIndex")) or 0))
     lan, wan = [_text(item, ns, "privateIpAddress")], [_text(item, ns, "ipAddress")]
     for interface in interfaces:
         lan.append(_text(interface, ns, "privateIpAddress"))
@@ -215,13 +254,14 @@ def _instance(item: Element, ns: str) -> tuple[str, _Instance | None]:
     attached = next((parse_time(_text(i, ns, "attachment", "attachTime")) for i in interfaces
                      if _text(i, ns, "attachment", "deviceIndex") == "0"), None)
     launched = parse_time(_text(item, ns, "launchTime"))
-    cores, threads = _text(item, ns, "cpuOptions", "coreCount"), _text(item, ns, "cpuOptions", "threadsPerCore")
+    chosen = [_text(item, ns, "cpuOptions", name) for name in ("coreCount", "threadsPerCore")]
+    cores, threads = map(_count, chosen)
     tags = {_text(tag, ns, "key"): _text(tag, ns, "value") for tag in _items(item, ns, "tagSet")}
     (lan4, lan6), (wan4, wan6) = addresses(*lan), addresses(*wan)
     server = Server(
         id=key,
         name=tags.get("Name", ""),
-        cpu=_number(cores) * _number(threads) if cores and threads else None,
+        cpu=cores * threads if cores and threads else None,
         lan_ipv4=lan4,
         wan_ipv4=wan4,
         lan_ipv6=lan6,
@@ -233,8 +273,9 @@ def _instance(item: Element, ns: str) -> tuple[str, _Instance | None]:
         instance_type=_text(item, ns, "instanceType"),
         tags=tags,
     )
-    return key, _Instance(server, tuple(filter(None, (_text(disk, ns, "ebs", "volumeId")
-                                                      for disk in _items(item, ns, "blockDeviceMapping")))))
+    return key, _Instance(server, tuple(_text(disk, ns, "ebs", "volumeId") or "?"       # "?": one that is never found
+                                        for disk in _items(item, ns, "blockDeviceMapping")
+                                        if disk.find(f"{ns}ebs") is not None), typical=not any(chosen))
 
 
 def _status(state: str, reason: str, attached: datetime | None, launched: datetime | None) -> Status:
@@ -250,22 +291,37 @@ def _status(state: str, reason: str, attached: datetime | None, launched: dateti
 
 def _volumes(call: "_Call", instances: Sequence[str]) -> dict[str, _Volume]:
     """Volumes by id: those of the instances, or all of the region if none is named."""
-    asked = {"MaxResults": str(_PAGE), "IncludeManagedResources": "true"}
+    asked, ask = {"MaxResults": str(_PAGE)}, _with_managed(call, "DescribeVolumes")
     if instances:
         asked |= _filter("attachment.instance-id", instances)
 
     def fetch(token: str | None) -> Page[tuple[str, _Volume]]:
-        body = call("DescribeVolumes", {**asked, **({"NextToken": token} if token else {})})
-        return _read(body, "DescribeVolumesResponse", "volumeSet", "size", _volume)
+        return _read(ask({**asked, **({"NextToken": token} if token else {})}), _VOLUMES, _volume)
 
     return dict(by_token(fetch).rows)
+
+
+def _with_managed(call: "_Call", action: str) -> Callable[[Mapping[str, str]], bytes]:
+    """Asks with IncludeManagedResources, and without it where an older EC2 or an emulator does not know it."""
+    managed = {"IncludeManagedResources": "true"}
+
+    def ask(asked: Mapping[str, str]) -> bytes:
+        try:
+            return call(action, {**asked, **managed})
+        except PartyMalformed as refused:
+            if not managed or refused.party_word not in _NOT_KNOWN:
+                raise
+        managed.clear()
+        return call(action, asked)
+
+    return ask
 
 
 def _volume(item: Element, ns: str) -> tuple[str, tuple[str, _Volume]]:
     key = _text(item, ns, "volumeId")
     owners = {_text(a, ns, "instanceId") for a in _items(item, ns, "attachmentSet")
               if _text(a, ns, "status") != "detached"}
-    return key, (key, _Volume(_number(_text(item, ns, "size")), tuple(filter(None, owners))))
+    return key, (key, _Volume(_count(_text(item, ns, "size")), tuple(filter(None, owners))))
 
 
 def _types(call: "_Call", account: Account, names: Iterable[str]) -> dict[str, _Type]:
@@ -280,8 +336,7 @@ def _types(call: "_Call", account: Account, names: Iterable[str]) -> dict[str, _
 def _fetch_types(call: "_Call", names: Sequence[str]) -> dict[str, _Type]:
     try:
         body = call("DescribeInstanceTypes", {f"InstanceType.{n}": name for n, name in enumerate(names, 1)})
-        return dict(row for _, row in _read(body, "DescribeInstanceTypesResponse", "instanceTypeSet", "vCpuInfo",
-                                            _type).rows)
+        return dict(row for _, row in _read(body, _INSTANCE_TYPES, _type).rows)
     except PartyMalformed as refused:
         if refused.party_word != "InvalidInstanceType":         # one retired name refuses the whole call
             raise
@@ -289,31 +344,32 @@ def _fetch_types(call: "_Call", names: Sequence[str]) -> dict[str, _Type]:
     def fetch(token: str | None) -> Page[tuple[str, _Type]]:    # as a filter it is just not found
         body = call("DescribeInstanceTypes", {**_filter("instance-type", names), "MaxResults": str(_TYPES),
                                               **({"NextToken": token} if token else {})})
-        return _read(body, "DescribeInstanceTypesResponse", "instanceTypeSet", "vCpuInfo", _type)
+        return _read(body, _INSTANCE_TYPES, _type)
 
     return dict(by_token(fetch).rows)
 
 
 def _type(item: Element, ns: str) -> tuple[str, tuple[str, _Type]]:
     name = _text(item, ns, "instanceType")
-    return name, (name, _Type(_number(_text(item, ns, "vCpuInfo", "defaultVCpus")),
-                              _number(_text(item, ns, "memoryInfo", "sizeInMiB"))))
+    return name, (name, _Type(_count(_text(item, ns, "vCpuInfo", "defaultVCpus")),
+                              _count(_text(item, ns, "memoryInfo", "sizeInMiB"))))
 
 
 # ---------------------------------------------------------------- regions, check
 
 def list_regions(account: Account, send: Send) -> list[Region]:
-    region = account.regions[0] if account.regions else PARTY.default_region
+    """Asked in the one region of the partition that no account can disable."""
+    partition = _partition((*account.regions, PARTY.default_region)[0])
+    region = partition.usual if partition else PARTY.default_region
     call = _caller("ec2", region, account, send)
-    page = _read(call("DescribeRegions", {"AllRegions": "true"}), "DescribeRegionsResponse", "regionInfo",
-                 "regionName", lambda item, ns: (_text(item, ns, "regionName"), _text(item, ns, "optInStatus")))
-    return [Region(name, "", opted != "not-opted-in") for name, opted in page.rows]
+    page = _read(call("DescribeRegions", {"AllRegions": "true"}), _REGIONS,
+                 lambda item, ns: (_text(item, ns, "regionName"), _text(item, ns, "optInStatus")))
+    return [Region(name, "", opted != "not-opted-in") for name, opted in page.rows if name]
 
 
 def check(source: Source, account: Account, send: Send) -> None:
     call = _caller("ec2", source.region, account, send)
-    _read(call("DescribeInstances", {"MaxResults": "5"}), "DescribeInstancesResponse", "reservationSet",
-          "instanceState", _instance)
+    _read(call("DescribeInstances", {"MaxResults": "5"}), _INSTANCES, _instance)
 
 
 # ---------------------------------------------------------------- an assumed role
@@ -346,13 +402,39 @@ def _assume(region: str, account: Account, send: Send) -> tuple[float, Keys]:
 
 _Call = Callable[[str, Mapping[str, str]], bytes]
 _VERSIONS = {"ec2": "2016-11-15", "sts": "2011-06-15"}
-_SUFFIXES = {"cn": "amazonaws.com.cn", "eusc": "amazonaws.eu"}
+
+
+class _Partition(msgspec.Struct):
+    """A part of AWS with accounts and hosts of its own. `usual`: the region that is open to each of its accounts."""
+
+    form: str
+    suffix: str
+    usual: str
+
+
+@cache
+def _partitions() -> list[_Partition]:
+    """Botocore's list, which is a few kilobytes."""
+    text = (files("botocore") / "data" / "partitions.json").read_bytes()
+    return [_Partition(each["regionRegex"], each["outputs"]["dnsSuffix"], each["outputs"]["implicitGlobalRegion"])
+            for each in msgspec.json.decode(text)["partitions"]]
+
+
+def _partition(region: str) -> _Partition | None:
+    return next((each for each in _partitions() if re.fullmatch(each.form, region, re.ASCII)), None)
+
+
+def _host(service: str, region: str, account: Account) -> str:
+    """Raises UnknownRegion before any call for a region of no partition: its host could be anybody's."""
+    partition = _partition(region)
+    if partition is None and account.endpoint is None:
+        raise UnknownRegion(f"{PARTY.title} has no such region.")
+    return f"{service}.{region}.{partition.suffix if partition else 'amazonaws.com'}"
 
 
 def _caller(service: str, region: str, account: Account, send: Send, keys: Keys | None = None) -> _Call:
     """Signs with `keys`, or else with the account's own or those of the role that it names."""
-    suffix = _SUFFIXES.get(region.partition("-")[0], "amazonaws.com")
-    url = account.url(f"https://{service}.{region}.{suffix}/")
+    url = account.url(f"https://{_host(service, region, account)}/")
     given = account.credentials
     if keys is None and "role_arn" not in given:
         keys = Keys(given["access_key_id"], given["secret_access_key"], given.get("session_token"))
@@ -383,25 +465,48 @@ def _filter(name: str, values: Sequence[str]) -> dict[str, str]:
 
 # ---------------------------------------------------------------- XML
 
-def _read(body: bytes, root_name: str, container: str, mark: str,
-          read: Callable[[Element, str], tuple[str, _T]]) -> Page[_T]:
-    """The items that hold an element `mark`, each read and dropped as soon as it is complete, and the next token."""
-    rows: list[tuple[str, _T]] = []
+_INSTANCES = ("DescribeInstancesResponse", "reservationSet", "item", "instancesSet")
+_VOLUMES = ("DescribeVolumesResponse", "volumeSet")
+_INSTANCE_TYPES = ("DescribeInstanceTypesResponse", "instanceTypeSet")
+_REGIONS = ("DescribeRegionsResponse", "regionInfo")
+
+
+def _read(body: bytes, path: Sequence[str], read: Callable[[Element, str], tuple[str, _T]]) -> Page[_T]:
+    """The items of the lists at this path, each read and dropped as soon as it is complete, and the next token."""
     with reading():
-        events: Any = ElementTree.iterparse(io.BytesIO(body), ("end",))          # noqa: S314
-        ns = item = child = ""
-        element: Element
-        for _, element in events:
-            if not item:
+        try:
+            return _read_strictly(body, path, read)
+        except SyntaxError:
+            return _read_strictly(_FORBIDDEN.sub("\ufffd".encode(), body), path, read)
+
+
+_FORBIDDEN = re.compile(                    # characters that XML cannot hold, raw or as references
+    rb"[\x00-\x08\x0b\x0c\x0e-\x1f]|&#(?:x0*(?:1?[0-8bcefBCEF]|1[9adAD]|0)|0*(?:[0-8]|1[124-9]|2[0-9]|3[01]));")
+
+
+def _read_strictly(body: bytes, path: Sequence[str], read: Callable[[Element, str], tuple[str, _T]]) -> Page[_T]:
+    rows: list[tuple[str, _T]] = []
+    events: Any = ElementTree.iterparse(io.BytesIO(body), ("start", "end"))      # noqa: S314
+    ns, above = "", list[str]()
+    places: list[str] = []
+    element: Element
+    for event, element in events:
+        if event == "start":
+            if not above:
                 ns = element.tag[:element.tag.find("}") + 1]
-                item, child = f"{ns}item", f"{ns}{mark}"
-            if element.tag == item and element.find(child) is not None:
-                rows.append(read(element, ns))
-                element.clear()
-        root = cast(Element, events.root)
-        if root.tag != f"{ns}{root_name}" or root.find(f"{ns}{container}") is None:
-            raise PartyMalformed()
-        return Page(rows, token=root.findtext(f"{ns}nextToken") or None)
+                places = [ns + name for name in path]
+            above.append(element.tag)
+            continue
+        above.pop()
+        if above == places:
+            if element.tag != f"{ns}item":
+                raise PartyMalformed()
+            rows.append(read(element, ns))
+            element.clear()
+    root = cast(Element, events.root)
+    if root.tag != places[0] or root.find(places[1]) is None:
+        raise PartyMalformed()
+    return Page(rows, token=root.findtext(f"{ns}nextToken") or None)
 
 
 def _text(element: Element, ns: str, *path: str) -> str:
@@ -420,10 +525,10 @@ def _items(element: Element, ns: str, name: str) -> list[Element]:
     return [] if below is None else below.findall(f"{ns}item")
 
 
-def _number(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,9}", text, re.ASCII):
-        raise ValueError
-    return int(text)
+def _count(text: str) -> int | None:
+    """A number that is shown; None if it is none."""
+    found = re.fullmatch(r"\s*([0-9]{1,9})(?:\.0*)?\s*", text, re.ASCII)
+    return int(found[1]) if found else None
 
 
 def error_word(response: Response) -> str | None:
@@ -434,7 +539,13 @@ def error_word(response: Response) -> str | None:
         root = ElementTree.fromstring(response.body)            # noqa: S314
     except (SyntaxError, ValueError):
         return None
-    return next((e.text or "" for e in root.iter() if e.tag.rpartition("}")[2] == "Code"), None)
+    said = {e.tag.rpartition("}")[2]: e.text or "" for e in root.iter()}
+    if said.get("Code") == "SignatureDoesNotMatch" and _SKEWED.match(said.get("Message", "")):
+        return "SignatureDoesNotMatch.Expired"
+    return said.get("Code")
+
+
+_SKEWED = re.compile(r"\s*Signature (expired|not yet current)", re.IGNORECASE)
 
 
 PARTY = Party(
