@@ -329,7 +329,7 @@ def test_an_assumed_role(house: House, amazon: Aws) -> None:
     assert amazon.count("AssumeRole") == 2
     wrong = replace(account, credentials={**account.credentials, "external_id": "guessed"}, revision="other")
     send = house.deployment.transport.sender(aws.PARTY, wrong, "us-east-1", time.monotonic() + 20)
-    with pytest.raises(inventory.PartyDenied, match="missing right"):
+    with pytest.raises(inventory.PartyDenied, match="wrong role"):
         aws.list_servers(inventory.source_of("1", "aws", "us-east-1"), wrong, inventory.Window(), send)
     assumed = boto(amazon, "sts").assume_role(RoleArn="arn:aws:iam::123456789012:role/reader", RoleSessionName="boto3",
                                               ExternalId="shared-with-tenant")["Credentials"]
