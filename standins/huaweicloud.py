@@ -57,6 +57,7 @@ class Huaweicloud(Standin):
     """`keys`: access key -> secret key. `fleets`: region -> fleet. `tokens`: of temporary keys, by access key.
 
     `granted`: the keys have rights in enterprise projects alone. `limited`: the documented rates are enforced.
+    `bare_metal`: a physical server stands in the list, behind the others.
     """
 
     def __init__(self, keys: Mapping[str, str], fleets: Mapping[str, Fleet], *, tokens: Mapping[str, str] = {},
@@ -65,6 +66,7 @@ class Huaweicloud(Standin):
         self.fleets = dict(fleets)
         self.tokens = dict(tokens)
         self.granted = granted
+        self.bare_metal = False
         self.rates = {name: Rate(200) for name in _KNOWN} if limited else {}
         self._volumes: dict[str, dict[str, dict[str, Any]]] = {}
         super().__init__(port, latency)
@@ -154,7 +156,11 @@ class Huaweicloud(Standin):
         if wanted != "all_granted_eps":
             chosen = [n for n in chosen if enterprise_project_of(fleet[n]) == wanted]
         start = (max(1, number) - 1) * limit
-        return {"count": len(chosen), "servers": [self._row(fleet[n], region) for n in chosen[start:start + limit]]}
+        rows = [self._row(fleet[n], region) for n in chosen[start:start + limit]]
+        bare = self.bare_metal and asked.get("not-tags") != "__type_baremetal"      # unless left out by its tag
+        if bare and start + len(rows) >= len(chosen) and len(rows) < limit:
+            rows.append({"id": "bare-metal", "name": "bare-metal", "status": "ACTIVE", "tags": ["__type_baremetal"]})
+        return {"count": len(chosen) + bare, "servers": rows}
 
     def _row(self, machine: Machine, region: str) -> dict[str, Any]:
         status, task = _STATES[machine.state]

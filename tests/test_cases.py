@@ -174,7 +174,7 @@ CHECKS: dict[str, list[tuple[str, Callable[[Outcome], object]]]] = {        # fi
     "cloudstack-count-is-the-page": [("listPublicIpAddresses", cloudstack_addresses), ("machines itself", cloudstack_machines)],
     "cloudstack-nic-blank": [("empty text", cloudstack_blank)],
 }
-TO_DO = {"openstack-odd-machines",
+TO_DO = {
          "openstack-detail-shorter-than-list", "cloudstack-count-is-the-page", "cloudstack-nic-blank",
          "qcloud-local-nvme", "hetzner-ipv6-only", "scaleway-regions"}
 ASKED_AGAIN = "does not know IncludeManagedResources"          # the case holds the refusal alone

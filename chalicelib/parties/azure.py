@@ -252,7 +252,7 @@ class _Machine(msgspec.Struct, gc=False):
     created: str | None = None
     interfaces: list[_Reference] | None = None
     os_disk: _Disk | None = None
-    data_disks: list[_Disk] | None = None
+    data_disks: list[_Disk] | msgspec.UnsetType | None = msgspec.UNSET           # null: none; unset: not known
     zones: list[str] | None = None
     tags: dict[str, str | None] | None = None
 
@@ -289,9 +289,9 @@ class _Found(msgspec.Struct, Generic[_T]):
 
 
 class _Size(msgspec.Struct, gc=False):
-    name: Text
-    numberOfCores: Count
-    memoryInMB: Count
+    name: str = ""
+    numberOfCores: Count | None = None
+    memoryInMB: Count | None = None
 
 
 class _Sizes(msgspec.Struct):
@@ -424,7 +424,7 @@ def _cpu(row: _Machine, size: _Size | None) -> int | None:
 
 
 def _disk_gib(row: _Machine, disks: Mapping[str, _Sized]) -> int | None:
-    if row.os_disk is None:
+    if row.os_disk is None or row.data_disks is msgspec.UNSET:
         return None
     total = 0
     for disk in (row.os_disk, *(row.data_disks or ())):

@@ -74,7 +74,7 @@ from chalicelib.model import (
     parse_time,
 )
 from chalicelib.paging import Page, Rows, by_token, cut, side_by_side
-from chalicelib.reading import Strict, read, refusal
+from chalicelib.reading import Strict, part, read, refusal
 
 _PAGE = 500                                 # most that maxResults takes
 _WORKERS = 10                               # zones of one region
@@ -220,7 +220,7 @@ class _Instance(msgspec.Struct, gc=False):
     creationTimestamp: str | None = None
     lastStopTimestamp: str | None = None
     labels: dict[str, str] | None = None
-    disks: list[_Disk] | None = None
+    disks: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET      # unset: an empty list is left out
     networkInterfaces: list[_Interface] | None = None
     advancedMachineFeatures: _Features | None = None
 
@@ -237,9 +237,9 @@ class _Instances(msgspec.Struct):
 
 
 class _Type(msgspec.Struct, gc=False):
-    name: Text
-    guestCpus: Count
-    memoryMb: Count
+    name: str = ""
+    guestCpus: Count | None = None
+    memoryMb: Count | None = None
 
 
 class _Types(msgspec.Struct):
@@ -369,7 +369,8 @@ def _cpu(features: _Features, kind: _Type | None) -> int | None:
     return kind.guestCpus if kind else None
 
 
-def _disk_gib(disks: list[_Disk] | None) -> int | None:
+def _disk_gib(raw: msgspec.Raw | msgspec.UnsetType) -> int | None:
+    disks = [] if raw is msgspec.UNSET else part(raw, list[_Disk])
     sizes = [disk.diskSizeGb for disk in disks] if disks is not None else [None]
     return None if None in sizes else sum(int(size) for size in sizes if size is not None)
 

@@ -64,7 +64,7 @@ from chalicelib.model import (
     parse_time,
 )
 from chalicelib.paging import Page, Rows, both, by_offset, by_page, side_by_side
-from chalicelib.reading import read, refusal
+from chalicelib.reading import Strict, read, refusal
 
 _PAGE = 100                                 # 1000 are allowed, 100 are advised
 _DISK_PAGE = 1000                           # most that ListVolumes takes
@@ -152,7 +152,7 @@ class _Server(msgspec.Struct, gc=False):
     created: str | None = None
     updated: str | None = None
     zone: str | None = msgspec.field(name="OS-EXT-AZ:availability_zone", default=None)
-    enterprise_project_id: str | None = None
+    enterprise_project_id: Strict[str | None] = None
     tags: list[str] | None = None
 
 
@@ -205,7 +205,7 @@ def list_servers(source: Source, account: Account, window: Window, send: Send) -
     project = _project_of(source.region, account, send)
 
     def fetch(number: int, size: int) -> Page[_Server]:
-        asked = {"offset": number, "limit": size, "enterprise_project_id": account.project or _ALL}
+        asked = {"offset": number, "limit": size, "enterprise_project_id": account.project or _ALL, **_VIRTUAL}
         answer = _call("ecs", asked, _Servers, source.region, project, account, send)
         if account.project is not None and any(r.enterprise_project_id != account.project for r in answer.servers):
             raise PartyMalformed("The party listed servers of another enterprise project than the account's.")
@@ -233,6 +233,7 @@ def list_servers(source: Source, account: Account, window: Window, send: Send) -
 
 
 _ALL = "all_granted_eps"
+_VIRTUAL = {"not-tags": "__type_baremetal"}                     # or else bare metal is listed among the servers
 
 
 def _server(row: _Server, sizes: Mapping[str, int | None]) -> Server:
@@ -315,7 +316,7 @@ def list_regions(account: Account, send: Send) -> list[Region]:
 
 def check(source: Source, account: Account, send: Send) -> None:
     project = _project_of(source.region, account, send)
-    asked = {"offset": 1, "limit": 1, "enterprise_project_id": account.project or _ALL}
+    asked = {"offset": 1, "limit": 1, "enterprise_project_id": account.project or _ALL, **_VIRTUAL}
     _call("ecs", asked, _Servers, source.region, project, account, send)
 
 

@@ -134,7 +134,7 @@ class _Attached(msgspec.Struct, gc=False):
 
 class _Server(msgspec.Struct, gc=False):
     id: Text
-    tenant_id: str | None = None
+    tenant_id: Strict[str | None] = None
     name: str | None = None
     status: str | None = None
     task_state: str | None = msgspec.field(name="OS-EXT-STS:task_state", default=None)
@@ -165,7 +165,7 @@ class _Flavors(msgspec.Struct):
 
 class _Volume(msgspec.Struct, gc=False):
     id: Text
-    size: Count
+    size: Count | None = None               # a volume in error may have none
 
 
 class _Volumes(msgspec.Struct):
@@ -174,15 +174,17 @@ class _Volumes(msgspec.Struct):
 
 
 class _Endpoint(msgspec.Struct):
-    url: str
-    interface: str
+    """Rows of services that are not ours may be broken: what has no address is passed over."""
+
+    url: str = ""
+    interface: str = ""
     region_id: str | None = None
     region: str | None = None
 
 
 class _Entry(msgspec.Struct):
-    type: str
-    endpoints: list[_Endpoint]
+    type: str = ""
+    endpoints: list[_Endpoint] = []
 
 
 class _Project(msgspec.Struct):
@@ -286,7 +288,7 @@ def _forget_fresh(rows: Sequence[_Server], response: Response, took: timedelta) 
             row.updated = None
 
 
-def _server(row: _Server, flavors: Mapping[str, _Flavor], sizes: Mapping[str, int]) -> Server:
+def _server(row: _Server, flavors: Mapping[str, _Flavor], sizes: Mapping[str, int | None]) -> Server:
     own = row.flavor or _Flavor()
     flavor = own if own.vcpus is not None else flavors.get(own.id or "", own)
     found = [address for network in (row.addresses or {}).values() for address in network]
@@ -315,7 +317,7 @@ def _server(row: _Server, flavors: Mapping[str, _Flavor], sizes: Mapping[str, in
     )
 
 
-def _disk(row: _Server, flavor: _Flavor, sizes: Mapping[str, int]) -> int | None:
+def _disk(row: _Server, flavor: _Flavor, sizes: Mapping[str, int | None]) -> int | None:
     """Local disks by the flavor, and volumes; None as soon as one of them is not known."""
     root = 0 if row.image == "" else flavor.disk or None        # 0: as large as the image
     ephemeral = flavor.ephemeral if flavor.ephemeral is not None else flavor.listed_ephemeral
@@ -333,9 +335,9 @@ def _is_public(address: _Address) -> bool:
 
 # ---------------------------------------------------------------- volumes and flavors
 
-def _volumes(call: "_Call", wanted: set[str] | None) -> dict[str, int]:
+def _volumes(call: "_Call", wanted: set[str] | None) -> dict[str, int | None]:
     """Sizes by id, oldest volume first: until all that are wanted are found (None: all), or to the list's end."""
-    found: dict[str, int] = {}
+    found: dict[str, int | None] = {}
 
     def fetch(marker: str | None) -> Page[None]:
         asked = {"limit": str(_PAGE), "sort": "created_at:asc", **({"marker": marker} if marker else {})}
@@ -405,7 +407,7 @@ def _sign_in(account: Account, send: Send) -> tuple[float, _Session]:
                           hint="an application credential opens only the project that it was made in")
     return ends.timestamp(), _Session(text, made.project.id, {
         (entry.type, endpoint.region_id or endpoint.region or ""): endpoint.url
-        for entry in made.catalog for endpoint in entry.endpoints if endpoint.interface == "public"})
+        for entry in made.catalog for endpoint in entry.endpoints if endpoint.interface == "public" and endpoint.url})
 
 
 def _identity(account: Account) -> dict[str, object]:

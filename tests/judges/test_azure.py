@@ -162,7 +162,7 @@ def test_the_models_know_the_answers_of_our_fixtures() -> None:
     for case in WHAT["azure"]["cases"]:
         for exchange in case["exchanges"]:
             said, status = exchange["answer"].get("json"), exchange["answer"]["status"]
-            if "unknown" in case["name"] or exchange["operation"] == "Login":
+            if said is None or "unknown" in case["name"] or exchange["operation"] == "Login":
                 continue
             if status >= 400:
                 assert graph_models.ErrorResponse.deserialize(said).error.code

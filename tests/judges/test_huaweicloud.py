@@ -176,6 +176,16 @@ def test_how_many_calls(house: House, cloud: Huaweicloud) -> None:
     assert calls == [(1, 10, 2), (0, 1, 1), (0, 10, 2)]
 
 
+def test_bare_metal_is_no_virtual_machine(house: House, cloud: Huaweicloud) -> None:
+    """The list holds both kinds; the SDK's user leaves out the one by its tag, and so do we."""
+    cloud.fleets[HOME], cloud.bare_metal = Fleet(3), True
+    ecs = sdk(EcsClient, cloud.url, keys_of(cloud), HOME)
+    assert len(ecs.list_servers_details(ListServersDetailsRequest()).servers) == 4
+    virtual = ecs.list_servers_details(ListServersDetailsRequest(not_tags="__type_baremetal")).servers
+    house.account("huaweicloud", keys_of(cloud), cloud.url)
+    assert [s.id for s in ours(house).servers] == [s.id for s in virtual]
+
+
 def test_enterprise_projects(house: House, cloud: Huaweicloud) -> None:
     """A key that has rights in enterprise projects alone must ask for them, as the SDK's user has to know."""
     cloud.granted = True
