@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -272,6 +272,49 @@ def addresses(*found: str | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
             with suppress(ValueError):
                 ipv6[str(IPv6Address(text))] = None             # one spelling, so that it can be searched for
     return tuple(ipv4), tuple(ipv6)
+
+
+def total_gib(sizes: Iterable[int | None]) -> int | None:
+    """The sum, None if one of them is not known: a sum without it would be wrong."""
+    total = 0
+    for size in sizes:
+        if size is None:
+            return None
+        total += size
+    return total
+
+
+def labelled(pairs: Iterable[tuple[str | None, str | None]]) -> dict[str, str]:
+    """Tags by their key; one without a key is left out."""
+    return {key: value or "" for key, value in pairs if key}
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """What is attached to each server, GiB together. `sure`: the owner of each could be read."""
+
+    gib: Mapping[str, int | None]
+    sure: bool
+
+    def of(self, server: str, none: int | None = None) -> int | None:
+        """`none`: if nothing is attached to it."""
+        return self.gib.get(server, none) if self.sure else None
+
+
+def attached(disks: Iterable[tuple[Iterable[object], int | None]]) -> Attached:
+    """Of (owners, GiB) each. An owner of None or "" is nobody; what is neither text nor number cannot be read."""
+    gib: dict[str, int | None] = {}
+    sure = True
+    for owners, size in disks:
+        known: set[str] = set()
+        for owner in owners:
+            if isinstance(owner, str | int) and not isinstance(owner, bool):
+                known.add(str(owner))
+            elif owner is not None:
+                sure = False
+        for owner in known - {""}:
+            gib[owner] = total_gib((gib.get(owner, 0), size))
+    return Attached(gib, sure)
 
 
 _BYTE = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"

@@ -38,6 +38,8 @@ T = TypeVar("T")
 Strict = Annotated[T, msgspec.Meta(extra={"strict": True})]        # a field with a default that must be readable
 Whole = Annotated[T, msgspec.Meta(extra={"whole": True})]          # a list that is useless without any one element
 
+Nested = msgspec.Raw | msgspec.UnsetType    # a part of a row that is read when somebody needs it; default UNSET
+
 _MOST_ODD = 100_000                         # values of one answer that the lenient pass looks at, one by one
 _LONGEST_NUMBER = 40                        # characters
 _UNREADABLE = (msgspec.DecodeError, SyntaxError, ValueError, RecursionError)    # a bad XML is a SyntaxError
@@ -79,6 +81,19 @@ def part(raw: msgspec.Raw, shape: type[T]) -> T | None:
         return _lenient(_cleaned(bytes(raw)), shape, True)
     except _UNREADABLE:
         return None
+
+
+def nested(raw: Nested, item: type[T], *, one: bool = False) -> list[T] | None:
+    """A list inside a row, [] if it is missing or null; None if it cannot be read, since less would be wrong.
+
+    `one`: it is no list but the only element of one.
+    """
+    if raw is msgspec.UNSET or bytes(raw) == b"null":
+        return []
+    if not one:
+        return part(raw, list[item])
+    found = part(raw, item)
+    return None if found is None else [found]
 
 
 def reshape(value: object, shape: type[T]) -> T:

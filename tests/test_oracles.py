@@ -178,7 +178,7 @@ def test_the_sdk_knows_every_field_of_our_fixtures_and_stand_ins(tencent: Qcloud
     with warnings.catch_warnings():
         warnings.simplefilter("error")      # the SDK warns of names that it does not know
         for case in WHAT["qcloud"]["cases"]:
-            if "unknown shape" in case["name"]:
+            if case["name"].startswith(("unknown shape", "odd value")):
                 continue
             for exchange in case["exchanges"]:
                 said = exchange["answer"].get("json", {}).get("Response", {})

@@ -33,7 +33,7 @@ import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 from urllib.parse import quote, urlsplit
 
 import msgspec
@@ -78,6 +78,8 @@ from chalicelib.model import (
     Text,
     Window,
     addresses,
+    attached,
+    labelled,
     parse_time,
 )
 from chalicelib.paging import Page, Rows, both, by_page, by_token, cut, side_by_side
@@ -198,7 +200,7 @@ class _Interfaces(msgspec.Struct, gc=False):
 
 
 class _Tag(msgspec.Struct, gc=False):
-    TagKey: str
+    TagKey: str | None = None
     TagValue: str | None = None
 
 
@@ -220,7 +222,7 @@ class _Instance(msgspec.Struct, gc=False):
     EipAddress: _Eip | None = None
     CreationTime: str | None = None
     ZoneId: str | None = None
-    ResourceGroupId: str | None = None      # "" is the default group
+    ResourceGroupId: Strict[str | None] = None          # "" is the default group
     Tags: _Tags | None = None
 
 
@@ -234,18 +236,18 @@ class _Instances(msgspec.Struct):
 
 
 class _Attachment(msgspec.Struct, gc=False):
-    InstanceId: str | None = None
+    InstanceId: Any = msgspec.UNSET
 
 
 class _Attachments(msgspec.Struct, gc=False):
-    Attachment: list[_Attachment] | None = None
+    Attachment: Strict[list[_Attachment] | None] = None
 
 
 class _Disk(msgspec.Struct, gc=False):
     DiskId: Text
-    Size: Count
-    InstanceId: str | None = None           # "" if several may attach it
-    Attachments: _Attachments | None = None
+    Size: Count | None = None
+    InstanceId: Any = None                  # "" if several may attach it
+    Attachments: Strict[_Attachments | None] = None
 
 
 class _DiskList(msgspec.Struct):
@@ -315,13 +317,9 @@ def list_servers(source: Source, account: Account, window: Window, send: Send) -
         disks = _disks(call, [{"InstanceId": row.InstanceId} for row in rows] if each else [{}])
     if rows and not disks:
         _confirm(call, "DescribeDisks")
-    sizes: dict[str, int] = {}
-    for disk in disks:
-        attached = (disk.Attachments and disk.Attachments.Attachment) or ()
-        for owner in {disk.InstanceId or "", *(a.InstanceId or "" for a in attached)}:
-            sizes[owner] = sizes.get(owner, 0) + disk.Size
+    sizes = attached(((disk.InstanceId, *(a.InstanceId for a in _attachments(disk))), disk.Size) for disk in disks)
     wan = _elastic(call, rows) if account.deep else {}
-    return Listing([_server(row, sizes.get(row.InstanceId), wan) for row in rows], total)
+    return Listing([_server(row, sizes.of(row.InstanceId), wan) for row in rows], total)
 
 
 def _kept(found: Rows[_Instance], project: str | None, window: Window) -> tuple[list[_Instance], int]:
@@ -382,8 +380,12 @@ def _server(row: _Instance, disk_gib: int | None, elastic: Mapping[str, Sequence
         zone=row.ZoneId or "",
         project_id=row.ResourceGroupId or "",
         instance_type=row.InstanceType or "",
-        tags={tag.TagKey: tag.TagValue or "" for tag in (row.Tags and row.Tags.Tag) or ()},
+        tags=labelled((tag.TagKey, tag.TagValue) for tag in (row.Tags and row.Tags.Tag) or ()),
     )
+
+
+def _attachments(disk: _Disk) -> Sequence[_Attachment]:
+    return (disk.Attachments and disk.Attachments.Attachment) or ()
 
 
 def _ips(found: _Ips | None) -> list[str]:

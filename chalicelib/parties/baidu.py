@@ -10,7 +10,8 @@ Instances in the recycle bin are listed, released ones are not. Bare metal (BBC)
 Whether the list holds each instance's `volumes` is told in two ways: the vendor's SDK of 2026 says so, the sample and
 the model's page of 2025 have them in the details of one instance alone. Where an answer has none, the disks of the
 region are walked through as well (GET /v2/volume, 1000 rows) and joined by their attachments; an instance that no disk
-names has none that can be known. `volumes` count local disks too, so localDiskSizeInGB is not added to them.
+names has none that can be known. `volumes` count local disks too; the region's disks do not, so localDiskSizeInGB is
+added to those, and where it is missing the sum is not known.
 nicInfo is the primary interface with all its addresses; `eniInfos` in it the others, where the answer has them.
 An address that is not there is "" or the text "null".
 
@@ -25,7 +26,7 @@ import re
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
@@ -46,6 +47,7 @@ from chalicelib.errors import (
 from chalicelib.model import (
     WHOLE,
     Account,
+    Attached,
     Count,
     Limit,
     Listing,
@@ -60,7 +62,10 @@ from chalicelib.model import (
     Text,
     Window,
     addresses,
+    attached,
+    labelled,
     parse_time,
+    total_gib,
 )
 from chalicelib.paging import Page, Rows, by_token, cut
 from chalicelib.reading import Strict, read, refusal
@@ -151,7 +156,7 @@ class _Group(msgspec.Struct, gc=False):
 
 
 class _Tag(msgspec.Struct, gc=False):
-    tagKey: str
+    tagKey: str | None = None
     tagValue: str | None = None
 
 
@@ -163,6 +168,7 @@ class _Instance(msgspec.Struct, gc=False):
     cpuCount: Count | None = None
     memoryCapacityInGB: Count | None = None
     volumes: list[_Disk] | None = None
+    localDiskSizeInGB: Count | None = None
     internalIp: str | None = None
     publicIp: str | None = None
     ipv6: str | None = None
@@ -170,7 +176,7 @@ class _Instance(msgspec.Struct, gc=False):
     nicInfo: _Nic | None = None
     createTime: str | None = None
     zoneName: str | None = None
-    resGroupInfos: list[_Group] | None = None
+    resGroupInfos: Strict[list[_Group] | None] = None
     tags: list[_Tag] | None = None
 
 
@@ -181,13 +187,13 @@ class _Instances(msgspec.Struct):
 
 
 class _Attachment(msgspec.Struct, gc=False):
-    instanceId: str | None = None
+    instanceId: Any = msgspec.UNSET
 
 
 class _Volume(msgspec.Struct, gc=False):
     id: Text
-    diskSizeInGB: Count
-    attachments: list[_Attachment] | None = None
+    diskSizeInGB: Count | None = None
+    attachments: Strict[list[_Attachment] | None] = None
 
 
 class _Volumes(msgspec.Struct):
@@ -217,7 +223,7 @@ def list_servers(source: Source, account: Account, window: Window, send: Send) -
         kept = [row for row in rows.rows if account.project in _groups(row)]
         rows = Rows(cut(kept, window), len(kept))
     untold = any(row.volumes is None for row in rows.rows)
-    sizes = _sizes(source, account, send) if untold else {}
+    sizes = _sizes(source, account, send) if untold else Attached({}, True)
     return Listing([_server(row, sizes, account.project) for row in rows.rows], rows.total)
 
 
@@ -232,7 +238,7 @@ def _instances(source: Source, account: Account, window: Window, send: Send) -> 
     return by_token(fetch, window)
 
 
-def _server(row: _Instance, sizes: Mapping[str, int], project: str | None = None) -> Server:
+def _server(row: _Instance, sizes: Attached, project: str | None = None) -> Server:
     """`sizes`: of all disks, by instance, for a row without its own. `project`: the one asked for, among the row's."""
     lan, wan = [row.internalIp], [row.publicIp]
     nic = row.nicInfo or _Nic()
@@ -250,7 +256,7 @@ def _server(row: _Instance, sizes: Mapping[str, int], project: str | None = None
         name=row.name or "",
         cpu=row.cpuCount,
         memory_mib=None if row.memoryCapacityInGB is None else row.memoryCapacityInGB * 1024,
-        disk_gib=sizes.get(row.id) if row.volumes is None else _sum(row.volumes),
+        disk_gib=_disks(row, sizes),
         lan_ipv4=lan4,
         wan_ipv4=wan4,
         lan_ipv6=lan6,
@@ -261,31 +267,28 @@ def _server(row: _Instance, sizes: Mapping[str, int], project: str | None = None
         zone=row.zoneName or "",
         project_id=project or next(iter(_groups(row)), ""),
         instance_type=row.spec or "",
-        tags={tag.tagKey: tag.tagValue or "" for tag in row.tags or ()},
+        tags=labelled((tag.tagKey, tag.tagValue) for tag in row.tags or ()),
     )
 
 
-def _sum(disks: list[_Disk]) -> int | None:
-    sizes = [disk.diskSizeInGB for disk in disks]
-    return None if None in sizes else sum(size for size in sizes if size is not None)
+def _disks(row: _Instance, sizes: Attached) -> int | None:
+    if row.volumes is None:
+        return total_gib((sizes.of(row.id), row.localDiskSizeInGB))
+    return total_gib(disk.diskSizeInGB for disk in row.volumes)
 
 
 def _groups(row: _Instance) -> list[str]:
     return [group.groupId for group in row.resGroupInfos or ()]
 
 
-def _sizes(source: Source, account: Account, send: Send) -> dict[str, int]:
+def _sizes(source: Source, account: Account, send: Send) -> Attached:
     """The disks of each instance of the region together, in GiB; a shared disk counts for each."""
     def fetch(marker: str | None) -> Page[_Volume]:
         answer = _list("ListVolumes", "volume", marker, _PAGE, _Volumes, source, account, send)
         return Page([(volume.id, volume) for volume in answer.volumes], token=_next(answer))
 
-    sizes: dict[str, int] = {}
-    for volume in by_token(fetch).rows:
-        for owner in {attachment.instanceId for attachment in volume.attachments or ()}:
-            if owner:
-                sizes[owner] = sizes.get(owner, 0) + volume.diskSizeInGB
-    return sizes
+    return attached(((attachment.instanceId for attachment in volume.attachments or ()), volume.diskSizeInGB)
+                    for volume in by_token(fetch).rows)
 
 
 def _next(answer: _Instances | _Volumes) -> str | None:

@@ -53,9 +53,10 @@ from chalicelib.model import (
     Window,
     addresses,
     parse_time,
+    total_gib,
 )
 from chalicelib.paging import Page, both, by_page
-from chalicelib.reading import read, refusal
+from chalicelib.reading import Nested, nested, read, refusal
 
 _PAGE = 50
 _DISK_PAGE = 300
@@ -131,7 +132,7 @@ class _Instance(msgspec.Struct, gc=False):
     instanceName: str | None = None
     instanceStatus: str | None = None
     flavor: _Flavor | None = None
-    attachedVolume: list[str] | None = None
+    attachedVolume: Nested = msgspec.UNSET
     addresses: list[_Network] | None = None
     networkCardList: list[_Card] | None = None
     privateIP: str | None = None
@@ -225,7 +226,7 @@ def _server(row: _Instance, attached: set[str], sizes: Mapping[str, int | None])
         name=row.displayName or row.instanceName or "",
         cpu=flavor.flavorCPU,
         memory_mib=_memory(flavor),
-        disk_gib=_sum(row.attachedVolume, attached, sizes),
+        disk_gib=_sum(_named(row, attached), attached, sizes),
         lan_ipv4=lan4,
         wan_ipv4=wan4,
         lan_ipv6=lan6,
@@ -247,11 +248,15 @@ def _memory(flavor: _Flavor) -> int | None:
     return flavor.flavorRAM if flavor.flavorRAM >= 256 * flavor.flavorCPU else flavor.flavorRAM * 1024
 
 
-def _sum(named: Sequence[str] | None, attached: set[str], sizes: Mapping[str, int | None]) -> int | None:
-    if named is None and not attached:
+def _named(row: _Instance, attached: set[str]) -> list[str] | None:
+    if not attached and (row.attachedVolume is msgspec.UNSET or bytes(row.attachedVolume) == b"null"):
         return None
-    found = [sizes.get(disk) for disk in attached | set(named or ())]
-    return None if None in found else sum(size for size in found if size is not None)
+    return nested(row.attachedVolume, str)
+
+
+def _sum(named: Sequence[str] | None, attached: set[str], sizes: Mapping[str, int | None]) -> int | None:
+    """`named`: None if the row does not say, or in no way that can be read."""
+    return None if named is None else total_gib(sizes.get(disk) for disk in attached | set(named))
 
 
 def _addresses(row: _Instance) -> tuple[tuple[str | None, ...], tuple[str | None, ...]]:

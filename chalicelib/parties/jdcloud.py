@@ -64,10 +64,12 @@ from chalicelib.model import (
     Text,
     Window,
     addresses,
+    labelled,
     parse_time,
+    total_gib,
 )
 from chalicelib.paging import Page, Rows, by_page, cut, side_by_side
-from chalicelib.reading import read, refusal
+from chalicelib.reading import Nested, Strict, nested, read, refusal
 
 _PAGE = 100
 _LEAST = 10                                 # a smaller page is refused
@@ -163,7 +165,7 @@ class _Attached(msgspec.Struct, gc=False):
 
 
 class _Tag(msgspec.Struct, gc=False):
-    key: str
+    key: str | None = None
     value: str | None = None
 
 
@@ -173,14 +175,14 @@ class _Instance(msgspec.Struct, gc=False):
     instanceType: str | None = None
     status: str | None = None
     systemDisk: _Disk | None = None
-    dataDisks: list[_Disk] | None = None
+    dataDisks: Nested = msgspec.UNSET
     privateIpAddress: str | None = None
     elasticIpAddress: str | None = None
     primaryNetworkInterface: _Attached | None = None
     secondaryNetworkInterfaces: list[_Attached] | None = None
     launchTime: str | None = None
     az: str | None = None
-    resourceGroupId: str | None = None
+    resourceGroupId: Strict[str | None] = None
     tags: list[_Tag] | None = None
 
 
@@ -190,7 +192,7 @@ class _Instances(msgspec.Struct):
 
 
 class _Type(msgspec.Struct, gc=False):
-    instanceType: Text
+    instanceType: str | None = None
     cpu: Count | None = None
     memoryMB: Count | None = None
 
@@ -261,21 +263,17 @@ def _server(row: _Instance, kind: _Type | None) -> Server:
         zone=row.az or "",
         project_id=row.resourceGroupId or "",
         instance_type=row.instanceType or "",
-        tags={tag.key: tag.value or "" for tag in row.tags or ()},
+        tags=labelled((tag.key, tag.value) for tag in row.tags or ()),
     )
 
 
 def _disks(row: _Instance) -> int | None:
     """Every instance has a system disk, so that one that is not told of is not known. No `dataDisks`: none."""
-    total = 0
-    for disk in (row.systemDisk or _Disk(), *(row.dataDisks or ())):
-        size = disk.cloudDisk or disk.localDisk or _Size()
-        if disk.status in ("detached", "error_attach"):
-            continue
-        if size.diskSizeGB is None:
-            return None
-        total += size.diskSizeGB
-    return total
+    data = nested(row.dataDisks, _Disk)
+    if data is None:
+        return None
+    disks = [disk for disk in (row.systemDisk or _Disk(), *data) if disk.status not in ("detached", "error_attach")]
+    return total_gib((disk.cloudDisk or disk.localDisk or _Size()).diskSizeGB for disk in disks)
 
 
 def _time(text: str | None) -> datetime | None:
@@ -289,7 +287,7 @@ def _types(source: Source, account: Account, send: Send, names: set[str]) -> dic
         batches = [missing[at:at + _TYPES] for at in range(0, len(missing), _TYPES)]
         found = side_by_side([lambda batch=batch: _fetch_types(source, account, send, batch) for batch in batches],
                              _WORKERS)
-        return {kind.instanceType: kind for part in found for kind in part}
+        return {kind.instanceType: kind for part in found for kind in part if kind.instanceType}
 
     return catalogue(("jdcloud", account.endpoint, source.region), sorted(names), fetch)
 

@@ -69,9 +69,10 @@ from chalicelib.model import (
     Window,
     addresses,
     parse_time,
+    total_gib,
 )
 from chalicelib.paging import Page, Rows, by_offset, by_token, cut, side_by_side
-from chalicelib.reading import Strict, read, refusal
+from chalicelib.reading import Nested, Strict, nested, read, refusal
 
 _PAGE = 1000
 _LEAST = 5                                  # fewest rows that can be asked for
@@ -206,8 +207,8 @@ class _Instance(msgspec.Struct, gc=False):
     ProjectId: int | str | None = None
     InstanceConfigure: _Configure | None = None
     InstanceState: _State | None = None
-    SystemDisk: _Disk | None = None
-    DataDisks: list[_Disk] | None = None
+    SystemDisk: Nested = msgspec.UNSET
+    DataDisks: Nested = msgspec.UNSET
     PrivateIpAddress: str | None = None
     NetworkInterfaceSet: list[_Interface] | None = None
     CreationDate: str | None = None
@@ -322,10 +323,13 @@ def _server(row: _Instance, public: Sequence[str]) -> Server:
 
 def _disks(row: _Instance, size: _Configure) -> int | None:
     """Cloud disks; local ones (RootDiskGb, DataDiskGb) where the row names no cloud disk in their place."""
-    system = row.SystemDisk.DiskSize if row.SystemDisk and row.SystemDisk.DiskSize is not None else size.RootDiskGb
-    local = 0 if size.DataDiskGb is None and row.DataDisks is not None else size.DataDiskGb
-    sizes = [system, *([disk.DiskSize for disk in row.DataDisks] if row.DataDisks else [local])]
-    return None if None in sizes else sum(size for size in sizes if size is not None)
+    system, data = nested(row.SystemDisk, _Disk, one=True), nested(row.DataDisks, _Disk)
+    if system is None or data is None:      # there, but unreadable
+        return None
+    root = size.RootDiskGb if not system or system[0].DiskSize is None else system[0].DiskSize
+    told = row.DataDisks is not msgspec.UNSET and bytes(row.DataDisks) != b"null"
+    local = 0 if size.DataDiskGb is None and told else size.DataDiskGb
+    return total_gib([root, *([disk.DiskSize for disk in data] if data else [local])])
 
 
 def _status(word: str) -> Status:

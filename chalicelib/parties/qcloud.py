@@ -62,10 +62,12 @@ from chalicelib.model import (
     Text,
     Window,
     addresses,
+    labelled,
     parse_time,
+    total_gib,
 )
 from chalicelib.paging import Page, both, by_offset
-from chalicelib.reading import read, refusal
+from chalicelib.reading import Nested, Strict, nested, read, refusal
 
 _PAGE = 100
 _WORKERS = 40                               # one second's worth of the documented rate
@@ -169,7 +171,7 @@ class _Disk(msgspec.Struct, gc=False):
 
 
 class _Tag(msgspec.Struct, gc=False):
-    Key: str
+    Key: str | None = None
     Value: str | None = None
 
 
@@ -180,8 +182,8 @@ class _Instance(msgspec.Struct, gc=False):
     InstanceType: str | None = None
     CPU: Count | None = None
     Memory: Count | None = None
-    SystemDisk: _Disk | msgspec.UnsetType | None = msgspec.UNSET
-    DataDisks: list[_Disk] | msgspec.UnsetType | None = msgspec.UNSET
+    SystemDisk: Nested = msgspec.UNSET
+    DataDisks: Nested = msgspec.UNSET
     PrivateIpAddresses: list[str] | None = None
     PublicIpAddresses: list[str] | None = None
     IPv6Addresses: list[str] | None = None
@@ -198,9 +200,9 @@ class _Instances(msgspec.Struct):
 
 class _CbsDisk(msgspec.Struct, gc=False):
     DiskId: Text
-    DiskSize: Count
-    InstanceId: str | None = None
-    InstanceIdList: list[str] | None = None
+    DiskSize: Count | None = None
+    InstanceId: str | msgspec.UnsetType | None = msgspec.UNSET
+    InstanceIdList: Strict[list[str] | None] = None
 
 
 class _Disks(msgspec.Struct):
@@ -300,21 +302,20 @@ def _server(row: _Instance) -> Server:
         zone=(row.Placement and row.Placement.Zone) or "",
         project_id=_project(row),
         instance_type=row.InstanceType or "",
-        tags={tag.Key: tag.Value or "" for tag in row.Tags or ()},
+        tags=labelled((tag.Key, tag.Value) for tag in row.Tags or ()),
     )
 
 
 def _listed_disks(row: _Instance) -> list[_Disk] | None:
-    """The disks that the list itself names; None if the answer has no such fields at all (null is none)."""
+    """The disks that the list itself names; None if it does not say, or cannot be read (null is none)."""
     if row.SystemDisk is msgspec.UNSET and row.DataDisks is msgspec.UNSET:
         return None
-    system = [row.SystemDisk] if isinstance(row.SystemDisk, _Disk) else []
-    return system + (row.DataDisks if isinstance(row.DataDisks, list) else [])
+    system, data = nested(row.SystemDisk, _Disk, one=True), nested(row.DataDisks, _Disk)
+    return None if system is None or data is None else [*system, *data]
 
 
 def _sum(disks: list[_Disk] | None) -> int | None:
-    sizes = [disk.DiskSize for disk in disks] if disks is not None else [None]
-    return None if None in sizes else sum(size for size in sizes if size is not None)
+    return None if disks is None else total_gib(disk.DiskSize for disk in disks)
 
 
 def _project(row: _Instance) -> str:
@@ -328,10 +329,11 @@ def _complete(rows: Sequence[_Instance], source: Source, account: Account, send:
     found, interfaces = both(lambda: _disks(ids, source.region, account, send),
                              lambda: _interfaces(ids, source.region, account, send))
     disks: dict[str, list[_Disk]] = {key: [] for key in ids}
-    for disk in found:
-        for owner in {disk.InstanceId, *(disk.InstanceIdList or ())}:       # a shared disk counts for each server
+    for disk in found:                      # a shared disk counts for each server; whose is unreadable may be anyone's
+        unknown = disk.InstanceId is msgspec.UNSET
+        for owner in disks if unknown else {disk.InstanceId, *(disk.InstanceIdList or ())}:
             if owner in disks:
-                disks[owner].append(_Disk(disk.DiskSize, disk.DiskId))
+                disks[str(owner)].append(_Disk(None if unknown else disk.DiskSize, disk.DiskId))
     attached: dict[str, list[_Interface]] = {key: [] for key in ids}
     for interface in interfaces:
         if interface.Attachment and interface.Attachment.InstanceId in attached:
@@ -341,8 +343,10 @@ def _complete(rows: Sequence[_Instance], source: Source, account: Account, send:
 
 def _all_disks(row: _Instance, disks: list[_Disk]) -> int | None:
     """CBS names every cloud disk; local disks (LOCAL_*) are in the list of servers alone."""
-    known = {disk.DiskId for disk in disks}
-    others = [disk for disk in _listed_disks(row) or ()
+    known, listed = {disk.DiskId for disk in disks}, _listed_disks(row)
+    if listed is None and (row.SystemDisk, row.DataDisks) != (msgspec.UNSET, msgspec.UNSET):
+        return None                         # a local disk may be among those that cannot be read
+    others = [disk for disk in listed or ()
               if (disk.DiskId and disk.DiskId not in known) or (disk.DiskType or "").startswith("LOCAL")]
     return _sum(disks + others)
 

@@ -56,6 +56,7 @@ from chalicelib.model import (
     Text,
     Window,
     addresses,
+    total_gib,
 )
 from chalicelib.paging import Page, by_offset
 from chalicelib.reading import read, refusal
@@ -189,8 +190,7 @@ def _server(row: _Instance, project: str) -> Server:
 
 
 def _sum(disks: list[_Disk] | None) -> int | None:
-    sizes = [disk.Size for disk in disks] if disks is not None else [None]
-    return None if None in sizes else sum(size for size in sizes if size is not None)
+    return None if disks is None else total_gib(disk.Size for disk in disks)
 
 
 def _project(account: Account) -> str:

@@ -67,10 +67,12 @@ from chalicelib.model import (
     Text,
     Window,
     addresses,
+    labelled,
     parse_time,
+    total_gib,
 )
 from chalicelib.paging import Page, both, by_page, by_token, side_by_side
-from chalicelib.reading import Strict, read, refusal
+from chalicelib.reading import Nested, Strict, nested, read, refusal
 
 _PAGE = 100
 _VOLUMES = 100                              # most ids, and most volumes, of one call
@@ -143,8 +145,8 @@ class _Volume(msgspec.Struct, gc=False):
 
 
 class _LocalVolume(msgspec.Struct, gc=False):
-    Size: Count                             # GiB of each
-    number: Count = msgspec.field(name="Count")
+    Size: Count | None = None               # GiB of each
+    number: Count | None = msgspec.field(default=None, name="Count")
 
 
 class _Interface(msgspec.Struct, gc=False):
@@ -158,7 +160,7 @@ class _Eip(msgspec.Struct, gc=False):
 
 
 class _Tag(msgspec.Struct, gc=False):
-    Key: str
+    Key: str | None = None
     Value: str | None = None
 
 
@@ -170,7 +172,7 @@ class _Instance(msgspec.Struct, gc=False):
     Cpus: Count | None = None
     MemorySize: Count | None = None
     Volumes: list[_Volume] | msgspec.UnsetType | None = msgspec.UNSET
-    LocalVolumes: Strict[list[_LocalVolume] | None] = None
+    LocalVolumes: Nested = msgspec.UNSET
     NetworkInterfaces: list[_Interface] | None = None
     EipAddress: _Eip | None = None
     CreatedAt: str | None = None
@@ -187,7 +189,7 @@ class _Instances(msgspec.Struct):
 
 class _EbsVolume(msgspec.Struct, gc=False):
     VolumeId: Text
-    Size: Count | Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,9}\Z")]
+    Size: Count | Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,9}\Z")] | None = None
 
 
 class _Volumes(msgspec.Struct):
@@ -250,7 +252,7 @@ def list_servers(source: Source, account: Account, window: Window, send: Send) -
     return Listing([_server(row, sizes) for row in found.rows], found.total)
 
 
-def _server(row: _Instance, sizes: Mapping[str, int]) -> Server:
+def _server(row: _Instance, sizes: Mapping[str, int | None]) -> Server:
     interfaces = sorted(row.NetworkInterfaces or (), key=lambda i: i.Type != "primary")
     lan4, lan6 = addresses(*(ip for i in interfaces for ip in (i.PrimaryIpAddress, *(i.Ipv6Addresses or ()))))
     wan4, wan6 = addresses(row.EipAddress and row.EipAddress.IpAddress)
@@ -271,21 +273,21 @@ def _server(row: _Instance, sizes: Mapping[str, int]) -> Server:
         zone=row.ZoneId or "",
         project_id=row.ProjectName or "",
         instance_type=row.InstanceTypeId or "",
-        tags={tag.Key: tag.Value or "" for tag in row.Tags or ()},
+        tags=labelled((tag.Key, tag.Value) for tag in row.Tags or ()),
     )
 
 
-def _disk_gib(row: _Instance, sizes: Mapping[str, int]) -> int | None:
+def _disk_gib(row: _Instance, sizes: Mapping[str, int | None]) -> int | None:
     """None if the answer says nothing of volumes, or names one whose size is not known."""
-    if row.Volumes is msgspec.UNSET:
+    local = nested(row.LocalVolumes, _LocalVolume)
+    if row.Volumes is msgspec.UNSET or local is None:
         return None
     ids = {volume.VolumeId for volume in row.Volumes or ()}
-    if not ids <= sizes.keys():
-        return None
-    return sum(sizes[key] for key in ids) + sum(disk.number * disk.Size for disk in row.LocalVolumes or ())
+    return total_gib([*(sizes.get(key) for key in ids), *(
+        None if disk.number is None or disk.Size is None else disk.number * disk.Size for disk in local)])
 
 
-def _sizes(call: "_Call", ids: Sequence[str]) -> dict[str, int]:
+def _sizes(call: "_Call", ids: Sequence[str]) -> dict[str, int | None]:
     """Volume -> GiB, of those that are still there."""
     def walk(batch: Sequence[str]) -> list[_EbsVolume]:
         asked = {f"VolumeIds.{n}": key for n, key in enumerate(batch, 1)}
@@ -300,7 +302,7 @@ def _sizes(call: "_Call", ids: Sequence[str]) -> dict[str, int]:
     ids = list(dict.fromkeys(ids))
     batches = [ids[at:at + _VOLUMES] for at in range(0, len(ids), _VOLUMES)]
     found = side_by_side([lambda batch=batch: walk(batch) for batch in batches], _WORKERS)
-    return {volume.VolumeId: int(volume.Size) for part in found for volume in part}
+    return {volume.VolumeId: None if volume.Size is None else int(volume.Size) for part in found for volume in part}
 
 
 # ---------------------------------------------------------------- regions, check

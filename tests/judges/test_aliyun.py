@@ -183,7 +183,7 @@ def test_the_sdks_models_know_every_field_of_our_fixtures(cloud: Aliyun, keys: d
               "DescribeNetworkInterfaces": sdk_models.DescribeNetworkInterfacesResponseBody}
     seen = 0
     for case in WHAT["aliyun"]["cases"]:
-        if "unknown shape" in case["name"] or "null" in case["name"]:       # it makes empty lists of null ones
+        if case["name"].startswith(("unknown shape", "odd value")) or "null" in case["name"]:       # it makes empty lists of null ones
             continue
         for exchange in case["exchanges"]:
             said = exchange["answer"].get("json", {"Code": "x"})

@@ -178,7 +178,8 @@ def test_the_status_table_is_the_sdks() -> None:
     assert set(baidu._STATUS) == {value for name, value in vars(InstanceStatus).items() if name.isupper()}
 
 
-@pytest.mark.parametrize("case", [c for c in WHAT["baidu"]["cases"] if "servers" in c], ids=lambda case: case["name"])
+@pytest.mark.parametrize("case", [
+    c for c in WHAT["baidu"]["cases"] if "servers" in c and "odd value" not in c["name"]], ids=lambda case: case["name"])
 def test_the_sdks_models_take_the_answers_of_the_cases(case: dict[str, Any]) -> None:
     """Every field that we read is one of theirs."""
     for exchange in case["exchanges"]:

@@ -192,7 +192,8 @@ def signing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(VmClient, "send", with_date)
 
 
-@pytest.mark.parametrize("case", [c for c in WHAT["jdcloud"]["cases"] if "servers" in c], ids=lambda case: case["name"])
+@pytest.mark.parametrize("case", [
+    c for c in WHAT["jdcloud"]["cases"] if "servers" in c and "odd value" not in c["name"]], ids=lambda case: case["name"])
 def test_the_sdks_models_know_what_the_cases_hold(case: dict[str, Any]) -> None:
     """Every field is one of theirs: their models take it by name. The document's sample has three that they have not."""
     for exchange in case["exchanges"]:

@@ -194,7 +194,7 @@ def test_the_sdk_knows_every_field_of_our_fixtures_and_stand_in(cloud: Ucloud, k
     """Its reader takes only what its schemas name, so that what goes in must come out again."""
     known_to_the_sample_alone = {"EncryptedDiskFeature", "IsExpire", "NetCapFeature"}
     answers = [exchange["answer"]["json"] for case in WHAT["ucloud"]["cases"] for exchange in case["exchanges"]
-               if "servers" in case and exchange["answer"]["json"]["UHostSet"]]
+               if "servers" in case and "odd value" not in case["name"] and exchange["answer"]["json"]["UHostSet"]]
     answers.append(client(UHostClient, cloud.url, keys).invoke("DescribeUHostInstance", {"Limit": 100}))
     schema = uhost_apis.DescribeUHostInstanceResponseSchema()
     for answer in answers:

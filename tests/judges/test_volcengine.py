@@ -191,7 +191,7 @@ def test_the_sdks_models_know_every_field(cloud: Volcengine, keys: dict[str, str
     for case in WHAT["volcengine"]["cases"]:
         for exchange in case["exchanges"]:
             said = exchange["answer"].get("json", {}).get("Result")
-            if said and "unknown shape" not in case["name"]:
+            if said and not case["name"].startswith(("unknown shape", "odd value")):
                 check(said, shapes[exchange["operation"]].__name__)
     for operation, service in (("DescribeInstances", "ecs"), ("DescribeVolumes", "storage_ebs"), ("DescribeRegions", "ecs")):
         request = volcengine.sign(service, operation, REGION, f"{cloud.url}/", {}, Keys(*keys.values()), time.time())

@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import msgspec
 
 from chalicelib.errors import MISSING_RIGHT, WRONG_KEY, PartyMalformed
-from chalicelib.model import WHOLE, Account, Count, Listing, Request, Response, Send, Server, Window
+from chalicelib.model import WHOLE, Account, Count, Listing, Request, Response, Send, Server, Window, total_gib
 from chalicelib.paging import Page, Rows, by_page, by_token, cut
 from chalicelib.reading import Strict, read, reading
 
@@ -185,13 +185,9 @@ def by_owner(pairs: Iterable[tuple[object, _T]]) -> dict[str, list[_T]]:
     return found
 
 
-def disk_gib(own: int | None, volumes: Iterable[object], sizes: Mapping[str, int]) -> int | None:
-    """`own` and the volumes together; None if one of them came or went between the two lists."""
-    total = own
-    for volume in volumes:
-        size = sizes.get(str(volume))
-        total = None if total is None or size is None else total + size
-    return total
+def disk_gib(own: int | None, volumes: Iterable[object] | None, sizes: Mapping[str, int | None]) -> int | None:
+    """`own` and the volumes together; None if one of them is not known, or came or went between the two lists."""
+    return None if volumes is None else total_gib((own, *(sizes.get(str(volume)) for volume in volumes)))
 
 
 def in_order(servers: Iterable[Server], window: Window) -> Listing:

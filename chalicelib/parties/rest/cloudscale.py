@@ -35,6 +35,7 @@ from chalicelib.model import (
     Window,
     addresses,
     parse_time,
+    total_gib,
 )
 from chalicelib.paging import both
 from chalicelib.parties.rest import FREE_TEXT, Call, Cloud, List, by_owner, error_word, in_order, without_prefix
@@ -98,7 +99,7 @@ class _Owner(msgspec.Struct, gc=False):
 
 
 class _FloatingIp(msgspec.Struct, gc=False):
-    network: str
+    network: str | None = None
     server: _Owner | None = None
 
 
@@ -149,13 +150,12 @@ def _server(row: _Row, floating: Sequence[str]) -> Server:
     found = [(net.type, ip.address) for net in row.interfaces or () for ip in net.addresses or ()]
     lan4, lan6 = addresses(*(ip for kind, ip in found if kind == "private"))
     wan4, wan6 = addresses(*(ip for kind, ip in found if kind == "public"), *floating)
-    disks = None if row.volumes is None else [volume.size_gb for volume in row.volumes]
     return Server(
         id=row.uuid,
         name=row.name or "",
         cpu=flavor.vcpu_count,
         memory_mib=None if flavor.memory_gb is None else flavor.memory_gb * 1024,
-        disk_gib=None if disks is None or None in disks else sum(size or 0 for size in disks),
+        disk_gib=None if row.volumes is None else total_gib(volume.size_gb for volume in row.volumes),
         lan_ipv4=lan4,
         wan_ipv4=wan4,
         lan_ipv6=lan6,

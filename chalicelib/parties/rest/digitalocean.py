@@ -35,9 +35,11 @@ from chalicelib.model import (
     Window,
     addresses,
     parse_time,
+    total_gib,
 )
 from chalicelib.paging import side_by_side
 from chalicelib.parties.rest import Call, Cloud, List, by_owner, disk_gib, error_word, in_order, plain
+from chalicelib.reading import Nested, Whole, nested
 
 _PAGE = 200
 _CLOUD = Cloud("api.digitalocean.com")
@@ -78,7 +80,7 @@ class _Networks(msgspec.Struct, gc=False):
 
 
 class _DiskSize(msgspec.Struct, gc=False):
-    amount: Count
+    amount: Count | None = None
     unit: str | None = None                 # "gib", "tib"
 
 
@@ -94,18 +96,18 @@ class _Droplet(msgspec.Struct, gc=False):
     memory: Count | None = None
     vcpus: Count | None = None
     disk: Count | None = None
-    disk_info: list[_DropletDisk] | None = None
+    disk_info: Nested = msgspec.UNSET
     status: str | None = None
     created_at: str | None = None
     networks: _Networks | None = None
-    volume_ids: list[str] | None = None
+    volume_ids: Whole[list[str] | None] = None
     size_slug: str | None = None
     tags: list[str] | None = None
 
 
 class _Volume(msgspec.Struct, gc=False):
     id: Text
-    size_gigabytes: Count
+    size_gigabytes: Count | None = None
 
 
 class _Owner(msgspec.Struct, gc=False):
@@ -151,10 +153,8 @@ _RESERVED_IPS = List("ListReservedIps", "/v2/reserved_ips", "reserved_ips", list
 _REGIONS = List("ListRegions", "/v2/regions", "regions", list[_Region])
 
 
-def _server(row: _Droplet, sizes: Mapping[str, int], reserved: list[str]) -> Server:
+def _server(row: _Droplet, sizes: Mapping[str, int | None], reserved: list[str]) -> Server:
     networks = row.networks or _Networks()
-    scratch = sum(disk.size.amount * (1024 if disk.size.unit == "tib" else 1) for disk in row.disk_info or ()
-                  if disk.type == "scratch" and disk.size)
     found = [*(networks.v4 or ()), *(networks.v6 or ())]
     lan4, lan6 = addresses(*(a.ip_address for a in found if a.type == "private"))
     wan4, wan6 = addresses(*(a.ip_address for a in found if a.type == "public"), *reserved)
@@ -163,7 +163,7 @@ def _server(row: _Droplet, sizes: Mapping[str, int], reserved: list[str]) -> Ser
         name=row.name or "",
         cpu=row.vcpus,
         memory_mib=row.memory,
-        disk_gib=disk_gib(None if row.disk is None else row.disk + scratch, row.volume_ids or (), sizes),
+        disk_gib=disk_gib(total_gib((row.disk, _scratch(row))), row.volume_ids, sizes),
         lan_ipv4=lan4,
         wan_ipv4=wan4,
         lan_ipv6=lan6,
@@ -175,6 +175,18 @@ def _server(row: _Droplet, sizes: Mapping[str, int], reserved: list[str]) -> Ser
         instance_type=row.size_slug or "",
         tags=plain(row.tags),
     )
+
+
+def _scratch(row: _Droplet) -> int | None:
+    """GiB of scratch disks; None if a disk cannot be read, which may be one."""
+    disks = nested(row.disk_info, _DropletDisk)
+    return None if disks is None else total_gib(_amount(disk) for disk in disks if disk.type in ("scratch", None))
+
+
+def _amount(disk: _DropletDisk) -> int | None:
+    if disk.type is None or disk.size is None or disk.size.amount is None:
+        return None
+    return disk.size.amount * (1024 if disk.size.unit == "tib" else 1)
 
 
 # ---------------------------------------------------------------- regions, check

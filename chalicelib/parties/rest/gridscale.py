@@ -35,6 +35,7 @@ from chalicelib.model import (
     Window,
     addresses,
     parse_time,
+    total_gib,
 )
 from chalicelib.paging import both
 from chalicelib.parties.rest import FREE_TEXT, Call, Cloud, List, error_word, in_order, plain
@@ -93,12 +94,12 @@ class _Row(msgspec.Struct, gc=False):
 
 
 class _Assigned(msgspec.Struct, gc=False):
-    server_uuid: str
+    server_uuid: str | None = None
     ip: str | None = None
 
 
 class _Addressing(msgspec.Struct, gc=False):
-    object_uuid: Text
+    object_uuid: str | None = None
     public_net: bool | None = None
     auto_assigned_servers: list[_Assigned] | None = None
     pinned_servers: list[_Assigned] | None = None
@@ -125,7 +126,7 @@ def _assigned(networks: Sequence[_Addressing]) -> dict[tuple[str, str], list[str
     found: dict[tuple[str, str], list[str]] = {}
     for network in networks:
         for one in [*(network.pinned_servers or ()), *(network.auto_assigned_servers or ())]:
-            if one.ip and not network.public_net:
+            if one.ip and one.server_uuid and network.object_uuid and not network.public_net:
                 found.setdefault((network.object_uuid, one.server_uuid), []).append(one.ip)
     return found
 
@@ -151,13 +152,12 @@ def _server(row: _Row, assigned: Mapping[tuple[str, str], Sequence[str]]) -> Ser
     lan4, lan6 = addresses(*(ip for network in networks
                              for ip in assigned.get((network.network_uuid or "", row.object_uuid), ())))
     wan4, wan6 = addresses(*(ip.ip for ip in related.public_ips or ()))
-    disks = None if related.storages is None else [storage.capacity for storage in related.storages]
     return Server(
         id=row.object_uuid,
         name=row.name or "",
         cpu=row.cores,
         memory_mib=None if row.memory is None else row.memory * 1024,
-        disk_gib=None if disks is None or None in disks else sum(size or 0 for size in disks),
+        disk_gib=None if related.storages is None else total_gib(one.capacity for one in related.storages),
         lan_ipv4=lan4,
         wan_ipv4=wan4,
         lan_ipv6=lan6,

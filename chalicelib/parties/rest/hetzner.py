@@ -16,6 +16,7 @@ Rates: 3,600 calls an hour for the project, shared out here among the three list
 """
 
 from collections.abc import Mapping
+from typing import Annotated
 
 import msgspec
 
@@ -95,7 +96,7 @@ class _PrivateNet(msgspec.Struct, gc=False):
 class _Type(msgspec.Struct, gc=False):
     name: str | None = None
     cores: Count | None = None
-    memory: float | None = None
+    memory: Annotated[float, msgspec.Meta(ge=0, le=10 ** 6)] | None = None          # GB
 
 
 class _Location(msgspec.Struct, gc=False):
@@ -126,13 +127,13 @@ class _Row(msgspec.Struct, gc=False):
 
 class _Volume(msgspec.Struct, gc=False):
     id: int
-    size: Count
+    size: Count | None = None
 
 
 class _FloatingIp(msgspec.Struct, gc=False):
     id: int
-    ip: str | None
-    server: int | None
+    ip: str | None = None
+    server: int | None = None
 
 
 # ---------------------------------------------------------------- listing
@@ -160,7 +161,7 @@ def _location(row: _Row) -> _Location:
     return location
 
 
-def _server(row: _Row, sizes: Mapping[str, int], floating: list[str | None]) -> Server:
+def _server(row: _Row, sizes: Mapping[str, int | None], floating: list[str | None]) -> Server:
     public, kind = row.public_net or _PublicNet(), row.server_type or _Type()
     lan4, lan6 = addresses(*(ip for net in row.private_net or () for ip in (net.ip, *(net.alias_ips or ()))))
     wan4, wan6 = addresses(public.ipv4 and public.ipv4.ip, first_of(public.ipv6 and public.ipv6.ip), *floating)
@@ -169,7 +170,7 @@ def _server(row: _Row, sizes: Mapping[str, int], floating: list[str | None]) -> 
         name=row.name or "",
         cpu=kind.cores,
         memory_mib=None if kind.memory is None else round(kind.memory * 1024),
-        disk_gib=disk_gib(row.primary_disk_size, row.volumes or (), sizes),
+        disk_gib=disk_gib(row.primary_disk_size, row.volumes, sizes),
         lan_ipv4=lan4,
         wan_ipv4=wan4,
         lan_ipv6=lan6,

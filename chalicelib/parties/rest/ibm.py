@@ -43,10 +43,11 @@ from chalicelib.model import (
     Window,
     addresses,
     parse_time,
+    total_gib,
 )
 from chalicelib.paging import Rows, both
 from chalicelib.parties.rest import Call, Cloud, List, by_owner, disk_gib, error_word, only
-from chalicelib.reading import reading
+from chalicelib.reading import Nested, nested, reading
 
 _PAGE = 100
 _VERSION = (("version", "2024-11-12"), ("generation", 2))
@@ -100,7 +101,7 @@ class _Address(msgspec.Struct, gc=False):
 
 
 class _Interface(msgspec.Struct, gc=False):
-    id: Text
+    id: str | None = None
     primary_ip: _Address | None = None
     virtual_network_interface: _Identified | None = None        # of an attachment
 
@@ -110,7 +111,7 @@ class _Attachment(msgspec.Struct, gc=False):
 
 
 class _Disk(msgspec.Struct, gc=False):
-    size: Count
+    size: Count | None = None
 
 
 class _Instance(msgspec.Struct, gc=False):
@@ -120,7 +121,7 @@ class _Instance(msgspec.Struct, gc=False):
     status: str | None = None
     vcpu: _Cpu | None = None
     memory: Count | None = None
-    disks: list[_Disk] | None = None
+    disks: Nested = msgspec.UNSET
     volume_attachments: list[_Attachment] | None = None
     primary_network_interface: _Identified | None = None
     network_interfaces: list[_Interface] | None = None
@@ -133,12 +134,12 @@ class _Instance(msgspec.Struct, gc=False):
 
 class _Volume(msgspec.Struct, gc=False):
     id: Text
-    capacity: Count
+    capacity: Count | None = None
 
 
 class _FloatingIp(msgspec.Struct, gc=False):
     id: Text
-    address: str
+    address: str | None = None
     target: _Identified | None = None
 
 
@@ -182,7 +183,8 @@ _FLOATING_IPS = List("ListFloatingIps", "/v1/floating_ips", "floating_ips", list
 _REGIONS = List("ListRegions", "/v1/regions", "regions", list[_Region])
 
 
-def _server(row: _Instance, sizes: Mapping[str, int], floating: Mapping[str, Sequence[str]]) -> Server:
+def _server(row: _Instance, sizes: Mapping[str, int | None],
+            floating: Mapping[str, Sequence[str | None]]) -> Server:
     primary = {one.id for one in (row.primary_network_interface, row.primary_network_attachment) if one}
     nets = sorted([*(row.network_attachments or ()), *(row.network_interfaces or ())],
                   key=lambda net: net.id not in primary)
@@ -191,13 +193,15 @@ def _server(row: _Instance, sizes: Mapping[str, int], floating: Mapping[str, Seq
     lan4, lan6 = addresses(*(net.primary_ip.address for net in nets
                              if net.primary_ip and net.primary_ip.address != "0.0.0.0"))        # noqa: S104
     wan4, wan6 = addresses(*(ip for key in targets for ip in floating.get(key, ())))
-    stored = None if row.volume_attachments is None else sum(disk.size for disk in row.disks or ())
+    stored = nested(row.disks, _Disk)
     return Server(
         id=row.id,
         name=row.name or "",
         cpu=row.vcpu and row.vcpu.count,
         memory_mib=None if row.memory is None else row.memory * 1024,
-        disk_gib=disk_gib(stored, [one.volume and one.volume.id for one in row.volume_attachments or ()], sizes),
+        disk_gib=disk_gib(None if stored is None else total_gib(disk.size for disk in stored),
+                          None if row.volume_attachments is None else [
+                              one.volume and one.volume.id for one in row.volume_attachments], sizes),
         lan_ipv4=lan4,
         wan_ipv4=wan4,
         lan_ipv6=lan6,

@@ -16,6 +16,7 @@ Rates: 200 paged calls a minute, shared out here among the four lists.
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
@@ -34,7 +35,9 @@ from chalicelib.model import (
     Text,
     Window,
     addresses,
+    attached,
     parse_time,
+    total_gib,
 )
 from chalicelib.paging import both
 from chalicelib.parties.rest import FREE_TEXT, Call, Cloud, List, by_owner, error_word, only, plain, without_prefix
@@ -88,8 +91,8 @@ class _Linode(msgspec.Struct, gc=False):
 
 class _Volume(msgspec.Struct, gc=False):
     id: int
-    size: Count
-    linode_id: int | None
+    size: Count | None = None
+    linode_id: Any = msgspec.UNSET
 
 
 class _SlaacAddress(msgspec.Struct, gc=False):
@@ -97,7 +100,7 @@ class _SlaacAddress(msgspec.Struct, gc=False):
 
 
 class _VpcAddress(msgspec.Struct, gc=False):
-    linode_id: int | None
+    linode_id: int | None = None
     address: str | None = None              # None: a range, see address_range
     active: bool = False                    # the configuration that it belongs to is the one in use
     nat_1_1: str | None = None
@@ -119,9 +122,9 @@ def list_servers(source: Source, account: Account, window: Window, send: Send) -
         lambda: call.pages(_LINODES, window, (), _filter({**there, "+order_by": "id", "+order": "asc"}), _LEAST),
         lambda: both(lambda: call.all(_VOLUMES, (), _filter(there)), lambda: _vpc_ips(call)))
     rows: list[_Linode] = only(found.rows, lambda row: row.region, source.region)
-    sizes = by_owner((volume.linode_id, volume.size) for volume in volumes)
+    sizes = attached(((volume.linode_id,), volume.size) for volume in volumes)
     vpcs = by_owner((ip.linode_id, ip) for ip in ips)
-    return Listing([_server(row, sizes.get(str(row.id), []), vpcs.get(str(row.id), [])) for row in rows], found.total)
+    return Listing([_server(row, sizes.of(str(row.id), 0), vpcs.get(str(row.id), [])) for row in rows], found.total)
 
 
 def _vpc_ips(call: Call) -> list[_VpcAddress]:
@@ -149,7 +152,7 @@ def _filter(asked: Mapping[str, str]) -> dict[str, str]:
     return {"X-Filter": msgspec.json.encode(asked).decode()}
 
 
-def _server(row: _Linode, volumes: list[int], vpc: list[_VpcAddress]) -> Server:
+def _server(row: _Linode, volumes: int | None, vpc: list[_VpcAddress]) -> Server:
     specs = row.specs or _Specs()
     vpc = [ip for ip in vpc if ip.active] or vpc
     slaac = [(ip.ipv6_is_public, six.slaac_address) for ip in vpc for six in ip.ipv6_addresses or ()]
@@ -162,7 +165,7 @@ def _server(row: _Linode, volumes: list[int], vpc: list[_VpcAddress]) -> Server:
         name=row.label or "",
         cpu=specs.vcpus,
         memory_mib=specs.memory,
-        disk_gib=None if specs.disk is None else -(-specs.disk // 1024) + sum(volumes),
+        disk_gib=total_gib((None if specs.disk is None else -(-specs.disk // 1024), volumes)),
         lan_ipv4=lan4,
         wan_ipv4=wan4,
         lan_ipv6=lan6,

@@ -39,6 +39,7 @@ from chalicelib.errors import (
     THROTTLED,
     WRONG_KEY,
     PartyDenied,
+    PartyFailed,
     UnknownRegion,
 )
 from chalicelib.memory import catalogue
@@ -103,7 +104,7 @@ _ERRORS = {                                 # the type of an error, or what its 
     "api_error": FAILED,
 }
 
-Bytes = Annotated[int, msgspec.Meta(ge=0)]
+Bytes = Annotated[int, msgspec.Meta(ge=0, le=10 ** 18)]
 
 
 # ---------------------------------------------------------------- the shapes that we read
@@ -113,13 +114,13 @@ class _Ip(msgspec.Struct, gc=False):
 
 
 class _Volume(msgspec.Struct, gc=False):
-    id: Text
+    id: str | None = None
     size: Bytes | None = None      # bytes; null: Block knows it
     volume_type: str | None = None
 
 
 class _Nic(msgspec.Struct, gc=False):
-    id: Text
+    id: str | None = None
 
 
 class _Row(msgspec.Struct, gc=False):
@@ -143,7 +144,7 @@ class _Row(msgspec.Struct, gc=False):
 
 class _BlockVolume(msgspec.Struct, gc=False):
     id: Text
-    size: Bytes
+    size: Bytes | None = None
 
 
 class _Resource(msgspec.Struct, gc=False):
@@ -152,13 +153,13 @@ class _Resource(msgspec.Struct, gc=False):
 
 class _IpamIp(msgspec.Struct, gc=False):
     id: Text
-    address: str
+    address: str | None = None
     resource: _Resource | None = None
 
 
 class _CommercialType(msgspec.Struct, gc=False):
-    ncpus: Count
-    ram: Bytes
+    ncpus: Count | None = None
+    ram: Bytes | None = None
 
 
 # ---------------------------------------------------------------- listing
@@ -175,11 +176,12 @@ def list_servers(source: Source, account: Account, window: Window, send: Send) -
     else:
         listed = _zones_in_turn(call, zones, window)
         named = [(zone, [volume.id for row in part.rows for volume in (row.volumes or {}).values()
-                         if volume.size is None]) for zone, part in zip(zones, listed, strict=True)]
+                         if volume.size is None and volume.id]) for zone, part in zip(zones, listed, strict=True)]
         volumes, ips = both(
             lambda: [volume for part in side_by_side([lambda zone=zone, ids=ids: _sbs(call, zone, ids)
                                                       for zone, ids in named], len(zones)) for volume in part],
-            lambda: _ipam(call, [nic.id for part in listed for row in part.rows for nic in row.private_nics or ()]))
+            lambda: _ipam(call, [nic.id for part in listed for row in part.rows for nic in row.private_nics or ()
+                                if nic.id]))
     sizes = {volume.id: volume.size for volume in volumes}
     private = by_owner((ip.resource and ip.resource.id, without_prefix(ip.address)) for ip in ips)
     kinds = side_by_side([lambda zone=zone, part=part: _types(call, zone, part.rows)
@@ -222,6 +224,10 @@ def _is_there(call: Call, zone: str) -> bool:
         return True
     except UnknownRegion:
         return False
+    except PartyFailed as refused:          # said while the party was asked for its regions, not about this one
+        if refused.party_word != "unknown_zone":
+            raise
+        return False
 
 
 def _zone(call: Call, zone: str, window: Window) -> Rows[_Row]:
@@ -263,14 +269,15 @@ def _types(call: Call, zone: str, rows: Iterable[_Row]) -> dict[str, _Commercial
                      lambda _: dict(call.all(what)))
 
 
-def _server(row: _Row, zone: str, types: Mapping[str, _CommercialType], sizes: Mapping[str, int],
+def _server(row: _Row, zone: str, types: Mapping[str, _CommercialType], sizes: Mapping[str, int | None],
             private: Mapping[str, list[str]]) -> Server:
     cpu, memory_mib = _size(types.get(row.commercial_type or ""), row.commercial_type or "")
     detail = row.state_detail if row.state_detail in _DETAILS else None
-    lan4, lan6 = addresses(row.private_ip, *(ip for nic in row.private_nics or () for ip in private.get(nic.id, ())))
+    nics = [nic.id or "" for nic in row.private_nics or ()]
+    lan4, lan6 = addresses(row.private_ip, *(ip for nic in nics for ip in private.get(nic, ())))
     wan4, wan6 = addresses(row.public_ip and row.public_ip.address, *(ip.address for ip in row.public_ips or ()),
                            row.ipv6 and row.ipv6.address)
-    disks = None if row.volumes is None else [sizes.get(volume.id) if volume.size is None else volume.size
+    disks = None if row.volumes is None else [sizes.get(volume.id or "") if volume.size is None else volume.size
                                               for volume in row.volumes.values()]
     return Server(
         id=row.id,
@@ -296,7 +303,7 @@ def _server(row: _Row, zone: str, types: Mapping[str, _CommercialType], sizes: M
 def _size(kind: _CommercialType | None, name: str) -> tuple[int | None, int | None]:
     """CPUs and MiB, by the catalogue or else by the type's name."""
     if kind:
-        return kind.ncpus, kind.ram // 1024 ** 2
+        return kind.ncpus, None if kind.ram is None else kind.ram // 1024 ** 2
     named = _NAMED.search(name)
     return (int(named[1]), int(named[2]) * 1024) if named else (None, None)
 

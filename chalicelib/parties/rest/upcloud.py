@@ -45,6 +45,8 @@ from chalicelib.model import (
     Text,
     Window,
     addresses,
+    labelled,
+    total_gib,
 )
 from chalicelib.paging import Page, by_token, cut, side_by_side
 from chalicelib.parties.rest import Call, Cloud, List, error_word, only, plain
@@ -85,7 +87,7 @@ _Digits = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,9}$")]
 
 
 class _Label(msgspec.Struct, gc=False):
-    key: str
+    key: str | None = None
     value: str | None = None
 
 
@@ -137,7 +139,7 @@ class _Storage(msgspec.Struct, gc=False):
 
 
 class _Storages(msgspec.Struct, gc=False):
-    storage_device: list[_Storage] = []
+    storage_device: list[_Storage] | None = None
 
 
 class _Detail(msgspec.Struct, gc=False):
@@ -145,8 +147,8 @@ class _Detail(msgspec.Struct, gc=False):
     zone: Text
     title: str | None = None
     hostname: str | None = None
-    core_number: _Digits | None = None
-    memory_amount: _Digits | None = None
+    core_number: _Digits | Count | None = None
+    memory_amount: _Digits | Count | None = None
     state: str | None = None
     progress: float | str | None = None     # in percent, of a creation
     created: _Unix | None = None
@@ -240,15 +242,14 @@ def _server(row: _Detail) -> Server:
     found += [(ip.access, ip.address) for ip in (row.ip_addresses.ip_address if row.ip_addresses else [])]
     lan4, lan6 = addresses(*(ip for kind, ip in found if kind in ("private", "utility")))
     wan4, wan6 = addresses(*(ip for kind, ip in found if kind == "public"))
-    disks = None if row.storage_devices is None else [
-        disk.storage_size for disk in row.storage_devices.storage_device if disk.type != "cdrom"]
+    disks = row.storage_devices and row.storage_devices.storage_device
     labels = row.labels.label if row.labels else []
     return Server(
         id=row.uuid,
         name=row.title or row.hostname or "",
         cpu=None if row.core_number is None else int(row.core_number),
         memory_mib=None if row.memory_amount is None else int(row.memory_amount),
-        disk_gib=None if disks is None or None in disks else sum(size or 0 for size in disks),
+        disk_gib=None if disks is None else total_gib(disk.storage_size for disk in disks if disk.type != "cdrom"),
         lan_ipv4=lan4,
         wan_ipv4=wan4,
         lan_ipv6=lan6,
@@ -259,7 +260,7 @@ def _server(row: _Detail) -> Server:
         created_at=None if row.created is None else datetime.fromtimestamp(row.created, UTC),
         zone=row.zone,
         instance_type=row.plan or "",
-        tags={**plain(row.tags and row.tags.tag), **{label.key: label.value or "" for label in labels}},
+        tags={**plain(row.tags and row.tags.tag), **labelled((label.key, label.value) for label in labels)},
     )
 
 

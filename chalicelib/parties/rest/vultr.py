@@ -15,6 +15,8 @@ A key opens the whole account and only for the addresses on its list: 401 and 40
 Rates: 30 calls a second for the address that calls.
 """
 
+from typing import Any
+
 import msgspec
 
 from chalicelib.model import (
@@ -31,7 +33,9 @@ from chalicelib.model import (
     Text,
     Window,
     addresses,
+    attached,
     parse_time,
+    total_gib,
 )
 from chalicelib.paging import both
 from chalicelib.parties.rest import FREE_TEXT, Call, Cloud, List, by_owner, error_word, only, plain
@@ -74,8 +78,8 @@ class _Instance(msgspec.Struct, gc=False):
 
 class _Block(msgspec.Struct, gc=False):
     id: Text
-    size_gb: Count
-    attached_to_instance: str | None = None
+    size_gb: Count | None = None
+    attached_to_instance: Any = None
 
 
 class _ReservedIp(msgspec.Struct, gc=False):
@@ -97,9 +101,9 @@ def list_servers(source: Source, account: Account, window: Window, send: Send) -
     found, (blocks, ips) = both(lambda: call.walk(_INSTANCES, window, [("region", source.region)]),
                                 lambda: both(lambda: call.all(_BLOCKS), lambda: call.all(_RESERVED_IPS)))
     rows: list[_Instance] = only(found.rows, lambda row: row.region, source.region)
-    sizes = by_owner((block.attached_to_instance, block.size_gb) for block in blocks)
+    sizes = attached(((block.attached_to_instance,), block.size_gb) for block in blocks)
     reserved = by_owner((ip.instance_id, ip.subnet) for ip in ips if ip.ip_type == "v4")        # v6 is a network
-    return Listing([_server(row, sizes.get(row.id, []), reserved.get(row.id, [])) for row in rows], found.total)
+    return Listing([_server(row, sizes.of(row.id, 0), reserved.get(row.id, [])) for row in rows], found.total)
 
 
 _INSTANCES = List("ListInstances", "/v2/instances", "instances", list[_Instance])
@@ -108,7 +112,7 @@ _RESERVED_IPS = List("ListReservedIps", "/v2/reserved-ips", "reserved_ips", list
 _REGIONS = List("ListRegions", "/v2/regions", "regions", list[_Region])
 
 
-def _server(row: _Instance, blocks: list[int], reserved: list[str | None]) -> Server:
+def _server(row: _Instance, blocks: int | None, reserved: list[str | None]) -> Server:
     word = row.status or ""
     if word == "active":
         word += " " + ((row.power_status or "") if row.server_status != "installingbooting" else row.server_status)
@@ -120,7 +124,7 @@ def _server(row: _Instance, blocks: list[int], reserved: list[str | None]) -> Se
         name=row.label or "",
         cpu=row.vcpu_count,
         memory_mib=row.ram,
-        disk_gib=None if row.disk is None else row.disk + sum(blocks),
+        disk_gib=total_gib((row.disk, blocks)),
         lan_ipv4=lan4,
         wan_ipv4=wan4,
         lan_ipv6=lan6,
