@@ -312,8 +312,8 @@ def _call(asking: _Asking, region: str, ask: Callable[[Account, Sender], T]) -> 
 
 
 def _explained(asking: _Asking, failure: PartyError | UnknownRegion) -> PartyError | UnknownRegion:
-    """The failure, or that the region exists but is not enabled for the account: where the party may say "wrong key"
-    of such a region, its list of regions tells."""
+    """The failure in a region that the party is not known to have, as its list of regions explains it. The list is
+    requested only where a party says "wrong key" of such regions."""
     party, region = parties.load(asking.source.party), asking.source.region
     if asking.known or not (isinstance(failure, UnknownRegion)
                             or (isinstance(failure, PartyDenied) and party.closed_is_denied)):
@@ -321,7 +321,7 @@ def _explained(asking: _Asking, failure: PartyError | UnknownRegion) -> PartyErr
     there = (party_regions(asking.deployment, asking.source.tenant_id, party.name, regions.BELIEVED_SECONDS,
                            asking.policy, asking.deadline, asking.tally) if isinstance(failure, PartyDenied)
              else regions.listed(asking.deployment.store, asking.source.tenant_id, party.name, asking.revision))
-    return regions.closed(party, region) if there and region in there.closed else failure
+    return regions.explained(party, region, there, failure)
 
 
 def open_account(deployment: Deployment, tenant_id: str, party: str) -> Account:

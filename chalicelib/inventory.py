@@ -457,12 +457,10 @@ def check_credentials(deployment: Deployment, account: Account, region: str | No
     return code
 
 
-def _explained(party: Party, account: Account, region: str, sender: Send, refused: TwocloudError) -> TwocloudError:
-    """What the party's own list says of the region: some answer "wrong key" in one that is not enabled."""
+def _explained(party: Party, account: Account, region: str, sender: Send,
+               refused: PartyDenied | UnknownRegion) -> TwocloudError:
     try:
-        there = {known.code: known.open for known in party.list_regions(account, sender)}
+        there = regions.listed_of(party.list_regions(account, sender), account.revision, 0.0)
     except TwocloudError:
         return refused                      # this second question is a courtesy; the first answer stands
-    if region not in there:
-        return UnknownRegion(f"{party.title} lists no region {region} for this account.")
-    return refused if there[region] else regions.closed(party, region)
+    return regions.explained(party, region, there, refused)

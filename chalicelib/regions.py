@@ -134,7 +134,13 @@ def _key(tenant_id: str, party: str, name: str) -> str:
     return f"{tenant_id}/{party}/{name}"
 
 
-def closed(party: Party, code: str) -> UnknownRegion:
-    """The error for a region that exists but is not enabled for the account."""
-    return UnknownRegion(f"{party.title} has the region {code}, but it is not enabled for this account. Enable it at "
-                         "the party, or name another region.")
+def explained(party: Party, code: str, there: Listed | None, refused: PartyError | UnknownRegion) -> \
+        PartyError | UnknownRegion:
+    """Why a party refused a region, as its list of regions tells: some say "wrong key" of a region that is not enabled
+    for the account. Without a list, or if that names the region as open, the party's own answer stands."""
+    if there is None or code in there.codes:
+        return refused
+    if code in there.closed:
+        return UnknownRegion(f"{party.title} has the region {code}, but it is not enabled for this account. Enable it "
+                             "at the party, or name another region.")
+    return UnknownRegion(f"{party.title} lists no region {code} for this account.")
