@@ -76,6 +76,37 @@ class Server(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     tags: dict[str, str] = {}
 
 
+_MOST_CPUS, _MOST_MIB, _MOST_GIB = 10 ** 6, 10 ** 10, 10 ** 9       # no machine has more; 2 ** 63 breaks encoders
+_LONGEST_TEXT = 4096                                                # characters; no cloud takes a quarter of it
+_FIRST_YEAR, _LAST_YEAR = 1970, 9998                                # a zone's offset must not lead beyond year 9999
+
+
+def bounded(server: Server) -> Server:
+    """The server without what cannot be: numbers below 0 or absurd and times out of range are None, texts are cut.
+
+    A value of another type than the field's, which a bridged driver may leave there, is None or "".
+    """
+    odd: dict[str, object] = {}
+    for name, number, most in (("cpu", server.cpu, _MOST_CPUS), ("memory_mib", server.memory_mib, _MOST_MIB),
+                               ("disk_gib", server.disk_gib, _MOST_GIB)):
+        if number is not None and (type(number) is not int or not 0 <= number <= most):
+            odd[name] = None
+    for name, time in (("created_at", server.created_at), ("updated_at", server.updated_at)):
+        if time is not None and not _FIRST_YEAR <= time.year <= _LAST_YEAR:
+            odd[name] = None
+    for name, text in (("name", server.name), ("party_status", server.party_status), ("zone", server.zone),
+                       ("project_id", server.project_id), ("instance_type", server.instance_type)):
+        if type(text) is not str:
+            odd[name] = ""
+        elif len(text) > _LONGEST_TEXT:
+            odd[name] = text[:_LONGEST_TEXT]
+    for key, value in server.tags.items():
+        if len(key) > _LONGEST_TEXT or len(value) > _LONGEST_TEXT:
+            odd["tags"] = {key[:_LONGEST_TEXT]: value[:_LONGEST_TEXT] for key, value in server.tags.items()}
+            break
+    return msgspec.structs.replace(server, **odd) if odd else server
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """One tenant's account at one party in one region; `region` is the party's own code, never an alias."""

@@ -3,10 +3,12 @@
 import ipaddress
 from datetime import UTC, datetime, timedelta, timezone
 
+import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib.model import Account, Keys, Status, addresses, parse_time
+from chalicelib.model import Account, Keys, Server, Status, addresses, bounded, parse_time
 
 
 def test_the_contracts_words() -> None:
@@ -62,3 +64,21 @@ def test_an_endpoint_stands_in_for_every_host_and_keeps_the_path() -> None:
 def test_nothing_secret_is_shown() -> None:
     assert "s3cret" not in repr(Account(tenant_id="1", party="p", credentials={"k": "s3cret"}))
     assert "s3cret" not in repr(Keys("id", "s3cret", "s3cret"))
+
+
+@pytest.mark.parametrize("field", ["cpu", "memory_mib", "disk_gib"])
+def test_a_number_that_no_machine_has_is_unknown(field: str) -> None:
+    good = Server(id="i", name="n", cpu=1, memory_mib=2, disk_gib=3)
+    assert bounded(good) is good
+    for odd in (-1, 10 ** 12, 10 ** 30, 1.5, float("nan"), float("inf"), 1e308, "8"):
+        assert bounded(msgspec.structs.replace(good, **{field: odd})) == msgspec.structs.replace(good, **{field: None})
+    for edge in (0, 10 ** 6):
+        assert getattr(bounded(msgspec.structs.replace(good, **{field: edge})), field) == edge
+
+
+def test_times_out_of_range_are_unknown_and_texts_are_cut() -> None:
+    odd = Server(id="i", name="n" * 10 ** 6, zone="z" * 5000, tags={"k": "v" * 5000}, instance_type=5,      # type: ignore[arg-type]
+                 created_at=datetime(1, 1, 1, tzinfo=UTC), updated_at=datetime(9999, 12, 31, 23, 59, tzinfo=UTC))
+    found = bounded(odd)
+    assert (len(found.name), len(found.zone), len(found.tags["k"]), found.instance_type) == (4096, 4096, 4096, "")
+    assert found.created_at is None and found.updated_at is None

@@ -6,12 +6,15 @@ named here so that their names are known without an import.
 
 import importlib
 import pkgutil
+from dataclasses import replace
 from functools import cache
 
-from chalicelib.errors import InvalidParameter, UnknownRegion
-from chalicelib.model import Account, Listing, Party, Send, Source, Window
+from chalicelib import journal
+from chalicelib.errors import InvalidParameter, PartyMalformed, UnknownRegion
+from chalicelib.model import Account, Listing, Party, Send, Source, Window, bounded
 
 _BRIDGED = ("brightbox", "cloudsigma", "cloudstack", "kamatera", "outscale")
+_LONGEST_ID = 2048                          # characters; azure's have some hundred
 
 
 @cache
@@ -45,9 +48,20 @@ def load(name: str) -> Party:
 
 
 def list_servers(source: Source, account: Account, window: Window, send: Send) -> Listing:
-    """The party's own listing; an empty one of a region is believed only if the party would refuse an unknown one."""
+    """The party's own listing; an empty one of a region is believed only if the party would refuse an unknown one.
+
+    Every server is held to what a server can be. An answer on which the adapter itself stumbles is PartyMalformed, so
+    that the snapshot is still served; the log says where it stumbled.
+    """
     party = load(source.party)
-    listing = party.list_servers(source, account, window, send)
+    try:
+        listing = party.list_servers(source, account, window, send)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        journal.failure(party=party.name)
+        raise PartyMalformed() from None
+    if any(len(server.id) > _LONGEST_ID for server in listing.servers):
+        raise PartyMalformed()
+    listing = replace(listing, servers=[bounded(server) for server in listing.servers])
     if party.silent_regions and listing.total == 0 and source.region not in {
             region.code for region in party.list_regions(account, send) if region.open}:
         raise UnknownRegion(f"{party.title} has no such region, or it is not open to this account.")
