@@ -452,6 +452,7 @@ PARTY = Party(
     title="Tencent Cloud CVM",
     reference="https://cloud.tencent.com/document/api/213/15728",
     credentials=(("secret_id", "secret_key", "token?"),),
+    grade="recorded",
     permissions=("cvm:DescribeInstances",),
     deep_permissions=("cbs:DescribeDisks", "vpc:DescribeNetworkInterfaces"),
     aliases=_ALIASES,

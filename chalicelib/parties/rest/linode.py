@@ -196,6 +196,7 @@ PARTY = Party(
     title="Akamai Linode",
     reference="https://techdocs.akamai.com/linode-api/reference/get-linode-instances",
     credentials=(("token",),),
+    grade="recorded",
     permissions=("linodes:read_only", "volumes:read_only", "ips:read_only"),
     region_form=r"[a-z]{2}(-[a-z]{2,12}){1,2}(-[0-9]{1,2})?",
     default_region="us-east",

@@ -332,6 +332,7 @@ PARTY = Party(
     title="Scaleway Instances",
     reference="https://www.scaleway.com/en/developers/api/instances/",
     credentials=(("token",),),
+    grade="recorded",
     permissions=("InstancesReadOnly", "BlockStorageReadOnly", "IPAMReadOnly"),
     region_form=r"[a-z]{2}-[a-z]{3}",
     default_region="fr-par",

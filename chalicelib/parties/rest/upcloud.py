@@ -280,6 +280,7 @@ PARTY = Party(
     title="UpCloud",
     reference="https://developers.upcloud.com/1.3/8-servers/",
     credentials=(("token",),),
+    grade="recorded",
     permissions=("a token of a sub-account that may view servers",),
     region_form=r"[a-z]{2}-[a-z]{3}[0-9]{1,2}",
     default_region="fi-hel1",
