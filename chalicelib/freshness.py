@@ -242,25 +242,26 @@ def moment(unix: float) -> datetime:
 def _live(asking: _Asking, head: Head | None) -> Answer:
     """Raises PartyError, UnknownRegion, RateLimited."""
     breaker, version = _open_breaker(asking)
+    failed = breaker is not None
     if asking.wanted or asking.window.last is None:
-        return _in_turn(asking, version, lambda: _whole(asking, head), lambda: _newer(asking, head))
+        return _in_turn(asking, version, lambda: _whole(asking, head, failed), lambda: _newer(asking, head))
     if not (breaker and breaker.until):
-        return _part(asking, head)
+        return _part(asking, head, failed)
     with suppress(Conflict), _lease(asking):                    # a probe, of which there is one at a time
-        return _part(asking, head)
+        return _part(asking, head, failed)
     raise breaker.error(1.0)
 
 
-def _part(asking: _Asking, head: Head | None) -> Answer:
-    seen_at, listing = asking.deployment.clock(), _list(asking, asking.window, head)
+def _part(asking: _Asking, head: Head | None, failed: bool) -> Answer:
+    seen_at, listing = asking.deployment.clock(), _list(asking, asking.window, head, failed)
     if asking.window.first == 1 and listing.total == len(listing.servers):
         head = _save(asking, listing.servers, seen_at) or head
     return _answer(asking, listing, _marks(asking, head), seen_at, kept=False)
 
 
-def _whole(asking: _Asking, head: Head | None) -> Answer:
+def _whole(asking: _Asking, head: Head | None, failed: bool) -> Answer:
     _limit(asking)
-    seen_at, listing = asking.deployment.clock(), _list(asking, WHOLE, head)
+    seen_at, listing = asking.deployment.clock(), _list(asking, WHOLE, head, failed)
     head = _save(asking, listing.servers, seen_at) or head
     whole = _answer(asking, listing, _marks(asking, head), seen_at, kept=False)
     return whole if asking.wanted else replace(whole, servers=whole.servers[asking.window.first - 1:])
@@ -275,14 +276,35 @@ def _newer(asking: _Asking, head: Head | None) -> Answer | None:
     return None
 
 
-def _list(asking: _Asking, window: Window, head: Head | None) -> Listing:
+def _list(asking: _Asking, window: Window, head: Head | None, failed: bool) -> Listing:
+    """The party's list, proven to hold every server that lived through it.
+
+    Pages whose seams nothing has proven are believed only of the servers of the snapshot. A server that is new, or is
+    not listed any more, is confirmed by a second listing, with seams. Without a snapshot, where the last listing
+    `failed` or found servers that came or went, the first one has seams already.
+    """
     def ask(account: Account, send: Sender) -> Listing:
-        listing = parties.list_servers(asking.source, account, window, send)
-        if listing.total == 0 and head and head.total:          # all gone? that is asked twice
+        with paging.reading(seams=failed or head is None or head.moving, room=send.room) as how:
             listing = parties.list_servers(asking.source, account, window, send)
+        if (listing.total == 0 and head and head.total) or (        # all gone? that is asked twice
+                how.joined and head and not _as_before(asking, window, head, listing)):
+            with paging.reading(seams=True, twice=True, room=send.room):
+                listing = parties.list_servers(asking.source, account, window, send)
         return listing
 
     return _call(asking, asking.source.region, ask)
+
+
+def _as_before(asking: _Asking, window: Window, head: Head, listing: Listing) -> bool:
+    """The servers are those of the snapshot, and none has lost a disk."""
+    if window == WHOLE and snapshots.digest(listing.servers) == head.digest:
+        return True
+    try:
+        before = {server.id: server for server in snapshots.read(asking.deployment.store, asking.source, head, window)}
+    except Lost:
+        return False
+    return (listing.total in (None, head.total) and before.keys() == {server.id for server in listing.servers}
+            and all((server.disk_gib or 0) >= (before[server.id].disk_gib or 0) for server in listing.servers))
 
 
 def _call(asking: _Asking, region: str, ask: Callable[[Account, Sender], T]) -> T:
@@ -296,8 +318,7 @@ def _call(asking: _Asking, region: str, ask: Callable[[Account, Sender], T]) -> 
     if asking.tally is not None:
         sender.tally = asking.tally
     try:
-        with paging.reading(seams=False, room=sender.room):
-            said = ask(account, sender)
+        said = ask(account, sender)
     except (PartyError, UnknownRegion) as found:
         failure = _explained(asking, found)
         with _unspoilt(asking):

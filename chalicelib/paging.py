@@ -13,7 +13,7 @@ the list. Seams cost calls, so they are paid for only in doubt:
     created meanwhile, so the caller compares the ids with its snapshot (`Reading.joined`) and reads with seams if they
     differ;
   - totals differ, a row comes twice: each seam is mended by a page around it;
-  - the caller asks for it (`reading(seams=True)`), or a window spans pages: pages are laid out to share a row.
+  - the caller asks for it (`reading(seams=True)`): pages are laid out to share a row.
 An answer that contradicts itself (a page that is short although the total names more rows) is listed once more, then
 it is PartyMalformed: never a shorter list.
 """
@@ -59,10 +59,12 @@ class Rows(Generic[T]):
 
 @dataclass(slots=True)
 class Reading:
-    """How the lists of one listing are read. `seams`: neighbouring pages share a row. `room`: how many more calls
-    like the last one fit before the deadline. `joined` is set when pages were joined without seams."""
+    """How the lists of one listing are read. `seams`: neighbouring pages share a row. `twice`: a walk whose tokens are
+    no proof is walked twice. `room`: how many more calls like the last one fit before the deadline. `joined` is set
+    when pages were joined without a proof."""
 
     seams: bool = False
+    twice: bool = False
     room: Callable[[], float] = lambda: inf
     joined: bool = False
 
@@ -71,9 +73,9 @@ _reading: ContextVar[Reading | None] = ContextVar("reading", default=None)
 
 
 @contextmanager
-def reading(*, seams: bool, room: Callable[[], float] = lambda: inf) -> Generator[Reading]:
+def reading(*, seams: bool, twice: bool = False, room: Callable[[], float] = lambda: inf) -> Generator[Reading]:
     """Around a listing: how its pages are read, and afterwards whether they were joined without seams."""
-    how = Reading(seams, room)
+    how = Reading(seams, twice, room)
     token = _reading.set(how)
     try:
         yield how
@@ -227,7 +229,7 @@ class _Loop(Generic[T]):
         end = first.total if self.window.last is None else min(first.total, self.window.last)
         follow = range(start + self._limit(start), end, most)
         self._check_room(len(follow))
-        seams = most > 1 and (self.how.seams or (self.window.last is not None and _reading.get() is not None))
+        seams = most > 1 and self.how.seams
         if seams and first.full and (follow or self.window.last is None):
             goal = end + 1 if self.window.last is None else end     # one more: the last page is then not full
             further = self.pages.overlapping(first.end, goal)
@@ -340,11 +342,34 @@ def _merged(pieces: list[_Piece[T]]) -> dict[str, T]:
 
 # ---------------------------------------------------------------- by token
 
-def by_token(fetch: Callable[[str | None], Page[T]], window: Window = WHOLE) -> Rows[T]:
+@dataclass(frozen=True, slots=True)
+class _Walk(Generic[T]):
+    """What one walk saw. `whole`: it came to the list's end."""
+
+    rows: dict[str, T]
+    pages: int
+    whole: bool
+
+
+def by_token(fetch: Callable[[str | None], Page[T]], window: Window = WHOLE, *, stable: bool = True) -> Rows[T]:
     """A walk that ends with the list, or as soon as a row after the window is seen.
 
-    `fetch(None)` is the first page; a page may be short or empty although more follow.
+    `fetch(None)` is the first page; a page may be short or empty although more follow. `stable`: a token means the row
+    after which to go on, so that no change before it can shift the rest. One that may be a position proves nothing:
+    in doubt the list is walked twice, and holds what either walk has found.
     """
+    how = _reading.get() or Reading()
+    found = _walk(fetch, window)
+    if not stable and found.pages > 1 and how.twice:
+        again = _walk(fetch, window)
+        found = _Walk(_united(found.rows, again.rows), found.pages, found.whole and again.whole)
+    elif not stable and found.pages > 1:
+        how.joined = True
+    whole = found.whole and not (window.last is not None and len(found.rows) > window.last and how.twice)
+    return Rows(cut(list(found.rows.values()), window), len(found.rows) if whole else None)
+
+
+def _walk(fetch: Callable[[str | None], Page[T]], window: Window) -> _Walk[T]:
     for _ in range(2):
         rows: dict[str, T] = {}
         seen: set[str] = set()
@@ -360,13 +385,26 @@ def by_token(fetch: Callable[[str | None], Page[T]], window: Window = WHOLE) -> 
                 rows.setdefault(key, row)
             token = page.token
             if not token:
-                return Rows(cut(list(rows.values()), window), len(rows))
+                return _Walk(rows, len(seen) + 1, True)
             if window.last is not None and len(rows) > window.last:
-                return Rows(cut(list(rows.values()), window), None)
+                return _Walk(rows, len(seen) + 1, False)
             if token in seen or len(seen) >= _MOST_PAGES:
                 break
             seen.add(token)
     raise PartyMalformed("The party's pages do not come to an end.")
+
+
+def _united(one: dict[str, T], other: dict[str, T]) -> dict[str, T]:
+    """The rows of either: the second walk's order, and what it lacks after the row that it followed in the first."""
+    following: dict[str, list[str]] = {"": []}
+    place = ""
+    for key in one:
+        if key in other:
+            place = key
+        else:
+            following.setdefault(place, []).append(key)
+    order = [*following[""], *(name for key in other for name in (key, *following.get(key, ())))]
+    return {key: other[key] if key in other else one[key] for key in order}
 
 
 def cut(rows: Sequence[T], window: Window) -> list[T]:

@@ -39,7 +39,7 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
 
     `seen_at`: when the listing began. `since`: when the first one of this account did. `starts`: position (from 0) of
     each chunk's first server. `marks`: number of chunks that hold marks. `expires`: when the chunks end. `serial`:
-    another one each time that the head is written.
+    another one each time that the head is written. `moving`: servers had come or gone since the list before.
     """
 
     version: int
@@ -53,6 +53,7 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
     expires: int
     serial: str
+    moving: bool = False
 
 
 class Vanished(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,6 +148,11 @@ def changes(store: Store, source: Source, since: float) -> list[Change]:
 
 # ---------------------------------------------------------------- writing
 
+def digest(servers: Sequence[Server]) -> str:
+    """The same for the same list."""
+    return hashlib.sha256(_encode(servers)).hexdigest()
+
+
 def save(store: Store, source: Source, revision: str, servers: Sequence[Server], seen_at: float, *,
          history: int) -> Head | None:
     """Keep a complete list and what it changed. `history`: seconds that changes are kept.
@@ -159,13 +165,13 @@ def save(store: Store, source: Source, revision: str, servers: Sequence[Server],
     if before and before.revision == revision and before.seen_at > seen_at:
         return None
     mine = before if before and before.revision == revision else None
-    digest = hashlib.sha256(_encode(servers)).hexdigest()
-    same = mine is not None and mine.digest == digest and mine.expires - seen_at > _LIFE / 2
+    found = digest(servers)
+    same = mine is not None and mine.digest == found and mine.expires - seen_at > _LIFE / 2
     recorded: list[str] = []
     if mine and same:
-        head = msgspec.structs.replace(mine, seen_at=seen_at, serial=secrets.token_hex(6))
+        head = msgspec.structs.replace(mine, seen_at=seen_at, serial=secrets.token_hex(6), moving=False)
     else:
-        head = _write(store, source, revision, servers, seen_at, mine, digest, history, recorded)
+        head = _write(store, source, revision, servers, seen_at, mine, found, history, recorded)
     try:
         store.put("snapshot", key, _encode(head), version=row.version if row else 0, expires=head.expires)
     except Conflict:                        # somebody wrote a list meanwhile; the next listing compares with it
@@ -182,10 +188,12 @@ def _write(store: Store, source: Source, revision: str, servers: Sequence[Server
            digest: str, history: int, recorded: list[str]) -> Head:
     """The chunks of a new generation, and what changed (`recorded`). The head that names them is not written yet."""
     known: dict[str, float] = {}
+    moving = False
     if mine:
         try:
             known = marks(store, source, mine)
             change = _compare(read(store, source, mine), servers, seen_at, mine.seen_at)
+            moving = bool(change.appeared or change.vanished)
             recorded += _record(store, source, change, history)
             there = {server.id for server in servers}
             known = {**{name: at for name, at in known.items() if name in there},
@@ -202,7 +210,7 @@ def _write(store: Store, source: Source, revision: str, servers: Sequence[Server
                                                            expires=expires) for name, value in rows], _WRITERS)
     return Head(version=VERSION, revision=revision, seen_at=seen_at, since=mine.since if mine else seen_at,
                 generation=generation, total=len(servers), starts=tuple(starts), marks=len(marked), digest=digest,
-                expires=expires, serial=secrets.token_hex(6))
+                expires=expires, serial=secrets.token_hex(6), moving=moving)
 
 
 def _compare(before: Sequence[Server], after: Sequence[Server], at: float, before_at: float) -> Change:

@@ -94,7 +94,7 @@ from chalicelib.model import (
     addresses,
     parse_time,
 )
-from chalicelib.paging import Page, by_offset, by_token, cut
+from chalicelib.paging import Page, by_page, by_token, cut
 from chalicelib.reading import Strict, reading
 
 _PAGE = 500                                 # CloudStack's own default limit; Outscale takes up to 1000
@@ -577,6 +577,7 @@ class _CloudstackVolume(msgspec.Struct, gc=False):
     virtualmachineid: _Id | None = None
 
 
+_COUNTED = ("listVirtualMachines", "listVolumes", "listPublicIpAddresses")     # whose count may be that of the page
 _ITEMS = {"listVirtualMachines": "virtualmachine", "listPublicIpAddresses": "publicipaddress", "listVolumes": "volume",
           "listZones": "zone"}
 
@@ -599,15 +600,27 @@ def _mend_cloudstack(driven: _Driven) -> None:
             return {}
         item = _ITEMS[command]
 
-        def fetch(offset: int, limit: int) -> Page[dict[str, Any]]:
-            answer = ask(command, params={**(params or {}), "page": offset // _PAGE + 1, "pagesize": limit})
+        ahead: dict[tuple[int, int], Page[dict[str, Any]]] = {}
+
+        def page(number: int, size: int) -> Page[dict[str, Any]]:
+            answer = ask(command, params={**(params or {}), "page": number, "pagesize": size})
             rows: list[dict[str, Any]] = answer.get(item) or []
             count: int | None = answer.get("count")
-            if count is None and len(rows) >= limit:            # old ones do not count
+            if count is None and len(rows) >= size:             # old ones do not count
                 raise PartyMalformed("The party gave a full page and no count; the list may go on.")
-            return Page([(str(row["id"]), row) for row in rows], len(rows) if count is None else count)
+            end = (number - 1) * size + len(rows)
+            more = command in _COUNTED and len(rows) == size and count == size
+            return Page([(str(row["id"]), row) for row in rows], max(count or 0, end), "?" if more else None)
 
-        driven.door.seen[item] = by_offset(fetch, WHOLE, _PAGE, 1).rows
+        def fetch(number: int, size: int) -> Page[dict[str, Any]]:
+            """A count may be that of the page alone: after a full one that claims to be the last, the next is read."""
+            first = found = ahead.pop((number, size), None) or page(number, size)
+            while found.token:
+                number += 1
+                found = ahead[number, size] = page(number, size)
+            return Page(first.rows, first.total if found is first else found.total)
+
+        driven.door.seen[item] = by_page(fetch, WHOLE, _PAGE, 1).rows
         return {item: driven.door.seen[item]}
 
     driven.driver._sync_request = whole

@@ -232,7 +232,13 @@ def _rows(nova: "_Nova", window: Window, project: str) -> Rows[_Server]:
     if rows.total is None:
         total = None if every is None or window.last is None or len(every) <= window.last else len(every)
         return Rows(rows.rows, total)
-    return rows if every is not None and every <= seen else _walk(nova, window, project, to_an_empty_page=True)[0]
+    if every is None or every <= seen:
+        return rows if every is not None else _walk(nova, window, project, to_an_empty_page=True)[0]
+    again, seen, _ = _walk(nova, window, project, to_an_empty_page=True)
+    if not every <= seen and not every & (_guard(nova) or set()) <= seen:       # it did not go meanwhile
+        raise PartyMalformed("The party names servers that its detailed list does not give, also after a second "
+                             "listing.")
+    return again
 
 
 def _walk(nova: "_Nova", window: Window, project: str, to_an_empty_page: bool) -> tuple[Rows[_Server], set[str], int]:
@@ -407,7 +413,8 @@ def _sign_in(account: Account, send: Send) -> tuple[float, _Session]:
                           hint="an application credential opens only the project that it was made in")
     return ends.timestamp(), _Session(text, made.project.id, {
         (entry.type, endpoint.region_id or endpoint.region or ""): endpoint.url
-        for entry in made.catalog for endpoint in entry.endpoints if endpoint.interface == "public" and endpoint.url})
+        for entry in reversed(made.catalog) for endpoint in reversed(entry.endpoints)      # of several, the first
+        if endpoint.interface == "public" and endpoint.url})
 
 
 def _identity(account: Account) -> dict[str, object]:

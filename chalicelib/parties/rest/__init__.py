@@ -46,7 +46,7 @@ class Cloud:
 class List:
     """`key`: where an answer holds its rows, "" if it is the rows. `rows`: their type, a list or a map by id.
 
-    Rows of a list must have an `id`, or else count each for itself. `counted`: the answer must tell the total; else a
+    Rows of a list must have an `id`, or else differ. `counted`: the answer must tell the total; else a
     walk that tells none ends where there is no next page.
     """
 
@@ -80,7 +80,7 @@ class Call:
         """The rows of numbered pages."""
         def fetch(number: int, size: int) -> Page[Any]:
             answer = self.get(what, [*asked, ("page", number), (self.cloud.size, size)], headers)
-            return Page(_keyed(answer.rows, f"{number}/"), answer.total)
+            return Page(_keyed(answer.rows), answer.total)
 
         return by_page(fetch, window, self.page, _WORKERS, least)
 
@@ -94,20 +94,27 @@ class Call:
                 further = [(self.cloud.cursor, cursor)] if cursor else []
                 answer = self.get(what, [*asked, (self.cloud.size, size), *further])
                 told.add(answer.total)
-                return Page(_keyed(answer.rows, f"{cursor}/"), answer.total, answer.cursor)
+                return Page(_keyed(answer.rows), answer.total, answer.cursor)
 
             rows = by_token(fetch, window)
-            total = told.pop()
-            if not told and total is None and not what.counted:
+            if told == {None} and not what.counted:
                 return rows
-            if not told and total is not None and (total == rows.total or (
-                    rows.total is None and total > (window.last or 0))):
+            totals = sorted(total for total in told if total is not None)
+            if len(totals) == len(told) and (total := _borne_out(rows, totals, window)) is not None:
                 return Rows(rows.rows, total)
         raise PartyMalformed("The party's count and its rows still disagree after a second listing.")
 
     def all(self, what: List, asked: Sequence[tuple[str, object]] = (), headers: Mapping[str, str] = {}) -> list[Any]:
         """Every row of a list, whichever way its pages go."""
         return (self.walk(what, WHOLE, asked) if self.cloud.cursor else self.pages(what, WHOLE, asked, headers)).rows
+
+
+def _borne_out(rows: Rows[Any], totals: list[int], window: Window) -> int | None:
+    """The total, if the rows bear out what the pages told; where they told of a change, as far as it can explain."""
+    if rows.total is None:
+        return totals[-1] if totals[-1] > (window.last or 0) else None
+    change = totals[-1] - totals[0]
+    return rows.total if totals[0] - change <= rows.total <= totals[-1] + change else None
 
 
 # ---------------------------------------------------------------- answers
@@ -167,11 +174,17 @@ def _read(what: List, response: Response) -> Answer:
     return Answer(answer.rows, next((total for total in totals if total is not None), None), cursor or None)
 
 
-def _keyed(rows: Any, place: str) -> list[tuple[str, Any]]:
+def _keyed(rows: Any) -> list[tuple[str, Any]]:
     if isinstance(rows, dict):
         named = cast(dict[str, Any], rows)
         return [(name, (name, row)) for name, row in named.items()]
-    return [(str(getattr(row, "id", f"{place}{n}")), row) for n, row in enumerate(rows)]
+    seen: dict[str, int] = {}
+    found: list[tuple[str, Any]] = []
+    for row in rows:
+        key = str(row.id) if hasattr(row, "id") else repr(row)
+        seen[key] = seen.get(key, 0) + 1
+        found.append((key if hasattr(row, "id") or seen[key] == 1 else f"{key} {seen[key]}", row))
+    return found
 
 
 # ---------------------------------------------------------------- joining
