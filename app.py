@@ -127,6 +127,7 @@ def _read(route: str, request: Request, request_id: str) -> api.HttpRequest:
         headers={name.lower(): value for name, value in headers.items()},
         body=raw.encode() if isinstance(raw, str) else raw,
         request_id=request_id,
+        proof=str(_object(request.context.get("authorizer")).get(authorizer.PROOF, "")),
         deadline=time.monotonic() + _seconds_left(request.lambda_context))
 
 

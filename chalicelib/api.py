@@ -9,6 +9,7 @@ import msgspec
 
 from chalicelib import __version__, console, formats, inventory, journal, openapi, parties, query, schedule, tokens
 from chalicelib.errors import (
+    Forbidden,
     InvalidParameter,
     MethodNotAllowed,
     NotFound,
@@ -33,7 +34,7 @@ COMMON_HEADERS = {"X-Content-Type-Options": "nosniff", "Vary": "Authorization, A
 class HttpRequest:
     """`pairs`: the query's names and values, decoded. `headers`: lower-case names. `path`: as the caller sees it.
 
-    `deadline`: on time.monotonic's scale.
+    `deadline`: on time.monotonic's scale. `proof`: the authorizer's, that it has checked the password.
     """
 
     method: str
@@ -43,6 +44,7 @@ class HttpRequest:
     body: bytes
     request_id: str
     deadline: float
+    proof: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +139,10 @@ def _servers(deployment: Deployment, request: HttpRequest, entry: _Entry) -> Htt
 
 
 def _issue_token(deployment: Deployment, request: HttpRequest, entry: _Entry) -> HttpResponse:
+    refuse_other_sites(request.headers)
     _no_query(request)
-    user = tokens.authenticate(deployment.store, request.headers.get("authorization"), deployment.clock())
+    user = tokens.authenticate_again(deployment.store, request.headers.get("authorization"), request.proof,
+                                     deployment.clock())
     entry.fields["user"] = user.name
     duration, *limits = query.body_limits(_json_body(request))
     text, token = tokens.issue(deployment.store, user, tokens.Limits(*limits), duration, deployment.clock())
@@ -264,6 +268,12 @@ def _identify(deployment: Deployment, request: HttpRequest, entry: _Entry) -> to
     caller = tokens.identify(deployment.store, request.headers.get("authorization"), deployment.clock())
     entry.fields |= {"token_id": caller.token.token_id, "user": caller.user.name}
     return caller
+
+
+def refuse_other_sites(headers: Mapping[str, str]) -> None:
+    """Another site's page must not make a browser guess passwords, or get a token with those that it remembers."""
+    if headers.get("sec-fetch-site", "").strip().lower() == "cross-site":
+        raise Forbidden("Tokens are not given to pages of other sites.")
 
 
 def _no_query(request: HttpRequest) -> None:

@@ -18,6 +18,7 @@ TTL_SECONDS = 300
 # what else a header holds, the gateway refuses by itself (deploy/merge.yaml); without flags, which it may not take
 HEADER_FORM = r"([Bb][Aa][Ss][Ii][Cc]|[Bb][Ee][Aa][Rr][Ee][Rr]) +\S+"
 UNAUTHORIZED = "Unauthorized"               # the word that makes the gateway answer 401
+PROOF = "proof"                             # in the policy's context: the handler need not check the password again
 bp = Blueprint(__name__)
 _TOKENS = "/twocloud/tokens"
 
@@ -52,8 +53,9 @@ def authorize(request: AuthRequest) -> AuthResponse:
 
 def _authorize_user(header: str) -> AuthResponse:
     only_tokens: list[str | AuthRoute] = [AuthRoute(_TOKENS, ["POST"])]
+    now = _clock()
     try:
-        user = tokens.authenticate(_store(), header, _clock())
+        user = tokens.authenticate(_store(), header, now)
     except RateLimited:                     # an authorizer cannot answer 429: let the handler say it
         return AuthResponse(routes=only_tokens, principal_id="blocked", context={"blocked": "1"})
-    return AuthResponse(routes=only_tokens, principal_id=user.name)
+    return AuthResponse(routes=only_tokens, principal_id=user.name, context={PROOF: tokens.proof(user, header, now)})

@@ -39,7 +39,7 @@ class TwocloudError(Exception):
 
     status: ClassVar[int] = 500
     word: ClassVar[str] = "internal"
-    default: ClassVar[str] = "Our fault. Try again; if it stays, send us the request id."
+    default: ClassVar[str] = "Internal error. Retry; if it persists, report the request id."
 
     def __init__(self, text: str = "") -> None:
         super().__init__(text or self.default)
@@ -96,7 +96,8 @@ class Unauthorized(TwocloudError):
 
     status = 401
     word = "unauthorized"
-    default = "Send a valid token as the user name of Basic auth, or as Bearer."
+    default = ("Credentials missing or not valid. Send a token as the user name of Basic auth or as Bearer; "
+               "to get a token, POST to /twocloud/tokens with a user name and a password.")
 
 
 class Forbidden(TwocloudError):
@@ -116,16 +117,16 @@ class NotFound(TwocloudError):
 class AccountNotFound(TwocloudError):
     status = 404
     word = "account_not_found"
-    default = "This tenant has no account at this party. Put one with: twocloud account put TENANT PARTY"
+    default = "This tenant has no account at this party. An operator can add one with `twocloud account put`."
 
 
 class MethodNotAllowed(TwocloudError):
     status = 405
     word = "method_not_allowed"
-    default = "This path does not take this method; see the Allow header."
+    default = "This path does not accept this method."
 
     def __init__(self, allow: str) -> None:
-        super().__init__()
+        super().__init__(f"{self.default} It accepts: {allow}.")
         self.allow = allow
 
 
@@ -140,10 +141,11 @@ class RateLimited(TwocloudError):
 
     status = 429
     word = "rate_limited"
-    default = "Too many requests; wait as Retry-After says."
+    default = "Too many requests."
 
     def __init__(self, retry_after: int, text: str = "") -> None:
-        super().__init__(text)
+        text = text or self.default
+        super().__init__(text if "Retry in" in text else f"{text} Retry in {retry_after} s.")
         self.retry_after = retry_after
 
 
@@ -188,13 +190,13 @@ class PartyFailed(PartyError):
 class PartyThrottled(PartyError):
     status = 503
     word = "party_throttled"
-    default = "The party's rate limit is used up; wait as Retry-After says."
+    default = "The party's rate limit is used up. Retry later."
 
 
 class PartyUnavailable(PartyError):
     status = 503
     word = "party_unavailable"
-    default = "The party cannot be reached; wait as Retry-After says."
+    default = "The party cannot be reached. Retry later."
 
 
 class PartyTimeout(PartyError):

@@ -396,8 +396,9 @@ def _limit(asking: _Asking) -> None:
     begun = every.setdefault(asking.shared_key, [])
     begun[:] = [at for at in begun if now - at < 60]
     if len(begun) >= _FORCED:
-        raise RateLimited(max(1, round(60 - (now - begun[0]))),
-                          "This source was listed too often; wait as Retry-After says, or accept a max_age.")
+        seconds = max(1, round(60 - (now - begun[0])))
+        raise RateLimited(seconds, "Too many live listings of this source. "
+                                   f"Retry in {seconds} s, or accept a snapshot with max_age.")
     begun.append(now)
 
 

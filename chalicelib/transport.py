@@ -526,7 +526,7 @@ def _causes(problem: BaseException) -> list[BaseException]:
 _NETWORK: tuple[tuple[tuple[type[BaseException], ...], type[PartyError], str], ...] = (
     ((TimeoutError, urllib3.exceptions.TimeoutError, requests.Timeout), PartyTimeout, ""),
     ((socket.gaierror, urllib3.exceptions.NameResolutionError),
-     PartyUnavailable, "The party's name cannot be looked up; wait as Retry-After says."),
+     PartyUnavailable, "The party's name cannot be looked up. Retry later."),
     ((ssl.SSLError, urllib3.exceptions.SSLError, requests.exceptions.SSLError),
      PartyUnavailable, "The party's certificate cannot be trusted, or its TLS failed."),
     ((http.client.RemoteDisconnected, ConnectionRefusedError), PartyUnavailable, ""),

@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from chalice.test import Client
 
 import app
-from chalicelib import api, authorizer, inventory, tokens
+from chalicelib import api, authorizer, inventory, tokens, users
 from chalicelib.errors import SettingsError
 from chalicelib.inventory import Deployment
 from tests.conftest import Clock, House, settings_in
@@ -180,6 +181,45 @@ def test_too_many_passwords_pass_the_authorizer_to_be_told_by_the_handler(lambda
     assert answer["policyDocument"]["Statement"][0]["Resource"] == [f"{ARN}/POST/twocloud/tokens"]
     told = app.app(event("/twocloud/tokens", basic("bob", "pw"), "POST"), Context())
     assert told["statusCode"] == 429 and told["headers"]["Retry-After"]
+
+
+def test_a_password_is_checked_once_for_authorizer_and_handler(lambda_house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the handler checks it itself where the rows have changed since, or nobody has checked it."""
+    store, header = lambda_house.deployment.store, basic("bob", "pw")
+    lambda_house.user("bob", password="pw")
+    counts: list[int] = []
+    real = users._scrypt
+    monkeypatch.setattr(users, "_scrypt", lambda *given: counts.append(1) or real(*given))
+    sent = event("/twocloud/tokens", header, "POST")
+    sent["requestContext"]["authorizer"] = ask(header, "POST", "twocloud/tokens")["context"]
+
+    def status(**authorizer: str) -> tuple[int, int]:
+        counts.clear()
+        tried = {**sent, "requestContext": {**sent["requestContext"], "authorizer": {**sent["requestContext"]["authorizer"], **authorizer}}}
+        return app.app(tried, Context())["statusCode"], len(counts)
+
+    assert counts == [1] and status() == (200, 0)
+    assert status(proof="") == (200, 1) and status(proof="x" * 64) == (200, 1)
+    other = event("/twocloud/tokens", basic("bob", "other"), "POST")
+    other["requestContext"]["authorizer"] = sent["requestContext"]["authorizer"]
+    assert app.app(other, Context())["statusCode"] == 401
+    for change, code in ((lambda user: users.with_password(user, users.hash_password("new"), 0), 401),
+                         (lambda user: msgspec.structs.replace(user, disabled=True), 401)):
+        before = users.find(store, "bob")
+        users.change(store, "bob", change)
+        assert status()[0] == code
+        assert before
+        users.change(store, "bob", lambda _, before=before: before)
+    users.remove(store, "bob")
+    assert status()[0] == 401
+
+
+def test_another_sites_page_gets_no_token(lambda_house: House) -> None:
+    lambda_house.user("bob", password="pw")
+    sent = event("/twocloud/tokens", basic("bob", "pw"), "POST")
+    for site, code in (("cross-site", 403), ("Cross-Site", 403), ("same-origin", 200), ("none", 200)):
+        sent["headers"]["Sec-Fetch-Site"] = site
+        assert app.app(sent, Context())["statusCode"] == code
 
 
 def test_the_gateways_pattern_lets_every_good_header_through() -> None:

@@ -320,14 +320,23 @@ def test_what_is_kept_survives_the_stack(template: dict[str, Any]) -> None:
     assert table["TimeToLiveSpecification"] == {"AttributeName": "expires", "Enabled": True}
 
 
+def test_strangers_at_the_path_of_passwords_leave_half_of_the_authorizer_to_tokens(template: dict[str, Any]) -> None:
+    """A password costs one scrypt of 0.3 s on a whole core; what its own throttle lets through at once must fit."""
+    (guesses,) = (it for it in resource(template, "RestAPI")["MethodSettings"] if it["HttpMethod"] == "POST")
+    guard = resource(template, "Authorize")
+    places = guard["ReservedConcurrentExecutions"]["Fn::If"][1]
+    assert guard["MemorySize"] >= 1769      # one core
+    assert guesses["ThrottlingBurstLimit"] + guesses["ThrottlingRateLimit"] * 0.3 < places * 0.6
+
+
 def test_the_gateway(template: dict[str, Any]) -> None:
     rest = resource(template, "RestAPI")
     assert rest["EndpointConfiguration"] == "REGIONAL" and rest["SecurityPolicy"].startswith("SecurityPolicy_TLS13_1_2_")
     assert resource(template, "Domain")["SecurityPolicy"] == "TLS_1_2" and rest["MinimumCompressionSize"] == 1024
     limits, *own = rest["MethodSettings"]
     assert limits["ThrottlingRateLimit"] and limits["ThrottlingBurstLimit"] and (limits["ResourcePath"], limits["HttpMethod"]) == ("/*", "*")
-    assert {(it["ResourcePath"], it["HttpMethod"]) for it in own} == {
-        ("/" + route.replace("/", "~1"), method) for route in api.OPEN_ROUTES for method in ("GET", "HEAD")}
+    assert {(it["ResourcePath"], it["HttpMethod"]) for it in own} == {("/~1twocloud~1tokens", "POST"), *(
+        ("/" + route.replace("/", "~1"), method) for route in api.OPEN_ROUTES for method in ("GET", "HEAD"))}
     assert all(it["ThrottlingRateLimit"] < limits["ThrottlingRateLimit"] for it in own)
     guard = rest["DefinitionBody"]["securityDefinitions"]["authorize"]["x-amazon-apigateway-authorizer"]
     assert guard["authorizerResultTtlInSeconds"] == authorizer.TTL_SECONDS

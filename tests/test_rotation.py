@@ -278,7 +278,7 @@ def test_a_wrong_password_costs_the_same_whoever_it_is(served: House, monkeypatc
     served.user("bob", password=secret("bob"))
     served.user("eve", password=secret("eve"))
     served.user("none")
-    users.change(store, "eve", lambda user: users.with_password(user, users.hash_password(secret("new")), served.clock(), 600))
+    users.change(store, "eve", lambda user: users.with_password(user, users.hash_password(secret("new"), user.password), served.clock(), 600))
     counts: list[int] = []
     real = users._scrypt
     monkeypatch.setattr(users, "_scrypt", lambda *given: counts.__setitem__(-1, counts[-1] + 1) or real(*given))
@@ -286,7 +286,20 @@ def test_a_wrong_password_costs_the_same_whoever_it_is(served: House, monkeypatc
         counts.append(0)
         with pytest.raises(Unauthorized):
             users.check_password(store, name, "wrong", served.clock())
-    assert len(set(counts)) == 1
+    assert counts == [1, 1, 1, 1]
+
+
+def test_the_command_gives_a_new_password_the_salt_of_the_one_in_its_grace(served: House) -> None:
+    old, new = secret("old"), secret("new")
+    first = users.hash_password(old)
+    second = users.hash_password(new, first)
+    assert first.split("$")[4] == second.split("$")[4] and first != second
+    assert users.hash_password(new, first.replace("$16$", "$8$", 1)).split("$")[:4] == first.split("$")[:4]    # a cost of today's
+    store = served.deployment.store
+    served.user("eve", password=old)
+    users.change(store, "eve", lambda user: users.with_password(user, users.hash_password(new), served.clock(), 600))   # as 0.1 did
+    for password in (old, new):
+        assert users.check_password(store, "eve", password, served.clock()).name == "eve"
 
 
 def test_a_token_without_a_gap(served: House) -> None:

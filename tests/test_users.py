@@ -1,6 +1,7 @@
 """Users and their passwords."""
 
 import threading
+import time
 
 import pytest
 
@@ -104,3 +105,48 @@ def test_the_real_cost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     assert users._SCRYPT == {"n": 2 ** 15, "r": 8, "p": 3} and users._NOBODY.startswith("scrypt$32768$8$3$")
     assert users.hash_password("password").startswith("scrypt$32768$8$3$")
+
+
+# ---------------------------------------------------------------- strangers
+
+def test_one_password_at_a_time_and_few_wait(deployment: Deployment, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guesses for many users at once: one core at most, a bounded room before it, and a quick no for all others."""
+    free, running, most = threading.Event(), [0], [0]
+    seen: list[str] = []
+
+    def slow(*given: object) -> bytes:
+        running[0] += 1
+        most[0] = max(most[0], running[0])
+        free.wait(20)
+        running[0] -= 1
+        return b""
+
+    def guess(n: int) -> None:
+        try:
+            users.check_password(deployment.store, f"user-{n}", "wrong", clock())
+        except (Unauthorized, RateLimited) as refused:
+            seen.append(refused.word)
+
+    monkeypatch.setattr(users, "_scrypt", slow)
+    monkeypatch.setattr(users, "_WAIT_SECONDS", 20)
+    threads = [threading.Thread(target=guess, args=(n,)) for n in range(40)]
+    for thread in threads:
+        thread.start()
+    until = time.monotonic() + 10
+    while len(seen) < 40 - 1 - users._WAITING and time.monotonic() < until:
+        time.sleep(0.01)
+    assert seen == ["rate_limited"] * (40 - 1 - users._WAITING)                 # while nobody's password is checked yet
+    free.set()
+    for thread in threads:
+        thread.join(20)
+    assert most == [1] and seen.count("unauthorized") == 1 + users._WAITING
+    with pytest.raises(Unauthorized):       # and the room is free again
+        users.check_password(deployment.store, "later", "wrong", clock())
+
+
+def test_nobody_waits_long_for_a_turn(deployment: Deployment, clock: Clock, ann: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(users, "_WAIT_SECONDS", 0.05)
+    with users._turn(), pytest.raises(RateLimited) as limited:
+        users.check_password(deployment.store, "ann", ann, clock())
+    assert limited.value.retry_after == 2 and "Retry in 2 s." in limited.value.text
+    assert users.check_password(deployment.store, "ann", ann, clock())

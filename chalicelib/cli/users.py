@@ -74,7 +74,7 @@ def _password(file: IO[bytes] | None, stdin: bool) -> str | None:
     password = read_secret(file, "the password", 1024)
     if not password:
         raise click.UsageError("The password is empty.")
-    return users.hash_password(password)
+    return password
 
 
 def record(user: User) -> dict[str, Any]:
@@ -98,8 +98,9 @@ def add(name: str, tenants: tuple[str, ...], party_names: tuple[str, ...], regio
 
     Without a password the user cannot get tokens over HTTP, only by `twocloud token issue`.
     """
+    password = _password(password_file, password_stdin)
     made = User(name=name, uid=users.new_uid(), tenants=_tenants(tenants), parties=limits(party_names),
-                regions=limits(regions), password=_password(password_file, password_stdin),
+                regions=limits(regions), password=users.hash_password(password) if password else None,
                 created_at=int(deployment().clock()))
     try:
         users.add(deployment().store, made)
@@ -192,7 +193,10 @@ def _change(name: str, what: str, changes: dict[str, Any], output: str, password
             grace: int = 0) -> None:
     def how(row: User) -> User:
         row = msgspec.structs.replace(row, **changes)
-        return users.with_password(row, password, deployment().clock(), grace) if password else row
+        if not password:
+            return row
+        hashed = users.hash_password(password, row.password if grace else None)
+        return users.with_password(row, hashed, deployment().clock(), grace)
 
     changed = users.change(deployment().store, name, how)
     if not changed:

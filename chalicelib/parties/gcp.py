@@ -442,7 +442,7 @@ def _call(operation: str, path: str, asked: Mapping[str, str], shape: type[_T], 
     answer = read(response, shape)
     warning: _Warning | None = getattr(answer, "warning", None)
     if warning and warning.code != "NO_RESULTS_ON_PAGE":
-        raise PartyUnavailable("The party says that its list is not complete; wait as Retry-After says.")
+        raise PartyUnavailable("The party says that its list is not complete. Retry later.")
     return answer
 
 

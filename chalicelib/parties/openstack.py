@@ -277,8 +277,8 @@ def _guard(nova: "_Nova") -> set[str] | None:
     """The ids of all servers, None if they are too many for one answer. Raises PartyUnavailable if a cell is lost."""
     page = read(nova("ListServers", "/servers", {}), _Servers)
     if any(row.status == "UNKNOWN" for row in page.servers):
-        raise PartyUnavailable("A cell of this cloud does not answer, its servers are not in the list; wait as "
-                               "Retry-After says.")
+        raise PartyUnavailable("A cell of this cloud does not answer, its servers are not in the list. "
+                               "Retry later.")
     return None if page.links else {row.id for row in page.servers}
 
 

@@ -67,7 +67,7 @@ def test_programs_of_the_docs(served: House, tmp_path: Path, language: str, hold
     done = run([*command, text], tmp_path, there(served))
     assert done.returncode == 0 and len(done.stdout.splitlines()) == 25, done.stderr
     refused = run([*command, text], tmp_path, there(served, "tc_wrong"))
-    assert refused.returncode == 1 and "Send a valid token" in refused.stderr and "request id " in refused.stderr and not refused.stdout
+    assert refused.returncode == 1 and "Credentials missing or not valid" in refused.stderr and "request id " in refused.stderr and not refused.stdout
 
 
 def test_pandas(served: House, tmp_path: Path) -> None:
