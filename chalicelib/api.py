@@ -7,7 +7,19 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from chalicelib import __version__, console, formats, inventory, journal, openapi, parties, query, schedule, tokens
+from chalicelib import (
+    __version__,
+    console,
+    formats,
+    inventory,
+    journal,
+    openapi,
+    parties,
+    query,
+    schedule,
+    stores,
+    tokens,
+)
 from chalicelib.errors import (
     Forbidden,
     InvalidParameter,
@@ -72,7 +84,8 @@ def answer(deployment: Callable[[], Deployment], route: str, request: HttpReques
     started, entry = time.monotonic(), _Entry()
     try:
         view = _view(route, request.method)
-        response = view(deployment(), request, entry)
+        with stores.within(request.deadline):
+            response = view(deployment(), request, entry)
     except TwocloudError as error:
         if error.status == 500:
             journal.failure(request_id=request.request_id, text=error.text)

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import msgspec
 
-from chalicelib import accounts, journal, paging, parties, regions, snapshots
+from chalicelib import accounts, journal, paging, parties, regions, snapshots, stores
 from chalicelib.deployment import Deployment
 from chalicelib.errors import (
     AccountNotFound,
@@ -28,6 +28,7 @@ from chalicelib.errors import (
     PartyThrottled,
     PartyTimeout,
     RateLimited,
+    StoreBusy,
     UnknownRegion,
 )
 from chalicelib.model import WHOLE, Account, Listing, Server, Source, Window
@@ -99,7 +100,8 @@ class Answer:
 @dataclass(frozen=True, slots=True)
 class _Asking:
     """One question about one source. `arrived`: Unix time; `deadline`: on time.monotonic's scale. `known`: the party
-    is known to have the region; if not, `before` is the last answer about it within the hour."""
+    is known to have the region; if not, `before` is the last answer about it within the hour. `keeping`: the list is
+    wanted for its snapshot."""
 
     deployment: Deployment
     source: Source
@@ -112,6 +114,7 @@ class _Asking:
     tally: Tally | None
     known: bool = True
     before: Outcome | None = None
+    keeping: bool = False
 
     @property
     def key(self) -> str:
@@ -191,7 +194,7 @@ def refresh(deployment: Deployment, source: Source, deadline: float, tally: Tall
     UnknownRegion."""
     asking, head = _open(deployment, source, WHOLE, Filter(), Policy(), deadline, tally)
     try:
-        return _live(asking, head)
+        return _live(replace(asking, keeping=True), head)
     except UnknownRegion:
         if not head:
             forget_reading(deployment, source)
@@ -350,10 +353,11 @@ def open_account(deployment: Deployment, tenant_id: str, party: str) -> Account:
 
 
 def _save(asking: _Asking, servers: list[Server], seen_at: float) -> Head | None:
-    """Keep the list. That it cannot be kept does not spoil the answer."""
+    """Keep the list. That it cannot be kept does not spoil the answer. A refresh, which lists in order to keep, waits
+    for a locked store until its deadline."""
     deployment = asking.deployment
     head = None
-    with _unspoilt(asking):
+    with _logged(asking.key), stores.within(asking.deadline) if asking.keeping else stores.beside():
         if _is_there(asking):
             head = snapshots.save(deployment.store, asking.source, asking.revision, servers, seen_at,
                                   history=deployment.settings.history * 86_400)
@@ -372,11 +376,20 @@ def _is_there(asking: _Asking) -> bool:
 
 @contextmanager
 def _unspoilt(asking: _Asking) -> Generator[None]:
-    """Around what is written down beside an answer: a store that fails at it is logged, and the answer stands."""
+    """Around what is written down beside an answer: a store that fails at it is logged, and the answer stands. A store
+    that another program has locked is not waited for."""
+    with _logged(asking.key), stores.beside():
+        yield
+
+
+@contextmanager
+def _logged(key: str) -> Generator[None]:
     try:
         yield
+    except StoreBusy as busy:               # nothing is broken
+        journal.log.warning("store busy", extra={"fields": {"source": key, "text": busy.text}})
     except Exception:
-        journal.failure(source=asking.key)
+        journal.failure(source=key)
 
 
 def _marks(asking: _Asking, head: Head | None) -> dict[str, float]:
@@ -446,12 +459,14 @@ def _lease(asking: _Asking) -> Generator[None]:
     """Raises Conflict if somebody else has it. It ends by itself if its holder dies."""
     store, mine = asking.deployment.store, secrets.token_bytes(8)
     seconds = max(1.0, asking.deadline - time.monotonic()) + 1
-    try:
-        store.put("lease", asking.key, mine, version=0, expires=int(asking.deployment.clock() + seconds) + 1)
-    except Conflict:
-        raise
-    except Exception:                       # a store that cannot be written to: better asked twice than not at all
-        journal.failure(source=asking.key)
+    taken = False
+    with _unspoilt(asking):                 # a store that cannot be written to: better asked twice than not at all
+        try:
+            store.put("lease", asking.key, mine, version=0, expires=int(asking.deployment.clock() + seconds) + 1)
+        except Conflict:
+            taken = True
+    if taken:
+        raise Conflict("another caller has the lease")
     try:
         yield
     finally:
@@ -631,14 +646,13 @@ def note_reading(deployment: Deployment, source: Source) -> None:
         for old in [known for known, at in list(deployment.noted.items()) if now - at >= _NOTED_SECONDS]:
             deployment.noted.pop(old, None)
     deployment.noted[key] = now             # before it is, so that of many callers one writes
-    try:
+    with _logged(key), stores.beside():
         deployment.store.put("interest", key, b"%d" % now, expires=int(now) + _INTEREST_SECONDS)
-    except Exception:                       # that it cannot be written down does not spoil the answer
-        journal.failure(source=key)
 
 
 def forget_reading(deployment: Deployment, source: Source) -> None:
     """The party has no such region: nobody shall ask for it again and again."""
     key = snapshots.key_of(source)
     deployment.noted.pop(key, None)
-    deployment.store.delete("interest", key)
+    with _logged(key), stores.beside():
+        deployment.store.delete("interest", key)

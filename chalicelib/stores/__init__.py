@@ -5,11 +5,18 @@ What a row means is the business of the noun that wrote it.
 """
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from math import inf
 from typing import NamedTuple, Protocol, TypeVar
 
 T = TypeVar("T")
+BESIDE_SECONDS = 1.0                        # that a write beside an answer waits for another program's lock
+_WRITE_SECONDS = 20.0                       # that any other write waits
+_until: ContextVar[float] = ContextVar("until", default=inf)    # on time.monotonic's scale
+_most: ContextVar[float] = ContextVar("most", default=_WRITE_SECONDS)
 LARGEST = 380_000                           # bytes in a value: DynamoDB takes 400 KB with key and attributes
 
 
@@ -90,6 +97,31 @@ def open_store(url: str, clock: Callable[[], float]) -> Store:
         return SqliteStore(rest.removeprefix("/"), clock)
     from chalicelib.stores.dynamodb import DynamoStore
     return DynamoStore(rest, clock)
+
+
+@contextmanager
+def beside() -> Generator[None]:
+    """Around writes without which the answer stands: they are skipped (StoreBusy) where the store is locked."""
+    before = _most.set(min(BESIDE_SECONDS, _most.get()))
+    try:
+        yield
+    finally:
+        _most.reset(before)
+
+
+@contextmanager
+def within(deadline: float) -> Generator[None]:
+    """Around a request: its writes wait for a locked store until its deadline at most (time.monotonic)."""
+    before = _until.set(min(deadline, _until.get()))
+    try:
+        yield
+    finally:
+        _until.reset(before)
+
+
+def patience() -> float:
+    """Seconds that a write here may wait for another program's lock."""
+    return max(0.0, min(_most.get(), _until.get() - time.monotonic()))
 
 
 def new_version() -> int:

@@ -1,7 +1,8 @@
 """The store on one machine: one SQLite file, shared by threads and processes.
 
 Write-ahead log, so that readers never wait for a writer; every write is one transaction, flushed to disk, so
-that a revoked token stays revoked after a power cut. The file and its folder are the owner's alone. Deleted
+that a revoked token stays revoked after a power cut. A write waits for another program's lock as long as
+`stores.patience` allows, outside this process's own queue. The file and its folder are the owner's alone. Deleted
 bytes are overwritten (secure_delete); `scrub` empties the log, which may still hold them.
 Not for network file systems (https://www.sqlite.org/wal.html).
 """
@@ -14,8 +15,8 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from chalicelib.errors import Conflict, Internal, SettingsError
-from chalicelib.stores import Entry, Moment, Row, check_value, in_batches, new_version
+from chalicelib.errors import Conflict, Internal, SettingsError, StoreBusy
+from chalicelib.stores import BESIDE_SECONDS, Entry, Moment, Row, check_value, in_batches, new_version, patience
 
 SCHEMA_VERSION = 1
 _APPLICATION_ID = 0x74776F63                # "twoc": the file is ours
@@ -25,7 +26,8 @@ _SCHEMA = (
     "CREATE INDEX expiring ON entry (expires) WHERE expires IS NOT NULL",
 )
 _COLUMNS = "kind, key, value, version, expires"
-_BUSY_SECONDS = 5.0
+_BUSY_SECONDS = 5.0                         # that a read or a scrub waits
+_BLOCKED_SECONDS = 5.0                      # after a wait in vain, in which no write beside an answer waits again
 
 
 class SqliteStore:
@@ -33,6 +35,7 @@ class SqliteStore:
         self.path = Path(path)
         self._clock = clock
         self._lock = threading.Lock()
+        self._blocked = -_BLOCKED_SECONDS   # when a write last waited in vain (time.monotonic)
         self._writing = threading.Lock()    # SQLite lets one write, and who waits for it sleeps; here they take turns
         self._idle: list[sqlite3.Connection] = []
         self._closed = False
@@ -50,7 +53,7 @@ class SqliteStore:
     def put(self, kind: str, key: str, value: bytes, *, version: int | None = None,
             expires: int | None = None) -> None:
         now = self._clock()
-        with self._connection() as connection, self._writing, _transaction(connection):
+        with self._transaction() as connection:
             found = connection.execute("SELECT version, expires FROM entry WHERE kind = ? AND key = ?",
                                        (kind, key)).fetchone()
             there = found[0] if found and (found[1] is None or found[1] > now) else 0
@@ -64,7 +67,9 @@ class SqliteStore:
                 connection.execute("DELETE FROM entry WHERE expires <= ?", (now,))
 
     def delete(self, kind: str, *keys: str) -> None:
-        with self._connection() as connection, self._writing:
+        if not keys:
+            return
+        with self._transaction() as connection:
             for batch in in_batches(keys, 500):
                 marks = ",".join("?" * len(batch))
                 connection.execute(f"DELETE FROM entry WHERE kind = ? AND key IN ({marks})", (kind, *batch))
@@ -95,19 +100,21 @@ class SqliteStore:
                 connection.execute("ROLLBACK")
 
     def write(self, entries: Sequence[Entry]) -> None:
-        with self._connection() as connection, self._writing, _transaction(connection):
+        with self._transaction() as connection:
             connection.executemany(
                 "INSERT OR REPLACE INTO entry (kind, key, value, version, expires) VALUES (?, ?, ?, ?, ?)",
                 [entry._replace(value=check_value(entry.value)) for entry in entries])
 
     def scrub(self) -> None:
         """Drop expired rows and empty the log. Waits for readers of other processes for a few seconds."""
-        with self._connection() as connection:
+        with self._transaction() as connection:
             connection.execute("DELETE FROM entry WHERE expires <= ?", (self._clock(),))
+        with self._connection() as connection:
             until = time.monotonic() + _BUSY_SECONDS
             while connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
                 if time.monotonic() > until:
-                    raise Internal(f"{self.path} is being read; run this again to empty its log")
+                    raise Internal(f"Done, but {self.path} is being read, so its log still holds what was removed. "
+                                   "The next command that removes something empties it.")
                 time.sleep(0.05)
 
     def close(self) -> None:
@@ -121,22 +128,74 @@ class SqliteStore:
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
-            with self._connection() as connection, _transaction(connection):
-                owner = connection.execute("PRAGMA application_id").fetchone()[0]
-                version = connection.execute("PRAGMA user_version").fetchone()[0]
-                tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-                if owner != _APPLICATION_ID and (owner or version or tables):
-                    raise SettingsError(f"TWOCLOUD_STORE: {self.path} belongs to another program.")
-                if version not in (0, SCHEMA_VERSION):
-                    raise SettingsError(f"TWOCLOUD_STORE: {self.path} has schema version {version}, "
-                                        f"this program knows {SCHEMA_VERSION}. Use the version that wrote it.")
-                if version == 0:
-                    for statement in _SCHEMA:
-                        connection.execute(statement)
-                    connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-                    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            with self._connection() as connection:              # a reader needs no lock
+                version = self._version(connection)
+            if version == 0:
+                with self._transaction() as connection:
+                    if self._version(connection) == 0:
+                        for statement in _SCHEMA:
+                            connection.execute(statement)
+                        connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+                        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         except (OSError, sqlite3.Error) as problem:
             raise SettingsError(f"TWOCLOUD_STORE: {self.path} cannot be used: {problem}.") from None
+
+    def _version(self, connection: sqlite3.Connection) -> int:
+        """Of the schema; 0: the file is empty. Raises SettingsError."""
+        owner = connection.execute("PRAGMA application_id").fetchone()[0]
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if owner != _APPLICATION_ID and (owner or version or tables):
+            raise SettingsError(f"TWOCLOUD_STORE: {self.path} belongs to another program.")
+        if version not in (0, SCHEMA_VERSION):
+            raise SettingsError(f"TWOCLOUD_STORE: {self.path} has schema version {version}, "
+                                f"this program knows {SCHEMA_VERSION}. Use the version that wrote it.")
+        return version
+
+    @contextmanager
+    def _transaction(self) -> Generator[sqlite3.Connection]:
+        """A connection that may write. Raises StoreBusy if another program holds the lock for too long."""
+        with self._connection() as connection:
+            writing = self._begin(connection)
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            finally:
+                writing.release()
+
+    def _until(self) -> float:
+        """When a write that meets another program's lock now gives up."""
+        now, seconds = time.monotonic(), patience()
+        known = now - self._blocked < _BLOCKED_SECONDS
+        return now if known and seconds <= BESIDE_SECONDS else now + seconds
+
+    def _begin(self, connection: sqlite3.Connection) -> threading.Lock:
+        """Begin to write, with this process's lock, which is returned. It is not held while another program's is
+        waited for, so that a patient write keeps no other one waiting."""
+        until, pause, writing = 0.0, 0.001, self._writing
+        connection.execute("PRAGMA busy_timeout = 0")
+        try:
+            while True:
+                writing.acquire()
+                try:
+                    connection.execute("BEGIN IMMEDIATE")
+                    return writing
+                except sqlite3.OperationalError as problem:
+                    writing.release()
+                    if problem.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                        raise
+                until = until or self._until()
+                if time.monotonic() + pause > until:
+                    self._blocked = time.monotonic()
+                    raise StoreBusy(f"Another program holds the write lock of {self.path}, so nothing was written. "
+                                    "Retry when it is done.")
+                time.sleep(pause)
+                pause = min(pause * 2, 0.01)
+        finally:
+            connection.execute(f"PRAGMA busy_timeout = {round(_BUSY_SECONDS * 1000)}")
 
     @contextmanager
     def _connection(self) -> Generator[sqlite3.Connection]:
@@ -187,14 +246,3 @@ class _Moment:
                                            "AND (expires IS NULL OR expires > ?)", (kind, key, self._now)).fetchone()
             found += [Entry(*row)] if row else []
         return found
-
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection) -> Generator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
