@@ -239,6 +239,70 @@ def test_options(ansible: Ansible) -> None:
     assert {name: vars.get("ansible_host") for name, vars in hosts.items()} == {"ins-00000000": "122.0.0.1", "ins-00000001": None}
 
 
+def fails(ansible: Ansible, *sources: str) -> str:
+    done = ansible.run("ansible-inventory", "--list", *(part for name in sources for part in ("-i", name)), ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED="1",
+                       ANSIBLE_INVENTORY_ENABLED="twocloud.twocloud.twocloud,ini")
+    assert done.returncode != 0, done.stdout
+    return " ".join(done.stderr.split())
+
+
+@each_core
+def test_two_machines_are_never_one_host(ansible: Ansible) -> None:
+    """Equal names in two files, or in a file of another kind: a failure, or names that differ."""
+    fleet_of(ansible.house, machine(0, "web", {"role": "a"}), machine(1, "db"))
+    ansible.house.clouds["aws"].fleets["us-east-1"] = Machines([machine(7, "web", {"role": "b"})])      # type: ignore[attr-defined]
+    first = ansible.write("keyed_groups: [{prefix: party, key: party}]\n", "first.twocloud.yml")
+
+    def second(more: str) -> str:
+        name = ansible.write(f"keyed_groups: [{{prefix: party, key: party}}]\n{more}", "second.twocloud.yml")
+        text = (ansible.folder / name).read_text().replace("party: qcloud\nregion: gz", "party: aws\nregion: us-east-1")
+        (ansible.folder / name).write_text(text)
+        return name
+
+    assert "Another source already has a host web, and it is not this machine" in fails(ansible, first, second(""))
+    for more, called in (("host_prefix: aws-\n", "aws-web"), ("host_prefix: \"{{ 'a' ~ 'ws-' }}\"\n", "aws-web"),
+                         ("hostnames: [\"instance_name ~ '.' ~ party\"]\n", "web.aws"),
+                         ('hostnames: ["{{ instance_name }}.{{ region }}"]\n', "web.us-east-1"),
+                         ("hostnames: [tags.nothing, tags.role]\n", "b"), ("hostnames: [zone]\nhost_prefix: z_\n", "z_us-east-1c")):
+        found = ansible.list(first, second(more))
+        assert found["party_aws"]["hosts"] == [called] and sorted(found["party_qcloud"]["hosts"]) == ["db", "web"], more
+        assert found["_meta"]["hostvars"][called]["twocloud_party"] == "aws"
+    assert ansible.list(first, first) == ansible.list(first)    # the same machine is one host
+    (ansible.folder / "own.ini").write_text("web ansible_host=192.0.2.9\n")
+    assert "Another source already has a host web" in fails(ansible, "own.ini", first)
+    added = ansible.list(first, "own.ini", ANSIBLE_INVENTORY_ENABLED="twocloud.twocloud.twocloud,ini")
+    assert added["_meta"]["hostvars"]["web"]["ansible_host"] == "192.0.2.9"
+    for wrong, told in (("host_prefix: tag_\n", "host_prefix 'tag_' cannot begin"), ("host_prefix: a b\n", "cannot begin"), ("hostnames: [nam]\n", "no field 'nam'"),
+                        ("hostnames: [tags.nothing]\nstrict: true\n", "hostnames: tags.nothing cannot be evaluated")):
+        assert told in fails(ansible, second(wrong)), wrong
+
+
+@each_core
+def test_an_option_that_is_none_is_refused_and_the_others_are_templates(ansible: Ansible) -> None:
+    fleet_of(ansible.house, machine(0, "web", wan=("122.0.0.1",)))
+    for wrong, told in (("regions: [gz]\n", "There is no option 'regions'. Did you mean region?"), ("filters: {}\n", "There is no option 'filters'."),
+                        ("status: \"{{ nothing_of_this_name }}\"\n", "status cannot be evaluated"), ("1: x\n", "There is no option '1'.")):
+        assert told in fails(ansible, ansible.write(wrong)), wrong
+    (ansible.folder / "token.secret").write_text(f"{ansible.house.token}\n")
+    (ansible.folder / "servers.twocloud.yml").write_text(f"""plugin: twocloud.twocloud.twocloud
+url: "{{{{ lookup('ansible.builtin.env', 'WHERE') }}}}"
+token: "{{{{ lookup('ansible.builtin.file', '{ansible.folder}/token.secret') }}}}"
+tenant_id: "{{{{ tenant }}}}"
+party: ["{{{{ 'qcloud' }}}}"]
+region: "{{{{ ['gz'] }}}}"
+status: "{{{{ 'ACT' ~ 'IVE' }}}}"
+max_age: "{{{{ 30 + 30 }}}}"
+timeout: "{{{{ wait | default(20) }}}}"
+address: "{{{{ 'l' ~ 'an' }}}}"
+validate_certs: "{{{{ 1 == 1 }}}}"
+""")
+    done = ansible.run("ansible-inventory", "--list", "-i", "servers.twocloud.yml", "-e", "tenant='123'", token="", WHERE=ansible.house.url)
+    assert done.returncode == 0 and json.loads(done.stdout)["_meta"]["hostvars"]["web"]["ansible_host"]["__ansible_unsafe"] == "10.0.0.1", done.stderr
+    ansible.write("token_file: \"{{ 'token' }}.secret\"\nname: \"{{ '{{' }}x\"\n")
+    done = ansible.run("ansible-inventory", "--list", "-i", "servers.twocloud.yml", token="")
+    assert done.returncode == 0 and json.loads(done.stdout)["_meta"].get("hostvars", {}) == {}, done.stderr     # no name holds {{x
+
+
 def test_the_collection_is_one(ansible: Ansible, tmp_path: Path) -> None:
     """It builds, installs from what was built, is documented, and works from there; the docs name every option."""
     built = run(["ansible-galaxy", "collection", "build", "--output-path", tmp_path, COLLECTION], ansible.folder)
@@ -255,4 +319,4 @@ def test_the_collection_is_one(ansible: Ansible, tmp_path: Path) -> None:
     shown = ansible.run("ansible-doc", "-t", "inventory", "twocloud.twocloud.twocloud", **there)
     assert shown.returncode == 0 and "TWOCLOUD_TOKEN" in shown.stdout
     source = (COLLECTION / "plugins/inventory/twocloud.py").read_text()
-    assert not re.search(r"^\s*(import|from) (?!ansible\b|__future__\b|hashlib\b|ipaddress\b|json\b|re\b|collections\b|urllib\b)", source, re.M)
+    assert not re.search(r"^\s*(import|from) (?!ansible\b|__future__\b|difflib\b|hashlib\b|ipaddress\b|json\b|re\b|collections\b|urllib\b)", source, re.M)

@@ -63,7 +63,7 @@ def test_a_cloud_is_switched_off_and_on(demo: Demo) -> None:
 def test_ansible_as_its_page_says(demo: Demo, tmp_path: Path) -> None:
     """Its files and lines as they stand, but for the port, and for installing Ansible, which the tests have."""
     program("ansible-galaxy")
-    (tmp_path / "servers.twocloud.yml").write_text(block("ansible.md", "yaml", "tenant_id"))
+    (tmp_path / "servers.twocloud.yml").write_text(block("ansible.md", "yaml", "keyed_groups"))
     (tmp_path / "ansible.cfg").write_text(block("ansible.md", "ini", "servers.twocloud.yml"))
     there = {"TWOCLOUD_URL": demo.url, "TWOCLOUD_TOKEN": demo.token, "ANSIBLE_NOCOLOR": "1", "COLUMNS": "1000"}
     install = re.search(r"^ansible-galaxy .*$", block("ansible.md", "sh", "galaxy"), re.M)

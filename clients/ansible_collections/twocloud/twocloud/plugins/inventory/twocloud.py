@@ -25,6 +25,9 @@ extends_documentation_fragment:
   - constructed
   - inventory_cache
 notes:
+  - Every option except O(compose), O(groups), O(keyed_groups) and O(hostnames) may be a template, such as
+    C({{ lookup('ansible.builtin.file', 'token.secret') }}). It sees the variables given with C(--extra-vars).
+  - An option that does not exist is an error.
   - What is in the cache is the list, without the token. A run with another token or other options does not read it.
 options:
   plugin:
@@ -82,14 +85,21 @@ options:
     default: stale
   hostnames:
     description:
-      - What a host is called. The first of these that is there, can be a host's name, is no other server's id and is
-        had by no other server; without one it is the id, and if that is there twice, party, region and id.
+      - What a host is called. Each entry is V(instance_name), V(instance_id), V(lan_ip), V(wan_ip), an expression over
+        the fields as in O(compose), such as C(instance_name ~ '.' ~ region), or a template with braces.
+      - The first entry decides that gives a name which can be a host's name, is no other server's id and no other
+        server has. Without one it is the id, and if that is there twice, party, region and id.
       - Letters, digits, C(_), C(.) and C(-) can be in a host's name. V(localhost) and names like those of groups, such
         as C(tag_web), cannot be one.
+      - If another source already has a host of that name and it is another machine, the plugin fails. Make the names
+        differ with O(hostnames) or O(host_prefix).
     type: list
     elements: str
-    choices: [instance_name, instance_id, lan_ip, wan_ip]
     default: [instance_name]
+  host_prefix:
+    description: A text before the name of every host, such as V(aws-), to keep the hosts of two files apart.
+    type: str
+    default: ""
   address:
     description:
       - What C(ansible_host) is. V(any) is the first public address, else the first private one; V(wan) and V(lan) are
@@ -131,6 +141,7 @@ cache_connection: ~/.cache/ansible-twocloud
 cache_timeout: 300
 """
 
+import difflib
 import hashlib
 import ipaddress
 import json
@@ -163,6 +174,14 @@ _ADDRESSES = {
 }
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9 _.,:/@+=\x80-\U0010ffff-]")  # what a template's delimiter may begin with
 _ADDRESS = re.compile(r"[0-9A-Fa-f.:]+")  # ssh reads any other text as its own options
+_CALLED = {
+    "instance_name": lambda server: server["instance_name"],
+    "instance_id": lambda server: server["instance_id"],
+    "lan_ip": lambda server: server["lan_ip_set"].split(",")[0],
+    "wan_ip": lambda server: server["wan_ip_set"].split(",")[0],
+}
+_EXPRESSIONS = ("compose", "groups", "keyed_groups", "hostnames")  # evaluated for each host
+_MACHINE = ("party", "tenant_id", "account", "region", "instance_id")  # what tells one machine from another
 _LONGEST = 64 * 1024 * 1024
 
 
@@ -172,12 +191,38 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
     def verify_file(self, path):
         return super().verify_file(path) and path.endswith(("twocloud.yml", "twocloud.yaml"))
 
+    def set_options(self, task_keys=None, var_options=None, direct=None):
+        """What the file says is checked and evaluated first, so that a number may be a template, too."""
+        if direct:
+            unknown = sorted(set(map(str, direct)) - set(self.option_definitions))
+            if unknown:
+                near = difflib.get_close_matches(unknown[0], self.option_definitions, 1)
+                hint = f" Did you mean {near[0]}?" if near else ""
+                raise AnsibleParserError(f"There is no option {unknown[0][:60]!r}.{hint}")
+            direct = {name: value if name in _EXPRESSIONS else self._evaluated(name, value)
+                      for name, value in direct.items()}
+        super().set_options(task_keys=task_keys, var_options=var_options, direct=direct)
+
+    def _evaluated(self, name, value):
+        if isinstance(value, list):
+            return [self._evaluated(name, one) for one in value]
+        if not isinstance(value, str) or "{" not in value:
+            return value
+        self.templar.available_variables = self._vars
+        try:
+            return self.templar.template(value)
+        except Exception as problem:
+            raise AnsibleParserError(f"{name} cannot be evaluated: {problem}") from None
+
     def parse(self, inventory, loader, path, cache=True):
         super().parse(inventory, loader, path, cache)
         self._read_config_data(path)
         servers = self._kept(path, cache)
         strict = self.get_option("strict")
-        for host, server in zip(_host_names(servers, self.get_option("hostnames")), servers):
+        hosts = self._names(servers)
+        for host, server in zip(hosts, servers):
+            _refuse_another_machine(inventory.hosts.get(host), host, server)
+        for host, server in zip(hosts, servers):
             fields = wrap_var(_with_plain_keys(server))
             inventory.add_host(host)
             for name, value in fields.items():
@@ -189,6 +234,32 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             self._set_composite_vars(self.get_option("compose"), known, host, strict)
             self._add_host_to_composed_groups(self.get_option("groups"), known, host, strict)
             self._add_host_to_keyed_groups(self.get_option("keyed_groups"), known, host, strict)
+
+    def _names(self, servers):
+        prefix = str(self.get_option("host_prefix") or "")
+        if prefix and not _is_legal(f"{prefix}x"):
+            raise AnsibleParserError(f"host_prefix {prefix[:60]!r} cannot begin a host's name.")
+        preferences = self.get_option("hostnames")
+        for kind in preferences:
+            if servers and re.fullmatch(r"\w+", kind) and kind not in (*_CALLED, *servers[0]):
+                raise AnsibleParserError(f"hostnames: there is no field {kind[:60]!r}.")
+        called = [[self._called(server, kind) for kind in preferences] for server in servers]
+        return _host_names(servers, called, prefix)
+
+    def _called(self, server, kind):
+        """A server's name by one entry of hostnames; "" if it gives none."""
+        if kind in _CALLED:
+            return _CALLED[kind](server)
+        try:
+            fields = wrap_var(_with_plain_keys(server))
+            if "{{" not in kind:
+                return str(self._compose(kind, fields))
+            self.templar.available_variables = fields
+            return str(self.templar.template(kind))
+        except Exception as problem:
+            if self.get_option("strict"):
+                raise AnsibleParserError(f"hostnames: {kind} cannot be evaluated: {problem}") from None
+            return ""
 
     def _kept(self, path, cache):
         """The servers, from Ansible's cache if it may be used. They are kept as one text: what reads a cache obeys
@@ -252,12 +323,12 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         if answer.code != 200 or body.get("code") != 200:
             hint = " Write a file for each party or region." if body.get("error") == "too_large" else ""
             told = f"{answer.code} {body.get('error')}, request id {body.get('request_id')}"
-            raise AnsibleParserError(f"twocloud: {body['msg']}{hint} ({told})")
+            raise AnsibleParserError(_printable(f"twocloud: {body['msg']}{hint} ({told})"))
         servers = body.get("vm_servers")
         if not _is_list_of_servers(servers) or body.get("complete") is False:
             raise AnsibleParserError(f"{where} did not answer with a complete list of servers.")
         if body["msg"]:
-            self.display.warning(f"twocloud: {body['msg']}")
+            self.display.warning(f"twocloud: {_printable(body['msg'])}")
         return servers
 
 
@@ -299,10 +370,27 @@ def _with_plain_keys(value):
     return found
 
 
-def _host_names(servers, preferences):
-    """A name for each server, none given twice. Ids go first, so that no server is called what another one is."""
+def _printable(text):
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def _refuse_another_machine(there, name, server):
+    """Ansible would make one host of two machines: the groups of both, the address of the later."""
+    if there is None:
+        return
+    known = there.get_vars()
+    if any(known.get(f"twocloud_{field}") != server.get(field) for field in _MACHINE):
+        raise AnsibleParserError(
+            f"Another source already has a host {name}, and it is not this machine ({server['instance_id']} at "
+            f"{server['party']}). Make the names differ with host_prefix or hostnames. Put a source that only adds "
+            "variables after this one.")
+
+
+def _host_names(servers, called, prefix=""):
+    """A name for each server, none given twice. Ids go first, so that no server is called what another one is.
+    `called`: for each server the names that it may have, the preferred one first."""
     ids = Counter(server["instance_id"] for server in servers)
-    counts = {kind: Counter(_called(server, kind) for server in servers) for kind in preferences}
+    counts = [Counter(column) for column in zip(*called)]
     given, taken, last, later = {}, set(), {}, []
 
     def give(number, name):
@@ -311,26 +399,20 @@ def _host_names(servers, preferences):
 
     def by_id(server):
         key = server["instance_id"]
-        if ids[key] == 1 and _is_legal(key):
+        if ids[key] == 1 and _is_legal(f"{prefix}{key}"):
             return key
         return _ILLEGAL.sub("_", f"{server['party']}.{server['region']}.{key}")
 
     for number, server in enumerate(servers):
-        names = (_called(server, kind) for kind in preferences if counts[kind][_called(server, kind)] == 1)
-        own = next((name for name in names if _is_legal(name) and name not in ids), None)
+        names = (name for name, count in zip(called[number], counts) if count[name] == 1)
+        own = next((name for name in names if name and _is_legal(f"{prefix}{name}") and name not in ids), None)
         if own is None:
             give(number, by_id(server))
         else:
             later.append((number, own))
     for number, own in later:
         give(number, own if own not in taken else by_id(servers[number]))
-    return [given[number] for number in range(len(servers))]
-
-
-def _called(server, kind):
-    if kind in ("lan_ip", "wan_ip"):
-        return server[f"{kind}_set"].split(",")[0]
-    return server[kind]
+    return [f"{prefix}{given[number]}" for number in range(len(servers))]
 
 
 def _is_legal(name):
