@@ -181,6 +181,13 @@ def _meant(deployment: Deployment, named: Sequence[str], fitting: set[Source], r
     return meant
 
 
+def left_out(deployment: Deployment, asked: Query, found: Sequence[Source]) -> list[tuple[str, str]]:
+    """(name of a region, party): names that could be the party's by their form, but are not sent to it."""
+    names = asked.parties or sorted(row.party for row in accounts.every(deployment.store, asked.tenant_id))
+    return [(region, name) for region in asked.regions or () for name in names
+            if _fits(parties.load(name), region) and source_of(asked.tenant_id, name, region) not in found]
+
+
 def _has(deployment: Deployment, source: Source, row: AccountRow) -> bool:
     """Whether the party surely has the region, without asking."""
     return (source.region in row.regions or regions.is_built_in(parties.load(source.party), source.region)

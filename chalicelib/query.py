@@ -182,7 +182,7 @@ PARAMETERS: tuple[Parameter, ...] = (
               "The cloud; several, separated by commas; or `all` alone.", True, "qcloud"),
     Parameter("tenant_id", _ID, "The tenant, compared exactly.", True, "123"),
     Parameter("region", List(_ID, "a region code"), "The party's own region code or a known alias of it; several, "
-              "separated by commas; or `all` alone.", True, "gz"),
+              "separated by commas; or `all` alone. A name goes only to parties that have such a region.", True, "gz"),
     Parameter("f", Number(1), "First position wanted, counted from 1. Default: 1.", example=1),
     Parameter("t", Number(1), "Last position wanted, included; not before `f`. Default: to the end.", example=10),
     Parameter("format", Choice(FORMATS), "How the answer is written. Default: json. `prometheus` and `ansible` are "

@@ -85,8 +85,10 @@ def _over_store(pairs: list[tuple[str, str]]) -> tuple[dict[str, Any], TwocloudE
             "failures_in_a_row": standing.failures if standing else 0,
             "breaker_open_seconds": max(0, round(standing.open_until - now)) if standing else 0,
             "being_listed": standing.leased if standing else False, "permissions": list(party.permissions)})
+    left_out = inventory.left_out(here, asked, [*found, *parts]) if found else []
     return {"asked": "the store", "policy": asdict(policy), "milliseconds": round(took, 1),
             "party_milliseconds": round(tally.milliseconds, 1), "retries": tally.retries, "sources": rows,
+            "left_out": [{"region": region, "party": party} for region, party in left_out],
             "calls": [_call(call, began) for call in tally.made],
             "error": {"error": error.word, "msg": error.text} if error else None}, error
 
@@ -108,6 +110,8 @@ def _why(policy: Any, head: Any, standing: Any, part: Any, failure: TwocloudErro
     if not failure:
         return f"{asked}; the party was asked and the answer kept" if part and part.answer and part.answer.total \
             is not None else asked
+    if isinstance(failure, UnknownRegion) and not calls:
+        return f"{failure.word}: the party refused this region within the last hour"
     if standing and standing.open_until > now and not calls:
         asked += f"; {standing.failures} failures in a row: nobody asks for {standing.open_until - now:.0f} s more"
     kept_text = f"the last good list serves, up to {policy.stale} s old" if part and part.answer else (
@@ -176,6 +180,8 @@ def _draw(told: dict[str, Any]) -> None:
             line(f"needs: {', '.join(row['permissions'])}")
         if row.get("being_listed"):
             line("somebody was listing it when we came")
+    for row in told.get("left_out", ()):
+        line(f"{row['party']} has no region {row['region']}, as its own list of regions says; nothing was sent to it")
     if calls := told.get("calls"):
         line("")
         table(calls, ("at", "party", "region", "operation", "status", "milliseconds", "waited", "error"))
