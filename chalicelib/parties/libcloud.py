@@ -95,7 +95,7 @@ from chalicelib.model import (
     parse_time,
 )
 from chalicelib.paging import Page, by_page, by_token, cut
-from chalicelib.reading import Strict, reading
+from chalicelib.reading import Strict, decode, part, reading, reshape
 
 _PAGE = 500                                 # CloudStack's own default limit; Outscale takes up to 1000
 _T = TypeVar("_T")
@@ -109,11 +109,13 @@ _OURS = {"host", "user-agent", "accept-encoding", "content-length", "connection"
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """What may pass: `pattern` is the whole of "METHOD /path?query", `shape` what a real answer is decoded into."""
+    """What may pass: `pattern` is the whole of "METHOD /path?query". A real answer is decoded into `shape`. If it lists
+    `rows` of ours, no more than that reaches the driver, which would fail on an odd one."""
 
     operation: str
     pattern: str
     shape: Any
+    rows: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,9 +161,9 @@ class _Door:
             method, self._account.url(self._url + path), dict(headers()), sent))
         if response.status != 200:
             raise PartyMalformed()          # drivers take others for success
+        found = self.seen[call.operation] = decode(response.body, call.shape)
         with reading():
-            self.seen[call.operation] = msgspec.json.decode(response.body, type=call.shape)
-            return _Answer(response.status, response.body.decode())
+            return _Answer(response.status, (msgspec.json.encode(found) if call.rows else response.body).decode())
 
     def request(self, method: str, url: str, body: str | bytes | None = None, headers: Mapping[str, Any] | None = None,
                 raw: bool = False, stream: bool = False, hooks: None = None) -> _Answer:
@@ -237,19 +239,23 @@ def _driven(bridge: _Bridge, account: Account, region: str, send: Send) -> Gener
         raise PartyMalformed() from None    # an answer that the driver does not know
 
 
-def _open_words(driver: Any, name: str = "NODE_STATE_MAP") -> None:
-    """A status word that the driver does not know is UNKNOWN to us, and no KeyError."""
-    setattr(driver, name, defaultdict(lambda: None, getattr(driver, name)))
+def _by_id(driver: Any, method: str, key: str) -> None:
+    """The driver makes a node of nothing but a row's id: the rest it would read its own way, and fail on odd rows."""
+    def node(row: Mapping[str, Any] | None = None, *_: object, data: Mapping[str, Any] | None = None, **__: object,
+             ) -> SimpleNamespace:
+        return SimpleNamespace(id=(row or data or {})[key])
+
+    setattr(driver, method, node)
 
 
-def _paired(nodes: Sequence[Any], rows: Sequence[_T], key: Callable[[_T], object]) -> list[tuple[Any, _T]]:
-    """Each node with the row of which it was made; the first, if the party gives one twice."""
+def _held(nodes: Sequence[Any], rows: Sequence[_T], key: Callable[[_T], object]) -> list[_T]:
+    """The rows, of which the driver must have made as many nodes; the first, if the party gives one twice."""
     if [str(node.id) for node in nodes] != [str(key(row)) for row in rows]:
         raise PartyMalformed("Apache Libcloud made another list of the party's answer.")
-    pairs: dict[str, tuple[Any, _T]] = {}
-    for node, row in zip(nodes, rows, strict=True):
-        pairs.setdefault(str(node.id), (node, row))
-    return list(pairs.values())
+    kept: dict[str, _T] = {}
+    for row in rows:
+        kept.setdefault(str(key(row)), row)
+    return list(kept.values())
 
 
 def _split(found: Iterable[str | None]) -> tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]:
@@ -321,43 +327,37 @@ class _BrightboxAddress(msgspec.Struct, gc=False):
 
 class _BrightboxServer(msgspec.Struct, gc=False):
     id: Text
-    name: str | None
-    interfaces: list[_BrightboxInterface]
-    cloud_ips: list[_BrightboxAddress]
+    name: str | None = None
+    interfaces: list[_BrightboxInterface] | None = None
+    cloud_ips: list[_BrightboxAddress] | None = None
     status: str | None = None
     server_type: _BrightboxType | None = None
     zone: _BrightboxZone | None = None
-    volumes: list[_BrightboxVolume] | None = None
+    volumes: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET    # none for a server that has its type's disk
     created_at: str | None = None
-
-
-def _mend_brightbox(driven: _Driven) -> None:
-    """Images and types are no fields of ours; a server made of a volume has no image, and would end the list."""
-    _open_words(driven.driver)
-    def nothing(data: object) -> None:
-        return None
-
-    driven.driver._to_image = driven.driver._to_size = nothing
 
 
 def _list_brightbox(driven: _Driven, source: Source, window: Window) -> Listing:
     nodes = driven.driver.list_nodes()
     rows: list[_BrightboxServer] = driven.door.seen["ListServers"]
-    return _whole([_brightbox(node, row) for node, row in _paired(nodes, rows, lambda row: row.id)
-                   if row.status not in _GONE], window)
+    kept = _held(nodes, rows, lambda row: row.id)
+    return _whole([_brightbox(row) for row in kept if row.status not in _GONE], window)
 
 
-def _brightbox(node: Any, row: _BrightboxServer) -> Server:
+def _brightbox(row: _BrightboxServer) -> Server:
     kind = row.server_type or _BrightboxType()
+    nothing = row.volumes is msgspec.UNSET or bytes(row.volumes) == b"null"
+    volumes = [] if nothing or row.volumes is msgspec.UNSET else part(row.volumes, list[_BrightboxVolume])
+    sizes = [volume.size for volume in volumes] if volumes else [kind.disk_size if volumes is not None else None]
     (lan4, lan6), (wan4, wan6) = _split([
-        *(text for one in row.interfaces for text in (one.ipv4_address, one.ipv6_address)),
-        *(text for one in row.cloud_ips for text in (one.public_ip, one.public_ipv6))])
+        *(text for one in row.interfaces or () for text in (one.ipv4_address, one.ipv6_address)),
+        *(text for one in row.cloud_ips or () for text in (one.public_ip, one.public_ipv6))])
     return Server(
         id=row.id,
-        name=node.name or "",
+        name=row.name or "",
         cpu=kind.cores,
         memory_mib=kind.ram,
-        disk_gib=_sum([volume.size for volume in row.volumes] if row.volumes else [kind.disk_size], 1024),
+        disk_gib=_sum(sizes, 1024),
         lan_ipv4=lan4, wan_ipv4=wan4, lan_ipv6=lan6, wan_ipv6=wan6,
         status=_BRIGHTBOX.get(row.status or "", Status.UNKNOWN),
         party_status=row.status or "",
@@ -378,9 +378,9 @@ _brightbox_bridge = _Bridge(
     driver="BrightboxNodeDriver",
     keys=("client_id", "secret"),
     url=_brightbox_url,
-    calls=(_Call("Login", r"POST /token", _Token),
+    calls=(_Call("Login", r"POST /token", _Token, rows=False),
            _Call("ListServers", r"GET /1\.0/servers", list[_BrightboxServer])),
-    mend=_mend_brightbox,
+    mend=lambda driven: _by_id(driven.driver, "_to_node", "id"),
     servers=_list_brightbox,
     regions=lambda driven: [Region("gb1", "Great Britain")],
     check=lambda driven, source: driven.driver.list_nodes(),
@@ -428,13 +428,14 @@ class _CloudsigmaNic(msgspec.Struct, gc=False):
 
 
 class _CloudsigmaMount(msgspec.Struct, gc=False):
-    drive: _Uuid
+    drive: _Uuid | None = None
 
 
 class _CloudsigmaServer(msgspec.Struct, gc=False):
     uuid: Text
-    nics: list[_CloudsigmaNic]
-    drives: list[_CloudsigmaMount]
+    name: str | None = None
+    nics: list[_CloudsigmaNic] | None = None
+    drives: list[_CloudsigmaMount] | None = None
     status: str | None = None
     smp: Count | None = None
     mem: _Bytes | None = None
@@ -447,14 +448,9 @@ class _CloudsigmaDrive(msgspec.Struct, gc=False):
 
 
 def _mend_cloudsigma(driven: _Driven) -> None:
-    """Drives are read in one call, not one by one; addresses from the row (IPv6 alone would be a TypeError)."""
-    def drive(_: str) -> SimpleNamespace:
-        return SimpleNamespace(size=0, extra={})
-
-    def ips(nic: object) -> tuple[list[str], list[str]]:
-        return [], []
-
-    driven.driver.ex_get_drive, driven.driver._parse_ips_from_nic = drive, ips
+    """Drives are read in one call, not one by one for each server."""
+    _by_id(driven.driver, "_to_node", "uuid")
+    _by_id(driven.driver, "_to_drive", "uuid")
 
 
 def _cloudsigma_rows(driven: _Driven, operation: str) -> list[Any]:
@@ -471,20 +467,20 @@ def _list_cloudsigma(driven: _Driven, source: Source, window: Window) -> Listing
     if any(row.drives for row in rows):
         driven.driver.ex_list_user_drives()
         drives = {drive.uuid: drive for drive in _cloudsigma_rows(driven, "ListDrives")}
-    return _whole([_cloudsigma(node, row, drives) for node, row in _paired(nodes, rows, lambda row: row.uuid)], window)
+    return _whole([_cloudsigma(row, drives) for row in _held(nodes, rows, lambda row: row.uuid)], window)
 
 
-def _cloudsigma(node: Any, row: _CloudsigmaServer, drives: Mapping[str, _CloudsigmaDrive]) -> Server:
+def _cloudsigma(row: _CloudsigmaServer, drives: Mapping[str, _CloudsigmaDrive]) -> Server:
     (lan4, lan6), (wan4, wan6) = _split(
-        ip.uuid for nic in row.nics for part in (nic.ip_v4_conf, nic.ip_v6_conf, nic.runtime) if part
-        for ip in ((part.ip,) if isinstance(part, _CloudsigmaConf) else (part.ip_v4, part.ip_v6)) if ip)
-    mounted = [drives.get(mount.drive.uuid, _CloudsigmaDrive("?")) for mount in row.drives]     # "?": from the library
+        ip.uuid for nic in row.nics or () for side in (nic.ip_v4_conf, nic.ip_v6_conf, nic.runtime) if side
+        for ip in ((side.ip,) if isinstance(side, _CloudsigmaConf) else (side.ip_v4, side.ip_v6)) if ip)
+    mounted = [drives.get(mount.drive.uuid if mount.drive else "", _CloudsigmaDrive("?")) for mount in row.drives or ()]
     return Server(
         id=row.uuid,
-        name=node.name or "",
+        name=row.name or "",
         cpu=row.smp,
         memory_mib=_rounded_up(row.mem, _MIB),
-        disk_gib=_sum((drive.size for drive in mounted if drive.media != "cdrom"), _GIB),
+        disk_gib=None if row.drives is None else _sum((one.size for one in mounted if one.media != "cdrom"), _GIB),
         lan_ipv4=lan4, wan_ipv4=wan4, lan_ipv6=lan6, wan_ipv6=wan6,
         status=_CLOUDSIGMA.get(row.status or "", Status.UNKNOWN),
         party_status=row.status or "",
@@ -530,7 +526,6 @@ _CLOUDSTACK = {
     "Error": Status.ERROR,                  # could not be deployed
     "Restoring": Status.REBUILD,
 }
-_UNUSED = ("listPortForwardingRules", "listIpForwardingRules")                  # asked by the driver, no field of ours
 _Id = str | int                             # older ones count, newer ones have UUIDs
 
 
@@ -546,35 +541,35 @@ class _CloudstackNic(msgspec.Struct, gc=False):
 
 
 class _CloudstackTag(msgspec.Struct, gc=False):
-    key: str
+    key: str | None = None
     value: str | None = None
 
 
 class _CloudstackServer(msgspec.Struct, gc=False):
     id: _Id
-    nic: list[_CloudstackNic]
+    name: str | None = None
+    displayname: str | None = None
+    nic: list[_CloudstackNic] | None = None
     state: str | None = None
     cpunumber: Count | None = None
     memory: Count | None = None
     created: str | None = None
     lastupdated: str | None = None
-    zoneid: _Id | None = None
+    zoneid: Strict[_Id | None] = None
     zonename: str | None = None
-    projectid: _Id | None = None
+    projectid: Strict[_Id | None] = None
     serviceofferingname: str | None = None
     tags: list[_CloudstackTag] | None = None
 
 
 class _CloudstackPublicIp(msgspec.Struct, gc=False):
-    id: _Id
-    ipaddress: str
+    ipaddress: str | None = None
     virtualmachineid: _Id | None = None
 
 
 class _CloudstackVolume(msgspec.Struct, gc=False):
-    id: _Id
     size: _Bytes | None = None
-    virtualmachineid: _Id | None = None
+    virtualmachineid: Strict[_Id | None] = None                 # or else a size would be missing in a sum
 
 
 _COUNTED = ("listVirtualMachines", "listVolumes", "listPublicIpAddresses")     # whose count may be that of the page
@@ -592,12 +587,9 @@ def _cloudstack_call(command: str, item: str) -> _Call:
 
 def _mend_cloudstack(driven: _Driven) -> None:
     """Every list is walked to its end; the driver itself takes the first page for all."""
-    _open_words(driven.driver)
     ask = driven.driver._sync_request
 
     def whole(command: str, params: Mapping[str, Any] | None = None, **_: Any) -> dict[str, list[dict[str, Any]]]:
-        if command in _UNUSED:
-            return {}
         item = _ITEMS[command]
 
         ahead: dict[tuple[int, int], Page[dict[str, Any]]] = {}
@@ -610,7 +602,8 @@ def _mend_cloudstack(driven: _Driven) -> None:
                 raise PartyMalformed("The party gave a full page and no count; the list may go on.")
             end = (number - 1) * size + len(rows)
             more = command in _COUNTED and len(rows) == size and count == size
-            return Page([(str(row["id"]), row) for row in rows], max(count or 0, end), "?" if more else None)
+            with reading():
+                return Page([(_known(row.get("id")), row) for row in rows], max(count or 0, end), "?" if more else None)
 
         def fetch(number: int, size: int) -> Page[dict[str, Any]]:
             """A count may be that of the page alone: after a full one that claims to be the last, the next is read."""
@@ -626,9 +619,14 @@ def _mend_cloudstack(driven: _Driven) -> None:
     driven.driver._sync_request = whole
 
 
+def _known(key: object) -> str:
+    if not isinstance(key, str | int) or not str(key):
+        raise ValueError
+    return str(key)
+
+
 def _seen(driven: _Driven, item: str, shape: type[_T]) -> list[_T]:
-    with reading():
-        return msgspec.convert(driven.door.seen[item], list[shape])
+    return reshape(driven.door.seen[item], list[shape])
 
 
 def _zone(driven: _Driven, region: str) -> Any:
@@ -642,30 +640,30 @@ def _zone(driven: _Driven, region: str) -> Any:
 
 def _list_cloudstack(driven: _Driven, source: Source, window: Window) -> Listing:
     zone, project = _zone(driven, source.region), driven.account.project
-    nodes = driven.driver.list_nodes(project=project and SimpleNamespace(id=project), location=zone)
+    where = {"zoneid": zone.id, **({"projectid": project} if project else {})}
+    for command in ("listVirtualMachines", "listPublicIpAddresses"):            # list_nodes asks for more, and reads it
+        driven.driver._sync_request(command, params=where)
     rows = _seen(driven, "virtualmachine", _CloudstackServer)
     if any(str(row.zoneid) != zone.id or (project and str(row.projectid) != project) for row in rows):
         raise PartyMalformed("The party listed servers of another zone or project than was asked for.")
     wide: dict[str, list[str]] = defaultdict(list)
     for ip in _seen(driven, "publicipaddress", _CloudstackPublicIp):
-        wide[str(ip.virtualmachineid)].append(ip.ipaddress)
+        wide[str(ip.virtualmachineid)].append(ip.ipaddress or "")
     sizes: dict[str, list[int | None]] = defaultdict(list)
     if rows:
-        driven.driver._sync_request("listVolumes", params={
-            "zoneid": zone.id, **({"projectid": project} if project else {})})
+        driven.driver._sync_request("listVolumes", params=where)
         for volume in _seen(driven, "volume", _CloudstackVolume):
             sizes[str(volume.virtualmachineid)].append(volume.size)
-    return _whole([_cloudstack(node, row, wide[str(row.id)], sizes[str(row.id)])
-                   for node, row in _paired(nodes, rows, lambda row: row.id)], window)
+    return _whole([_cloudstack(row, wide[str(row.id)], sizes[str(row.id)]) for row in rows], window)
 
 
-def _cloudstack(node: Any, row: _CloudstackServer, wide: list[str], sizes: list[int | None]) -> Server:
+def _cloudstack(row: _CloudstackServer, wide: list[str], sizes: list[int | None]) -> Server:
     (lan4, lan6), (wan4, wan6) = _split([
-        *(text for nic in sorted(row.nic, key=lambda nic: not nic.isdefault)
+        *(text for nic in sorted(row.nic or (), key=lambda nic: not nic.isdefault)
           for text in (nic.ipaddress, nic.ip6address, *(ip.ipaddress for ip in nic.secondaryip or ()))), *wide])
     return Server(
         id=str(row.id),
-        name=node.name or "",
+        name=row.displayname or "" if row.name is None else row.name,
         cpu=row.cpunumber,
         memory_mib=row.memory,
         disk_gib=_sum(sizes, _GIB),
@@ -677,7 +675,7 @@ def _cloudstack(node: Any, row: _CloudstackServer, wide: list[str], sizes: list[
         zone=row.zonename or "",
         project_id="" if row.projectid is None else str(row.projectid),
         instance_type=row.serviceofferingname or "",
-        tags={tag.key: tag.value or "" for tag in row.tags or ()},
+        tags={tag.key: tag.value or "" for tag in row.tags or () if tag.key is not None},
     )
 
 
@@ -716,18 +714,19 @@ _KAMATERA = {"on": Status.ACTIVE, "off": Status.SHUTOFF}
 class _KamateraServer(msgspec.Struct, gc=False):
     id: Text
     datacenter: Text
+    name: str | None = None
     power: str | None = None
 
 
 class _KamateraNetwork(msgspec.Struct, gc=False):
-    network: str
-    ips: list[str]
+    ips: list[str] | None = None
 
 
 class _KamateraDetails(msgspec.Struct, gc=False):
     id: Text
     datacenter: Text
-    networks: list[_KamateraNetwork]
+    name: str | None = None
+    networks: list[_KamateraNetwork] | None = None
     power: str | None = None
     cpu: str | None = None
     ram: _Size | None = None
@@ -747,17 +746,29 @@ def _list_kamatera(driven: _Driven, source: Source, window: Window) -> Listing:
         nodes = driven.driver.list_nodes(ex_full_details=True)
         rows: list[_KamateraDetails] = driven.door.seen["GetServers"]
         if sorted(node.id for node in listed) == sorted(row.id for row in rows):
-            return _whole([_kamatera(node, row) for node, row in _paired(nodes, rows, lambda row: row.id)
+            return _whole([_kamatera(row) for row in _held(nodes, rows, lambda row: row.id)
                            if row.datacenter == source.region], window)
     raise PartyMalformed("The party's two lists still disagree after a second listing.")
 
 
-def _kamatera(node: Any, row: _KamateraDetails) -> Server:
-    (lan4, lan6), (wan4, wan6) = _split(text for network in row.networks for text in network.ips)
+def _mend_kamatera(driven: _Driven) -> None:
+    """The driver would look up each row's datacenter in a table, and read the details its own way."""
+    def row_of(id: object = None, name: object = None, *_: object, **__: object) -> SimpleNamespace:
+        return SimpleNamespace(id=id, name=name)
+
+    def detailed(_: object, row: Mapping[str, Any]) -> SimpleNamespace:
+        return SimpleNamespace(id=row["id"])
+
+    driver = driven.driver
+    driver.ex_get_node, driver._update_node_from_server_info, driver.ex_get_location = row_of, detailed, row_of
+
+
+def _kamatera(row: _KamateraDetails) -> Server:
+    (lan4, lan6), (wan4, wan6) = _split(text for network in row.networks or () for text in network.ips or ())
     cores = re.fullmatch(r"([0-9]{1,4})[A-Z]", row.cpu or "", re.ASCII)        # 2B: two cores of type B
     return Server(
         id=row.id,
-        name=node.name or "",
+        name=row.name or "",
         cpu=int(cores[1]) if cores else None,
         memory_mib=_rounded_up(row.ram, 1),
         disk_gib=None if row.diskSizes is None else _sum(row.diskSizes, 1),
@@ -776,8 +787,8 @@ _kamatera_bridge = _Bridge(
     url=lambda credentials, region: "https://cloudcli.cloudwm.com",
     calls=(_Call("ListServers", r"GET /service/servers", list[_KamateraServer]),
            _Call("GetServers", r"POST /service/server/info", list[_KamateraDetails]),
-           _Call("ListDatacenters", r"GET /service/server\?datacenter=1", list[_KamateraPlace])),
-    mend=lambda driven: None,
+           _Call("ListDatacenters", r"GET /service/server\?datacenter=1", list[_KamateraPlace], rows=False)),
+    mend=_mend_kamatera,
     servers=_list_kamatera,
     regions=lambda driven: [Region(place.id, place.name or "") for place in driven.driver.list_locations()],
     check=lambda driven, source: driven.driver.list_nodes(),
@@ -825,13 +836,13 @@ class _OutscalePlacement(msgspec.Struct, gc=False):
 
 
 class _OutscaleTag(msgspec.Struct, gc=False):
-    Key: str
+    Key: str | None = None
     Value: str | None = None
 
 
 class _OutscaleVm(msgspec.Struct, gc=False):
     VmId: Text
-    Tags: list[_OutscaleTag]
+    Tags: list[_OutscaleTag] | None = None
     State: str | None = None
     VmType: str | None = None
     PrivateIp: str | None = None
@@ -858,7 +869,7 @@ class _OutscaleVolumes(msgspec.Struct):
 
 
 class _OutscaleType(msgspec.Struct, gc=False):
-    VmTypeName: Text
+    VmTypeName: str = ""
     VcoreCount: Count | None = None
     MemorySize: _Size | None = None
 
@@ -879,7 +890,7 @@ class _OutscaleRegions(msgspec.Struct):
 def _mend_outscale(driven: _Driven) -> None:
     """It calls past its own connection: here the same call goes through the door, freshly signed for each try."""
     driver = driven.driver
-    _open_words(driver, "NODE_STATE")
+    _by_id(driver, "_to_node", "VmId")
 
     def call(action: str, data: str) -> _Answer:
         return driven.door.ask("POST", f"/api/{driver.version}/{action}",
@@ -891,17 +902,16 @@ def _mend_outscale(driven: _Driven) -> None:
 def _list_outscale(driven: _Driven, source: Source, window: Window) -> Listing:
     size = _PAGE if window.last is None else min(_PAGE, window.last + 1)
 
-    def fetch(token: str | None) -> Page[tuple[Any, _OutscaleVm]]:
+    def fetch(token: str | None) -> Page[_OutscaleVm]:
         nodes = driven.driver.list_nodes(ex_data=_outscale_page(size, token))
         answer: _OutscaleVms = driven.door.seen["ListVms"]
-        return Page([(row.VmId, (node, row)) for node, row in _paired(nodes, answer.Vms, lambda row: row.VmId)
+        return Page([(row.VmId, row) for row in _held(nodes, answer.Vms, lambda row: row.VmId)
                      if row.State not in _GONE], token=answer.NextPageToken)
 
     found = by_token(fetch, window)
-    vms = [row for _, row in found.rows]
-    sizes = _outscale_volumes(driven, vms) if vms else {}
-    types = _outscale_types(driven, source.region, {row.VmType or "" for row in vms})
-    return Listing([_outscale(node, row, sizes, types) for node, row in found.rows], found.total)
+    sizes = _outscale_volumes(driven, found.rows) if found.rows else {}
+    types = _outscale_types(driven, source.region, {row.VmType or "" for row in found.rows})
+    return Listing([_outscale(row, sizes, types) for row in found.rows], found.total)
 
 
 def _outscale_page(size: int, token: str | None, **more: Any) -> str:
@@ -912,7 +922,7 @@ def _outscale_volumes(driven: _Driven, vms: Sequence[_OutscaleVm]) -> dict[str, 
     only = {"Filters": {"LinkVolumeVmIds": [row.VmId for row in vms]}} if len(vms) <= _MOST_FILTERED else {}
 
     def fetch(token: str | None) -> Page[_OutscaleVolume]:
-        driven.driver.list_volumes(ex_data=_outscale_page(_PAGE, token, **only))
+        driven.driver._call_api("ReadVolumes", _outscale_page(_PAGE, token, **only))
         answer: _OutscaleVolumes = driven.door.seen["ListVolumes"]
         return Page([(volume.VolumeId, volume) for volume in answer.Volumes], token=answer.NextPageToken)
 
@@ -921,7 +931,8 @@ def _outscale_volumes(driven: _Driven, vms: Sequence[_OutscaleVm]) -> dict[str, 
 
 def _outscale_types(driven: _Driven, region: str, names: Iterable[str]) -> dict[str, _OutscaleType]:
     def fetch(missing: Sequence[str]) -> dict[str, _OutscaleType]:
-        driven.driver.ex_list_node_types(vm_type_names=list(missing))
+        driven.driver._call_api("ReadVmTypes", msgspec.json.encode(
+            {"Filters": {"VmTypeNames": list(missing)}, "DryRun": False}).decode())
         answer: _OutscaleTypes = driven.door.seen["ListVmTypes"]
         if answer.NextPageToken:
             raise PartyMalformed()
@@ -933,7 +944,7 @@ def _outscale_types(driven: _Driven, region: str, names: Iterable[str]) -> dict[
     return told | catalogue(("outscale", driven.account.endpoint, region), others, fetch)
 
 
-def _outscale(node: Any, row: _OutscaleVm, sizes: Mapping[str, int | None],
+def _outscale(row: _OutscaleVm, sizes: Mapping[str, int | None],
               types: Mapping[str, _OutscaleType]) -> Server:
     kind = types.get(row.VmType or "")
     ips = [ip for nic in row.Nics or () for ip in nic.PrivateIps or ()]
@@ -941,19 +952,21 @@ def _outscale(node: Any, row: _OutscaleVm, sizes: Mapping[str, int | None],
         row.PrivateIp, row.PublicIp, *(text for ip in ips for text in (
             ip.PrivateIp, ip.LinkPublicIp and ip.LinkPublicIp.PublicIp))])
     devices = row.BlockDeviceMappings
+    tags = {tag.Key: tag.Value or "" for tag in row.Tags or () if tag.Key is not None}
     return Server(
         id=row.VmId,
-        name=node.name or "",
+        name=tags.get("Name", ""),
         cpu=kind and kind.VcoreCount,
         memory_mib=None if kind is None or kind.MemorySize is None else _rounded_up(kind.MemorySize * 1024, 1),
-        disk_gib=None if devices is None else _sum((sizes.get(one.Bsu.VolumeId) for one in devices if one.Bsu), 1),
+        disk_gib=None if devices is None else _sum(
+            (sizes.get(one.Bsu.VolumeId) if one.Bsu else None for one in devices), 1),
         lan_ipv4=lan4, wan_ipv4=wan4, lan_ipv6=lan6, wan_ipv6=wan6,
         status=_OUTSCALE.get(row.State or "", Status.UNKNOWN),
         party_status=row.State or "",
         created_at=parse_time(row.CreationDate),
         zone=(row.Placement and row.Placement.SubregionName) or "",
         instance_type=row.VmType or "",
-        tags={tag.Key: tag.Value or "" for tag in row.Tags},
+        tags=tags,
     )
 
 
@@ -966,7 +979,7 @@ _outscale_bridge = _Bridge(
     calls=(_Call("ListVms", r"POST /api/latest/ReadVms", _OutscaleVms),
            _Call("ListVolumes", r"POST /api/latest/ReadVolumes", _OutscaleVolumes),
            _Call("ListVmTypes", r"POST /api/latest/ReadVmTypes", _OutscaleTypes),
-           _Call("ListRegions", r"POST /api/latest/ReadRegions", _OutscaleRegions)),
+           _Call("ListRegions", r"POST /api/latest/ReadRegions", _OutscaleRegions, rows=False)),
     mend=_mend_outscale,
     servers=_list_outscale,
     regions=lambda driven: [Region(one["RegionName"]) for one in driven.driver.ex_list_regions()],
