@@ -180,11 +180,11 @@ def _server(row: _Droplet, sizes: Mapping[str, int | None], reserved: list[str])
 def _scratch(row: _Droplet) -> int | None:
     """GiB of scratch disks; None if a disk cannot be read, which may be one."""
     disks = nested(row.disk_info, _DropletDisk)
-    return None if disks is None else total_gib(_amount(disk) for disk in disks if disk.type in ("scratch", None))
+    return None if disks is None else total_gib(_amount(disk) for disk in disks if disk.type not in ("local", "boot"))
 
 
 def _amount(disk: _DropletDisk) -> int | None:
-    if disk.type is None or disk.size is None or disk.size.amount is None:
+    if disk.type != "scratch" or disk.size is None or disk.size.amount is None:
         return None
     return disk.size.amount * (1024 if disk.size.unit == "tib" else 1)
 

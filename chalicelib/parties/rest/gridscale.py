@@ -39,6 +39,7 @@ from chalicelib.model import (
 )
 from chalicelib.paging import both
 from chalicelib.parties.rest import FREE_TEXT, Call, Cloud, List, error_word, in_order, plain
+from chalicelib.reading import Strict
 
 
 def _opened(account: Account) -> dict[str, str]:
@@ -88,8 +89,8 @@ class _Row(msgspec.Struct, gc=False):
     create_time: str | None = None
     change_time: str | None = None
     availability_zone: str | None = None
-    location_iata: str | None = None
-    location_name: str | None = None
+    location_iata: Strict[str | None] = None
+    location_name: Strict[str | None] = None
     labels: list[str] | None = None
 
 
