@@ -130,7 +130,7 @@ class _Instance(msgspec.Struct, gc=False):
 
 
 class _Instances(msgspec.Struct):
-    RetCode: int
+    RetCode: Count
     TotalCount: Count
     UHostSet: list[_Instance] | None
 
@@ -141,12 +141,12 @@ class _Region(msgspec.Struct):
 
 
 class _Regions(msgspec.Struct):
-    RetCode: int
+    RetCode: Count
     Regions: list[_Region]
 
 
 class _Refusal(msgspec.Struct):
-    RetCode: int
+    RetCode: Count
     Message: str | None = None
 
 
