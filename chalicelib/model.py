@@ -190,11 +190,15 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A whole answer, decoded. Header names are in lower case."""
+    """A whole answer, decoded. Header names are in lower case.
+
+    `permit`: for the memory that it takes, until it is dropped.
+    """
 
     status: int
     headers: Mapping[str, str]
     body: bytes = field(repr=False)
+    permit: object = field(default=None, repr=False, compare=False)
 
 
 Sign = Callable[[], Request]                # a fresh signature (time, nonce) for each try

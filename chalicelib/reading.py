@@ -41,6 +41,7 @@ Whole = Annotated[T, msgspec.Meta(extra={"whole": True})]          # a list that
 Nested = msgspec.Raw | msgspec.UnsetType    # a part of a row that is read when somebody needs it; default UNSET
 
 _MOST_ODD = 100_000                         # values of one answer that the lenient pass looks at, one by one
+_MOST_VALUES = 300_000                      # of an answer that is read leniently: a thousand machines have as many
 _LONGEST_NUMBER = 40                        # characters
 _UNREADABLE = (msgspec.DecodeError, SyntaxError, ValueError, RecursionError)    # a bad XML is a SyntaxError
 
@@ -66,6 +67,8 @@ def decode(body: bytes, shape: type[T], *, strict: bool = True) -> T:
         return answer
     except _UNREADABLE:
         pass
+    if body.count(b",") > _MOST_VALUES:     # before memory is spent on its parts
+        raise PartyMalformed()
     with reading():
         return _lenient(_cleaned(body), shape, strict)
 

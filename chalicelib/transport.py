@@ -8,6 +8,7 @@ Whatever goes wrong on the way or in the answer becomes a PartyError (or Unknown
 """
 
 import http.client
+import io
 import ipaddress
 import queue
 import random
@@ -17,6 +18,7 @@ import ssl
 import threading
 import time
 import weakref
+import zlib
 from collections import deque
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
@@ -55,8 +57,9 @@ from chalicelib.errors import (
 )
 from chalicelib.model import Account, Limit, Party, Request, Response, Sign
 
-BYTE_CAP = 64 * 1024 * 1024                 # of one answer, decoded
+BYTE_CAP = 32 * 1024 * 1024                 # of one answer, decoded: four times the largest page that we know of
 CALL_SECONDS = 10.0                         # the share of one call; a request may make several
+_PIECE = 65536                              # bytes that are received, or unpacked, at once
 _LONGEST_WAIT = 5.0                         # a party that asks for more gets no retry from us
 _POOLED = 64                                # connections kept to one host, and hosts kept
 _PACE_MARGIN = 1.05                         # networks bunch up what we spaced out
@@ -198,6 +201,84 @@ class _Adapter(HTTPAdapter):
         """Nothing to do: the context was set up once, and no caller can change it."""
 
 
+# ---------------------------------------------------------------- the room that answers take
+
+_LONGEST_REFUSAL = 256 * 1024               # bytes
+_LIGHT = 2 * 1024 * 1024                    # bytes, and bytes of objects: answers up to here take no permit
+_MOST_OBJECTS = 48 * 1024 * 1024            # bytes that the objects of one answer may take, estimated
+_MOST_ATTRIBUTES = 10_000                   # of an XML answer, and elements without an end: EC2 has one, and none
+_HEAVY = 2                                  # large answers held at once in this process, of one tenant one
+_LONG_TEXT = re.compile(rb'"[^"\\]{1000000}')       # one wide character makes each of the others as wide
+
+
+class RoomForAnswers:
+    """Permits for answers that take much memory: a few at once, and never more than one of a tenant's."""
+
+    def __init__(self) -> None:
+        self._tenants: set[str] = set()
+        self._changed = threading.Condition()
+
+    def take(self, tenant: str) -> None:
+        """Wait for a permit until this thread's call has to end. Raises PartyThrottled."""
+        with self._changed:
+            while tenant in self._tenants or len(self._tenants) >= _HEAVY:
+                if not self._changed.wait(max(0.0, _call.deadline - time.monotonic())):
+                    raise PartyThrottled("Too many large answers of clouds are being read at once. Retry later.")
+            self._tenants.add(tenant)
+
+    def release(self, tenant: str) -> None:
+        with self._changed:
+            self._tenants.discard(tenant)
+            self._changed.notify_all()
+
+
+class Permit:
+    """One answer's; it takes one once the answer is known to be large, and gives it back when the answer is dropped."""
+
+    def __init__(self, room: RoomForAnswers, tenant: str) -> None:
+        self._room = room
+        self._tenant = tenant
+        self._taken = False
+
+    def take(self) -> None:
+        if not self._taken:
+            self._room.take(self._tenant)
+            self._taken = True
+
+    def release(self) -> None:
+        if self._taken:
+            self._taken = False
+            self._room.release(self._tenant)
+
+    __del__ = release
+
+    def bounded(self, body: bytes) -> bool:
+        """Whether the answer's objects will fit; if they will be many, after a permit was taken for them."""
+        size = room_of(body)
+        if size is None or size > _MOST_OBJECTS:
+            return False
+        if size > 2 * _LIGHT:
+            self.take()
+        return True
+
+
+def room_of(body: bytes) -> int | None:
+    """How many bytes the objects of an answer will take at most, by counts at the speed of memory; None: too many.
+
+    JSON: an object or list is some 150 bytes, a scalar 60. XML: a tag is 60. No cloud declares entities, or sends
+    attributes or elements without an end by the thousand.
+    """
+    if body[:64].lstrip().startswith(b"<"):
+        tags, ends = body.count(b"<"), body.count(b"</")
+        if body.count(b'="') + body.count(b"='") > _MOST_ATTRIBUTES or b"<!ENTITY" in body or (
+                tags - 2 * ends - body.count(b"/>") > _MOST_ATTRIBUTES):
+            return None
+        return 60 * tags
+    if len(body) > _LIGHT and _LONG_TEXT.search(body):
+        return None
+    return 150 * (body.count(b"{") + body.count(b"[")) + 60 * body.count(b",")
+
+
 # ---------------------------------------------------------------- the party's documented rate
 
 class _Pace:
@@ -280,6 +361,7 @@ class Transport:
         self.jitter = jitter
         self._paces: dict[tuple[str, bytes, str, str], _Pace] = {}
         self._paces_checked_at = _PACES     # how many there are when those at rest are looked for next
+        self.room_for_answers = RoomForAnswers()
         self._senders: weakref.WeakSet[Sender] = weakref.WeakSet()
         self._closed = False
         self._lock = threading.Lock()
@@ -333,6 +415,7 @@ class Sender:
         self._known = known
         self._deadline = deadline
         self._lock = threading.Lock()
+        self._permits: weakref.WeakSet[Permit] = weakref.WeakSet()
         self._held: dict[int, socket.socket] = {}               # thread -> the socket that it waits for
         self._closed = False
         self._limit: Limit | None = None    # of the last operation
@@ -375,10 +458,12 @@ class Sender:
 
     def close(self) -> None:
         with self._lock:
-            self._closed = True
+            self._closed, permits = True, list(self._permits)
             for sock in self._held.values():
                 with suppress(OSError):
                     sock.shutdown(socket.SHUT_RDWR)
+        for permit in permits:              # also of answers that an error's traceback still holds
+            permit.release()
 
     def _pause(self, failure: PartyError) -> float | None:
         """Seconds before the one retry, None for no retry: none beyond a tenth of the calls or beyond the budget."""
@@ -420,13 +505,21 @@ class Sender:
     def _exchange(self, request: Request) -> Response:
         _call.deadline, _call.sender = min(self._deadline, time.monotonic() + CALL_SECONDS), self
         answer: requests.Response | None = None
+        permit = Permit(self._transport.room_for_answers, self._account.tenant_id)
+        with self._lock:
+            self._permits.add(permit)
         try:
             answer = self._transport.adapter.send(_prepared(request), stream=True, timeout=_call.left())
-            body = _read(answer.raw)
+            body = self._body(answer.raw, permit)
             self.hold(None)
             answer.raw.release_conn()
-            return Response(answer.status_code, {k.lower(): v for k, v in answer.raw.headers.items()}, body)
+            if answer.status_code >= 400 and len(body) > _LONGEST_REFUSAL:
+                body = b""                                      # its status says enough
+            if not permit.bounded(body):
+                raise PartyMalformed("The party's answer holds more values than can be read.")
+            return Response(answer.status_code, {k.lower(): v for k, v in answer.raw.headers.items()}, body, permit)
         except Exception as problem:
+            permit.release()
             if answer is not None:
                 answer.raw.close()                              # half read: never back into the pool
             if self._is_unknown_region(request.url, problem):
@@ -434,6 +527,17 @@ class Sender:
             raise failure_of(problem, answered=answer is not None) from None
         finally:
             self.hold(None)
+
+    def _body(self, raw: urllib3.HTTPResponse, permit: "Permit") -> bytes:
+        found = io.BytesIO()                # hands its bytes over without a copy
+        for chunk in _pieces(raw):
+            if found.tell() + len(chunk) > BYTE_CAP:
+                found.close()               # not when the error's traceback is dropped
+                raise PartyMalformed(f"The party's answer is longer than {BYTE_CAP // 1024 // 1024} MB.")
+            if found.tell() + len(chunk) > _LIGHT:
+                permit.take()
+            found.write(chunk)
+        return found.getvalue()
 
     def _is_unknown_region(self, url: str, problem: Exception) -> bool:
         """The name of the region's host does not exist, while that of a region that does exist can be looked up."""
@@ -471,6 +575,28 @@ class Sender:
                 tally.milliseconds += (now - tally.since) * 1000
 
 
+def _pieces(raw: urllib3.HTTPResponse) -> Generator[bytes, None, None]:
+    """The body, unpacked a little at a time: urllib3 would unpack all that it received at once, a thousand times it."""
+    encoding = raw.headers.get("content-encoding", "").strip().lower()
+    if encoding in ("", "identity"):
+        while chunk := raw.read(_PIECE, decode_content=False):
+            yield chunk
+        return
+    if encoding not in ("gzip", "x-gzip"):
+        raise PartyMalformed("The party's answer is in an encoding that was not requested.")
+    unpacker, started = zlib.decompressobj(zlib.MAX_WBITS | 16), False
+    while packed := raw.read(_PIECE, decode_content=False):
+        more = started = True
+        while packed or more:
+            if unpacker.eof:                # an answer may be of several parts
+                unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)
+            piece = unpacker.decompress(packed, _PIECE)
+            packed, more = unpacker.unconsumed_tail or unpacker.unused_data, len(piece) == _PIECE and not unpacker.eof
+            yield piece
+    if started and not unpacker.eof:
+        raise PartyMalformed("The party's answer was cut short.")
+
+
 def _prepared(request: Request) -> requests.PreparedRequest:
     """Filled by hand: what was signed goes out as it is, not as `prepare` would quote and order it anew."""
     prepared = requests.PreparedRequest()
@@ -479,17 +605,6 @@ def _prepared(request: Request) -> requests.PreparedRequest:
     if request.body:
         prepared.headers["Content-Length"] = str(len(request.body))
     return prepared
-
-
-def _read(raw: urllib3.HTTPResponse) -> bytes:
-    chunks: list[bytes] = []
-    size = 0
-    while chunk := raw.read(65536, decode_content=True):
-        size += len(chunk)
-        if size > BYTE_CAP:
-            raise PartyMalformed(f"The party's answer is longer than {BYTE_CAP // 1024 // 1024} MB.")
-        chunks.append(chunk)
-    return b"".join(chunks)
 
 
 # ---------------------------------------------------------------- the border of errors
@@ -532,7 +647,8 @@ _NETWORK: tuple[tuple[tuple[type[BaseException], ...], type[PartyError], str], .
     ((http.client.RemoteDisconnected, ConnectionRefusedError), PartyUnavailable, ""),
     ((http.client.IncompleteRead, urllib3.exceptions.IncompleteRead, urllib3.exceptions.InvalidChunkLength),
      PartyMalformed, "The party's answer was cut short or badly framed."),
-    ((http.client.HTTPException, urllib3.exceptions.DecodeError, urllib3.exceptions.BodyNotHttplibCompatible,
+    ((http.client.HTTPException, zlib.error, urllib3.exceptions.DecodeError,
+      urllib3.exceptions.BodyNotHttplibCompatible,
       urllib3.exceptions.ResponseNotChunked, urllib3.exceptions.InvalidHeader, urllib3.exceptions.HeaderParsingError,
       requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError,
       requests.exceptions.InvalidHeader),

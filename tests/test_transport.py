@@ -132,7 +132,7 @@ def test_a_bomb_is_stopped_before_it_fills_the_memory(cloud: Plain, door: Transp
 
     cloud.fail("bomb")
     tracemalloc.start()
-    with pytest.raises(PartyMalformed, match="longer than 64 MB"):
+    with pytest.raises(PartyMalformed, match="longer than 32 MB"):
         sender(door)("list", lambda: ask(cloud))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()

@@ -70,6 +70,7 @@ from chalicelib.model import (
 from chalicelib.paging import Page, both, by_token, cut, side_by_side
 from chalicelib.reading import reading
 
+_DEEPEST = 50                               # elements within elements: EC2 has a dozen
 _PAGE = 1000                                # most that DescribeInstances and DescribeVolumes take
 _TYPES = 100                                # most names that DescribeInstanceTypes takes
 _FILTER = 200                               # most values that a request's filters take
@@ -301,11 +302,11 @@ def _volumes(call: "_Call", instances: Sequence[str]) -> dict[str, _Volume]:
     return dict(by_token(fetch).rows)
 
 
-def _with_managed(call: "_Call", action: str) -> Callable[[Mapping[str, str]], bytes]:
+def _with_managed(call: "_Call", action: str) -> Callable[[Mapping[str, str]], Response]:
     """Asks with IncludeManagedResources, and without it where an older EC2 or an emulator does not know it."""
     managed = {"IncludeManagedResources": "true"}
 
-    def ask(asked: Mapping[str, str]) -> bytes:
+    def ask(asked: Mapping[str, str]) -> Response:
         try:
             return call(action, {**asked, **managed})
         except PartyMalformed as refused:
@@ -335,16 +336,16 @@ def _types(call: "_Call", account: Account, names: Iterable[str]) -> dict[str, _
 
 def _fetch_types(call: "_Call", names: Sequence[str]) -> dict[str, _Type]:
     try:
-        body = call("DescribeInstanceTypes", {f"InstanceType.{n}": name for n, name in enumerate(names, 1)})
-        return dict(row for _, row in _read(body, _INSTANCE_TYPES, _type).rows)
+        answer = call("DescribeInstanceTypes", {f"InstanceType.{n}": name for n, name in enumerate(names, 1)})
+        return dict(row for _, row in _read(answer, _INSTANCE_TYPES, _type).rows)
     except PartyMalformed as refused:
         if refused.party_word != "InvalidInstanceType":         # one retired name refuses the whole call
             raise
 
     def fetch(token: str | None) -> Page[tuple[str, _Type]]:    # as a filter it is just not found
-        body = call("DescribeInstanceTypes", {**_filter("instance-type", names), "MaxResults": str(_TYPES),
+        answer = call("DescribeInstanceTypes", {**_filter("instance-type", names), "MaxResults": str(_TYPES),
                                               **({"NextToken": token} if token else {})})
-        return _read(body, _INSTANCE_TYPES, _type)
+        return _read(answer, _INSTANCE_TYPES, _type)
 
     return dict(by_token(fetch).rows)
 
@@ -385,9 +386,9 @@ def _assume(region: str, account: Account, send: Send) -> tuple[float, Keys]:
              "Policy": msgspec.json.encode(narrowed).decode()}
     if "external_id" in account.credentials:
         asked["ExternalId"] = account.credentials["external_id"]
-    body = _caller("sts", region, account, send, account.identity())("AssumeRole", asked)
+    answer = _caller("sts", region, account, send, account.identity())("AssumeRole", asked)
     with reading():
-        root = ElementTree.fromstring(body)                     # noqa: S314  expat stops entity bombs: a test
+        root = ElementTree.fromstring(answer.body)                     # noqa: S314  expat stops entity bombs: a test
         ns = root.tag[:root.tag.find("}") + 1]
         found = root.find(f"{ns}AssumeRoleResult/{ns}Credentials")
         ends = parse_time(_text(found, ns, "Expiration")) if found is not None else None
@@ -400,7 +401,7 @@ def _assume(region: str, account: Account, send: Send) -> tuple[float, Keys]:
 
 # ---------------------------------------------------------------- the call
 
-_Call = Callable[[str, Mapping[str, str]], bytes]
+_Call = Callable[[str, Mapping[str, str]], Response]
 _VERSIONS = {"ec2": "2016-11-15", "sts": "2011-06-15"}
 
 
@@ -439,11 +440,11 @@ def _caller(service: str, region: str, account: Account, send: Send, keys: Keys 
     if keys is None and "role_arn" not in given:
         keys = Keys(given["access_key_id"], given["secret_access_key"], given.get("session_token"))
 
-    def call(action: str, asked: Mapping[str, str]) -> bytes:
+    def call(action: str, asked: Mapping[str, str]) -> Response:
         body = urlencode({"Action": action, "Version": _VERSIONS[service], **asked}).encode()
 
-        def signed(keys: Keys) -> bytes:
-            return send(action, lambda: sign(service, region, url, body, keys)).body
+        def signed(keys: Keys) -> Response:
+            return send(action, lambda: sign(service, region, url, body, keys))
 
         return signed(keys) if keys else with_login(account, "role", lambda: _assume(region, account, send), signed)
 
@@ -471,13 +472,13 @@ _INSTANCE_TYPES = ("DescribeInstanceTypesResponse", "instanceTypeSet")
 _REGIONS = ("DescribeRegionsResponse", "regionInfo")
 
 
-def _read(body: bytes, path: Sequence[str], read: Callable[[Element, str], tuple[str, _T]]) -> Page[_T]:
+def _read(answer: Response, path: Sequence[str], read: Callable[[Element, str], tuple[str, _T]]) -> Page[_T]:
     """The items of the lists at this path, each read and dropped as soon as it is complete, and the next token."""
     with reading():
         try:
-            return _read_strictly(body, path, read)
+            return _read_strictly(answer.body, path, read)
         except SyntaxError:
-            return _read_strictly(_FORBIDDEN.sub("\ufffd".encode(), body), path, read)
+            return _read_strictly(_FORBIDDEN.sub("\ufffd".encode(), answer.body), path, read)
 
 
 _FORBIDDEN = re.compile(                    # characters that XML cannot hold, raw or as references
@@ -496,6 +497,8 @@ def _read_strictly(body: bytes, path: Sequence[str], read: Callable[[Element, st
                 ns = element.tag[:element.tag.find("}") + 1]
                 places = [ns + name for name in path]
             above.append(element.tag)
+            if len(above) > _DEEPEST:
+                raise ValueError
             continue
         above.pop()
         if above == places:

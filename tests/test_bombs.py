@@ -1,0 +1,16 @@
+"""No answer of a party makes the process grow by more than 200 MB, ten at once: tests/bombs.py, in a process of its own."""
+
+import subprocess
+import sys
+
+import pytest
+
+SHAPES = ["unclosed elements", "nested elements", "attributes"]     # the others take longer: python -m tests.bombs "tiny rows"
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_ten_bombs_at_once_stay_below_200_mb(shape: str) -> None:
+    done = subprocess.run([sys.executable, "-m", "tests.bombs", shape], capture_output=True, text=True, timeout=100, check=True)
+    grown, *words = done.stdout.split()
+    assert int(grown) < 200, done.stdout
+    assert set(words) <= {"party_malformed", "party_throttled", "party_timeout"}, done.stdout
