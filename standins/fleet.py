@@ -85,6 +85,57 @@ class Machines(Fleet):
         return self.machines[number]
 
 
+class Moving(Fleet):
+    """A fleet that changes: `change` takes one machine away or adds one, or both. `order`: "oldest" first, "newest"
+    first, or by "key", where new machines stand anywhere. `lived`: the numbers of those that were there all the time
+    since `begin`."""
+
+    def __init__(self, size: int, seed: str, order: str, dice: random.Random) -> None:
+        super().__init__(size, seed)
+        self.order = order
+        self.dice = dice
+        self.next = size
+        self.alive = set(range(size))
+        self.lived: set[int] = set()
+        self._sorted: list[int] = []
+        self._sort()
+
+    def __getitem__(self, number: int) -> Machine:
+        return self.machine(self._sorted[number])
+
+    def machine(self, number: int) -> Machine:
+        if number not in self._made:
+            self._made[number] = self._make(number)
+        return self._made[number]
+
+    def place(self, number: int) -> tuple[int, str]:
+        if self.order == "key":
+            return 0, self.machine(number).key
+        return (number if self.order == "oldest" else -number), ""
+
+    def begin(self) -> None:
+        self.lived = set(self.alive)
+
+    def change_now_and_then(self) -> None:
+        if self.dice.random() < 0.25:
+            self.change()
+
+    def change(self) -> None:
+        what = self.dice.choice(("add", "remove", "both"))
+        if what != "remove":
+            self.alive.add(self.next)
+            self.next += 1
+        if what != "add" and len(self.alive) > 1:
+            gone = self.dice.choice(sorted(self.alive - {self.next - 1}))
+            self.alive.discard(gone)
+            self.lived.discard(gone)
+        self._sort()
+
+    def _sort(self) -> None:
+        self._sorted = sorted(self.alive, key=self.place)
+        self.size = len(self._sorted)
+
+
 def seed_machine() -> Machine:
     """The machine of the API document of 2016."""
     return Machine(number=0, key="u23j34j2", name="hehe", cpu=8, memory_gib=16, disks=(20,),

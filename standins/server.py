@@ -4,7 +4,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from email.utils import formatdate
@@ -49,10 +49,12 @@ class Standin:
     """Starts at once on a free port (or `port`); a context manager that stops it.
 
     `latency`: seconds before each answer. `plans`: see Plan. `calls`: what arrived, in order. `late`: seconds by which
-    its clock is ahead, as the Date of its answers says.
+    its clock is ahead, as the Date of its answers says. `between` is called before
+    each answer and may change the fleets.
     """
 
     late: float = 0.0
+    between: Callable[[], None] | None = None                   # called before each answer: what changes meanwhile
 
     def __init__(self, port: int = 0, latency: float = 0.0) -> None:
         self.latency = latency
@@ -106,6 +108,16 @@ class Standin:
         with self._lock:
             return next((plan for plan in self.plans if plan.applies(operation)), None)
 
+    def _answered(self, call: Call) -> Answer:
+        if self.between is None:
+            return self.answer(call)
+        with self._lock:
+            self.between()
+            for name in ("kept", "_rows", "_disks", "_volumes", "_xml"):        # what was made of the fleets
+                if isinstance(made := getattr(self, name, None), dict):
+                    made.clear()
+            return self.answer(call)
+
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         standin = self
 
@@ -122,7 +134,7 @@ class Standin:
                 with standin._lock:
                     standin.calls.append(call)
                 plan = standin._plan(call.operation)
-                proper = standin.answer(call)
+                proper = standin._answered(call)
                 if standin.latency:
                     standin._stopped.wait(standin.latency)
                 if plan and plan.fault:
