@@ -17,7 +17,7 @@ from chalicelib.errors import TwocloudError
 from chalicelib.inventory import REQUEST_SECONDS, Deployment, open_deployment
 from chalicelib.paging import side_by_side
 
-_MARGIN_SECONDS = 2.0                       # before Lambda ends the function
+MARGIN_SECONDS = 2.0                       # before Lambda ends the function
 
 
 class _App(Chalice):
@@ -138,7 +138,7 @@ def _own_id(context: object) -> str | None:
 
 def _seconds_left(context: object, most: float = REQUEST_SECONDS) -> float:
     left = getattr(context, "get_remaining_time_in_millis", None)
-    return min(most, left() / 1000 - _MARGIN_SECONDS) if left else most
+    return min(most, left() / 1000 - MARGIN_SECONDS) if left else most
 
 
 # ---------------------------------------------------------------- the schedule and the queue

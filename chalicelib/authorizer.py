@@ -20,7 +20,7 @@ HEADER_FORM = r"([Bb][Aa][Ss][Ii][Cc]|[Bb][Ee][Aa][Rr][Ee][Rr]) +\S+"
 UNAUTHORIZED = "Unauthorized"               # the word that makes the gateway answer 401
 PROOF = "proof"                             # in the policy's context: the handler need not check the password again
 bp = Blueprint(__name__)
-_TOKENS = "/twocloud/tokens"
+TOKENS = "/twocloud/tokens"
 
 
 @cache
@@ -43,7 +43,7 @@ def authorize(request: AuthRequest) -> AuthResponse:
     """A token opens every route, a user's password only the one that gives tokens. 401 for all else."""
     _, _, method, path = request.method_arn.split(":", 5)[5].split("/", 3)
     try:
-        if method == "POST" and "/" + path.strip("/") == _TOKENS:
+        if method == "POST" and "/" + path.strip("/") == TOKENS:
             return _authorize_user(request.token)
         caller = tokens.identify(_store(), request.token, _clock())
         return AuthResponse(routes=["*"], principal_id=caller.token.token_id)
@@ -52,7 +52,7 @@ def authorize(request: AuthRequest) -> AuthResponse:
 
 
 def _authorize_user(header: str) -> AuthResponse:
-    only_tokens: list[str | AuthRoute] = [AuthRoute(_TOKENS, ["POST"])]
+    only_tokens: list[str | AuthRoute] = [AuthRoute(TOKENS, ["POST"])]
     now = _clock()
     try:
         user = tokens.authenticate(_store(), header, now)

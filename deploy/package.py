@@ -38,8 +38,8 @@ RUNTIMES = ("3.12", "3.13", "3.14")         # of Lambda, on Amazon Linux 2023: g
 GLIBC = (34, 28, 17)
 PROCESSORS = {"arm64": "aarch64", "x86_64": "x86_64"}
 NOT_SHIPPED = (                             # the command and the server of one machine
-    "chalicelib/cli/*", "chalicelib/serve.py", "chalicelib/__main__.py", "chalicelib/rotation.py",
-    "chalicelib/copying.py")
+    "chalicelib/cli/*", "chalicelib/serve.py", "chalicelib/connections.py", "chalicelib/__main__.py",
+    "chalicelib/rotation.py", "chalicelib/copying.py")
 _DROPPED = ("*/tests/*", "*/testing/*", "*.pyi", "*/py.typed", "bin/*", "botocore/data/*/examples-1.json",
             "*.dist-info/RECORD", "*.dist-info/WHEEL", "*.dist-info/INSTALLER", "*.dist-info/top_level.txt",
             "*.dist-info/entry_points.txt", "*.dist-info/zip-safe")

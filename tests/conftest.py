@@ -15,7 +15,6 @@ import boto3
 import pytest
 import requests
 from moto import mock_aws
-from waitress import wasyncore
 
 from chalicelib import accounts, amazon, inventory, journal, memory, parties, serve, tokens, users
 from chalicelib.inventory import Deployment
@@ -199,10 +198,8 @@ def served(house: House) -> Iterator[House]:
     house.url = f"http://{server.address}"
     yield house
     house.session.close()
-    loop: Any = server._server              # it polls for a second unless it is woken, and waits for who keeps a connection
-    loop.trigger.pull_trigger(lambda: wasyncore.close_all(loop._map, ignore_all=True))
+    server.close()
     thread.join(10)
-    loop.task_dispatcher.shutdown(timeout=1)
 
 
 GZ = "party=qcloud&tenant_id=123&region=gz"

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FLOORS = [                                  # a room may import rooms below it, and its neighbours where named
     {"app", "cli", "serve", "__main__"},
-    {"api", "authorizer"},
+    {"api", "authorizer", "connections"},
     {"openapi", "formats", "console"},
     {"schedule", "rotation", "copying"},
     {"inventory"},
@@ -90,11 +90,11 @@ def test_only_one_room_does_it() -> None:
     assert using("os.environ", "os.getenv", "getenv") == {"chalicelib.settings"}
     assert importing("chalice") == {"app", "chalicelib.authorizer"}
     assert importing("urllib3", "ssl", "http") == {"chalicelib.transport"}
-    assert importing("socket") == {"chalicelib.transport", "chalicelib.serve"}          # one calls, one listens
+    assert importing("socket") == {"chalicelib.transport", "chalicelib.serve", "chalicelib.connections"}    # one calls, two listen
     assert importing("requests") == {"chalicelib.transport", "chalicelib.cli.remote"}  # the command asks our own server
     assert importing("sqlite3") == {"chalicelib.stores.sqlite"}
     assert importing("boto3") == set()      # botocore below it does; the functions start sooner without
-    assert importing("waitress") == {"chalicelib.serve"}
+    assert importing("waitress") == {"chalicelib.serve", "chalicelib.connections"}
     assert {m for m in importing("click", "rich") if not m.startswith("chalicelib.cli")} == set()
     assert {m for m in importing("standins") if not m.startswith("chalicelib.cli")} == set()
 
@@ -116,7 +116,8 @@ def test_what_an_adapter_may_not_do() -> None:
 def test_no_inheritance_but_the_tree_of_errors_and_what_frameworks_ask_for() -> None:
     allowed = {"Protocol", "ValueError", "NamedTuple", "StrEnum", "Generic[T]", "Generic[_T]", "msgspec.Struct", "Chalice", "logging.Formatter", "threading.local",
                "BasicRow", "socket.socket", "ssl.SSLSocket", "HTTPAdapter", "HTTPConnectionPool", "HTTPSConnectionPool", "_Sent",
-               "HTTPConnection", "HTTPSConnection", "waitress.task.ErrorTask", "waitress.channel.HTTPChannel",
+               "HTTPConnection", "HTTPSConnection", "waitress.task.ErrorTask", "connections.Channel", "Unauthorized", "Error",
+               "_Parser", "_Channel", "_Task", "_Server", "_Dispatcher",               # of waitress
                "click.ParamType[int]", "click.ParamType[str]", "click.ClickException", "click.Group"}
     for path in FILES:
         if path.name == "errors.py":

@@ -159,7 +159,7 @@ def test_only_what_is_locked_and_needed_is_in_the_zip(out: Path) -> None:
             or name.startswith(("certifi/", "charset_normalizer/", "boto", "idna/")), name
     ours = {path.relative_to(ROOT).as_posix() for path in (ROOT / "chalicelib").rglob("*.py")}
     left_out = ours - found.keys()
-    assert left_out == {*(f"chalicelib/{name}.py" for name in ("serve", "__main__", "rotation", "copying")), *(name for name in ours if name.startswith("chalicelib/cli/"))}
+    assert left_out == {*(f"chalicelib/{name}.py" for name in ("serve", "connections", "__main__", "rotation", "copying")), *(name for name in ours if name.startswith("chalicelib/cli/"))}
 
 
 IMPORTED_AS = {"boto3", "botocore", "certifi", "cffi", "charset_normalizer", "cryptography", "dateutil", "idna", "jmespath", "msgspec",
@@ -285,7 +285,7 @@ def test_the_four_functions(template: dict[str, Any]) -> None:
         retained = it["LoggingConfig"]["LogGroup"]["Ref"]
         assert resource(template, retained)["RetentionInDays"] == 30
     assert inventory.REQUEST_SECONDS < found["APIHandler"]["Timeout"] < 29
-    assert found["Work"]["Timeout"] >= schedule.REFRESH_SECONDS + app._MARGIN_SECONDS
+    assert found["Work"]["Timeout"] >= schedule.REFRESH_SECONDS + app.MARGIN_SECONDS
     source = found["Work"]["Events"]["WorkSqsEventSource"]["Properties"]
     assert source["FunctionResponseTypes"] == ["ReportBatchItemFailures"] and source["Queue"] == {"Fn::Sub": "${Queue.Arn}"}
     assert source["ScalingConfig"]["MaximumConcurrency"] == found["Work"]["ReservedConcurrentExecutions"]["Fn::If"][1]
