@@ -35,7 +35,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
-from typing import Any, TypeVar
+from typing import Literal, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 import msgspec
@@ -132,6 +132,10 @@ class _Attached(msgspec.Struct, gc=False):
     id: Text
 
 
+class _Image(msgspec.Struct, gc=False):
+    id: Text
+
+
 class _Server(msgspec.Struct, gc=False):
     id: Text
     tenant_id: Strict[str | None] = None
@@ -140,7 +144,7 @@ class _Server(msgspec.Struct, gc=False):
     task_state: str | None = msgspec.field(name="OS-EXT-STS:task_state", default=None)
     zone: str | None = msgspec.field(name="OS-EXT-AZ:availability_zone", default=None)
     flavor: _Flavor | None = None
-    image: dict[str, Any] | str | None = None                   # "": booted from a volume
+    image: _Image | Literal[""] | None = None                   # "": booted from a volume
     volumes: list[_Attached] | None = msgspec.field(name="os-extended-volumes:volumes_attached", default=None)
     addresses: dict[str, list[_Address]] | None = None
     created: str | None = None
