@@ -443,7 +443,8 @@ def _after_others(asking: _Asking, version: int, look: Callable[[], T | None]) -
             raise regions.error_of(told.word, told.text)
         return None
     row = asking.deployment.store.get("breaker", asking.key)
-    if row and (breaker := _read_breaker(row.value)) and (row.version != version or breaker.at > asking.arrived):
+    breaker = _read_breaker(row.value, asking.revision) if row else None
+    if row and breaker and (row.version != version or breaker.at > asking.arrived):
         raise breaker.error(None)
     return None
 
@@ -479,7 +480,8 @@ def _lease(asking: _Asking) -> Generator[None]:
 # ---------------------------------------------------------------- the breaker
 
 class _Breaker(msgspec.Struct, frozen=True, kw_only=True):
-    """A source's last failure. `failures`: in a row; `opened`: how often the breaker did; `until`: open till then."""
+    """A source's last failure. `failures`: in a row; `opened`: how often the breaker did; `until`: open till then.
+    `revision`: of the account that failed, "" in rows of version 0.1.0."""
 
     word: str
     text: str
@@ -487,6 +489,7 @@ class _Breaker(msgspec.Struct, frozen=True, kw_only=True):
     failures: int = 0
     opened: int = 0
     until: float = 0.0
+    revision: str = ""
 
     def error(self, seconds: float | None) -> PartyError | UnknownRegion:
         """The failure again. `seconds`: after which asking can help."""
@@ -501,17 +504,18 @@ def _open_breaker(asking: _Asking) -> tuple[_Breaker | None, int]:
     row, now = asking.deployment.store.get("breaker", asking.shared_key), asking.deployment.clock()
     if row is None:
         return None, 0
-    breaker = _read_breaker(row.value)
+    breaker = _read_breaker(row.value, asking.revision)
     if breaker and breaker.until > now:
         raise breaker.error(breaker.until - now)
     return breaker, row.version
 
 
-def _read_breaker(value: bytes) -> _Breaker | None:
-    try:
-        return _decode_breaker(value)
-    except msgspec.DecodeError:
-        return None                         # of another version: as good as none
+def _read_breaker(value: bytes, revision: str = "") -> _Breaker | None:
+    """None: of another version, or of an account that the one of this revision replaced: as good as none."""
+    with suppress(msgspec.DecodeError):
+        breaker = _decode_breaker(value)
+        return breaker if "" in (revision, breaker.revision) or breaker.revision == revision else None
+    return None
 
 
 def _failed(asking: _Asking, failure: PartyError | UnknownRegion) -> None:
@@ -524,7 +528,7 @@ def _failed(asking: _Asking, failure: PartyError | UnknownRegion) -> None:
         regions.note(store, source.tenant_id, source.party, asking.revision, source.region, failure, now)
     for _ in range(3 if asking.known or not isinstance(failure, UnknownRegion) else 0):
         row = store.get("breaker", asking.shared_key)
-        before = (_read_breaker(row.value) if row else None) or _Breaker(word="", text="", at=0)
+        before = (_read_breaker(row.value, asking.revision) if row else None) or _Breaker(word="", text="", at=0)
         running = before.failures if now - before.at <= max(_FAILURE_SECONDS, before.until - before.at + 60) else 0
         failures = (0 if isinstance(failure, (PartyDenied, UnknownRegion)) else running if ours else running + 1)
         opened, until = before.opened, 0.0
@@ -532,7 +536,8 @@ def _failed(asking: _Asking, failure: PartyError | UnknownRegion) -> None:
             until = before.until
         elif failures >= _FAILURES and not ours:
             opened, until = opened + 1, now + _OPEN_SECONDS[min(opened, len(_OPEN_SECONDS) - 1)]
-        breaker = _Breaker(word=failure.word, text=failure.text, at=now, failures=failures, opened=opened, until=until)
+        breaker = _Breaker(word=failure.word, text=failure.text, at=now, failures=failures, opened=opened, until=until,
+                           revision=asking.revision)
         with suppress(Conflict):
             store.put("breaker", asking.shared_key, msgspec.msgpack.encode(breaker), version=row.version if row else 0,
                       expires=int(now) + _FAILURES_KEPT)

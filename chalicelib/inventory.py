@@ -417,7 +417,7 @@ def list_changes(deployment: Deployment, source: Source, since: float, wanted: F
     everything = not head or since < head.since                 # all that we know of appeared after that
     fields: dict[str, tuple[str, ...]] = {}
     gone: dict[str, Vanished] = {}
-    for change in snapshots.changes(deployment.store, source, since):
+    for change in snapshots.changes(deployment.store, source, since, head) if head else ():
         fields |= dict.fromkeys(change.appeared, ())
         for key, names in change.changed.items():
             before = fields.get(key)

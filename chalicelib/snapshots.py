@@ -66,12 +66,14 @@ class Vanished(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """What one listing changed: ids that appeared, ids with the fields that changed, servers that vanished."""
+    """What one listing changed: ids that appeared, ids with the fields that changed, servers that vanished.
+    `revision`: of the account that was listed, "" in rows of version 0.1.0."""
 
     at: float
     appeared: tuple[str, ...] = ()
     changed: dict[str, tuple[str, ...]] = {}
     vanished: tuple[Vanished, ...] = ()
+    revision: str = ""
 
 
 _encode = msgspec.msgpack.Encoder(order="deterministic").encode
@@ -132,8 +134,8 @@ def heads(store: Store, tenant_id: str = "") -> Iterator[tuple[Source, Head]]:
             yield source_of_key(key), head
 
 
-def changes(store: Store, source: Source, since: float) -> list[Change]:
-    """What changed after `since`, oldest first."""
+def changes(store: Store, source: Source, since: float, head: Head | None = None) -> list[Change]:
+    """What changed after `since`, oldest first. `head`: only changes of its account, not of one that it replaced."""
     found: list[Change] = []
     for key, row in store.list("change", f"{key_of(source)}/"):
         try:
@@ -141,7 +143,8 @@ def changes(store: Store, source: Source, since: float) -> list[Change]:
         except _BROKEN:
             journal.failure(store="change", key=key)
             continue
-        if change.at > since:
+        mine = not head or (change.revision == head.revision if change.revision else change.at > head.since)
+        if change.at > since and mine:
             found.append(change)
     return found
 
@@ -194,7 +197,7 @@ def _write(store: Store, source: Source, revision: str, servers: Sequence[Server
             known = marks(store, source, mine)
             change = _compare(read(store, source, mine), servers, seen_at, mine.seen_at)
             moving = bool(change.appeared or change.vanished)
-            recorded += _record(store, source, change, history)
+            recorded += _record(store, source, msgspec.structs.replace(change, revision=revision), history)
             there = {server.id for server in servers}
             known = {**{name: at for name, at in known.items() if name in there},
                      **dict.fromkeys(change.changed, seen_at)}
@@ -243,7 +246,7 @@ def _parts(change: Change) -> Iterator[Change]:
     changed = list(change.changed.items())
     for at in range(0, max(len(change.appeared), len(changed), len(change.vanished)), size):
         yield Change(at=change.at, appeared=change.appeared[at:at + size], changed=dict(changed[at:at + size]),
-                     vanished=change.vanished[at:at + size])
+                     vanished=change.vanished[at:at + size], revision=change.revision)
 
 
 def _pieces(servers: Sequence[Server]) -> tuple[list[bytes], list[int]]:
