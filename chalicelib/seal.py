@@ -10,7 +10,6 @@ import base64
 import hashlib
 import os
 import secrets
-import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from chalicelib import amazon
+from chalicelib import amazon, files
 from chalicelib.errors import Internal, InvalidParameter, SettingsError
 
 if TYPE_CHECKING:
@@ -200,10 +199,11 @@ def _canonical(context: Mapping[str, str]) -> bytes:
 def _key_in(path: Path, make: bool) -> bytes:
     """The 32 bytes in the file."""
     try:
+        files.check_owner(path, "TWOCLOUD_KEY")
         if make and not path.exists():
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            files.make_folder(path.parent)
             _make_key(path)
-        if stat.S_IMODE(path.stat().st_mode) & 0o077:
+        if files.is_exposed(path):
             raise SettingsError(f"TWOCLOUD_KEY: others may read {path}; run: chmod 600 {path}")
         key = base64.b64decode(path.read_bytes().strip(), validate=True)
     except OSError as problem:

@@ -30,6 +30,9 @@ SETTINGS = {
                             "~/.config"),
 }
 
+NO_HOME = Path("/dev/null/twocloud/config.toml")                # of a user without a home: no file can be there
+os.environ.pop("SSLKEYLOGFILE", None)       # or TLS libraries write down the keys of calls to parties
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -64,8 +67,12 @@ class Client:
 def client(environment: Mapping[str, str] = os.environ) -> Client:
     """Apart from load(): who asks a server needs no store."""
     folder = Path(environment.get("XDG_CONFIG_HOME", ""))
+    file = folder / "twocloud" / "config.toml"
     if not folder.is_absolute():
-        folder = Path(environment.get("HOME") or "~").expanduser() / ".config"
+        try:
+            file = Path(environment.get("HOME") or "~").expanduser() / ".config/twocloud/config.toml"
+        except RuntimeError:                # a container's user without a line in its passwd
+            file = NO_HOME
     config = environment.get("TWOCLOUD_CONFIG")
     dumb = environment.get("TERM") in ("dumb", "unknown")
     colours = False if dumb else None
@@ -75,7 +82,7 @@ def client(environment: Mapping[str, str] = os.environ) -> Client:
         colours = False
     return Client(environment.get("TWOCLOUD_URL", ""), environment.get("TWOCLOUD_TOKEN", ""),
                   environment.get("TWOCLOUD_CONTEXT", ""),
-                  Path(config) if config else folder / "twocloud" / "config.toml", colours, dumb)
+                  Path(config) if config else file, colours, dumb)
 
 
 def load(environment: Mapping[str, str] = os.environ) -> Settings:

@@ -21,7 +21,7 @@ FLOORS = [                                  # a room may import rooms below it, 
     {"parties"},
     {"paging", "transport", "memory", "reading"},
     {"stores", "seal"},
-    {"settings", "journal", "amazon"},
+    {"settings", "journal", "amazon", "files"},
     {"model"},
     {"errors"},
 ]

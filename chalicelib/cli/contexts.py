@@ -9,7 +9,6 @@ import json
 import os
 import re
 import secrets
-import stat
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from chalicelib import settings
+from chalicelib import files, settings
 from chalicelib.cli.output import Identifier, Network, hint, kept, list_options, output_option, read_secret, show
 from chalicelib.errors import NotFound, SettingsError
 
@@ -97,10 +96,10 @@ def read(path: Path) -> _File:
 
     try:
         with path.open("rb") as file:
-            if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
+            if files.is_exposed(path):
                 raise SettingsError(f"{path} holds tokens and others may read it; run: chmod 600 {path}")
             found = tomllib.load(file)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):             # the latter where there is no home
         return _File("", {})
     except OSError as problem:
         raise SettingsError(f"{path} cannot be read: {problem.strerror}.") from None
@@ -130,9 +129,11 @@ def _write(path: Path, made: _File) -> None:
     for name, context in sorted(made.contexts.items()):
         lines += ["", f"[context.{json.dumps(name)}]"]
         lines += [f"{key} = {json.dumps(value)}" for key, value in context.items()]
+    if path == settings.NO_HOME:
+        raise SettingsError("This user has no home folder: set HOME, XDG_CONFIG_HOME or TWOCLOUD_CONFIG.")
     try:
         path = path.resolve()               # a link to where it is kept stays a link
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        files.make_folder(path.parent)
         aside = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
         with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
             file.write("\n".join(lines) + "\n")

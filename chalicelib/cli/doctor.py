@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from chalicelib import __version__, accounts, inventory, schedule, settings, snapshots, users
+from chalicelib import __version__, accounts, files, inventory, schedule, settings, snapshots, users
 from chalicelib.cli import contexts
 from chalicelib.cli.output import deployment, echo, output_option, waiting
 from chalicelib.cli.terminal import coloured_word, plain, screen, wrapped
@@ -158,8 +158,9 @@ def _key_file(found: settings.Settings) -> Iterator[Finding]:
         yield Finding("key", "warn", f"{path} is not there yet.",
                       "It is made by `serve` or with the first account. If accounts are kept already, bring the key "
                       "back from its copy: without it they cannot be opened.")
-    elif (mode := stat.S_IMODE(path.stat().st_mode)) & 0o077:
-        yield Finding("key", "fail", f"others may read {path} (mode {mode:04o}).", f"chmod 600 {path}")
+    elif files.is_exposed(path):
+        yield Finding("key", "fail", f"others may read {path} (mode {stat.S_IMODE(path.stat().st_mode):04o}).",
+                      f"chmod 600 {path}")
     elif path.absolute().parent == Path(found.store.removeprefix("sqlite:///")).absolute().parent:
         yield Finding("key", "ok", f"{path}, the owner's alone. It lies beside the store: keep its copy apart from the "
                                    "store's.")

@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from chalicelib import files
 from chalicelib.errors import Conflict, Internal, SettingsError, StoreBusy
 from chalicelib.stores import BESIDE_SECONDS, Entry, Moment, Row, check_value, in_batches, new_version, patience
 
@@ -126,7 +127,8 @@ class SqliteStore:
 
     def _prepare(self) -> None:
         try:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            files.check_owner(self.path, "TWOCLOUD_STORE")
+            files.make_folder(self.path.parent)
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
             with self._connection() as connection:              # a reader needs no lock
                 version = self._version(connection)
