@@ -5,6 +5,7 @@ Exit codes: 0 ok, 1 `doctor` found a failure, 2 usage or a bad setting, 3 networ
 """
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -121,8 +122,27 @@ def _hush() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _open_streams() -> None:
+    """Make every text writable: a character that the locale's encoding lacks is written as an escape."""
+    for number in range(3):                 # no file of ours may take the place of a closed stream
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    streams: list[object] = [sys.stdout, sys.stderr]            # None where it is closed, whatever typeshed says
+    if streams[0] is None:
+        closed = os.open(os.devnull, os.O_RDONLY)               # `>&-`: a command that prints data fails
+        sys.stdout = io.TextIOWrapper(io.FileIO(closed, "w"), "utf-8", write_through=True)
+    if streams[1] is None:
+        sys.stderr = io.TextIOWrapper(io.FileIO(os.devnull, "w"), "utf-8")
+    for stream in streams:
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit code. One clear line on standard error for whatever goes wrong."""
+    _open_streams()
     try:
         twocloud.main(arguments, prog_name="twocloud", standalone_mode=False)
         return 0

@@ -71,7 +71,7 @@ def doctor(url: str | None, offline: bool, output: str) -> None:
     bad = sum(finding.state == "fail" for finding in findings)
     if output == "table":
         warned = sum(finding.state == "warn" for finding in findings)
-        echo(f"{len(findings)} checks: {bad} failed, {warned} to look at.")
+        click.echo(f"{len(findings)} checks: {bad} failed, {warned} to look at.")
     if bad:
         raise Unwell("")
 

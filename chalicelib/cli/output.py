@@ -112,14 +112,15 @@ def hint(text: str) -> None:
         say(text)
 
 
-def echo(text: str | bytes, *, end: str = "\n") -> None:
-    """Data to standard output. A file gets it as it is; on a terminal no character of it can do anything."""
+def echo(text: bytes, *, end: str = "\n") -> None:
+    """Data to standard output. A file gets its bytes in UTF-8, whatever the locale; on a terminal no character of it
+    can do anything."""
     if not sys.stdout.isatty():
         click.echo(text, nl=bool(end))
         return
-    written = text if isinstance(text, str) else text.decode("utf-8", "replace")
+    written = text.decode("utf-8", "replace")
     if written[:1] in ("{", "["):
-        written = harmless(written)
+        written = harmless(written, sys.stdout.encoding)
     else:
         written = "\n".join(plain(line) for line in written.replace("\r\n", "\n").split("\n"))
     click.echo(written, nl=bool(end))
@@ -172,7 +173,7 @@ def show(output: str, rows: Sequence[dict[str, Any]] | dict[str, Any], names: Se
 
     if isinstance(rows, dict):
         if output == "json":
-            echo(msgspec.json.encode(rows).decode())
+            echo(msgspec.json.encode(rows))
             return
         width = max(map(len, rows))
         for name, value in rows.items():
@@ -185,10 +186,10 @@ def show(output: str, rows: Sequence[dict[str, Any]] | dict[str, Any], names: Se
     shown = columns.chosen(wanted, known) if wanted is not None and known else known
     if output == "json":
         written = rows if wanted is None else [{name: row[name] for name in shown} for row in rows]
-        echo(msgspec.json.encode(written).decode())
+        echo(msgspec.json.encode(written))
     elif output == "ndjson":
         for row in rows:
-            echo(msgspec.json.encode({name: row[name] for name in shown}).decode())
+            echo(msgspec.json.encode({name: row[name] for name in shown}))
     elif output == "csv":
         from chalicelib.formats import lines  # not for the other outputs
 

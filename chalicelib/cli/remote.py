@@ -53,6 +53,7 @@ def get(there: There, path: str, query: str = "", *, with_token: bool = True, se
     host = urlsplit(there.url).hostname or ""
     began = time.monotonic()
     with requests.Session() as session:
+        session.get_redirect_target = _nowhere                  # it would read a Location, and fail at a malformed one
         session.trust_env = not on_loopback(host)               # a proxy of http would see the token
         try:
             answer = session.get(f"{there.url}{path}{'?' if query else ''}{query}", timeout=(10, seconds), stream=True,
@@ -68,6 +69,10 @@ def get(there: There, path: str, query: str = "", *, with_token: bool = True, se
         "host": host, "path": path, "status": got.status, "milliseconds": round(got.milliseconds, 1),
         "bytes": len(body), "request_id": plain(got.headers.get("X-Request-Id", ""))[:64]}})
     return got
+
+
+def _nowhere(resp: requests.Response) -> None:
+    return None
 
 
 def _nothing(request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -164,12 +169,20 @@ def _seconds(text: str | None) -> float | None:
     return float(text) if text and text.isascii() and text.isdigit() and len(text) < 7 else None
 
 
+def _host_of(url: str) -> str | None:
+    """None also for a URL that is malformed, such as `http://[`."""
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
+
+
 def stranger(there: There, got: Got) -> Network:
     """What answered is no twocloud; what it is instead, as far as can be seen."""
     kind = got.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     what = f"HTTP {got.status}"
     if 300 <= got.status < 400:
-        to = urlsplit(got.headers.get("Location", "")).hostname
+        to = _host_of(got.headers.get("Location", ""))
         elsewhere = f" to {plain(to)[:100]}" if to else ""
         what += f", a redirect{elsewhere}, which is not followed: the token is for this address alone"
     elif kind == "text/html":

@@ -59,9 +59,18 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in _VARIATIONS.sub("", text))
 
 
-def harmless(text: str) -> str:
-    """The same for JSON, where an escape means the same character."""
-    return "".join(c if c.isprintable() or c == "\n" else _escaped(c) for c in text)
+def harmless(text: str, encoding: str = "utf-8") -> str:
+    """The same for JSON, where an escape means the same character, as the one that `encoding` lacks does."""
+    shown = "".join(c if c.isprintable() or c == "\n" else _escaped(c) for c in text)
+    try:
+        shown.encode(encoding)
+        return shown
+    except UnicodeEncodeError:
+        return "".join(c if _fits(c, encoding) else _escaped(c) for c in shown)
+
+
+def _fits(c: str, encoding: str) -> bool:
+    return c.encode(encoding, "ignore") != b""
 
 
 def _escaped(c: str) -> str:

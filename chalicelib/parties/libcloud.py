@@ -209,7 +209,7 @@ def _libcloud(module: str) -> Any:
         return importlib.import_module(f"libcloud.{module}")
     except ImportError:
         raise Internal("This party is asked through Apache Libcloud, which is not installed here: "
-                       "pip install \"twocloud[bridge]\".") from None
+                       "in the clone, run .venv/bin/pip install -e \".[bridge]\".") from None
     except ValueError:                      # it looks at this as it is imported, though no call of ours uses it
         raise Internal("Apache Libcloud cannot be imported here: SSL_CERT_FILE names no file.") from None
 
