@@ -77,12 +77,11 @@ class Server(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 _MOST_CPUS, _MOST_MIB, _MOST_GIB = 10 ** 6, 10 ** 10, 10 ** 9       # no machine has more; 2 ** 63 breaks encoders
-_LONGEST_TEXT = 4096                                                # characters; no cloud takes a quarter of it
 _FIRST_YEAR, _LAST_YEAR = 1970, 9998                                # a zone's offset must not lead beyond year 9999
 
 
 def bounded(server: Server) -> Server:
-    """The server without what cannot be: numbers below 0 or absurd and times out of range are None, texts are cut.
+    """The server without what cannot be: numbers below 0 or absurd and times out of range are None.
 
     A value of another type than the field's, which a bridged driver may leave there, is None or "".
     """
@@ -98,12 +97,6 @@ def bounded(server: Server) -> Server:
                        ("project_id", server.project_id), ("instance_type", server.instance_type)):
         if type(text) is not str:
             odd[name] = ""
-        elif len(text) > _LONGEST_TEXT:
-            odd[name] = text[:_LONGEST_TEXT]
-    for key, value in server.tags.items():
-        if len(key) > _LONGEST_TEXT or len(value) > _LONGEST_TEXT:
-            odd["tags"] = {key[:_LONGEST_TEXT]: value[:_LONGEST_TEXT] for key, value in server.tags.items()}
-            break
     return msgspec.structs.replace(server, **odd) if odd else server
 
 

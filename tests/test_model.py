@@ -76,9 +76,9 @@ def test_a_number_that_no_machine_has_is_unknown(field: str) -> None:
         assert getattr(bounded(msgspec.structs.replace(good, **{field: edge})), field) == edge
 
 
-def test_times_out_of_range_are_unknown_and_texts_are_cut() -> None:
+def test_times_out_of_range_are_unknown_and_texts_stay_whole() -> None:
     odd = Server(id="i", name="n" * 10 ** 6, zone="z" * 5000, tags={"k": "v" * 5000}, instance_type=5,      # type: ignore[arg-type]
                  created_at=datetime(1, 1, 1, tzinfo=UTC), updated_at=datetime(9999, 12, 31, 23, 59, tzinfo=UTC))
     found = bounded(odd)
-    assert (len(found.name), len(found.zone), len(found.tags["k"]), found.instance_type) == (4096, 4096, 4096, "")
+    assert (found.name, found.zone, found.tags, found.instance_type) == (odd.name, odd.zone, odd.tags, "")
     assert found.created_at is None and found.updated_at is None
