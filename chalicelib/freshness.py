@@ -283,11 +283,15 @@ def _list(asking: _Asking, window: Window, head: Head | None, failed: bool) -> L
     """The party's list, proven to hold every server that lived through it.
 
     Pages whose seams nothing has proven are believed only of the servers of the snapshot. A server that is new, or is
-    not listed any more, is confirmed by a second listing, with seams. Without a snapshot, where the last listing
-    `failed` or found servers that came or went, the first one has seams already.
+    not listed any more, is confirmed by a second listing, with seams. A whole list has seams at once where the last
+    listing `failed` or found servers that came or went; without a snapshot, as far as a hundredth of the calls pays
+    for it.
     """
+    whole = window.last is None
+    seams = whole and (failed or (head is not None and head.moving))
+
     def ask(account: Account, send: Sender) -> Listing:
-        with paging.reading(seams=failed or head is None or head.moving, room=send.room) as how:
+        with paging.reading(seams=seams, first=whole and head is None, room=send.room) as how:
             listing = parties.list_servers(asking.source, account, window, send)
         if (listing.total == 0 and head and head.total) or (        # all gone? that is asked twice
                 how.joined and head and not _as_before(asking, window, head, listing)):

@@ -3,6 +3,7 @@
 An adapter gives a `fetch` that requests one page and uses one of
   by_offset  the party can start at any row and states the total: the first page, then the rest in parallel
   by_page    the party has numbered pages and states the total: the same, cut to the window
+  by_place   the party can start at any row and states no total: a walk whose pages share a row
   by_token   the party returns an opaque token for the next page: a walk from the start
 
 A fleet may change while its pages are read, and rows then shift from page to page. What proves that no row fell
@@ -13,7 +14,15 @@ the list. Seams cost calls, so they are paid for only in doubt:
     created meanwhile, so the caller compares the ids with its snapshot (`Reading.joined`) and reads with seams if they
     differ;
   - totals differ, a row comes twice: each seam is mended by a page around it;
-  - the caller asks for it (`reading(seams=True)`): pages are laid out to share a row.
+  - the caller asks for it (`reading(seams=True)`): pages are laid out to share a row;
+  - the first listing of a source (`reading(first=True)`): pages at any row are laid out to share one, which costs one
+    call in a hundred. Numbered pages cannot share a row at that price. Their last page is read before the others and
+    compared with its later reading, from a hundred pages on the first page is read once more too, and only if one of
+    them differs are the seams mended. This proves an order by creation, because a server that is created meanwhile
+    stands at one end of it. (Below a hundred pages, newest first, two neighbouring pages that are read at the same
+    time are not proven.) In any other order a server is lost if another one was created and this one's page had been
+    read: the next listing then finds other ids than the snapshot, and reads with seams.
+A window without a snapshot is joined without seams too: a proof would cost a call.
 An answer that contradicts itself (a page that is short although the total names more rows) is listed once more, then
 it is PartyMalformed: never a shorter list.
 """
@@ -35,6 +44,7 @@ T = TypeVar("T")
 U = TypeVar("U")
 _MOST_PAGES = 20_000                        # of one list: a longer one is not believed
 _DISAGREE = "The party's count and its rows still disagree after a second listing."
+_MANY = 100                                 # pages, of which one more is one in a hundred
 _ROUNDS = 8                                 # of mending, each a page for every seam that is still open
 
 
@@ -59,11 +69,15 @@ class Rows(Generic[T]):
 
 @dataclass(slots=True)
 class Reading:
-    """How the lists of one listing are read. `seams`: neighbouring pages share a row. `twice`: a walk whose tokens are
-    no proof is walked twice. `room`: how many more calls like the last one fit before the deadline. `joined` is set
-    when pages were joined without a proof."""
+    """How the lists of one listing are read.
+
+    `seams`: neighbouring pages share a row. `first`: there is no snapshot to compare with. `twice`: a walk whose tokens
+    prove nothing is walked twice. `room`: how many more calls like the last one fit before the deadline. `joined` is
+    set when pages were joined without a proof.
+    """
 
     seams: bool = False
+    first: bool = False
     twice: bool = False
     room: Callable[[], float] = lambda: inf
     joined: bool = False
@@ -73,9 +87,10 @@ _reading: ContextVar[Reading | None] = ContextVar("reading", default=None)
 
 
 @contextmanager
-def reading(*, seams: bool, twice: bool = False, room: Callable[[], float] = lambda: inf) -> Generator[Reading]:
+def reading(*, seams: bool, first: bool = False, twice: bool = False, room: Callable[[], float] = lambda: inf,
+            ) -> Generator[Reading]:
     """Around a listing: how its pages are read, and afterwards whether they were joined without seams."""
-    how = Reading(seams, twice, room)
+    how = Reading(seams, first, twice, room)
     token = _reading.set(how)
     try:
         yield how
@@ -229,17 +244,36 @@ class _Loop(Generic[T]):
         end = first.total if self.window.last is None else min(first.total, self.window.last)
         follow = range(start + self._limit(start), end, most)
         self._check_room(len(follow))
-        seams = most > 1 and self.how.seams
-        if seams and first.full and (follow or self.window.last is None):
+        if self._seams and first.full and (follow or self.window.last is None):
             goal = end + 1 if self.window.last is None else end     # one more: the last page is then not full
-            further = self.pages.overlapping(first.end, goal)
-        else:
-            further, seams = [(at, self._limit(at)) for at in follow], False
-        pieces = [first, *self._read_all(further, 0)]
-        if not seams and (rows := self._quiet(pieces, end)) is not None:
+            return self._proven([first, *self._read_all(self.pages.overlapping(first.end, goal), 0)])
+        if self.how.first and self.window.last is None and first.full and not isinstance(self.pages, _Offsets):
+            return self._framed(first, follow, end)
+        pieces = [first, *self._read_all([(at, self._limit(at)) for at in follow], 0)]
+        if (rows := self._quiet(pieces, end)) is not None:
             self.how.joined |= len(pieces) > 1 or (first.full and self.window.last is None)
             return Rows(rows, first.total)
         return self._proven(pieces)
+
+    @property
+    def _seams(self) -> bool:
+        first = self.how.first and self.window.last is None and isinstance(self.pages, _Offsets)
+        return self.pages.most > 1 and (self.how.seams or first)
+
+    def _framed(self, first: _Piece[T], follow: range, end: int) -> Rows[T]:
+        """The pages between two readings of the last one, and of the first one where that is one call in a hundred.
+        Behind a single page, the page that follows must be empty."""
+        if not follow:
+            return self._proven([first, self._read(first.end, self.pages.most, 0)])
+        before = [self._read(follow[-1], self.pages.most, 0)]
+        pieces = [first, *self._read_all([(at, self.pages.most) for at in follow], 0)]
+        after = [pieces[-1]]
+        if len(pieces) >= _MANY:
+            before.append(first)
+            after.append(self._read(first.at, self.pages.most, 0))
+        same = all(list(one.rows) == list(other.rows) for one, other in zip(before, after, strict=True))
+        rows = self._quiet([*pieces, *before, *after], end)
+        return Rows(rows, first.total) if same and rows is not None else self._proven(pieces)
 
     def _limit(self, at: int) -> int:       # not cut to the total: rows beyond it show that it is wrong
         return self.pages.most if self.window.last is None else min(self.pages.most, self.window.last - at)
@@ -262,7 +296,7 @@ class _Loop(Generic[T]):
         if (count and at + count > page.total) or (count < limit and at + count < page.total):
             raise PartyContradiction(_DISAGREE)
         rows = dict(page.rows)
-        last = count < limit or (at + count >= page.total and not self.how.seams)
+        last = count < limit or (at + count >= page.total and not self._seams)
         return _Piece(at, page.total, turn, rows, count == limit, last, len(rows) < count)
 
     def _read_all(self, places: Sequence[tuple[int, int]], turn: int) -> list[_Piece[T]]:
@@ -338,6 +372,44 @@ def _merged(pieces: list[_Piece[T]]) -> dict[str, T]:
             if begun:
                 rows.setdefault(key, row)
     return rows
+
+
+# ---------------------------------------------------------------- by place
+
+def by_place(fetch: Callable[[int, int], Page[T]], page_size: int) -> Rows[T]:
+    """`fetch(offset, limit)`, offset from 0, of a party that states no total: a walk to the list's end.
+
+    Each page begins with the last row of the page before it. A page that shares no row with it is read again from
+    farther in front. The list ends with a page that holds nothing new: one that is merely short proves no end.
+    """
+    pieces, idle = [_placed(fetch, 0, page_size)], 0
+    at = pieces[0].end - 1
+    while pieces[0].rows:
+        before, piece = pieces[-1], _placed(fetch, at, page_size)
+        new = bool(piece.rows.keys() - before.rows.keys())
+        if not piece.rows or not _fit(before, piece):
+            idle, at = idle + 1, max(0, at - max(1, len(before.rows) // 2))
+        elif not new and at == before.end - 1:
+            break
+        else:
+            pieces.append(piece)
+            idle, at = 0 if new else idle + 1, piece.end - 1
+        if idle > _ROUNDS:
+            raise PartyContradiction(_DISAGREE)
+        if len(pieces) >= _MOST_PAGES:
+            raise PartyMalformed("The party's pages do not come to an end.")
+    rows = list(_merged(pieces).values())
+    return Rows(rows, len(rows))
+
+
+def _placed(fetch: Callable[[int, int], Page[T]], at: int, limit: int) -> _Piece[T]:
+    rows = fetch(at, limit).rows
+    if len(rows) > limit:
+        raise PartyMalformed("The party's page holds more rows than were requested.")
+    found = dict(rows)
+    if len(found) < len(rows):
+        raise PartyContradiction(_DISAGREE)
+    return _Piece(at, -1, 0, found, len(rows) == limit, not rows, repeats=False)
 
 
 # ---------------------------------------------------------------- by token

@@ -746,12 +746,14 @@ def _upcloud_servers(ask: Ask) -> Said:
     return {"servers": {"server": rows[offset:offset + limit]}}, {}
 
 
+def _upcloud_by_uuid(ask: Ask) -> list[Any]:
+    return [{_uuid(m, 0): (region, m) for region, m in ask.machines()}]
+
+
 def _upcloud_detail(ask: Ask) -> Said:
     if not re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", ask.place):
         raise _Refused(400, "SERVER_INVALID")
-    number = int(ask.place[:8], 16)
-    region, m = next(((region, fleet[number]) for region, fleet in ask.cloud.fleets.items()
-                      if number < len(fleet) and _uuid(fleet[number], 0) == ask.place), ("", None))
+    region, m = ask.kept(_upcloud_by_uuid)[0].get(ask.place, ("", None))
     if m is None:
         raise _Refused(404, "SERVER_NOT_FOUND")
     ips = [("utility" if n else "private", ip) for n, ip in enumerate(m.lan)] + [("public", ip) for ip in m.wan]

@@ -17,7 +17,7 @@ import standins
 from chalicelib import freshness, inventory, memory, paging, parties, snapshots, transport
 from chalicelib.errors import PartyError, PartyMalformed
 from chalicelib.model import WHOLE, Window
-from chalicelib.paging import Page, Rows, by_offset, by_page
+from chalicelib.paging import Page, Rows, by_offset, by_page, by_place
 from standins.fleet import Moving
 from tests import canaries
 from tests.conftest import House
@@ -56,7 +56,7 @@ class Plain:
 changes = st.lists(st.tuples(st.sampled_from(["add", "remove", "both", "stay", "stay"]), st.floats(0, 0.999)), max_size=14)
 
 
-@settings(max_examples=400)
+@settings(max_examples=400, deadline=None)
 @given(st.sampled_from(sorted(LOOPS)), st.sampled_from(ORDERS), st.integers(0, 45), st.integers(5, 9), changes)
 def test_whoever_lives_through_a_listing_with_seams_is_in_it_once(loop: str, order: str, size: int, page: int,
                                                                   steps: list[tuple[str, float]]) -> None:
@@ -71,7 +71,7 @@ def test_whoever_lives_through_a_listing_with_seams_is_in_it_once(loop: str, ord
     assert {str(n) for n in fleet.lived} <= set(found.rows)
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.sampled_from(sorted(LOOPS)), st.sampled_from(ORDERS), st.integers(0, 45), st.integers(5, 9), changes)
 def test_pages_without_seams_lose_nobody_whom_the_ids_do_not_betray(loop: str, order: str, size: int, page: int,
                                                                     steps: list[tuple[str, float]]) -> None:
@@ -88,7 +88,7 @@ def test_pages_without_seams_lose_nobody_whom_the_ids_do_not_betray(loop: str, o
     assert {str(n) for n in fleet.lived} <= set(found.rows) or (how.joined and set(found.rows) != before)
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.sampled_from(sorted(LOOPS)), st.sampled_from(ORDERS), st.integers(20, 45), st.integers(5, 9), st.integers(0, 15),
        st.integers(8, 25), changes)
 def test_a_window_has_no_hole(loop: str, order: str, size: int, page: int, first: int, wide: int,
@@ -111,14 +111,58 @@ def test_a_window_has_no_hole(loop: str, order: str, size: int, page: int, first
 @pytest.mark.parametrize(("size", "page"), [(4000, 100), (10_000, 100), (950, 100), (100, 100), (99, 100), (230, 50)])
 def test_a_quiet_fleet_costs_its_pages_and_one_in_a_hundred_more_at_first(loop: str, size: int, page: int) -> None:
     counted = []
-    for seams in (False, True):
+    for first in (False, True):
         fleet = Plain(size, "oldest", [])
-        with paging.reading(seams=seams):
+        with paging.reading(seams=False, first=first):
             assert len(LOOPS[loop](fleet.fetch, WHOLE, page, 1).rows) == size
         counted.append(fleet.calls)
     assert counted[0] == -(-size // page)
-    # numbered pages overlap only where their sizes differ: a seventh more instead of a hundredth
-    assert counted[1] <= counted[0] * (1.01 if loop == "offset" else 1.15) + 1
+    assert counted[1] <= counted[0] * 1.01 + 1
+
+
+@pytest.mark.parametrize("loop", sorted(LOOPS))
+def test_a_window_of_a_quiet_fleet_costs_its_pages(loop: str) -> None:
+    for first in (False, True):
+        fleet = Plain(1000, "oldest", [])
+        with paging.reading(seams=False, first=first):
+            assert len(LOOPS[loop](fleet.fetch, Window(1, 1000), 100, 1).rows) == 1000
+        assert fleet.calls == 10
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(sorted(LOOPS)), st.sampled_from(ORDERS), st.integers(0, 45), st.integers(5, 9), changes)
+def test_the_first_listing_of_a_fleet_in_the_order_of_its_creation(loop: str, order: str, size: int, page: int,
+                                                                   steps: list[tuple[str, float]]) -> None:
+    """Numbered pages of an order by key are not proven: the docstring of `paging` says so."""
+    fleet = Plain(size, order, steps)
+    try:
+        with paging.reading(seams=False, first=True):
+            found = LOOPS[loop](fleet.fetch, WHOLE, page, 1)
+    except PartyMalformed:
+        assert steps
+        return
+    assert len(set(found.rows)) == len(found.rows) == found.total
+    assert {str(n) for n in fleet.lived} <= set(found.rows) or (loop == "page" and order == "key")
+
+
+class Unpaged(Plain):
+    """States no total."""
+
+    def fetch(self, offset: int, limit: int) -> Page[str]:
+        return Page(super().fetch(offset, limit).rows)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(ORDERS), st.integers(0, 45), st.integers(5, 9), changes)
+def test_a_walk_by_place_loses_nobody(order: str, size: int, page: int, steps: list[tuple[str, float]]) -> None:
+    fleet = Unpaged(size, order, steps)
+    try:
+        found = by_place(fleet.fetch, page)
+    except PartyMalformed:
+        assert steps
+        return
+    assert len(set(found.rows)) == len(found.rows) == found.total
+    assert {str(n) for n in fleet.lived} <= set(found.rows)
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -171,7 +215,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setattr(module, "_PAGE", LARGER.get(party, PAGE))
 
 
-@pytest.mark.parametrize("party", sorted(set(CLOUDS) - {*POSITIONS, "upcloud"}))     # upcloud: no totals, reads twice
+@pytest.mark.parametrize("party", sorted(set(CLOUDS) - set(POSITIONS)))
 def test_a_fleet_in_motion_at_every_party(party: str, house: House, stack: ExitStack) -> None:
     """Between any two calls something may change; what is listed and what is said to have vanished is held to the fleet."""
     entry, listed, failures = CLOUDS[party], 0, list[str]()

@@ -3,14 +3,15 @@
 https://developers.upcloud.com/1.3/8-servers/ and the recorded traffic in the party's Go client
 
 Units: memory MB and cores, both numbers in text; disks GB. Times: `created` in Unix seconds, in the list as well (our
-notes said that there is none). There is no time of the last update. Paging: limit and offset without a total, so that
-the list is walked to its end, each page beginning with the last row of the page before: if that is not there, the list
-has changed under way and is made anew, once. It has no filter for a zone: it is kept by zone, put into the order of
-creation and cut to the window.
+notes said that there is none). There is no time of the last update. Order: none is documented. Paging: limit and offset
+without a total, so that the list is walked to its end, each page beginning with the last row of the page before it: if
+that row is not there, the list has changed and the page is read again from farther in front. It has no filter for a
+zone: it is kept by zone, put into the order of creation and cut to the window.
 
 Disks and addresses are in the details of a server alone: one call for each of the window. Its utility network counts as
-private. A server that goes before its details are read makes the list anew too. An unknown zone is an empty list, so
-that one is believed only of a zone in /1.3/zone. --project is a label, KEY=VALUE, asked of the party and checked.
+private. If a server has no details any more, the list is read again; a server that it still holds is a contradiction.
+An unknown zone is an empty list, so that one is believed only of a zone in /1.3/zone. --project is a label, KEY=VALUE,
+asked of the party and checked.
 
 The token goes out as Bearer; user name and password are not taken. No rate is published: 60 details a second.
 """
@@ -48,7 +49,7 @@ from chalicelib.model import (
     labelled,
     total_gib,
 )
-from chalicelib.paging import Page, by_token, cut, side_by_side
+from chalicelib.paging import Page, by_place, cut, side_by_side
 from chalicelib.parties.rest import Call, Cloud, List, error_word, only, plain
 
 _PAGE = 100
@@ -172,45 +173,31 @@ class _Zones(msgspec.Struct):
 # ---------------------------------------------------------------- listing
 
 def list_servers(source: Source, account: Account, window: Window, send: Send) -> Listing:
-    call = Call(_CLOUD, _PAGE, source.region, account, send)
-    for _ in range(2):
-        listing = _listed_once(call, window)
-        if listing is not None:
-            return listing
-    raise PartyMalformed("The party's list still changes while it is read for a second time.")
+    call, details, gone = Call(_CLOUD, _PAGE, source.region, account, send), dict[str, _Detail](), set[str]()
+    while True:
+        rows = sorted((row for row in _rows(call) if row.zone == call.region),
+                      key=lambda row: (10 ** 10 if row.created is None else row.created, row.uuid))
+        if any(row.uuid in gone for row in rows):
+            raise PartyMalformed("The party lists a server whose details it does not have.")
+        wanted = [row.uuid for row in cut(rows, window)]
+        missing = [uuid for uuid in wanted if uuid not in details]
+        found = side_by_side([lambda uuid=uuid: _detail(call, uuid) for uuid in missing], _WORKERS)
+        details |= {detail.uuid: detail for detail in found if detail}
+        if None not in found:
+            return Listing([_server(details[uuid]) for uuid in wanted], len(rows))
+        gone |= set(missing) - details.keys()
 
 
-def _listed_once(call: Call, window: Window) -> Listing | None:
-    """None if the list changed while it was read."""
-    found = _rows(call)
-    if found is None:
-        return None
-    rows = sorted((row for row in found if row.zone == call.region),
-                  key=lambda row: (10 ** 10 if row.created is None else row.created, row.uuid))
-    details = side_by_side([lambda row=row: _detail(call, row.uuid) for row in cut(rows, window)], _WORKERS)
-    servers = [_server(detail) for detail in details if detail]
-    return Listing(servers, len(rows)) if len(servers) == len(details) else None
-
-
-def _rows(call: Call) -> list[_Row] | None:
-    """The account's servers, None if a page does not begin where the page before ended."""
+def _rows(call: Call) -> list[_Row]:
+    """The account's servers."""
     project = call.account.project
-    asked = [("label", project)] if project is not None else []
-    torn: list[str] = []
+    query = [("label", project)] if project is not None else []
 
-    def fetch(token: str | None) -> Page[_Row]:
-        offset, _, last = (token or "0 ").partition(" ")
-        rows: list[_Row] = call.get(_SERVERS, [*asked, ("limit", call.page), ("offset", offset)]).rows.server
-        if last and (not rows or rows[0].uuid != last):
-            torn.append(last)
-            return Page([])
-        ended = len(rows) == (1 if last else 0)
-        return Page([(row.uuid, row) for row in rows],
-                    token=None if ended else f"{int(offset) + len(rows) - 1} {rows[-1].uuid}")
+    def fetch(offset: int, limit: int) -> Page[_Row]:
+        rows: list[_Row] = call.get(_SERVERS, [*query, ("limit", limit), ("offset", offset)]).rows.server
+        return Page([(row.uuid, row) for row in rows])
 
-    rows = by_token(fetch).rows
-    if torn:
-        return None
+    rows = by_place(fetch, call.page).rows
     return rows if project is None else only(rows, lambda row: project in _words(row.labels), True)
 
 
