@@ -185,13 +185,13 @@ class Request:
 class Response:
     """A whole answer, decoded. Header names are in lower case.
 
-    `permit`: for the memory that it takes, until it is dropped.
+    `permit`: gives back the room for its memory; dropping the answer does the same.
     """
 
     status: int
     headers: Mapping[str, str]
     body: bytes = field(repr=False)
-    permit: object = field(default=None, repr=False, compare=False)
+    permit: Callable[[], None] | None = field(default=None, repr=False, compare=False)
 
 
 Sign = Callable[[], Request]                # a fresh signature (time, nonce) for each try

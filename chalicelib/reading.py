@@ -57,7 +57,12 @@ def reading() -> Generator[None, None, None]:
 
 def read(response: Response, shape: type[T], *, strict: bool = True) -> T:
     """Decode a JSON answer into this shape; not `strict`: numbers may be texts everywhere. Raises PartyMalformed."""
-    return decode(response.body, shape, strict=strict)
+    try:
+        return decode(response.body, shape, strict=strict)
+    except PartyMalformed:
+        if response.permit:                 # the error's traceback would hold the answer, and with it the permit
+            response.permit()
+        raise
 
 
 def decode(body: bytes, shape: type[T], *, strict: bool = True) -> T:

@@ -219,10 +219,15 @@ class RoomForAnswers:
         self._changed = threading.Condition()
 
     def take(self, tenant: str) -> None:
-        """Wait for a permit until this thread's call has to end. Raises PartyThrottled."""
+        """Wait for a permit until this thread's call has to end.
+
+        Raises PartyMalformed if the tenant's own answer is in the way, else PartyThrottled.
+        """
         with self._changed:
             while tenant in self._tenants or len(self._tenants) >= _HEAVY:
                 if not self._changed.wait(max(0.0, _call.deadline - time.monotonic())):
+                    if tenant in self._tenants:
+                        raise PartyMalformed("The party's answers are too large to be read in time.")
                     raise PartyThrottled("Too many large answers of clouds are being read at once. Retry later.")
             self._tenants.add(tenant)
 
@@ -245,12 +250,12 @@ class Permit:
             self._room.take(self._tenant)
             self._taken = True
 
-    def release(self) -> None:
+    def __call__(self) -> None:
         if self._taken:
             self._taken = False
             self._room.release(self._tenant)
 
-    __del__ = release
+    release = __del__ = __call__
 
     def bounded(self, body: bytes) -> bool:
         """Whether the answer's objects will fit; if they will be many, after a permit was taken for them."""
@@ -505,6 +510,7 @@ class Sender:
     def _exchange(self, request: Request) -> Response:
         _call.deadline, _call.sender = min(self._deadline, time.monotonic() + CALL_SECONDS), self
         answer: requests.Response | None = None
+        body = b""
         permit = Permit(self._transport.room_for_answers, self._account.tenant_id)
         with self._lock:
             self._permits.add(permit)
@@ -520,6 +526,7 @@ class Sender:
             return Response(answer.status_code, {k.lower(): v for k, v in answer.raw.headers.items()}, body, permit)
         except Exception as problem:
             permit.release()
+            body = b""                      # not as long as the error's traceback lives
             if answer is not None:
                 answer.raw.close()                              # half read: never back into the pool
             if self._is_unknown_region(request.url, problem):
