@@ -1,9 +1,10 @@
 """Fleets of any size from a seed: the same seed and number always give the same machine."""
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from zlib import crc32
 
 _ROLES = ("web", "api", "db", "cache", "queue", "batch", "ci", "edge")
 _SIZES = ((1, 1), (1, 2), (2, 4), (2, 8), (4, 8), (4, 16), (8, 16), (8, 32), (16, 64))
@@ -134,6 +135,29 @@ class Moving(Fleet):
     def _sort(self) -> None:
         self._sorted = sorted(self.alive, key=self.place)
         self.size = len(self._sorted)
+
+
+class Cursors:
+    """Page tokens that name a row: a walk goes on with the row that followed, whatever came or went meanwhile."""
+
+    def __init__(self) -> None:
+        self._given: dict[str, tuple[Sequence[str], int]] = {}
+
+    def give(self, ids: Sequence[str], at: int) -> str:
+        """The token of the page that begins with ids[at]."""
+        token = f"{at}x{crc32(ids[at].encode()):08x}"
+        self._given[token] = ids, at
+        return token
+
+    def take(self, token: str, ids: Sequence[str]) -> int:
+        """Where in `ids` the page begins. Raises ValueError."""
+        if token not in self._given:
+            raise ValueError(token)
+        then, at = self._given[token]
+        if at < len(ids) and ids[at] == then[at]:
+            return at
+        places = {key: n for n, key in enumerate(ids)}
+        return next((places[key] for key in then[at:] if key in places), len(ids))
 
 
 def seed_machine() -> Machine:

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from standins.cloud import Cloud
 from standins.faults import Answer
-from standins.fleet import Fleet, Machine
+from standins.fleet import Cursors, Fleet, Machine
 from standins.server import Call, Rate, Standin
 
 REGIONS = ("us-central1", "europe-west4", "asia-east1")
@@ -58,6 +58,7 @@ class Gcp(Standin):
         self.down: set[str] = set()
         self.late = late
         self._rate = Rate(1500, 60.0) if limited else None
+        self._cursors = Cursors()
         self._seen: dict[str, float] = {}                       # verified tokens -> their end
         self._rows: dict[str, list[Row]] = {}                   # zone -> its instances, in the order of their names
         super().__init__(port, latency)
@@ -95,7 +96,7 @@ class Gcp(Standin):
 
     def _said(self, rest: str, asked: Mapping[str, str]) -> Row:
         if rest == "regions":
-            return _page("compute#regionList", rest, [_region(name) for name in REGIONS], asked)
+            return self._page("compute#regionList", rest, [_region(name) for name in REGIONS], asked)
         if region := re.fullmatch(r"regions/([^/]+)", rest):
             if region[1] not in REGIONS:
                 raise _Refused(404, "notFound", "NOT_FOUND", f"The resource 'projects/{PROJECT}/{rest}' was not found")
@@ -111,10 +112,10 @@ class Gcp(Standin):
         if zone[1] in self.down:
             raise _Refused(503, "backendError", "UNAVAILABLE")
         if zone[2] == "instances":
-            return _page("compute#instanceList", rest, self._zone(zone[1]), asked)
+            return self._page("compute#instanceList", rest, self._zone(zone[1]), asked)
         rows = [{"kind": "compute#machineType", "name": name, "guestCpus": cpu, "memoryMb": memory, "zone": zone[1]}
                 for name, (cpu, memory) in TYPES.items()]
-        return _page("compute#machineTypeList", rest, rows, asked)
+        return self._page("compute#machineTypeList", rest, rows, asked)
 
     def _aggregated(self, asked: Mapping[str, str]) -> Row:
         """Zones without rows carry a warning; those that are down fail the call, unless a part of it is good enough."""
@@ -122,7 +123,7 @@ class Gcp(Standin):
             raise _Refused(503, "backendError", "UNAVAILABLE")
         zones = [f"{region}-{letter}" for region in REGIONS for letter in "abc"]
         rows = [row for zone in zones if zone not in self.down for row in self._zone(zone)]
-        page = _page("compute#instanceAggregatedList", "aggregated/instances", rows, asked)
+        page = self._page("compute#instanceAggregatedList", "aggregated/instances", rows, asked)
         items: Row = {f"zones/{zone}": {"warning": {
             "code": "UNREACHABLE" if zone in self.down else "NO_RESULTS_ON_PAGE", "message": "Nothing is here."}}
             for zone in zones}
@@ -131,6 +132,28 @@ class Gcp(Standin):
             items[where] = {"instances": [*items[where].get("instances", ()), row]}
         down = [f"{_BASE}/{PROJECT}/zones/{zone}" for zone in sorted(self.down)]
         return page | {"items": items, "unreachables": down}
+
+    def _page(self, kind: str, what: str, rows: list[Row], asked: Mapping[str, str]) -> Row:
+        size = asked.get("maxResults", "500")
+        if not size.isdigit() or int(size) > 500:
+            raise _Refused(400, "invalid", "INVALID_ARGUMENT", "Invalid value for field 'maxResults'.")
+        names, at = [row["name"] for row in rows], 0
+        if "pageToken" in asked:
+            try:
+                owner, _, begin = base64.urlsafe_b64decode(asked["pageToken"]).decode().partition(" ")
+                at = self._cursors.take(begin, names)
+            except ValueError:
+                owner = ""
+            if owner != what:
+                raise _Refused(400, "invalid", "INVALID_ARGUMENT", "Invalid value for field 'pageToken'.")
+        page = rows[at:at + (int(size) or 500)]
+        said: Row = {"kind": kind, "id": f"projects/{PROJECT}/{what}", "selfLink": f"{_BASE}/{PROJECT}/{what}"}
+        if page:
+            said["items"] = page
+        if at + len(page) < len(rows):
+            said["nextPageToken"] = base64.urlsafe_b64encode(
+                f"{what} {self._cursors.give(names, at + len(page))}".encode()).decode()
+        return said
 
     def _zone(self, zone: str) -> list[Row]:
         if zone not in self._rows:
@@ -189,28 +212,6 @@ def _region(name: str) -> Row:
     return {"kind": "compute#region", "id": "1000", "name": name, "status": "UP", "description": name, "quotas": [],
             "selfLink": f"{_BASE}/{PROJECT}/regions/{name}",
             "zones": [f"{_BASE}/{PROJECT}/zones/{name}-{letter}" for letter in "cab"]}
-
-
-def _page(kind: str, what: str, rows: list[Row], asked: Mapping[str, str]) -> Row:
-    size = asked.get("maxResults", "500")
-    if not size.isdigit() or int(size) > 500:
-        raise _Refused(400, "invalid", "INVALID_ARGUMENT", "Invalid value for field 'maxResults'.")
-    at = 0
-    if "pageToken" in asked:
-        try:
-            owner, _, begin = base64.urlsafe_b64decode(asked["pageToken"]).decode().partition(" ")
-            at = int(begin)
-        except ValueError:
-            owner = ""
-        if owner != what:
-            raise _Refused(400, "invalid", "INVALID_ARGUMENT", "Invalid value for field 'pageToken'.")
-    page = rows[at:at + (int(size) or 500)]
-    said: Row = {"kind": kind, "id": f"projects/{PROJECT}/{what}", "selfLink": f"{_BASE}/{PROJECT}/{what}"}
-    if page:
-        said["items"] = page
-    if at + len(page) < len(rows):
-        said["nextPageToken"] = base64.urlsafe_b64encode(f"{what} {at + len(page)}".encode()).decode()
-    return said
 
 
 def _instance(machine: Machine, zone: str) -> Row:

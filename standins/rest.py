@@ -19,7 +19,7 @@ import msgspec
 
 from standins.cloud import Cloud
 from standins.faults import Answer
-from standins.fleet import Fleet, Machine
+from standins.fleet import Cursors, Fleet, Machine
 from standins.server import Call, Rate, Standin
 
 
@@ -106,6 +106,7 @@ class Rest(Standin):
         self.fleets = dict(fleets)
         self.rate = Rate(*kind.rate) if limited and kind.rate else None
         self.kept: dict[object, list[Any]] = {}
+        self.cursors = Cursors()
         super().__init__(port, latency)
 
     def _route(self, call: Call) -> tuple[str, str]:
@@ -421,10 +422,12 @@ _VULTR_STATES = {"running": ("active", "running", "ok"), "stopped": ("active", "
 def _vultr_page(ask: Ask, key: str, make: Callable[[Ask], list[Any]], *by: object) -> Said:
     rows = ask.kept(make, *by)
     size, cursor = ask.number("per_page", 100, 1, 500), ask.one("cursor") or "next_0"
-    if not re.fullmatch(r"next_[0-9]{1,9}", cursor):
-        raise _Refused(400, "Invalid cursor")
-    at = int(cursor.removeprefix("next_"))
-    following = f"next_{at + size}" if at + size < len(rows) else ""
+    ids = [row["id"] for row in rows]
+    try:
+        at = ask.cloud.cursors.take(cursor.removeprefix("next_"), ids) if cursor != "next_0" else 0
+    except ValueError:
+        raise _Refused(400, "Invalid cursor") from None
+    following = f"next_{ask.cloud.cursors.give(ids, at + size)}" if at + size < len(rows) else ""
     return {key: rows[at:at + size], "meta": {"total": len(rows), "links": {"next": following, "prev": ""}}}, {}
 
 
@@ -632,10 +635,14 @@ def _ibm_page(ask: Ask, key: str, make: Callable[[Ask], list[Any]], *by: object)
     if ask.one("generation") != "2":
         raise _Refused(400, "invalid_generation")
     rows, limit, start = ask.kept(make, *by), ask.number("limit", 50, 1, 100), ask.one("start") or "at0"
-    if not re.fullmatch(r"at[0-9]{1,9}", start):
-        raise _Refused(400, "bad_field")
-    at, there = int(start[2:]), f"https://{ask.call.headers.get('host')}{ask.call.path}"
-    more = {"next": {"href": f"{there}?start=at{at + limit}&limit={limit}"}} if at + limit < len(rows) else {}
+    ids = [row["id"] if "id" in row else row["name"] for row in rows]
+    try:
+        at = ask.cloud.cursors.take(start.removeprefix("at"), ids) if start != "at0" else 0
+    except ValueError:
+        raise _Refused(400, "bad_field") from None
+    there = f"https://{ask.call.headers.get('host')}{ask.call.path}"
+    more = {"next": {"href": f"{there}?start=at{ask.cloud.cursors.give(ids, at + limit)}&limit={limit}"}
+            } if at + limit < len(rows) else {}
     return {key: rows[at:at + limit], "first": {"href": f"{there}?limit={limit}"}, "limit": limit,
             "total_count": len(rows), **more}, {}
 

@@ -195,7 +195,6 @@ def test_ten_thousand_servers_at_two_changes_a_second(loop: str, order: str) -> 
 CLOUDS = standins.clouds()
 PAGE, SIZE = 10, 34
 LARGER = {"jdcloud": 25, "linode": 40}      # whose pages hold ten or twenty-five rows at least
-POSITIONS = ("aws", "gcp", "ibm", "vultr")  # whose simulators' tokens are positions; the clouds' own name a row
 FIXED = ("azure", "openstack")              # which sort by themselves
 
 
@@ -215,7 +214,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setattr(module, "_PAGE", LARGER.get(party, PAGE))
 
 
-@pytest.mark.parametrize("party", sorted(set(CLOUDS) - set(POSITIONS)))
+@pytest.mark.parametrize("party", sorted(CLOUDS))
 def test_a_fleet_in_motion_at_every_party(party: str, house: House, stack: ExitStack) -> None:
     """Between any two calls something may change; what is listed and what is said to have vanished is held to the fleet."""
     entry, listed, failures = CLOUDS[party], 0, list[str]()

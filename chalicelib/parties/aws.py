@@ -227,7 +227,7 @@ def _instances(call: "_Call", account: Account) -> list[_Instance]:
             raise PartyMalformed("The party listed instances without the account's tag.")
         return page
 
-    found = [instance for instance in by_token(fetch).rows if instance is not None]
+    found = [instance for instance in by_token(fetch, stable=False).rows if instance is not None]
     return sorted(found, key=lambda i: (i.server.created_at or _NEVER, i.server.id))
 
 

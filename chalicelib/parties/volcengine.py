@@ -247,7 +247,7 @@ def list_servers(source: Source, account: Account, window: Window, send: Send) -
             raise PartyMalformed("The party listed servers of another project than the account's.")
         return Page([(row.InstanceId, row) for row in rows], token=answer.NextToken)
 
-    found = by_token(fetch, window)
+    found = by_token(fetch, window, stable=False)
     sizes = _sizes(call, [volume.VolumeId for row in found.rows for volume in row.Volumes or ()])
     return Listing([_server(row, sizes) for row in found.rows], found.total)
 
