@@ -3,7 +3,7 @@
 Write-ahead log, so that readers never wait for a writer; every write is one transaction, flushed to disk, so
 that a revoked token stays revoked after a power cut. A write waits for another program's lock as long as
 `stores.patience` allows, outside this process's own queue. The file and its folder are the owner's alone. Deleted
-bytes are overwritten (secure_delete); `scrub` empties the log, which may still hold them.
+bytes are overwritten (secure_delete); `scrub` removes the copies that the file and the log may still hold.
 Not for network file systems (https://www.sqlite.org/wal.html).
 """
 
@@ -107,16 +107,26 @@ class SqliteStore:
                 [entry._replace(value=check_value(entry.value)) for entry in entries])
 
     def scrub(self) -> None:
-        """Drop expired rows and empty the log. Waits for readers of other processes for a few seconds."""
+        """Drop expired rows, rewrite the file and empty the log. Waits for other processes for a few seconds.
+
+        secure_delete alone is not enough: where rows move between pages, SQLite leaves copies in a page's free part.
+        """
         with self._transaction() as connection:
             connection.execute("DELETE FROM entry WHERE expires <= ?", (self._clock(),))
         with self._connection() as connection:
+            try:
+                connection.execute("VACUUM")
+            except sqlite3.OperationalError as problem:         # locked by another program, or no room on the disk
+                raise self._unscrubbed(f"cannot be rewritten ({problem}), so it") from None
             until = time.monotonic() + _BUSY_SECONDS
             while connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
                 if time.monotonic() > until:
-                    raise Internal(f"Done, but {self.path} is being read, so its log still holds what was removed. "
-                                   "The next command that removes something empties it.")
+                    raise self._unscrubbed("is being read, so its log")
                 time.sleep(0.05)
+
+    def _unscrubbed(self, why: str) -> Internal:
+        return Internal(f"Done, but {self.path} {why} still holds what was removed. The next command that removes "
+                        "something clears it.")
 
     def close(self) -> None:
         """Those in use are closed when they are given back."""
