@@ -50,13 +50,14 @@ def load(name: str) -> Party:
 def list_servers(source: Source, account: Account, window: Window, send: Send) -> Listing:
     """The party's own listing; an empty one of a region is believed only if the party would refuse an unknown one.
 
-    Every server is held to what a server can be. An answer on which the adapter itself stumbles is PartyMalformed, so
-    that the snapshot is still served; the log says where it stumbled.
+    Every server is held to what a server can be. A value of the answer that cannot be converted (a number too large, a
+    date that does not exist) is PartyMalformed, so that the snapshot is still served; the log holds the traceback. Any
+    other exception of an adapter is a fault of ours and passes.
     """
     party = load(source.party)
     try:
         listing = party.list_servers(source, account, window, send)
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+    except (ArithmeticError, ValueError):
         journal.failure(party=party.name)
         raise PartyMalformed() from None
     if any(len(server.id) > _LONGEST_ID for server in listing.servers):

@@ -15,8 +15,9 @@ There is no time of the last update. What Resource Graph tells is seconds to min
 Resource Graph hides: a region or a resource group that does not exist, and a kind of resource that the account may not
 read, are empty lists. So an empty list is believed only of a region in the subscription's own locations (a call which
 refuses who cannot read the subscription) and of a resource group that is there; and servers whose interfaces, disks or
-addresses are all hidden are a missing right. Ephemeral disks are in no list, and a server that is being made or deleted
-may name what is not there: these prove nothing. Until a server has a vmId, its id is the resource's. One subscription
+addresses are all hidden are a missing right, unless the permissions that the account has on their resource group allow
+to read them: then they are gone. Ephemeral disks are in no list, and a server that is being made or deleted may name
+what is not there: these prove nothing. Until a server has a vmId, its id is the resource's. One subscription
 is asked at a time: of several, the unreadable ones are left out in silence. A role on a few resource groups alone shows
 those alone: give it on the subscription.
 
@@ -35,7 +36,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, Protocol, TypeVar
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import msgspec
 
@@ -316,6 +317,15 @@ class _Group(msgspec.Struct):
     id: Text
 
 
+class _Permission(msgspec.Struct):
+    actions: list[str]
+    notActions: list[str]
+
+
+class _Permissions(msgspec.Struct):
+    value: list[_Permission]
+
+
 class _Token(msgspec.Struct):
     access_token: Annotated[str, msgspec.Meta(pattern=r"^[!-~]+\Z")]
     expires_in: Count
@@ -472,7 +482,8 @@ def _disks(rows: Sequence[_Machine], region: str, account: Account, send: Send) 
 def _named(kind: _Kind[_T], ids: Set[str], sure: Set[str], region: str, account: Account, send: Send) -> dict[str, _T]:
     """The resources of these ids (in lower case), by id. One that came or went between two queries may be missing.
 
-    `sure`: those of machines that are not just made or deleted. If none of them is shown, the right to read is missing.
+    `sure`: those of machines that are not just made or deleted. If none of them is shown, they are gone or the
+    right to read is missing: the account's permissions tell which.
     """
     if not ids:
         return {}
@@ -481,10 +492,31 @@ def _named(kind: _Kind[_T], ids: Set[str], sure: Set[str], region: str, account:
         where = f"id in~ ({', '.join(_quoted(key) for key in sorted(ids))})"
     rows = _rows(kind, where, WHOLE, region, account, send).rows
     found = {row.id.lower(): row for row in rows if row.id.lower() in ids}
-    if sure and not found:
+    if sure and not found and not _may_read(min(sure), kind.right, region, account, send):
         hint = f"missing right: the account sees none of the servers' own resources; it needs {kind.right}"
         raise PartyDenied(f"{PartyDenied.default} ({hint})", hint=hint)
     return found
+
+
+def _may_read(resource: str, right: str, region: str, account: Account, send: Send) -> bool:
+    """Whether the account's roles on the resource's group give the right.
+
+    https://learn.microsoft.com/rest/api/authorization/permissions/list-for-resource-group
+    """
+    within = re.match(r"/subscriptions/[^/?#]+/resourcegroups/[^/?#]+(?=/)", resource)
+    if within is None:                      # no id of a resource: nothing of this id can be shown
+        return True
+    path = f"{quote(within[0])}/providers/Microsoft.Authorization/permissions?api-version=2022-04-01"
+    try:
+        answer = _call("ListPermissions", path, b"", _Permissions, region, account, send)
+    except PartyDenied as refused:
+        return refused.party_word == "ResourceGroupNotFound"    # gone with all that it held
+    return any(_covers(role.actions, right) and not _covers(role.notActions, right) for role in answer.value)
+
+
+def _covers(actions: Iterable[str], right: str) -> bool:
+    """Whether one of the actions, where `*` stands for any characters, is this right; letter case does not count."""
+    return any(re.fullmatch(re.escape(action).replace(r"\*", ".*"), right, re.IGNORECASE) for action in actions)
 
 
 def _sizes(rows: Sequence[_Machine], region: str, account: Account, send: Send) -> dict[str, _Size]:
@@ -626,14 +658,14 @@ PARTY = Party(
     forms={"directory_id": _NAMED, "client_id": _NAMED, "subscription_id": _NAMED},
     permissions=(_MACHINES.right, _INTERFACES.right, _ADDRESSES.right, _DISKS.right,
                  "Microsoft.Compute/locations/vmSizes/read", "Microsoft.Resources/subscriptions/locations/read",
-                 "Microsoft.Resources/subscriptions/resourceGroups/read"),
+                 "Microsoft.Resources/subscriptions/resourceGroups/read", "Microsoft.Authorization/permissions/read"),
     region_form=r"[a-z][a-z0-9]{2,39}",
     default_region="eastus",
     silent_regions=True,
     project="a resource group's name",
     project_form=r"[A-Za-z0-9_().-]{0,89}[A-Za-z0-9_()-]",
     limits={"QueryResources": Limit(15, 5.0), "ListVirtualMachineSizes": Limit(25), "ListLocations": Limit(25),
-            "GetResourceGroup": Limit(25), "Login": Limit(10)},
+            "GetResourceGroup": Limit(25), "ListPermissions": Limit(25), "Login": Limit(10)},
     error_word=error_word,
     errors=_ERRORS,
     list_servers=list_servers,
