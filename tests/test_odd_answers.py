@@ -41,6 +41,7 @@ CHANGES: dict[str, Any] = {
 XML_CHANGES: dict[str, Any] = {"missing": MISSING, "empty": "", "a text": "odd", "x.0": "as float", "a fraction": "1.5", "negative": "-7",
                                "huge": "1" + "0" * 30, "a control character": "odd&#x7;", "a raw control character": "odd\x07"}
 STRICT: dict[str, dict[str, str]] = {       # party -> a pattern of leaves that may fail the list -> why
+    "aws": {r"^(attachTime|deviceIndex)$": "the list is in the order of the first attachment, so that a window holds others"},
     "hetzner": {r"^servers\.\d+\.datacenter$": "an older server names its location there alone",
                 r"^servers\.\d+\.created$": "the list is in the order of creation, so that a window holds others"},
     "ksyun": {r"NetworkInterfaceSet": "without it the elastic IPs of the region are read, which the cases do not hold"},
