@@ -30,6 +30,7 @@ _LONGEST_SECRET = 16_000                    # a service account's key file with 
 _OPEN = {"sealed", "bound", "revision", "created_at", "updated_at", "key"}      # what the seal does not cover
 _ROW_SCOPE = {"tenant_id", "party", "project", "regions", "deep"}       # sealed, but sends credentials nowhere else
 _BLANKS = b" \t\n\r"
+_AGAIN = "Put the account again (--replace), or remove it."
 
 
 class AccountRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,11 +67,13 @@ def put(store: Store, sealer: Sealer, account: Account, now: float, *, replace: 
     stored = store.get("account", key)
     if stored and not replace:
         raise Conflict(f"Tenant {account.tenant_id} already has an account at {account.party}.")
-    before = _read(stored.value, key) if stored else None
+    created = int(now)
+    with suppress(Internal):                # a row that cannot be read is replaced like any other
+        created = _read(stored.value, key).created_at if stored else created
     row = _sealed(sealer, AccountRow(
         tenant_id=account.tenant_id, party=account.party, sealed=b"", revision=secrets.token_hex(8),
         project=account.project, regions=account.regions, deep=account.deep, endpoint=account.endpoint,
-        created_at=before.created_at if before else int(now), updated_at=int(now)), account.credentials)
+        created_at=created, updated_at=int(now)), account.credentials)
     store.put("account", key, msgspec.json.encode(row), version=None if replace else 0)
     snapshots.forget_account(store, account.tenant_id, account.party)           # the old account's snapshots
     return row
@@ -167,11 +170,14 @@ def find(store: Store, tenant_id: str, party: str) -> AccountRow:
 
 
 def every(store: Store, tenant_id: str | None = None) -> list[AccountRow]:
-    """As `find` gives them."""
+    """As `find` gives them. Raises Internal."""
     return [_read(row.value, key) for key, row in store.list("account", f"{tenant_id}/" if tenant_id else "")]
 
 
 def remove(store: Store, tenant_id: str, party: str) -> None:
+    """Also an account whose row cannot be read. Raises AccountNotFound."""
+    if not store.get("account", _key(tenant_id, party)):
+        raise AccountNotFound()
     store.delete("account", _key(tenant_id, party))
     snapshots.forget_account(store, tenant_id, party)
 
@@ -213,9 +219,12 @@ def _mark(row: AccountRow) -> bytes:
 
 
 def _read(value: bytes, key: str) -> AccountRow:
-    row = _decode(value)
+    try:
+        row = _decode(value)
+    except msgspec.DecodeError:
+        raise Internal(f"The account row {key} in the store cannot be read. {_AGAIN}") from None
     if _key(row.tenant_id, row.party) != key:
-        raise Internal(f"The account row {key} in the store names another account. Put it again (--replace).")
+        raise Internal(f"The account row {key} in the store names another account. {_AGAIN}")
     return row
 
 

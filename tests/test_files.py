@@ -1,6 +1,8 @@
 """Files of this machine: planted ones, any umask, mounted secrets, users without a home."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -8,11 +10,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import requests
 
 from chalicelib import files
 from chalicelib.cli import contexts
 from chalicelib.errors import SettingsError
 from chalicelib.seal import FileSealer
+from tests.canaries import secret
 
 ROOT = Path(__file__).parent.parent
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="not root: other users' files cannot be made here")
@@ -94,3 +98,63 @@ def test_no_context_writes_down_tls_keys(tmp_path: Path) -> None:
             "print({it.keylog_filename for it in made})")
     done = run(tmp_path, "-c", code, SSLKEYLOGFILE=str(tmp_path / "keys"))
     assert done.stdout == "{None}\n" and not (tmp_path / "keys").exists(), done.stderr
+
+
+SERVE_AS_NOBODY = AS_NOBODY.replace("import os, sys\n", "import os, sys\nimport app, chalicelib.serve, chalicelib.cli.serving, idna\n")
+
+
+@as_root
+def test_serve_runs_for_a_user_without_home_or_name() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        os.chown(folder, 4242, 4242)
+        kept = {"PATH": os.environ.get("PATH", ""), "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+        with subprocess.Popen([sys.executable, "-c", SERVE_AS_NOBODY, "serve", "--port", "0"], cwd=folder, env=kept,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+            try:
+                assert process.stdout
+                shown = ""
+                while "listens on" not in shown:
+                    shown = process.stdout.readline()
+                    assert shown, "it ended"
+                url = shown.split("listens on ")[1].split("/twocloud")[0].strip()
+                assert requests.get(f"{url}/twocloud/health", timeout=20).status_code == 200
+                assert requests.get(f"{url}/twocloud/servers", timeout=20).status_code == 401
+                assert (folder / ".twocloud").stat().st_uid == 4242
+            finally:
+                process.terminate()
+                rest = process.communicate(timeout=20)[0]
+        assert process.returncode == 0 and "Traceback" not in rest, rest
+
+
+MOUNTED = """
+set -e
+mount --bind secrets secrets
+mount -o remount,bind,ro secrets
+exec "$@"
+"""
+
+
+@as_root
+@pytest.mark.parametrize(("mode", "code"), [(0o440, 0), (0o444, 0), (0o466, 2)])
+def test_a_key_on_a_real_read_only_mount(tmp_path: Path, mode: int, code: int) -> None:
+    unshare = shutil.which("unshare")
+    if not unshare or subprocess.run([unshare, "-m", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no mount namespace can be made here: read-only mounts were not tried")
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    FileSealer(secrets / "key")
+    (secrets / "config.toml").write_text('current = ""\n')
+    for path in secrets.iterdir():
+        path.chmod(mode)
+    (tmp_path / "keys.json").write_text(json.dumps({"secret_id": "AKIDmounted", "secret_key": secret("mounted")}))
+    kept = {"PATH": os.environ.get("PATH", ""), "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1",
+            "TWOCLOUD_KEY": f"file:{secrets}/key", "TWOCLOUD_CONFIG": f"{secrets}/config.toml"}
+    for mounted, line in ((True, ("account", "put", "123", "qcloud", "--credentials-file", "keys.json")), (True, ("context", "list")),
+                          (False, ("context", "list"))):
+        command = [sys.executable, "-m", "chalicelib", *line]
+        done = subprocess.run([unshare, "-m", "sh", "-c", MOUNTED, "sh", *command] if mounted else command, cwd=tmp_path, env=kept,
+                              capture_output=True, text=True, timeout=100, check=False)
+        assert done.returncode == (code if mounted else 2), done.stderr
+        assert done.returncode == 0 or "chmod 600" in done.stderr
+    (tmp_path / "keys.json").unlink()

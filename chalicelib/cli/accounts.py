@@ -216,7 +216,6 @@ def check(tenant_id: str, party: str, region: str | None, output: str) -> None:
 @_party_argument
 def remove(tenant_id: str, party: str) -> None:
     """Remove an account, also from the bytes of the store's file."""
-    accounts.find(deployment().store, tenant_id, party)
     accounts.remove(deployment().store, tenant_id, party)
     journal.audit(operator(), "account remove", tenant_id=tenant_id, party=party)
     deployment().store.scrub()
