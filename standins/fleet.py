@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from zlib import crc32
 
@@ -135,6 +135,16 @@ class Moving(Fleet):
     def _sort(self) -> None:
         self._sorted = sorted(self.alive, key=self.place)
         self.size = len(self._sorted)
+
+
+class Reattaching(Fleet):
+    """Every machine has a disk of 20 and one of 100 GiB; when `moved` is set, the third has the second's too."""
+
+    moved = False
+
+    def __getitem__(self, number: int) -> Machine:
+        counts = {1: 0, 2: 2} if self.moved else {}
+        return replace(super().__getitem__(number), disks=(20, *[100] * counts.get(number, 1)), state="running")
 
 
 class Cursors:

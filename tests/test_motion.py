@@ -18,7 +18,7 @@ from chalicelib import freshness, inventory, memory, paging, parties, snapshots,
 from chalicelib.errors import PartyError, PartyMalformed
 from chalicelib.model import WHOLE, Window
 from chalicelib.paging import Page, Rows, by_offset, by_page, by_place
-from standins.fleet import Moving
+from standins.fleet import Moving, Reattaching
 from tests import canaries
 from tests.conftest import House
 
@@ -247,6 +247,36 @@ def test_a_fleet_in_motion_at_every_party(party: str, house: House, stack: ExitS
             gone = {entry.name for change in snapshots.changes(house.deployment.store, source, 0) for entry in change.vanished}
             assert not gone & there, (order, turn)
     assert listed >= 0.8 * (listed + len(failures)), failures
+
+
+@pytest.mark.parametrize("party", sorted(CLOUDS))
+def test_a_disk_that_moves_between_two_calls(party: str, house: House, stack: ExitStack) -> None:
+    """The list does not fail, the two servers have the size from before or after or none, and all others theirs."""
+    entry = CLOUDS[party]
+    source, fleet = inventory.source_of("123", party, entry.region), Reattaching(6, party)
+    cloud, credentials = entry.start({entry.region: fleet}, canaries.secret(party), limited=False)
+    stack.enter_context(cloud)
+    house.account(party, credentials, cloud.url)
+
+    def sizes(move_at: int | None, calls: list[int]) -> list[int | None]:
+        memory.forget()
+        snapshots.forget_account(house.deployment.store, "123", party)
+        house.clock.forward(60)
+
+        def between() -> None:
+            calls.append(1)
+            fleet.moved = move_at is not None and len(calls) > move_at
+
+        cloud.between = between
+        found = inventory.list_servers(house.deployment, source, WHOLE, deadline=time.monotonic() + 25)
+        settle()
+        assert len(found.servers) == 6
+        return [server.disk_gib for server in sorted(found.servers, key=lambda server: server.name)]
+
+    before, after = sizes(None, calls := []), sizes(0, [])
+    for move_at in range(1, min(len(calls), 12)):
+        for old, new, size in zip(before, after, sizes(move_at, []), strict=True):
+            assert size in ((old,) if old == new else (old, new, None)), (move_at, before, after)
 
 
 def settle() -> None:
