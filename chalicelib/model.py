@@ -231,6 +231,7 @@ class Party:
     JSON text. `addresses`: fields that are URLs, held to the rules of --endpoint but for the path. `examine` raises
     InvalidParameter for what a form cannot say.
     `grade`: what its answers were held against, see GRADES.
+    `order`: in which order the party lists its servers and what its pages start from, and how that is known.
     `permissions`: the narrowest right, the actions that are called; `deep_permissions` for --deep alone.
     `aliases`: other names of a region -> its code. `region_form`: what a region's code looks like.
     `default_region`: where `account check` asks if the account names no region. `silent_regions`: an unknown region
@@ -246,6 +247,7 @@ class Party:
     name: str
     title: str
     reference: str
+    order: str
     credentials: tuple[tuple[str, ...], ...]
     forms: Mapping[str, str] = field(default_factory=dict[str, str])
     objects: tuple[str, ...] = ()

@@ -30,7 +30,8 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "README.zh.md", ROOT / "CONTRIBUTING.md"
 # ---------------------------------------------------------------- what is made
 
 def parties_table() -> str:
-    lines = ["| party | cloud | credentials | narrowest permission | regions | grade |", "|---|---|---|---|---|---|"]
+    lines = ["| party | cloud | credentials | narrowest permission | regions | order and pages | grade |",
+             "|---|---|---|---|---|---|---|"]
     for name in parties.names():
         party = parties.load(name)
         forms = " or ".join(", ".join(f"`{field}`" for field in form) for form in party.credentials)
@@ -39,7 +40,8 @@ def parties_table() -> str:
             rights += "; with `--deep` " + ", ".join(f"`{right}`" for right in party.deep_permissions)
         aliases = sorted(alias for alias, code in party.aliases.items() if code == party.default_region)
         regions = f"`{party.default_region}`" + "".join(f" or `{alias}`" for alias in aliases) + ", …"
-        lines.append(f"| `{name}` | [{party.title}]({party.reference}) | {forms} | {rights} | {regions} | {party.grade} |")
+        lines.append(f"| `{name}` | [{party.title}]({party.reference}) | {forms} | {rights} | {regions} | {party.order} "
+                     f"| {party.grade} |")
     return "\n".join(lines)
 
 

@@ -3,7 +3,9 @@ never said of one that lives, and a quiet fleet costs no more calls than its pag
 """
 
 import importlib
+import inspect
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -277,6 +279,16 @@ def test_a_disk_that_moves_between_two_calls(party: str, house: House, stack: Ex
     for move_at in range(1, min(len(calls), 12)):
         for old, new, size in zip(before, after, sizes(move_at, []), strict=True):
             assert size in ((old,) if old == new else (old, new, None)), (move_at, before, after)
+
+
+@pytest.mark.parametrize("party", parties.names())
+def test_each_party_states_its_order_and_its_pages(party: str) -> None:
+    order, _, pages = parties.load(party).order.partition("; ")
+    assert (order, pages) == ("no pages", "") or (re.match(r"none documented$|by .*(requested|documented)$", order) and re.match(
+        r"numbered pages|pages at any row|.*(token|cursor|marker)s?\b", pages))
+    module = importlib.import_module(f"chalicelib.parties.{parties.module_of(party)}")
+    if "prove nothing" in pages:
+        assert "stable=False" in inspect.getsource(module)
 
 
 def settle() -> None:

@@ -532,6 +532,7 @@ PARTY = Party(
     name="aliyun",
     title="Alibaba Cloud ECS",
     reference="https://help.aliyun.com/zh/ecs/developer-reference/api-ecs-2014-05-26-describeinstances",
+    order="none documented; numbered pages",
     credentials=(("access_key_id", "access_key_secret", "security_token?"),
                  ("access_key_id", "access_key_secret", "role_arn", "external_id?")),
     forms={"role_arn": r"acs:ram::[0-9]{1,20}:role/[A-Za-z0-9.@_-]{1,64}"},

@@ -555,6 +555,7 @@ PARTY = Party(
     name="aws",
     title="Amazon EC2",
     reference="https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeInstances.html",
+    order="none documented; opaque tokens that prove nothing",
     credentials=(("access_key_id", "secret_access_key", "session_token?"), ("role_arn", "external_id?")),
     permissions=("ec2:DescribeInstances", "ec2:DescribeVolumes", "ec2:DescribeInstanceTypes", "ec2:DescribeRegions"),
     grade="recorded",

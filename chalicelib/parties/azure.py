@@ -654,6 +654,7 @@ PARTY = Party(
     name="azure",
     title="Microsoft Azure",
     reference="https://learn.microsoft.com/rest/api/azureresourcegraph/resourcegraph/resources/resources",
+    order="by id, requested; pages at any row",
     credentials=(("directory_id", "client_id", "client_secret", "subscription_id"),),
     forms={"directory_id": _NAMED, "client_id": _NAMED, "subscription_id": _NAMED},
     permissions=(_MACHINES.right, _INTERFACES.right, _ADDRESSES.right, _DISKS.right,

@@ -359,6 +359,7 @@ PARTY = Party(
     name="baidu",
     title="Baidu AI Cloud BCC",
     reference="https://cloud.baidu.com/doc/BCC/s/Xjwvyodmx",
+    order="none documented; a marker, believed to name a row",
     credentials=(("access_key_id", "secret_access_key", "session_token?"),),
     permissions=("bce:bcc LIST", "bce:bcc READ"),
     region_form=r"[a-z]([a-z0-9-]{0,18}[a-z0-9])?",

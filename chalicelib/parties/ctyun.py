@@ -335,6 +335,7 @@ PARTY = Party(
     name="ctyun",
     title="Tianyi Cloud ECS",
     reference="https://eop.ctyun.cn/ebp/ctapiDocument/search?sid=25&api=8309",
+    order="none documented; numbered pages",
     credentials=(("access_key", "secret_key"),),
     permissions=("ecs viewer", "ebs viewer"),
     region_form=r"[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9]{12}",

@@ -520,6 +520,7 @@ PARTY = Party(
     name="gcp",
     title="Google Compute Engine",
     reference="https://cloud.google.com/compute/docs/reference/rest/v1/instances/list",
+    order="by name in each zone, documented; tokens, believed to name a row",
     credentials=(("service_account", "project_id"),),
     forms={"project_id": r"([a-z0-9][a-z0-9.-]{0,61}[a-z0-9]:)?[a-z][a-z0-9-]{4,28}[a-z0-9]"},
     objects=("service_account",),

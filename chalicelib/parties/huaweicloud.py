@@ -376,6 +376,7 @@ PARTY = Party(
     name="huaweicloud",
     title="Huawei Cloud ECS",
     reference="https://support.huaweicloud.com/intl/en-us/api-ecs/en-us_topic_0094148850.html",
+    order="none documented; numbered pages",
     credentials=(("access_key", "secret_key", "project_id?", "security_token?"),),
     forms={"project_id": r"[A-Za-z0-9_-]{1,64}"},
     permissions=("ecs:cloudServers:list", "evs:volumes:list"),

@@ -374,6 +374,7 @@ PARTY = Party(
     name="jdcloud",
     title="JD Cloud",
     reference="https://docs.jdcloud.com/cn/virtual-machines/api/describeinstances",
+    order="none documented; numbered pages",
     credentials=(("access_key", "secret_key", "security_token?"),),
     permissions=("vm:describeInstances", "vm:describeInstanceTypes"),
     region_form=r"[a-z]{2}-[a-z]{2,12}-[0-9]{1,2}",

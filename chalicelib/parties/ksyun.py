@@ -436,6 +436,7 @@ PARTY = Party(
     name="ksyun",
     title="Kingsoft Cloud KEC",
     reference="https://docs.ksyun.com/documents/816",
+    order="none documented; pages at any row",
     credentials=(("access_key", "secret_key", "security_token?"),),
     permissions=("kec:DescribeInstances", "kec:DescribeRegions", "iam:GetAccountAllProjectList",
                  "eip:DescribeAddresses"),

@@ -908,7 +908,7 @@ def _list_outscale(driven: _Driven, source: Source, window: Window) -> Listing:
         return Page([(row.VmId, row) for row in _held(nodes, answer.Vms, lambda row: row.VmId)
                      if row.State not in _GONE], token=answer.NextPageToken)
 
-    found = by_token(fetch, window)
+    found = by_token(fetch, window, stable=False)
     sizes = _outscale_volumes(driven, found.rows) if found.rows else {}
     types = _outscale_types(driven, source.region, {row.VmType or "" for row in found.rows})
     return Listing([_outscale(row, sizes, types) for row in found.rows], found.total)
@@ -1032,6 +1032,7 @@ PARTIES: dict[str, Party] = {party.name: party for party in (
     _party(
         _brightbox_bridge,
         name="brightbox",
+        order="no pages",
         title="Brightbox",
         reference="https://api.gb1.brightbox.com/1.0/",
         permissions=("list servers",),
@@ -1049,6 +1050,7 @@ PARTIES: dict[str, Party] = {party.name: party for party in (
     _party(
         _cloudsigma_bridge,
         name="cloudsigma",
+        order="no pages",
         title="CloudSigma",
         reference="https://docs.cloudsigma.com/en/latest/servers.html",
         permissions=("list servers", "list drives"),
@@ -1061,6 +1063,7 @@ PARTIES: dict[str, Party] = {party.name: party for party in (
     _party(
         _cloudstack_bridge,
         name="cloudstack",
+        order="none documented; numbered pages",
         title="Apache CloudStack",
         reference="https://cloudstack.apache.org/api/apidocs-4.20/apis/listVirtualMachines.html",
         addresses=("api_url",),
@@ -1088,6 +1091,7 @@ PARTIES: dict[str, Party] = {party.name: party for party in (
     _party(
         _kamatera_bridge,
         name="kamatera",
+        order="no pages",
         title="Kamatera",
         reference="https://github.com/cloudwm/cloudcli",
         permissions=("list servers", "get server info", "list datacenters"),
@@ -1101,6 +1105,7 @@ PARTIES: dict[str, Party] = {party.name: party for party in (
     _party(
         _outscale_bridge,
         name="outscale",
+        order="none documented; opaque tokens that prove nothing",
         title="3DS OUTSCALE",
         reference="https://docs.outscale.com/api.html#readvms",
         permissions=("api:ReadVms", "api:ReadVolumes", "api:ReadVmTypes", "api:ReadRegions"),

@@ -529,6 +529,7 @@ PARTY = Party(
     name="openstack",
     title="OpenStack",
     reference="https://docs.openstack.org/api-ref/compute/#list-servers-detailed",
+    order="by creation, requested; a marker that names a row",
     credentials=(("auth_url", "username", "password", "project_id", "user_domain?", "project_domain?"),
                  ("auth_url", "application_credential_id", "application_credential_secret")),
     forms=dict.fromkeys(("username", "password", "user_domain", "project_domain", "project_id",

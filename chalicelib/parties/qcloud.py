@@ -451,6 +451,7 @@ PARTY = Party(
     name="qcloud",
     title="Tencent Cloud CVM",
     reference="https://cloud.tencent.com/document/api/213/15728",
+    order="none documented; pages at any row",
     credentials=(("secret_id", "secret_key", "token?"),),
     grade="recorded",
     permissions=("cvm:DescribeInstances",),

@@ -244,6 +244,7 @@ PARTY = Party(
     name="ucloud",
     title="UCloud UHost",
     reference="https://docs.ucloud.cn/api/uhost-api/describe_uhost_instance",
+    order="none documented; pages at any row",
     credentials=(("public_key", "private_key", "project_id", "security_token?"),),
     forms={"project_id": r"[A-Za-z0-9._-]{1,64}"},
     permissions=("uhost:DescribeUHostInstance", "uaccount:GetRegion"),

@@ -414,6 +414,7 @@ PARTY = Party(
     name="volcengine",
     title="Volcano Engine ECS",
     reference="https://docs.byteplus.com/en/docs/ecs/DescribeInstances",
+    order="none documented; opaque tokens that prove nothing",
     credentials=(("access_key_id", "secret_access_key", "session_token?"),
                  ("access_key_id", "secret_access_key", "role_trn")),
     forms={"role_trn": r"trn:iam::[0-9]{1,20}:role/[A-Za-z0-9_.@+=,-]{1,64}"},

@@ -186,6 +186,7 @@ PARTY = Party(
     name="cloudscale",
     title="cloudscale.ch",
     reference="https://www.cloudscale.ch/en/api/v1#servers-list",
+    order="no pages",
     credentials=(("token",),),
     permissions=("a read-only token of the project",),
     deep_permissions=("a read-only token of the project",),

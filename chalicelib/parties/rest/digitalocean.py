@@ -204,6 +204,7 @@ PARTY = Party(
     name="digitalocean",
     title="DigitalOcean Droplets",
     reference="https://docs.digitalocean.com/reference/api/digitalocean/#operation/droplets_list",
+    order="none documented; numbered pages",
     credentials=(("token",),),
     permissions=("droplet:read", "block_storage:read", "reserved_ip:read", "regions:read", "tag:read"),
     region_form=r"[a-z]{3}[0-9]{1,2}",

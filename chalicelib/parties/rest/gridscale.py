@@ -188,6 +188,7 @@ PARTY = Party(
     name="gridscale",
     title="gridscale",
     reference="https://gridscale.io/en/api-documentation/index.html#operation/getServers",
+    order="no pages",
     credentials=(("user_uuid", "token"),),
     forms={"user_uuid": r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"},
     permissions=("a read-only API token",),

@@ -199,6 +199,7 @@ PARTY = Party(
     name="hetzner",
     title="Hetzner Cloud",
     reference="https://docs.hetzner.cloud/reference/cloud#servers-list-servers",
+    order="by id, requested; numbered pages",
     credentials=(("token",),),
     permissions=("a read-only token of the project",),
     region_form=r"[a-z]{3}[0-9]{0,2}",

@@ -252,6 +252,7 @@ PARTY = Party(
     name="ibm",
     title="IBM Cloud VPC",
     reference="https://cloud.ibm.com/apidocs/vpc/latest#list-instances",
+    order="none documented; tokens, believed to name a row",
     credentials=(("token",),),
     permissions=("Viewer on VPC Infrastructure Services",),
     region_form=r"[a-z]{2}-[a-z]{2,12}[0-9]?",

@@ -195,6 +195,7 @@ PARTY = Party(
     name="linode",
     title="Akamai Linode",
     reference="https://techdocs.akamai.com/linode-api/reference/get-linode-instances",
+    order="by id, requested; numbered pages",
     credentials=(("token",),),
     grade="recorded",
     permissions=("linodes:read_only", "volumes:read_only", "ips:read_only"),

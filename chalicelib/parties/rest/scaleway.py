@@ -331,6 +331,7 @@ PARTY = Party(
     name="scaleway",
     title="Scaleway Instances",
     reference="https://www.scaleway.com/en/developers/api/instances/",
+    order="by creation, requested; numbered pages",
     credentials=(("token",),),
     grade="recorded",
     permissions=("InstancesReadOnly", "BlockStorageReadOnly", "IPAMReadOnly"),

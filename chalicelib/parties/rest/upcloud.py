@@ -266,6 +266,7 @@ PARTY = Party(
     name="upcloud",
     title="UpCloud",
     reference="https://developers.upcloud.com/1.3/8-servers/",
+    order="none documented; pages at any row, without a total",
     credentials=(("token",),),
     grade="recorded",
     permissions=("a token of a sub-account that may view servers",),

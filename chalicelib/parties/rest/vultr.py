@@ -153,6 +153,7 @@ PARTY = Party(
     name="vultr",
     title="Vultr",
     reference="https://www.vultr.com/api/#operation/list-instances",
+    order="none documented; cursors, believed to name a row",
     credentials=(("token",),),
     permissions=("subscriptions_view",),
     region_form=r"[a-z]{3}[0-9]?",
