@@ -221,6 +221,7 @@ MISSING_RIGHT = Verdict(PartyDenied, "missing right: the key is valid but lacks 
 ROLE = Verdict(PartyDenied, "wrong role: the role does not exist, or does not trust this key")
 ADDRESS = Verdict(PartyDenied, "wrong address: the party refuses calls from this address; add it to the allow-list")
 MFA = Verdict(PartyDenied, "second factor: the party demands one for this call; use a key that needs none")
+LOCKED = Verdict(PartyDenied, "locked: too many failed logins; correct the key, then wait or have it unlocked")
 SUSPENDED = Verdict(PartyDenied, "account suspended: the party has locked or closed the account; ask its support")
 ARREARS = Verdict(PartyDenied, "billing: the account has unpaid bills or no way to pay; settle it with the party")
 UNVERIFIED = Verdict(PartyDenied, "unverified account: the party wants the owner's identity verified first")

@@ -25,6 +25,7 @@ region; sites outside of myhuaweicloud.com.
 
 import hashlib
 import hmac
+import re
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -34,14 +35,22 @@ from urllib.parse import quote, urlencode, urlsplit
 import msgspec
 
 from chalicelib.errors import (
+    ADDRESS,
+    ARREARS,
+    CLOCK,
     FAILED,
+    LOCKED,
     MALFORMED,
     MISSING_RIGHT,
     REGION,
+    SUSPENDED,
     THROTTLED,
     WRONG_KEY,
+    WRONG_TOKEN,
+    PartyDenied,
     PartyMalformed,
     UnknownRegion,
+    Verdict,
 )
 from chalicelib.memory import catalogue
 from chalicelib.model import (
@@ -101,20 +110,41 @@ _TASKS = {                                  # OS-EXT-STS:task_state, those that 
     "deleting": Status.DELETED,
 }
 
+_REFUSED = Verdict(PartyDenied, "login refused: the key or the token is wrong or expired, the key is locked for five "
+                                "minutes after five failures, the account is in arrears or frozen, or this machine's "
+                                "clock is wrong")
+_SAID = (                                   # what the gateway's messages say of 0301 and 0303
+    (r"reach(ed)? the limit|locked", "locked"),
+    (r"arrears|overdue", "arrears"),
+    (r"frozen|freez|suspend", "frozen"),
+    (r"time ?stamp|x-sdk-date|clock|expired time|signature expired", "clock"),
+    (r"ak not exist|get secretkey failed", "wrong_key"),
+    (r"decrypt token fail|token expires|token expired", "token"),
+)
+
 _ERRORS = {                                 # not here: APIGW.0201 and others that come with several HTTP statuses
-    "APIGW.0101": REGION,                   # no such API at this host
-    "APIGW.0301": WRONG_KEY,
-    "APIGW.0302": MISSING_RIGHT,
-    "APIGW.0303": WRONG_KEY,
-    "APIGW.0304": MISSING_RIGHT,
-    "APIGW.0305": WRONG_KEY,
-    "APIGW.0306": MISSING_RIGHT,
-    "APIGW.0307": WRONG_KEY,                # the token must be updated
-    "APIGW.0308": THROTTLED,
-    "APIGW.0310": MISSING_RIGHT,            # the project is unavailable
-    "APIGW.0402": MISSING_RIGHT,            # not from this IP address
-    "APIGW.0801": REGION,                   # the service is not open in this region
-    "APIGW.0802": REGION,                   # the user is not let into this region
+    **{f"{gateway}.{number}": verdict for gateway in ("APIGW", "APIG") for number, verdict in {
+        "0101": REGION,                     # no such API at this host
+        "0301": _REFUSED,
+        "0301.locked": LOCKED,              # our words, see _SAID
+        "0301.wrong_key": WRONG_KEY,
+        "0301.token": WRONG_TOKEN,
+        "0301.clock": CLOCK,
+        "0301.arrears": ARREARS,
+        "0301.frozen": SUSPENDED,
+        "0302": MISSING_RIGHT,
+        "0303": WRONG_KEY,
+        "0303.clock": CLOCK,
+        "0304": MISSING_RIGHT,
+        "0305": WRONG_KEY,
+        "0306": MISSING_RIGHT,
+        "0307": WRONG_TOKEN,                # the token must be updated
+        "0308": THROTTLED,
+        "0310": MISSING_RIGHT,              # the project is unavailable
+        "0402": ADDRESS,
+        "0801": REGION,                     # the service is not open in this region
+        "0802": REGION,                     # the user is not let into this region
+    }.items()},
     "Ecs.0000": MALFORMED,
     "Ecs.0002": FAILED,                     # a system exception, although with HTTP 403
     "Ecs.0003": MISSING_RIGHT,              # with HTTP 400: no permission, or the account is in arrears or frozen
@@ -196,6 +226,7 @@ class _Error(msgspec.Struct):
 
 class _Refusal(msgspec.Struct):
     error_code: str | None = None           # the gateway's
+    error_msg: str | None = None
     error: _Error | None = None             # the services'
 
 
@@ -364,12 +395,16 @@ def _sha256(data: bytes) -> str:
 
 
 def error_word(response: Response) -> str | None:
-    """`error_code` from the gateway, `error.code` from the services; never with status 200."""
+    """`error_code` from the gateway, with what its message says; the services' `error.code`; not with 200."""
     if response.status == 200:
         return None
     said = refusal(response, _Refusal)
     word = said and (said.error_code or (said.error and said.error.code))
-    return word if isinstance(word, str) else None
+    if said is None or not isinstance(word, str):
+        return None
+    text = (said.error_msg or "")[:1000]
+    cause = next((cause for pattern, cause in _SAID if re.search(pattern, text, re.IGNORECASE)), "")
+    return f"{word}.{cause}" if f"{word}.{cause}" in _ERRORS else word
 
 
 PARTY = Party(

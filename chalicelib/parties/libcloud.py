@@ -59,8 +59,12 @@ from urllib.parse import urlsplit
 import msgspec
 
 from chalicelib.errors import (
+    ADDRESS,
+    EXPIRED_KEY,
     FAILED,
+    LOCKED,
     MALFORMED,
+    MFA,
     MISSING_RIGHT,
     REGION,
     THROTTLED,
@@ -1076,7 +1080,7 @@ PARTIES: dict[str, Party] = {party.name: party for party in (
         word=lambda answer: next((inner.get("errorcode") for inner in answer.values()), None),
         errors={                            # org.apache.cloudstack.api.ApiErrorCode
             "401": WRONG_KEY,
-            "511": WRONG_KEY,               # wants a second factor
+            "511": MFA,                     # UNAUTHORIZED2FA
             "432": MISSING_RIGHT,           # not known, or not given to this account's role
             "531": MISSING_RIGHT,
             "429": THROTTLED,
@@ -1113,7 +1117,18 @@ PARTIES: dict[str, Party] = {party.name: party for party in (
         default_region="eu-west-2",
         calls_a_second=5,
         word=lambda answer: "{Type}.{Code}".format(**answer["Errors"][0]),
-        errors={
+        errors={                            # https://docs.outscale.com/api-errors.html
+            "AccessDenied.1": WRONG_KEY,
+            "AccessDenied.4": MISSING_RIGHT,
+            "AccessDenied.5": MISSING_RIGHT,
+            "AccessDenied.7": MISSING_RIGHT,
+            "AccessDenied.6": THROTTLED,
+            "AccessDenied.24": THROTTLED,
+            "AccessDenied.25": THROTTLED,
+            "AccessDenied.11": LOCKED,      # until the support unlocks it
+            "AccessDenied.13": LOCKED,      # for 60 seconds
+            "AccessDenied.14": ADDRESS,     # the account's API access rules: addresses and certificates
+            "PasswordExpired": EXPIRED_KEY,
             "AuthFailure": WRONG_KEY,
             "InvalidResource.5043": REGION,
             "InvalidParameterValue": MALFORMED,

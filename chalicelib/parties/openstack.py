@@ -41,7 +41,10 @@ from urllib.parse import urlencode, urlsplit
 import msgspec
 
 from chalicelib.errors import (
+    DISABLED_KEY,
+    LOCKED,
     MALFORMED,
+    MFA,
     MISSING_RIGHT,
     THROTTLED,
     WRONG_KEY,
@@ -49,6 +52,7 @@ from chalicelib.errors import (
     PartyMalformed,
     PartyUnavailable,
     UnknownRegion,
+    Verdict,
 )
 from chalicelib.memory import catalogue, with_login
 from chalicelib.model import (
@@ -96,10 +100,28 @@ _TASKS = {                                  # (status, task_state) that say more
 }
 _ENDING = {"deleting": Status.DELETED, "soft-deleting": Status.SOFT_DELETED}            # whatever the status
 
+_DISABLED_PROJECT = Verdict(PartyDenied, "disabled: the project or its domain is disabled; have it enabled")
+_EXPIRED_PASSWORD = Verdict(PartyDenied, "expired key: the password has ended; set a new one")
+_NO_ROLE = Verdict(PartyDenied, "missing right: the user has no role on this project")
+_SAID = (                                   # what Keystone's messages say
+    (r"password.{0,80}expired", "password_expired"),
+    (r"account is locked", "account_locked"),
+    (r"(project|tenant|domain) is disabled", "disabled_project"),
+    (r"(user|account)( \S{1,80})? (is|has been) disabled", "disabled_user"),
+    (r"has no access to (project|domain|tenant)", "no_role"),
+    (r"additional auth(entication)? (methods?|steps?)|receipt", "mfa"),
+)
+
 _ERRORS = {                                 # Keystone's title, Nova's and Cinder's key; others by their HTTP status
     "Unauthorized": WRONG_KEY,
     "unauthorized": WRONG_KEY,
     "NotFound": WRONG_KEY,                  # Keystone's answer to the id of an application credential that is not there
+    "Unauthorized.disabled_user": DISABLED_KEY,             # our words, see _SAID
+    "Unauthorized.disabled_project": _DISABLED_PROJECT,
+    "Unauthorized.password_expired": _EXPIRED_PASSWORD,
+    "Unauthorized.account_locked": LOCKED,
+    "Unauthorized.no_role": _NO_ROLE,
+    "Unauthorized.mfa": MFA,
     "Forbidden": MISSING_RIGHT,
     "forbidden": MISSING_RIGHT,
     "overLimit": THROTTLED,
@@ -207,6 +229,7 @@ class _SignedIn(msgspec.Struct):
 
 class _Fault(msgspec.Struct):
     title: str | None = None
+    message: str | None = None
 
 
 # ---------------------------------------------------------------- listing
@@ -513,14 +536,17 @@ def _minor(response: Response) -> int:
 
 
 def error_word(response: Response) -> str | None:
-    """Keystone: `{"error": {"title"}}`; Nova and Cinder: the one key of the body."""
+    """Keystone: `{"error": {"title"}}`; Nova and Cinder: the one key of the body. A 401 with what its message says."""
     if response.status < 400:
         return None
     try:
         word, fault = next(iter(msgspec.json.decode(response.body, type=dict[str, _Fault]).items()))
     except (msgspec.DecodeError, StopIteration, RecursionError):
         return None
-    return (fault.title or word).replace(" ", "")
+    word = (fault.title or word).replace(" ", "")
+    text = (fault.message or "")[:1000] if word.lower() == "unauthorized" else ""
+    said = next((cause for pattern, cause in _SAID if re.search(pattern, text, re.IGNORECASE)), "")
+    return f"Unauthorized.{said}" if said else word
 
 
 _PRINTABLE = r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]+"             # Keystone sets no bounds to names and passwords
