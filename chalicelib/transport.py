@@ -10,6 +10,7 @@ Whatever goes wrong on the way or in the answer becomes a PartyError (or Unknown
 import http.client
 import io
 import ipaddress
+import mmap
 import queue
 import random
 import re
@@ -57,7 +58,7 @@ from chalicelib.errors import (
 )
 from chalicelib.model import Account, Limit, Party, Request, Response, Sign
 
-BYTE_CAP = 32 * 1024 * 1024                 # of one answer, decoded: four times the largest page that we know of
+BYTE_CAP = 16 * 1024 * 1024                 # of one answer, decoded; Azure's pages end there, others are smaller
 CALL_SECONDS = 10.0                         # the share of one call; a request may make several
 _PIECE = 65536                              # bytes that are received, or unpacked, at once
 _LONGEST_WAIT = 5.0                         # a party that asks for more gets no retry from us
@@ -205,9 +206,11 @@ class _Adapter(HTTPAdapter):
 
 _LONGEST_REFUSAL = 256 * 1024               # bytes
 _LIGHT = 2 * 1024 * 1024                    # bytes, and bytes of objects: answers up to here take no permit
-_MOST_OBJECTS = 48 * 1024 * 1024            # bytes that the objects of one answer may take, estimated
+_MOST_OBJECTS = 16 * 1024 * 1024            # bytes that the objects of one JSON answer may take, estimated
+_MOST_ELEMENTS = 48 * 1024 * 1024           # the same of an XML answer, of which only the servers outlive its reading
 _MOST_ATTRIBUTES = 10_000                   # of an XML answer, and elements without an end: EC2 has one, and none
 _HEAVY = 2                                  # large answers held at once in this process, of one tenant one
+_TEXT = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _LONG_TEXT = re.compile(rb'"[^"\\]{1000000}')       # one wide character makes each of the others as wide
 
 
@@ -260,7 +263,7 @@ class Permit:
     def bounded(self, body: bytes) -> bool:
         """Whether the answer's objects will fit; if they will be many, after a permit was taken for them."""
         size = room_of(body)
-        if size is None or size > _MOST_OBJECTS:
+        if size is None:
             return False
         if size > 2 * _LIGHT:
             self.take()
@@ -270,18 +273,26 @@ class Permit:
 def room_of(body: bytes) -> int | None:
     """How many bytes the objects of an answer will take at most, by counts at the speed of memory; None: too many.
 
-    JSON: an object or list is some 150 bytes, a scalar 60. XML: a tag is 60. No cloud declares entities, or sends
-    attributes or elements without an end by the thousand.
+    JSON: an object or list is some 150 bytes, a scalar 60; the signs may also stand inside texts (a start-up script),
+    which are looked through only where the quick count is too high. XML: a tag is 60. No cloud declares entities, or
+    sends attributes or elements without an end by the thousand.
     """
     if body[:64].lstrip().startswith(b"<"):
         tags, ends = body.count(b"<"), body.count(b"</")
         if body.count(b'="') + body.count(b"='") > _MOST_ATTRIBUTES or b"<!ENTITY" in body or (
                 tags - 2 * ends - body.count(b"/>") > _MOST_ATTRIBUTES):
             return None
-        return 60 * tags
+        return 60 * tags if 60 * tags <= _MOST_ELEMENTS else None
     if len(body) > _LIGHT and _LONG_TEXT.search(body):
         return None
-    return 150 * (body.count(b"{") + body.count(b"[")) + 60 * body.count(b",")
+    size = _objects(body)
+    if size > _MOST_OBJECTS and 30 * (body.count(b'"') - body.count(b'\\"')) <= 2 * _MOST_OBJECTS:
+        size -= sum(_objects(text[0]) for text in _TEXT.finditer(body))
+    return size if size <= _MOST_OBJECTS else None
+
+
+def _objects(json: bytes) -> int:
+    return 150 * (json.count(b"{") + json.count(b"[")) + 60 * json.count(b",")
 
 
 # ---------------------------------------------------------------- the party's documented rate
@@ -536,15 +547,22 @@ class Sender:
             self.hold(None)
 
     def _body(self, raw: urllib3.HTTPResponse, permit: "Permit") -> bytes:
-        found = io.BytesIO()                # hands its bytes over without a copy
-        for chunk in _pieces(raw):
-            if found.tell() + len(chunk) > BYTE_CAP:
-                found.close()               # not when the error's traceback is dropped
-                raise PartyMalformed(f"The party's answer is longer than {BYTE_CAP // 1024 // 1024} MB.")
-            if found.tell() + len(chunk) > _LIGHT:
-                permit.take()
-            found.write(chunk)
-        return found.getvalue()
+        """A large answer is gathered outside of the heap, which keeps the room of what it held."""
+        size, small, large = 0, io.BytesIO(), None
+        try:
+            for chunk in _pieces(raw):
+                size += len(chunk)
+                if size > BYTE_CAP:
+                    raise PartyMalformed(f"The party's answer is longer than {BYTE_CAP // 1024 // 1024} MB.")
+                if size > _LIGHT and large is None:
+                    permit.take()
+                    large = mmap.mmap(-1, BYTE_CAP)
+                    large.write(small.getbuffer())
+                (small if large is None else large).write(chunk)
+            return small.getvalue() if large is None else large[:size]
+        finally:
+            if large is not None:
+                large.close()
 
     def _is_unknown_region(self, url: str, problem: Exception) -> bool:
         """The name of the region's host does not exist, while that of a region that does exist can be looked up."""

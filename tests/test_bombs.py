@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-SHAPES = ["unclosed elements", "nested elements", "attributes"]     # the others take longer: python -m tests.bombs "tiny rows"
+SHAPES = ["unclosed elements", "nested elements", "attributes", "tiny rows", "texts", "one long wide text"]    # all: tests/bombs.py
 
 
 @pytest.mark.parametrize("shape", SHAPES)

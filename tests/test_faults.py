@@ -85,6 +85,10 @@ def calls_of(stage: Stage, party: str) -> Counter[str]:
     return _counted[party]
 
 
+# lists of a feature that an account may not have: the vendor then answers 404, which is no fault
+ABSENT = {("linode", "ListVpcSlaacAddresses", "404")}
+
+
 def test_every_party_has_a_stand_in() -> None:
     assert set(CLOUDS) == {name for name in parties.names() if parties.load(name).grade != "bridged"}
 
@@ -98,7 +102,7 @@ def test_every_fault_at_every_call(stage: Stage, party: str, fault: str) -> None
             cloud = stage.cloud(party)
             cloud.fail(fault, operation, tuple(range(nth, nth + 50)))           # so that a retry meets it too
             started = time.monotonic()
-            if FAULTS[fault][1] is None:
+            if FAULTS[fault][1] is None or (party, operation, fault) in ABSENT:
                 assert stage.listing(party).total == SIZE
                 continue
             with pytest.raises(PartyError) as failed:

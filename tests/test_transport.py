@@ -43,7 +43,7 @@ from chalicelib.errors import (
 )
 from chalicelib.model import Account, Limit, Party, Request, Response
 from chalicelib.parties.qcloud import PARTY as QCLOUD
-from chalicelib.transport import Sender, Transport, failure_in, failure_of
+from chalicelib.transport import Sender, Transport, failure_in, failure_of, room_of
 from standins.faults import FAULTS, LATE, PASSING, Answer
 from standins.server import Call, Plan, Standin
 
@@ -132,7 +132,7 @@ def test_a_bomb_is_stopped_before_it_fills_the_memory(cloud: Plain, door: Transp
 
     cloud.fail("bomb")
     tracemalloc.start()
-    with pytest.raises(PartyMalformed, match="longer than 32 MB"):
+    with pytest.raises(PartyMalformed, match="longer than 16 MB"):
         sender(door)("list", lambda: ask(cloud))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -536,3 +536,12 @@ def test_all_party_errors_can_come_up() -> None:
     by_network = {failure for _, failure, _ in transport._NETWORK}
     by_status = {transport._by_status(status).error for status in range(100, 600)}
     assert by_network | by_status == set(errors.PartyError.__subclasses__())
+
+
+def test_signs_inside_texts_take_no_room() -> None:
+    """A start-up script is full of commas and brackets, and 500 machines may have one each."""
+    script = '{"a": [1, 2]}, ' * 2000
+    body = msgspec.json.encode({"items": [{"id": n, "userData": f"{script} \\ \" {n}"} for n in range(300)]})
+    assert (found := room_of(body)) is not None and found < 1_000_000
+    assert room_of(b"[" + b"{}," * 500_000 + b"{}]") is None
+    assert room_of(b'["' + b'","' * 1_000_000 + b'"]') is None
