@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from chalicelib import amazon, parties, seal, snapshots
+from chalicelib import amazon, journal, parties, seal, snapshots
 from chalicelib.errors import AccountNotFound, Conflict, Internal, InvalidParameter, Unopened
 from chalicelib.model import IDENTIFIER, Account, Keys, Party
 from chalicelib.seal import Sealer
@@ -172,6 +172,17 @@ def find(store: Store, tenant_id: str, party: str) -> AccountRow:
 def every(store: Store, tenant_id: str | None = None) -> list[AccountRow]:
     """As `find` gives them. Raises Internal."""
     return [_read(row.value, key) for key, row in store.list("account", f"{tenant_id}/" if tenant_id else "")]
+
+
+def readable(store: Store) -> list[AccountRow]:
+    """Those of all tenants, except rows that are damaged: the log names them, and the others go on."""
+    found: list[AccountRow] = []
+    for key, row in store.list("account"):
+        try:
+            found.append(_read(row.value, key))
+        except Internal:
+            journal.failure(store="account", key=key)
+    return found
 
 
 def remove(store: Store, tenant_id: str, party: str) -> None:

@@ -66,7 +66,7 @@ class _Known:
 def known(deployment: Deployment) -> dict[Source, _Known]:
     """What accounts name as their regions, and what was asked for in the last month."""
     store, now = deployment.store, deployment.clock()
-    rows = {(row.tenant_id, row.party): row for row in accounts.every(store)}
+    rows = {(row.tenant_id, row.party): row for row in accounts.readable(store)}
     seen = {source: head.seen_at for source, head in snapshots.heads(store)     # of 100,000 heads no more than this
              if (row := rows.get((source.tenant_id, source.party))) and row.revision == head.revision}
     read = {snapshots.source_of_key(key): float(row.value) for key, row in store.list("interest")}

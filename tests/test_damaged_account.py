@@ -9,8 +9,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from chalicelib import cli
+from chalicelib import accounts, cli, schedule
 from chalicelib.cli import output
+from chalicelib.errors import Internal
+from chalicelib.model import Source
 from tests.canaries import secret
 
 KEYS = {"secret_id": "AKIDdamaged", "secret_key": secret("damaged")}
@@ -60,3 +62,13 @@ def test_a_damaged_row_names_itself_and_can_be_put_again_or_removed(how: tuple[A
     else:
         assert cli.main(["account", "remove", *PLACE]) == 0
         assert cli.main(["account", "remove", *PLACE]) == 4
+
+
+def test_the_schedule_goes_on_for_all_other_accounts() -> None:
+    damage("field", "regions", 5)
+    Path("keys.json").write_bytes(msgspec.json.encode(KEYS))
+    assert cli.main(["account", "put", "456", "qcloud", "--region", "ap-beijing", "--credentials-file", "keys.json"]) == 0
+    Path("keys.json").unlink()
+    with pytest.raises(Internal):
+        accounts.every(output.deployment().store)
+    assert list(schedule.known(output.deployment())) == [Source("456", "qcloud", "ap-beijing")]

@@ -238,7 +238,7 @@ def test_without_libcloud_the_error_says_what_to_install(monkeypatch: pytest.Mon
 
     for name in BRIDGED:
         party = parties.load(name)
-        with pytest.raises(Internal, match=r"pip install .*twocloud\[bridge\]"):
+        with pytest.raises(Internal, match=r"in the clone, run .*pip install -e \"\.\[bridge\]\""):
             party.list_servers(Source("123", name, WHAT[name]["region"]), account_of(name), WHOLE, send)
 
 
