@@ -38,7 +38,6 @@ from chalicelib.errors import (
     MALFORMED,
     MISSING_RIGHT,
     REGION_CLOSED,
-    ROLE,
     SUSPENDED,
     THROTTLED,
     UNAVAILABLE,
@@ -111,7 +110,8 @@ _ERRORS = {                                 # EC2's and STS's common errors, and
     "ExpiredToken": EXPIRED_KEY,
     "ExpiredTokenException": EXPIRED_KEY,
     "UnauthorizedOperation": MISSING_RIGHT,
-    "AccessDenied": ROLE,                   # of AssumeRole; EC2 has another word
+    "AccessDenied": Verdict(PartyDenied, "wrong role or missing right: the role does not exist, does not trust this "
+                                         "key, or the key lacks a permission"),         # STS says no more than that
     "AccessDeniedException": MISSING_RIGHT,
     "NotAuthorized": MISSING_RIGHT,
     "RequestLimitExceeded": THROTTLED,
