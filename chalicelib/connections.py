@@ -206,6 +206,7 @@ class Listener(_Server):
 
     channel_class = Channel
     ended = False
+    _ending = False                         # the loop was told to end
 
     def __init__(self, application: Callable[..., Any], bound: socket.socket, channel: type[Channel],
                  dispatcher: "FairShare") -> None:
@@ -236,10 +237,11 @@ class Listener(_Server):
             wasyncore.close_all(self._map, ignore_all=True)
 
     def end_soon(self) -> None:
-        """The same from another thread."""
+        """The same from another thread. The lock is let go first: the loop holds the trigger's own while it ends."""
         with self._closing:
-            if not self.ended:
-                self.trigger.pull_trigger(self.end)
+            already, self._ending = self.ended or self._ending, True
+        if not already:
+            self.trigger.pull_trigger(self.end)
 
     def maintenance(self, now: float) -> None:
         moment = time.monotonic()

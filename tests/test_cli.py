@@ -378,7 +378,7 @@ def test_what_was_removed_is_written_down_even_if_the_file_cannot_be_scrubbed(tw
             reader.execute("BEGIN")
             reader.execute("SELECT * FROM entry").fetchone()
             twocloud(*remove, code=5)
-        assert "The next command that removes something empties it" in twocloud.err and lines.pop() == f"{remove[0]} remove"
+        assert "The next command that removes something clears it" in twocloud.err and lines.pop() == f"{remove[0]} remove"
         assert twocloud.json("account", "list") == []
 
 

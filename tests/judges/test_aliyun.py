@@ -147,7 +147,7 @@ def test_the_sdk_and_we_list_the_same_machines(house: House, cloud: Aliyun, keys
     cloud.forget()
     found = listing(house).servers
     assert len(found) == 400 and {server.id: ours(server) for server in found} == theirs
-    assert (cloud.count("DescribeInstances"), cloud.count("DescribeDisks")) == (4, 2)
+    assert (cloud.count("DescribeInstances"), cloud.count("DescribeDisks")) == (5, 2)      # a first listing reads one page more
     for window, disks in ((Window(1, 1), 1), (Window(101, 102), 2), (Window(11, 20), 2), (Window(391, 400), 2)):
         cloud.forget()
         assert listing(house, window).servers == found[window.first - 1:window.last]

