@@ -18,10 +18,8 @@ the list. Seams cost calls, so they are paid for only in doubt:
   - the first listing of a source (`reading(first=True)`): pages at any row are laid out to share one, which costs one
     call in a hundred. Numbered pages cannot share a row at that price. Their last page is read before the others and
     compared with its later reading, from a hundred pages on the first page is read once more too, and only if one of
-    them differs are the seams mended. This proves an order by creation, because a server that is created meanwhile
-    stands at one end of it. (Below a hundred pages, newest first, two neighbouring pages that are read at the same
-    time are not proven.) In any other order a server is lost if another one was created and this one's page had been
-    read: the next listing then finds other ids than the snapshot, and reads with seams.
+    them differs are the seams mended. This sees most changes and proves nothing: a server is lost if others came and
+    went between the pages beside it. The next listing then finds other ids than the snapshot, and reads with seams.
 A window without a snapshot is joined without seams too: a proof would cost a call.
 An answer that contradicts itself (a page that is short although the total names more rows) is listed once more, then
 it is PartyMalformed: never a shorter list.
