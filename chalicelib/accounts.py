@@ -208,11 +208,15 @@ def _credentials(sealer: Sealer, row: AccountRow) -> dict[str, str]:
         plain = sealer.open(row.sealed, _context(row.tenant_id, row.party), row.key)
     except Internal as refused:
         raise Unopened(f"Account {row.tenant_id} {row.party}: {refused.text}") from None
+    try:
+        credentials = msgspec.json.decode(plain, type=dict[str, str])
+    except msgspec.DecodeError:             # an emulator of KMS opens another key's seal, and noise comes out
+        raise Unopened(f"Account {row.tenant_id} {row.party}: this key did not seal its credentials.") from None
     found = plain[len(plain.rstrip(_BLANKS)):]
     if found != (_mark(row) if found or row.bound else b""):
         raise Internal(f"Account {row.tenant_id} {row.party}: its settings in the store are not those that were "
                        "sealed with its credentials, so nothing is sent. Put the account again (--replace).")
-    return msgspec.json.decode(plain, type=dict[str, str])
+    return credentials
 
 
 def _settings(row: AccountRow) -> dict[str, Any]:

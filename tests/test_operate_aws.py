@@ -93,7 +93,6 @@ def test_an_upgrade_and_the_way_back_under_readers(stack: Stack, operator: Any, 
 
 
 # open: after rotating under another key the emulator's account does not open; moto's does (tests/test_rotation.py)
-@pytest.mark.xfail(reason="the settings' seal after a rotation under another key, on the emulator", strict=False)
 def test_another_key_of_kms(stack: Stack, operator: Any, tmp_path: Path) -> None:
     """The emulator has no ReEncrypt (moto has: tests/test_rotation.py); there the account is rotated instead."""
     first, second = PAGE["The key that seals the credentials"][:2]

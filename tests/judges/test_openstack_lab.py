@@ -50,7 +50,6 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 @pytest.mark.timeout(600)
 @pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
 # open: Keystone's bootstrap looks for its keys in /etc/keystone on some machines
-@pytest.mark.xfail(reason="Keystone does not start on this machine", raises=RuntimeError, strict=False)
 def test_a_real_keystone_and_a_real_nova(lab: Lab, subtests: pytest.Subtests, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport, "CALL_SECONDS", 120.0)       # their speed on a busy machine is not the question
     for part in PARTS:

@@ -132,6 +132,8 @@ provider = fernet
 password_hash_rounds = 4
 [fernet_tokens]
 key_repository = {keys}
+[fernet_receipts]
+key_repository = {keys}
 [cache]
 enabled = false
 """)
