@@ -40,7 +40,7 @@ def parties_table() -> str:
             rights += "; with `--deep` " + ", ".join(f"`{right}`" for right in party.deep_permissions)
         aliases = sorted(alias for alias, code in party.aliases.items() if code == party.default_region)
         regions = f"`{party.default_region}`" + "".join(f" or `{alias}`" for alias in aliases) + ", …"
-        lines.append(f"| `{name}` | [{party.title}]({party.reference}) | {forms} | {rights} | {regions} | {party.order} "
+        lines.append(f"| [`{name}`](#{name}) | [{party.title}]({party.reference}) | {forms} | {rights} | {regions} | {party.order} "
                      f"| {party.grade} |")
     return "\n".join(lines)
 
