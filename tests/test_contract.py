@@ -49,8 +49,8 @@ DIFFERENCES = (
     Difference("runtime", "a token that expires is refused on the next request", "WWW-Authenticate is None", _RENAMED),
     Difference("runtime", "methods that HTTP does not know are 405", "^404 ", _UNKNOWN),
     Difference("ministack", "methods that HTTP does not know are 405", "^404 ", _UNKNOWN),
-    Difference("ministack", "gzip, if the caller takes it", "Content-Encoding is None", "MiniStack does not compress; on AWS the gateway does"),
-    Difference("ministack", "a link leads to the path that was asked", "instead of http",
+    Difference("ministack", "gzip, if the caller accepts it", "Content-Encoding is None", "MiniStack does not compress; on AWS the gateway does"),
+    Difference("ministack", "a link leads to the requested path", "instead of http",
                "MiniStack tells the function a path without its own prefix, `/_aws/execute-api/ID`"),
 )
 
@@ -229,7 +229,7 @@ def _(target: Target) -> None:
     assert 'rel="prev"' in target.ask(gz(tenant, "&f=21&t=30"), token).headers["link"]
 
 
-@case("a link leads to the path that was asked")
+@case("a link leads to the requested path")
 def _(target: Target) -> None:
     tenant, token = anew(target)
     (to,) = re.findall(r'<([^>]+)>; rel="next"', target.ask(gz(tenant, "&t=10"), token).headers["link"])
@@ -248,7 +248,7 @@ def _(target: Target) -> None:
     assert target.ask(gz(tenant, "&view=full"), token, If_None_Match=first.headers["etag"]).status == 200
 
 
-@case("gzip, if the caller takes it")
+@case("gzip, if the caller accepts it")
 def _(target: Target) -> None:
     tenant, token = anew(target)
     plain = target.ask(gz(tenant), token)

@@ -49,12 +49,13 @@ RUN = {
     ("docs/operate.md", "sh", "--grace"): "test_operate.py::test_passwords_and_tokens",
     ("docs/operate.md", "sh", "VACUUM"): "test_operate.py::test_a_backup_of_a_file_that_is_written_to",
     ("docs/operate.md", "sh", "aws kms"): "test_operate_aws.py::test_another_key_of_kms",
+    ("docs/operate.md", "sh", "redeploy OldKeyArn="): "test_operate_aws.py::test_another_key_of_kms",
     ("docs/operate.md", "sh", "restore-table"): "test_operate_aws.py::test_restore_a_table",
     ("docs/operate.md", "sh", "--to-key"): "test_operate_aws.py::test_from_one_machine_to_aws",
-    ("docs/operate.md", "sh", "again"): "test_operate_aws.py::test_an_upgrade_and_the_way_back_under_readers",
+    ("docs/operate.md", "sh", "redeploy"): "test_operate_aws.py::test_an_upgrade_and_the_way_back_under_readers",
     ("docs/keys.md", "sh", "account put"): "test_examples.py::test_a_key_is_handed_over",
     ("docs/deploy.md", "console", "deploy-emulator"): "test_package.py::test_make_deploy_emulators_line_works_as_pasted",
-    ("docs/deploy.md", "sh", "told"): "test_package.py::test_the_pages_commands_work",
+    ("docs/deploy.md", "sh", "stack_output"): "test_package.py::test_the_pages_commands_work",
 }
 NOT_RUN = {
     ("CONTRIBUTING.md", "sh", "make test"): "these run this test, among others; their names are held by test_docs.py",

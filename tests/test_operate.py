@@ -87,7 +87,7 @@ def mine(served: House) -> dict[str, str]:
 def test_credentials(served: House, mine: dict[str, str], tmp_path: Path) -> None:
     cloud = served.clouds["qcloud"]
     assert isinstance(cloud, Qcloud) and served.get(GZ).status_code == 200
-    (script,) = PAGE["A party's credentials"]
+    (script,) = PAGE["Rotate a party's credentials"]
     script = script.replace("new-keys.json", "new-keys.secret")
     (tmp_path / "new-keys.secret").write_text(json.dumps({"secret_id": "AKIDnew", "secret_key": secret("new")}))
     with pytest.raises(AssertionError, match="wrong key"):
@@ -104,9 +104,9 @@ def test_credentials(served: House, mine: dict[str, str], tmp_path: Path) -> Non
 
 
 def test_a_files_key(served: House, mine: dict[str, str], tmp_path: Path) -> None:
-    script = next(block for block in PAGE["The key that seals the credentials"] if "key-2" in block)
+    script = next(block for block in PAGE["Change the key that seals the credentials"] if "key-2" in block)
     script = script.replace("file:.twocloud/key ", "file:.twocloud/key ").replace("TWOCLOUD_OLD_KEY=file:.twocloud/key", f"TWOCLOUD_OLD_KEY={mine['TWOCLOUD_KEY']}")
-    again = PAGE["The key that seals the credentials"][-1]
+    again = PAGE["Change the key that seals the credentials"][-1]
     assert again == "twocloud account list\ntwocloud account reseal\n"
     store, old = served.deployment.store, served.deployment.sealer()
     for row in accounts.every(store):       # as version 0.1.0 stored it
@@ -128,7 +128,7 @@ def test_passwords_and_tokens(served: House, mine: dict[str, str], tmp_path: Pat
     assert user
     text, token = tokens.issue(store, user, tokens.Limits(), 864_000, time.time())
     (tmp_path / "new-password.secret").write_text(new)
-    (script,) = PAGE["Passwords and tokens"]
+    (script,) = PAGE["Change a password or a token"]
     shown = run(script.replace("new-password ", "new-password.secret ").replace("rotate", "rotate -o json"), tmp_path, **mine, TOKEN_ID=token.token_id)
     rotated = canaries.watch(json.loads(shown)["token"])
     for password in (old, new):
@@ -227,7 +227,7 @@ def test_the_rights_that_the_page_names_are_those_that_are_used(tmp_path: Path, 
         twocloud("tenant", "remove", "7")
         named = rights()
         assert (used - {"kms:Encrypt"}, used & {"kms:Encrypt"}) == named["users, tokens, accounts, tenants"]
-        sentence = re.search(r"Whoever does this needs (.*?) on the table", (ROOT / "docs/deploy.md").read_text(), re.DOTALL)
+        sentence = re.search(r"These commands need (.*?) on the table", (ROOT / "docs/deploy.md").read_text(), re.DOTALL)
         assert sentence and {f"dynamodb:{name}" for name in re.findall(r"`(?:dynamodb:)?(\w+)`", sentence[1])} == named["users, tokens, accounts, tenants"][0]
 
         used = set()

@@ -24,8 +24,8 @@ from tests.test_package import Stack, here, here_for_ministack, stack, template,
 
 __all__ = ["here", "here_for_ministack", "stack", "template"]
 pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
-AGAIN = PAGE[""][0].replace("BUCKET", "twocloud-deploy")
-TOLD = re.search(r"```sh\n(told\(\) .*?export TWOCLOUD_STORE[^\n]*)", (ROOT / "docs/deploy.md").read_text(), re.DOTALL)
+REDEPLOY = PAGE[""][0].replace("BUCKET", "twocloud-deploy")
+OUTPUTS = re.search(r"```sh\n(stack_output\(\) .*?export TWOCLOUD_STORE[^\n]*)", (ROOT / "docs/deploy.md").read_text(), re.DOTALL)
 
 
 @pytest.fixture
@@ -33,8 +33,8 @@ def operator(stack: Stack, here_for_ministack: Path, tmp_path: Path) -> Any:
     """Runs blocks against the stack, with the template that was deployed there as packaged.json."""
     made = emulator.for_emulator(json.loads((here_for_ministack / "template.json").read_text()), "twocloud-deploy", "twocloud-test.zip")
     (tmp_path / "packaged.json").write_text(json.dumps(made))
-    assert TOLD
-    start = (TOLD[1] + "\n" + AGAIN).replace("twocloud-prod", "twocloud-test")
+    assert OUTPUTS
+    start = (OUTPUTS[1] + "\n" + REDEPLOY).replace("twocloud-prod", "twocloud-test")
 
     def go(script: str, **environment: str) -> str:
         return run(start + "\n" + script, tmp_path, **stack.environment, **environment)
@@ -95,14 +95,14 @@ def test_an_upgrade_and_the_way_back_under_readers(stack: Stack, operator: Any, 
 # open: after rotating under another key the emulator's account does not open; moto's does (tests/test_rotation.py)
 def test_another_key_of_kms(stack: Stack, operator: Any, tmp_path: Path) -> None:
     """The emulator has no ReEncrypt (moto has: tests/test_rotation.py); there the account is rotated instead."""
-    first, second = PAGE["The key that seals the credentials"][:2]
+    first, second, third = PAGE["Change the key that seals the credentials"][:3]
     assert re.search(r"\ntwocloud account reseal$|TWOCLOUD_OLD_KEY=\S+ twocloud account reseal$", second, re.M)
     (tmp_path / "new-keys.secret").write_text(json.dumps(stack.keys))
-    rotated = PAGE["A party's credentials"][0].replace("new-keys.json", "new-keys.secret --no-check --trust-settings")
+    rotated = PAGE["Rotate a party's credentials"][0].replace("new-keys.json", "new-keys.secret --no-check --trust-settings")
     second = re.sub(r"(?m)^TWOCLOUD_KEY=\S+ TWOCLOUD_OLD_KEY=\S+ twocloud account reseal$", f"export TWOCLOUD_KEY=kms:$NEW\n{rotated}", second)
     old = key_of(stack).name
     with Readers(stack, stack.token("123")) as seen:
-        listed = operator(first + second + "\ntold Key")
+        listed = operator(first + second + third + "\nstack_output Key")
     check(seen, 2)
     accounts_told, new = json.loads(listed[listed.index("["):listed.rindex("]") + 1]), listed.strip().rpartition("\n")[2]
     assert {row["key"] for row in accounts_told if row["tenant_id"] == "123"} == {new} != {old} and new.startswith("kms:arn:")
@@ -136,7 +136,7 @@ def test_restore_a_table(stack: Stack, operator: Any) -> None:
     assert len(stack.get(token).json()["vm_servers"]) == 10             # the functions' rights are on this table now
     with pytest.raises(AssertionError, match=r"ResourceNotFound|not found"):
         operator("TWOCLOUD_STORE=dynamodb://twocloud-none twocloud token revoke --all")
-    operator("again TableName=")
+    operator("redeploy TableName=")
     assert stack.get(before).status_code == 200
 
 
@@ -152,8 +152,8 @@ def test_from_one_machine_to_aws(stack: Stack, operator: Any, tmp_path: Path) ->
     accounts.put(store, FileSealer(folder / "key"), made, time.time())
     users.add(store, users.User(name="ann", uid="1", tenants=("123",)))
     store.close()
-    (script,) = PAGE["From one machine to AWS"]
-    script = script.replace("$(told Store)", "dynamodb://moved").replace("$(told Key)", f"kms:{stack.outputs['Key'].removeprefix('kms:')}")
+    (script,) = PAGE["Move from one machine to AWS"]
+    script = script.replace("$(stack_output Store)", "dynamodb://moved").replace("$(stack_output Key)", f"kms:{stack.outputs['Key'].removeprefix('kms:')}")
     iam.create_user(UserName="olga")
     it = iam.create_access_key(UserName="olga")["AccessKey"]
     olga = {"AWS_ACCESS_KEY_ID": it["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": it["SecretAccessKey"], **{

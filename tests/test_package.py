@@ -708,7 +708,7 @@ def test_the_page_names_what_the_template_has(template: dict[str, Any]) -> None:
     table = page[page.index("| parameter | default"):page.index("With a domain")]
     named = {name for row in table.strip().splitlines()[2:] for name in re.findall(r"`(\w+)`", row.split("|")[1])}
     assert named == set(template["Parameters"])
-    assert set(re.findall(r"\$\(told (\w+)", page)) | {"DomainTarget"} <= set(template["Outputs"])
+    assert set(re.findall(r"\$\(stack_output (\w+)", page)) | {"DomainTarget"} <= set(template["Outputs"])
     for name in FUNCTIONS:
         it = resource(template, name)
         row = next(line for line in page.splitlines() if line.startswith(f"| `{name}`"))
