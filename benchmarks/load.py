@@ -28,11 +28,11 @@ MEMORY = {"APIHandler": 1.0, "Authorize": 1769 / 1024}  # GB, as the template sa
 KINDS = {
     "page": ("a page of ten, live", "region=gz&f=1&t=10"),
     "live": ("the whole list of 100, live", "region=gz&max_age=0"),
-    "kept page": ("a page of ten, kept", "region=gz&f=1&t=10&max_age=9999"),
-    "kept": ("the whole list of 100, kept", "region=gz&max_age=9999"),
+    "kept page": ("a page of ten, from a snapshot", "region=gz&f=1&t=10&max_age=9999"),
+    "kept": ("the whole list of 100, from a snapshot", "region=gz&max_age=9999"),
     "several live": ("two sources, live", "region=gz,ap-shanghai&max_age=0"),
-    "several kept": ("two sources, kept", "region=gz,ap-shanghai&max_age=9999"),
-    "unchanged": ("304, kept", "region=gz&max_age=9999"),
+    "several kept": ("two sources, from snapshots", "region=gz,ap-shanghai&max_age=9999"),
+    "unchanged": ("304, from a snapshot", "region=gz&max_age=9999"),
     "refused": ("403", "region=gz"),
 }
 
