@@ -135,20 +135,20 @@ def claims(found: dict[str, Any]) -> list[Claim]:
 def text(found: dict[str, Any]) -> str:
     names = {"ours": "twocloud", "boto3": "boto3, paginators", "libcloud": "Apache Libcloud, `list_nodes`"}
     return f"""\
-The stand-in enforces EC2's documented rate (a bucket of 100 calls); nobody here comes near it. Ours is a
-whole deployment with its own limiter on. boto3's side makes the same calls with its paginators, 1,000 to a page, one
-after the other, and keeps of each page only what the ten fields need; the lists of both are compared.
-{ROUNDS} rounds of each, in turn, each in a fresh process that is ready (imports done, client made); making boto3's
-client is therefore not in its time.
+The simulator enforces EC2's documented rate limit (a bucket of 100 calls); nobody here comes near it. {ROUNDS} rounds
+of each side:
 
-Libcloud does less: `list_nodes` reads no volumes and no types, so that it knows neither CPUs, memory nor disks.
-It does not page, so the stand-in answers it with all servers at once, and that account has no elastic addresses.
+- Ours is a whole deployment with its own rate limiter on.
+- boto3 makes the same calls with its paginators, 1,000 to a page, one after the other, and keeps of each page only what
+  the ten fields need. The time to make its client is not counted. The lists of both are compared.
+- Libcloud does less: `list_nodes` reads no volumes and no types, so it knows neither CPUs, memory nor disks. It does
+  not page, so the simulator returns all servers at once, and that account has no elastic addresses.
 
 Without latency:
 
 {table(names, found["near"])}
 
-With {LATENCIES["far"] * 1000:.0f} ms before each answer:
+With {LATENCIES["far"] * 1000:.0f} ms before each response:
 
 {table(names, found["far"])}
 """

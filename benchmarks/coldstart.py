@@ -210,14 +210,14 @@ def text(found: dict[str, Any]) -> str:
         for side, title in titles.items()
     ]
     return f"""\
-`deployment.zip` as `make package` builds it, but with this machine's wheels, and a bare Chalice app with all of boto3;
-`.pyc` files on both sides; Python {found["python"]}. Each round starts a process under Amazon's own runtime client
-(awslambdaric) and waits for its first poll, which is what Lambda calls INIT, then for its first answer. DynamoDB is
-moto in another process. {ROUNDS} rounds of each, in turn; medians.
+One side is `deployment.zip` as `make package` builds it, except with this machine's wheels; the other a bare Chalice
+app with all of boto3. Both have `.pyc` files; Python {found["python"]}. Each round starts a process under Amazon's own
+runtime client (awslambdaric) and waits for its first poll, which Lambda calls INIT, then for its first answer. DynamoDB
+is moto in another process. {ROUNDS} rounds of each, in turns; medians.
 
-botocore is loaded with the first use of the store, not in INIT, so that INIT is short and the first answer holds the
-rest. On Lambda, where INIT is believed to run with the CPU of a whole core and an answer with the share that the memory
-buys, this may be the slower way round for the first caller; nobody has measured it there.
+botocore is loaded with the first use of the store, not in INIT. So INIT is short and the first answer holds the rest.
+On Lambda this may be slower for the first caller: INIT is believed to run with the CPU of a whole core, and an answer
+with the share that the memory buys. Nobody has measured it there.
 
 {lines(("function", "to the first poll", "CPU", "to the first answer", "CPU"), rows)}
 """

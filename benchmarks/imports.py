@@ -96,12 +96,13 @@ def text(found: dict[str, Any]) -> str:
     rows = [(title, seconds(_middle(found, name)), seconds(min(each["wall"] for each in found[name])),
              seconds(statistics.median(each["cpu"] for each in found[name]))) for name, title in titles.items()]
     return f"""\
-Fresh interpreters, {ROUNDS} of each, in turn; timed inside, so that starting Python is not counted; modules
-are compiled beforehand. Medians.
+Fresh interpreters, {ROUNDS} of each, in turns, medians. They are timed inside, so the start of Python is not counted.
+Modules are compiled beforehand.
 
-The first two lines look better than a cold start is: we import botocore only when the store is first read, so its time
-comes back with the first request. The last two lines are what a caller waits for: import, client, two reads of a
-DynamoDB stand-in (moto) on this machine.
+- The first two rows look better than a cold start is: we import botocore only when the store is first read, so its time
+  comes back with the first request.
+- The last two rows are what a caller waits for: import, client, two reads of a DynamoDB simulator (moto) on this
+  machine.
 
 {lines(("program", "wall", "least wall", "CPU"), rows)}
 """

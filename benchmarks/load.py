@@ -294,7 +294,7 @@ def costs(found: dict[str, Any]) -> str:
 def claims(found: dict[str, Any]) -> list[Claim]:
     return [
         Claim(
-            "Under load, the slowest hundredth of kept lists' callers with a cloud that hangs beside them / without",
+            "Under load, the slowest hundredth of callers of snapshots, with a cloud that hangs beside them / without",
             found["hung"]["p99"] / found["mixed"]["p99"],
             None,
         ),
@@ -304,7 +304,9 @@ def claims(found: dict[str, Any]) -> list[Claim]:
             1.0,
         ),
         Claim(
-            "Peak memory of the authorizer under load / what it has (512 MB)", found["peak_mib"]["Authorize"] / 512, 1.0
+            "Peak memory of the authorizer under load / what it has (1,769 MB)",
+            found["peak_mib"]["Authorize"] / (1024 * MEMORY["Authorize"]),
+            1.0,
         ),
     ]
 
@@ -322,7 +324,7 @@ def text(found: dict[str, Any]) -> str:
         )
 
     waits = [it["seconds"] for it in found["hung"]["hung"]]
-    told = sorted({it["status"] for it in found["hung"]["hung"]})
+    statuses = sorted({it["status"] for it in found["hung"]["hung"]})
     titles = {kind: title for kind, (title, _) in KINDS.items()}
     titles["authorizer"] = "the authorizer, a token that the gateway has not seen"
     rows = [
@@ -331,14 +333,17 @@ def text(found: dict[str, Any]) -> str:
         for it in [found["billed"][kind]]
     ]
     return f"""\
-`deployment.zip` under Amazon's runtime client, one process per execution environment, behind the tests' gateway (policy
-cache on, throttle off); DynamoDB and KMS are MiniStack, one Python process; clouds are stand-ins behind TLS that take
-{LATENCY * 1000:.0f} ms. All of it shares two cores with the callers (and, when this was run, with other work): the
-throughput and latency are this machine's, not Lambda's. What holds elsewhere is the CPU that a request takes, that
-none fails, and that a hanging cloud does nothing to the others.
-{CALLERS} callers, {TENANTS} tenants, {SECONDS:.0f} s: nine of ten ask for a kept list, one for a live page. Then the
-same beside {HUNG} callers whose cloud hangs: they were answered after at most {max(waits):.1f} s
-({", ".join(map(str, told))}).
+`deployment.zip` under Amazon's runtime client, one process for each execution environment, behind the tests' gateway
+(policy cache on, throttle off). DynamoDB and KMS are MiniStack, one Python process. Clouds are simulators behind TLS
+that take {LATENCY * 1000:.0f} ms.
+
+All of it shares two cores with the callers (and, when this was run, with other work), so throughput and latency are
+this machine's, not Lambda's. What holds elsewhere: the CPU that a request takes, that none fails, and that a hanging
+cloud does nothing to the others.
+
+{CALLERS} callers, {TENANTS} tenants, {SECONDS:.0f} s: nine of ten requests accept a snapshot, one is a live page. Then
+the same beside {HUNG} callers whose cloud hangs; these were answered after at most {max(waits):.1f} s
+({", ".join(map(str, statuses))}).
 
 {
         lines(
@@ -348,9 +353,9 @@ same beside {HUNG} callers whose cloud hangs: they were answered after at most {
     }
 
 Peak memory: the API's function {found["peak_mib"]["APIHandler"]:.0f} MiB, the authorizer
-{found["peak_mib"]["Authorize"]:.0f} MiB. One request at a time, billed are (medians of {TIMES}):
+{found["peak_mib"]["Authorize"]:.0f} MiB. One request at a time is billed (medians of {TIMES}):
 
 {lines(("request", "ms", "of it CPU", "bytes with gzip", "without"), rows)}
 
-What a million of each costs stands in [scale](scale.md).
+What a million of each costs: [Scale](scale.md).
 """

@@ -159,15 +159,19 @@ def text(found: dict[str, Any]) -> str:
         rows.append((title, wall, seconds(statistics.median(each["cpu"] for each in measured)),
                      seconds(min(each["cpu"] for each in measured))))
     return f"""\
-The event of one `GET {_ROUTE}?…&f=1&t=10` through `app.app(event, context)` as Lambda calls it: token
-and account read from SQLite, credentials opened, request signed, answer read, log line written (to nowhere).
-The authorizer is another function and is not counted; our rate limiter is off, or it would wait.
+The event of one `GET {_ROUTE}?…&f=1&t=10` through `app.app(event, context)`, as Lambda calls it: token and account
+read from SQLite, credentials opened, request signed, response read, log line written (to nowhere). The authorizer is
+another function and is not counted. Our rate limiter is off, since it would wait.
 
-There are two ways to leave out the wait for the party. The stricter one counts: CPU time of our process, kernel
-included, while a stand-in in another process answers over a socket; it holds all that our HTTP client does. The
-other replaces the transport's `send` by an answer that is already there, and counts wall time. A bare route does
-nothing at all; for scale there is also a route that knows no tokens, tenants or sealed accounts and just asks the SDK.
-{ROUNDS} rounds of {REQUESTS} requests of each, in turn, in one process; medians of the rounds, per request.
+The wait for the party is left out in two ways:
+
+- *over a socket* (the stricter one, which counts): CPU time of our process, kernel included, while a
+  simulator in another process responds. It holds all that our HTTP client does.
+- *network taken out*: wall time, with a response that is already there instead of the transport's `send`.
+
+A bare route does nothing at all. For comparison there is a route that knows no tokens, tenants or sealed accounts and
+only calls the SDK. {ROUNDS} rounds of {REQUESTS} requests of each, in turns, in one process; medians of the rounds, per
+request.
 
 {lines(("route", "wall", "CPU", "least CPU"), rows)}
 """

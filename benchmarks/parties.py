@@ -56,27 +56,27 @@ class Least:
 LEAST: dict[str, Least] = {
     "aliyun": Least(
         calls=10 + 4, trips=4, window_calls=1 + 4, window_trips=4,
-        why="10 pages of 100 with a total; disks 500 to a call, but token after token: 4. A disk filter takes one "
-            "instance, so that a window of ten reads all disks too."),
+        why="10 pages of 100 with a total; disks 500 to a call, but token after token: 4. A disk filter accepts one "
+            "instance, so a window of ten reads all disks too."),
     "aws": Least(
         calls=1 + 2 + 1, trips=2, window_calls=1 + 1 + 1, window_trips=2, rate=(100, 5.0),
         why="One page of 1,000 instances; volumes 1,000 to a page, token after token: 2; the types once the instances "
-            "are known: 1. A window walks as far, and asks for its own volumes beside the types."),
+            "are known: 1. A window walks as far, and reads its own volumes beside the types."),
     "azure": Least(
         calls=1 + 1 + 2 + 1 + 2 + 1, trips=3, window_calls=6, window_trips=4, rate=(15, 5.0),
         why="The login; by 1,000 to a page with a total 1 of servers, 2 of interfaces, 1 of public addresses, 2 of "
-            "disks; the sizes. Each kind's first page may be asked for beside the others'. A window's interfaces and "
-            "disks are asked for once its servers are known, their addresses after that."),
+            "disks; the sizes. The first pages of all kinds can be read concurrently. A window's interfaces and disks "
+            "can be read once its servers are known, their addresses after that."),
     "baidu": Least(
         calls=1, trips=1, window_calls=1, window_trips=1,
         why="One page of 1,000 with the volumes in it."),
     "ctyun": Least(
         calls=20 + 6, trips=2, window_calls=1 + 6, window_trips=2,
-        why="20 pages of 50, and 6 of 300 disks, each with a total; disks cannot be asked for by server."),
+        why="20 pages of 50, and 6 of 300 disks, each with a total; disks cannot be read by server."),
     "gcp": Least(
         calls=1 + 3 + 1, trips=3, window_calls=1 + 2 + 1, window_trips=4, rate=(1500, 60.0),
-        why="The region's zones; one page of up to 500 servers for each of 3; the types of these. A window walks as "
-            "many zones as stand before its end. A key signs its own token."),
+        why="The region's zones; one page of up to 500 servers for each of 3; the types of these. A window walks "
+            "the zones up to its end. A key signs its own token."),
     "huaweicloud": Least(
         calls=1 + 10 + 2, trips=3, window_calls=1 + 1 + 1, window_trips=3, rate=(200, 1.0),
         why="The region's project; 10 pages of 100 with a count, as the vendor advises (1,000 are allowed); 2 pages of "
@@ -86,12 +86,13 @@ LEAST: dict[str, Least] = {
         why="10 pages of 100 with a total; the types of the region in one call, at any time."),
     "ksyun": Least(
         calls=1 + 1 + 3, trips=5, window_calls=1 + 1 + 1, window_trips=3,
-        why="The projects; one page of 1,000; only its rows tell whether the elastic IPs must be read: 200 to a page, "
+        why="The projects; one page of 1,000; only its rows show whether the elastic IPs must be read: 200 to a page, "
             "token after token: 3, or those of the window's interfaces."),
     "openstack": Least(
         calls=1 + 2 + 1, trips=3, window_calls=5, window_trips=4,
-        why="The login; a page of 1,000 servers and what tells that it was the last one; the volumes beside them. A "
-            "window takes ids up to it, its own rows, its volumes, and the guard against lost cells beside these."),
+        why="The login; a page of 1,000 servers, and the call that shows that it was the last one; the volumes beside "
+            "them. A window reads ids up to it, its own rows, its volumes, and the guard against lost cells beside "
+            "these."),
     "qcloud": Least(
         calls=10, trips=2, window_calls=1, window_trips=1, rate=(40, 1.0),
         why="10 pages of 100 with a total: the first, then the others."),
@@ -100,7 +101,7 @@ LEAST: dict[str, Least] = {
         why="10 pages of 100 with a total: the first, then the others."),
     "volcengine": Least(
         calls=10 + 17, trips=10, window_calls=6 + 1, window_trips=7,
-        why="10 pages of 100, token after token; volumes 100 to a call, all of the region's beside them: 17. A window "
+        why="10 pages of 100, token after token; volumes 100 to a call, all of the region's, beside them: 17. A window "
             "is a walk of 6 pages, then its own volumes."),
 }
 
@@ -241,7 +242,7 @@ def claims(found: dict[str, Any]) -> list[Claim]:
 def text(found: dict[str, Any]) -> str:
     whole: list[tuple[str, ...]] = []
     parts: list[tuple[str, ...]] = []
-    reasons: list[str] = []
+    reasons: list[tuple[str, ...]] = []
     for name, sides in found.items():
         least = LEAST.get(name)
         mine, sdk = _wall(sides["whole"]), sides["sdk"]
@@ -255,31 +256,35 @@ def text(found: dict[str, Any]) -> str:
         if least:
             rate = f"{least.rate[0]:,} calls in {least.rate[1]:g} s" if least.rate else "none published"
             pace = _pace(name, sides["whole"])
-            held = f"; our pace spreads them over {seconds(pace)}" if pace else ""
-            reasons.append(f"- {name}: calls: {least.calls}, {least.trips} one after another; {least.window_calls} and "
-                           f"{least.window_trips} for the window; rate: {rate}{held}. {least.why}")
-    written = "\n".join(reasons)
+            held = f"; ours spreads them over {seconds(pace)}" if pace else ""
+            reasons.append((name, f"{least.calls}, {least.trips} in sequence",
+                            f"{least.window_calls}, {least.window_trips} in sequence", f"{rate}{held}", least.why))
     return f"""\
-Every party with an adapter of its own and a stand-in, found by name. {LATENCY * 1000:.0f} ms before each answer; the
-stand-in's own rate is off, our pace is on. Stand-ins check what is asked when it is asked first, and then keep the
-answer, so that their own work is not in the figures. Ours is a whole deployment that knows nothing yet: a new store,
-new connections, no login, no catalogue; it also writes the snapshot of the list. {ROUNDS} rounds of ours, medians.
-The SDK's side is the loop that its user has to write, as it stands in this project's tests, once, after one round to
-warm up; the lists of both are compared by their ids. Fields: how many of the ten are filled.
+Every party (cloud) with an adapter of its own and a simulator. Each response takes {LATENCY * 1000:.0f} ms; the
+simulator's rate limit is off, ours is on.
+
+- Ours is a whole deployment that knows nothing yet: a new store, new connections, no login, no catalogue. It also
+  writes the snapshot. {ROUNDS} rounds, medians.
+- The SDK's side is the loop that its user has to write, from this project's tests: once, after one round to warm up.
+  The lists of both are compared by their ids.
+- A simulator checks each request once and then keeps the response, so its own work is not in the figures.
+- *Fields*: how many of the ten are filled.
+- *Least* and *limit* are the API's own: the fewest calls that give all ten fields, and the time that nobody can beat.
+  That is the calls that must follow one another × {LATENCY * 1000:.0f} ms, or the documented rate limit's time for all
+  of them, if that is longer.
+- Reading a megabyte of responses and writing the snapshot is in our time, but not in the limit.
 
 {lines(("party", "calls", "least", "wall", "limit", "wall / limit (aim ≤ 1.5)", "SDK: calls", "SDK: wall", "fields",
         "SDK: fields"), whole)}
 
-Servers {WINDOW[0]} to {WINDOW[1]} of these, by a process that knows nothing yet:
+Servers {WINDOW[0]} to {WINDOW[1]} of these, again by a deployment that knows nothing yet:
 
 {lines(("party", "calls", "least", "wall", "limit"), parts)}
 
-"Least" and "limit" are the API's own: the fewest calls that give all ten fields, and those of them that must follow
-one another × {LATENCY * 1000:.0f} ms, or the time that the documented rate takes for all of them, if that is longer.
-Reading a megabyte of answers and writing the snapshot is in our time, but not in the limit. Where no rate is published
-we keep to a careful guess, which alone may spread our calls over a while.
+How *least* and *limit* come about. Where a vendor publishes no rate limit, ours is a careful guess, which may spread
+the calls over some time.
 
-{written}
+{lines(("party", "calls", "for the window", "rate limit", "why"), reasons)}
 """
 
 

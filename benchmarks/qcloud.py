@@ -108,17 +108,19 @@ def text(found: dict[str, Any]) -> str:
     small = table(names, found["small"])
     large = table(names, found["large"])
     return f"""\
-4,000 servers are 40 calls, one second's worth of the documented rate of 40 a second; the stand-in keeps
-{LATENCY * 1000:.0f} ms before each answer and enforces the rate. Ours is a whole deployment with its own limiter on.
-The SDK's side is `CvmClient` as it comes: it makes a new connection for each call. There is no TLS here, which
-spares the SDK 40 handshakes. Both end with the same ten fields as JSON, and the lists are compared.
-{ROUNDS} rounds of each, in turn, each in a fresh process that is ready (imports done, client made).
+4,000 servers are 40 calls: one second at the documented rate limit of 40 a second. The simulator waits
+{LATENCY * 1000:.0f} ms before each response and enforces the limit.
+
+- Ours is a whole deployment with its own rate limiter on.
+- The SDK's side is an unchanged `CvmClient`, which makes a new connection for each call. Without TLS here it is spared
+  40 handshakes.
+- Both end with the same ten fields as JSON, and the lists are compared. {ROUNDS} rounds of each.
 
 {small}
 
-40,000 servers are 400 calls. Of these 40 may start at once and the rest at 40 a second, so that nobody can be
-done before 9 s. We keep 5 % below the rate on purpose. {LARGE_ROUNDS} rounds of ours; the SDK's loop was run once.
-It never comes near the rate.
+40,000 servers are 400 calls. 40 of them may start at once and the rest at 40 a second, so nobody can finish before 9 s.
+We stay 5 % below the limit on purpose; the SDK's loop never comes near it. {LARGE_ROUNDS} rounds of ours, one of the
+SDK.
 
 {large}
 """

@@ -69,20 +69,28 @@ def write(results: dict[str, Any]) -> None:
     versions = ", ".join(f"{name} {version}" for name, version in here["libraries"].items())
     parts = [f"""# Benchmarks
 
-Written by `make bench`; the figures are in `benchmarks/results.json`.
-{here["cpu"]}, {here["cores"]} cores, {here["system"]}, Python {here["python"]}; {_dates(found)}.
-{versions}.
+After this page you know how fast twocloud lists beside the vendors' SDKs, what a page costs, how it grows, and which of
+its aims it misses.
 
-Every figure is a ratio, the smaller the better: ours and what one would use instead, on one input, in one run, in
-turn. Ratios are of medians. The clouds are stand-ins on this machine, each in a process of its own, whose work is
-counted for nobody, although it takes its part of the cores; there is no TLS and no real network. Wall time, CPU time
-(user and system, of the side's own process), peak memory and calls are of a fresh process per round, ready before
-the clock starts (imports done, client or deployment made). "Met" and "missed" are against aims set beforehand; the
-machine is noisy and ratios move by some 10 % from run to run, so that a miss or a hit by less than that is a tie.
+To measure on your own machine, run `make bench`. It writes this page and `benchmarks/results.json`, which holds all
+figures. This run: {here["cpu"]}, {here["cores"]} cores, {here["system"]}, Python {here["python"]}; {_dates(found)}.
 
 ![Ratios with their aims, and cost per server](benchmarks.svg)
 
 {lines(("what", "ratio", "aim", ""), [_line(claim) for each in claims.values() for claim in each])}
+
+How to read the ratios:
+
+- Each is ours divided by the other side's, of medians; smaller is better. Both sides get the same input, in turns, in
+  one run.
+- The aims were set beforehand. Ratios move by some 10 % from run to run, so a smaller difference from the aim is a tie.
+- Clouds are simulators on this machine, each in a process of its own. Their work is not counted, but it uses the same
+  cores. There is no TLS and no real network.
+- Wall time, CPU time (user and system, of the side's own process), peak memory and calls are of a fresh process for
+  each round. It is ready before the clock starts: imports done, client or deployment made.
+- *Live* means that the cloud is asked; a *snapshot* is the last complete list, kept in the store.
+
+Versions: {versions}.
 """]
     parts += [f"## {module(name).TITLE}\n\n{module(name).text(each['figures'])}" for name, each in found.items()]
     _PAGE.write_text("\n".join(parts))

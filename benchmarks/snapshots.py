@@ -340,33 +340,36 @@ def text(found: dict[str, Any]) -> str:
                 for side in ("answer", "read") for name in ("wall", "cpu"))) for store in _STORES for size in SIZES]
     memory = [(title, seconds(found[name]["wall"]), f"{found[name]['added_mib']:.0f} MiB",
                f"{found[name]['added_mib'] * 1024 / LARGE:.2f} KiB")
-              for name, title in (("kept", "kept, in a process that holds them"), ("read", "read"))]
+              for name, title in (("kept", "written, by a process that holds them"), ("read", "read"))]
     refreshed = [(name, seconds(each["wall"]), f"{_in_a_minute(each):,.0f}", seconds(each["cpu"] / SOURCES))
                  for name, each in found["refreshes"].items()]
     units = [(name, *(str(each[unit]) for unit in ("calls", "read", "write")))
              for name, each in found["costs"].items() if name != "schedule"]
     return f"""\
-The whole path of a request in process (token, user and account read, window read and decoded, JSON, ETag, log line)
-with a list that is kept, beside one read of the chunks that it is made of: one row for a page of ten, one walk for
-10,000 servers ({ROUNDS} rounds, medians, in turn, in one process). DynamoDB is MiniStack on the same two cores, whose
-work is in the wall time of both. SQLite reads by copying memory: what makes JSON of it cannot come near to that.
+The whole path of a request that a snapshot answers, in process: token, user and account read, window read and decoded,
+JSON, ETag, log line. Beside it one read of the chunks that the snapshot is made of: one row for a page of ten, one walk
+for 10,000 servers. {ROUNDS} rounds in turns in one process, medians.
+
+DynamoDB is MiniStack on the same two cores; its work is in the wall time of both. SQLite reads by copying memory, so
+nothing that makes JSON of it can come near to that.
 
 {lines(("answer", "whole answer: wall", "CPU", "one read: wall", "CPU"), answers)}
 
-{LARGE:,} servers in one source, kept and read in a process each; {found["kept"]["stored"] / LARGE:.0f} bytes a server
-in the store, compressed.
+{LARGE:,} servers in one source, written and read in a process each. The store holds
+{found["kept"]["stored"] / LARGE:.0f} bytes a server, compressed.
 
 {lines(("100,000 servers", "wall", "memory on top of a ready process", "per server"), memory)}
 
-{SOURCES:,} tenants with an account and {SERVERS} servers each at one stand-in with {LATENCY * 1000:.0f} ms before each
-answer, refreshed as `twocloud refresh` does it, in one process beside the stand-in's, on SQLite:
+{SOURCES:,} tenants, each with an account and {SERVERS} servers at one simulator with {LATENCY * 1000:.0f} ms before
+each response. One process refreshes them as `twocloud refresh` does, on SQLite:
 
 {lines(("sources", "wall", "a minute", "CPU of each"), refreshed)}
 
 ### What the store charges
 
-DynamoDB on demand, counted from the sizes of the items that went and came ({COUNTED:,} servers in the source; every
-read is consistent, so that a unit is 4 KB; a unit written, or deleted, is 1 KB). A request's token and user are in it.
+DynamoDB on demand, counted from the sizes of the items sent and received, with {COUNTED:,} servers in the source. Every
+read is consistent, so a read unit is 4 KB; a write unit, or a deletion's, is 1 KB. A request's token and user are in
+it.
 
 {lines(("what", "calls", "read units", "write units"), units)}
 
@@ -408,14 +411,23 @@ def _idle(found: dict[str, Any]) -> str:
     return f"""\
 ### What {IDLE} sources cost
 
-A month of {days} days with {IDLE} sources of {COUNTED:,} servers each: idle, when nobody reads them (a refresh every
-six hours), and when all of them are read all the time (one every five minutes; the readers' own requests are not in
-it). USD by list prices of us-east-1 without the free tier, as they were known in 2025; **to be checked**: DynamoDB on
-demand {PRICES["write"] * 1e6:g} a million units written, {PRICES["read"] * 1e6:g} read, {PRICES["gigabyte"]:g} a GB;
-Lambda on arm64 {PRICES["invocation"] * 1e6:g} a million calls, {PRICES["gigabyte second"] * 1e6:g} a million GB s;
-SQS {PRICES["message"] * 1e6:g} a million requests; KMS {PRICES["key"]:g} a key, {PRICES["decryption"] * 1e4:g} for
-10,000 calls; logs {PRICES["log gigabyte"]:g} a GB. Units are those counted above; how long functions run is assumed,
-and point-in-time recovery, alarms and the API's own gateway (paid by request) are not in it.
+A month of {days} days with {IDLE} sources of {COUNTED:,} servers each:
+
+- *idle*: nobody reads them; one refresh every six hours.
+- *read all the time*: one refresh every five minutes. The readers' own requests are not in it.
+
+Units are those counted above; how long functions run is assumed. Point-in-time recovery, alarms and the API's own
+gateway (paid by request) are not in it. **Check the prices**: list prices of us-east-1 without the free tier, as they
+were known in 2025:
+
+{lines(("service", "price, USD"), [
+    ("DynamoDB on demand", f"{PRICES['write'] * 1e6:g} a million units written, {PRICES['read'] * 1e6:g} read, "
+                           f"{PRICES['gigabyte']:g} a GB"),
+    ("Lambda on arm64", f"{PRICES['invocation'] * 1e6:g} a million calls, {PRICES['gigabyte second'] * 1e6:g} a "
+                        "million GB s"),
+    ("SQS", f"{PRICES['message'] * 1e6:g} a million requests"),
+    ("KMS", f"{PRICES['key']:g} a key, {PRICES['decryption'] * 1e4:g} for 10,000 calls"),
+    ("logs", f"{PRICES['log gigabyte']:g} a GB")])}
 
 {lines(("what", "idle", "read all the time", "idle, USD", "read, USD"), rows)}
 """
