@@ -41,7 +41,7 @@ class Difference:
     why: str
 
 
-_RENAMED = "the gateway kept the policy, so that the handler refuses, and renames its `WWW-Authenticate`; status and body hold"
+_RENAMED = "the gateway had cached the policy: the handler refuses, and the gateway renames its `WWW-Authenticate`; status and body hold"
 _UNKNOWN = "the gateway knows no such method on any path and answers 404"
 DIFFERENCES = (
     Difference("runtime", "a revoked token is refused on the next request", "WWW-Authenticate is None", _RENAMED),
@@ -51,7 +51,7 @@ DIFFERENCES = (
     Difference("ministack", "methods that HTTP does not know are 405", "^404 ", _UNKNOWN),
     Difference("ministack", "gzip, if the caller accepts it", "Content-Encoding is None", "MiniStack does not compress; on AWS the gateway does"),
     Difference("ministack", "a link leads to the requested path", "instead of http",
-               "MiniStack tells the function a path without its own prefix, `/_aws/execute-api/ID`"),
+               "MiniStack passes the function a path without its own prefix, `/_aws/execute-api/ID`"),
 )
 
 

@@ -51,6 +51,7 @@ RUN = {
     ("docs/operate.md", "sh", "aws kms"): "test_operate_aws.py::test_another_key_of_kms",
     ("docs/operate.md", "sh", "redeploy OldKeyArn="): "test_operate_aws.py::test_another_key_of_kms",
     ("docs/operate.md", "sh", "restore-table"): "test_operate_aws.py::test_restore_a_table",
+    ("docs/operate.md", "sh", "redeploy TableName="): "test_operate_aws.py::test_restore_a_table",
     ("docs/operate.md", "sh", "--to-key"): "test_operate_aws.py::test_from_one_machine_to_aws",
     ("docs/operate.md", "sh", "redeploy"): "test_operate_aws.py::test_an_upgrade_and_the_way_back_under_readers",
     ("docs/keys.md", "sh", "account put"): "test_examples.py::test_a_key_is_handed_over",

@@ -116,7 +116,7 @@ def test_another_key_of_kms(stack: Stack, operator: Any, tmp_path: Path) -> None
 
 
 def test_restore_a_table(stack: Stack, operator: Any) -> None:
-    (script,) = (block for block in PAGE["Back up and restore"] if "restore-table" in block)
+    script = "".join(block for block in PAGE["Back up and restore"] if "twocloud-restored" in block)
     before = stack.token("123")
     moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     assert stack.get(before).status_code == 200
