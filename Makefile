@@ -15,7 +15,7 @@ PORT ?= 8000
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --only-binary :all: --no-binary jdcloud-sdk
-TESTS ?= tests
+TESTS ?=
 STAGE ?= prod
 RUNTIME ?= python3.12
 # programs that the tests run, in environments of their own
@@ -41,10 +41,10 @@ bench: $(VENV)/bench .venv-ministack/ready
 	$(BIN)/python -m benchmarks
 
 screenshots: $(VENV)/dev .venv-browser/ready
-	$(BIN)/python -m tests.test_console
+	$(BIN)/python -m tests.http.test_console
 
 docs: $(VENV)/dev
-	$(BIN)/python -m tests.test_docs
+	$(BIN)/python -m tests.programs.test_docs
 	$(BIN)/python -m tests.picture
 
 package: $(VENV)/local

@@ -1,6 +1,7 @@
 """The Lambda entry: binds paths and authorizer to what is below; nothing else knows the framework.
 
-The handlers are `app.app`, `chalicelib.authorizer.authorize`, `app.spread` (the schedule) and `app.work` (the queue's).
+The handlers are `app.app`, `chalicelib.http.authorizer.authorize`, `app.spread` (the schedule) and `app.work` (the
+queue's).
 """
 
 import threading
@@ -12,10 +13,13 @@ from typing import Any, cast
 
 from chalice.app import Chalice, CloudWatchEvent, Rate, Request, Response, SQSEvent
 
-from chalicelib import amazon, api, authorizer, journal, schedule, settings
+from chalicelib import log, settings
+from chalicelib.concurrency import run_all
 from chalicelib.errors import TwocloudError
-from chalicelib.inventory import REQUEST_SECONDS, Deployment, open_deployment
-from chalicelib.paging import side_by_side
+from chalicelib.fleet import schedule
+from chalicelib.fleet.many_sources import REQUEST_SECONDS, Deployment, open_deployment
+from chalicelib.http import api, authorizer
+from chalicelib.storage import amazon
 
 MARGIN_SECONDS = 2.0                       # before Lambda ends the function
 
@@ -80,9 +84,9 @@ def _lists(value: object) -> dict[str, list[str]]:
 
 
 app = _App("twocloud", configure_logs=False)
-app.log = journal.log
+app.log = log.logger
 app.register_blueprint(authorizer.bp)
-journal.start()
+log.start()
 
 
 @cache
@@ -93,24 +97,24 @@ def _from_environment() -> Deployment:
 _deployment = _from_environment
 
 
-def stand_on(deployment: Deployment) -> None:
+def use(deployment: Deployment) -> None:
     """Use this deployment instead of the one that the environment describes."""
     def given() -> Deployment:
         return deployment
 
     global _deployment
     _deployment = given
-    authorizer.stand_on(deployment.store, deployment.clock)
+    authorizer.use(deployment.store, deployment.clock)
 
 
 def _answer(route: str) -> Response:
     request = app.current_request
     request_id = str(request.context.get("requestId") or uuid.uuid4())
-    with journal.about(request_id=request_id, function_request_id=_own_id(request.lambda_context)):
+    with log.about(request_id=request_id, function_request_id=_own_id(request.lambda_context)):
         try:
             response = api.answer(_deployment, route, _read(route, request, request_id))
         except Exception:                   # an event that cannot be read
-            journal.failure()
+            log.failure()
             response = api.refused(TwocloudError(), request_id)
     return Response(response.body.decode(), {**response.headers}, response.status)
 
@@ -151,7 +155,7 @@ def spread(event: CloudWatchEvent) -> dict[str, int]:
     attributes = {"run_id": {"DataType": "String", "StringValue": run_id}}
     client = amazon.client("sqs", attempts=3)
     deployment = _deployment()
-    with journal.about(run_id=run_id):
+    with log.about(run_id=run_id):
         url = client.get_queue_url(QueueName=deployment.settings.queue)["QueueUrl"]
         found = schedule.survey(deployment)
         waiting = list(schedule.messages(deployment, waiting=found.due))
@@ -162,12 +166,12 @@ def spread(event: CloudWatchEvent) -> dict[str, int]:
                  "MessageAttributes": attributes}
                 for n, (message, delay) in enumerate(waiting[at:at + 10])])
             for failed in answer.get("Failed", []):
-                journal.log.error("message not sent", extra={"fields": {"code": failed["Code"]}})
+                log.logger.error("message not sent", extra={"fields": {"code": failed["Code"]}})
             return len(answer.get("Successful", []))            # neither list is there if it is empty
 
         batches = range(0, len(waiting), 10)                    # ten: the most that SQS takes at once
         # side by side, or 10,000 calls one after another pass the function's time
-        sent = sum(side_by_side([lambda at=at: send(at) for at in batches], 8))
+        sent = sum(run_all([lambda at=at: send(at) for at in batches], 8))
         schedule.finish(deployment, found, schedule.RUN_EVERY, messages=sent)
     return {"messages": sent}
 
@@ -179,11 +183,11 @@ def work(event: SQSEvent) -> dict[str, list[dict[str, str]]]:
     deadline = time.monotonic() + _seconds_left(event.context, schedule.REFRESH_SECONDS)
     for record in event.to_dict()["Records"]:
         run = record.get("messageAttributes", {}).get("run_id", {}).get("stringValue")
-        with journal.about(run_id=run, message_id=record["messageId"], function_request_id=_own_id(event.context)):
+        with log.about(run_id=run, message_id=record["messageId"], function_request_id=_own_id(event.context)):
             try:
                 schedule.work(_deployment(), schedule.read(record["body"]), deadline)
             except Exception:
-                journal.failure()
+                log.failure()
                 failed.append({"itemIdentifier": record["messageId"]})
     return {"batchItemFailures": failed}
 

@@ -1,6 +1,6 @@
-"""The stand-in clouds, each in a process of its own, so that their work is not counted as anybody's.
+"""The simulator clouds, each in a process of its own, so that their work is not counted as anybody's.
 
-They check signatures and rates as in the tests; what they answer is written once and kept, so that a slow stand-in
+They check signatures and rates as in the tests; what they answer is written once and kept, so that a slow simulator
 does not hide a difference between those who call it. A process ends when its standard input does.
 """
 
@@ -20,7 +20,7 @@ from benchmarks.measure import ROOT, Round, in_child
 
 
 class Cloud:
-    """A stand-in at `url`. `told`: what it said when it was ready. A context manager that ends it."""
+    """A simulator at `url`. `told`: what it said when it was ready. A context manager that ends it."""
 
     def __init__(self, kind: str, **options: Any) -> None:
         self._process = subprocess.Popen([sys.executable, "-m", __spec__.name, kind, json.dumps(options)], cwd=ROOT,
@@ -66,8 +66,8 @@ def _qcloud(size: int, latency: float = 0.0, limited: bool = True, accounts: int
     """`accounts`: so many more keys that open it, AKIDbenchmark0 and so on."""
     import msgspec
 
-    from standins.fleet import Fleet, Machine
-    from standins.qcloud import Qcloud
+    from chalicelib.parties.qcloud.simulator import Qcloud
+    from chalicelib.simulators.fleet import Fleet, Machine
 
     class Prepared(Qcloud):
         def _row(self, machine: Machine, region: str) -> Any:
@@ -86,9 +86,9 @@ def _qcloud(size: int, latency: float = 0.0, limited: bool = True, accounts: int
 
 
 def _aws(size: int, latency: float = 0.0, limited: bool = True) -> Any:
-    from standins.aws import Aws
-    from standins.fleet import Fleet
-    from standins.server import Call
+    from chalicelib.parties.aws.simulator import Aws
+    from chalicelib.simulators.fleet import Fleet
+    from chalicelib.simulators.server import Call
 
     class Prepared(Aws):
         """Knows as well what Libcloud does: calls by GET, and asks for elastic addresses, of which there are none."""
@@ -123,13 +123,13 @@ def _aws(size: int, latency: float = 0.0, limited: bool = True) -> Any:
 
 
 def _party(party: str, size: int, latency: float = 0.0, limited: bool = False) -> Any:
-    """Any party's stand-in, by its name; `told` says with which credentials and where."""
-    import standins
-    from standins.faults import Answer
-    from standins.fleet import Fleet
-    from standins.server import Call
+    """Any party's simulator, by its name; `told` says with which credentials and where."""
+    from chalicelib import simulators
+    from chalicelib.simulators.faults import Answer
+    from chalicelib.simulators.fleet import Fleet
+    from chalicelib.simulators.server import Call
 
-    entry = standins.clouds()[party]
+    entry = simulators.clouds()[party]
     cloud, credentials = entry.start({entry.region: Fleet(size)}, "benchmarksecret0123456789abcdef", limited=limited,
                                      latency=latency)
     answer, kept = cloud.answer, dict[tuple[str, ...], Answer]()
@@ -154,8 +154,8 @@ class _Dynamodb:
         import boto3
         from moto.server import ThreadedMotoServer
 
-        from chalicelib import tokens, users
-        from chalicelib.stores.dynamodb import DynamoStore
+        from chalicelib.access import tokens, users
+        from chalicelib.storage.dynamodb import DynamoStore
 
         logging.getLogger("werkzeug").setLevel(logging.ERROR)   # or each call is a line
         self._server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)

@@ -66,7 +66,7 @@ def run() -> dict[str, Any]:
         }
         sides: dict[str, tuple[Path, str, dict[str, str], dict[str, Any]]] = {
             "handler": (task, "app.app", {}, _event("/twocloud/health")),
-            "authorizer": (task, "chalicelib.authorizer.authorize", {}, asked),
+            "authorizer": (task, "chalicelib.http.authorizer.authorize", {}, asked),
             "bare": (bare, "app.app", {"READS": "1"}, _event("/read")),
             "bare_two": (bare, "app.app", {"READS": "2"}, _event("/read")),
         }
@@ -90,7 +90,7 @@ def _start(
     client: Path | None,
 ) -> dict[str, float]:
     """Seconds from the process's start to its first poll, CPU seconds until then, and seconds to the first answer."""
-    from tests.emulator import Function
+    from deploy.ministack import Function
 
     begun = time.perf_counter()
     with Function(task, handler, variables, 28, folder, python, client) as function:
@@ -201,7 +201,7 @@ def claims(found: dict[str, Any]) -> list[Claim]:
 def text(found: dict[str, Any]) -> str:
     titles = {
         "handler": "`app.app`, then `GET /twocloud/health`",
-        "authorizer": "`chalicelib.authorizer.authorize`, then a token",
+        "authorizer": "`chalicelib.http.authorizer.authorize`, then a token",
         "bare": 'bare Chalice with `boto3.client("dynamodb")`, then one read',
         "bare_two": "the same, then two reads",
     }

@@ -20,7 +20,7 @@ _TABLE, _REGION = "twocloud-benchmark", "us-east-1"
 
 # each is timed from its first line to its last, in an interpreter that has just started
 PROGRAMS = {
-    "authorizer": "import chalicelib.authorizer",
+    "authorizer": "import chalicelib.http.authorizer",
     "handler": "import app",
     "chalice_boto3": "import chalice, boto3; boto3.client('dynamodb')",
     "authorizer_used": """
@@ -89,7 +89,7 @@ def claims(found: dict[str, Any]) -> list[Claim]:
 
 
 def text(found: dict[str, Any]) -> str:
-    titles = {"authorizer": "`import chalicelib.authorizer`", "handler": "`import app`",
+    titles = {"authorizer": "`import chalicelib.http.authorizer`", "handler": "`import app`",
               "chalice_boto3": "`import chalice, boto3`, `boto3.client(\"dynamodb\")`",
               "authorizer_used": "authorizer to its first answer (two reads of DynamoDB)",
               "chalice_boto3_used": "Chalice, boto3's client, the same two reads"}

@@ -1,4 +1,4 @@
-"""What the stand-in clouds and those who call them agree on; imports nothing, so that it weighs nothing."""
+"""What the simulator clouds and those who call them agree on; imports nothing, so that it weighs nothing."""
 
 TENANT = "123"
 REGION = {"qcloud": "ap-guangzhou", "aws": "us-east-1"}

@@ -23,7 +23,7 @@ from benchmarks.verdict import Claim, lines
 TITLE = "The packaged functions under load"
 LIBRARIES = ("chalice", "botocore")
 TENANTS, SERVERS, TIMES, CALLERS, HUNG, SECONDS = 100, 100, 25, 8, 4, 15.0
-LATENCY = 0.05  # of the stand-in cloud
+LATENCY = 0.05  # of the simulator cloud
 MEMORY = {"APIHandler": 1.0, "Authorize": 1769 / 1024}  # GB, as the template says; a test compares
 KINDS = {
     "page": ("a page of ten, live", "region=gz&f=1&t=10"),
@@ -41,14 +41,15 @@ class _House:
     """The package on MiniStack's store and key, its functions under awslambdaric behind a gateway."""
 
     def __init__(self, stack: ExitStack) -> None:
-        from chalicelib import accounts, parties, tokens, users
-        from chalicelib.seal import KmsSealer
-        from chalicelib.stores.dynamodb import DynamoStore
+        from chalicelib import parties
+        from chalicelib.access import accounts, tokens, users
+        from chalicelib.access.sealing import KmsSealer
+        from chalicelib.parties.qcloud.simulator import Qcloud
+        from chalicelib.simulators import tls
+        from chalicelib.simulators.fleet import Fleet
+        from chalicelib.storage.dynamodb import DynamoStore
         from deploy import emulator, package
-        from standins import tls
-        from standins.fleet import Fleet
-        from standins.qcloud import Qcloud
-        from tests.emulator import Function, ministack
+        from deploy.ministack import Function, ministack
         from tests.gateway import Gateway, Pool
 
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -240,7 +241,7 @@ PRICES = {  # USD, us-east-1, from memory
     "gb_log": 0.50,
     "decrypt": 3e-6,
 }
-# Units that a request reads (4 KB) and writes (1 KB), as tests/test_scale.py counts them, but for the authorizer's.
+# Units that a request reads (4 KB) and writes (1 KB), as tests/unit/test_scale.py counts them, except the authorizer's
 STORE = {
     "page": (7, 0),
     "live": (13, 3),

@@ -54,7 +54,7 @@ def work(side: str, arguments: Mapping[str, Any]) -> Round:
 
 
 def cpu_seconds() -> float:
-    """User and system time of this process and its children; the stand-in is neither."""
+    """User and system time of this process and its children; the simulator is neither."""
     return sum(used.ru_utime + used.ru_stime
                for used in (resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)))
 
@@ -92,7 +92,7 @@ def _named(target: str) -> Callable[..., Any]:
 def in_turn(sides: Mapping[str, Callable[[], Round]], rounds: int, pause: float = 0.0) -> dict[str, list[Round]]:
     """`rounds` rounds of each side: one of each, then one of each in the opposite order, and so on.
 
-    One more round goes before them and does not count: it fills the caches of files and of the stand-in.
+    One more round goes before them and does not count: it fills the caches of files and of the simulator.
     `pause`: seconds before each round, in which the party's own rate forgets the round before.
     """
     found: dict[str, list[Round]] = {name: [] for name in sides}

@@ -1,4 +1,4 @@
-"""Our side: a real deployment (SQLite in a temporary folder, sealed account) that asks a stand-in."""
+"""Our side: a real deployment (SQLite in a temporary folder, sealed account) that asks a simulator."""
 
 import tempfile
 import time
@@ -7,14 +7,17 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from benchmarks.keys import CREDENTIALS, REGION, TENANT
-from chalicelib import accounts, formats, inventory, parties, settings, tokens, users
-from chalicelib.inventory import Answer, Deployment
+from chalicelib import parties, settings
+from chalicelib.access import accounts, tokens, users
+from chalicelib.fleet import many_sources
+from chalicelib.fleet.many_sources import Answer, Deployment
+from chalicelib.http import formats
 
 
 @contextmanager
 def deployed(party: str, url: str, credentials: Mapping[str, object] | None = None) -> Iterator[Deployment]:
     with tempfile.TemporaryDirectory(prefix="twocloud-benchmark-") as folder:
-        deployment = inventory.open_deployment(settings.load({
+        deployment = many_sources.open_deployment(settings.load({
             "TWOCLOUD_STORE": f"sqlite:///{folder}/twocloud.db", "TWOCLOUD_KEY": f"file:{folder}/key",
             "TWOCLOUD_LOCAL": "1"}))
         try:
@@ -37,12 +40,12 @@ def listing(party: str, url: str, *, limited: bool = True) -> Iterator[Callable[
     """The whole list to its JSON body. Not `limited`: our own rate limiter is off, and the deadline far."""
     if not limited:
         without_limits(party)
-    seconds = inventory.REQUEST_SECONDS if limited else 600.0
+    seconds = many_sources.REQUEST_SECONDS if limited else 600.0
     with deployed(party, url) as deployment:
-        source = inventory.source_of(TENANT, party, REGION[party])
+        source = many_sources.source_of(TENANT, party, REGION[party])
 
         def work() -> bytes:
-            return body(deployment, inventory.list_servers(deployment, source, deadline=time.monotonic() + seconds))
+            return body(deployment, many_sources.list_servers(deployment, source, deadline=time.monotonic() + seconds))
 
         yield work
 

@@ -30,13 +30,13 @@ def in_process(url: str) -> dict[str, Any]:
 
     import app
     from benchmarks import ours
-    from chalicelib import journal
+    from chalicelib import log
 
     ours.without_limits("qcloud")
     with Path(os.devnull).open("w") as nowhere, ours.deployed("qcloud", url) as deployment:
-        for handler in journal.log.handlers:
+        for handler in log.logger.handlers:
             handler.setStream(nowhere)                          # the lines are written, and nobody reads them
-        app.stand_on(deployment)
+        app.use(deployment)
         event = _event(ours.token(deployment))
         answer = json.loads(app.app(event, None)["body"])
 

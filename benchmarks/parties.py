@@ -1,4 +1,4 @@
-"""1,000 servers at every native party that has a stand-in: calls and wall time beside the API's minimum and the SDK."""
+"""1,000 servers at every native party with a simulator: calls and wall time beside the API's minimum and the SDK."""
 
 import hashlib
 import importlib
@@ -26,7 +26,7 @@ ROUNDS, SDK_ROUNDS = 5, 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Least:
-    """What the API itself asks of a program that knows nothing yet, for all ten fields of SIZE servers (the stand-ins'
+    """What the API itself asks of a program that knows nothing yet, for all ten fields of SIZE servers (the simulators'
     have 1,736 disks and 407 public addresses). `calls`: fewest; `trips`: how many of them must follow one another.
 
     `rate`: documented, (calls, seconds); None: none is published. `why`: how calls and trips come about.
@@ -107,11 +107,10 @@ LEAST: dict[str, Least] = {
 
 
 def names() -> list[str]:
-    """The parties with an adapter of their own and a stand-in."""
-    import standins
-    from chalicelib import parties
+    """The parties with an adapter of their own and a simulator."""
+    from chalicelib import parties, simulators
 
-    return [name for name in standins.clouds() if parties.module_of(name) == name]
+    return [name for name in simulators.clouds() if parties.module_of(name) == name]
 
 
 # ---------------------------------------------------------------- in a process of its own
@@ -144,15 +143,16 @@ def sdk_rounds(number: int, **arguments: Any) -> list[Round]:
 def _ours(party: str, url: str, credentials: Mapping[str, object], region: str,
           window: tuple[int, int] | None = None) -> Iterator[Callable[[], Any]]:
     from benchmarks import ours
-    from chalicelib import inventory, memory
+    from chalicelib.cloud import cache
+    from chalicelib.fleet import many_sources
     from chalicelib.model import WHOLE, Window
 
-    memory.forget()
+    cache.forget()
     with ours.deployed(party, url, credentials) as deployment:
-        source = inventory.source_of(TENANT, party, region)
+        source = many_sources.source_of(TENANT, party, region)
 
         wanted = Window(*window) if window else WHOLE
-        yield lambda: ours.body(deployment, inventory.list_servers(deployment, source, wanted))
+        yield lambda: ours.body(deployment, many_sources.list_servers(deployment, source, wanted))
 
 
 @contextmanager

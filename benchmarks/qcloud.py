@@ -18,7 +18,7 @@ LATENCY = 0.05
 RATE = 40                                   # DescribeInstances, calls a second
 ROUNDS = 9
 LARGE_ROUNDS = 3
-PAUSE = 1.2                                 # the stand-in counts the calls of the last second
+PAUSE = 1.2                                 # the simulator counts the calls of the last second
 
 _STATUS = {"PENDING": "BUILD", "LAUNCH_FAILED": "ERROR", "RUNNING": "ACTIVE", "STOPPED": "SHUTOFF",
            "STARTING": "STARTING", "STOPPING": "STOPPING", "REBOOTING": "REBOOT", "SHUTDOWN": "SHUTOFF",

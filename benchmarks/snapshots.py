@@ -33,7 +33,7 @@ _TABLE = "twocloud-benchmark"
 def servers(size: int) -> list[Any]:
     """What a cloud of this size lists."""
     from chalicelib.model import Server, Status
-    from standins.fleet import Fleet
+    from chalicelib.simulators.fleet import Fleet
 
     fleet = Fleet(size)
     return [Server(
@@ -69,7 +69,7 @@ def _deployed(url: str, endpoint: str = "http://127.0.0.1:9") -> Iterator[Any]:
 def _table(url: str, clock: Callable[[], float]) -> Any:
     import boto3
 
-    from chalicelib.stores.dynamodb import DynamoStore
+    from chalicelib.storage.dynamodb import DynamoStore
 
     name = f"{_TABLE}-{os.getpid()}"
     client = boto3.client("dynamodb", region_name="us-east-1", endpoint_url=url, aws_access_key_id="benchmark",
@@ -82,7 +82,8 @@ def _table(url: str, clock: Callable[[], float]) -> Any:
 
 
 def _keep(deployment: Any, listed: Sequence[Any]) -> Any:
-    from chalicelib import accounts, snapshots
+    from chalicelib.access import accounts
+    from chalicelib.storage import snapshots
 
     revision = accounts.find(deployment.store, TENANT, "qcloud").revision
     return snapshots.save(deployment.store, _source(), revision, listed, deployment.clock(), history=30 * 86_400)
@@ -90,7 +91,7 @@ def _keep(deployment: Any, listed: Sequence[Any]) -> Any:
 
 def _ask(deployment: Any, token: str, window: str) -> Callable[[], Any]:
     """The whole path of a request as Lambda or `serve` runs it, but for their wires."""
-    from chalicelib import api
+    from chalicelib.http import api
 
     pairs = [("party", "qcloud"), ("tenant_id", TENANT), ("region", REGION["qcloud"]), ("max_age", "86400")]
     pairs += [pair for pair in (("f", "1"), ("t", window)) if window]
@@ -109,7 +110,7 @@ def _ask(deployment: Any, token: str, window: str) -> Callable[[], Any]:
 def reads(url: str) -> dict[str, Any]:
     """Wall and CPU seconds of an answer and of one read of what it is made of, round by round."""
     from benchmarks import ours
-    from chalicelib import snapshots
+    from chalicelib.storage import snapshots
 
     kind, found = "dynamodb" if url else "sqlite", dict[str, Any]()
     with _deployed(url) as deployment:
@@ -140,8 +141,8 @@ def _repeat(call: Callable[[], Any], times: int) -> dict[str, float]:
 
 def keep_large(path: str) -> dict[str, float]:
     """Memory and time of keeping LARGE servers in the file."""
-    from chalicelib import snapshots
-    from chalicelib.stores.sqlite import SqliteStore
+    from chalicelib.storage import snapshots
+    from chalicelib.storage.sqlite import SqliteStore
 
     store, listed = SqliteStore(path, time.time), servers(LARGE)
     made = _memory(lambda: snapshots.save(store, _source(), "r", listed, time.time(), history=86_400))
@@ -149,8 +150,8 @@ def keep_large(path: str) -> dict[str, float]:
 
 
 def read_large(path: str) -> dict[str, float]:
-    from chalicelib import snapshots
-    from chalicelib.stores.sqlite import SqliteStore
+    from chalicelib.storage import snapshots
+    from chalicelib.storage.sqlite import SqliteStore
 
     store = SqliteStore(path, time.time)
 
@@ -174,7 +175,9 @@ def _memory(work: Callable[[], Any]) -> dict[str, float]:
 def refreshes(endpoint: str) -> dict[str, Any]:
     """SOURCES tenants with an account each, refreshed as the schedule does it: all new, then all unchanged."""
     from benchmarks import ours
-    from chalicelib import accounts, parties, schedule
+    from chalicelib import parties
+    from chalicelib.access import accounts
+    from chalicelib.fleet import schedule
 
     found: dict[str, Any] = {}
     with ours.deployed("qcloud", endpoint) as deployment:
@@ -260,8 +263,10 @@ def costs(url: str) -> dict[str, Any]:
     import msgspec
 
     from benchmarks import ours
-    from chalicelib import parties, schedule, snapshots
+    from chalicelib import parties
+    from chalicelib.fleet import schedule
     from chalicelib.model import Listing, Source
+    from chalicelib.storage import snapshots
 
     listed = servers(COUNTED)
     parties.list_servers = lambda *_: Listing(list(listed), len(listed))
@@ -299,7 +304,7 @@ def costs(url: str) -> dict[str, Any]:
 # ---------------------------------------------------------------- the rounds
 
 def run() -> dict[str, Any]:
-    from tests.emulator import ministack
+    from deploy.ministack import ministack
 
     with tempfile.TemporaryDirectory(prefix="twocloud-benchmark-") as folder, ministack(Path(folder)) as url:
         found = {"sqlite": in_child("benchmarks.snapshots:reads", {"url": ""}),

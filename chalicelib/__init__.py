@@ -1,5 +1,5 @@
 """List any tenant's servers in any cloud, and never lie about what is known."""
 
-from chalicelib import settings as settings  # before any library makes a TLS context
+from . import settings as settings  # before any library makes a TLS context
 
 __version__ = "0.1.0"

@@ -57,7 +57,7 @@ class Conflict(TwocloudError):
     """Somebody else wrote the row first, or it exists already."""
 
 
-class Lost(TwocloudError):
+class SnapshotReplaced(TwocloudError):
     """The chunks of a kept list do not fit its head: another list took their place, or it is damaged."""
 
 
@@ -160,10 +160,10 @@ class PartyError(TwocloudError):
     status = 502
     word = "party_error"
 
-    def __init__(self, text: str = "", *, party_word: str = "", hint: str = "",
+    def __init__(self, text: str = "", *, party_code: str = "", hint: str = "",
                  retry_after: float | None = None, http_status: int | None = None) -> None:
         super().__init__(text)
-        self.party_word = party_word
+        self.party_code = party_code
         self.hint = hint
         self.retry_after = retry_after
         self.http_status = http_status
@@ -206,33 +206,33 @@ class PartyTimeout(PartyError):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Meaning:
     """What a party's error word means here. `hint` is shown to operators and, in `msg`, to callers."""
 
     error: type[PartyError] | type[UnknownRegion]
     hint: str = ""
 
 
-WRONG_KEY = Verdict(PartyDenied, "wrong key: the key id, the secret or the token is not valid")
-DISABLED_KEY = Verdict(PartyDenied, "disabled key: the key or its user is disabled; enable it, or use another key")
-EXPIRED_KEY = Verdict(PartyDenied, "expired key: the key or the temporary token has ended; make a new one")
-WRONG_TOKEN = Verdict(PartyDenied, "wrong token: the temporary token is not valid or has ended; make a new one")
-MISSING_RIGHT = Verdict(PartyDenied, "missing right: the key is valid but lacks a permission")
-ROLE = Verdict(PartyDenied, "wrong role: the role does not exist, or does not trust this key")
-ADDRESS = Verdict(PartyDenied, "wrong address: the party refuses calls from this address; add it to the allow-list")
-MFA = Verdict(PartyDenied, "second factor: the party demands one for this call; use a key that needs none")
-LOCKED = Verdict(PartyDenied, "locked: too many failed logins; correct the key, then wait or have it unlocked")
-SUSPENDED = Verdict(PartyDenied, "account suspended: the party has locked or closed the account; ask its support")
-ARREARS = Verdict(PartyDenied, "billing: the account has unpaid bills or no way to pay; settle it with the party")
-UNVERIFIED = Verdict(PartyDenied, "unverified account: the party wants the owner's identity verified first")
-NOT_ACTIVATED = Verdict(PartyDenied, "product not activated: activate it in the party's console for this account")
-REGION_CLOSED = Verdict(PartyDenied, "region not open: it exists but is not enabled for this account; enable it")
-CLOCK = Verdict(PartyDenied, "clock: the party finds our time too far from its own; set this machine's clock")
-REGION = Verdict(UnknownRegion, "wrong region: the party does not know it, or it is not open to this account")
-THROTTLED = Verdict(PartyThrottled)
-FAILED = Verdict(PartyFailed)
-UNAVAILABLE = Verdict(PartyUnavailable)
-MALFORMED = Verdict(PartyMalformed, "the party says that our request is wrong")
+WRONG_KEY = Meaning(PartyDenied, "wrong key: the key id, the secret or the token is not valid")
+DISABLED_KEY = Meaning(PartyDenied, "disabled key: the key or its user is disabled; enable it, or use another key")
+EXPIRED_KEY = Meaning(PartyDenied, "expired key: the key or the temporary token has ended; make a new one")
+WRONG_TOKEN = Meaning(PartyDenied, "wrong token: the temporary token is not valid or has ended; make a new one")
+MISSING_RIGHT = Meaning(PartyDenied, "missing right: the key is valid but lacks a permission")
+ROLE = Meaning(PartyDenied, "wrong role: the role does not exist, or does not trust this key")
+ADDRESS = Meaning(PartyDenied, "wrong address: the party refuses calls from this address; add it to the allow-list")
+MFA = Meaning(PartyDenied, "second factor: the party demands one for this call; use a key that needs none")
+LOCKED = Meaning(PartyDenied, "locked: too many failed logins; correct the key, then wait or have it unlocked")
+SUSPENDED = Meaning(PartyDenied, "account suspended: the party has locked or closed the account; ask its support")
+ARREARS = Meaning(PartyDenied, "billing: the account has unpaid bills or no way to pay; settle it with the party")
+UNVERIFIED = Meaning(PartyDenied, "unverified account: the party wants the owner's identity verified first")
+NOT_ACTIVATED = Meaning(PartyDenied, "product not activated: activate it in the party's console for this account")
+REGION_CLOSED = Meaning(PartyDenied, "region not open: it exists but is not enabled for this account; enable it")
+CLOCK = Meaning(PartyDenied, "clock: the party finds our time too far from its own; set this machine's clock")
+REGION = Meaning(UnknownRegion, "wrong region: the party does not know it, or it is not open to this account")
+THROTTLED = Meaning(PartyThrottled)
+FAILED = Meaning(PartyFailed)
+UNAVAILABLE = Meaning(PartyUnavailable)
+MALFORMED = Meaning(PartyMalformed, "the party says that our request is wrong")
 
 # Words that say their cause themselves, for codes that are in no table. The first that fits is the cause.
 _CAUSES = tuple((re.compile(pattern, re.IGNORECASE), verdict) for pattern, verdict in (
@@ -253,6 +253,6 @@ _CAUSES = tuple((re.compile(pattern, re.IGNORECASE), verdict) for pattern, verdi
 ))
 
 
-def cause_of(word: str) -> Verdict | None:
+def cause_of(word: str) -> Meaning | None:
     """The cause that an error word of any party names itself, None if it names none."""
     return next((verdict for pattern, verdict in _CAUSES if pattern.search(word)), None)

@@ -4,7 +4,7 @@ import os
 import stat
 from pathlib import Path
 
-from chalicelib.errors import SettingsError
+from .errors import SettingsError
 
 
 def make_folder(path: Path) -> None:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
-from chalicelib.errors import UnknownRegion, Verdict
+from .errors import Meaning, UnknownRegion
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=10 ** 9)]      # what a party may count: never negative, never absurd
 Text = Annotated[str, msgspec.Meta(min_length=1)]
@@ -259,13 +259,13 @@ class Party:
     aliases: Mapping[str, str] = field(default_factory=dict[str, str])
     region_form: str
     default_region: str
-    silent_regions: bool = False
+    unknown_region_is_empty: bool = False
     closed_is_denied: bool = False
     project: str = ""
     project_form: str = ""
     limits: Mapping[str, Limit]
-    error_word: Callable[[Response], str | None]
-    errors: Mapping[str, Verdict]
+    error_code: Callable[[Response], str | None]
+    errors: Mapping[str, Meaning]
     list_servers: Callable[[Source, Account, Window, Send], Listing]
     list_regions: Callable[[Account, Send], list[Region]]
     check: Callable[[Source, Account, Send], None]

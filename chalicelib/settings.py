@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from chalicelib.errors import SettingsError
+from .errors import SettingsError
 
 SETTINGS = {
     "TWOCLOUD_STORE": ("sqlite:///.twocloud/twocloud.db",

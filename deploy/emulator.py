@@ -1,9 +1,9 @@
-"""The packaged template on MiniStack, an emulator of AWS on this machine, with stand-in clouds behind it.
+"""The packaged template on MiniStack, an emulator of AWS on this machine, with simulator clouds behind it.
 
     make deploy-emulator PORT=4566        prints one curl line to paste; stays until make stop-emulator
 
 Rights are enforced: each function has those of its role. What differs from AWS: the wheels are this machine's, for the
-emulator runs the functions itself; the zip trusts the stand-ins' authority too, for a function in Lambda speaks https
+emulator runs the functions itself; the zip trusts the simulators' authority too, for a function in Lambda speaks https
 alone; gateway responses inside the API's description become resources, and the conditions of the key's policy and the
 saved queries are left out, for the emulator knows none of them; and it asks for a right sqs:SendMessageBatch, which AWS
 does not have.
@@ -26,14 +26,14 @@ from typing import Any, cast
 import boto3
 import click
 
-import standins
-from chalicelib import accounts, parties, tokens, users
-from chalicelib.seal import KmsSealer
-from chalicelib.stores.dynamodb import DynamoStore
-from standins import tls
-from standins.demo import FLEETS, TENANT
-from standins.fleet import Fleet
-from tests.emulator import ministack
+from chalicelib import parties, simulators
+from chalicelib.access import accounts, tokens, users
+from chalicelib.access.sealing import KmsSealer
+from chalicelib.simulators import tls
+from chalicelib.simulators.demo import FLEETS, TENANT
+from chalicelib.simulators.fleet import Fleet
+from chalicelib.storage.dynamodb import DynamoStore
+from deploy.ministack import ministack
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -130,7 +130,7 @@ def without_sam(template: dict[str, Any], bucket: str, key: str) -> dict[str, An
 # ---------------------------------------------------------------- make deploy-emulator
 
 def run(out: Path, port: int, folder: Path) -> None:
-    """Emulator, stand-ins, the stack and a token, until SIGTERM or Ctrl-C; nothing is kept."""
+    """Emulator, simulators, the stack and a token, until SIGTERM or Ctrl-C; nothing is kept."""
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -141,12 +141,12 @@ def run(out: Path, port: int, folder: Path) -> None:
         outputs = deploy(endpoint, out, "twocloud", trusted=pem)
         store = DynamoStore(outputs["Store"].removeprefix("dynamodb://"), time.time, client(endpoint, "dynamodb"))
         sealer = KmsSealer(outputs["Key"].removeprefix("kms:"), client(endpoint, "kms"))
-        for name, cloud in standins.clouds().items():
+        for name, cloud in simulators.clouds().items():
             fleets = FLEETS.get(name, {cloud.region: Fleet(30, name)})
-            standin, credentials = cloud.start(fleets, "demo-secret-key")
-            plain = standin.url
-            url = tls.wrap(stack.enter_context(standin), pem, key)
-            for field in parties.load(name).addresses:          # openstack's auth_url: the same stand-in, behind TLS
+            simulator, credentials = cloud.start(fleets, "demo-secret-key")
+            plain = simulator.url
+            url = tls.wrap(stack.enter_context(simulator), pem, key)
+            for field in parties.load(name).addresses:          # openstack's auth_url: the same simulator, behind TLS
                 if field in credentials:
                     credentials = {**credentials, field: str(credentials[field]).replace(plain, url)}
             accounts.put(store, sealer, accounts.check(

@@ -37,9 +37,11 @@ LARGEST = 12 * 1024 * 1024                  # bytes of deployment.zip
 RUNTIMES = ("3.12", "3.13", "3.14")         # of Lambda, on Amazon Linux 2023: glibc 2.34
 GLIBC = (34, 28, 17)
 PROCESSORS = {"arm64": "aarch64", "x86_64": "x86_64"}
-NOT_SHIPPED = (                             # the command and the server of one machine
-    "chalicelib/cli/*", "chalicelib/serve.py", "chalicelib/connections.py", "chalicelib/__main__.py",
-    "chalicelib/rotation.py", "chalicelib/copying.py")
+NOT_SHIPPED = (                             # what serves one machine, simulators, tests and their data
+    "chalicelib/simulators/*", "chalicelib/parties/*/simulator.py", "chalicelib/parties/*/test_*.py",
+    "chalicelib/parties/*/cases.json", "*.md",
+    "chalicelib/cli/*", "chalicelib/http/serve.py", "chalicelib/http/connections.py", "chalicelib/__main__.py",
+    "chalicelib/fleet/rotation.py", "chalicelib/access/copying.py")
 _DROPPED = ("*/tests/*", "*/testing/*", "*.pyi", "*/py.typed", "bin/*", "botocore/data/*/examples-1.json",
             "*.dist-info/RECORD", "*.dist-info/WHEEL", "*.dist-info/INSTALLER", "*.dist-info/top_level.txt",
             "*.dist-info/entry_points.txt", "*.dist-info/zip-safe")

@@ -1,4 +1,4 @@
-"""Ten answers of one shape at once, read in this process: prints by how many MB it grew. tests/test_bombs.py runs it.
+"""Ten answers of one shape at once, read in this process: prints by how many MB it grew. tests/unit/test_bombs.py runs it.
 
 Arguments: the shape's name. The answers come from a server in a process of its own, so that its memory is not counted.
 """
@@ -15,9 +15,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.connection import Connection
 
 from chalicelib import parties
+from chalicelib.cloud.transport import Transport
 from chalicelib.errors import TwocloudError
 from chalicelib.model import Account, Source, Window
-from chalicelib.transport import Transport
 
 MB = 1024 * 1024
 AT_ONCE = 10

@@ -21,7 +21,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
-from tests.emulator import Function
+from deploy.ministack import Function
 
 _LARGEST_ANSWER, _LARGEST_REQUEST, _SECONDS = 6 * 1024 * 1024, 10 * 1024 * 1024, 29
 _RENAMED = {"authorization", "connection", "content-md5", "date", "max-forwards", "server", "user-agent", "www-authenticate"}

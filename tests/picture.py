@@ -8,16 +8,15 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 from rich.console import CONSOLE_SVG_FORMAT, Console
 from rich.highlighter import JSONHighlighter
 from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
+from tests import ROOT
 from tests.canaries import watch
 
-ROOT = Path(__file__).parent.parent
 PATH = ROOT / "docs/first.svg"
 WIDTH = 112
 # no font from a foreign host: the reader's own

@@ -22,17 +22,19 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from chalicelib import accounts, inventory, parties, tokens, users
-from chalicelib.deployment import Deployment
-from standins import tls
-from standins.aws import Aws
-from standins.fleet import Fleet
-from standins.qcloud import Qcloud
+from chalicelib import parties
+from chalicelib.access import accounts, tokens, users
+from chalicelib.fleet import many_sources
+from chalicelib.fleet.deployment import Deployment
+from chalicelib.parties.aws.simulator import Aws
+from chalicelib.parties.qcloud.simulator import Qcloud
+from chalicelib.simulators import tls
+from chalicelib.simulators.fleet import Fleet
+from deploy.ministack import Function
 from tests import canaries
-from tests.conftest import settings_in
-from tests.emulator import Function
+from tests.aws.test_package import FUNCTIONS, ROOT, Stack
+from tests.fixtures import settings_in
 from tests.gateway import Gateway, Pool
-from tests.test_package import FUNCTIONS, ROOT, Stack
 
 TARGETS = ("serve", "ministack", "runtime")
 
@@ -157,7 +159,7 @@ def clouds(authority: Path | None) -> Iterator[tuple[Qcloud, Aws, dict[str, dict
 def served(folder: Path) -> Iterator[Target]:
     """`twocloud serve`, as it is started by hand."""
     settings = settings_in(folder)
-    deployment = inventory.open_deployment(settings)
+    deployment = many_sources.open_deployment(settings)
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("TWOCLOUD_", "AWS_"))}
     process = subprocess.Popen([sys.executable, "-m", "chalicelib", "serve", "--port", "0"], cwd=ROOT, text=True, stderr=subprocess.PIPE,
                                env={**clean, "TWOCLOUD_STORE": settings.store, "TWOCLOUD_KEY": settings.key})

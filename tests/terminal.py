@@ -15,7 +15,8 @@ from typing import Self
 
 import pyte
 
-ROOT = Path(__file__).parent.parent
+from tests import ROOT
+
 COMMAND = (sys.executable, "-m", "chalicelib")
 
 

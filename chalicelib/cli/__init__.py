@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from chalicelib import __version__, journal
-from chalicelib.cli import contexts
-from chalicelib.cli.output import deployment, everywhere, keep, say, start_journal
-from chalicelib.errors import Conflict, SettingsError, TwocloudError
+from .. import __version__, log
+from ..errors import Conflict, SettingsError, TwocloudError
+from . import contexts
+from .output import deployment, everywhere, keep, say, start_journal
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -28,7 +28,7 @@ COMMANDS = {                                # name: where it is (its first line 
     "changes": ("listing:changes", "What appeared, changed (which fields) and vanished since a time."),
     "completion": ("completion:completion", "Print what teaches a shell to complete this command's words."),
     "context": ("contexts:context", "The servers that the command asks, with their tokens."),
-    "demo": ("serving:demo", "Serve, with stand-in clouds and a ready tenant, user and token."),
+    "demo": ("serving:demo", "Serve, with simulator clouds and a ready tenant, user and token."),
     "doctor": ("doctor:doctor", "Check settings, store, key, clock, accounts; say what to do."),
     "explain": ("explain:explain", "Ask as `servers` does, and tell how the answer came about."),
     "parties": ("listing:parties_command", "What each party needs: credential fields, narrowest permission, regions."),
@@ -158,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return REFUSED if isinstance(error, Conflict) or error.status < 500 else FAILED
     except Exception as problem:                                # the store is out of reach, the disk is full, …
         start_journal()
-        journal.failure()
+        log.failure()
         say(f"twocloud: {type(problem).__name__}: {problem}")
         return FAILED
     finally:

@@ -7,10 +7,16 @@ from typing import IO, Any
 import click
 import msgspec
 
-from chalicelib import accounts, inventory, journal, parties, rotation, snapshots, tokens, users
-from chalicelib.accounts import AccountRow
-from chalicelib.cli import completion
-from chalicelib.cli.output import (
+from .. import log, parties
+from ..access import accounts, tokens, users
+from ..access.accounts import AccountRow
+from ..access.sealing import open_sealer
+from ..errors import AccountNotFound, Conflict, Internal, InvalidParameter, PartyError, UnknownRegion
+from ..fleet import many_sources, rotation
+from ..model import Account
+from ..storage import snapshots
+from . import completion
+from .output import (
     Identifier,
     deployment,
     hint,
@@ -23,10 +29,7 @@ from chalicelib.cli.output import (
     show,
     when,
 )
-from chalicelib.cli.users import PartyName
-from chalicelib.errors import AccountNotFound, Conflict, Internal, InvalidParameter, PartyError, UnknownRegion
-from chalicelib.model import Account
-from chalicelib.seal import open_sealer
+from .users import PartyName
 
 
 def record(row: AccountRow) -> dict[str, Any]:
@@ -73,9 +76,9 @@ def put(tenant_id: str, party: str, project: str | None, regions: tuple[str, ...
         _refuse_to_replace(tenant_id, party)
     made = _checked(tenant_id, party, credentials_file, project, regions, deep, endpoint)
     if check:
-        inventory.check_credentials(here, made)
+        many_sources.check_credentials(here, made)
     row = accounts.put(here.store, here.sealer(), made, here.clock(), replace=replacing)
-    journal.audit(operator(), "account put", **record(row))
+    log.audit(operator(), "account put", **record(row))
     if replacing:
         here.store.scrub()
     if output == "json":
@@ -134,7 +137,7 @@ def rotate_account(tenant_id: str, party: str, credentials_file: IO[bytes] | Non
     if not no_check:
         rotation.check(deployment(), made)
     row = accounts.rotate(deployment().store, deployment().sealer(), made, deployment().clock(), trusting=trusting)
-    journal.audit(operator(), "account rotate", **record(row))
+    log.audit(operator(), "account rotate", **record(row))
     deployment().store.scrub()
     if output == "json":
         show(output, record(row))
@@ -159,7 +162,7 @@ def reseal(output: str) -> None:
     rows = [{"tenant_id": row.tenant_id, "party": row.party, "state": "failed" if refused else "ok",
              "msg": refused.text if refused else ""} for row, _, refused in results]
     bad = [refused for _, _, refused in results if refused]
-    journal.audit(operator(), "account reseal", key=new.name, accounts=len(rows),
+    log.audit(operator(), "account reseal", key=new.name, accounts=len(rows),
                   resealed=sum(done for _, done, _ in results), failed=len(bad))
     here.store.scrub()
     show(output, rows)
@@ -203,7 +206,7 @@ def check(tenant_id: str, party: str, region: str | None, output: str) -> None:
     """Make one cheap signed call and say in words what is wrong: wrong key, missing right, wrong region, clock."""
     result: dict[str, Any] = {"tenant_id": tenant_id, "party": party}
     try:
-        code = inventory.check_account(deployment(), tenant_id, party, region)
+        code = many_sources.check_account(deployment(), tenant_id, party, region)
     except (PartyError, UnknownRegion) as failure:
         if output == "json":
             show(output, {**result, "state": "failed", "error": failure.word, "msg": failure.text})
@@ -217,7 +220,7 @@ def check(tenant_id: str, party: str, region: str | None, output: str) -> None:
 def remove(tenant_id: str, party: str) -> None:
     """Remove an account, also from the bytes of the store's file."""
     accounts.remove(deployment().store, tenant_id, party)
-    journal.audit(operator(), "account remove", tenant_id=tenant_id, party=party)
+    log.audit(operator(), "account remove", tenant_id=tenant_id, party=party)
     deployment().store.scrub()
     hint(f"Account of {tenant_id} at {party} removed.")
 
@@ -241,6 +244,6 @@ def remove_tenant(tenant_id: str) -> None:
         users.change(store, name, lambda user: msgspec.structs.replace(
             user, tenants=tuple(t for t in user.tenants if t != tenant_id)))
     tokens.forget_tenant(store, tenant_id)
-    journal.audit(operator(), "tenant remove", tenant_id=tenant_id)
+    log.audit(operator(), "tenant remove", tenant_id=tenant_id)
     store.scrub()
     hint(f"Tenant {tenant_id} removed.")

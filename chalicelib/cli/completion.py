@@ -8,7 +8,7 @@ from typing import Any
 import click
 from click.shell_completion import get_completion_class
 
-from chalicelib import settings
+from .. import settings
 
 _MOST = 200                                 # words to choose from
 
@@ -32,7 +32,7 @@ def completion(context: click.Context, shell: str) -> None:
 
 
 def parties(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
-    from chalicelib.parties import names
+    from ..parties import names
 
     return _listed([*names(), "all"], incomplete, many=parameter.name == "party")
 
@@ -42,7 +42,7 @@ def regions(context: click.Context, parameter: click.Parameter, incomplete: str)
     found = list[str]()
     given = context.params.get("party") or context.params.get("party_names")
     named = given.split(",") if isinstance(given, str) else list(given or ())
-    from chalicelib import parties as known
+    from .. import parties as known
 
     for name in named:
         if name in known.names():
@@ -60,13 +60,13 @@ def tenants(context: click.Context, parameter: click.Parameter, incomplete: str)
 
 
 def users(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
-    from chalicelib.users import every
+    from ..access.users import every
 
     return _of_store(lambda store: [user.name for user in every(store)], incomplete)
 
 
 def token_ids(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
-    from chalicelib.tokens import every
+    from ..access.tokens import every
 
     return _of_store(lambda store: [token.token_id for token in every(store)], incomplete)
 
@@ -79,7 +79,7 @@ def _of_store(read: Callable[[Any], list[str]], incomplete: str) -> list[str]:
 
 
 def _accounts() -> Iterator[Any]:
-    from chalicelib.accounts import every
+    from ..access.accounts import every
 
     for store in _store():
         yield from every(store)
@@ -89,7 +89,7 @@ def _store() -> Iterator[Any]:
     """The local store, if there is one: looking for words makes none, and asks no cloud."""
     import time
 
-    from chalicelib.stores import open_store
+    from ..storage.store import open_store
 
     url = settings.load().store
     if url.startswith("sqlite:///") and Path(url.removeprefix("sqlite:///")).is_file():

@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 
 import click
 
-from chalicelib import files, settings
-from chalicelib.cli.output import Identifier, Network, hint, kept, list_options, output_option, read_secret, show
-from chalicelib.errors import NotFound, SettingsError
+from .. import files, settings
+from ..errors import NotFound, SettingsError
+from .output import Identifier, Network, hint, kept, list_options, output_option, read_secret, show
 
 LOCAL = "local"                             # the store itself; no context can have this name
 _TOKEN = re.compile(r"tc_[0-9A-Za-z]{36}", re.ASCII)

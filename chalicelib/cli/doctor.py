@@ -16,16 +16,18 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from chalicelib import __version__, accounts, files, inventory, schedule, settings, snapshots, users
-from chalicelib.cli import contexts
-from chalicelib.cli.output import deployment, echo, output_option, waiting
-from chalicelib.cli.terminal import coloured_word, plain, screen, wrapped
-from chalicelib.errors import AccountNotFound, SettingsError, TwocloudError
-from chalicelib.stores import sqlite
-from chalicelib.transport import Tally
+from .. import __version__, files, settings
+from ..access import accounts, users
+from ..cloud.transport import CallStats
+from ..errors import AccountNotFound, SettingsError, TwocloudError
+from ..fleet import many_sources, schedule
+from ..storage import snapshots, sqlite
+from . import contexts
+from .output import deployment, echo, output_option, waiting
+from .terminal import coloured_word, plain, screen, wrapped
 
 if TYPE_CHECKING:
-    from chalicelib.deployment import Deployment
+    from ..fleet.deployment import Deployment
 
 _SECONDS = 20.0                             # for all accounts together
 _SKEW = 60                                  # seconds that a clock may differ; parties refuse from some 300 on
@@ -200,7 +202,7 @@ def _closed(here: "Deployment", rows: list[accounts.AccountRow]) -> Iterator[Fin
         return
     for row in rows:
         try:
-            inventory.open_account(here, row.tenant_id, row.party)
+            many_sources.open_account(here, row.tenant_id, row.party)
         except SettingsError as problem:
             yield Finding("seals", "fail", problem.text)
             return
@@ -217,12 +219,13 @@ def _asked(here: "Deployment", rows: list[accounts.AccountRow]) -> Iterator[Find
     skews = dict[str, float]()
 
     def ask(row: accounts.AccountRow) -> tuple[str, float]:
-        began, tally = time.monotonic(), Tally()
+        began, stats = time.monotonic(), CallStats()
         try:
-            return inventory.check_account(here, row.tenant_id, row.party, None, until, tally), time.monotonic() - began
+            region = many_sources.check_account(here, row.tenant_id, row.party, None, until, stats)
+            return region, time.monotonic() - began
         finally:                            # a party that refuses tells the time as well
             with suppress(ValueError, TypeError, IndexError):
-                told = parsedate_to_datetime(tally.made[-1].date).timestamp()
+                told = parsedate_to_datetime(stats.made[-1].date).timestamp()
                 skews[f"{row.tenant_id} {row.party}"] = told - here.clock()
 
     answers = [(row, pool.submit(ask, row)) for row in rows]
@@ -281,7 +284,7 @@ def _server(there: contexts.There, offline: bool) -> Iterator[Finding]:
     yield Finding("server", "ok", f"{there.url}, by {there.chosen}")
     if offline:
         return
-    from chalicelib.cli import remote  # slow to import
+    from . import remote  # slow to import
 
     try:
         got = remote.get(there, "/twocloud/health", with_token=False)

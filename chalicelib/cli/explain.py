@@ -8,13 +8,13 @@ from urllib.parse import urlencode
 import click
 import msgspec
 
-from chalicelib import query
-from chalicelib.cli import contexts
-from chalicelib.cli.output import deployment, echo, hint, kept, output_option, table, waiting
-from chalicelib.cli.servers import asking_options
-from chalicelib.cli.terminal import plain
-from chalicelib.errors import PartyError, RateLimited, TwocloudError, UnknownRegion
-from chalicelib.transport import Call, Tally
+from ..cloud.transport import Call, CallStats
+from ..errors import PartyError, RateLimited, TwocloudError, UnknownRegion
+from ..fleet import query
+from . import contexts
+from .output import deployment, echo, hint, kept, output_option, table, waiting
+from .servers import asking_options
+from .terminal import plain
 
 _HEADERS = ("X-Request-Id", "Age", "Cache-Status", "X-Total-Count", "ETag", "Retry-After", "Date")
 _PLAIN = "Only the server's own machine can tell more: its journal has a line for this request id."
@@ -46,54 +46,58 @@ def explain(url: str | None, output: str, **asked: str | None) -> None:
 
 def _over_store(pairs: list[tuple[str, str]]) -> tuple[dict[str, Any], TwocloudError | None]:
     """What happened, and how it ended if not well."""
-    from chalicelib import accounts, api, freshness, inventory, parties, snapshots
+    from .. import parties
+    from ..access import accounts
+    from ..fleet import many_sources, one_source
+    from ..http import api
+    from ..storage import snapshots
 
-    asked, here, tally = query.parse(pairs), deployment(), Tally()
-    policy = api.policy_of(asked, "", here.settings)
+    asked, here, stats = query.parse(pairs), deployment(), CallStats()
+    policy = api.freshness_of(asked, "", here.settings)
     began = time.monotonic()
-    deadline, now = began + inventory.REQUEST_SECONDS, here.clock()
+    deadline, now = began + many_sources.REQUEST_SECONDS, here.clock()
     found, error, fleet = [], None, None
     before = dict[Any, tuple[Any, Any]]()
     try:
-        with waiting(lambda: f"asking, {tally.calls} calls so far" if tally.calls else "asking"):
+        with waiting(lambda: f"asking, {stats.calls} calls so far" if stats.calls else "asking"):
             if asked.several:
-                found, _ = inventory.sources(here, asked, None, policy, deadline, tally)
+                found, _ = many_sources.sources(here, asked, None, policy, deadline, stats)
             else:
                 assert asked.parties and asked.regions
-                found = [inventory.source_of(asked.tenant_id, asked.parties[0], asked.regions[0])]
+                found = [many_sources.source_of(asked.tenant_id, asked.parties[0], asked.regions[0])]
             for source in found:
                 revision = accounts.find(here.store, source.tenant_id, source.party).revision
-                before[source] = (snapshots.find(here.store, source, revision), freshness.standing(here, source))
-            fleet = inventory.answer(here, asked, policy, None, deadline, tally)
+                before[source] = (snapshots.find(here.store, source, revision), one_source.health(here, source))
+            fleet = many_sources.answer(here, asked, policy, None, deadline, stats)
     except (PartyError, UnknownRegion, RateLimited) as failure:
         error = failure
     took = (time.monotonic() - began) * 1000
     parts = {part.source: part for part in fleet.parts} if fleet else {}
     rows = list[dict[str, Any]]()
     for source in dict.fromkeys([*found, *parts]):
-        part, (head, standing) = parts.get(source), before.get(source, (None, None))
-        calls = [call for call in tally.made if (call.party, call.region) == (source.party, source.region)]
+        part, (head, health) = parts.get(source), before.get(source, (None, None))
+        calls = [call for call in stats.made if (call.party, call.region) == (source.party, source.region)]
         party, failure = parties.load(source.party), part.error if part else error
         rows.append({
             "party": source.party, "region": source.region, "state": part.state if part else "failed",
             "from": None if not part or not part.answer else "kept list" if part.answer.kept else "party",
             "age": part.age if part else None, "count": part.count if part else None, "calls": len(calls),
             "milliseconds": round(sum(call.milliseconds or 0 for call in calls), 1),
-            "why": _why(policy, head, standing, part, failure, now, calls),
+            "why": _why(policy, head, health, part, failure, now, calls),
             "error": failure.word if failure else None, "msg": failure.text if failure else None,
             "kept_age": max(0, int(now - head.seen_at)) if head else None,
-            "failures_in_a_row": standing.failures if standing else 0,
-            "breaker_open_seconds": max(0, round(standing.open_until - now)) if standing else 0,
-            "being_listed": standing.leased if standing else False, "permissions": list(party.permissions)})
-    left_out = inventory.left_out(here, asked, [*found, *parts]) if found else []
+            "failures_in_a_row": health.failures if health else 0,
+            "breaker_open_seconds": max(0, round(health.open_until - now)) if health else 0,
+            "being_listed": health.leased if health else False, "permissions": list(party.permissions)})
+    left_out = many_sources.left_out(here, asked, [*found, *parts]) if found else []
     return {"asked": "the store", "policy": asdict(policy), "milliseconds": round(took, 1),
-            "party_milliseconds": round(tally.milliseconds, 1), "retries": tally.retries, "sources": rows,
+            "party_milliseconds": round(stats.milliseconds, 1), "retries": stats.retries, "sources": rows,
             "left_out": [{"region": region, "party": party} for region, party in left_out],
-            "calls": [_call(call, began) for call in tally.made],
+            "calls": [_call(call, began) for call in stats.made],
             "error": {"error": error.word, "msg": error.text} if error else None}, error
 
 
-def _why(policy: Any, head: Any, standing: Any, part: Any, failure: TwocloudError | None, now: float,
+def _why(policy: Any, head: Any, health: Any, part: Any, failure: TwocloudError | None, now: float,
          calls: list[Call]) -> str:
     """What freshness decided, from what it saw."""
     age = int(now - head.seen_at) if head else None
@@ -112,8 +116,8 @@ def _why(policy: Any, head: Any, standing: Any, part: Any, failure: TwocloudErro
             is not None else asked
     if isinstance(failure, UnknownRegion) and not calls:
         return f"{failure.word}: the party refused this region within the last hour"
-    if standing and standing.open_until > now and not calls:
-        asked += f"; {standing.failures} failures in a row: nobody asks for {standing.open_until - now:.0f} s more"
+    if health and health.open_until > now and not calls:
+        asked += f"; {health.failures} failures in a row: nobody asks for {health.open_until - now:.0f} s more"
     kept_text = f"the last good list serves, up to {policy.stale} s old" if part and part.answer else (
         "no list is kept that could serve" if head is None else
         f"the last good list is {age} s old, {policy.stale} s are allowed")
@@ -130,7 +134,7 @@ def _call(call: Call, began: float) -> dict[str, Any]:
 # ---------------------------------------------------------------- over HTTP
 
 def _over_http(there: contexts.There, pairs: list[tuple[str, str]]) -> tuple[dict[str, Any], TwocloudError | None]:
-    from chalicelib.cli import remote  # slow to import
+    from . import remote  # slow to import
 
     with waiting(lambda: f"asking {there.url}"):
         got = remote.get(there, "/twocloud/servers", urlencode(pairs))

@@ -5,10 +5,13 @@ from typing import Any
 import click
 import msgspec
 
-from chalicelib import accounts, inventory, openapi, parties, query, schedule
-from chalicelib.cli import completion
-from chalicelib.cli.output import deployment, hint, kept, list_options, progress, say, show
-from chalicelib.errors import PartyError
+from .. import parties
+from ..access import accounts
+from ..errors import PartyError
+from ..fleet import many_sources, query, schedule
+from ..http import openapi
+from . import completion
+from .output import deployment, hint, kept, list_options, progress, say, show
 
 
 @click.command()
@@ -25,13 +28,13 @@ def changes(party: str, tenant_id: str, region: str, since: str, output: str) ->
     asked, here = query.parse([("party", party), ("tenant_id", tenant_id), ("region", region),
                                ("changed_since", since)]), deployment()
     assert asked.changed_since is not None
-    found, failed = inventory.sources(here, asked, None)
+    found, failed = many_sources.sources(here, asked, None)
     for part in failed:
         assert part.error
         raise part.error
     rows: list[dict[str, Any]] = []
     for source in found:
-        changed = inventory.list_changes(here, source, asked.changed_since)
+        changed = many_sources.list_changes(here, source, asked.changed_since)
         where = {"party": source.party, "region": source.region}
         rows += [{"what": "changed" if changed.fields.get(server.id) else "appeared", "id": server.id,
                   "name": server.name, **where, "fields": list(changed.fields.get(server.id, ()))}
@@ -54,7 +57,7 @@ def refresh_command(tenant_id: str | None, party: str | None, region: str | None
     """
     here = deployment()
     if tenant_id and party and region:
-        wanted = [inventory.source_of(tenant_id, party, region)]
+        wanted = [many_sources.source_of(tenant_id, party, region)]
         accounts.find(here.store, tenant_id, party)
     else:
         wanted = [source for source in schedule.known(here)

@@ -16,13 +16,13 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from chalicelib import journal, settings
-from chalicelib.cli import columns
-from chalicelib.cli.terminal import cell, coloured, coloured_word, draw, harmless, lively, plain, screen
-from chalicelib.model import IDENTIFIER_FORM, USER_FORM
+from .. import log, settings
+from ..model import IDENTIFIER_FORM, USER_FORM
+from . import columns
+from .terminal import cell, coloured, coloured_word, draw, harmless, lively, plain, screen
 
 if TYPE_CHECKING:
-    from chalicelib.deployment import Deployment
+    from ..fleet.deployment import Deployment
 
 F = TypeVar("F", bound=Callable[..., object])
 T = TypeVar("T")
@@ -77,19 +77,19 @@ class Network(click.ClickException):
 
 
 def start_journal() -> None:
-    journal.start(logging.DEBUG if kept("debug") else logging.INFO)
+    log.start(logging.DEBUG if kept("debug") else logging.INFO)
 
 
 @cache
 def deployment() -> "Deployment":
     """What the environment's settings describe."""
     start_journal()
-    from chalicelib.deployment import open_deployment  # slow to import; not for help and completion
+    from ..fleet.deployment import open_deployment  # slow to import; not for help and completion
 
     found = settings.load()
     if kept("debug"):
         found = replace(found, log="debug")
-    journal.calls.disabled = found.log != "debug"
+    log.calls.disabled = found.log != "debug"
     return open_deployment(found)
 
 
@@ -191,7 +191,7 @@ def show(output: str, rows: Sequence[dict[str, Any]] | dict[str, Any], names: Se
         for row in rows:
             echo(msgspec.json.encode({name: row[name] for name in shown}))
     elif output == "csv":
-        from chalicelib.formats import lines  # not for the other outputs
+        from ..http.formats import lines  # not for the other outputs
 
         echo(b"".join(lines.table(shown, rows, header=not kept("bare"))), end="")
     elif rows:

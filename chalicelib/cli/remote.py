@@ -11,11 +11,11 @@ import msgspec
 import requests
 from requests.structures import CaseInsensitiveDict
 
-from chalicelib import __version__, journal
-from chalicelib.cli.contexts import There, on_loopback
-from chalicelib.cli.output import Network, start_journal
-from chalicelib.cli.terminal import plain
-from chalicelib.errors import TwocloudError
+from .. import __version__, log
+from ..errors import TwocloudError
+from .contexts import There, on_loopback
+from .output import Network, start_journal
+from .terminal import plain
 
 _SECONDS = 40.0                             # a server answers within 25 s; the rest is the network's
 _MOST = 64 * 1024 * 1024                    # bytes
@@ -65,7 +65,7 @@ def get(there: There, path: str, query: str = "", *, with_token: bool = True, se
         except OSError as problem:
             raise Network(f"{there.url} cannot be asked: {problem.strerror or type(problem).__name__}.") from None
     got = Got(answer.status_code, CaseInsensitiveDict(answer.headers), body, (time.monotonic() - began) * 1000)
-    journal.log.debug("asked", extra={"fields": {
+    log.logger.debug("asked", extra={"fields": {
         "host": host, "path": path, "status": got.status, "milliseconds": round(got.milliseconds, 1),
         "bytes": len(body), "request_id": plain(got.headers.get("X-Request-Id", ""))[:64]}})
     return got

@@ -10,10 +10,10 @@ from urllib.parse import urlencode, urlsplit
 import click
 import msgspec
 
-from chalicelib import query
-from chalicelib.cli import columns, completion, contexts
-from chalicelib.cli.output import Duration, Network, deployment, echo, kept, say, shape_options, table, waiting
-from chalicelib.transport import Tally
+from ..cloud.transport import CallStats
+from ..fleet import query
+from . import columns, completion, contexts
+from .output import Duration, Network, deployment, echo, kept, say, shape_options, table, waiting
 
 _BASIC = {"name": "instance_name", "id": "instance_id", "cpu": "cpu_num", "mem": "mem_size", "disk": "disk_size",
           "lan": "lan_ip_set", "wan": "wan_ip_set", "status": "status", "created": "create_at", "updated": "update_at"}
@@ -59,7 +59,7 @@ def _words(*words: str) -> Callable[[click.Context, click.Parameter, str], list[
 
 
 def _statuses(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
-    from chalicelib.model import Status
+    from ..model import Status
 
     return [word for word in Status if word.startswith(incomplete.upper())]
 
@@ -100,7 +100,7 @@ def servers(url: str | None, output: str, watch: int | None, **asked: str | None
     shape = _shape(pairs, output)
     there = contexts.there(url)
     if watch:
-        from chalicelib.cli.watching import watch as look_again  # for those who watch
+        from .watching import watch as look_again  # for those who watch
 
         if output not in ("table", "ndjson"):
             raise click.UsageError("--watch goes with -o table on a terminal, or with -o ndjson anywhere.")
@@ -123,7 +123,7 @@ def servers(url: str | None, output: str, watch: int | None, **asked: str | None
     names = [_FULL[name] for name in shape.columns]
     written = [{_FULL[name]: row[name] for name in shape.columns} for row in rows]
     if output == "csv":
-        from chalicelib.formats import lines
+        from ..http.formats import lines
 
         echo(b"".join(lines.table(names, written, header=not kept("bare"))), end="")
     else:
@@ -189,17 +189,18 @@ def ask(there: contexts.There | None, pairs: list[tuple[str, str]], output: str)
     if there:
         with waiting(lambda: f"asking {urlsplit(there.url).hostname}"):
             return _ask_server(there, pairs, output)
-    tally = Tally()
-    with waiting(lambda: f"asking, {tally.calls} calls so far" if tally.calls else "asking"):
-        return ask_store(pairs, tally)
+    stats = CallStats()
+    with waiting(lambda: f"asking, {stats.calls} calls so far" if stats.calls else "asking"):
+        return ask_store(pairs, stats)
 
 
-def ask_store(pairs: list[tuple[str, str]], tally: Tally) -> tuple[bytes, str]:
-    from chalicelib import api, formats, inventory
+def ask_store(pairs: list[tuple[str, str]], stats: CallStats) -> tuple[bytes, str]:
+    from ..fleet import many_sources
+    from ..http import api, formats
 
     asked, here = query.parse(pairs), deployment()
-    fleet = inventory.answer(here, asked, api.policy_of(asked, "", here.settings), None,
-                             time.monotonic() + inventory.REQUEST_SECONDS, tally)
+    fleet = many_sources.answer(here, asked, api.freshness_of(asked, "", here.settings), None,
+                             time.monotonic() + many_sources.REQUEST_SECONDS, stats)
     written = formats.write(fleet, asked, here.settings.timezone, most=None)
     return written.body, " ".join(filter(None, (
         formats.message(fleet, several=asked.several), _without_address(written.without_address or 0))))
@@ -210,8 +211,8 @@ def _without_address(count: int) -> str:
 
 
 def _ask_server(there: contexts.There, pairs: list[tuple[str, str]], output: str) -> tuple[bytes, str]:
-    from chalicelib import formats
-    from chalicelib.cli import remote  # slow to import
+    from ..http import formats
+    from . import remote  # slow to import
 
     got = remote.get(there, "/twocloud/servers", urlencode(pairs, errors="surrogateescape"))
     is_list = got.status == 200 and "ETag" in got.headers and "X-Request-Id" in got.headers

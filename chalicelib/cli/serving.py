@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import click
 
-from chalicelib import journal, schedule
-from chalicelib.cli.output import Duration, Network, Port, deployment, say
-from chalicelib.inventory import Deployment
+from .. import log
+from ..fleet import schedule
+from ..fleet.many_sources import Deployment
+from .output import Duration, Network, Port, deployment, say
 
 
 @click.command()
@@ -18,12 +19,12 @@ from chalicelib.inventory import Deployment
               help="Look this often for lists that are due, and refresh them: 30s, 5m. Default: never.")
 def serve(host: str, port: int, pause: int | None) -> None:
     """The API on this machine over the configured store, answering as the deployed gateway does."""
-    from chalicelib import serve as server  # the other commands need no web server
+    from ..http import serve as server  # the other commands need no web server
 
     if pause is not None and pause < 1:
         raise click.UsageError("--refresh must be at least 1s.")
     here = deployment()
-    journal.calls.disabled = False
+    log.calls.disabled = False
     here = replace(here, settings=replace(here.settings, local=True))
     here.sealer()                           # a key that cannot be used stops the start, not the first request
     try:
@@ -43,7 +44,7 @@ def serve(host: str, port: int, pause: int | None) -> None:
 def _refresh(here: Deployment, pause: int, stopped: threading.Event) -> None:
     """What the schedule and the queue do on AWS. A run that fails as a whole is told, and the next one tries again."""
     while not stopped.wait(pause):
-        with journal.about(run_id=str(uuid.uuid4())):
+        with log.about(run_id=str(uuid.uuid4())):
             try:
                 found = schedule.survey(here)
                 for _ in schedule.run(here, found.due):
@@ -51,13 +52,13 @@ def _refresh(here: Deployment, pause: int, stopped: threading.Event) -> None:
                         return
                 schedule.finish(here, found, max(pause, schedule.RUN_EVERY))    # a run may take longer than the pause
             except Exception:
-                journal.failure(run="refresh")
+                log.failure(run="refresh")
 
 
 @click.command()
 @click.option("--port", default=8000, show_default=True, type=Port(), help="0: any free port.")
 def demo(port: int) -> None:
-    """Serve, with stand-in clouds and a ready tenant, user and token; nothing is kept."""
-    from standins import demo as stage  # stand-ins are no part of the deployed package
+    """Serve, with simulator clouds and a ready tenant, user and token; nothing is kept."""
+    from ..simulators import demo as stage  # simulators are no part of the deployed package
 
     stage.run(port)

@@ -10,13 +10,14 @@ from typing import Any
 import click
 import msgspec
 
-from chalicelib import copying, journal, settings
-from chalicelib.cli.output import kept, operator, output_option, say, show, start_journal
-from chalicelib.cli.terminal import coloured, lively
-from chalicelib.copying import Count
-from chalicelib.errors import Internal
-from chalicelib.seal import open_sealer
-from chalicelib.stores import open_store
+from .. import log, settings
+from ..access import copying
+from ..access.copying import Count
+from ..access.sealing import open_sealer
+from ..errors import Internal
+from ..storage.store import open_store
+from .output import kept, operator, output_option, say, show, start_journal
+from .terminal import coloured, lively
 
 
 class StoreName(click.ParamType[str]):
@@ -80,7 +81,7 @@ def copy_store(source: str, target: str, to_key: str | None, output: str) -> Non
         here.close()
         there.close()
     counts = msgspec.to_builtins(told)
-    journal.audit(operator(), "store copy", source=source, target=target, **counts)
+    log.audit(operator(), "store copy", source=source, target=target, **counts)
     if output == "json":
         show(output, counts)
     say(f"{told.rows} rows, {told.written} of them written now; {told.removed} removed that are gone from {source}.")

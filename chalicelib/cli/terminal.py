@@ -12,7 +12,7 @@ from typing import IO, Any, cast
 
 import click
 
-from chalicelib import settings
+from .. import settings
 
 _GAP = 2                                    # cells between two columns
 _LONG = 24                                  # cells from which a column may be wrapped,

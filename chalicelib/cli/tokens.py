@@ -4,24 +4,14 @@ from typing import Any
 
 import click
 
-from chalicelib import journal, tokens, users
-from chalicelib.cli import completion
-from chalicelib.cli.output import (
-    Duration,
-    Label,
-    UserName,
-    deployment,
-    hint,
-    list_options,
-    operator,
-    output_option,
-    show,
-    when,
-)
-from chalicelib.cli.users import grant_options, limits
-from chalicelib.errors import Forbidden, NotFound
-from chalicelib.tokens import Limits, Token
-from chalicelib.users import EVERY_TENANT
+from .. import log
+from ..access import tokens, users
+from ..access.tokens import Limits, Token
+from ..access.users import EVERY_TENANT
+from ..errors import Forbidden, NotFound
+from . import completion
+from .output import Duration, Label, UserName, deployment, hint, list_options, operator, output_option, show, when
+from .users import grant_options, limits
 
 
 def record(token: Token) -> dict[str, Any]:
@@ -59,7 +49,7 @@ def issue(name: str, tenants: tuple[str, ...], party_names: tuple[str, ...], reg
         text, made = tokens.issue(deployment().store, owner, narrowed, ttl, deployment().clock(), label or "")
     except Forbidden as wider:
         raise click.UsageError(wider.text) from None
-    journal.audit(operator(), "token issue", **record(made))
+    log.audit(operator(), "token issue", **record(made))
     _show_once(text, made, output)
 
 
@@ -93,7 +83,7 @@ def rotate(token_id: str, grace: int, output: str) -> None:
     if not rotated:
         raise NotFound("There is no token of this id.")
     text, made = rotated
-    journal.audit(operator(), "token rotate", old_token_id=token_id, **record(made))
+    log.audit(operator(), "token rotate", old_token_id=token_id, **record(made))
     _show_once(text, made, output)
 
 
@@ -110,7 +100,7 @@ def revoke(token_ids: tuple[str, ...], name: str | None, all_of_them: bool) -> N
     missing = 0
     for token_id in wanted:
         if tokens.revoke(store, token_id):
-            journal.audit(operator(), "token revoke", token_id=token_id)
+            log.audit(operator(), "token revoke", token_id=token_id)
             hint(f"Token {token_id} revoked.")
         else:
             missing += bool(token_ids)      # of all, one may have ended meanwhile

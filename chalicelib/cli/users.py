@@ -5,9 +5,12 @@ from typing import IO, Any
 import click
 import msgspec
 
-from chalicelib import journal, parties, tokens, users
-from chalicelib.cli import completion
-from chalicelib.cli.output import (
+from .. import log, parties
+from ..access import tokens, users
+from ..access.users import EVERY_TENANT, User
+from ..errors import Conflict, NotFound
+from . import completion
+from .output import (
     Duration,
     Identifier,
     UserName,
@@ -19,8 +22,6 @@ from chalicelib.cli.output import (
     read_secret,
     show,
 )
-from chalicelib.errors import Conflict, NotFound
-from chalicelib.users import EVERY_TENANT, User
 
 ALL = "*"
 
@@ -106,7 +107,7 @@ def add(name: str, tenants: tuple[str, ...], party_names: tuple[str, ...], regio
         users.add(deployment().store, made)
     except Conflict:
         raise Conflict(f"There is a user {name} already; change it with: twocloud user set {name}") from None
-    journal.audit(operator(), "user add", **record(made))
+    log.audit(operator(), "user add", **record(made))
     _done(output, f"User {name} added.", made)
 
 
@@ -179,7 +180,7 @@ def remove(name: str) -> None:
     _known(name)
     users.remove(deployment().store, name)
     tokens.revoke_all(deployment().store, name)
-    journal.audit(operator(), "user remove", user=name)
+    log.audit(operator(), "user remove", user=name)
     hint(f"User {name} removed.")
 
 
@@ -201,7 +202,7 @@ def _change(name: str, what: str, changes: dict[str, Any], output: str, password
     changed = users.change(deployment().store, name, how)
     if not changed:
         raise NotFound(f"There is no user {name}.")
-    journal.audit(operator(), f"user {what}", **record(changed))
+    log.audit(operator(), f"user {what}", **record(changed))
     _done(output, f"User {name}: {what} done.", changed)
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import click
 import msgspec
 
-from chalicelib.cli.output import Network, echo, when
-from chalicelib.cli.terminal import draw, lively, plain, screen, wrapped
-from chalicelib.errors import PartyError, RateLimited, TwocloudError
+from ..errors import PartyError, RateLimited, TwocloudError
+from .output import Network, echo, when
+from .terminal import draw, lively, plain, screen, wrapped
 
 Row = dict[str, Any]
 Sources = Collection[tuple[str, str]]         # (party, region); region "*": all of them

@@ -17,10 +17,11 @@ import pytest
 import yaml
 
 from chalicelib import parties
+from chalicelib.cloud.transport import failure_in
 from chalicelib.model import Request, Response, Sign
-from chalicelib.transport import failure_in
+from tests import ROOT
 
-FOLDER = Path(os.environ.get("TWOCLOUD_RECORDED") or Path(__file__).parents[3] / "shared" / "recorded")
+FOLDER = Path(os.environ.get("TWOCLOUD_RECORDED") or ROOT.parent / "shared" / "recorded")
 MISSING = "no recordings on this machine: "
 
 

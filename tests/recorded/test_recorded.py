@@ -9,7 +9,7 @@ import pytest
 from chalicelib import parties
 from chalicelib.model import WHOLE, Region, Server, Source, Status
 from tests.recorded import Answer, Player, answers, folder, made
-from tests.test_parties import account_of
+from tests.unit.test_parties import account_of
 
 
 def listed(player: Player, region: str, **more: Any) -> list[Server]:

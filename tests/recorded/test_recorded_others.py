@@ -10,10 +10,9 @@ import pytest
 from chalicelib import parties
 from chalicelib.errors import PartyMalformed
 from chalicelib.model import WHOLE, Server, Source, Status
-from chalicelib.parties import qcloud
-from chalicelib.parties.rest import scaleway
+from chalicelib.parties import qcloud, scaleway
 from tests.recorded import Answer, Player, answers, folder, made
-from tests.test_parties import account_of
+from tests.unit.test_parties import account_of
 
 
 def listed(player: Player, region: str, **more: Any) -> list[Server]:
@@ -62,7 +61,7 @@ def test_qcloud_a_server_that_is_gone() -> None:
 def test_qcloud_an_error_inside_a_200() -> None:
     with pytest.raises(PartyMalformed) as refused:
         listed(Player("qcloud", of_qcloud("TestCvmAction.test_cvm_exec_exception")), "ap-singapore")
-    assert refused.value.party_word == "InvalidParameter"
+    assert refused.value.party_code == "InvalidParameter"
 
 
 @pytest.mark.parametrize(("name", "attached"), [

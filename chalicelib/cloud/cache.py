@@ -1,0 +1,110 @@
+"""What a warm process remembers between requests: logins until they end, catalogues that never change.
+
+Nothing here decides who may see what, and everything can be lost: it is then asked for again.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from weakref import WeakValueDictionary
+
+from ..errors import PartyDenied
+from ..model import Account
+
+T = TypeVar("T")
+U = TypeVar("U")
+_UNKNOWN_SECONDS = 600.0                    # after which a name that a catalogue did not know is asked for again
+_MARGIN = 60.0                              # seconds before its end at which a login is not used any more
+
+_CATALOGUES = 512                           # those used last are remembered, since callers choose regions
+_NAMES = 4096                               # that one catalogue did not know
+
+
+@dataclass(slots=True)
+class _Catalogue:
+    """`entries`: by name. `unknown`: names without an entry, and time.monotonic() when each was requested."""
+
+    entries: dict[str, Any] = field(default_factory=dict[str, Any])
+    unknown: dict[str, float] = field(default_factory=dict[str, float])
+
+
+@dataclass(slots=True, weakref_slot=True)
+class _Turn:
+    """Held by the one caller that logs in; gone when nobody waits for it."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+_logins: dict[Hashable, tuple[float, Any]] = {}                 # -> (Unix time of its end, what it gave)
+_catalogues: dict[Hashable, _Catalogue] = {}                    # the one used last stands last
+_turns: WeakValueDictionary[Hashable, _Turn] = WeakValueDictionary()
+_lock = threading.Lock()
+
+
+def with_session(account: Account, scope: str, login: Callable[[], tuple[float, T]], use: Callable[[T], U]) -> U:
+    """`use(what login gave)`. `login` tells the Unix time at which it ends and what it gave; one goes on at a time.
+
+    A kept login that the party answers with 401 is forgotten and made anew, once; a fresh one is not.
+    """
+    key = account.tenant_id, account.party, account.revision, account.fingerprint, scope
+    kept, fresh = _login(key, login)
+    try:
+        return use(kept)
+    except PartyDenied as refused:
+        if fresh or refused.http_status != 401:
+            raise
+    with _lock:
+        if _logins.get(key, (0.0, None))[1] is kept:            # or another thread has renewed it already
+            del _logins[key]
+    return use(_login(key, login)[0])
+
+
+def _login(key: Hashable, login: Callable[[], tuple[float, T]]) -> tuple[T, bool]:
+    with _lock:
+        turn = _turns.setdefault(key, _Turn())
+    with turn.lock:
+        with _lock:
+            until, kept = _logins.get(key, (0.0, None))
+        if kept is not None and time.time() < until - _MARGIN:
+            return kept, False
+        until, made = login()
+        with _lock:
+            for old in [known for known, (end, _) in _logins.items() if end <= time.time()]:
+                del _logins[old]
+            _logins[key] = until, made
+        return made, True
+
+
+def cached_lookup(key: Hashable, names: Sequence[str],
+                  fetch: Callable[[Sequence[str]], Mapping[str, T]]) -> dict[str, T]:
+    """The entries of these names. `fetch` is given the names not known yet and may give more, or fewer: those are null.
+
+    `key` names the catalogue: the party, the account's endpoint, the region if it matters.
+    """
+    now = time.monotonic()
+    with _lock:
+        there = _catalogues.pop(key, None) or _Catalogue()
+        if there.entries or there.unknown:
+            _catalogues[key] = there
+        missing = sorted({name for name in names if name and name not in there.entries
+                          and now - there.unknown.get(name, -_UNKNOWN_SECONDS) >= _UNKNOWN_SECONDS})
+    if missing:
+        found = fetch(missing)
+        with _lock:
+            there = _catalogues.setdefault(key, there)          # another thread may have begun it meanwhile
+            there.entries.update(found)
+            unknown = {name: at for name, at in there.unknown.items() if now - at < _UNKNOWN_SECONDS}
+            unknown |= {name: now for name in missing if name not in found}
+            there.unknown = dict([*unknown.items()][-_NAMES:])
+            while len(_catalogues) > _CATALOGUES:
+                del _catalogues[next(iter(_catalogues))]
+    return {name: there.entries[name] for name in names if name in there.entries}
+
+
+def forget() -> None:
+    """Everything; for tests."""
+    with _lock:
+        for kept in (_logins, _catalogues, _turns):
+            kept.clear()

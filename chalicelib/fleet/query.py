@@ -1,0 +1,317 @@
+"""Query string -> Query: every rule about what may be asked for, in one table that also makes the OpenAPI document.
+
+Pure: knows no request, token or store. What is wrong is InvalidParameter, which names the parameter.
+"""
+
+import ipaddress
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Protocol, TypeVar, cast
+from urllib.parse import quote
+
+from .. import parties
+from ..errors import InvalidParameter
+from ..model import IDENTIFIER, Status, Window
+
+MOST = 9_999_999                            # positions and ages have at most seven digits
+_MOST_PARAMETERS = 64
+T = TypeVar("T", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A well-formed request for servers. Regions are as the caller spelt them: aliases belong to the party.
+
+    `parties`, `regions` None: all that the token covers. `several`: more than one source was asked for, or `all`.
+    `changed_since`: Unix time. `given`: the parameters as they came, without f and t.
+    """
+
+    tenant_id: str
+    parties: tuple[str, ...] | None
+    regions: tuple[str, ...] | None
+    window: Window
+    ranged: bool                            # f or t was given
+    format: str
+    port: int | None                        # of Prometheus' targets
+    address: str                            # and which: lan, wan
+    view: str
+    status: Status | None
+    name: str | None
+    ip: str | None
+    max_age: int | None
+    on_error: str
+    changed_since: float | None
+    given: Mapping[str, str]
+
+    @property
+    def several(self) -> bool:
+        return self.parties is None or self.regions is None or len(self.parties) > 1 or len(self.regions) > 1
+
+
+class Form(Protocol):
+    """What a value looks like: how it is read, and what OpenAPI says of it."""
+
+    def read(self, text: str) -> Any:
+        """Raises ValueError whose text says what the parameter takes."""
+        ...
+
+    def schema(self) -> dict[str, object]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    words: tuple[str, ...]
+
+    def read(self, text: str) -> str:
+        if text not in self.words:
+            raise ValueError(f"one of {', '.join(self.words)}")
+        return text
+
+    def schema(self) -> dict[str, object]:
+        return {"type": "string", "enum": list(self.words)}
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    lowest: int
+    highest: int = MOST
+
+    def read(self, text: str) -> int:
+        if not re.fullmatch(r"0|[1-9][0-9]{0,6}", text, re.ASCII) or not self.lowest <= int(text) <= self.highest:
+            raise ValueError(f"a whole number from {self.lowest} to {self.highest}, in plain digits")
+        return int(text)
+
+    def schema(self) -> dict[str, object]:
+        return {"type": "integer", "minimum": self.lowest, "maximum": self.highest}
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    pattern: str
+    takes: str
+
+    def read(self, text: str) -> str:
+        if not re.fullmatch(self.pattern, text):
+            raise ValueError(self.takes)
+        return text
+
+    def schema(self) -> dict[str, object]:
+        return {"type": "string", "pattern": f"^{self.pattern}$"}
+
+
+@dataclass(frozen=True, slots=True)
+class List:
+    """Words separated by commas, each once, or `all`, which is read as None."""
+
+    item: Choice | Text
+    takes: str
+
+    def read(self, text: str) -> tuple[str, ...] | None:
+        if text == "all":
+            return None
+        words = text.split(",")
+        if len(words) > _MOST_WORDS:
+            raise ValueError(f"at most {_MOST_WORDS} of them")
+        if "all" in words:
+            raise ValueError("all alone, or a list without it")
+        try:
+            return tuple(dict.fromkeys(self.item.read(word) for word in words))
+        except ValueError as takes:
+            raise ValueError(f"{takes}; or several, separated by commas; or all") from None
+
+    def schema(self) -> dict[str, object]:
+        word = f"({'|'.join(self.item.words)})" if isinstance(self.item, Choice) else f"(?!all(,|$)){self.item.pattern}"
+        return {"type": "string", "pattern": f"^(all|{word}(,{word}){{0,{_MOST_WORDS - 1}}})$"}
+
+
+class Time:
+    def read(self, text: str) -> float:
+        found = re.fullmatch(_TIME, text, re.ASCII)
+        try:
+            if not found:
+                raise ValueError
+            day, second, fraction, zone = found.groups()
+            leap = second == "60"           # that last one has Unix' number of the next
+            time = datetime.fromisoformat(f"{day}{'59' if leap else second}{zone}".upper()).timestamp()
+            if leap and time % 86_400 != 86_399:
+                raise ValueError
+            time += leap + float(fraction or 0)
+            if not 0 <= time < 253_402_300_800:                 # the year 10000
+                raise ValueError
+            return time
+        except (ValueError, OverflowError):
+            raise ValueError("an RFC 3339 time such as 2026-11-23T08:00:00Z (a '+' is written %2B)") from None
+
+    def schema(self) -> dict[str, object]:
+        return {"type": "string", "format": "date-time"}
+
+
+class Address:
+    def read(self, text: str) -> str:
+        if "%" in text:
+            raise ValueError("an IPv4 or IPv6 address")
+        try:
+            return str(ipaddress.ip_address(text))
+        except ValueError:
+            raise ValueError("an IPv4 or IPv6 address") from None
+
+    def schema(self) -> dict[str, object]:
+        return {"type": "string", "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]}
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    name: str
+    form: Form
+    text: str                               # for the documents
+    required: bool = False
+    example: str | int | None = None
+
+
+FORMATS = ("json", "csv", "ndjson", "prometheus", "ansible")
+WHOLE_LISTS = ("prometheus", "ansible")     # formats whose reader drops what it does not find
+_MOST_WORDS = 32
+_TIME = r"(\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:)(\d\d)(\.\d{1,32})?([Zz]|[+-]\d\d:\d\d)"
+_ID = Text(IDENTIFIER, "1-64 letters, digits, '.', '_' or '-'")
+_NAME_PART = Text("[^\\x00-\\x1f\\x7f-\\x9f\\ufffd]{1,128}", "1-128 characters without control characters")
+
+PARAMETERS: tuple[Parameter, ...] = (
+    Parameter("party", List(Choice(parties.names()), "the name of a party"),
+              "The cloud; several, separated by commas; or `all` alone.", True, "qcloud"),
+    Parameter("tenant_id", _ID, "The tenant, compared exactly.", True, "123"),
+    Parameter("region", List(_ID, "a region code"), "The party's own region code or a known alias of it; several, "
+              "separated by commas; or `all` alone. A name goes only to parties that have such a region.", True, "gz"),
+    Parameter("f", Number(1), "First position wanted, counted from 1. Default: 1.", example=1),
+    Parameter("t", Number(1), "Last position wanted, included; not before `f`. Default: to the end.", example=10),
+    Parameter("format", Choice(FORMATS), "How the answer is written. Default: json. `prometheus` and `ansible` are "
+              "always the whole list, with all fields."),
+    Parameter("port", Number(1, 65_535), "Only with `format=prometheus`: the port of each target. Default: none."),
+    Parameter("address", Choice(("lan", "wan")), "Only with `format=prometheus`: which address is the target. Default: "
+              "lan."),
+    Parameter("view", Choice(("basic", "full")), "`basic`: the ten fields. `full`: all fields. Default: basic for one "
+              "source, full for several."),
+    Parameter("status", Choice(tuple(Status)), "Only servers with this status."),
+    Parameter("name", _NAME_PART, "Only servers whose name holds this, in upper or lower case."),
+    Parameter("ip", Address(), "Only servers with exactly this address."),
+    Parameter("changed_since", Time(), "Only servers that appeared or changed after this time (RFC 3339); those that "
+              "vanished are in `vanished`."),
+    Parameter("max_age", Number(0), "Seconds: a list this young will do. 0: ask the party now."),
+    Parameter("on_error", Choice(("stale", "fail", "partial")),
+              "If a party fails: `stale` (default) the last good list, marked; `fail` the error; `partial`, only with "
+              "several sources, the others' servers."),
+)
+# How bytes that are no UTF-8 arrive: a lone surrogate (from our own server, from a shell) or U+FFFD (from API Gateway).
+_NO_UTF8 = re.compile("[\\ud800-\\udfff\\ufffd]")
+_BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
+_REFUSED = {
+    "token": "Credentials travel in the Authorization header only: Basic auth with the token as user name.",
+    "password": "Credentials travel in the Authorization header only: Basic auth with the token as user name.",
+}
+
+
+def parse(pairs: Sequence[tuple[str, str]]) -> Query:
+    """The query of (name, value) pairs in the order they came, percent-decoded. Raises InvalidParameter."""
+    given = _once_each(pairs)
+    values: dict[str, Any] = {}
+    for parameter in PARAMETERS:
+        if parameter.name in given:
+            try:
+                values[parameter.name] = parameter.form.read(given[parameter.name])
+            except ValueError as takes:
+                raise InvalidParameter(parameter.name, f"{parameter.name} must be {takes}.") from None
+        elif parameter.required:
+            raise InvalidParameter(parameter.name, f"{parameter.name} is missing.")
+    first, last = cast(int, values.get("f", 1)), cast(int | None, values.get("t"))
+    if last is not None and last < first:
+        raise InvalidParameter("t", "t must not be before f.")
+    _check_format(values)
+    status = values.get("status")
+    asked = Query(
+        tenant_id=values["tenant_id"], parties=values["party"], regions=values["region"],
+        window=Window(first, last), ranged="f" in values or "t" in values,
+        format=values.get("format", "json"), port=values.get("port"), address=values.get("address", "lan"),
+        view=values.get("view", ""),
+        status=Status(status) if status else None, name=values.get("name"), ip=values.get("ip"),
+        max_age=values.get("max_age"), on_error=values.get("on_error", "stale"),
+        changed_since=values.get("changed_since"),
+        given={name: given[name] for name in _BY_NAME if name in given and name not in ("f", "t")})
+    if asked.on_error == "partial" and not asked.several:
+        raise InvalidParameter("on_error", "partial is for several sources; one source is there or it fails.")
+    return replace(asked, view=asked.view or ("full" if asked.several else "basic"))
+
+
+def _check_format(values: Mapping[str, object]) -> None:
+    """What goes with which format. Only JSON has room to say what is missing, or what vanished."""
+    chosen = values.get("format", "json")
+    for name in ("port", "address"):
+        if name in values and chosen != "prometheus":
+            raise InvalidParameter(name, f"{name} is only for format=prometheus.")
+    for name in ("f", "t"):
+        if name in values and chosen in WHOLE_LISTS:
+            raise InvalidParameter(name, f"format={chosen} is always the whole list; leave {name} out.")
+    if chosen != "json" and "changed_since" in values:
+        raise InvalidParameter("format", "changed_since is answered in json only, which can say what vanished.")
+    if chosen != "json" and values.get("on_error") == "partial":
+        raise InvalidParameter("on_error", "partial is for format=json, which can say what is missing.")
+
+
+def _once_each(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
+    for name, _ in pairs:                   # first of all: nothing else is said of a request that shows a secret
+        if name in _REFUSED:
+            raise InvalidParameter(name, _REFUSED[name])
+    given: dict[str, str] = {}
+    for name, value in pairs[:_MOST_PARAMETERS + 1]:
+        if _NO_UTF8.search(value):
+            raise InvalidParameter(shown(name), "The value is not valid UTF-8.")
+        if name not in _BY_NAME:
+            known = ", ".join(_BY_NAME)
+            raise InvalidParameter(shown(name), f"Unknown parameter; known are: {known}.")
+        if name in given:
+            raise InvalidParameter(name, f"{name} is given more than once.")
+        given[name] = value
+    return given
+
+
+def shown(name: str) -> str:
+    """A name that a caller made up, fit to be repeated."""
+    return name if re.fullmatch(r"[A-Za-z0-9_.\[\]-]{1,32}", name, re.ASCII) else "?"
+
+
+def link(query: Query, window: Window) -> str:
+    """The query string that asks for the same in another window."""
+    asked = {**query.given, "f": window.first, "t": window.last}
+    return "&".join(f"{name}={quote(str(value), safe='')}" for name, value in asked.items())
+
+
+def body_limits(body: object) -> tuple[int, tuple[str, ...] | None, tuple[str, ...] | None, tuple[str, ...] | None]:
+    """(duration, tenants, parties, regions) of the JSON body that asks for a token. Raises InvalidParameter."""
+    if not isinstance(body, dict):
+        raise InvalidParameter("body", "The body must be one JSON object.")
+    fields = cast(dict[str, object], body)
+    for name in fields:
+        if name not in ("duration", "tenants", "parties", "regions"):
+            raise InvalidParameter(shown(name), "Unknown key; known are: duration, tenants, parties, regions.")
+    duration = fields.get("duration", 600)
+    if isinstance(duration, float) and duration.is_integer():   # in JSON 600.0 is the integer 600
+        duration = int(duration)
+    if type(duration) is not int or not 60 <= duration <= 43200:
+        raise InvalidParameter("duration", "duration must be a whole number of seconds from 60 to 43200.")
+    return duration, _words(fields, "tenants"), _words(fields, "parties"), _words(fields, "regions")
+
+
+def _words(fields: dict[str, object], name: str) -> tuple[str, ...] | None:
+    words = fields.get(name)
+    if name not in fields:
+        return None
+    if not isinstance(words, list) or not 0 < len(cast(list[object], words)) <= 100:
+        raise InvalidParameter(name, f"{name} must be a list of 1-100 texts.")
+    for word in cast(list[object], words):
+        if name == "tenants" and word == "*":                   # all of them, as of the command; 403 is for tokens.py
+            continue
+        if not isinstance(word, str) or not re.fullmatch(IDENTIFIER, word, re.ASCII):
+            raise InvalidParameter(name, f"Each of {name} must be {_ID.takes}.")
+    if name == "parties" and not set(cast(list[str], words)) <= set(parties.names()):
+        raise InvalidParameter(name, f"Unknown party; known are: {', '.join(parties.names())}.")
+    return tuple(dict.fromkeys(cast(list[str], words)))

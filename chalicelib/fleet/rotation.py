@@ -1,0 +1,63 @@
+"""A party's new credentials, or another key to seal them, in place of the old ones, while readers read.
+
+What is kept of an account stays when its credentials are rotated, so that readers have the last good list whatever the
+new ones are worth. That is right only if they open the same account: what they list is held against what is kept.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+
+from .. import parties
+from ..access import accounts
+from ..access.accounts import AccountRow
+from ..access.sealing import Sealer
+from ..concurrency import run_all
+from ..errors import Conflict, SnapshotReplaced, TwocloudError
+from ..model import Account
+from ..storage import snapshots
+from . import many_sources
+from .deployment import Deployment
+
+_LISTING_SECONDS = 120.0
+_AT_ONCE = 64                               # accounts that are sealed anew before the first of them is told
+_WRITERS = 8
+
+
+def check(deployment: Deployment, account: Account) -> None:
+    """Ask the party with credentials that are not stored yet, and list the region of which most is kept.
+
+    Raises PartyError, UnknownRegion; Conflict if none of what is kept is in the new list.
+    """
+    many_sources.check_credentials(deployment, account)
+    heads = [(source, head) for source, head in snapshots.heads(deployment.store, account.tenant_id)
+             if source.party == account.party and head.revision == account.revision and head.total]
+    if not heads:
+        return
+    source, head = max(heads, key=lambda it: it[1].total)
+    party = parties.load(account.party)
+    sender = deployment.transport.sender(party, account, source.region, time.monotonic() + _LISTING_SECONDS,
+                                         known=True)
+    try:
+        listed = {server.id for server in parties.list_servers(source, account, many_sources.WHOLE, sender).servers}
+    finally:
+        sender.close()
+    with suppress(SnapshotReplaced):
+        if listed.isdisjoint(server.id for server in snapshots.read(deployment.store, source, head)):
+            raise Conflict(
+                f"None of the {head.total} servers that are kept of {source.region} is among the {len(listed)} that "
+                "the new credentials list: they open another account, or lack a right. The old ones stay. To switch "
+                "to another account: twocloud account put --replace")
+
+
+def reseal(deployment: Deployment, old: Sealer, new: Sealer) -> Iterator[tuple[AccountRow, bool, TwocloudError | None]]:
+    """Seal every account's credentials under the new key; (account, whether it was not yet, why it could not be)."""
+    def one(row: AccountRow) -> tuple[AccountRow, bool, TwocloudError | None]:
+        try:
+            return row, accounts.reseal(deployment.store, row, old, new), None
+        except TwocloudError as refused:
+            return row, False, refused
+
+    rows = accounts.every(deployment.store)
+    for at in range(0, len(rows), _AT_ONCE):
+        yield from run_all([lambda row=row: one(row) for row in rows[at:at + _AT_ONCE]], _WRITERS)

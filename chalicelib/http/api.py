@@ -1,0 +1,332 @@
+"""HTTP in, HTTP out, without a framework: each path's work, and the one place where errors become answers."""
+
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from .. import __version__, log, parties
+from ..access import tokens
+from ..cloud.transport import CallStats
+from ..errors import (
+    Forbidden,
+    InvalidParameter,
+    MethodNotAllowed,
+    NotFound,
+    PartyError,
+    RateLimited,
+    TooLarge,
+    TwocloudError,
+    Unauthorized,
+)
+from ..fleet import many_sources, query, schedule
+from ..fleet.many_sources import Deployment, Freshness
+from ..model import Window
+from ..settings import Settings
+from ..storage import store
+from . import console, formats, openapi
+
+_LONGEST_AGE = 2 ** 31                      # seconds; RFC 9111, 1.2.2
+_LARGEST_BODY = 16_384                      # of a request for a token
+CHALLENGE = 'Basic realm="twocloud", charset="UTF-8"'
+COMMON_HEADERS = {"X-Content-Type-Options": "nosniff", "Vary": "Authorization, Accept-Encoding"}
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """`pairs`: the query's names and values, decoded. `headers`: lower-case names. `path`: as the caller sees it.
+
+    `deadline`: on time.monotonic's scale. `proof`: the authorizer's, that it has checked the password.
+    """
+
+    method: str
+    path: str
+    pairs: Sequence[tuple[str, str]]
+    headers: Mapping[str, str]
+    body: bytes
+    request_id: str
+    deadline: float
+    proof: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpResponse:
+    """The body is text in UTF-8. It is the whole body for HEAD as well: whoever writes to the wire drops it."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes = b""
+
+
+@dataclass(slots=True)
+class _Entry:
+    """What the log line of a request says beyond its answer."""
+
+    fields: dict[str, object] = field(default_factory=dict[str, object])
+    stats: CallStats = field(default_factory=CallStats)
+
+
+View = Callable[[Deployment, HttpRequest, _Entry], HttpResponse]
+
+
+def answer(deployment: Callable[[], Deployment], route: str, request: HttpRequest) -> HttpResponse:
+    """What this path says to this request; never raises."""
+    started, entry = time.monotonic(), _Entry()
+    try:
+        view = _view(route, request.method)
+        with store.within(request.deadline):
+            response = view(deployment(), request, entry)
+    except TwocloudError as error:
+        if error.status == 500:
+            log.failure(request_id=request.request_id, text=error.text)
+        response = refusal(error, request.request_id)
+        entry.fields["error"] = error.word
+        if isinstance(error, PartyError) and error.party_code:
+            entry.fields["party_word"] = error.party_code
+    except Exception:
+        log.failure(request_id=request.request_id)
+        response = refusal(TwocloudError(), request.request_id)
+        entry.fields["error"] = TwocloudError.word
+    _mark(response, request.request_id)
+    response.headers.setdefault("Cache-Control", "private, no-cache")
+    log.request(request_id=request.request_id, method=request.method, route=route, status=response.status,
+                    **entry.fields, milliseconds=round((time.monotonic() - started) * 1000, 1),
+                    **entry.stats.line())
+    return response
+
+
+def _mark(response: HttpResponse, request_id: str) -> HttpResponse:
+    """With the headers of every answer."""
+    response.headers.update(COMMON_HEADERS)
+    response.headers["X-Request-Id"] = request_id
+    return response
+
+
+def refused(error: TwocloudError, request_id: str) -> HttpResponse:
+    """The whole answer to a request that reached no path's work."""
+    return _mark(refusal(error, request_id), request_id)
+
+
+def refusal(error: TwocloudError, request_id: str) -> HttpResponse:
+    headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
+    if isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = CHALLENGE
+    if isinstance(error, MethodNotAllowed):
+        headers["Allow"] = error.allow
+    if isinstance(error, RateLimited):
+        headers["Retry-After"] = str(error.retry_after)
+    if isinstance(error, PartyError) and error.status == 503:
+        headers["Retry-After"] = str(formats.retry_after(error))
+    return HttpResponse(error.status, headers, formats.error_json(error, request_id))
+
+
+# ---------------------------------------------------------------- the views
+
+def _servers(deployment: Deployment, request: HttpRequest, entry: _Entry) -> HttpResponse:
+    caller = _identify(deployment, request, entry)
+    asked = query.parse(request.pairs)
+    entry.fields |= {"tenant": asked.tenant_id, "party": asked.given["party"], "region": asked.given["region"]}
+    fleet = many_sources.answer(deployment, asked, freshness_of(asked, request.headers.get("cache-control", ""),
+                                                          deployment.settings), caller, request.deadline, entry.stats)
+    written = formats.write(fleet, asked, deployment.settings.timezone)
+    headers = {"Content-Type": formats.MEDIA_TYPES[asked.format], "ETag": written.etag, **_freshness(fleet, entry)}
+    if written.without_address is not None:
+        headers["X-Without-Address"] = str(written.without_address)
+    if fleet.total is not None:
+        headers["X-Total-Count"] = str(fleet.total)
+    if fleet.complete and (links := _links(request.path, asked, fleet.total)):
+        headers["Link"] = links
+    if _matches(request.headers.get("if-none-match", ""), headers["ETag"]):
+        return HttpResponse(304, headers)
+    return HttpResponse(200, headers, written.body)
+
+
+def _issue_token(deployment: Deployment, request: HttpRequest, entry: _Entry) -> HttpResponse:
+    refuse_other_sites(request.headers)
+    _no_query(request)
+    user = tokens.authenticate_again(deployment.store, request.headers.get("authorization"), request.proof,
+                                     deployment.clock())
+    entry.fields["user"] = user.name
+    duration, *limits = query.body_limits(_json_body(request))
+    text, token = tokens.issue(deployment.store, user, tokens.Limits(*limits), duration, deployment.clock())
+    log.audit(user.name, "token issue", token_id=token.token_id, user=user.name)
+    body = openapi.TokenBody(200, "", text, token.token_id, duration, openapi.instant(token.expires_at))
+    return _json(msgspec.json.encode(body), {"Cache-Control": "no-store"})
+
+
+def _revoke_token(deployment: Deployment, request: HttpRequest, entry: _Entry) -> HttpResponse:
+    caller = _identify(deployment, request, entry)
+    _no_query(request)
+    tokens.revoke(deployment.store, caller.token.token_id)
+    log.audit(caller.user.name, "token revoke", token_id=caller.token.token_id, user=caller.user.name)
+    return HttpResponse(204, {})
+
+
+def _parties(deployment: Deployment, request: HttpRequest, entry: _Entry) -> HttpResponse:
+    _identify(deployment, request, entry)
+    _no_query(request)
+    return _json(msgspec.json.encode(openapi.PartiesBody(200, "", [
+        openapi.party_row(parties.load(name)) for name in parties.names()])))
+
+
+def _openapi(deployment: Deployment, request: HttpRequest, entry: _Entry) -> HttpResponse:
+    _no_query(request)
+    return _json(openapi.document())
+
+
+def _health(deployment: Deployment, request: HttpRequest, entry: _Entry) -> HttpResponse:
+    _no_query(request)
+    ran = schedule.last_run(deployment)     # one read, for anybody may ask; raises if the store cannot be reached
+    return _json(msgspec.json.encode(openapi.HealthBody(
+        200, "", "late" if ran and ran.late else "ok", __version__, ran and ran.age)))
+
+
+def _page(name: str) -> View:
+    """A page of HTML; what its address carries beside the path is the page's own."""
+    def view(deployment: Deployment, request: HttpRequest, entry: _Entry) -> HttpResponse:
+        page = console.page(name)
+        if _matches(request.headers.get("if-none-match", ""), page.headers["ETag"]):
+            return HttpResponse(304, {**page.headers})
+        return HttpResponse(200, {**page.headers}, page.body)
+
+    return view
+
+
+_CONSOLE, _REFERENCE = _page("console.html"), _page("reference.html")
+PAGES: Mapping[str, Mapping[str, View]] = {                     # for people: not in the OpenAPI document
+    "/twocloud": {"GET": _CONSOLE, "HEAD": _CONSOLE},           # and so /twocloud/: the gateway makes no difference
+    "/twocloud/docs": {"GET": _REFERENCE, "HEAD": _REFERENCE},
+}
+ROUTES: Mapping[str, Mapping[str, View]] = {
+    "/twocloud/servers": {"GET": _servers, "HEAD": _servers},
+    "/twocloud/tokens": {"POST": _issue_token, "DELETE": _revoke_token},
+    "/twocloud/parties": {"GET": _parties, "HEAD": _parties},
+    "/twocloud/openapi.json": {"GET": _openapi, "HEAD": _openapi},
+    "/twocloud/health": {"GET": _health, "HEAD": _health},
+    **PAGES,
+}
+OPEN_ROUTES = ("/twocloud/openapi.json", "/twocloud/health", *PAGES)                # without a token
+
+
+def _view(route: str, method: str) -> View:
+    if route not in ROUTES:
+        raise NotFound()
+    if method not in ROUTES[route]:
+        raise MethodNotAllowed(", ".join(ROUTES[route]))
+    return ROUTES[route][method]
+
+
+# ---------------------------------------------------------------- how fresh
+
+def freshness_of(asked: query.Query, cache_control: str, settings: Settings) -> Freshness:
+    """What the caller accepts: the parameters, else the request's Cache-Control (RFC 9111), else the settings."""
+    said = _directives(cache_control)
+    cached = "only-if-cached" in said and asked.max_age != 0
+    stale = settings.stale_if_error
+    if asked.on_error == "fail":
+        stale = 0
+    elif "on_error" not in asked.given and (seconds := said.get("stale-if-error")) is not None:
+        stale = min(stale, seconds)
+    usual = settings.max_age
+    if asked.changed_since is not None:
+        usual = many_sources.KEPT.max_age
+    elif cached:
+        usual = max(usual, settings.stale_if_error)
+    asks = 0 if "no-cache" in said else said.get("max-age")
+    max_age = asked.max_age if asked.max_age is not None else asks if asks is not None else usual
+    return Freshness(max_age, stale, cached)
+
+
+def _directives(header: str) -> dict[str, int | None]:
+    """Names in lower case, with their seconds where there are some. What cannot be read is as good as not there; of
+    one that is said twice the fewest seconds count."""
+    found: dict[str, int | None] = {}
+    for part in header.split(","):
+        name, _, value = part.strip().lower().partition("=")
+        if not value:
+            found.setdefault(name, None)
+        elif digits := re.fullmatch(r'([0-9]+)|"([0-9]+)"', value, re.ASCII):
+            seconds = int(digits[1] or digits[2]) if len(value) < 12 else _LONGEST_AGE
+            before = found.get(name)
+            found[name] = min(seconds, _LONGEST_AGE if before is None else before)
+    return found
+
+
+def _freshness(fleet: many_sources.Inventory, entry: _Entry) -> dict[str, str]:
+    """Age and Cache-Status (RFC 9211), where a snapshot served."""
+    kept = [part for part in fleet.parts if part.answer and part.answer.kept]
+    failed = next((part.error for part in fleet.parts if part.error), None)
+    entry.fields["snapshot"] = ("stale" if failed else "hit") if kept else "live"
+    if failed:
+        entry.fields["error"] = failed.word
+    if not kept:
+        return {}
+    detail = f"; detail={failed.word}" if failed else ""
+    return {"Age": str(max(part.age or 0 for part in kept)), "Cache-Status": f"twocloud; hit{detail}"}
+
+
+# ---------------------------------------------------------------- parts
+
+def _identify(deployment: Deployment, request: HttpRequest, entry: _Entry) -> tokens.Caller:
+    caller = tokens.identify(deployment.store, request.headers.get("authorization"), deployment.clock())
+    entry.fields |= {"token_id": caller.token.token_id, "user": caller.user.name}
+    return caller
+
+
+def refuse_other_sites(headers: Mapping[str, str]) -> None:
+    """Another site's page must not make a browser guess passwords, or get a token with those that it remembers."""
+    if headers.get("sec-fetch-site", "").strip().lower() == "cross-site":
+        raise Forbidden("Tokens are not given to pages of other sites.")
+
+
+def _no_query(request: HttpRequest) -> None:
+    for name, _ in request.pairs:
+        raise InvalidParameter(query.shown(name), "This path takes no parameters in its query.")
+
+
+def _json_body(request: HttpRequest) -> object:
+    if not request.body.strip():
+        return {}
+    if len(request.body) > _LARGEST_BODY:
+        raise TooLarge()
+    try:
+        return msgspec.json.decode(request.body)
+    except (msgspec.DecodeError, RecursionError):
+        kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+        if kind != "application/json":      # of JSON itself nobody is asked: `curl -d` and urllib call it a form
+            raise InvalidParameter("Content-Type", "Send the body as application/json.") from None
+        raise InvalidParameter("body", "The body must be one JSON object.") from None
+
+
+def _json(body: bytes, headers: Mapping[str, str] = {}) -> HttpResponse:
+    return HttpResponse(200, {"Content-Type": "application/json", **headers}, body)
+
+
+def _links(path: str, asked: query.Query, total: int | None) -> str:
+    """RFC 8288, relative to the host: it is the caller's to know which name and scheme it came by.
+
+    `total` None: more follow the window.
+    """
+    if not asked.ranged:
+        return ""
+    first, last = asked.window.first, asked.window.last
+    links: list[str] = []
+    if last is not None and (total is None or last < total):
+        after = Window(last + 1, min(last + (last - first + 1), query.MOST))
+        links.append(f'<{path}?{query.link(asked, after)}>; rel="next"')
+    before_last = first - 1 if total is None else min(first - 1, total)
+    if before_last > 0:
+        size = last - first + 1 if last is not None else before_last
+        before = Window(max(1, before_last - size + 1), before_last)
+        links.append(f'<{path}?{query.link(asked, before)}>; rel="prev"')
+    return ", ".join(links)
+
+
+def _matches(header: str, tag: str) -> bool:
+    """If-None-Match (RFC 9110, 13.1.2), compared weakly."""
+    if header.strip() == "*":
+        return True
+    opaque = tag.removeprefix("W/")
+    return any(part.strip().removeprefix("W/") == opaque for part in header.split(","))

@@ -1,0 +1,209 @@
+"""Answers as bytes, in each format, and errors, which are JSON in all of them.
+
+JSON is the whole answer. The others are the servers alone, written one after the other, and stop where the platform
+could not carry them: no more of a long list is ever held. They have no room to say that something is missing, so they
+are complete or an error (query.py refuses what would make them less).
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from ...errors import InvalidParameter, PartyError, TooLarge, TwocloudError
+from ...fleet import query
+from ...fleet.many_sources import Inventory
+from ...fleet.one_source import from_unix
+from ...fleet.query import Query
+from . import ansible, lines, prometheus
+from .rows import BasicRow, FullRow, clock_in, full_rows, rows
+
+__all__ = ["BasicRow", "FullRow", "rows"]
+Row = TypeVar("Row", bound=BasicRow)
+MEDIA_TYPES = {"json": "application/json", "csv": "text/csv; charset=utf-8", "ndjson": "application/x-ndjson",
+               "prometheus": "application/json", "ansible": "application/json"}
+LARGEST_ANSWER = 6_200_000                  # of the 6 MiB that Lambda carries, counted by carried()
+_AROUND = 1000                              # of it, for the answer's headers
+
+
+class SourceRow(msgspec.Struct):
+    """What one source gave. `age`: seconds. `error`: the word of what went wrong, "" if nothing did."""
+
+    party: str
+    region: str
+    state: str
+    count: int | None
+    age: int | None
+    error: str
+    msg: str
+
+
+class VanishedRow(msgspec.Struct):
+    instance_id: str
+    instance_name: str
+    party: str
+    region: str
+    seen_at: str | None
+    vanished_at: str | None
+
+
+class ListBody(msgspec.Struct):
+    """`complete` and `sources` with several sources, `vanished` with `changed_since`."""
+
+    code: int
+    msg: str
+    vm_servers: list[BasicRow]
+    complete: bool | msgspec.UnsetType = msgspec.UNSET
+    sources: list[SourceRow] | msgspec.UnsetType = msgspec.UNSET
+    vanished: list[VanishedRow] | msgspec.UnsetType = msgspec.UNSET
+
+
+class ErrorBody(msgspec.Struct, omit_defaults=True):
+    """An error has no `vm_servers`: a failure never looks like an empty list."""
+
+    code: int
+    msg: str
+    error: str
+    parameter: str | None = None
+    request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """`without_address`: how many servers are no target of Prometheus; None in other formats."""
+
+    body: bytes
+    etag: str
+    without_address: int | None = None
+
+
+def write(fleet: Inventory, asked: Query, zone: ZoneInfo, most: int | None = LARGEST_ANSWER) -> Written:
+    """The answer in the format that was asked for. Raises TooLarge if it is longer than `most`, as carried() counts."""
+    if asked.format == "json":
+        made = body(fleet, asked, zone)
+        whole = list_json(made)
+        if most is not None:
+            check_size(whole, made.vm_servers, asked, most)
+        return Written(whole, etag(made))
+    answers = [part.answer for part in fleet.parts if part.answer]
+    digest = hashlib.sha256(list_json((asked.format, asked.view, asked.address, asked.port)))
+    missing = None
+    if asked.format in ("csv", "ndjson"):
+        shown = _noted((row for answer in answers for row in rows(answer, asked.view, zone)), digest.update)
+        pieces = lines.csv_lines(shown, asked.view) if asked.format == "csv" else lines.json_lines(shown)
+    else:
+        full = _noted((row for answer in answers for row in full_rows(answer, zone)), digest.update)
+        if asked.format == "prometheus":
+            missing = sum(not prometheus.has_address(server, asked.address)
+                          for answer in answers for server in answer.servers)
+            pieces = prometheus.pieces(full, asked.address, asked.port)
+        else:
+            pieces = ansible.pieces([(answer.source, server) for answer in answers for server in answer.servers], full)
+    whole = _joined(pieces, asked, sum(len(answer.servers) for answer in answers), most)
+    return Written(whole, f'W/"{digest.hexdigest()[:32]}"', missing)
+
+
+def _noted(shown: Iterable[Row], note: Callable[[bytes], object]) -> Iterator[Row]:
+    """The rows as they come; what they say is noted, but not when it was seen."""
+    for row in shown:
+        note(_timeless(row))
+        yield row
+
+
+def _timeless(row: BasicRow) -> bytes:
+    return list_json(msgspec.structs.replace(row, seen_at=None) if isinstance(row, FullRow) else row)
+
+
+def _joined(pieces: Iterable[bytes], asked: Query, shown: int, most: int | None) -> bytes:
+    """Raises TooLarge as soon as it is. No piece holds more than one server."""
+    whole, size = bytearray(), _AROUND
+    for count, piece in enumerate(pieces):
+        size += carried(piece)
+        if most is not None and size > most:
+            raise _too_large(asked, shown, count - (asked.format == "csv"))
+        whole += piece
+    return bytes(whole)
+
+
+def body(fleet: Inventory, asked: Query, zone: ZoneInfo) -> ListBody:
+    """The answer to a query for one source or several, as JSON shows it."""
+    write = clock_in(zone)
+    made = ListBody(200, message(fleet, several=asked.several),
+                    [row for part in fleet.parts if part.answer for row in rows(part.answer, asked.view, zone)])
+    if asked.several:
+        made.complete = fleet.complete
+        made.sources = [SourceRow(part.source.party, part.source.region, part.state, part.count, part.age,
+                                  part.error.word if part.error else "", part.error.text if part.error else "")
+                        for part in fleet.parts]
+    if asked.changed_since is not None:
+        made.vanished = [VanishedRow(server.id, server.name, part.source.party, part.source.region,
+                                     write(from_unix(server.seen_at)), write(from_unix(server.vanished_at)))
+                         for part in fleet.parts for server in part.vanished]
+    return made
+
+
+def message(fleet: Inventory, *, several: bool) -> str:
+    """What a reader must know who looks at nothing else: which lists are old or missing, and why."""
+    told: list[str] = []
+    for part in fleet.parts:
+        name = f"{part.source.party} {part.source.region}: " if several else ""
+        if part.error and part.answer:
+            told.append(f"{name}this is the last good list, {part.age} s old. {part.error.text}")
+        elif part.error:
+            told.append(f"{name}not in this answer. {part.error.text}")
+    return " ".join(told)
+
+
+list_json = msgspec.json.Encoder().encode
+
+
+def etag(body: ListBody) -> str:
+    """Weak: the same list in the same state is the same, compressed or not, seen now or a minute ago."""
+    digest = hashlib.sha256()
+    for row in body.vm_servers:
+        digest.update(_timeless(row))
+    for source in body.sources or ():
+        digest.update(list_json((source.party, source.region, source.state, source.count, source.error)))
+    digest.update(list_json(body.vanished or ()))
+    return f'W/"{digest.hexdigest()[:32]}"'
+
+
+def error_json(error: TwocloudError, request_id: str) -> bytes:
+    parameter = error.parameter if isinstance(error, InvalidParameter) else None
+    known = type(error).status != 500
+    return msgspec.json.encode(ErrorBody(error.status, error.text if known else TwocloudError.default, error.word,
+                                         parameter, request_id))
+
+
+def retry_after(error: PartyError) -> int:
+    """Whole seconds for our own Retry-After: what the party asks, within reason."""
+    return max(1, min(3600, round(error.retry_after or 5)))
+
+
+def carried(body: bytes) -> int:
+    """How long the body is inside a Lambda's answer, where it is a JSON string."""
+    return len(list_json(body.decode())) - 2
+
+
+def check_size(body: bytes, shown: Sequence[BasicRow], asked: Query, most: int = LARGEST_ANSWER) -> None:
+    """Raises TooLarge, which says which range fits."""
+    if 2 * len(body) <= most or (len(body) <= most and carried(body) <= most):      # counting takes its time
+        return
+    fits, size = 0, _AROUND
+    for row in shown:
+        size += carried(list_json(row)) + 1
+        if size > most:
+            break
+        fits += 1
+    raise _too_large(asked, len(shown), fits)
+
+
+def _too_large(asked: Query, shown: int, fits: int) -> TooLarge:
+    told = f"This answer of {shown} servers is larger than the platform can carry. "
+    if asked.format in query.WHOLE_LISTS:
+        return TooLarge(f"{told}{asked.format} is always the whole list: ask for one party, one region or a status.")
+    first = asked.window.first
+    return TooLarge(f"{told}Ask for a range: f={first}&t={first + max(fits, 1) - 1} fits.")

@@ -1,0 +1,323 @@
+"""The API's description (OpenAPI 3.1), made from what parses the query, what writes the answers and the errors."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from functools import cache
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from .. import __version__, errors, parties
+from ..fleet.query import PARAMETERS, Parameter
+from ..model import IDENTIFIER, Party, Status
+from .formats import MEDIA_TYPES, BasicRow, ErrorBody, FullRow, ListBody
+from .formats.prometheus import LABEL, TargetGroup
+
+_SEED = {
+    "instance_name": "hehe", "instance_id": "ins-u23j34j2", "cpu_num": 8, "mem_size": 16, "disk_size": 20,
+    "lan_ip_set": "192.168.0.2,192.168.0.3", "wan_ip_set": "122.22.3.45,122.22.3.46", "status": "ACTIVE",
+    "create_at": "2014-07-29 15:08:39", "update_at": "2014-08-05 17:37:56"}
+_TIME = {"type": ["string", "null"], "pattern": r"^[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}$"}
+_FIELDS: dict[str, dict[str, Any]] = {
+    "instance_name": {"description": "As the party says; an empty name stays empty."},
+    "instance_id": {"description": "As the party says."},
+    "cpu_num": {"type": ["integer", "null"], "minimum": 0, "description": "Virtual CPUs; null: not known."},
+    "mem_size": {"type": ["integer", "null"], "minimum": 0, "description": "GB, rounded up; null: not known."},
+    "disk_size": {"type": ["integer", "null"], "minimum": 0,
+                  "description": "GB, every attached disk together, the system disk included; null: not known."},
+    "lan_ip_set": {"description": "Private IPv4 addresses, separated by commas, the primary first."},
+    "wan_ip_set": {"description": "Public IPv4 addresses, separated by commas, the primary first."},
+    "status": {"type": "string", "enum": list(Status),
+               "description": "Nova's words, plus STARTING and STOPPING; UNKNOWN for a word we do not know."},
+    "create_at": {**_TIME, "description": "In the deployment's zone; null: not known."},
+    "update_at": {**_TIME, "description": "The party's own time of the last change; where it has none, when a list "
+                                          "last showed the record changed; before that, `create_at`."},
+    "party": {"type": "string", "enum": list(parties.names())},
+    "party_status": {"description": "The party's own word."},
+    "lan_ipv6_set": {"description": "Private interfaces' IPv6 addresses, separated by commas."},
+    "wan_ipv6_set": {"description": "Public IPv6 addresses, separated by commas."},
+    "seen_at": {**_TIME, "description": "When the party gave this record."},
+}
+
+
+_INVENTORY: dict[str, Any] = {
+    "type": "object", "description": "format=ansible: the variables of every host, and the groups by name.",
+    "required": ["_meta", "all"],
+    "properties": {
+        "_meta": {"type": "object", "required": ["hostvars"], "additionalProperties": False, "properties": {
+            "hostvars": {"type": "object", "additionalProperties": {"type": "object"}}}},
+        "all": {"type": "object", "required": ["children"], "additionalProperties": False, "properties": {
+            "children": {"type": "array", "items": {"type": "string"}}}}},
+    "additionalProperties": {"type": "object", "required": ["hosts"], "additionalProperties": False, "properties": {
+        "hosts": {"type": "array", "minItems": 1, "items": {"type": "string"}}}}}
+
+
+class TokenBody(msgspec.Struct):
+    code: int
+    msg: str
+    token: str
+    token_id: str
+    duration: int
+    expires_at: str
+
+
+_Names = Annotated[list[Annotated[str, msgspec.Meta(pattern=f"^{IDENTIFIER}$")]],
+                   msgspec.Meta(min_length=1, max_length=100)]
+_Tenants = Annotated[list[Annotated[str, msgspec.Meta(pattern=rf"^({IDENTIFIER}|\*)$")]],
+                     msgspec.Meta(min_length=1, max_length=100)]
+
+
+class TokenRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """What narrows the new token; each only narrower than the user's."""
+
+    duration: Annotated[int, msgspec.Meta(ge=60, le=43200)] = 600
+    tenants: _Tenants | msgspec.UnsetType = msgspec.UNSET
+    parties: _Names | msgspec.UnsetType = msgspec.UNSET
+    regions: _Names | msgspec.UnsetType = msgspec.UNSET
+
+
+class PartyRow(msgspec.Struct):
+    """`credentials`: the accepted sets of fields, "?" marks what may be left out. `regions`: code -> aliases."""
+
+    name: str
+    title: str
+    reference: str
+    credentials: list[list[str]]
+    permissions: list[str]
+    deep_permissions: list[str]
+    project: str
+    default_region: str
+    regions: dict[str, list[str]]
+    grade: str
+
+
+class PartiesBody(msgspec.Struct):
+    code: int
+    msg: str
+    parties: list[PartyRow]
+
+
+class HealthBody(msgspec.Struct):
+    """`late`: the service answers, but its schedule has missed two runs. `schedule_age`: seconds since the last one;
+    null: none has run."""
+
+    code: int
+    msg: str
+    status: Literal["ok", "late"]
+    version: str
+    schedule_age: Annotated[int, msgspec.Meta(ge=0)] | None
+
+
+def party_row(party: Party) -> PartyRow:
+    regions: dict[str, list[str]] = {}
+    for alias, code in sorted(party.aliases.items()):
+        regions.setdefault(code, []).append(alias)
+    return PartyRow(party.name, party.title, party.reference, [list(form) for form in party.credentials],
+                    list(party.permissions), list(party.deep_permissions), party.project,
+                    party.default_region, dict(sorted(regions.items())), party.grade)
+
+
+def instant(unix: int) -> str:
+    return datetime.fromtimestamp(unix, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@cache
+def document() -> bytes:
+    return msgspec.json.encode(_document())
+
+
+def _document() -> dict[str, Any]:
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "twocloud", "version": __version__, "license": {"name": "MIT", "identifier": "MIT"},
+                 "description": "One GET lists any tenant's servers in any cloud, and never lies about what it knows."},
+        "servers": [{"url": "/"}],
+        "security": [{"basic": []}, {"bearer": []}],
+        "tags": [{"name": "servers"}, {"name": "tokens"}, {"name": "service"}],
+        "paths": {
+            "/twocloud/servers": {"get": _list_operation("listServers"), "head": _list_operation("headServers")},
+            "/twocloud/tokens": {"post": _issue_operation(), "delete": _revoke_operation()},
+            "/twocloud/parties": _read_paths("Parties", "The clouds and what each needs.", "PartiesBody", True),
+            "/twocloud/health": _read_paths("Health", "Whether the service works.", "HealthBody", False),
+            "/twocloud/openapi.json": _read_paths("Openapi", "This document.", None, False),
+        },
+        "components": {
+            "securitySchemes": {
+                "basic": {"type": "http", "scheme": "basic",
+                          "description": "The token as the user name; the password is ignored."},
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "password": {"type": "http", "scheme": "basic", "description": "A user's name and password."}},
+            "headers": _headers(),
+            "schemas": _schemas(),
+            "responses": {name: _error_response(*kinds) for name, kinds in _ERRORS.items()},
+        },
+    }
+
+
+# ---------------------------------------------------------------- operations
+
+_OF_A_LIST = ("X-Total-Count", "Link", "ETag", "Age", "Cache-Status")
+
+
+def _list_operation(name: str) -> dict[str, Any]:
+    return {
+        "operationId": name, "tags": ["servers"], "summary": "The servers of one tenant, from one source or many.",
+        "parameters": [_parameter(p) for p in PARAMETERS] + [
+            {"name": "If-None-Match", "in": "header", "required": False, "schema": {"type": "string"},
+             "description": "The ETag of a list that the caller has: 304 if it is the same."},
+            {"name": "Cache-Control", "in": "header", "required": False, "schema": {"type": "string"},
+             "description": "max-age, no-cache, only-if-cached, stale-if-error (RFC 9111, RFC 5861); max_age and "
+                            "on_error win."}],
+        "responses": {
+            "200": _list_response(head=name.startswith("head")),
+            "304": {"description": "Not changed.", "headers": _header_refs(_OF_A_LIST)},
+            **_errors("BadRequest", "Unauthorized", "Forbidden", "AccountNotFound", "MethodNotAllowed", "TooLarge",
+                      "RateLimited", "Internal", "PartyBad", "PartyBusy", "PartyLate", head=name.startswith("head"))}}
+
+
+def _list_response(*, head: bool) -> dict[str, Any]:
+    found = _response("The list, complete. `format` says which of these it is.", "ListBody", head=head,
+                      headers=(*_OF_A_LIST, "X-Without-Address"),
+                      example={"code": 200, "msg": "", "vm_servers": [_SEED]})
+    if not head:
+        found["content"]["application/json"]["schema"] = {"anyOf": [
+            {"$ref": "#/components/schemas/ListBody"}, {"$ref": "#/components/schemas/TargetGroups"},
+            {"$ref": "#/components/schemas/AnsibleInventory"}]}
+        for name, text in (("csv", "RFC 4180: a line of names, then a line for each server."),
+                           ("ndjson", "A BasicRow or FullRow on each line.")):
+            found["content"][MEDIA_TYPES[name]] = {"schema": {"type": "string", "description": text}}
+    return found
+
+
+def _issue_operation() -> dict[str, Any]:
+    return {
+        "operationId": "issueToken", "tags": ["tokens"], "summary": "Authenticate and get a new token.",
+        "security": [{"password": []}],
+        "requestBody": {"required": False, "content": {"application/json": {
+            "schema": {"$ref": "#/components/schemas/TokenRequest"}, "example": {"duration": 600}}}},
+        "responses": {"200": _response("The token, shown this once.", "TokenBody"),
+                      **_errors("BadRequest", "Unauthorized", "Forbidden", "MethodNotAllowed", "TooLarge",
+                                "RateLimited", "Internal")}}
+
+
+def _revoke_operation() -> dict[str, Any]:
+    return {
+        "operationId": "revokeToken", "tags": ["tokens"], "summary": "Revoke the token that this is called with.",
+        "responses": {"204": {"description": "Revoked.", "headers": _header_refs(())},
+                      **_errors("BadRequest", "Unauthorized", "MethodNotAllowed", "RateLimited", "Internal")}}
+
+
+def _read_paths(name: str, summary: str, body: str | None, secured: bool) -> dict[str, Any]:
+    return {method: _read_operation(f"{method}{name}", summary, body, secured) for method in ("get", "head")}
+
+
+def _read_operation(name: str, summary: str, body: str | None, secured: bool) -> dict[str, Any]:
+    head = name.startswith("head")
+    known = ("BadRequest", *(("Unauthorized",) if secured else ()), "MethodNotAllowed", "RateLimited", "Internal")
+    return {"operationId": name, "tags": ["service"], "summary": summary, **({} if secured else {"security": []}),
+            "responses": {"200": _response(summary, body, head=head), **_errors(*known, head=head)}}
+
+
+def _parameter(parameter: Parameter) -> dict[str, Any]:
+    shown = {"example": parameter.example} if parameter.example is not None else {}
+    return {"name": parameter.name, "in": "query", "required": parameter.required,
+            "description": parameter.text, "schema": parameter.form.schema(), **shown}
+
+
+# ---------------------------------------------------------------- responses
+
+_ERRORS: dict[str, tuple[type[errors.TwocloudError], ...]] = {
+    "BadRequest": (errors.InvalidParameter,),
+    "Unauthorized": (errors.Unauthorized,),
+    "Forbidden": (errors.Forbidden,),
+    "AccountNotFound": (errors.AccountNotFound,),
+    "MethodNotAllowed": (errors.MethodNotAllowed,),
+    "TooLarge": (errors.TooLarge,),
+    "RateLimited": (errors.RateLimited,),
+    "Internal": (errors.Internal,),
+    "PartyBad": (errors.PartyDenied, errors.PartyMalformed, errors.PartyFailed),
+    "PartyBusy": (errors.PartyThrottled, errors.PartyUnavailable),
+    "PartyLate": (errors.PartyTimeout,),
+}
+_EXTRA_HEADERS = {"Unauthorized": ("WWW-Authenticate",), "MethodNotAllowed": ("Allow",),
+                  "RateLimited": ("Retry-After",), "PartyBusy": ("Retry-After",)}
+
+
+def _errors(*names: str, head: bool = False) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name in names:
+        status = str(_ERRORS[name][0].status)
+        found[status] = ({"description": name, "headers": _header_refs(_EXTRA_HEADERS.get(name, ()))} if head
+                         else {"$ref": f"#/components/responses/{name}"})
+    return found
+
+
+def _error_response(*kinds: type[errors.TwocloudError]) -> dict[str, Any]:
+    name = next(name for name, of in _ERRORS.items() if of == kinds)
+    told = " ".join(f"`{kind.word}`: {kind.default}" for kind in kinds)
+    example = {"code": kinds[0].status, "msg": kinds[0].default, "error": kinds[0].word, "request_id": "…"}
+    return {"description": told,
+            "headers": _header_refs(_EXTRA_HEADERS.get(name, ())),
+            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}, "example": example}}}
+
+
+def _response(text: str, body: str | None, *, head: bool = False, headers: Iterable[str] = (),
+              example: object = None) -> dict[str, Any]:
+    schema = {"$ref": f"#/components/schemas/{body}"} if body else {"type": "object"}
+    content: dict[str, Any] = {"application/json": {"schema": schema, **({"example": example} if example else {})}}
+    return {"description": text, "headers": _header_refs(headers), **({} if head else {"content": content})}
+
+
+def _headers() -> dict[str, Any]:
+    def text(description: str, **schema: object) -> dict[str, Any]:
+        return {"description": description, "schema": {"type": "string", **schema}}
+
+    return {
+        "X-Request-Id": text("Names this request in our logs."),
+        "X-Content-Type-Options": text("Always nosniff.", const="nosniff"),
+        "Vary": text("Authorization, Accept-Encoding"),
+        "Cache-Control": text("private, no-cache; errors: no-store"),
+        "X-Total-Count": {"description": "How many servers the whole list holds; absent if not known.",
+                          "schema": {"type": "integer", "minimum": 0}},
+        "Link": text("RFC 8288: the next and the previous range, if a range was asked for."),
+        "X-Without-Address": {"description": "How many servers have no such address and so no target; only with "
+                              "format=prometheus.", "schema": {"type": "integer", "minimum": 0}},
+        "ETag": text("Weak; changes when the list does."),
+        "Age": {"description": "Seconds since the oldest list in the answer began; only where a kept list serves.",
+                "schema": {"type": "integer", "minimum": 0}},
+        "Cache-Status": text("RFC 9211: `twocloud; hit` where a kept list serves, with `; detail=` and an error's word "
+                             "if it does because the party failed.", pattern="^twocloud; hit(; detail=[a-z_]+)?$"),
+        "WWW-Authenticate": text("Basic"),
+        "Allow": text("The methods of this path."),
+        "Retry-After": {"description": "Whole seconds.", "schema": {"type": "integer", "minimum": 1}},
+    }
+
+
+def _header_refs(more: Iterable[str]) -> dict[str, Any]:
+    names = ("X-Request-Id", "X-Content-Type-Options", "Vary", "Cache-Control", *more)
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+
+
+def _schemas() -> dict[str, Any]:
+    _, schemas = msgspec.json.schema_components(
+        [ListBody, FullRow, BasicRow, TargetGroup, ErrorBody, TokenBody, TokenRequest, PartiesBody, HealthBody],
+        ref_template="#/components/schemas/{name}")
+    for name in ("BasicRow", "FullRow"):
+        for key, schema in schemas[name]["properties"].items():
+            schemas[name]["properties"][key] = {"type": "string", **schema, **_FIELDS.get(key, {})}
+            schemas[name]["properties"][key].pop("anyOf", None)
+    schemas["FullRow"]["properties"]["tags"] = {"type": "object", "additionalProperties": {"type": "string"}}
+    schemas["BasicRow"]["example"] = _SEED
+    schemas["ListBody"]["properties"]["vm_servers"] = {         # SDKs take the first that fits
+        "type": "array", "items": {"anyOf": [{"$ref": "#/components/schemas/FullRow"},
+                                             {"$ref": "#/components/schemas/BasicRow"}]}}
+    schemas["TargetGroup"] |= {"description": "A server, for Prometheus.", "additionalProperties": False}
+    schemas["TargetGroup"]["properties"]["targets"] |= {"minItems": 1, "maxItems": 1}
+    schemas["TargetGroup"]["properties"]["labels"] |= {"propertyNames": {"pattern": f"^{LABEL}[a-zA-Z0-9_]*$"}}
+    schemas["TargetGroups"] = {"type": "array", "items": {"$ref": "#/components/schemas/TargetGroup"},
+                               "description": "format=prometheus"}
+    schemas["AnsibleInventory"] = _INVENTORY
+    schemas["TokenRequest"]["properties"]["parties"]["items"] = {"type": "string", "enum": list(parties.names())}
+    for name, schema in schemas.items():
+        schema["title"] = name
+    return schemas

@@ -1,0 +1,86 @@
+"""What is logged: one JSON line per request, refresh and run of the schedule, per call to a party that failed, and per
+change of a user, token or account. docs/watch.md names the fields; alarms read them.
+
+Never a token, a secret, a URL with a query, or what a party wrote. JSON escapes every control character.
+"""
+
+import logging
+import sys
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
+from functools import partial
+from types import MappingProxyType
+from typing import ParamSpec, TypeVar
+
+import msgspec
+
+P = ParamSpec("P")
+T = TypeVar("T")
+logger = logging.getLogger("twocloud")
+calls = logger.getChild("calls")               # apart: a command leaves them out, for it says itself what went wrong
+_about: ContextVar[Mapping[str, object]] = ContextVar("about", default=MappingProxyType({}))
+
+
+class Lines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        fields: dict[str, object] = {"at": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+                                     "level": record.levelname, "event": record.getMessage()}
+        fields |= _about.get()
+        fields |= getattr(record, "fields", {})
+        fields = {name: value for name, value in fields.items() if value is not None}
+        if record.exc_info:                 # where it broke, but not what was said: that may hold a caller's text
+            kind, _, trace = record.exc_info
+            fields["exception"] = kind.__name__ if kind else ""
+            frames: list[str] = []
+            while trace is not None:
+                code = trace.tb_frame.f_code
+                frames.append(f"{code.co_filename.rpartition('/')[2]}:{trace.tb_lineno} {code.co_name}")
+                trace = trace.tb_next
+            fields["frames"] = frames
+        return msgspec.json.encode(fields).decode()
+
+
+def start(level: int = logging.INFO) -> None:
+    """Write lines to standard error; once per process."""
+    if not logger.handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(Lines())
+        logger.addHandler(handler)
+        logger.propagate = False
+    logger.setLevel(level)
+
+
+@contextmanager
+def about(**fields: object) -> Generator[None]:
+    """Every line written in the block says these fields too: which request it belongs to, which message. Those that
+    are None are left out."""
+    before = _about.set({**_about.get(), **{name: value for name, value in fields.items() if value is not None}})
+    try:
+        yield
+    finally:
+        _about.reset(before)
+
+
+def carried(call: Callable[P, T]) -> Callable[P, T]:
+    """The call, for another thread: the lines that it writes there say what they would say here."""
+    return partial(copy_context().run, call)
+
+
+def call(*, failed: bool, **fields: object) -> None:
+    """One call to a party: a listing may make hundreds, so those that went well are told at level debug alone."""
+    calls.log(logging.INFO if failed else logging.DEBUG, "call", extra={"fields": fields})
+
+
+def request(**fields: object) -> None:
+    logger.info("request", extra={"fields": fields})
+
+
+def audit(who: str, what: str, **fields: object) -> None:
+    """Who did what to which user, token or account; `at` is the line's own time."""
+    logger.info("audit", extra={"fields": {"who": who, "what": what, **fields}})
+
+
+def failure(**fields: object) -> None:
+    """Our own fault, with the place where it happened; call it while handling the exception."""
+    logger.error("failure", exc_info=True, extra={"fields": fields})

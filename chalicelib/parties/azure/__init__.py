@@ -1,0 +1,676 @@
+"""Microsoft Azure: virtual machines by Azure Resource Graph 2021-03-01, opened with an app registration's secret.
+
+https://learn.microsoft.com/rest/api/azureresourcegraph/resourcegraph/resources/resources (call),
+https://learn.microsoft.com/azure/governance/resource-graph/concepts/work-with-data (paging),
+https://learn.microsoft.com/azure/virtual-machines/states-billing (states)
+
+Units: memory MiB, disks GiB. Times: RFC 3339, seven digits of a fraction. Paging: $skip and $top at any row, at most
+1,000 rows, totalRecords always; only a query that projects `id` and orders by it is paged, and repeatably. A server
+names its interfaces and disks, an interface its public addresses: a hundred or fewer are asked for by id (the group
+that the documents advise), more are picked from the region's whole list, nothing is asked for a region without servers.
+Ids differ in letter case from service to service, so they are compared in lower case. What a size has is asked once
+per process and region; a constrained size (Standard_M8-2ms) has the CPUs that its name says, not the catalogue's.
+There is no time of the last update. What Resource Graph tells is seconds to minutes old.
+
+Resource Graph hides: a region or a resource group that does not exist, and a kind of resource that the account may not
+read, are empty lists. So an empty list is believed only of a region in the subscription's own locations (a call which
+refuses who cannot read the subscription) and of a resource group that is there; and servers whose interfaces, disks or
+addresses are all hidden are a missing right, unless the permissions that the account has on their resource group allow
+to read them: then they are gone. Ephemeral disks are in no list, and a server that is being made or deleted may name
+what is not there: these prove nothing. Until a server has a vmId, its id is the resource's. One subscription
+is asked at a time: of several, the unreadable ones are left out in silence. A role on a few resource groups alone shows
+those alone: give it on the subscription.
+
+Accounts in the clouds for China (21Vianet) and the US government name their regions: these tell the hosts. Servers of
+Uniform scale sets are in another table and not in this list (nor in `az vm list`); those of Flexible ones are.
+A server that hibernates says `deallocated`. Never run against a real account: the columns of the queries are those of
+recorded rows and documented samples, but `timeCreated` and `vmSizeProperties`, which are the vendor's model's.
+
+Rates: 15 queries in 5 seconds for each user (https://learn.microsoft.com/azure/governance/resource-graph/concepts/
+guidance-for-throttled-requests); other reads 25 a second (https://learn.microsoft.com/azure/azure-resource-manager/
+management/request-limits-and-throttling); none is published for tokens, 10 a second is ours.
+"""
+
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from typing import Annotated, Any, Generic, Protocol, TypeVar
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from ...cloud.cache import cached_lookup, with_session
+from ...cloud.decoding import read, refusal
+from ...cloud.paging import Page, Rows, by_offset
+from ...concurrency import run_both
+from ...errors import (
+    CLOCK,
+    FAILED,
+    MALFORMED,
+    MFA,
+    MISSING_RIGHT,
+    THROTTLED,
+    UNAVAILABLE,
+    WRONG_KEY,
+    Meaning,
+    PartyDenied,
+    PartyError,
+    PartyMalformed,
+    UnknownRegion,
+)
+from ...model import (
+    WHOLE,
+    Account,
+    Count,
+    Limit,
+    Listing,
+    Party,
+    Region,
+    Request,
+    Response,
+    Send,
+    Server,
+    Source,
+    Status,
+    Text,
+    Window,
+    addresses,
+    parse_time,
+)
+
+_PAGE = 1000                                # most that $top takes
+_SIZES_VERSION = "2024-07-01"
+_BATCH = 100                                # ids in one query
+_WORKERS = 15                               # one window's worth of the documented rate
+
+_STATUS = {
+    "Creating": Status.BUILD,               # provisioningState: these three tell more than the power state
+    "Deleting": Status.DELETED,
+    "Migrating": Status.MIGRATING,          # from the classic deployment model
+    "Failed": Status.ERROR,                 # the last operation failed; the power state, if there is one, tells more
+    "Updating": Status.UNKNOWN,             # an operation goes on; so does any power state
+    "Succeeded": Status.UNKNOWN,            # the same
+    "PowerState/creating": Status.BUILD,    # powerState.code
+    "PowerState/starting": Status.STARTING,
+    "PowerState/running": Status.ACTIVE,
+    "PowerState/stopping": Status.STOPPING,
+    "PowerState/stopped": Status.SHUTOFF,   # still on its host, still paid for
+    "PowerState/deallocating": Status.STOPPING,
+    "PowerState/deallocated": Status.SHUTOFF,
+    "PowerState/unknown": Status.UNKNOWN,
+}
+_FIRST = ("Creating", "Deleting", "Migrating")
+
+_SECRET = Meaning(PartyDenied, "expired key: the client secret has ended; make a new one for the app registration")
+_DIRECTORY = Meaning(PartyDenied, "wrong key: no such directory, or no such app registration in it")
+_DISABLED = Meaning(PartyDenied, "disabled: the app registration is disabled in its directory; enable it there")
+_LAPSED = Meaning(PartyDenied, "disabled: the service principal is disabled, or its subscription has lapsed")
+_CONDITIONAL = Meaning(PartyDenied, "conditional access: a policy of the directory refuses this login; let the app "
+                                    "registration pass, or log in from where the policy allows it")
+_LOCKED = Meaning(PartyDenied, "locked: too many failed logins, or a login from a blocked address; wait or unlock it")
+_LOGIN = Meaning(PartyDenied, "login refused: look its number up in the list of Microsoft Entra's error codes")
+_CONSENT = Meaning(PartyDenied, "missing right: an administrator of the directory has not consented to this app")
+_SUBSCRIPTION = Meaning(PartyDenied, "wrong subscription or missing right: none of this id that the account may read")
+_OTHER_DIRECTORY = Meaning(PartyDenied, "wrong directory: the subscription belongs to another one")
+_INACTIVE = Meaning(PartyDenied, "subscription disabled: it is disabled or has ended; reactivate it")
+_UNREGISTERED = Meaning(PartyDenied, "product not activated: register the subscription for the resource provider")
+_NOT_SERVED = Meaning(PartyMalformed, "the cloud does not have this API in the version that was asked for, or the "
+                                      "subscription is not registered for it")
+
+_ERRORS = {
+    "AADSTS7000215": WRONG_KEY,             # the login's numbers: entra/identity-platform/reference-error-codes
+    "AADSTS7000222": _SECRET,
+    "AADSTS50012": WRONG_KEY,
+    "AADSTS700016": _DIRECTORY,             # no such app in the directory
+    "AADSTS7000229": _DIRECTORY,            # the app has no service principal in it
+    "AADSTS90002": _DIRECTORY,
+    "AADSTS900023": _DIRECTORY,
+    "AADSTS50059": _DIRECTORY,
+    "AADSTS50128": _DIRECTORY,
+    "AADSTS50194": _DIRECTORY,              # of one directory, asked in another
+    "AADSTS7000112": _DISABLED,
+    "AADSTS7000111": _DISABLED,
+    "AADSTS50057": _DISABLED,
+    "AADSTS500014": _LAPSED,
+    "AADSTS500011": _LAPSED,                # the management API has no principal in the directory
+    "AADSTS650052": _LAPSED,
+    "AADSTS50053": _LOCKED,
+    "AADSTS53000": _CONDITIONAL,
+    "AADSTS53001": _CONDITIONAL,
+    "AADSTS53002": _CONDITIONAL,
+    "AADSTS53003": _CONDITIONAL,
+    "AADSTS53004": _CONDITIONAL,
+    "AADSTS53011": _CONDITIONAL,
+    "AADSTS530003": _CONDITIONAL,
+    "AADSTS530004": _CONDITIONAL,
+    "AADSTS530031": _CONDITIONAL,
+    "AADSTS530032": _CONDITIONAL,
+    "AADSTS530034": _CONDITIONAL,
+    "AADSTS530035": _CONDITIONAL,           # security defaults
+    "AADSTS500021": _CONDITIONAL,           # tenant restrictions
+    "AADSTS50131": _CONDITIONAL,
+    "AADSTS50158": _CONDITIONAL,
+    "AADSTS50076": MFA,
+    "AADSTS50079": MFA,
+    "AADSTS50105": _CONSENT,                # the app must be assigned
+    "AADSTS65001": _CONSENT,
+    "AADSTS90094": _CONSENT,
+    "AADSTS700024": CLOCK,
+    "AADSTS90033": UNAVAILABLE,
+    "AADSTS90006": UNAVAILABLE,
+    "AADSTS90024": THROTTLED,
+    "AADSTS90055": THROTTLED,
+    "AADSTS50196": THROTTLED,
+    "invalid_client": WRONG_KEY,            # its words, for numbers that are not here
+    "unauthorized_client": _DIRECTORY,
+    "invalid_request": _DIRECTORY,
+    "invalid_grant": _LOGIN,
+    "invalid_scope": WRONG_KEY,
+    "invalid_resource": _LAPSED,
+    "access_denied": _CONDITIONAL,
+    "consent_required": _CONSENT,
+    "interaction_required": MFA,
+    "temporarily_unavailable": UNAVAILABLE,
+    "server_error": FAILED,
+    "InvalidAuthenticationToken": WRONG_KEY,
+    "InvalidAuthenticationTokenTenant": _OTHER_DIRECTORY,
+    "InvalidAuthenticationTokenAudience": WRONG_KEY,
+    "AuthenticationFailed": WRONG_KEY,
+    "AuthenticationFailedMissingToken": WRONG_KEY,
+    "ExpiredAuthenticationToken": CLOCK,    # it was made a moment ago
+    "AuthorizationFailed": MISSING_RIGHT,
+    "LinkedAuthorizationFailed": MISSING_RIGHT,
+    "AccessDenied": MISSING_RIGHT,
+    "Forbidden": MISSING_RIGHT,
+    "SubscriptionNotFound": _SUBSCRIPTION,  # or unreadable: they are not told apart
+    "InvalidSubscriptionId": _SUBSCRIPTION,
+    "NoValidSubscriptionsInQueryRequest": _SUBSCRIPTION,
+    "DisabledSubscription": _INACTIVE,
+    "SubscriptionNotActive": _INACTIVE,
+    "ReadOnlyDisabledSubscription": _INACTIVE,
+    "SubscriptionNotRegistered": _UNREGISTERED,
+    "MissingSubscriptionRegistration": _UNREGISTERED,
+    "DisallowedProvider": _UNREGISTERED,
+    "RequestDisallowedByPolicy": _CONDITIONAL,
+    "ResourceGroupNotFound": Meaning(PartyDenied, "wrong project: the subscription has no such resource group"),
+    "TooManyRequests": THROTTLED,
+    "SubscriptionRequestsThrottled": THROTTLED,
+    "TenantRequestsThrottled": THROTTLED,
+    "OperationNotAllowed": THROTTLED,       # Microsoft.Compute's word, with 429
+    "RateLimiting": THROTTLED,
+    "NoRegisteredProviderFound": _NOT_SERVED,                   # says nothing of the region: the version may be new
+    "LocationNotAvailableForResourceType": _NOT_SERVED,
+    "InvalidResourceType": _NOT_SERVED,
+    "InvalidApiVersionParameter": _NOT_SERVED,
+    "BadRequest": MALFORMED,
+    "InvalidQuery": MALFORMED,
+    "SubscriptionsContainInvalidGuids": MALFORMED,
+    "MissingApiVersionParameter": MALFORMED,
+    "InternalServerError": FAILED,
+    "ServiceUnavailable": UNAVAILABLE,
+    "ServerTimeout": UNAVAILABLE,
+    "GatewayTimeout": UNAVAILABLE,
+}
+
+
+# ---------------------------------------------------------------- the shapes that we read
+
+class _Owned(Protocol):
+    @property
+    def id(self) -> str: ...
+
+
+_T = TypeVar("_T", bound=_Owned)
+_Answer = TypeVar("_Answer")
+
+
+class _Reference(msgspec.Struct, gc=False):
+    id: str | None = None
+
+
+class _Disk(msgspec.Struct, gc=False):
+    managedDisk: _Reference | None = None
+    diffDiskSettings: Any = None            # an ephemeral disk: in no list of disks
+    diskSizeGB: Count | None = None         # often null: the disk itself knows
+
+
+class _Cores(msgspec.Struct, gc=False):
+    vCPUsAvailable: Count | None = None
+    vCPUsPerCore: Count | None = None
+
+
+class _Machine(msgspec.Struct, gc=False):
+    """The columns of `_MACHINES`."""
+
+    id: Text
+    vm_id: str | None                       # empty while the machine is made
+    group: str
+    name: str | None = None
+    size: str | None = None
+    cores: _Cores | None = None
+    provisioning: str | None = None
+    power: str | None = None
+    created: str | None = None
+    interfaces: list[_Reference] | None = None
+    os_disk: _Disk | None = None
+    data_disks: list[_Disk] | msgspec.UnsetType | None = msgspec.UNSET           # null: none; unset: not known
+    zones: list[str] | None = None
+    tags: dict[str, str | None] | None = None
+
+
+class _Assigned(msgspec.Struct, gc=False):
+    privateIPAddress: str | None = None
+    publicIPAddress: _Reference | None = None
+    primary: bool | None = None
+
+
+class _Configuration(msgspec.Struct, gc=False):
+    properties: _Assigned | None = None
+
+
+class _Interface(msgspec.Struct, gc=False):
+    id: Text
+    primary: bool | None = None
+    configurations: list[_Configuration] | None = None
+
+
+class _Address(msgspec.Struct, gc=False):
+    id: Text
+    address: str | None = None
+
+
+class _Sized(msgspec.Struct, gc=False):
+    id: Text
+    gib: Count | None = None
+
+
+class _Found(msgspec.Struct, Generic[_T]):
+    totalRecords: Count
+    data: list[_T]
+
+
+class _Size(msgspec.Struct, gc=False):
+    name: str = ""
+    numberOfCores: Count | None = None
+    memoryInMB: Count | None = None
+
+
+class _Sizes(msgspec.Struct):
+    value: list[_Size]
+
+
+class _Metadata(msgspec.Struct):
+    regionType: str | None = None
+
+
+class _Location(msgspec.Struct):
+    name: Text
+    displayName: str | None = None
+    metadata: _Metadata | None = None
+
+
+class _Locations(msgspec.Struct):
+    value: list[_Location]
+
+
+class _Group(msgspec.Struct):
+    id: Text
+
+
+class _Permission(msgspec.Struct):
+    actions: list[str]
+    notActions: list[str]
+
+
+class _Permissions(msgspec.Struct):
+    value: list[_Permission]
+
+
+class _Token(msgspec.Struct):
+    access_token: Annotated[str, msgspec.Meta(pattern=r"^[!-~]+\Z")]
+    expires_in: Count
+
+
+class _Reason(msgspec.Struct):
+    code: str
+
+
+class _Error(msgspec.Struct):
+    code: str
+    message: str | None = None
+    details: list[_Reason] | None = None
+
+
+class _Refusal(msgspec.Struct):
+    error: _Error | str
+    error_codes: list[int] | None = None
+
+
+# ---------------------------------------------------------------- listing
+
+@dataclass(frozen=True, slots=True)
+class _Kind(Generic[_T]):
+    """A kind of resource: its name, the columns asked for, the shape of a row, the right to read it."""
+
+    name: str
+    columns: str
+    row: type[_T]
+    right: str
+
+
+_MACHINES = _Kind("microsoft.compute/virtualmachines", ", ".join((
+    "vm_id=tostring(properties.vmId)", "group=resourceGroup", "name",
+    "size=tostring(properties.hardwareProfile.vmSize)", "cores=properties.hardwareProfile.vmSizeProperties",
+    "provisioning=tostring(properties.provisioningState)",
+    "power=tostring(properties.extended.instanceView.powerState.code)",
+    "created=tostring(properties.timeCreated)", "interfaces=properties.networkProfile.networkInterfaces",
+    "os_disk=properties.storageProfile.osDisk", "data_disks=properties.storageProfile.dataDisks", "zones", "tags")),
+    _Machine, "Microsoft.Compute/virtualMachines/read")
+_INTERFACES = _Kind("microsoft.network/networkinterfaces",
+                    "primary=tobool(properties.primary), configurations=properties.ipConfigurations",
+                    _Interface, "Microsoft.Network/networkInterfaces/read")
+_ADDRESSES = _Kind("microsoft.network/publicipaddresses", "address=tostring(properties.ipAddress)",
+                   _Address, "Microsoft.Network/publicIPAddresses/read")
+_DISKS = _Kind("microsoft.compute/disks", "gib=toint(properties.diskSizeGB)", _Sized, "Microsoft.Compute/disks/read")
+
+
+def list_servers(source: Source, account: Account, window: Window, send: Send) -> Listing:
+    group = "" if account.project is None else f" and resourceGroup =~ {_quoted(account.project)}"
+    found = _rows(_MACHINES, f"location =~ {_quoted(source.region)}{group}", window, source.region, account, send)
+    if account.project is not None and any(row.group.lower() != account.project.lower() for row in found.rows):
+        raise PartyMalformed("The party listed servers of another resource group than the account's.")
+    if account.project is not None and found.total == 0:
+        path = f"/subscriptions/{account.credentials['subscription_id']}/resourcegroups/{account.project}"
+        _call("GetResourceGroup", f"{path}?api-version=2021-04-01", b"", _Group, source.region, account, send)
+    (interfaces, public), (disks, sizes) = run_both(
+        lambda: _network(found.rows, source.region, account, send),
+        lambda: run_both(lambda: _disks(found.rows, source.region, account, send),
+                     lambda: _sizes(found.rows, source.region, account, send)))
+    return Listing([_server(row, interfaces, public, disks, sizes) for row in found.rows], found.total)
+
+
+def _server(row: _Machine, interfaces: Mapping[str, _Interface], public: Mapping[str, _Address],
+            disks: Mapping[str, _Sized], sizes: Mapping[str, _Size]) -> Server:
+    size = sizes.get((row.size or "").lower())
+    attached = [interfaces[key] for key in _ids(row.interfaces) if key in interfaces]
+    lan: list[str | None] = []
+    wan: list[str | None] = []
+    for interface in sorted(attached, key=lambda i: not i.primary):
+        for assigned in sorted(_assigned(interface), key=lambda a: not a.primary):
+            lan.append(assigned.privateIPAddress)
+            wan += [public[key].address for key in _ids([assigned.publicIPAddress]) if key in public]
+    (lan4, lan6), (wan4, wan6) = addresses(*lan), addresses(*wan)
+    provisioning, power = (row.provisioning or "").strip(), (row.power or "").strip()
+    word = provisioning if provisioning in _FIRST or not power else power
+    return Server(
+        id=row.vm_id or row.id,
+        name=row.name or "",
+        cpu=_cpu(row, size),
+        memory_mib=size.memoryInMB if size else None,
+        disk_gib=_disk_gib(row, disks),
+        lan_ipv4=lan4,
+        wan_ipv4=wan4,
+        lan_ipv6=lan6,
+        wan_ipv6=wan6,
+        status=_STATUS.get(word, Status.UNKNOWN),
+        party_status=word,
+        created_at=parse_time(row.created),
+        zone=(row.zones or [""])[0],
+        project_id=row.group,
+        instance_type=row.size or "",
+        tags={key: value or "" for key, value in (row.tags or {}).items()},
+    )
+
+
+def _cpu(row: _Machine, size: _Size | None) -> int | None:
+    """What was chosen for the server, else what its size's name says, else the catalogue."""
+    if row.cores and row.cores.vCPUsAvailable is not None:
+        return row.cores.vCPUsAvailable
+    if row.cores and row.cores.vCPUsPerCore == 1:
+        return None                         # without its second threads: how many are left is not said
+    if constrained := re.search(r"_[a-z]+[0-9]+-([0-9]{1,4})", row.size or "", re.ASCII | re.IGNORECASE):
+        return int(constrained[1])
+    return size.numberOfCores if size else None
+
+
+def _disk_gib(row: _Machine, disks: Mapping[str, _Sized]) -> int | None:
+    if row.os_disk is None or row.data_disks is msgspec.UNSET:
+        return None
+    total = 0
+    for disk in (row.os_disk, *(row.data_disks or ())):
+        known = [disks[key].gib for key in _ids([disk.managedDisk]) if key in disks]
+        gib = known[0] if known and known[0] is not None else disk.diskSizeGB
+        if gib is None:
+            return None
+        total += gib
+    return total
+
+
+def _assigned(interface: _Interface) -> list[_Assigned]:
+    return [each.properties for each in interface.configurations or () if each.properties]
+
+
+def _ids(references: Iterable[_Reference | None] | None) -> list[str]:
+    return [each.id.lower() for each in references or () if each and each.id]
+
+
+# ---------------------------------------------------------------- what belongs to the servers
+
+def _stands(row: _Machine) -> bool:
+    """Whether what the machine names must be there: of one that is made or deleted, parts may be missing."""
+    provisioning, power = (row.provisioning or "").strip(), (row.power or "").strip()
+    return provisioning not in ("Creating", "Deleting") and (provisioning != "Failed" or bool(power))
+
+
+def _network(rows: Sequence[_Machine], region: str, account: Account, send: Send,
+             ) -> tuple[dict[str, _Interface], dict[str, _Address]]:
+    sure = {key for row in rows if _stands(row) for key in _ids(row.interfaces)}
+    interfaces = _named(_INTERFACES, {key for row in rows for key in _ids(row.interfaces)}, sure, region, account, send)
+    public = {key: _ids(assigned.publicIPAddress for assigned in _assigned(interface))
+              for key, interface in interfaces.items()}
+    return interfaces, _named(_ADDRESSES, {key for keys in public.values() for key in keys}, {
+        key for interface in sure & public.keys() for key in public[interface]}, region, account, send)
+
+
+def _disks(rows: Sequence[_Machine], region: str, account: Account, send: Send) -> dict[str, _Sized]:
+    managed = {key: _stands(row) and disk.diffDiskSettings is None
+               for row in rows for disk in (row.os_disk, *(row.data_disks or ())) if disk
+               for key in _ids([disk.managedDisk])}
+    return _named(_DISKS, managed.keys(), {key for key, sure in managed.items() if sure}, region, account, send)
+
+
+def _named(kind: _Kind[_T], ids: Set[str], sure: Set[str], region: str, account: Account, send: Send) -> dict[str, _T]:
+    """The resources of these ids (in lower case), by id. One that came or went between two queries may be missing.
+
+    `sure`: those of machines that are not just made or deleted. If none of them is shown, they are gone or the
+    right to read is missing: the account's permissions tell which.
+    """
+    if not ids:
+        return {}
+    where = f"location =~ {_quoted(region)}"
+    if len(ids) <= _BATCH:
+        where = f"id in~ ({', '.join(_quoted(key) for key in sorted(ids))})"
+    rows = _rows(kind, where, WHOLE, region, account, send).rows
+    found = {row.id.lower(): row for row in rows if row.id.lower() in ids}
+    if sure and not found and not _may_read(min(sure), kind.right, region, account, send):
+        hint = f"missing right: the account sees none of the servers' own resources; it needs {kind.right}"
+        raise PartyDenied(f"{PartyDenied.default} ({hint})", hint=hint)
+    return found
+
+
+def _may_read(resource: str, right: str, region: str, account: Account, send: Send) -> bool:
+    """Whether the account's roles on the resource's group give the right.
+
+    https://learn.microsoft.com/rest/api/authorization/permissions/list-for-resource-group
+    """
+    within = re.match(r"/subscriptions/[^/?#]+/resourcegroups/[^/?#]+(?=/)", resource)
+    if within is None:                      # no id of a resource: nothing of this id can be shown
+        return True
+    path = f"{quote(within[0])}/providers/Microsoft.Authorization/permissions?api-version=2022-04-01"
+    try:
+        answer = _call("ListPermissions", path, b"", _Permissions, region, account, send)
+    except (PartyDenied, PartyMalformed) as refused:            # malformed: a cloud that does not have this API
+        return refused.party_code == "ResourceGroupNotFound"    # gone with all that it held
+    return any(_covers(role.actions, right) and not _covers(role.notActions, right) for role in answer.value)
+
+
+def _covers(actions: Iterable[str], right: str) -> bool:
+    """Whether one of the actions, where `*` stands for any characters, is this right; letter case does not count."""
+    return any(re.fullmatch(re.escape(action).replace(r"\*", ".*"), right, re.IGNORECASE) for action in actions)
+
+
+def _sizes(rows: Sequence[_Machine], region: str, account: Account, send: Send) -> dict[str, _Size]:
+    path = (f"/subscriptions/{account.credentials['subscription_id']}/providers/Microsoft.Compute"
+            f"/locations/{region}/vmSizes?api-version=")
+
+    def ask(version: str) -> dict[str, _Size]:
+        answer = _call("ListVirtualMachineSizes", path + version, b"", _Sizes, region, account, send)
+        return {size.name.lower(): size for size in answer.value}
+
+    def fetch(missing: Sequence[str]) -> dict[str, _Size]:
+        try:
+            return ask(_SIZES_VERSION)
+        except PartyError as refused:
+            word, _, version = refused.party_code.partition(".")
+            if _ERRORS.get(word) is not _NOT_SERVED:
+                raise
+        return ask(version) if version else {}                  # the cloud has no such list: what sizes have is unknown
+
+    return cached_lookup(("azure", account.endpoint, region), [(row.size or "").lower() for row in rows], fetch)
+
+
+def _rows(kind: _Kind[_T], where: str, window: Window, region: str, account: Account, send: Send) -> Rows[_T]:
+    query = (f"Resources | where type =~ {_quoted(kind.name)} and {where} "
+             f"| project id, {kind.columns} | order by id asc")
+
+    def fetch(offset: int, limit: int) -> Page[_T]:
+        asked = {"subscriptions": [account.credentials["subscription_id"]], "query": query,
+                 "options": {"$skip": offset, "$top": limit, "resultFormat": "objectArray"}}
+        answer = _call("QueryResources", "/providers/Microsoft.ResourceGraph/resources?api-version=2021-03-01",
+                       msgspec.json.encode(asked), _Found[kind.row], region, account, send)
+        return Page([(row.id.lower(), row) for row in answer.data], answer.totalRecords)
+
+    return by_offset(fetch, window, _PAGE, _WORKERS)
+
+
+def _quoted(text: str) -> str:
+    """A string of the query language."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+# ---------------------------------------------------------------- regions, check
+
+def list_regions(account: Account, send: Send) -> list[Region]:
+    """https://learn.microsoft.com/rest/api/resources/subscriptions/list-locations"""
+    return _locations((*account.regions, PARTY.default_region)[0], account, send)
+
+
+def _locations(region: str, account: Account, send: Send) -> list[Region]:
+    """Of the cloud that the region is in, without the groups of regions (europe, asia) that hold no servers."""
+    path = f"/subscriptions/{account.credentials['subscription_id']}/locations?api-version=2022-12-01"
+    answer = _call("ListLocations", path, b"", _Locations, region, account, send)
+    return [Region(each.name, each.displayName or "") for each in answer.value
+            if not each.metadata or each.metadata.regionType != "Logical"]
+
+
+def check(source: Source, account: Account, send: Send) -> None:
+    where = f"location =~ {_quoted(source.region)}"
+    found = _rows(_MACHINES, where, Window(1, 1), source.region, account, send)
+    if found.total == 0 and source.region not in {each.code for each in _locations(source.region, account, send)}:
+        raise UnknownRegion()
+
+
+# ---------------------------------------------------------------- the call
+
+@dataclass(frozen=True, slots=True)
+class _Cloud:
+    login: str
+    management: str
+    scope: str
+
+
+_PUBLIC = _Cloud("login.microsoftonline.com", "management.azure.com", "https://management.azure.com/.default")
+_CHINA = _Cloud("login.chinacloudapi.cn", "management.chinacloudapi.cn", "https://management.chinacloudapi.cn/.default")
+_GOVERNMENT = _Cloud("login.microsoftonline.us", "management.usgovcloudapi.net",
+                     "https://management.core.usgovcloudapi.net/.default")
+_OTHERS = {"china": _CHINA, "usgov": _GOVERNMENT, "usdod": _GOVERNMENT}         # by the first letters of their regions
+
+
+def _call(operation: str, path: str, body: bytes, shape: type[_Answer], region: str, account: Account,
+          send: Send) -> _Answer:
+    """POST if there is a body, else GET."""
+    cloud = _OTHERS.get(region[:5], _PUBLIC)
+    url = account.url(f"https://{cloud.management}{path}")
+
+    def use(token: str) -> Response:
+        return send(operation, lambda: Request("POST" if body else "GET", url, {
+            "Authorization": f"Bearer {token}", "Content-Type": "application/json"}, body))
+
+    response = with_session(account, cloud.scope, lambda: _login(cloud, account, send), use)
+    return read(response, shape)
+
+
+def _login(cloud: _Cloud, account: Account, send: Send) -> tuple[float, str]:
+    """https://learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow"""
+    given, now = account.credentials, time.time()
+    url = account.url(f"https://{cloud.login}/{given['directory_id']}/oauth2/v2.0/token")
+    body = urlencode({"grant_type": "client_credentials", "client_id": given["client_id"],
+                      "client_secret": given["client_secret"], "scope": cloud.scope}).encode()
+    response = send("Login", lambda: Request(
+        "POST", url, {"Content-Type": "application/x-www-form-urlencoded"}, body))
+    token = read(response, _Token)
+    return now + token.expires_in, token.access_token
+
+
+def error_code(response: Response) -> str | None:
+    """The login's number or its `error`, else `error.code`, or the code in the details of a bare BadRequest."""
+    if response.status < 400:
+        return None
+    said = refusal(response, _Refusal)
+    if said is None:
+        return None
+    if isinstance(said.error, str):
+        numbers = said.error_codes or ()
+        known = next((word for word in (f"AADSTS{number}" for number in numbers) if word in _ERRORS), None)
+        return known or ".".join((said.error, *(str(number) for number in numbers[:1])))
+    if said.error.code == "BadRequest" and said.error.details:
+        return said.error.details[0].code
+    if _ERRORS.get(said.error.code) is _NOT_SERVED:
+        return ".".join((said.error.code, *_older_version(said.error.message)))
+    return said.error.code
+
+
+def _older_version(message: str | None) -> list[str]:
+    """The newest of the versions that a refusal names as served and that is older than ours, if there is one."""
+    _, _, named = (message or "").partition("supported api-versions")
+    versions = re.findall(r"\b20[0-9]{2}-[01][0-9]-[0-3][0-9]\b(?!-)", named, re.ASCII)
+    return [max(version for version in versions if version < _SIZES_VERSION)] if any(
+        version < _SIZES_VERSION for version in versions) else []
+
+
+_NAMED = r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?"      # a GUID, or a directory's domain; a segment of a path
+
+PARTY = Party(
+    name="azure",
+    title="Microsoft Azure",
+    reference="https://learn.microsoft.com/rest/api/azureresourcegraph/resourcegraph/resources/resources",
+    order="by id, requested; pages at any row",
+    credentials=(("directory_id", "client_id", "client_secret", "subscription_id"),),
+    forms={"directory_id": _NAMED, "client_id": _NAMED, "subscription_id": _NAMED},
+    permissions=(_MACHINES.right, _INTERFACES.right, _ADDRESSES.right, _DISKS.right,
+                 "Microsoft.Compute/locations/vmSizes/read", "Microsoft.Resources/subscriptions/locations/read",
+                 "Microsoft.Resources/subscriptions/resourceGroups/read", "Microsoft.Authorization/permissions/read"),
+    region_form=r"[a-z][a-z0-9]{2,39}",
+    default_region="eastus",
+    unknown_region_is_empty=True,
+    project="a resource group's name",
+    project_form=r"[A-Za-z0-9_().-]{0,89}[A-Za-z0-9_()-]",
+    limits={"QueryResources": Limit(15, 5.0), "ListVirtualMachineSizes": Limit(25), "ListLocations": Limit(25),
+            "GetResourceGroup": Limit(25), "ListPermissions": Limit(25), "Login": Limit(10)},
+    error_code=error_code,
+    errors=_ERRORS,
+    list_servers=list_servers,
+    list_regions=list_regions,
+    check=check,
+)

@@ -1,0 +1,297 @@
+"""Microsoft's own clients for Resource Graph and Compute against the simulator, and beside us."""
+
+import time
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import pytest
+import requests
+import time_machine
+
+pytest.importorskip("azure.mgmt.resourcegraph")
+pytest.importorskip("azure.mgmt.compute")
+
+from azure.core import AzureClouds
+from azure.core.credentials import AccessToken
+from azure.core.exceptions import HttpResponseError
+from azure.mgmt.compute import ComputeManagementClient
+from azure.mgmt.compute import models as compute_models
+from azure.mgmt.core.tools import get_arm_endpoints
+from azure.mgmt.resourcegraph import ResourceGraphClient
+from azure.mgmt.resourcegraph import models as graph_models
+
+from tests import canaries
+from tests.fixtures import App
+from tests.unit.test_parties import WHAT
+
+from ...errors import PartyDenied, UnknownRegion
+from ...fleet import many_sources
+from ...fleet.many_sources import Window
+from ...simulators.fleet import Fleet, seed_machine
+from .. import azure
+from .simulator import CLIENT, SUBSCRIPTION, Azure, start
+
+PLAIN = {"enforce_https": False}            # the clients refuse to send a token over http otherwise
+
+
+class Secret:
+    """The login of an app registration, for the clients: the package that holds theirs takes https alone."""
+
+    def __init__(self, url: str, credentials: dict[str, Any]) -> None:
+        self.url, self.given = url, credentials
+
+    def get_token(self, *scopes: str, **_: Any) -> AccessToken:
+        answer = requests.post(f"{self.url}/{self.given['directory_id']}/oauth2/v2.0/token", timeout=9, data={
+            "grant_type": "client_credentials", "client_id": self.given["client_id"],
+            "client_secret": self.given["client_secret"], "scope": scopes[0]}).json()
+        return AccessToken(answer["access_token"], int(time.time()) + answer["expires_in"])
+
+
+def graph(url: str, credentials: dict[str, Any]) -> ResourceGraphClient:
+    return ResourceGraphClient(Secret(url, credentials), url, retry_total=0)
+
+
+def machines(url: str, credentials: dict[str, Any], region: str) -> dict[str, dict[str, Any]]:
+    """What the clients say of every server, from whole resources, by $skipToken, joined by whose interface or disk it is."""
+    client = graph(url, credentials)
+    compute = ComputeManagementClient(Secret(url, credentials), credentials["subscription_id"], url, retry_total=0)
+
+    def every(kind: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        options = graph_models.QueryRequestOptions(result_format="objectArray", top=1000)
+        while True:
+            answer = client.resources(graph_models.QueryRequest(
+                query=f"Resources | where type =~ '{kind}' and location =~ '{region}' | order by id asc",
+                subscriptions=[credentials["subscription_id"]], options=options), **PLAIN)
+            found += answer.data
+            if not answer.skip_token:
+                assert len(found) == answer.total_records
+                return found
+            options = graph_models.QueryRequestOptions(result_format="objectArray", skip_token=answer.skip_token)
+
+    def by_id(kind: str) -> dict[str, Any]:
+        return {row["id"].lower(): compute_models.Disk(row) if "disks" in kind else row["properties"] for row in every(kind)}
+
+    interfaces, public = by_id("microsoft.network/networkinterfaces"), by_id("microsoft.network/publicipaddresses")
+    disks = by_id("microsoft.compute/disks")
+    sizes = {size.name: size for size in compute.virtual_machine_sizes.list(region, **PLAIN)}
+    found = {}
+    for row in every("microsoft.compute/virtualmachines"):
+        vm = compute_models.VirtualMachine(row)
+        nics = sorted((interfaces[n.id.lower()] for n in vm.network_profile.network_interfaces), key=lambda n: not n["primary"])
+        configurations = [c["properties"] for nic in nics for c in nic["ipConfigurations"]]
+        attached = [vm.storage_profile.os_disk, *vm.storage_profile.data_disks]
+        power = row["properties"].get("extended", {}).get("instanceView", {}).get("powerState", {}).get("code")
+        found[vm.vm_id] = {
+            "name": vm.name, "cpu": sizes[vm.hardware_profile.vm_size].number_of_cores,
+            "memory": sizes[vm.hardware_profile.vm_size].memory_in_mb,
+            "disk": sum(disks[d.managed_disk.id.lower()].properties.disk_size_gb for d in attached),
+            "lan": [c["privateIPAddress"] for c in configurations],
+            "wan": [public[c["publicIPAddress"]["id"].lower()]["ipAddress"] for c in configurations if "publicIPAddress" in c],
+            "state": power or vm.provisioning_state, "created": vm.time_created, "zone": vm.zones[0], "tags": vm.tags or {}}
+    return found
+
+
+@pytest.fixture
+def cloud(stack: ExitStack) -> Azure:
+    simulator, _ = start({"eastus": Fleet(237, first=seed_machine()), "eastus2": Fleet(0), "westeurope": Fleet(3, "west")},
+                       canaries.secret("azure"), limited=False)
+    assert isinstance(simulator, Azure)
+    return stack.enter_context(simulator)
+
+
+def keys(cloud: Azure) -> dict[str, Any]:
+    _, made = start({}, cloud.secrets[CLIENT])
+    _.close()
+    return made
+
+
+def ours(house: App, cloud: Azure, region: str = "eastus", **more: Any) -> many_sources.Answer:
+    if "azure" not in house.clouds:
+        house.clouds["azure"] = cloud
+        house.account("azure", keys(cloud), cloud.url)
+    return many_sources.list_servers(house.deployment, many_sources.source_of("123", "azure", region), **more)
+
+
+def test_the_clients_and_we_list_the_same_machines(house: App, cloud: Azure) -> None:
+    found = ours(house, cloud)
+    theirs = machines(cloud.url, keys(cloud), "eastus")
+    assert found.total == len(theirs) == 237
+    assert {s.id: {"name": s.name, "cpu": s.cpu, "memory": s.memory_mib, "disk": s.disk_gib, "lan": list(s.lan_ipv4),
+                   "wan": list(s.wan_ipv4), "state": s.party_status, "created": s.created_at, "zone": s.zone, "tags": s.tags}
+            for s in found.servers} == theirs
+    part = ours(house, cloud, window=Window(101, 110))
+    assert part.servers == found.servers[100:110] and part.total == 237
+    assert [s.name for s in ours(house, cloud, "westeurope").servers] == sorted(
+        m["name"] for m in machines(cloud.url, keys(cloud), "westeurope").values())
+
+
+def test_the_client_asks_as_we_do(house: App, cloud: Azure) -> None:
+    """The same words given to the client arrive as the same request."""
+    ours(house, cloud)
+    mine = [call for call in cloud.calls if call.operation.startswith("Query")]
+    assert len(mine) >= 4
+    client = graph(cloud.url, keys(cloud))
+    for call in mine:
+        asked = msgspec.json.decode(call.body)
+        options = asked["options"]
+        answer = client.resources(graph_models.QueryRequest(
+            query=asked["query"], subscriptions=asked["subscriptions"], options=graph_models.QueryRequestOptions(
+                skip=options["$skip"], top=options["$top"], result_format=options["resultFormat"])), **PLAIN)
+        theirs = cloud.calls[-1]
+        assert (theirs.method, theirs.path, theirs.query) == (call.method, call.path, call.query)
+        assert msgspec.json.decode(theirs.body) == asked | {"options": options | {"allowPartialScopes": False}}    # its default
+        assert theirs.headers["content-type"] == call.headers["content-type"] == "application/json"
+        assert theirs.headers["authorization"].split()[0] == call.headers["authorization"].split()[0] == "Bearer"
+        assert answer.total_records >= answer.count == len(answer.data)
+    list(ComputeManagementClient(Secret(cloud.url, keys(cloud)), SUBSCRIPTION, cloud.url).virtual_machine_sizes.list("eastus", **PLAIN))
+    theirs, mine = cloud.calls[-1], [call for call in cloud.calls if call.operation == "vmSizes"]
+    assert theirs.path == mine[0].path and theirs.method == mine[0].method
+
+
+def test_the_hosts_and_scopes_are_those_of_the_clients() -> None:
+    for ours_, theirs in ((azure._PUBLIC, AzureClouds.AZURE_PUBLIC_CLOUD), (azure._CHINA, AzureClouds.AZURE_CHINA_CLOUD),
+                          (azure._GOVERNMENT, AzureClouds.AZURE_US_GOVERNMENT)):
+        ends = get_arm_endpoints(theirs)
+        assert (f"https://{ours_.management}/", [ours_.scope]) == (ends["resource_manager"], ends["credential_scopes"])
+
+
+def test_the_models_know_the_answers_of_our_fixtures() -> None:
+    seen = 0
+    for case in WHAT["azure"]["cases"]:
+        for exchange in case["exchanges"]:
+            said, status = exchange["answer"].get("json"), exchange["answer"]["status"]
+            if said is None or "unknown" in case["name"] or exchange["operation"] == "Login":
+                continue
+            if status >= 400:
+                assert graph_models.ErrorResponse.deserialize(said).error.code
+            elif exchange["operation"] == "QueryResources":
+                answer = graph_models.QueryResponse.deserialize(said)
+                assert answer.total_records >= answer.count == len(answer.data) and answer.result_truncated == "false"
+                for row in answer.data:
+                    if row.get("cores") or row.get("os_disk"):
+                        compute_models.VMSizeProperties(row.get("cores") or {})
+                        assert compute_models.OSDisk(row.get("os_disk") or {}).as_dict() == (row.get("os_disk") or {})
+            elif exchange["operation"] == "ListVirtualMachineSizes":
+                assert all(compute_models.VirtualMachineSize(size).memory_in_mb for size in said["value"])
+            else:
+                continue
+            seen += 1
+    assert seen > 60
+
+
+# ---------------------------------------------------------------- the simulator refuses what the real one refuses
+
+@pytest.mark.parametrize(("asked", "code"), [
+    ({"query": "Resources | where type =~ 'x' | drop name"}, "BadRequest"), ({"top": 1001}, "BadRequest"), ({"top": 0}, "BadRequest"),
+    ({"skip": -1}, "BadRequest")])
+def test_the_stand_in_enforces_what_is_documented(cloud: Azure, asked: dict[str, Any], code: str) -> None:
+    with pytest.raises(HttpResponseError) as refused:
+        graph(cloud.url, keys(cloud)).resources(graph_models.QueryRequest(
+            query=asked.pop("query", "Resources | project id | order by id asc"), subscriptions=[SUBSCRIPTION],
+            options=graph_models.QueryRequestOptions(**asked)), **PLAIN)
+    assert refused.value.error is not None and refused.value.error.code == code
+
+
+def test_pages_need_an_order_and_an_id_and_other_subscriptions_are_silent(cloud: Azure) -> None:
+    client = graph(cloud.url, keys(cloud))
+
+    def asked(query: str, subscriptions: list[str]) -> graph_models.QueryResponse:
+        return client.resources(graph_models.QueryRequest(query=query, subscriptions=subscriptions, options=(
+            graph_models.QueryRequestOptions(top=100, result_format="objectArray"))), **PLAIN)
+
+    one = asked("Resources | where type =~ 'microsoft.compute/virtualmachines' | project id", [SUBSCRIPTION])
+    assert one.skip_token and one.data != asked(
+        "Resources | where type =~ 'microsoft.compute/virtualmachines' | project id", [SUBSCRIPTION]).data
+    blind = asked("Resources | project name | order by name asc", [SUBSCRIPTION])
+    assert blind.skip_token is None and blind.result_truncated == "true" and blind.total_records > 1000
+    assert asked("Resources | project id | order by id asc", [CLIENT]).total_records == 0
+
+
+@pytest.mark.parametrize("change", ["token", "content type", "scheme", None])
+def test_the_stand_in_refuses_a_changed_byte(cloud: Azure, change: str | None) -> None:
+    token = Secret(cloud.url, keys(cloud)).get_token("https://management.azure.com/.default").token
+    if change == "token":
+        token = token[:-1] + ("0" if token[-1] != "0" else "1")
+    answer = requests.post(
+        f"{cloud.url}/providers/Microsoft.ResourceGraph/resources?api-version=2021-03-01", timeout=9,
+        data=msgspec.json.encode({"subscriptions": [SUBSCRIPTION], "query": "Resources | project id | order by id asc"}),
+        headers={"Authorization": f"{'Basic' if change == 'scheme' else 'Bearer'} {token}",
+                 "Content-Type": "text/plain" if change == "content type" else "application/json"})
+    assert answer.status_code == {"token": 401, "scheme": 401, "content type": 500, None: 200}[change]
+
+
+# ---------------------------------------------------------------- we, against the simulator
+
+def test_the_login_is_kept_until_its_end_and_made_anew_if_refused(house: App, cloud: Azure) -> None:
+    for _ in range(3):
+        assert ours(house, cloud, "eastus2").total == 0
+    assert cloud.count("Login") == 1
+    with time_machine.travel(time.time() + 3599 - 59):
+        assert ours(house, cloud, "eastus2").total == 0
+        assert cloud.count("Login") == 2
+        cloud.tokens.clear()                # revoked at the party
+        assert ours(house, cloud, "eastus2").total == 0
+        assert cloud.count("Login") == 3
+
+
+def test_calls_of_a_list_and_of_a_window(house: App, cloud: Azure) -> None:
+    ours(house, cloud)
+    assert cloud.count() == 6               # login, servers, interfaces, public addresses, disks, sizes
+    cloud.forget()
+    ours(house, cloud, window=Window(11, 20))
+    assert cloud.count() <= 4
+    cloud.forget()
+    assert ours(house, cloud, "eastus2").servers == [] and cloud.count() == 2
+
+
+def test_what_is_hidden_is_refused(house: App, cloud: Azure) -> None:
+    ours(house, cloud)
+    with pytest.raises(UnknownRegion):
+        ours(house, cloud, "atlantis")
+    for kind, right in (("microsoft.network/networkinterfaces", "networkInterfaces/read"), ("microsoft.compute/disks", "disks/read"),
+                        ("microsoft.network/publicipaddresses", "publicIPAddresses/read")):
+        cloud.hidden = {kind}
+        with pytest.raises(PartyDenied, match=right):
+            ours(house, cloud)
+    cloud.hidden = set()
+    house.account("azure", {**keys(cloud), "subscription_id": CLIENT}, cloud.url)
+    with pytest.raises(PartyDenied, match="SubscriptionNotFound"):
+        ours(house, cloud)
+    house.account("azure", {**keys(cloud), "client_secret": canaries.secret("azure")}, cloud.url)
+    with pytest.raises(PartyDenied, match="wrong key"):
+        ours(house, cloud)
+
+
+def test_a_resource_group_is_a_project(house: App, cloud: Azure) -> None:
+    whole = ours(house, cloud)
+    house.account("azure", keys(cloud), cloud.url, project="RG-1002189")
+    part = ours(house, cloud)
+    assert part.servers == [server for server in whole.servers if server.project_id == "rg-1002189"] != []
+    house.account("azure", keys(cloud), cloud.url, project="rg-nobody")
+    with pytest.raises(PartyDenied, match="no such resource group"):
+        ours(house, cloud)
+
+
+def test_the_check_of_an_account(house: App, cloud: Azure) -> None:
+    ours(house, cloud)
+    assert many_sources.check_account(house.deployment, "123", "azure") == "eastus"
+    assert many_sources.check_account(house.deployment, "123", "azure", "eastus2") == "eastus2"
+    with pytest.raises(UnknownRegion):
+        many_sources.check_account(house.deployment, "123", "azure", "atlantis")
+
+
+def test_the_documented_rate_is_kept(house: App, stack: ExitStack) -> None:
+    """Five windows in a row are twenty queries; the simulator refuses the sixteenth in five seconds, we wait before it."""
+    simulator, given = start({"eastus": Fleet(30)}, canaries.secret("azure"))
+    stack.enter_context(simulator)
+    house.account("azure", given, simulator.url)
+    began = time.monotonic()
+    for first in (1, 6, 11, 16, 21):
+        assert many_sources.list_servers(house.deployment, many_sources.source_of("123", "azure", "eastus"),
+                                      Window(first, first + 4)).total == 30
+    assert time.monotonic() - began > 4 or simulator.count() < 16
+    query = next(call for call in simulator.calls if call.operation.startswith("Query"))
+    assert {simulator.answer(replace(query, at=query.at + 60)).status for _ in range(16)} == {200, 429}

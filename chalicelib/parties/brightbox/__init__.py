@@ -1,0 +1,3 @@
+from ...cloud.libcloud import PARTIES
+
+PARTY = PARTIES["brightbox"]

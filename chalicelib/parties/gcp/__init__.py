@@ -1,0 +1,540 @@
+"""Google Compute Engine: instances.list v1 of every zone of a region, opened with a service account's key.
+
+https://cloud.google.com/compute/docs/reference/rest/v1/instances/list (call),
+https://google.aip.dev/auth/4111 (a key signs its own bearer token; no call, and the key's token_uri is never followed)
+
+Units: memory MiB, disks GB, 64-bit numbers as text. Times: RFC 3339 with an offset. Paging: opaque tokens, at most 500
+rows, no total; servers stand in the order of their names within a zone, zones in the order of theirs. A window that one
+page could hold walks the zones and stops behind it; anything else reads the zones side by side. The region is asked for
+its zones each time: it refuses where it does not exist (a list filtered by zone would be empty), and a zone that was
+added would be missed. A zone that is down fails the listing, and so does a warning on a page; the aggregated list goes
+on without such a zone unless `unreachables` is read, and counts against a smaller quota.
+
+TERMINATED is stopped, not deleted. Disks and addresses stand with the server; answers before 2020 named disks without a
+size, which is then not known. What a machine type has is asked once per process, in a zone where it is used; custom
+types are in no list, their name says it (e2-custom-micro and its kin: 2 CPUs, unconfirmed). visibleCoreCount times
+threadsPerCore wins; one without the other says nothing sure. There is no time of the last update.
+
+The token is narrowed to reading (scope compute.readonly), whatever the account may do. A project that does not exist
+answers like a region that does not exist; what the message names tells them apart, and it is never shown. Fields are
+those of recorded traffic (2017 to 2026) and of the vendor's model; never run against a real account of ours.
+
+Rates: lists count per project, region and minute, 1,500 by the documents of old; a project's own quota may be another
+(https://cloud.google.com/compute/api-quota). Exceeding it is 403 with the reason rateLimitExceeded.
+"""
+
+import base64
+import json
+import re
+import time
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal, TypeVar
+from urllib.parse import urlencode
+
+import msgspec
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from ...cloud.cache import cached_lookup, with_session
+from ...cloud.decoding import Strict, part, read, refusal
+from ...cloud.paging import Page, Rows, by_token, cut
+from ...concurrency import run_all
+from ...errors import (
+    FAILED,
+    MALFORMED,
+    MISSING_RIGHT,
+    THROTTLED,
+    UNAVAILABLE,
+    UNVERIFIED,
+    WRONG_KEY,
+    InvalidParameter,
+    Meaning,
+    PartyDenied,
+    PartyMalformed,
+    PartyUnavailable,
+    UnknownRegion,
+)
+from ...model import (
+    WHOLE,
+    Account,
+    Count,
+    Limit,
+    Listing,
+    Party,
+    Region,
+    Request,
+    Response,
+    Send,
+    Server,
+    Source,
+    Status,
+    Text,
+    Window,
+    addresses,
+    parse_time,
+)
+
+_PAGE = 500                                 # most that maxResults takes
+_WORKERS = 10                               # zones of one region
+_LIFETIME = 3600                            # seconds; most that a token may live
+_SCOPE = "https://www.googleapis.com/auth/compute.readonly"
+_T = TypeVar("_T")
+
+_STATUS = {                                 # Instance.status, the complete enumeration
+    "PENDING": Status.BUILD,
+    "PROVISIONING": Status.BUILD,           # or STARTING, see _server
+    "STAGING": Status.BUILD,                # the same
+    "RUNNING": Status.ACTIVE,
+    "PENDING_STOP": Status.STOPPING,        # the guest shuts down
+    "STOPPING": Status.STOPPING,
+    "STOPPED": Status.SHUTOFF,
+    "TERMINATED": Status.SHUTOFF,           # stopped; can be started again
+    "SUSPENDING": Status.ACTIVE,            # as Nova says until it is suspended
+    "SUSPENDED": Status.SUSPENDED,
+    "REPAIRING": Status.ERROR,              # broken, being repaired
+    "DEPROVISIONING": Status.DELETED,
+}
+
+_KEY = Meaning(PartyDenied, "wrong key: it is deleted or disabled, or the clock of this machine is wrong")
+_DISABLED = Meaning(PartyDenied, "product not activated: enable the Compute Engine API in the project")
+_PROJECT = Meaning(PartyDenied, "wrong project: there is none of this id, or the service account may not see it")
+_DELETED = Meaning(PartyDenied, "project deleted: it is deleted or about to be")
+_BILLING = Meaning(PartyDenied, "billing: billing is disabled in the project; link it to an open billing account")
+_SUSPENDED = Meaning(PartyDenied, "project suspended: the project is suspended by Google; appeal in its console")
+_DISABLED_ACCOUNT = Meaning(PartyDenied, "disabled: the service account is disabled or deleted; enable it")
+_CLOCK = Meaning(PartyDenied, "clock: the token is not valid at this time; the clock of this machine may be wrong")
+_PERIMETER = Meaning(PartyDenied, "wrong address: VPC Service Controls refuse this call; allow it in the perimeter")
+_POLICY = Meaning(PartyDenied, "organisation policy: a policy of the organisation forbids this call; allow it there")
+_CONTRADICTION = Meaning(PartyMalformed, "the party does not find a part of what it has just named")
+
+_ERRORS = {                                 # a reason of error.details, else of error.errors, else error.status
+    "authError": _KEY,
+    "required": WRONG_KEY,                  # no login at all
+    "UNAUTHENTICATED": _KEY,
+    "CREDENTIALS_MISSING": WRONG_KEY,
+    "ACCESS_TOKEN_TYPE_UNSUPPORTED": WRONG_KEY,
+    "CREDENTIAL_TYPE_UNSUPPORTED": WRONG_KEY,
+    "ACCOUNT_TYPE_UNSUPPORTED": WRONG_KEY,
+    "JWT_TOKEN_INVALID": _KEY,
+    "ACCESS_TOKEN_EXPIRED": _CLOCK,         # it was made a moment ago
+    "expired": _CLOCK,
+    "ACCOUNT_STATE_INVALID": _DISABLED_ACCOUNT,
+    "accountDisabled": _DISABLED_ACCOUNT,
+    "accountDeleted": _DISABLED_ACCOUNT,
+    "accountUnverified": UNVERIFIED,
+    "forbidden": MISSING_RIGHT,
+    "insufficientPermissions": MISSING_RIGHT,
+    "ACCESS_TOKEN_SCOPE_INSUFFICIENT": MISSING_RIGHT,
+    "IAM_PERMISSION_DENIED": MISSING_RIGHT,
+    "PERMISSION_DENIED": MISSING_RIGHT,
+    "accessNotConfigured": _DISABLED,
+    "SERVICE_DISABLED": _DISABLED,
+    "SERVICE_NOT_VISIBLE": _DISABLED,
+    "BILLING_DISABLED": _BILLING,
+    "billingNotEnabled": _BILLING,
+    "CONSUMER_SUSPENDED": _SUSPENDED,
+    "GCP_SUSPENDED": _SUSPENDED,
+    "PROJECT_DELETED": _DELETED,            # our word, see _said_by_message
+    "notFound.project": _PROJECT,
+    "CONSUMER_INVALID": _PROJECT,
+    "RESOURCE_PROJECT_INVALID": _PROJECT,
+    "USER_PROJECT_DENIED": _PROJECT,
+    "SECURITY_POLICY_VIOLATED": _PERIMETER,
+    "USER_BLOCKED_BY_ADMIN": _POLICY,
+    "RESOURCE_USAGE_RESTRICTION_VIOLATED": _POLICY,
+    "ENDPOINT_USAGE_RESTRICTION_VIOLATED": _POLICY,
+    "ORG_RESTRICTION_VIOLATION": _POLICY,
+    "LOCATION_POLICY_VIOLATED": _POLICY,
+    "LOCATION_ORG_POLICY_VIOLATED": _POLICY,
+    "TLS_ORG_POLICY_VIOLATED": _POLICY,
+    "TLS_CIPHER_RESTRICTION_VIOLATED": _POLICY,
+    "rateLimitExceeded": THROTTLED,         # with 403
+    "RATE_LIMIT_EXCEEDED": THROTTLED,
+    "RESOURCE_QUOTA_EXCEEDED": THROTTLED,
+    "userRateLimitExceeded": THROTTLED,
+    "concurrentLimitExceeded": THROTTLED,
+    "limitExceeded": THROTTLED,
+    "quotaExceeded": THROTTLED,
+    "dailyLimitExceeded": THROTTLED,
+    "RESOURCE_EXHAUSTED": THROTTLED,
+    "notFound": _CONTRADICTION,             # a zone; of the region itself: see _zones
+    "NOT_FOUND": _CONTRADICTION,
+    "invalid.region": _CONTRADICTION,
+    "invalid": MALFORMED,
+    "invalidParameter": MALFORMED,
+    "badRequest": MALFORMED,
+    "INVALID_ARGUMENT": MALFORMED,
+    "backendError": UNAVAILABLE,
+    "UNAVAILABLE": UNAVAILABLE,
+    "internalError": FAILED,
+    "INTERNAL": FAILED,
+}
+
+
+# ---------------------------------------------------------------- the shapes that we read
+
+_Digits = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,9}\Z")]
+
+
+class _Key(msgspec.Struct):
+    """The key file of a service account."""
+
+    type: Literal["service_account"]
+    client_email: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]{1,100}@[A-Za-z0-9.-]{1,100}\Z")]
+    private_key: str
+    private_key_id: str | None = None
+
+
+class _Disk(msgspec.Struct, gc=False):
+    diskSizeGb: _Digits | None = None
+
+
+class _Nat(msgspec.Struct, gc=False):
+    natIP: str | None = None                # absent while stopped, if the address is not reserved
+
+
+class _Nat6(msgspec.Struct, gc=False):
+    externalIpv6: str | None = None
+
+
+class _Interface(msgspec.Struct, gc=False):
+    networkIP: str | None = None
+    ipv6Address: str | None = None
+    accessConfigs: list[_Nat] | None = None
+    ipv6AccessConfigs: list[_Nat6] | None = None
+
+
+class _Features(msgspec.Struct, gc=False):
+    threadsPerCore: Count | None = None
+    visibleCoreCount: Count | None = None
+
+
+class _Instance(msgspec.Struct, gc=False):
+    id: Text
+    zone: Text
+    name: str | None = None
+    status: str | None = None
+    machineType: str | None = None
+    creationTimestamp: str | None = None
+    lastStopTimestamp: str | None = None
+    labels: dict[str, str] | None = None
+    disks: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET      # unset: an empty list is left out
+    networkInterfaces: list[_Interface] | None = None
+    advancedMachineFeatures: _Features | None = None
+
+
+class _Warning(msgspec.Struct):
+    code: str | None = None
+
+
+class _Instances(msgspec.Struct):
+    kind: Literal["compute#instanceList"]
+    items: Strict[list[_Instance] | None] = None
+    nextPageToken: Strict[str | None] = None
+    warning: Strict[_Warning | None] = None
+
+
+class _Type(msgspec.Struct, gc=False):
+    name: str = ""
+    guestCpus: Count | None = None
+    memoryMb: Count | None = None
+
+
+class _Types(msgspec.Struct):
+    kind: Literal["compute#machineTypeList"]
+    items: Strict[list[_Type] | None] = None
+    nextPageToken: Strict[str | None] = None
+    warning: Strict[_Warning | None] = None
+
+
+class _Zones(msgspec.Struct):
+    kind: Literal["compute#region"]
+    zones: Annotated[list[str], msgspec.Meta(min_length=1)]
+
+
+class _Region(msgspec.Struct):
+    name: Text
+    status: str | None = None
+
+
+class _Regions(msgspec.Struct):
+    kind: Literal["compute#regionList"]
+    items: list[_Region]
+    nextPageToken: Strict[str | None] = None
+    warning: Strict[_Warning | None] = None
+
+
+class _Reason(msgspec.Struct):
+    reason: str | None = None
+
+
+class _Error(msgspec.Struct):
+    message: str = ""
+    status: str | None = None
+    errors: list[_Reason] | None = None
+    details: list[_Reason] | None = None
+
+
+class _Refusal(msgspec.Struct):
+    error: _Error
+
+
+# ---------------------------------------------------------------- listing
+
+def list_servers(source: Source, account: Account, window: Window, send: Send) -> Listing:
+    zones = _zones(source.region, account, send)
+    if window.last is not None and window.last < _PAGE:
+        found = _walk(zones, window, account, send)
+    else:
+        lists = run_all([lambda zone=zone: _walk([zone], WHOLE, account, send).rows for zone in zones], _WORKERS)
+        rows = [row for part in lists for row in part]
+        found = Rows(cut(rows, window), len(rows))
+    types = _types(found.rows, account, send)
+    return Listing([_server(row, types, account) for row in found.rows], found.total)
+
+
+def _zones(region: str, account: Account, send: Send) -> list[str]:
+    """The names of the region's zones, in order."""
+    try:
+        answer = _call("GetRegion", f"regions/{region}", {"fields": "kind,zones"}, _Zones, account, send)
+    except PartyMalformed as refused:
+        if _ERRORS.get(refused.party_code) is _CONTRADICTION:   # of this very region: there is none
+            raise UnknownRegion(f"{PARTY.title} has no such region.") from None
+        raise
+    names = sorted(_last(zone) for zone in answer.zones)
+    if not all(re.fullmatch(rf"{re.escape(region)}-[a-z0-9-]{{1,20}}", name, re.ASCII) for name in names):
+        raise PartyMalformed("The party named zones that cannot be in this region.")
+    return names
+
+
+_FIELDS = ("kind,nextPageToken,warning/code,items(id,name,status,zone,machineType,creationTimestamp,lastStopTimestamp,"
+           "labels,disks(index,diskSizeGb),networkInterfaces(networkIP,ipv6Address,accessConfigs/natIP,"
+           "ipv6AccessConfigs/externalIpv6),advancedMachineFeatures(threadsPerCore,visibleCoreCount))")
+
+
+def _walk(zones: Sequence[str], window: Window, account: Account, send: Send) -> Rows[_Instance]:
+    """The zones one after the other; a token is a zone's name with the page's own token."""
+    size = _PAGE if window.last is None else min(_PAGE, window.last + 1)
+
+    def fetch(token: str | None) -> Page[_Instance]:
+        zone, _, here = (token or zones[0]).partition(" ")
+        asked = {"maxResults": str(size), "fields": _FIELDS, **({"pageToken": here} if here else {})}
+        answer = _call("ListInstances", f"zones/{zone}/instances", asked, _Instances, account, send)
+        follow = zones[zones.index(zone) + 1:][:1]
+        return Page([(row.id, row) for row in answer.items or ()],
+                    token=f"{zone} {answer.nextPageToken}" if answer.nextPageToken else "".join(follow))
+
+    return by_token(fetch, window)
+
+
+def _server(row: _Instance, types: Mapping[str, _Type], account: Account) -> Server:
+    lan: list[str | None] = []
+    wan: list[str | None] = []
+    for interface in row.networkInterfaces or ():
+        lan += [interface.networkIP, interface.ipv6Address]
+        wan += [nat.natIP for nat in interface.accessConfigs or ()]
+        wan += [nat.externalIpv6 for nat in interface.ipv6AccessConfigs or ()]
+    (lan4, lan6), (wan4, wan6) = addresses(*lan), addresses(*wan)
+    kind = _custom(_last(row.machineType)) or types.get(_last(row.machineType))
+    status = _STATUS.get((row.status or "").strip(), Status.UNKNOWN)
+    if status is Status.BUILD and row.lastStopTimestamp:
+        status = Status.STARTING            # it has run before: a start passes through the same words as a creation
+    return Server(
+        id=row.id,
+        name=row.name or "",
+        cpu=_cpu(row.advancedMachineFeatures or _Features(), kind),
+        memory_mib=kind.memoryMb if kind else None,
+        disk_gib=_disk_gib(row.disks),
+        lan_ipv4=lan4,
+        wan_ipv4=wan4,
+        lan_ipv6=lan6,
+        wan_ipv6=wan6,
+        status=status,
+        party_status=row.status or "",
+        created_at=parse_time(row.creationTimestamp),
+        zone=_last(row.zone),
+        project_id=account.credentials["project_id"],
+        instance_type=_last(row.machineType),
+        tags=row.labels or {},
+    )
+
+
+def _cpu(features: _Features, kind: _Type | None) -> int | None:
+    if features.visibleCoreCount and features.threadsPerCore:
+        return features.visibleCoreCount * features.threadsPerCore
+    if features.visibleCoreCount or features.threadsPerCore == 1:
+        return None                         # how many threads a core has is not said
+    return kind.guestCpus if kind else None
+
+
+def _disk_gib(raw: msgspec.Raw | msgspec.UnsetType) -> int | None:
+    disks = [] if raw is msgspec.UNSET else part(raw, list[_Disk])
+    sizes = [disk.diskSizeGb for disk in disks] if disks is not None else [None]
+    return None if None in sizes else sum(int(size) for size in sizes if size is not None)
+
+
+def _last(url: str | None) -> str:
+    return (url or "").rpartition("/")[2]
+
+
+# ---------------------------------------------------------------- machine types
+
+def _custom(name: str) -> _Type | None:
+    """What the name of a custom type says: n2-custom-4-5120, custom-2-4096-ext, e2-custom-small-2048."""
+    found = re.fullmatch(r"(?:[a-z0-9]+-)?custom-([0-9]{1,4}|micro|small|medium)-([0-9]{1,8})(?:-ext)?", name, re.ASCII)
+    return _Type(name, int(found[1]) if found[1].isdigit() else 2, int(found[2])) if found else None
+
+
+def _types(rows: Sequence[_Instance], account: Account, send: Send) -> dict[str, _Type]:
+    """A zone lists every type that can be had in it, so one or two zones know them all."""
+    used = [(_last(row.zone), _last(row.machineType)) for row in rows if not _custom(_last(row.machineType))]
+
+    def fetch(missing: Sequence[str]) -> dict[str, _Type]:
+        found: dict[str, _Type] = {}
+        for zone in sorted({zone for zone, name in used if name in missing}):
+            if any(at == zone and name in missing and name not in found for at, name in used):
+                found |= {kind.name: kind for kind in by_token(lambda token, zone=zone: page(zone, token)).rows}
+        return found
+
+    def page(zone: str, token: str | None) -> Page[_Type]:
+        asked = {"maxResults": str(_PAGE), "fields": "kind,nextPageToken,warning/code,items(name,guestCpus,memoryMb)",
+                 **({"pageToken": token} if token else {})}
+        answer = _call("ListMachineTypes", f"zones/{zone}/machineTypes", asked, _Types, account, send)
+        return Page([(kind.name, kind) for kind in answer.items or ()], token=answer.nextPageToken)
+
+    return cached_lookup(("gcp", account.endpoint), [name for _, name in used], fetch)
+
+
+# ---------------------------------------------------------------- regions, check
+
+def list_regions(account: Account, send: Send) -> list[Region]:
+    """https://cloud.google.com/compute/docs/reference/rest/v1/regions/list"""
+    def fetch(token: str | None) -> Page[Region]:
+        asked = {"fields": "kind,nextPageToken,warning/code,items(name,status)",
+                 **({"pageToken": token} if token else {})}
+        answer = _call("ListRegions", "regions", asked, _Regions, account, send)
+        return Page([(r.name, Region(r.name, "", r.status == "UP")) for r in answer.items], token=answer.nextPageToken)
+
+    return by_token(fetch).rows
+
+
+def check(source: Source, account: Account, send: Send) -> None:
+    """Two calls: the region's own right says nothing of the servers'."""
+    zones = _zones(source.region, account, send)
+    asked = {"maxResults": "1", "fields": _FIELDS}
+    _call("ListInstances", f"zones/{zones[0]}/instances", asked, _Instances, account, send)
+
+
+# ---------------------------------------------------------------- the call
+
+def _call(operation: str, path: str, asked: Mapping[str, str], shape: type[_T], account: Account, send: Send) -> _T:
+    project = account.credentials["project_id"]
+    url = account.url(f"https://compute.googleapis.com/compute/v1/projects/{project}/{path}"
+                      f"?{urlencode(asked, safe=',()/')}")
+
+    def use(token: str) -> Response:
+        return send(operation, lambda: Request("GET", url, {
+            "Authorization": f"Bearer {token}", "User-Agent": "twocloud (gzip)"}))      # or else it sends no gzip
+
+    response = with_session(account, "token", lambda: _token(account), use)
+    answer = read(response, shape)
+    warning: _Warning | None = getattr(answer, "warning", None)
+    if warning and warning.code != "NO_RESULTS_ON_PAGE":
+        raise PartyUnavailable("The party says that its list is not complete. Retry later.")
+    return answer
+
+
+def _token(account: Account) -> tuple[float, str]:
+    now = int(time.time())
+    return now + _LIFETIME, sign(_key(account.credentials), now)
+
+
+def sign(key: _Key, now: int) -> str:
+    """A JSON web token by RS256, read-only. `now`: Unix time."""
+    header = {"typ": "JWT", "alg": "RS256", **({"kid": key.private_key_id} if key.private_key_id else {})}
+    claims = {"iss": key.client_email, "sub": key.client_email, "iat": now, "exp": now + _LIFETIME, "scope": _SCOPE}
+    text = b".".join(_base64(json.dumps(part).encode()) for part in (header, claims))
+    return b".".join((text, _base64(_rsa(key).sign(text, PKCS1v15(), SHA256())))).decode()
+
+
+def _base64(data: bytes) -> bytes:
+    return base64.urlsafe_b64encode(data).rstrip(b"=")
+
+
+def _key(credentials: Mapping[str, str]) -> _Key:
+    return msgspec.json.decode(credentials["service_account"], type=_Key)
+
+
+def _rsa(key: _Key) -> RSAPrivateKey:
+    """Raises ValueError if it is none."""
+    loaded = load_pem_private_key(key.private_key.encode(), None)
+    if not isinstance(loaded, RSAPrivateKey):
+        raise ValueError
+    return loaded
+
+
+def examine(credentials: Mapping[str, str]) -> None:
+    try:
+        _rsa(_key(credentials))
+    except (msgspec.MsgspecError, ValueError, TypeError, UnsupportedAlgorithm):
+        raise InvalidParameter("credentials", "service_account is the whole JSON key file of a service account, with "
+                                              "type, client_email and private_key (RSA, PEM, no passphrase).") from None
+
+
+def error_code(response: Response) -> str | None:
+    """The reason; one word for several things is told apart by what its message names."""
+    if response.status < 400:
+        return None
+    said = refusal(response, _Refusal)
+    if said is None:
+        return None
+    error = said.error
+    word = next((each.reason for each in error.errors or () if each.reason), None) or error.status
+    for detail in error.details or ():
+        if detail.reason in _ERRORS:
+            return detail.reason
+    if word in ("forbidden", "PERMISSION_DENIED"):
+        return _said_by_message(error.message) or word
+    if word == "notFound" and re.search(r"'projects/[^/']+'", error.message):
+        return "notFound.project"
+    if word == "invalid" and re.search(r"Unknown (region|zone)", error.message):
+        return "invalid.region"
+    return word
+
+
+def _said_by_message(message: str) -> str | None:
+    """The reason that a plain "forbidden" has in its message alone, as older answers do."""
+    return next((word for word, said in _MESSAGES.items() if re.search(said, message, re.IGNORECASE)), None)
+
+
+_MESSAGES = {
+    "SERVICE_DISABLED": r"API has not been used|Access Not Configured",
+    "BILLING_DISABLED": r"billing",
+    "CONSUMER_SUSPENDED": r"suspended",
+    "PROJECT_DELETED": r"project .*\b(deleted|deletion)\b",
+}
+
+PARTY = Party(
+    name="gcp",
+    title="Google Compute Engine",
+    reference="https://cloud.google.com/compute/docs/reference/rest/v1/instances/list",
+    order="by name in each zone, documented; tokens, believed to name a row",
+    credentials=(("service_account", "project_id"),),
+    forms={"project_id": r"([a-z0-9][a-z0-9.-]{0,61}[a-z0-9]:)?[a-z][a-z0-9-]{4,28}[a-z0-9]"},
+    objects=("service_account",),
+    examine=examine,
+    permissions=("compute.instances.list", "compute.machineTypes.list", "compute.regions.get", "compute.regions.list"),
+    grade="recorded",
+    region_form=r"[a-z]{2,20}-[a-z]{2,20}[0-9]{1,2}",
+    default_region="us-central1",
+    limits={operation: Limit(1500, 60.0) for operation in (
+        "GetRegion", "ListInstances", "ListMachineTypes", "ListRegions")},
+    error_code=error_code,
+    errors=_ERRORS,
+    list_servers=list_servers,
+    list_regions=list_regions,
+    check=check,
+)

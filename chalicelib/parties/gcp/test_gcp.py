@@ -1,0 +1,276 @@
+"""Google's own signer beside ours, and Google's own client (where it is installed) against the simulator."""
+
+import base64
+import json
+import time
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+import requests
+import time_machine
+
+pytest.importorskip("google.auth")
+
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+from google.auth import crypt, jwt
+from google.oauth2 import service_account
+
+from tests import canaries
+from tests.fixtures import App
+
+from ... import parties
+from ...access import accounts
+from ...errors import InvalidParameter, PartyDenied, PartyUnavailable, UnknownRegion
+from ...fleet import many_sources
+from ...fleet.many_sources import Window
+from ...model import Status
+from ...simulators.fleet import Fleet, seed_machine
+from .. import gcp
+from .simulator import EMAIL, PROJECT, Gcp, start
+
+READ = "https://www.googleapis.com/auth/compute.readonly"
+BASE = f"/compute/v1/projects/{PROJECT}"
+
+
+def signer(credentials: dict[str, Any], **claims: Any) -> service_account.Credentials:
+    return service_account.Credentials.from_service_account_info(
+        credentials["service_account"], always_use_jwt_access=True, **{"scopes": [READ], **claims})
+
+
+def token(credentials: dict[str, Any], audience: str | None = None, **more: Any) -> str:
+    made = signer(credentials, **({"scopes": None} if audience else {}), **more)
+    made._create_self_signed_jwt(audience)
+    made._jwt_credentials.refresh(None)
+    return made._jwt_credentials.token.decode() if isinstance(made._jwt_credentials.token, bytes) else made._jwt_credentials.token
+
+
+def _view(row: Any, types: dict[str, tuple[int, int]]) -> dict[str, Any]:
+    """The basic fields of an instance as the API writes it."""
+    kind, interfaces = row["machineType"].rpartition("/")[2], row["networkInterfaces"]
+    cpu, memory = types.get(kind) or tuple(int(part) for part in kind.split("-")[-2:])
+    return {"name": row["name"], "cpu": cpu, "memory": memory, "disk": sum(int(d["diskSizeGb"]) for d in row["disks"]),
+            "lan": [n["networkIP"] for n in interfaces], "tags": dict(row.get("labels") or {}), "state": row["status"],
+            "wan": [a["natIP"] for n in interfaces for a in n["accessConfigs"] if a.get("natIP")]}
+
+
+def by_hand(url: str, credentials: dict[str, Any], region: str) -> dict[str, dict[str, Any]]:
+    """What the aggregated list says, opened by Google's own signer."""
+    headers = {"Authorization": f"Bearer {token(credentials, 'https://compute.googleapis.com/')}"}
+
+    def get(path: str, **asked: str) -> Any:
+        answer = requests.get(f"{url}{BASE}/{path}", params=asked, headers=headers, timeout=9)
+        answer.raise_for_status()
+        return answer.json()
+
+    types = {t["name"]: (t["guestCpus"], t["memoryMb"]) for t in get(f"zones/{region}-a/machineTypes")["items"]}
+    found: dict[str, dict[str, Any]] = {}
+    follow = ""
+    while True:
+        page = get("aggregated/instances", maxResults="100", **({"pageToken": follow} if follow else {}))
+        found |= {row["id"]: _view(row, types) for zone, part in page["items"].items() if zone.startswith(f"zones/{region}-")
+                  for row in part.get("instances", ())}
+        if not (follow := page.get("nextPageToken", "")):
+            return found
+
+
+def machines(url: str, credentials: dict[str, Any], region: str) -> dict[str, dict[str, Any]]:
+    """What Google's client says of every server: zone by zone, with its own pages and its own models."""
+    from google.cloud import compute_v1
+    from google.cloud.compute_v1.services.instances.transports import InstancesRestTransport
+    from google.cloud.compute_v1.services.machine_types.transports import MachineTypesRestTransport
+    from google.cloud.compute_v1.services.regions.transports import RegionsRestTransport
+
+    there: dict[str, Any] = {"host": url.removeprefix("http://"), "url_scheme": "http", "credentials": signer(credentials)}
+    regions = compute_v1.RegionsClient(transport=RegionsRestTransport(**there))
+    zones = [z.rpartition("/")[2] for z in regions.get(project=PROJECT, region=region, retry=None).zones]
+    kinds = compute_v1.MachineTypesClient(transport=MachineTypesRestTransport(**there))
+    types = {t.name: (t.guest_cpus, t.memory_mb) for t in kinds.list(project=PROJECT, zone=zones[0], retry=None)}
+    client = compute_v1.InstancesClient(transport=InstancesRestTransport(**there))
+    found = {}
+    for zone in zones:
+        for row in client.list(compute_v1.ListInstancesRequest(project=PROJECT, zone=zone, max_results=100), retry=None):
+            found[str(row.id)] = _view(type(row).to_dict(row, preserving_proto_field_name=False), types)
+    return found
+
+
+@pytest.fixture
+def cloud(stack: ExitStack) -> Gcp:
+    simulator, given = start({"us-central1": Fleet(1000, first=seed_machine()), "asia-east1": Fleet(0)},
+                           canaries.secret("gcp"), limited=False)
+    assert isinstance(simulator, Gcp)
+    simulator.given = given                   # type: ignore[attr-defined]
+    canaries.watch(given["service_account"]["private_key"].splitlines()[9])     # type: ignore[index]
+    return stack.enter_context(simulator)
+
+
+def keys(cloud: Gcp) -> dict[str, Any]:
+    return cloud.given                      # type: ignore[attr-defined]
+
+
+def ours(house: App, cloud: Gcp, region: str = "us-central1", **more: Any) -> many_sources.Answer:
+    if "gcp" not in house.clouds:
+        house.clouds["gcp"] = cloud
+        house.account("gcp", keys(cloud), cloud.url)
+    return many_sources.list_servers(house.deployment, many_sources.source_of("123", "gcp", region), **more)
+
+
+def our_view(found: many_sources.Answer) -> dict[str, dict[str, Any]]:
+    return {s.id: {"name": s.name, "cpu": s.cpu, "memory": s.memory_mib, "disk": s.disk_gib, "lan": list(s.lan_ipv4),
+                   "wan": list(s.wan_ipv4), "state": s.party_status, "tags": s.tags} for s in found.servers}
+
+
+# ---------------------------------------------------------------- the signature
+
+def test_googles_signer_makes_the_same_token(cloud: Gcp) -> None:
+    with time_machine.travel("2026-01-02T03:04:05Z", tick=False):
+        mine = gcp.sign(gcp._key({"service_account": json.dumps(keys(cloud)["service_account"])}), int(time.time()))
+        assert mine == token(keys(cloud))
+        public = cloud.keys[EMAIL].public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        claims = jwt.decode(mine, certs=public)
+    assert claims == {"iss": EMAIL, "sub": EMAIL, "scope": READ, "iat": 1767323045, "exp": 1767326645}
+    text, _, signature = mine.rpartition(".")
+    assert crypt.RSAVerifier.from_string(public).verify(text.encode(), base64.urlsafe_b64decode(signature + "=="))
+
+
+def test_the_keys_own_address_is_never_asked(house: App, cloud: Gcp) -> None:
+    assert keys(cloud)["service_account"]["token_uri"] == "https://evil.example/token"
+    assert ours(house, cloud).total == 1000 and {call.method for call in cloud.calls} == {"GET"}
+
+
+@pytest.mark.parametrize(("change", "status"), [
+    ("signature", 401), ("claims", 401), ("header", 401), ("scheme", 401), ("old", 401), ("early", 401), ("long", 401),
+    ("another key", 401), ("another scope", 401), ("another audience", 401), ("audience", 200), (None, 200)])
+def test_the_stand_in_refuses_a_changed_byte(cloud: Gcp, change: str | None, status: int) -> None:
+    now, given = int(time.time()), keys(cloud)
+    at = {"old": now - 3601, "early": now + 400}.get(change or "", now)
+    made = gcp.sign(gcp._key({"service_account": json.dumps(given["service_account"])}), at)
+    head, claims, signature = made.split(".")
+    if change == "signature":
+        signature = signature[:9] + ("A" if signature[9] != "A" else "B") + signature[10:]
+    elif change == "claims":
+        claims = base64.urlsafe_b64encode(base64.urlsafe_b64decode(claims + "==").replace(b"readonly", b"allall!!")).decode().rstrip("=")
+    elif change == "header":
+        head = base64.urlsafe_b64encode(b'{"alg": "none"}').decode().rstrip("=")
+    made = f"{head}.{claims}.{signature}"
+    if change in ("long", "another key"):
+        pem = given["service_account"]["private_key"] if change == "long" else _pem(rsa.generate_private_key(65537, 2048))
+        made = jwt.encode(crypt.RSASigner.from_string(pem), {
+            "iss": EMAIL, "sub": EMAIL, "iat": now, "exp": now + (7200 if change == "long" else 3600), "scope": READ}).decode()
+    elif change == "another scope":
+        made = token(given, scopes=["https://www.googleapis.com/auth/drive"])
+    elif change in ("audience", "another audience"):
+        made = token(given, "https://compute.googleapis.com/" if change == "audience" else "https://drive.googleapis.com/")
+    answer = requests.get(f"{cloud.url}{BASE}/regions", timeout=9, headers={
+        "Authorization": f"{'Basic' if change == 'scheme' else 'Bearer'} {made}"})
+    assert answer.status_code == status, answer.text
+
+
+def _pem(key: Any, **how: Any) -> str:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, how.get("encryption", NoEncryption())).decode()
+
+
+@pytest.mark.parametrize("change", [
+    {"private_key": "example"}, {"private_key": None}, {"client_email": None}, {"client_email": "a b@c"}, {"client_email": "a@b\n"},
+    {"type": "authorized_user"}, {"private_key": "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"},
+    {"private_key": lambda: _pem(ec.generate_private_key(ec.SECP256R1()))},
+    {"private_key": lambda: _pem(rsa.generate_private_key(65537, 2048), encryption=BestAvailableEncryption(b"x"))}])
+def test_a_key_that_cannot_sign_is_not_stored(cloud: Gcp, change: dict[str, Any]) -> None:
+    name, value = next(iter(change.items()))
+    made = {**keys(cloud)["service_account"], name: value() if callable(value) else value}
+    for given in (made, {k: v for k, v in made.items() if v is not None}):
+        with pytest.raises(InvalidParameter, match="whole JSON key file") as refused:
+            accounts.check("1", parties.load("gcp"), {"project_id": PROJECT, "service_account": given}, project=None,
+                           regions=(), deep=False, endpoint=None, local=False)
+        assert "BEGIN" not in refused.value.text and EMAIL not in refused.value.text
+
+
+@pytest.mark.parametrize("project", ["../x", "a/b", "UPPER-case", "short", "ends-with-", "a" * 31, "x?y=zzz", "x#yzzzz", ""])
+def test_a_project_stays_inside_its_part_of_the_path(cloud: Gcp, project: str) -> None:
+    with pytest.raises(InvalidParameter):
+        accounts.check("1", parties.load("gcp"), {**keys(cloud), "project_id": project}, project=None, regions=(), deep=False,
+                       endpoint=None, local=False)
+
+
+# ---------------------------------------------------------------- the same machines
+
+def test_googles_signer_opens_the_same_list(house: App, cloud: Gcp) -> None:
+    found = ours(house, cloud)
+    assert our_view(found) == by_hand(cloud.url, keys(cloud), "us-central1") and found.total == 1000
+    assert [(s.zone, s.name) for s in found.servers] == sorted((s.zone, s.name) for s in found.servers)
+    assert {s.status for s in found.servers} == {Status.ACTIVE, Status.SHUTOFF, Status.STARTING, Status.STOPPING}
+
+
+def test_googles_client_and_we_list_the_same_machines(house: App, cloud: Gcp) -> None:
+    pytest.importorskip("google.cloud.compute_v1")
+    assert our_view(ours(house, cloud)) == machines(cloud.url, keys(cloud), "us-central1")
+    assert {"kind", "id", "items", "nextPageToken", "selfLink", "warning"} == _list_fields()
+
+
+def _list_fields() -> set[str]:
+    """Why `fields` may not name `unreachables`: a zone's list has none."""
+    from google.cloud import compute_v1
+
+    return {field.json_name for field in compute_v1.InstanceList.pb().DESCRIPTOR.fields}
+
+
+def test_calls_of_a_list_and_of_a_window(house: App, cloud: Gcp) -> None:
+    ours(house, cloud)
+    assert cloud.count() == 5               # region, three zones, machine types
+    cloud.forget()
+    window = ours(house, cloud, window=Window(11, 20))
+    assert cloud.count() == 2 and len(window.servers) == 10 and window.total is None
+    cloud.forget()
+    assert ours(house, cloud, "asia-east1").servers == [] and cloud.count() == 4
+
+
+def test_the_token_is_kept_for_its_hour_and_made_anew_if_refused(house: App, cloud: Gcp, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    sign = gcp.sign
+    monkeypatch.setattr(gcp, "sign", lambda key, now: made.append(now) or sign(key, now))
+    for _ in range(3):
+        ours(house, cloud, window=Window(1, 5))
+    assert len(made) == 1
+    with time_machine.travel(time.time() + 3600 - 59):
+        ours(house, cloud, window=Window(1, 5))
+    assert len(made) == 2
+
+
+def test_a_zone_that_is_down_is_no_shorter_list(house: App, cloud: Gcp) -> None:
+    cloud.down = {"us-central1-b"}
+    with pytest.raises(PartyUnavailable):
+        ours(house, cloud)
+    headers = {"Authorization": f"Bearer {token(keys(cloud))}"}
+    partial = requests.get(f"{cloud.url}{BASE}/aggregated/instances?returnPartialSuccess=true", headers=headers, timeout=9)
+    assert partial.status_code == 200 and partial.json()["unreachables"]        # what we do not ask for
+
+
+@pytest.mark.parametrize(("path", "status"), [
+    ("zones/us-central1-a/instances?maxResults=501", 400), ("zones/us-central1-a/instances?pageToken=made-up", 400),
+    ("zones/us-central1-a/instances?fields=unreachables", 400), ("zones/us-central1-a/instances?fields=items(", 400),
+    ("zones/us-central1-a/instances?filter=x", 400), ("zones/mars-a/instances", 400), ("regions/mars", 404),
+    ("zones/us-central1-a/instances?maxResults=500&fields=kind", 200)])
+def test_the_stand_in_enforces_what_is_documented(cloud: Gcp, path: str, status: int) -> None:
+    answer = requests.get(f"{cloud.url}{BASE}/{path}", headers={"Authorization": f"Bearer {token(keys(cloud))}"}, timeout=9)
+    assert answer.status_code == status and (status != 200 or answer.json() == {"kind": "compute#instanceList"})
+
+
+def test_what_is_not_there_is_told_apart(house: App, cloud: Gcp) -> None:
+    with pytest.raises(UnknownRegion):
+        ours(house, cloud, "mars-west1")
+    assert many_sources.check_account(house.deployment, "123", "gcp") == "us-central1"
+    with pytest.raises(UnknownRegion):
+        many_sources.check_account(house.deployment, "123", "gcp", "mars-west1")
+    house.account("gcp", {**keys(cloud), "project_id": "another-project"}, cloud.url)
+    with pytest.raises(PartyDenied, match="wrong project"):
+        ours(house, cloud)
+    house.account("gcp", {**keys(cloud), "service_account": {**keys(cloud)["service_account"], "client_email": "a@b.example"}}, cloud.url)
+    with pytest.raises(PartyDenied, match="wrong key"):
+        ours(house, cloud)

@@ -1,0 +1,256 @@
+"""Kingsoft Cloud: the signer that its SDK uses, and the SDK as second reader of the simulator."""
+
+import json
+import time
+from contextlib import ExitStack
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+import requests
+import time_machine
+
+pytest.importorskip("ksyun")
+
+from ksyun.client.eip.v20160304 import client as eip_client
+from ksyun.client.eip.v20160304 import models as eip_models
+from ksyun.client.iam.v20151101 import client as iam_client
+from ksyun.client.kec.v20160304 import client as kec_client
+from ksyun.client.kec.v20160304 import models as kec_models
+from ksyun.common import credential
+from ksyun.common.exception.ksyun_sdk_exception import KsyunSDKException
+from ksyun.common.profile.client_profile import ClientProfile
+from ksyun.common.profile.http_profile import HttpProfile
+from requests_aws4auth import AWS4Auth
+
+from tests import canaries
+from tests.fixtures import App
+
+from ...errors import PartyDenied, TwocloudError
+from ...fleet import many_sources
+from ...model import Account
+from ...simulators.fleet import Fleet
+from .. import ksyun
+from .simulator import PROJECTS, REGIONS, Ksyun
+
+SIZE = 237
+
+
+def client(kind: Any, url: str, credentials: dict[str, Any], region: str = "cn-beijing-6", method: str = "POST") -> Any:
+    profile = ClientProfile(httpProfile=HttpProfile(protocol="http", endpoint=url.removeprefix("http://"), reqMethod=method))
+    return kind(credential.Credential(credentials["access_key"], credentials["secret_key"]), region, profile)
+
+
+def ask(call: Any, request: Any, **asked: object) -> dict[str, Any]:
+    for name, value in asked.items():
+        setattr(request, name, value)
+    return json.loads(call(request))
+
+
+def machines(url: str, credentials: dict[str, Any], region: str) -> dict[str, dict[str, Any]]:
+    """What the SDK says of every machine, in the words of our records; projects, pages and the join are its users'."""
+    kec, eip = client(kec_client.KecClient, url, credentials, region), client(eip_client.EipClient, url, credentials, region)
+    listed = json.loads(client(iam_client.IamClient, url, credentials, region).call("GetAccountAllProjectList", {}))
+    projects = [project["ProjectId"] for project in listed["ListProjectResult"]["ProjectList"]]
+    rows, total = list[Any](), 1
+    while len(rows) < total:
+        answer = ask(kec.DescribeInstances, kec_models.DescribeInstancesRequest(), MaxResults=1000, Marker=len(rows), ProjectId=projects)
+        total = answer["InstanceCount"]
+        rows += answer["InstancesSet"]
+    public: dict[str, set[str]] = {}
+    token = None
+    while True:
+        answer = ask(eip.DescribeAddresses, eip_models.DescribeAddressesRequest(), MaxResults=1000, NextToken=token, ProjectId=projects)
+        for address in answer["AddressesSet"]:
+            public.setdefault(address.get("InstanceId", ""), set()).add(address["PublicIp"])
+        token = answer.get("NextToken")
+        if not token:
+            break
+    return {row["InstanceId"]: {
+        "name": row["InstanceName"], "cpu": row["InstanceConfigure"]["VCPU"],
+        "memory_mib": row["InstanceConfigure"]["MemoryGb"] * 1024,
+        "disk_gib": row["SystemDisk"]["DiskSize"] + sum(disk["DiskSize"] for disk in row.get("DataDisks") or ()),
+        "lan_ipv4": {interface["PrivateIpAddress"] for interface in row["NetworkInterfaceSet"]},
+        "wan_ipv4": public.get(row["InstanceId"], set()), "party_status": row["InstanceState"]["Name"],
+        "zone": row["AvailabilityZone"], "instance_type": row["InstanceType"], "project_id": str(row["ProjectId"])}
+        for row in rows}
+
+
+@pytest.fixture(autouse=True)
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy"):               # the SDK would take it
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def keys() -> dict[str, Any]:
+    return {"access_key": "AKLTtest", "secret_key": canaries.secret("ksyun")}
+
+
+@pytest.fixture
+def cloud(stack: ExitStack, keys: dict[str, Any]) -> Ksyun:
+    return stack.enter_context(Ksyun({keys["access_key"]: keys["secret_key"]},
+                                     {"cn-beijing-6": Fleet(SIZE, "ksyun"), "cn-shanghai-2": Fleet(7)}, limited=False))
+
+
+def ours(house: App, region: str = "cn-beijing-6", **more: Any) -> many_sources.Answer:
+    return many_sources.list_servers(house.deployment, many_sources.source_of("123", "ksyun", region), **more)
+
+
+def url_of(cloud: Ksyun, action: str = "DescribeInstances", **asked: object) -> str:
+    return f"{cloud.url}/?{urlencode({'Action': action, 'Version': '2016-03-04', **asked})}"
+
+
+# ---------------------------------------------------------------- signatures
+
+def test_a_published_signature() -> None:
+    """Made by requests-aws4auth 1.4.0, the signer of the vendor's SDK, with the example key of AWS's documents."""
+    with time_machine.travel("2026-01-02T03:04:05Z", tick=False):
+        request = ksyun.sign("kec", "cn-beijing-6", "https://kec.api.ksyun.com/?Action=DescribeInstances&Version=2016-03-04&MaxResults=1000",
+                             {"access_key": "AKIDEXAMPLE", "secret_key": "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"})
+    assert request.headers["Authorization"].endswith(
+        "SignedHeaders=host;x-amz-content-sha256;x-amz-date, Signature=a89013fd5a30c880fabbbd8bf183a2b26621583b5c18b8fe604f5994cea819a8")
+
+
+@pytest.mark.parametrize(("service", "region"), [("kec", "cn-beijing-6"), ("iam", "cn-shanghai-2"), ("eip", "eu-east-1")])
+def test_the_sdks_signer_signs_as_we_do(keys: dict[str, Any], service: str, region: str) -> None:
+    asked = {"Action": "DescribeInstances", "Version": "2016-03-04", "Region": region, "MaxResults": "1000", "Marker": "0",
+             **{f"ProjectId.{n}": str(n * 7) for n in range(1, 13)}}
+    url = f"https://{service}.api.ksyun.com/?{urlencode(asked)}"
+    with time_machine.travel(1_790_000_000, tick=False):
+        theirs = requests.Request("GET", url, auth=AWS4Auth(keys["access_key"], keys["secret_key"], region, service)).prepare()
+        mine = ksyun.sign(service, region, url, keys)
+    assert mine.headers["Authorization"] == theirs.headers["Authorization"]
+    assert mine.url == theirs.url
+    for name in ("X-Amz-Date", "X-Amz-Content-SHA256"):
+        assert mine.headers[name] == theirs.headers[name.lower()]
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_the_stand_in_knows_the_sdk_by_both_methods(cloud: Ksyun, keys: dict[str, Any], method: str) -> None:
+    kec = client(kec_client.KecClient, cloud.url, keys, method=method)
+    answer = ask(kec.DescribeInstances, kec_models.DescribeInstancesRequest(), ProjectId=[0, 1002189])
+    assert (answer["InstanceCount"], len(answer["InstancesSet"]), answer["Marker"]) == (SIZE, 10, 10)     # the default
+    alone = ask(kec.DescribeInstances, kec_models.DescribeInstancesRequest())["InstanceCount"]
+    assert 0 < alone < SIZE                                 # the default project, and no hint of the other
+    with pytest.raises(KsyunSDKException):
+        ask(client(kec_client.KecClient, cloud.url, {**keys, "secret_key": "wrong"}).DescribeInstances,
+            kec_models.DescribeInstancesRequest())
+
+
+def test_temporary_keys(house: App, cloud: Ksyun, keys: dict[str, Any]) -> None:
+    token = canaries.secret("ksyuntoken")
+    cloud.tokens[keys["access_key"]] = token
+    house.account("ksyun", {**keys, "security_token": token}, cloud.url)
+    assert ours(house, "cn-shanghai-2").total == 7
+    assert all("x-ksc-security-token" in call.headers["authorization"] for call in cloud.calls)     # signed, too
+    house.account("ksyun", keys, cloud.url)
+    with pytest.raises(PartyDenied):
+        ours(house, "cn-shanghai-2", window=many_sources.Window(1, 1))
+
+
+@pytest.mark.parametrize(("change", "code"), [
+    ({}, None), ({"Authorization": lambda v: v[:-1] + ("0" if v[-1] != "0" else "1")}, "SignatureDoesNotMatch"),
+    ({"Host": lambda v: "kec.api.ksyun.com"}, "SignatureDoesNotMatch"), ("query", "SignatureDoesNotMatch"),
+    ({"X-Amz-Date": lambda v: v[:-2] + ("0Z" if v[-2] != "0" else "1Z")}, "SignatureDoesNotMatch"),
+    ({"Authorization": lambda v: v.replace("AKLTtest", "AKLTother")}, "InvalidClientTokenId"),
+    ({"Authorization": lambda v: v.replace("/kec/", "/eip/")}, "SignatureDoesNotMatch"),
+    ({"Authorization": lambda v: "Basic x"}, "MissingAuthenticationToken"), ("late", "RequestExpired"),
+    ({"X-Ksc-Security-Token": lambda v: "x"}, "InvalidClientTokenId")])
+def test_the_stand_in_refuses_a_changed_byte(cloud: Ksyun, keys: dict[str, Any], change: Any, code: str | None) -> None:
+    request = ksyun.sign("kec", "cn-beijing-6", url_of(cloud, MaxResults=5), keys)
+    headers, url = dict(request.headers), request.url
+    if change == "query":
+        url = url_of(cloud, MaxResults=6)
+    elif change == "late":
+        cloud.late = 1000
+    else:
+        headers |= {name: how(headers.get(name, "")) for name, how in change.items()}
+    said = requests.get(url, headers=headers, timeout=9).json()
+    assert said.get("Error", {}).get("Code") == code
+
+
+@pytest.mark.parametrize(("asked", "code"), [
+    ({"MaxResults": 4}, "InvalidParameterValue"), ({"MaxResults": 1001}, "InvalidParameterValue"), ({"Marker": "x"}, "InvalidParameterValue"),
+    ({"Version": "2020-01-14"}, "INVALID_ACTION"), ({"Action": "RunInstances"}, "INVALID_ACTION"),
+    ({"Region": "eu-east-1"}, "SignatureDoesNotMatch"), ({f"ProjectId.{n}": n for n in range(101)}, "InvalidParameterValue")])
+def test_the_stand_in_enforces_what_is_documented(cloud: Ksyun, keys: dict[str, Any], asked: dict[str, Any], code: str) -> None:
+    request = ksyun.sign("kec", "cn-beijing-6", url_of(cloud, **{"action": "DescribeInstances", **asked}), keys)
+    assert requests.get(request.url, headers=dict(request.headers), timeout=9).json()["Error"]["Code"] == code
+    bare = {name: value for name, value in request.headers.items() if name != "Accept"}
+    assert requests.get(request.url, headers=bare, timeout=9).text.startswith("<")      # XML unless JSON is asked for
+
+
+# ---------------------------------------------------------------- the same machines
+
+@pytest.mark.parametrize(("public", "more"), [(False, 0), (True, 0), (False, 150)])
+def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Ksyun, keys: dict[str, Any], public: bool, more: int,
+                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = machines(cloud.url, keys, "cn-beijing-6")
+    cloud.public, cloud.projects = public, (*cloud.projects, *range(2_000_000, 2_000_000 + more))
+    if more:
+        monkeypatch.setattr(ksyun, "_PROJECTS", 60)
+    house.account("ksyun", keys, cloud.url)
+    cloud.forget()
+    found = ours(house)
+    assert found.total == len(theirs) == SIZE
+    for mine in found.servers:
+        assert {name: set(getattr(mine, name)) if name.endswith("ipv4") else getattr(mine, name)
+                for name in theirs[mine.id] if name != "wan_ipv4" or not public} == {
+                    name: value for name, value in theirs[mine.id].items() if name != "wan_ipv4" or not public}
+    assert cloud.count("DescribeInstances") == (3 if more else 1) and cloud.count("GetAccountAllProjectList") == 1
+    assert bool(cloud.count("DescribeAddresses")) is not public
+    cloud.forget()
+    assert ours(house, window=many_sources.Window(96, 105)).servers == found.servers[95:105]
+    assert cloud.count() == (6 if more else 1 if public else 2)
+
+
+def test_a_project_of_its_own(house: App, cloud: Ksyun, keys: dict[str, Any]) -> None:
+    found = {}
+    for project in PROJECTS:
+        house.account("ksyun", keys, cloud.url, project=str(project))
+        found[project] = ours(house).servers
+        assert {server.project_id for server in found[project]} == {str(project)}
+    house.account("ksyun", keys, cloud.url)
+    assert sorted(s.id for servers in found.values() for s in servers) == sorted(s.id for s in ours(house).servers)
+
+
+def test_the_sdk_and_we_see_the_same_regions(house: App, cloud: Ksyun, keys: dict[str, Any]) -> None:
+    theirs = ask(client(kec_client.KecClient, cloud.url, keys).DescribeRegions, kec_models.DescribeRegionsRequest())["RegionSet"]
+    account = Account(tenant_id="1", party="ksyun", credentials=keys, endpoint=cloud.url)
+    send = house.deployment.transport.sender(ksyun.PARTY, account, "cn-beijing-6", time.monotonic() + 9)
+    mine = [region.code for region in ksyun.list_regions(account, send)]
+    assert mine == [region["Region"] for region in theirs] == list(REGIONS)
+    assert all(ksyun.PARTY.region(code) == code for code in mine)
+
+
+@pytest.mark.parametrize("silent", [True, False])
+def test_an_unknown_region_is_never_an_empty_list(house: App, cloud: Ksyun, keys: dict[str, Any], silent: bool) -> None:
+    cloud.silent = silent
+    house.account("ksyun", keys, cloud.url)
+    with pytest.raises(TwocloudError) as refused:
+        ours(house, "cn-mars-1")
+    assert refused.value.word == "invalid_parameter"
+    assert ours(house, "eu-east-1").total == 0
+
+
+@pytest.mark.parametrize("change", [{"secret_key": "wrong"}, {"access_key": "nobody"}])
+def test_a_refusal_is_never_an_empty_list(house: App, cloud: Ksyun, keys: dict[str, Any], change: dict[str, str]) -> None:
+    house.account("ksyun", {**keys, **change}, cloud.url)
+    with pytest.raises(PartyDenied):
+        ours(house)
+
+
+# ---------------------------------------------------------------- what the vendor's request models know
+
+def test_the_sdk_knows_every_parameter_that_we_send(house: App, cloud: Ksyun, keys: dict[str, Any]) -> None:
+    models = {"DescribeInstances": kec_models.DescribeInstancesRequest, "DescribeAddresses": eip_models.DescribeAddressesRequest,
+              "DescribeRegions": kec_models.DescribeRegionsRequest, "GetAccountAllProjectList": object}
+    house.account("ksyun", keys, cloud.url)
+    ours(house)
+    ours(house, window=many_sources.Window(3, 9))
+    ours(house, "eu-east-1")
+    for call in cloud.calls:
+        sent = {part.partition("=")[0].partition(".")[0] for part in call.query.split("&")} - {"Action", "Version", "Region"}
+        assert sent <= getattr(models[call.operation](), "__dict__", {}).keys(), call.operation
+    assert {call.operation for call in cloud.calls} == set(models)

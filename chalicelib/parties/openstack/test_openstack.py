@@ -1,0 +1,272 @@
+"""openstacksdk judges the adapter and its simulator."""
+
+import json
+import time
+import warnings
+from collections import Counter
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import requests
+
+from tests import canaries
+from tests.fixtures import App
+from tests.unit.test_parties import WHAT
+
+from ...access import accounts
+from ...cloud import cache
+from ...errors import InvalidParameter, PartyDenied, PartyMalformed, PartyUnavailable, UnknownRegion
+from ...fleet import many_sources
+from ...model import Response, Server
+from ...simulators.fleet import Fleet
+from .. import openstack
+from .simulator import Openstack
+
+sdk = pytest.importorskip("openstack")
+pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
+
+
+def connection(credentials: dict[str, Any], region: str) -> Any:
+    """`credentials`: ours, or with the SDK's own names for domains and projects."""
+    if "application_credential_id" in credentials:
+        return sdk.connect(load_yaml_config=False, load_envvars=False, region_name=region,
+                           auth_type="v3applicationcredential", auth=credentials)
+    home = {} if "user_domain_name" in credentials else {"user_domain_id": "default"}
+    return sdk.connect(load_yaml_config=False, load_envvars=False, region_name=region, auth={**credentials, **home})
+
+
+def machines(url: str, credentials: dict[str, Any], region: str) -> dict[str, dict[str, Any]]:
+    """What openstacksdk's own lists say; `url` is in the credentials."""
+    with warnings.catch_warnings(action="ignore"):              # it warns of itself a dozen times for each server
+        cloud = connection(credentials, region)
+        sizes = {volume.id: volume.size for volume in cloud.block_storage.volumes(details=True)}
+        found = {server.id: machine(server, sizes) for server in cloud.compute.servers(details=True)}
+        cloud.close()
+    return found
+
+
+def machine(server: Any, sizes: dict[str, int]) -> dict[str, Any]:
+    addresses = [address for network in (server.addresses or {}).values() for address in network]
+    flavor, image = server.flavor, server.image
+    local = flavor.ephemeral + (flavor.disk if image and image.id else 0)
+    return {"name": server.name, "cpu": flavor.vcpus, "memory": flavor.ram, "word": server.status,
+            "disk": local + sum(sizes[volume["id"]] for volume in server.attached_volumes),
+            "lan": [a["addr"] for a in addresses if a["OS-EXT-IPS:type"] == "fixed" and a["version"] == 4],
+            "wan": [a["addr"] for a in addresses if a["OS-EXT-IPS:type"] == "floating"], "tags": dict(server.metadata),
+            "created": server.created_at, "zone": server.availability_zone, "project": server.project_id,
+            "type": flavor.original_name}
+
+
+def our_view(servers: list[Server]) -> dict[str, dict[str, Any]]:
+    return {s.id: {"name": s.name, "cpu": s.cpu, "memory": s.memory_mib, "word": s.party_status, "disk": s.disk_gib,
+                   "lan": list(s.lan_ipv4), "wan": list(s.wan_ipv4), "tags": s.tags,
+                   "created": s.created_at and f"{s.created_at:%Y-%m-%dT%H:%M:%SZ}", "zone": s.zone,
+                   "project": s.project_id, "type": s.instance_type} for s in servers}
+
+
+def listed(house: App, region: str = "RegionOne", **more: Any) -> many_sources.Answer:
+    return many_sources.list_servers(house.deployment, many_sources.source_of("123", "openstack", region), **more)
+
+
+def a_cloud(stack: ExitStack, house: App, size: int = 237, **more: Any) -> tuple[Openstack, dict[str, str]]:
+    password = canaries.secret("openstack")
+    cloud = stack.enter_context(Openstack({("demo", "default"): password}, {}, {"RegionOne": Fleet(size, "os")}, **more))
+    credentials = {"auth_url": f"{cloud.url}/identity", "username": "demo", "password": password, "project_id": cloud.project}
+    put(house, credentials)
+    return cloud, credentials
+
+
+def put(house: App, credentials: dict[str, str], project: str | None = None) -> None:
+    made = accounts.check("123", openstack.PARTY, credentials, project=project, regions=(), deep=False, endpoint=None, local=True)
+    accounts.put(house.deployment.store, house.deployment.sealer(), made, house.clock(), replace=True)
+
+
+def test_the_sdk_and_we_list_the_same_machines(house: App, stack: ExitStack) -> None:
+    cloud, credentials = a_cloud(stack, house, 1010)
+    found = listed(house)
+    theirs = machines(cloud.url, credentials, "RegionOne")
+    assert len(theirs) == found.total == 1010 and our_view(found.servers) == theirs
+    order = [server.created_at for server in found.servers]
+    assert order == sorted(order, key=lambda time: time or datetime.max)
+    assert {server.updated_at is None for server in found.servers} == {True, False}
+    with pytest.raises(UnknownRegion):
+        listed(house, "Mars")
+    assert listed(house, "RegionTwo").total == 0                # a region that is there, without servers
+
+
+@pytest.mark.parametrize("how", ["password", "application credential", "project by name"])
+def test_the_sdk_logs_in_as_we_do(house: App, stack: ExitStack, how: str) -> None:
+    cloud, credentials = a_cloud(stack, house, 3)
+    asked: dict[str, Any] = dict(credentials)
+    if how == "application credential":
+        cloud.secrets["5ac8"] = canaries.secret("credential")
+        credentials = asked = {"auth_url": credentials["auth_url"], "application_credential_id": "5ac8",
+                               "application_credential_secret": cloud.secrets["5ac8"]}
+    elif how == "project by name":
+        credentials = {**credentials, "project_id": "demo", "user_domain": "Default", "project_domain": "Default"}
+        asked = {"auth_url": credentials["auth_url"], "username": "demo", "password": credentials["password"],
+                 "project_name": "demo", "user_domain_name": "Default", "project_domain_name": "Default"}
+    put(house, credentials)
+    connection(asked, "RegionOne").authorize()
+    theirs = next(call for call in cloud.calls if call.operation == "Login")
+    cloud.forget()
+    assert listed(house).total == 3
+    mine = cloud.calls[0]
+    assert mine.operation == "Login" and (mine.method, mine.path) == (theirs.method, theirs.path)
+    assert json.loads(mine.body) == json.loads(theirs.body)
+
+
+def test_the_sdk_knows_every_field_of_our_fixtures_and_stand_ins(house: App, stack: ExitStack) -> None:
+    from openstack.compute.v2.server import Server as Row
+
+    cloud, _ = a_cloud(stack, house, 4)
+    listed(house)
+    rows = [row for case in WHAT["openstack"]["cases"] if "unknown shape" not in case["name"] for exchange in case["exchanges"]
+            if exchange["operation"] == "ListServersDetailed"
+            for row in (exchange["answer"].get("json") or {}).get("servers") or []]
+    rows += [cloud._row(Fleet(4, "os")[n], 100) for n in range(4)]
+    known = set(Row._body_mapping())
+    assert len(rows) > 60 and set().union(*rows) <= known
+
+
+@pytest.mark.parametrize("newest", [100, 68, 47, 46, 1, 0])
+def test_clouds_of_all_ages_give_the_same_records(house: App, stack: ExitStack, newest: int) -> None:
+    """0: a Nova that knows no versions. Before 2.47 the flavors are listed, once."""
+    a_cloud(stack, house)
+    now = listed(house).servers
+    cloud, _ = a_cloud(stack, house, newest=newest)
+    then = listed(house, window=many_sources.WHOLE)
+    assert then.total == 237
+    assert [(s.id, s.cpu, s.memory_mib, s.disk_gib, s.status, s.instance_type) for s in then.servers] == [
+        (s.id, s.cpu, s.memory_mib, s.disk_gib, s.status, s.instance_type) for s in now]
+    listed(house)
+    assert cloud.count("ListFlavorsDetailed") == (1 if newest < 47 else 0)
+    part = listed(house, window=many_sources.Window(201, 210))
+    assert [s.id for s in part.servers] == [s.id for s in now[200:210]] and part.total in (None, 237)
+
+
+@pytest.mark.parametrize("most", [1, 7, 100])
+def test_a_limit_that_is_cut_silently(house: App, stack: ExitStack, most: int) -> None:
+    a_cloud(stack, house, 30)
+    whole = listed(house).servers
+    a_cloud(stack, house, 30, most=most)
+    assert [server.id for server in listed(house).servers] == [server.id for server in whole]
+    assert [server.id for server in listed(house, window=many_sources.Window(9, 11)).servers] == [s.id for s in whole[8:11]]
+
+
+@pytest.mark.parametrize("lost", [1, 30])
+@pytest.mark.parametrize("window", [many_sources.WHOLE, many_sources.Window(1, 10), many_sources.Window(25)])
+def test_a_lost_cell_is_no_shorter_list(house: App, stack: ExitStack, lost: int, window: many_sources.Window) -> None:
+    """openstacksdk shows the shorter list."""
+    cloud, credentials = a_cloud(stack, house, 30, lost=lost)
+    assert len(list(connection(credentials, "RegionOne").compute.servers(details=True, limit=100))) == 30 - lost
+    with pytest.raises(PartyUnavailable):
+        listed(house, window=window)
+    cloud.lost = 0
+    assert listed(house).total == 30
+
+
+def test_the_calls(house: App, stack: ExitStack) -> None:
+    """A login is kept; a window reads one row more than it shows; far in it skips by ids; volumes end when found."""
+    cloud, _ = a_cloud(stack, house, 999)
+    listed(house)
+    assert Counter(call.operation for call in cloud.calls) == {
+        "Login": 1, "ListServersDetailed": 1, "ListServers": 1, "ListVolumesDetailed": 2}
+    for window, calls in ((many_sources.Window(1, 10), {"ListServersDetailed": 1, "ListServers": 1, "ListVolumesDetailed": 1}),
+                          (many_sources.Window(901, 910), {"ListServersDetailed": 1, "ListServers": 2, "ListVolumesDetailed": 1})):
+        cloud.forget()
+        answer = listed(house, window=window)
+        assert answer.total == 999 and len(answer.servers) == 10
+        assert Counter(call.operation for call in cloud.calls) == calls
+        assert next(call for call in cloud.calls if call.operation == "ListServersDetailed").query.startswith("limit=11&")
+
+
+def test_a_token_that_ended_early_is_renewed_once(house: App, stack: ExitStack) -> None:
+    cloud, credentials = a_cloud(stack, house, 5)
+    assert listed(house).total == 5
+    cloud.tokens.clear()
+    assert listed(house).total == 5 and cloud.count("Login") == 2
+    put(house, {**credentials, "password": canaries.secret("wrong")})
+    with pytest.raises(PartyDenied, match="wrong key"):
+        listed(house)
+    assert cloud.count("Login") == 3
+
+
+def test_check_and_regions(house: App, stack: ExitStack) -> None:
+    cloud, credentials = a_cloud(stack, house, 5)
+    assert many_sources.check_account(house.deployment, "123", "openstack") == "RegionOne"
+    account = accounts.load(house.deployment.store, house.deployment.sealer, "123", "openstack", local=True)
+    send = house.deployment.transport.sender(openstack.PARTY, account, "RegionOne", time.monotonic() + 9)
+    assert [region.code for region in openstack.list_regions(account, send)] == ["RegionOne", "RegionTwo"]
+    assert cloud.count("Login") == 1
+    put(house, credentials, project="f" * 32)
+    with pytest.raises(PartyDenied):
+        many_sources.check_account(house.deployment, "123", "openstack")
+    cloud.secrets["id"] = canaries.secret("credential")
+    put(house, {"auth_url": credentials["auth_url"], "application_credential_id": "id",
+                "application_credential_secret": cloud.secrets["id"]}, project="f" * 32)
+    with pytest.raises(PartyDenied, match="another project"):
+        listed(house)
+
+
+@pytest.mark.parametrize("end", ["", "/", "/v3", "/v3/"])
+def test_the_forms_of_credentials(house: App, stack: ExitStack, end: str) -> None:
+    """The address with and without its version; names and passwords of any printable characters."""
+    name, password = "Jörg 用户 =\"'\\", canaries.watch(f"{canaries.secret('openstack')} пароль \"\\ ")
+    cloud = stack.enter_context(Openstack({(name, "default"): password}, {}, {"RegionOne": Fleet(3)}))
+    credentials = {"auth_url": f"{cloud.url}/identity{end}", "username": name, "password": password, "project_id": cloud.project}
+    put(house, credentials)
+    assert listed(house).total == 3
+    for wrong in ({"username": "a\nb"}, {"password": "\x00"}, {"password": "\ud800"}, {"auth_url": "https://me@host/"},
+                  {"auth_url": "http://example.com"}, {"auth_url": f"{cloud.url}/?x=1"}, {"region": "RegionOne"}, {"project_id": ""}):
+        with pytest.raises(InvalidParameter):
+            put(house, {**credentials, **wrong})
+
+
+def test_a_token_is_never_sent_in_plain_text_to_another_host(house: App, stack: ExitStack) -> None:
+    cloud, credentials = a_cloud(stack, house, 3)
+    there = cloud.url
+    cloud.url = there.replace("127.0.0.1", "localhost")         # what the catalogue is made of
+    with pytest.raises(PartyMalformed):
+        listed(house)
+    cache.forget()
+    made = accounts.check("123", openstack.PARTY, {**credentials, "auth_url": "https://identity.example.com/identity"},
+                          project=None, regions=(), deep=False, endpoint=there, local=True)
+    accounts.put(house.deployment.store, house.deployment.sealer(), made, house.clock(), replace=True)
+    assert listed(house).total == 3                             # an endpoint stands in for every address
+
+
+@pytest.mark.parametrize("change", ["token", "path", "version", None])
+def test_the_stand_in_refuses_a_changed_byte(house: App, stack: ExitStack, change: str | None) -> None:
+    cloud, _ = a_cloud(stack, house, 3)
+    listed(house)
+    call = next(call for call in cloud.calls if call.operation == "ListServersDetailed")
+    headers, path = dict(call.headers), call.path
+    if change == "token":
+        token = headers["x-auth-token"]
+        headers["x-auth-token"] = token[:-1] + ("0" if token[-1] != "0" else "1")
+    elif change == "path":
+        path = path.replace("RegionOne", "RegionTen")
+    elif change == "version":
+        headers["openstack-api-version"] = "compute 2.101"
+    answer = requests.get(f"{cloud.url}{path}?{call.query}", headers=headers, timeout=9)
+    assert answer.status_code == {"token": 401, "path": 404, "version": 406, None: 200}[change]
+    assert openstack.error_code(Response(answer.status_code, {}, answer.content)) == {
+        "token": "Unauthorized", "path": "itemNotFound", "version": "computeFault", None: None}[change]
+
+
+def test_the_stand_in_enforces_what_is_documented(house: App, stack: ExitStack) -> None:
+    cloud, credentials = a_cloud(stack, house, 30, most=20)
+    nova = connection(credentials, "RegionOne").compute
+    for asked, status in (({"limit": "-1"}, 400), ({"limit": "x"}, 400), ({"marker": "nobody"}, 400), ({"sort_key": "nonsense"}, 400),
+                          ({"all_tenants": "1"}, 403), ({"limit": "5000"}, 200)):
+        answer = nova.get("/servers", params=asked)
+        assert answer.status_code == status, asked
+    assert len(answer.json()["servers"]) == 20 and answer.json()["servers_links"][0]["rel"] == "next"
+    assert nova.get("/servers?limit=0").json() == {"servers": []}
+    token = next(iter(cloud.tokens))
+    cloud.tokens[token] = datetime.now(UTC)
+    assert nova.get("/servers").status_code == 200              # the SDK logs in anew, once
+    assert cloud.count("Login") == 2

@@ -1,0 +1,276 @@
+"""UpCloud: API 1.3.
+
+https://developers.upcloud.com/1.3/8-servers/ and the recorded traffic in the party's Go client
+
+Units: memory MB and cores, both numbers in text; disks GB. Times: `created` in Unix seconds, in the list as well (our
+notes said that there is none). There is no time of the last update. Order: none is documented. Paging: limit and offset
+without a total, so that the list is walked to its end, each page beginning with the last row of the page before it: if
+that row is not there, the list has changed and the page is read again from farther in front. It has no filter for a
+zone: it is kept by zone, put into the order of creation and cut to the window.
+
+Disks and addresses are in the details of a server alone: one call for each of the window. Its utility network counts as
+private. If a server has no details any more, the list is read again; a server that it still holds is a contradiction.
+An unknown zone is an empty list, so that one is believed only of a zone in /1.3/zone. --project is a label, KEY=VALUE,
+asked of the party and checked.
+
+The token goes out as Bearer; user name and password are not taken. No rate is published: 60 details a second.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Annotated
+
+import msgspec
+
+from ...cloud.bearer import Call, Cloud, List, error_code, only, plain
+from ...cloud.paging import Page, by_place, cut
+from ...concurrency import run_all
+from ...errors import ARREARS, FAILED, MALFORMED, MISSING_RIGHT, THROTTLED, UNAVAILABLE, WRONG_KEY, PartyMalformed
+from ...model import (
+    Account,
+    Count,
+    Limit,
+    Listing,
+    Party,
+    Region,
+    Send,
+    Server,
+    Source,
+    Status,
+    Text,
+    Window,
+    addresses,
+    labelled,
+    total_gib,
+)
+
+_PAGE = 100
+_WORKERS = 10
+_CLOUD = Cloud("api.upcloud.com", size="limit")
+
+_STATUS = {                                 # state, the complete enumeration
+    "started": Status.ACTIVE,
+    "stopped": Status.SHUTOFF,
+    "maintenance": Status.RESIZE,           # being changed; while it is made it has a `progress`, see _server
+    "error": Status.ERROR,
+}
+
+_ERRORS = {                                 # error_code
+    "AUTHENTICATION_FAILED": WRONG_KEY,
+    "ACCESS_KEY_INVALID": WRONG_KEY,
+    "INSUFFICIENT_CREDITS": ARREARS,
+    "TRIAL_PERIOD_EXPIRED": ARREARS,
+    "ACTION_FORBIDDEN": MISSING_RIGHT,
+    "ACCOUNT_FORBIDDEN": MISSING_RIGHT,
+    "SERVER_FORBIDDEN": MISSING_RIGHT,
+    "TOO_MANY_REQUESTS": THROTTLED,
+    "SERVER_NOT_FOUND": MALFORMED,
+    "SERVER_INVALID": MALFORMED,
+    "LABEL_INVALID": MALFORMED,
+    "INTERNAL_ERROR": FAILED,
+    "SERVICE_UNAVAILABLE": UNAVAILABLE,
+}
+
+
+# ---------------------------------------------------------------- the shapes that we read
+
+_Uuid = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]     # goes into a path
+_Unix = Annotated[int, msgspec.Meta(ge=0, le=2 ** 33)]          # seconds
+_Digits = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,9}$")]
+
+
+class _Label(msgspec.Struct, gc=False):
+    key: str | None = None
+    value: str | None = None
+
+
+class _Labels(msgspec.Struct, gc=False):
+    label: list[_Label] = []
+
+
+class _Tags(msgspec.Struct, gc=False):
+    tag: list[str] = []
+
+
+class _Row(msgspec.Struct, gc=False):
+    uuid: _Uuid
+    zone: Text
+    created: _Unix | None = None
+    labels: _Labels | None = None
+
+
+class _Servers(msgspec.Struct, gc=False):
+    server: list[_Row]
+
+
+class _Address(msgspec.Struct, gc=False):
+    address: str | None = None
+    access: str | None = None
+
+
+class _Addresses(msgspec.Struct, gc=False):
+    ip_address: list[_Address] = []
+
+
+class _Interface(msgspec.Struct, gc=False):
+    index: Count | None = None
+    type: str | None = None
+    ip_addresses: _Addresses | None = None
+
+
+class _Interfaces(msgspec.Struct, gc=False):
+    interface: list[_Interface] = []
+
+
+class _Networking(msgspec.Struct, gc=False):
+    interfaces: _Interfaces | None = None
+
+
+class _Storage(msgspec.Struct, gc=False):
+    storage_size: Count | None = None
+    type: str | None = None
+
+
+class _Storages(msgspec.Struct, gc=False):
+    storage_device: list[_Storage] | None = None
+
+
+class _Detail(msgspec.Struct, gc=False):
+    uuid: _Uuid
+    zone: Text
+    title: str | None = None
+    hostname: str | None = None
+    core_number: _Digits | Count | None = None
+    memory_amount: _Digits | Count | None = None
+    state: str | None = None
+    progress: float | str | None = None     # in percent, of a creation
+    created: _Unix | None = None
+    plan: str | None = None
+    ip_addresses: _Addresses | None = None
+    networking: _Networking | None = None
+    storage_devices: _Storages | None = None
+    labels: _Labels | None = None
+    tags: _Tags | None = None
+
+
+class _Zone(msgspec.Struct):
+    id: Text
+    description: str | None = None
+
+
+class _Zones(msgspec.Struct):
+    zone: list[_Zone]
+
+
+# ---------------------------------------------------------------- listing
+
+def list_servers(source: Source, account: Account, window: Window, send: Send) -> Listing:
+    call, details, gone = Call(_CLOUD, _PAGE, source.region, account, send), dict[str, _Detail](), set[str]()
+    while True:
+        rows = sorted((row for row in _rows(call) if row.zone == call.region),
+                      key=lambda row: (10 ** 10 if row.created is None else row.created, row.uuid))
+        if any(row.uuid in gone for row in rows):
+            raise PartyMalformed("The party lists a server whose details it does not have.")
+        wanted = [row.uuid for row in cut(rows, window)]
+        missing = [uuid for uuid in wanted if uuid not in details]
+        found = run_all([lambda uuid=uuid: _detail(call, uuid) for uuid in missing], _WORKERS)
+        details |= {detail.uuid: detail for detail in found if detail}
+        if None not in found:
+            return Listing([_server(details[uuid]) for uuid in wanted], len(rows))
+        gone |= set(missing) - details.keys()
+
+
+def _rows(call: Call) -> list[_Row]:
+    """The account's servers."""
+    project = call.account.project
+    query = [("label", project)] if project is not None else []
+
+    def fetch(offset: int, limit: int) -> Page[_Row]:
+        rows: list[_Row] = call.get(_SERVERS, [*query, ("limit", limit), ("offset", offset)]).rows.server
+        return Page([(row.uuid, row) for row in rows])
+
+    rows = by_place(fetch, call.page).rows
+    return rows if project is None else only(rows, lambda row: project in _words(row.labels), True)
+
+
+def _words(labels: _Labels | None) -> Sequence[str]:
+    return [f"{label.key}={label.value or ''}" for label in labels.label] if labels else []
+
+
+def _detail(call: Call, uuid: str) -> _Detail | None:
+    """None if the server is gone."""
+    try:
+        detail: _Detail = call.get(List("GetServer", f"/1.3/server/{uuid}", "server", _Detail)).rows
+    except PartyMalformed as refused:
+        if refused.party_code != "SERVER_NOT_FOUND":
+            raise
+        return None
+    if detail.uuid != uuid:
+        raise PartyMalformed("The party gave another server's details than was asked for.")
+    return detail
+
+
+_SERVERS = List("ListServers", "/1.3/server", "servers", _Servers)
+_ZONES = List("ListZones", "/1.3/zone", "zones", _Zones)
+
+
+def _server(row: _Detail) -> Server:
+    nets = row.networking.interfaces.interface if row.networking and row.networking.interfaces else []
+    found = [(net.type, ip.address) for net in sorted(nets, key=lambda net: net.index or 0) if net.ip_addresses
+             for ip in net.ip_addresses.ip_address]
+    found += [(ip.access, ip.address) for ip in (row.ip_addresses.ip_address if row.ip_addresses else [])]
+    lan4, lan6 = addresses(*(ip for kind, ip in found if kind in ("private", "utility")))
+    wan4, wan6 = addresses(*(ip for kind, ip in found if kind == "public"))
+    disks = row.storage_devices and row.storage_devices.storage_device
+    labels = row.labels.label if row.labels else []
+    return Server(
+        id=row.uuid,
+        name=row.title or row.hostname or "",
+        cpu=None if row.core_number is None else int(row.core_number),
+        memory_mib=None if row.memory_amount is None else int(row.memory_amount),
+        disk_gib=None if disks is None else total_gib(disk.storage_size for disk in disks if disk.type != "cdrom"),
+        lan_ipv4=lan4,
+        wan_ipv4=wan4,
+        lan_ipv6=lan6,
+        wan_ipv6=wan6,
+        status=Status.BUILD if row.state == "maintenance" and row.progress is not None else _STATUS.get(
+            row.state or "", Status.UNKNOWN),
+        party_status=row.state or "",
+        created_at=None if row.created is None else datetime.fromtimestamp(row.created, UTC),
+        zone=row.zone,
+        instance_type=row.plan or "",
+        tags={**plain(row.tags and row.tags.tag), **labelled((label.key, label.value) for label in labels)},
+    )
+
+
+# ---------------------------------------------------------------- regions, check
+
+def list_regions(account: Account, send: Send) -> list[Region]:
+    zones: _Zones = Call(_CLOUD, _PAGE, "", account, send).get(_ZONES).rows
+    return [Region(zone.id, zone.description or "") for zone in zones.zone]
+
+
+def check(source: Source, account: Account, send: Send) -> None:
+    Call(_CLOUD, _PAGE, source.region, account, send).get(_SERVERS, [("limit", 1), ("offset", 0)])
+
+
+PARTY = Party(
+    name="upcloud",
+    title="UpCloud",
+    reference="https://developers.upcloud.com/1.3/8-servers/",
+    order="none documented; pages at any row, without a total",
+    credentials=(("token",),),
+    grade="recorded",
+    permissions=("a token of a sub-account that may view servers",),
+    region_form=r"[a-z]{2}-[a-z]{3}[0-9]{1,2}",
+    default_region="fi-hel1",
+    unknown_region_is_empty=True,
+    project="a label that every server of the project carries, KEY=VALUE",
+    project_form=r"[^=\x00-\x20\x7f]{2,32}=[^\x00-\x1f\x7f]{0,255}",
+    limits={"ListServers": Limit(10), "GetServer": Limit(60), "ListZones": Limit(10)},
+    error_code=error_code,
+    errors=_ERRORS,
+    list_servers=list_servers,
+    list_regions=list_regions,
+    check=check,
+)

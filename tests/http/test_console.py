@@ -1,0 +1,835 @@
+"""The console in a real Chromium, against the API over HTTP with simulator clouds behind it.
+
+`python -m tests.http.test_console` makes the pictures in docs/console and prints how long things take with 10,000 servers.
+"""
+
+import base64
+import hashlib
+import io
+import json
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+import yaml
+
+from chalicelib.access import tokens
+from chalicelib.http import console
+from chalicelib.simulators.fleet import Fleet, Machine, Machines, seed_machine
+from tests import ROOT, browser
+from tests.fixtures import App, Clock
+
+SOURCES = ROOT / "chalicelib/console"
+PHONE = {"width": 360, "height": 740}
+LISTED = "#place table, #place .instead:not(.loading)"
+HOSTILE = ("<img src=x onerror=alert(1)>", "</script><script>alert(2)</script>", "web\u202egnp.exe", "zero\u200bwidth", "=1+1", "a,\"b\"\r\nc",
+           "{{ lookup('pipe', 'id') }}", "服务器-一", "", "javascript:alert(3)")
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """The browser has the real time, so the house has it too."""
+    return Clock(float(int(time.time())))
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with browser.chromium(tmp_path_factory.mktemp("chromium")) as made:
+        yield made
+
+
+@dataclass
+class Reader:
+    """Somebody at a browser. `asked`: the addresses of all requests; `faults`: what the page's log complained about."""
+
+    page: Any
+    url: str
+    asked: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+    def goes(self, fragment: str = "") -> "Reader":
+        self.page.goto(f"{self.url}/twocloud/{fragment}")
+        return self
+
+    def signs_in(self, token: str, tenant: str = "123", fragment: str = "", keep: bool = False, wait: str = LISTED) -> "Reader":
+        self.goes(fragment)
+        self.page.fill("#token", token)
+        self.page.fill("#tenant-field", tenant)
+        self.page.set_checked("#keep", keep)
+        self.page.click("#signin-form button")
+        self.page.wait_for_selector(wait)
+        return self
+
+    def searches(self, text: str) -> "Reader":
+        self.page.fill("#search", text)
+        return self
+
+    def column(self, name: str) -> list[str]:
+        return [text.strip() for text in self.page.locator(f"tbody td.c-{name}").all_inner_texts()]
+
+    def kinds(self) -> list[str]:
+        """The states that are shown, each a picture of its own."""
+        return self.page.eval_on_selector_all("[data-kind]", "all => all.map(one => one.dataset.kind)")
+
+    def text(self) -> str:
+        return self.page.inner_text("body")
+
+    def refreshes(self) -> "Reader":
+        with self.page.expect_response(lambda answer: "/servers?" in answer.url):
+            self.page.click("#refresh")
+        self.until("!document.querySelector('#asof').textContent.includes('asking')")
+        return self
+
+    def saves(self, form: str) -> bytes:
+        with self.page.expect_download() as download:
+            self.page.click(f'[data-format="{form}"]')
+        return Path(download.value.path()).read_bytes()
+
+    def until(self, expression: str) -> None:
+        """Asked from here: waiting inside the page would need `eval`, which its policy forbids."""
+        ends = time.monotonic() + 30
+        while not self.page.evaluate(expression):
+            assert time.monotonic() < ends, expression
+            self.page.wait_for_timeout(30)
+
+    def wide(self) -> int:
+        return self.page.evaluate("document.documentElement.scrollWidth")
+
+
+Opens = Callable[..., Reader]
+
+
+@pytest.fixture
+def opens(chromium: Any, served: App) -> Iterator[Opens]:
+    """Opens a page as a new reader: nothing may be asked of another host, nothing may be complained about."""
+    readers: list[Reader] = []
+
+    def open_(**options: Any) -> Reader:
+        context = chromium.new_context(**{"locale": "en-GB", "timezone_id": "UTC", "viewport": {"width": 1300, "height": 850}, **options})
+        context.set_default_timeout(20_000)
+        context.grant_permissions(["clipboard-read", "clipboard-write"], origin=served.url)
+        reader = Reader(context.new_page(), served.url)
+        reader.page.on("request", lambda request: reader.asked.append(request.url))
+        reader.page.on("pageerror", lambda error: reader.faults.append(str(error)))
+        reader.page.on("dialog", lambda dialog: (reader.faults.append("dialog"), dialog.dismiss()))
+        reader.page.on("console", lambda line: reader.faults.append(line.text) if line.type == "error" and "status of" not in line.text else None)
+        readers.append(reader)
+        return reader
+
+    yield open_
+    for reader in readers:
+        assert "tc_" not in reader.page.evaluate("location.href + document.cookie + JSON.stringify([history.state, localStorage])")
+        reader.page.context.close()
+        assert reader.faults == []
+        assert {url.split("/twocloud")[0] for url in reader.asked if not url.startswith(("data:", "blob:"))} <= {served.url}
+        assert not any("tc_" in url for url in reader.asked)
+
+
+def machines(house: App, *found: Machine, party: str = "qcloud") -> None:
+    """The house has only these, in one region."""
+    for name, cloud in house.clouds.items():
+        for region in cloud.fleets:         # type: ignore[attr-defined]
+            cloud.fleets[region] = Machines()                   # type: ignore[attr-defined]
+        if name == party:
+            cloud.fleets[next(iter(cloud.fleets))] = Machines(found)    # type: ignore[attr-defined]
+
+
+def named(*names: str) -> list[Machine]:
+    return [replace(seed_machine(), number=n, key=f"key{n:05}", name=name) for n, name in enumerate(names)]
+
+
+# ---------------------------------------------------------------- what is served
+
+@pytest.mark.parametrize(("path", "name"), [("/twocloud/", "console.html"), ("/twocloud", "console.html"), ("/twocloud/docs", "reference.html")])
+def test_the_policy_names_the_hashes_of_what_is_served(served: App, path: str, name: str) -> None:
+    answer = served.get("", token="", path=path)
+    text, headers = answer.content.decode(), answer.headers
+    policy = dict(part.split(" ", 1) for part in headers["Content-Security-Policy"].split("; "))
+    assert len(answer.content) < 100_000 and answer.content == console.page(name).body
+
+    def digest(tag: str) -> str:
+        (inside,) = re.findall(rf"<{tag}\b[^>]*>(.*?)</{tag}>", text, re.DOTALL)
+        return f"'sha256-{base64.b64encode(hashlib.sha256(inside.encode()).digest()).decode()}'"
+
+    assert policy == {"default-src": "'none'", "script-src": digest("script"), "style-src": digest("style"), "connect-src": "'self'",
+                      "img-src": "data:", "base-uri": "'none'", "form-action": "'none'", "frame-ancestors": "'none'",
+                      "require-trusted-types-for": "'script'", "trusted-types": "'none'"}
+    assert headers["X-Content-Type-Options"] == "nosniff" and headers["Referrer-Policy"] == "no-referrer"
+    assert headers["Cross-Origin-Opener-Policy"] == "same-origin" and headers["Strict-Transport-Security"] == "max-age=31536000"
+    assert headers["Content-Type"] == "text/html; charset=utf-8" and headers["Cache-Control"] == "private, no-cache"
+    again = served.get("", token="", path=path, headers={"If-None-Match": headers["ETag"]})
+    assert again.status_code == 304 and not again.content
+    assert again.headers["Content-Security-Policy"] == headers["Content-Security-Policy"]
+    assert served.get("x=1", token="", path=path).status_code == served.get("", token="", path=path, method="HEAD").status_code == 200
+
+
+def test_no_page_names_another_host_or_makes_markup_of_text() -> None:
+    for name in ("console.html", "reference.html"):
+        text = console.page(name).body.decode()
+        assert set(re.findall(r"https?://[\w.]+", text)) <= {"http://www.w3.org"}
+        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|DOMParser|localStorage|\.cookie", text)
+        markup = re.sub(r"<(script|style)\b.*?</\1>", "", text, flags=re.DOTALL)
+        assert not re.search(r"\s(style|on\w+)=", markup) and len(re.findall("<script|<style", text)) == 2
+
+
+def test_every_source_is_in_a_page() -> None:
+    used = {name for names in (*console._SCRIPTS.values(), *console._STYLES.values()) for name in names}
+    assert used == {path.name for path in SOURCES.iterdir() if path.suffix in (".js", ".css")}
+
+
+def test_both_languages_say_everything() -> None:
+    english, chinese = (SOURCES / "texts.js").read_text().partition("\n};")[0].split("\n  zh: {")
+    keys = {language: set(re.findall(r"[{,\s](\w+): \"", text)) for language, text in (("en", english), ("zh", chinese))}
+    plain = {language: {re.sub("_(one|other)$", "", key) for key in found} for language, found in keys.items()}
+    assert plain["en"] == plain["zh"] and len(plain["en"]) > 120
+    scripts = "".join(path.read_text() for path in SOURCES.iterdir() if path.suffix in (".js", ".html") and path.name != "texts.js")
+    said = set(re.findall(r"\bt\(\"(\w+)\"", scripts)) | set(re.findall(r"data-(?:t|label|hint)=\"(\w+)\"", scripts))
+    assert said <= plain["en"], said - plain["en"]
+    assert {key for key in plain["en"] if key not in scripts} <= {"name", "other"}         # nothing is said that nobody uses
+
+
+# ---------------------------------------------------------------- signing in
+
+def test_a_fleet_is_shown_and_nothing_is_left_behind(served: App, opens: Opens) -> None:
+    reader = opens().signs_in(served.token)
+    assert "287 servers" in reader.text().replace("\n", " ")
+    assert len(reader.column("server")) == 50 and set(reader.column("party")) == {"aws", "qcloud"}
+    page = reader.page
+    assert page.evaluate("[localStorage.length, sessionStorage.length, document.cookie, location.hash]") == [0, 0, "", ""]
+    assert page.evaluate("JSON.stringify(history.state)") == "null" and page.input_value("#token") == ""
+    assert served.token not in page.content()
+    page.reload()
+    assert page.is_visible("#signin-form") and not page.is_visible("#fleet")
+
+
+def test_the_token_is_kept_for_the_tab_only_if_that_is_wanted(served: App, opens: Opens) -> None:
+    reader = opens().signs_in(served.token, keep=True)
+    page = reader.page
+    page.reload()
+    page.wait_for_selector("#place table")
+    assert page.evaluate("[localStorage.length, document.cookie]") == [0, ""] and "tc_" not in page.url
+    page.click("#signout")
+    assert page.evaluate("sessionStorage.length") == 0 and not page.is_visible("#fleet")
+    assert "hehe" not in page.content()
+    page.reload()
+    assert page.is_visible("#signin-form")
+
+
+def test_a_token_that_is_refused_is_forgotten(served: App, opens: Opens) -> None:
+    wrong = served.issue(served.user("bob", tenants=("123",)))
+    tokens.revoke_all(served.deployment.store, "bob")
+    reader = opens().signs_in(wrong, keep=True, wait="#signin-problem:not([hidden])")
+    assert "refused" in reader.page.inner_text("#signin-problem") and reader.page.evaluate("sessionStorage.length") == 0
+    reader = opens().signs_in("tc_short", wait="#signin-problem:not([hidden])")
+    assert not any("/servers" in url for url in reader.asked)                   # a form that cannot be is not even sent
+
+
+def test_a_token_that_is_revoked_in_use_clears_the_screen(served: App, opens: Opens) -> None:
+    mine = served.issue(served.user("bob", tenants=("123",)))
+    reader = opens().signs_in(mine, keep=True)
+    tokens.revoke_all(served.deployment.store, "bob")
+    reader.page.click("#refresh")
+    reader.page.wait_for_selector("#signin-problem:not([hidden])")
+    assert "ins-" not in reader.page.content() and reader.page.evaluate("sessionStorage.length") == 0
+
+
+# ---------------------------------------------------------------- search, order, address
+
+def test_search_chips_and_back(served: App, opens: Opens) -> None:
+    reader = opens().signs_in(served.token)
+    page = reader.page
+    page.click('[data-facet="party"] [data-value="aws"]')
+    assert reader.column("party") == ["aws"] * 12 and page.url.endswith("#q=party:aws")
+    reader.searches("web")
+    found = reader.column("server")
+    assert found and all("web" in name for name in found) and len(found) < 12
+    page.click('[data-facet="party"] [data-value="qcloud"]')                    # the same key twice: either
+    assert set(reader.column("party")) == {"aws", "qcloud"} and "web" in page.url
+    page.go_back()
+    assert reader.column("server") == found and page.input_value("#search") == "web"
+    page.go_back()
+    assert "287 servers" in reader.text().replace("\n", " ")
+    reader.searches("status:SHUTOFF ")
+    assert set(reader.column("status")) == {"SHUTOFF"} and page.input_value("#search") == "" and "status:SHUTOFF" in page.url
+    page.keyboard.press("Backspace")
+    assert "SHUTOFF" not in page.url
+
+
+@pytest.mark.parametrize(("text", "fits"), [
+    ("name:hehe", lambda row: "hehe" in row["instance_name"]), ("cpu:>8", lambda row: row["cpu_num"] > 8), ("mem:<=2", lambda row: row["mem_size"] <= 2),
+    ("-party:qcloud", lambda row: row["party"] != "qcloud"), ("region:us-*", lambda row: row["region"].startswith("us-")),
+    ("ip:10.0.0.0/28", lambda row: any(int(ip.rpartition(".")[2]) < 16 for ip in row["lan_ip_set"].split(",") if ip.startswith("10.0.0."))),
+    ("ip:192.168.0.3", lambda row: "192.168.0.3" in row["lan_ip_set"].split(",")), ("tag:role=web", lambda row: row["tags"].get("role") == "web"),
+    ("wan: ip:122.*", lambda row: False), ("status:active cpu:16", lambda row: row["status"] == "ACTIVE" and row["cpu_num"] == 16),
+    ("10.0.0.1", lambda row: "10.0.0.1" in row["lan_ip_set"] or any("10.0.0.1" in value for value in row["tags"].values()))])
+def test_search_finds_what_it_says(served: App, opens: Opens, text: str, fits: Callable[[dict[str, Any]], bool]) -> None:
+    reader = opens().signs_in(served.token, fragment="#columns=server,id")
+    rows = served.get("party=all&tenant_id=123&region=all&max_age=9999").json()["vm_servers"]
+    reader.page.fill("#search", text)
+    reader.page.press("#search", "Enter")
+    expected = [row["instance_id"] for row in rows if fits(row)]
+    assert reader.column("id") == expected[:50] and len(expected) < len(rows)
+
+
+def test_columns_sort_naturally_and_addresses_as_numbers(served: App, opens: Opens) -> None:
+    machines(served, *[replace(one, lan=(address,), cpu=cpu) for one, address, cpu in zip(
+        named("web-10", "web-9", "Web-1", ""), ("10.0.0.10", "10.0.0.9", "9.255.0.1", "10.0.1.0"), (2, 16, 4, 1), strict=True)])
+    reader = opens().signs_in(served.token)
+    page = reader.page
+
+    def sorts(column: str) -> list[str]:
+        page.click(f"th.c-{column} .head")
+        return reader.column(column)
+
+    assert sorts("server") == ["Web-1", "web-9", "web-10", "(no name)"]
+    assert page.get_attribute("th.c-server", "aria-sort") == "ascending"
+    assert sorts("server") == ["web-10", "web-9", "Web-1", "(no name)"] and "sort=-server" in page.url     # what is not known stays last
+    assert sorts("lan") == ["9.255.0.1", "10.0.0.9", "10.0.0.10", "10.0.1.0"]
+    assert sorts("cpu") == ["1", "2", "4", "16"] and page.locator("[aria-sort]").count() == 1
+
+
+def test_a_link_holds_the_view_and_a_server_has_one(served: App, opens: Opens) -> None:
+    reader = opens().signs_in(served.token, fragment="#q=party:aws&sort=-lan&columns=server,lan&tenant=123")
+    page = reader.page
+    assert len(reader.column("lan")) == 12 and page.locator("th").count() == 2
+    reader.page.click("tbody tr >> nth=3 >> .open")
+    page.wait_for_selector("#drawer[open]")
+    name, link = page.inner_text("#drawer-title"), page.get_attribute("#drawer footer [data-copy]", "data-copy")
+    page.go_back()
+    assert not page.is_visible("#drawer") and "server=" not in page.url
+    other = opens()
+    other.page.goto(link)
+    assert other.page.input_value("#tenant-field") == "123"                     # whoever made the link asked for that
+    other.page.fill("#token", served.token)
+    other.page.click("#signin-form button")
+    other.page.wait_for_selector("#drawer[open]")
+    assert other.page.inner_text("#drawer-title") == name and "tc_" not in link
+
+
+def test_columns_are_chosen_and_kept_in_the_address(served: App, opens: Opens) -> None:
+    reader = opens().signs_in(served.token)
+    page = reader.page
+    page.click("#choose-columns")
+    page.check('#sheet input[value="zone"]')
+    page.uncheck('#sheet input[value="created"]')
+    page.keyboard.press("Escape")
+    assert page.locator("th.c-zone").count() == 1 and page.locator("th.c-created").count() == 0
+    assert "zone" in page.url
+    page.click("#share")
+    assert "columns=" in page.inner_text("#sheet")
+
+
+def test_it_can_be_used_with_the_keyboard_alone(served: App, opens: Opens) -> None:
+    reader = opens().goes()
+    page, press = reader.page, reader.page.keyboard.press
+    page.keyboard.type(served.token)        # the cursor is there
+    press("Tab")
+    page.keyboard.type("123")
+    press("Enter")
+    page.wait_for_selector("#place table")
+    press("/")
+    page.keyboard.type("party:aws web")
+    press("Enter")
+    names = reader.column("server")
+    assert page.url.endswith("q=party:aws+web")
+    press("Escape")
+    assert page.evaluate("document.activeElement.id") != "search"
+    press("/")
+    page.keyboard.type("party:aws ")
+    press("ArrowDown")
+    press("ArrowDown")
+    focused = page.evaluate("document.activeElement.textContent")
+    assert focused == reader.column("server")[1]
+    press("Enter")
+    page.wait_for_selector("#drawer[open]")
+    assert page.inner_text("#drawer-title") == focused
+    press("Escape")
+    page.wait_for_selector("#drawer", state="hidden")
+    assert page.evaluate("document.activeElement.textContent") == focused and names
+    press("?")
+    assert page.is_visible("#sheet[open]") and page.inner_text("#live")
+
+
+def test_a_click_copies(served: App, opens: Opens) -> None:
+    reader = opens().signs_in(served.token)
+    reader.page.click("tbody tr >> nth=0 >> td.c-lan .copy")
+    reader.page.wait_for_selector("#toast:not(:empty)")
+    assert reader.page.evaluate("navigator.clipboard.readText()") == reader.column("lan")[0].split(" ")[0]
+    assert not reader.page.is_visible("#drawer")
+
+
+# ---------------------------------------------------------------- hostile names
+
+def test_names_are_text_and_hidden_signs_are_spelled_out(served: App, opens: Opens) -> None:
+    machines(served, *[replace(one, tags={"<b>x</b>": "javascript:alert(1)", "site": "https://example.com/?q=<i>"}) for one in named(*HOSTILE)])
+    reader = opens().signs_in(served.token, fragment="#columns=server,id,tags")
+    page = reader.page
+    shown = reader.column("server")
+    assert shown[0] == HOSTILE[0] and shown[2] == r"web\u{202e}gnp.exe" and shown[3] == r"zero\u{200b}width" and shown[8] == "(no name)"
+    assert page.locator("#place img, #place b, #place i, #place script").count() == 0
+    assert page.locator("tbody td.c-server bdi").count() == len(HOSTILE) - 1
+    for n in (0, 2):
+        page.click(f"tbody tr >> nth={n} >> .open")
+        page.wait_for_selector("#drawer[open]")
+        if n == 2:
+            assert r"web\u{202e}gnp.exe" in page.inner_text("#drawer .spelled")
+        assert page.locator("#drawer img, #drawer b, #drawer i").count() == 0
+        (link,) = page.locator("#drawer dd a").all()            # https alone becomes a link, and tells nothing of us
+        assert link.get_attribute("href").startswith("https://example.com") and link.get_attribute("rel") == "noopener noreferrer"
+        page.keyboard.press("Escape")
+    reader.searches('name:"<img src=x onerror=alert(1)>" ')
+    assert len(reader.column("server")) == 1 and page.locator("#chips img").count() == 0
+
+
+def test_what_gets_into_the_page_does_not_run(served: App, opens: Opens) -> None:
+    """The policy holds where our own care would not: trusted types, no inline code, no other host."""
+    reader, stopped = opens().signs_in(served.token), []
+    reader.page.on("requestfailed", lambda request: stopped.append((request.url, request.failure)))
+    tried = reader.page.evaluate("""async () => {
+        const tried = [], attempt = (name, act) => { try { act(); tried.push(name); } catch {} };
+        attempt("markup", () => { document.body.innerHTML += "<b>x</b>"; });
+        attempt("insert", () => document.body.insertAdjacentHTML("beforeend", "<b>x</b>"));
+        attempt("source", () => { const made = document.createElement("script"); made.src = "https://example.com/x.js"; document.body.append(made); });
+        try { await fetch("https://example.com/"); tried.push("fetch"); } catch {}
+        const image = new Image();
+        image.src = "https://example.com/leak.png";
+        await new Promise((done) => { image.onerror = image.onload = done; });
+        return tried; }""")
+    assert tried == []
+    assert all("Content Security Policy" in fault or "Trusted" in fault or "Fetch API" in fault for fault in reader.faults) and reader.faults
+    assert ("https://example.com/leak.png", "csp") in stopped and {why for _, why in stopped} == {"csp"}
+    reader.faults.clear()
+    reader.asked = [url for url in reader.asked if url not in dict(stopped)]
+
+
+def test_another_site_cannot_frame_it(served: App, opens: Opens, chromium: Any) -> None:
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = f'<iframe src="{served.url}/twocloud/"></iframe>'.encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    other = ThreadingHTTPServer(("127.0.0.1", 0), Other)
+    threading.Thread(target=other.serve_forever, daemon=True).start()
+    context = chromium.new_context()
+    page, said = context.new_page(), []
+    page.on("console", lambda line: said.append(line.text))
+    page.goto(f"http://localhost:{other.server_address[1]}/")
+    page.wait_for_timeout(300)
+    assert any("frame-ancestors" in line for line in said)
+    assert all(frame.query_selector("#token") is None for frame in page.frames)
+    context.close()
+    other.shutdown()
+    other.server_close()
+
+
+# ---------------------------------------------------------------- exports
+
+FORMS = {"csv": "", "json": "", "ndjson": "", "prometheus": "&port=9100&address=wan", "ansible": ""}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_export_is_what_the_api_writes(served: App, opens: Opens, form: str) -> None:
+    every = [replace(one, tags={"a-b": "1", "a.b": "2", "名": "值", "__ansible_x": "{{ y }}", "empty": ""} if n % 2 else {}, cpu=n + 1, wan=one.wan if n % 3 else (),
+                     lan=(f"10.0.0.{n}",), state="stopped" if n < 4 else "running") for n, one in enumerate(named(*HOSTILE, "twice", "twice", "all"))]
+    machines(served, *every)
+    query = "party=all&tenant_id=123&region=all&max_age=9999"
+    served.get(query)                       # both read the list that is kept from now on
+    reader = opens().signs_in(served.token)
+    whole = served.get(f"{query}&format={form}{FORMS[form]}" + ("&on_error=partial" if form == "json" else ""))
+    reader.page.click("#share")
+    if form == "prometheus":
+        reader.page.fill("#port", "9100")
+        reader.page.select_option("#address", "wan")
+    assert whole.status_code == 200 and reader.saves(form) == whole.content
+    reader.page.keyboard.press("Escape")
+    if form != "json":                      # there the sources' counts stay those of the whole
+        reader.searches("status:SHUTOFF ")
+        reader.page.click("#share")
+        if form == "prometheus":
+            reader.page.fill("#port", "9100")
+            reader.page.select_option("#address", "wan")
+        part = served.get(f"{query}&format={form}{FORMS[form]}&status=SHUTOFF")
+        assert reader.saves(form) == part.content != whole.content
+
+
+def test_the_command_gives_what_is_shown(served: App, opens: Opens) -> None:
+    reader = opens().signs_in(served.token, fragment="#q=party:aws+status:SHUTOFF+-name:web")
+    reader.page.click("#share")
+    curl, command = reader.page.locator("#sheet .command pre").all_inner_texts()[:2]
+    assert "$TWOCLOUD_TOKEN" in curl and "tc_" not in reader.page.inner_text("#sheet")
+    query = re.search(r"servers\?([^']+)'", curl)[1]            # type: ignore[index]
+    reader.page.fill("#port", "70000")
+    reader.page.click('[data-format="prometheus"]')             # the API would refuse it, and so nothing is saved
+    assert reader.page.evaluate("document.activeElement.id") == "port"
+    assert query == "party=aws&tenant_id=123&region=all&on_error=partial&status=SHUTOFF"
+    assert command == f"twocloud servers --url {served.url} --party aws --tenant 123 --region all --on-error partial --status SHUTOFF"
+    assert served.get(query).status_code == 200 and "-name:web" in reader.page.inner_text("#sheet")
+
+
+# ---------------------------------------------------------------- honest states
+
+def test_a_cloud_that_fails_is_named_and_no_format_hides_it(served: App, opens: Opens) -> None:
+    served.clouds["aws"].fail("reset")
+    reader = opens().signs_in(served.token)
+    assert reader.kinds() == ["partial"] and "aws" in reader.page.inner_text("#notices") and "party_unavailable" in reader.page.inner_text("#notices")
+    assert set(reader.column("party")) == {"qcloud"}
+    reader.page.click("#share")
+    assert reader.page.locator("[data-format]:disabled").count() == 4           # json has room to say it
+    said = json.loads(reader.saves("json"))
+    assert said["complete"] is False and any(one["state"] == "failed" for one in said["sources"])
+    reader.page.keyboard.press("Escape")
+    reader.searches("party:qcloud ")
+    reader.page.click("#share")
+    assert reader.page.locator("[data-format]:disabled").count() == 0           # the one that failed could add nothing here
+
+
+def test_an_old_list_is_marked_with_its_age(served: App, opens: Opens) -> None:
+    served.get("party=all&tenant_id=123&region=all")
+    served.clock.forward(3 * 3600)
+    served.clouds["aws"].fail("503")
+    reader = opens().signs_in(served.token)
+    assert reader.kinds() == ["stale"] and "3 hours ago" in reader.page.inner_text("#notices") and "party_unavailable" in reader.page.inner_text("#notices")
+    assert "as of 3 hours ago" in reader.page.inner_text("#asof")
+    assert reader.page.locator("tr.old").count() == 12 and reader.page.locator("tr:not(.old) td.c-party:has-text('aws')").count() == 0
+    reader.page.click("#sources")
+    old = reader.page.locator("#sheet tr.stale th").all_inner_texts()
+    assert old and all(name.startswith("aws ") for name in old) and "party_unavailable" in reader.page.inner_text("#sheet")
+
+
+def test_no_answer_at_all_is_not_an_empty_fleet(served: App, opens: Opens) -> None:
+    for cloud in served.clouds.values():
+        cloud.fail("reset")
+    reader = opens().signs_in(served.token)
+    assert reader.kinds() == ["offline"] and "No cloud answered" in reader.text() and "No servers" not in reader.text()
+
+
+def test_empty_missing_forbidden_and_nothing_found_look_different(served: App, opens: Opens) -> None:
+    assert opens().signs_in(served.token, tenant="7").kinds() == ["forbidden"]
+    everywhere = served.issue(served.user("eve", tenants=("*",)))
+    assert opens().signs_in(everywhere, tenant="7").kinds() == ["missing"]
+    reader = opens().signs_in(served.token)
+    reader.searches("no such thing")
+    assert reader.kinds() == ["noMatch"]
+    reader.page.click("#place .instead button")
+    assert len(reader.column("server")) == 50
+    machines(served)
+    reader.refreshes()
+    assert reader.kinds() == ["empty"] and "tenant 123" in reader.text()
+
+
+def test_a_server_that_is_down_leaves_the_last_list_with_its_time(served: App, opens: Opens) -> None:
+    reader = opens().signs_in(served.token)
+    reader.page.route("**/servers?*", lambda route: route.abort("connectionrefused"))
+    reader.page.click("#refresh")
+    reader.page.wait_for_selector('[data-kind="offline"]')
+    assert len(reader.column("server")) == 50 and "The list below is the one of" in reader.text()
+    reader.faults.clear()
+
+
+def test_the_gateways_throttle_is_waited_for(served: App, opens: Opens) -> None:
+    said = yaml.safe_load((ROOT / "deploy/merge.yaml").read_text())["Resources"]["RestAPI"]["Properties"]["DefinitionBody"]
+    body = said["x-amazon-apigateway-gateway-responses"]["THROTTLED"]["responseTemplates"]["application/json"]
+    reader = opens()
+    reader.page.route("**/servers?*", lambda route: route.fulfill(status=429, body=body, headers={"Content-Type": "application/json", "Retry-After": "1"}), times=1)
+    reader.signs_in(served.token)
+    assert reader.kinds() == ["throttled"] and "Too many requests" in reader.text()
+    reader.page.wait_for_selector("#place table")               # tried again, by itself
+    assert reader.kinds() == []
+
+
+def test_loading_is_shown_and_a_late_answer_is_dropped(served: App, opens: Opens) -> None:
+    for cloud in served.clouds.values():
+        cloud.latency = 1.5
+    reader = opens().signs_in(served.token, wait='[data-kind="loading"]')
+    assert "Asking every cloud" in reader.text()
+    reader.page.wait_for_selector("#place table", timeout=40_000)
+    reader.page.evaluate("""() => {         // the next answer is held back, and can no longer be called off
+        const real = window.fetch;
+        let held = false;
+        window.fetch = async (url, options) => {
+            if (held) return real(url, options);
+            held = true;
+            const answer = await real(url, { ...options, signal: undefined });
+            await new Promise((done) => { window.letGo = done; });
+            window.wasLate = true;
+            return answer;
+        };
+    }""")
+    for cloud in served.clouds.values():
+        cloud.latency = 0
+    reader.page.click("#refresh")
+    reader.until("Boolean(window.letGo)")
+    machines(served, *named("the-only-one"))
+    reader.page.click("#refresh")
+    reader.until("document.querySelectorAll('#place tbody tr').length === 1")
+    reader.page.evaluate("window.letGo()")
+    reader.until("window.wasLate")
+    reader.page.wait_for_timeout(100)
+    assert reader.column("server") == ["the-only-one"]
+
+
+def test_refreshing_goes_on_until_it_is_paused(served: App, opens: Opens) -> None:
+    reader = opens()
+    reader.page.clock.install()
+    reader.signs_in(served.token)
+    asked = lambda: sum("/servers?" in url for url in reader.asked)  # noqa: E731
+    assert asked() == 1
+    with reader.page.expect_response(lambda answer: "max_age=300" in answer.url):
+        reader.page.clock.run_for(62_000)
+    reader.page.click("#pause")
+    before = asked()
+    reader.page.clock.run_for(200_000)
+    assert asked() == before == 2 and "paused" in reader.page.inner_text("#asof")
+
+
+# ---------------------------------------------------------------- changes, times, sizes
+
+def test_changes_tell_what_appeared_and_vanished(served: App, opens: Opens) -> None:
+    old, other, new = named("old", "stays", "new")
+    machines(served, old, other)
+    served.clock.now -= 7200
+    served.get("party=all&tenant_id=123&region=all")
+    served.clock.now += 7200
+    machines(served, other, replace(new, created=datetime.fromtimestamp(served.clock.now - 600, UTC)))
+    reader = opens().signs_in(served.token, fragment="#show=changes", wait="[data-change]")
+    reader.refreshes()
+    reader.page.wait_for_selector("[data-change]")
+    said = {kind: reader.page.locator(f'[data-change="{kind}"] li').all_inner_texts() for kind in ("appeared", "changed", "vanished")}
+    assert [len(lines) for lines in said.values()] == [1, 0, 1] and said["appeared"][0].startswith("new") and "10 minutes ago" in said["appeared"][0]
+    assert said["vanished"][0].startswith("old")
+    reader.page.click('[data-period="day"]')                    # then the first list itself is news
+    reader.until("document.querySelectorAll('[data-change=\"changed\"] li').length === 1")
+    assert "since=day" in reader.page.url
+
+
+@pytest.mark.parametrize(("zone", "here"), [("Asia/Shanghai", "America/New_York"), ("America/St_Johns", "Pacific/Auckland")])
+def test_times_are_right_in_every_zone(served: App, opens: Opens, zone: str, here: str) -> None:
+    object.__setattr__(served.deployment, "settings", replace(served.deployment.settings, timezone=ZoneInfo(zone)))     # it is frozen
+    made = datetime.fromtimestamp(served.clock.now, UTC) - timedelta(hours=3, seconds=5)
+    machines(served, *[replace(one, created=made) for one in named("web")])
+    reader = opens(timezone_id=here).signs_in(served.token)
+    assert reader.column("created") == ["3 hours ago"]
+    said = reader.page.get_attribute("td.c-created time", "title")
+    assert made.astimezone(ZoneInfo(zone)).strftime("%Y-%m-%d %H:%M:%S") in said
+
+
+def long_rows(size: int) -> list[Machine]:
+    fleet = Fleet(size)
+    return [replace(fleet[n], tags={**fleet[n].tags, "note": "x" * 150}) for n in range(size)]
+
+
+def test_ten_thousand_servers(served: App, opens: Opens) -> None:
+    """More than one answer carries, so it is asked for in parts; a page of rows is in the document, never all."""
+    served.clouds["qcloud"].fleets["ap-guangzhou"] = Machines(long_rows(10_000))      # type: ignore[attr-defined]
+    served.clouds["qcloud"].rates.clear()   # type: ignore[attr-defined]
+    reader = opens().goes()
+    reader.page.context.set_default_timeout(100_000)
+    reader.signs_in(served.token)
+    assert "10,262 servers" in reader.text().replace("\n", " ") and len(reader.column("server")) == 50
+    assert any("f=4001" in url for url in reader.asked)
+    times = measured(reader)
+    assert times["10,000"] < 40 * times["100"] + 0.1            # it would be 100 times if every row were drawn
+    reader.page.click("#page-after")
+    assert "51–100" in reader.page.inner_text("#page-text") and "page=2" in reader.page.url
+
+
+def measured(reader: Reader) -> dict[str, float]:
+    """Seconds from a letter in the search to the rows being laid out: over all servers, and over a hundred."""
+    filters = """(text) => { const box = document.querySelector("#search"), began = performance.now();
+        box.value = text; box.dispatchEvent(new Event("input")); document.body.offsetHeight; return performance.now() - began; }"""
+    median = lambda: sorted(reader.page.evaluate(filters, text) for text in ("w", "we", "web", "web-1", "web-12") * 3)[7] / 1000  # noqa: E731
+    found = {"10,000": median()}
+    reader.page.evaluate(filters, "")
+    reader.page.evaluate("window.scrollTo(0, 0)")
+    found["100"] = reader.page.evaluate(filters, "nothing at all") / 1000 + 0.002
+    reader.page.evaluate(filters, "")
+    return found
+
+
+# ---------------------------------------------------------------- the API's reference
+
+def test_the_reference_shows_every_operation_and_parameter(served: App, opens: Opens) -> None:
+    document = served.get("", token="", path="/twocloud/openapi.json").json()
+    reader = opens()
+    reader.page.goto(f"{served.url}/twocloud/docs")
+    reader.page.wait_for_selector(".operation")
+    text = reader.text()
+    for path, methods in document["paths"].items():
+        assert path in text, path
+        for operation in methods.values():
+            if "get" not in methods or operation is not methods.get("head"):
+                assert operation["summary"] in text
+                for parameter in operation.get("parameters", []):
+                    assert parameter["description"].split("`")[0][:60].strip() in text, parameter["name"]
+    for name in document["components"]["schemas"]:
+        assert reader.page.locator(f"#schema-{name}").count() == 1
+    targets = reader.page.eval_on_selector_all("a[href^='#']", "all => all.map(one => one.getAttribute('href').slice(1))")
+    assert all(reader.page.evaluate("id => Boolean(document.getElementById(id))", target) for target in set(targets))
+    assert violations(reader) == []
+    dark = opens(color_scheme="dark", viewport=PHONE)
+    dark.page.goto(f"{served.url}/twocloud/docs")
+    dark.page.wait_for_selector(".operation")
+    assert violations(dark) == [] and dark.wide() <= PHONE["width"]
+
+
+# ---------------------------------------------------------------- for everybody
+
+def violations(reader: Reader) -> list[str]:
+    reader.page.evaluate(browser.axe())     # by the debugger's own door, which no policy closes
+    found = reader.page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    return [f"{one['id']}: {node['html'][:160]} {node['failureSummary'][:200]}" for one in found["violations"] for node in one["nodes"]]
+
+
+@pytest.mark.parametrize("locale", ["en-GB", "zh-CN"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_in_any_state(served: App, opens: Opens, scheme: str, locale: str) -> None:
+    machines(served, *[replace(one, tags={"site": "https://example.com/"}, state=state) for one, state in zip(
+        named(*HOSTILE), ["running", "stopped", "pending", "starting"] * 3, strict=False)])
+    served.get("party=aws&tenant_id=123&region=all")            # aws has a kept list, so that it can be old
+    served.get("party=all&tenant_id=123&region=all")
+    reader = opens(color_scheme=scheme, locale=locale, reduced_motion="reduce").goes()
+    page = reader.page
+    assert page.get_attribute("html", "lang") == ("zh-CN" if locale == "zh-CN" else "en")
+    assert violations(reader) == []
+    reader.signs_in(served.token)
+    assert violations(reader) == []
+    for opener in ("tbody tr >> nth=2", "#share", "#choose-columns", "#keys", "#sources"):
+        page.click(opener)
+        page.wait_for_selector("dialog[open]")
+        page.wait_for_timeout(50)
+        assert violations(reader) == [], opener
+        page.keyboard.press("Escape")
+    page.click("#view-changes")
+    page.wait_for_selector("[data-change]")
+    assert violations(reader) == []
+    page.click("#view-fleet")
+    reader.searches("nothing like it")
+    assert violations(reader) == []
+    reader.searches("")
+    served.clock.forward(7200)
+    served.clouds["qcloud"].fail("503")
+    served.clouds["aws"].fail("401")
+    with page.expect_response(lambda answer: "/servers?" in answer.url):
+        page.click("#refresh")
+    page.wait_for_selector('[data-kind="stale"]')
+    assert violations(reader) == []
+    page.click("#signout")
+    reader.signs_in(served.token, tenant="7")
+    assert reader.kinds() == ["forbidden"] and violations(reader) == []
+
+
+@pytest.mark.parametrize("options", [{"viewport": PHONE, "has_touch": True}, {"viewport": {"width": 650, "height": 425}, "device_scale_factor": 2}])
+def test_a_phone_and_two_hundred_per_cent_need_no_sideways_scrolling(served: App, opens: Opens, options: dict[str, Any]) -> None:
+    machines(served, *named(*HOSTILE, "a-very-long-name-" * 12))
+    served.clouds["aws"].fail("reset")
+    reader = opens(**options)
+    width = options["viewport"]["width"]
+    assert reader.goes().wide() <= width
+    reader.signs_in(served.token)
+    assert reader.wide() <= width and reader.column("server")
+    reader.page.click("#facets-fold summary")
+    assert reader.wide() <= width
+    for opener in ("#share", "#choose-columns", "#sources", "tbody tr >> nth=10"):
+        reader.page.click(opener)
+        reader.page.wait_for_selector("dialog[open]")
+        assert reader.wide() <= width and reader.page.evaluate("document.querySelector('dialog[open]').scrollWidth <= innerWidth"), opener
+        reader.page.keyboard.press("Escape")
+    assert violations(reader) == []
+
+
+def test_the_language_is_the_readers_and_can_be_changed(served: App, opens: Opens) -> None:
+    reader = opens(locale="zh-CN").signs_in(served.token)
+    assert "台服务器" in reader.text() and reader.column("created")[0].endswith("前")
+    reader.page.click("#language")
+    assert "Sign out" in reader.text() and "lang=en" in reader.page.url
+
+
+# ---------------------------------------------------------------- pictures and times for the documents
+
+def main() -> None:
+    """With the demo's clouds: they are many, and look like what a reader would see."""
+    import tempfile
+    from contextlib import ExitStack
+
+    from chalicelib import simulators
+    from chalicelib.fleet import many_sources
+    from chalicelib.http import serve
+    from chalicelib.settings import Settings
+    from chalicelib.simulators import demo
+
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        deployment = many_sources.open_deployment(Settings(
+            store=f"sqlite:///{folder}/shots.db", key=f"file:{folder}/key", timezone=ZoneInfo("UTC"), max_age=0,
+            stale_if_error=86_400, history=30, local=True, in_lambda=False))
+        clouds: dict[str, Any] = {}
+        for name, cloud in simulators.clouds().items():
+            fleets = demo.FLEETS.get(name, {cloud.region: Fleet(30, name)})
+            clouds[name], credentials = cloud.start(fleets, "demo-secret-key")
+            stack.enter_context(clouds[name])
+            demo.put_account(deployment, name, credentials, clouds[name].url, tuple(fleets))
+        server = serve.Server(deployment, "127.0.0.1", 0)
+        threading.Thread(target=server.serve, daemon=True).start()
+        token, url = demo.ready_token(deployment), f"http://{server.address}"
+        chromium = stack.enter_context(browser.chromium(folder))
+
+        def reader(**options: Any) -> Reader:
+            context = chromium.new_context(**{"locale": "en-GB", "viewport": {"width": 1280, "height": 800}, "reduced_motion": "reduce", **options})
+            context.set_default_timeout(100_000)
+            return Reader(context.new_page(), url)
+
+        def keep(shown: Reader, name: str) -> None:
+            shown.page.evaluate("document.activeElement.blur()")
+            shown.page.mouse.move(0, 0)
+            from PIL import Image
+
+            shot = Image.open(io.BytesIO(shown.page.screenshot()))
+            shot.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(ROOT / f"docs/console/{name}.png", optimize=True)
+
+        keep(reader().signs_in(token), "light")
+        keep(reader(color_scheme="dark").signs_in(token, fragment="#q=status:ACTIVE+party:qcloud&server=qcloud/ap-guangzhou/ins-u23j34j2", wait="#drawer[open]"), "dark")
+        keep(reader(viewport=PHONE, device_scale_factor=1.5).signs_in(token), "phone")
+        keep(reader(locale="zh-CN").signs_in(token), "chinese")
+        clouds["aws"].fail("reset")
+        clouds["qcloud"].fail("503")
+        off = reader().signs_in(token)
+        off.page.click("#refresh")
+        off.page.wait_for_selector('[data-kind="stale"]')
+        keep(off, "switched-off")
+        docs = reader()
+        docs.page.goto(f"{url}/twocloud/docs")
+        docs.page.wait_for_selector(".operation")
+        keep(docs, "reference")
+        for cloud in clouds.values():
+            cloud.plans.clear()
+        clouds["qcloud"].fleets["ap-shanghai"] = Fleet(9_043, "demo")
+        clouds["qcloud"].rates.clear()
+        time.sleep(11)                      # a cloud that failed is left alone for ten seconds
+        many = reader().signs_in(token)
+        many.page.click("#refresh")
+        many.until("document.querySelector('.number').textContent.replace(/\\D/g, '') > 9000")
+        print({name: f"{seconds * 1000:.0f} ms" for name, seconds in measured(many).items()}, many.page.inner_text(".number"))
+        began = time.monotonic()
+        many.page.reload(wait_until="load")
+        print(f"first paint {many.page.evaluate('performance.getEntriesByName(`first-contentful-paint`)[0].startTime'):.0f} ms, "
+              f"loaded {1000 * (time.monotonic() - began):.0f} ms")
+        server.close()
+        deployment.close()
+
+
+if __name__ == "__main__":
+    main()

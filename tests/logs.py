@@ -1,0 +1,120 @@
+"""A house with everything that is logged happening in it: the lines, by the log group that holds them on AWS."""
+
+import json
+import logging
+import uuid
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+import boto3
+import pytest
+from moto import mock_aws
+
+import app
+from chalicelib import log, parties
+from chalicelib.access import accounts
+from chalicelib.fleet import schedule
+from tests.fixtures import App, qcloud_keys
+from tests.http.test_app import Context, basic, event
+
+TICK = {"version": "0", "account": "1", "region": "us-east-1", "detail": {}, "detail-type": "Scheduled Event",
+        "source": "aws.events", "time": "2026-11-23T00:00:00Z", "id": "x", "resources": []}
+GZ = {"party": ["qcloud"], "tenant_id": ["123"], "region": ["gz"]}
+
+
+@contextmanager
+def heard() -> Generator[list[str]]:
+    """The lines that are written in the block, as they are written."""
+    lines: list[str] = []
+
+    class Kept(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(self.format(record))
+
+    handler = Kept()
+    handler.setFormatter(log.Lines())
+    log.logger.addHandler(handler)
+    try:
+        yield lines
+    finally:
+        log.logger.removeHandler(handler)
+
+
+def read(lines: list[str], event: str | None = None) -> list[dict[str, Any]]:
+    found = [json.loads(line) for line in lines]
+    return [line for line in found if event in (None, line["event"])]
+
+
+class Run(Context):
+    """A run of a function, as Lambda names it."""
+
+    def __init__(self, milliseconds: int = 28_000) -> None:
+        super().__init__(milliseconds)
+        self.aws_request_id = str(uuid.uuid4())
+
+
+def get(house: App, token: str | None = None, path: str = "/twocloud/servers", method: str = "GET",
+        query: dict[str, list[str]] | None = GZ) -> int:
+    asked = event(path, basic(house.token if token is None else token), method, query)
+    asked["requestContext"]["requestId"] = str(uuid.uuid4())
+    return app.app(asked, Run())["statusCode"]
+
+
+def put(house: App, tenant: str, regions: tuple[str, ...], keys: dict[str, str] | None = None) -> None:
+    """Its keys are wrong unless they are given."""
+    made = accounts.check(tenant, parties.load("qcloud"), keys or qcloud_keys(), project=None, regions=regions, deep=False,
+                          endpoint=house.clouds["qcloud"].url, local=True)
+    accounts.put(house.deployment.store, house.deployment.sealer(), made, house.clock(), replace=True)
+
+
+def record(body: str, run_id: str | None = None, message_id: str = "m") -> dict[str, Any]:
+    """A message as the queue hands it to the worker."""
+    attributes = {"run_id": {"stringValue": run_id, "dataType": "String"}} if run_id else {}
+    return {"messageId": message_id, "receiptHandle": "r", "body": body, "messageAttributes": attributes}
+
+
+def live(house: App, patch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    """Requests that go well, are refused, throttled and broken; refreshes of all kinds; runs of the schedule."""
+    app.use(house.deployment)
+    qcloud = house.clouds["qcloud"]
+    with heard() as api:
+        assert get(house) == get(house) == get(house, path="/twocloud/parties", query=None) == 200
+        assert get(house, query={**GZ, "tenant_id": ["7"]}) == 403
+        assert get(house, token="tc_wrong") == 401
+        assert get(house, query={**GZ, "party": ["qcloud,aws"], "region": ["all"], "on_error": ["partial"]}) in (200, 404)
+        house.user("pia", password="password")
+        assert get(house, "pia", "/twocloud/tokens", "POST", None) == 200
+        for fault, status in (("403", 502), ("429 for six hours", 503)):
+            qcloud.fail(fault)
+            assert get(house, query={**GZ, "on_error": ["fail"]}) == status
+            qcloud.forget()
+        put(house, "wrong", ("gz",))
+        wrong = house.issue(house.user("eve", tenants=("wrong",)))
+        assert get(house, wrong, query={**GZ, "tenant_id": ["wrong"]}) == 502
+        with patch.context() as broken:
+            broken.setattr(type(house.deployment.store), "get", lambda *_: 1 / 0)
+            assert get(house) == 500
+    with heard() as work:
+        def refresh(source: tuple[str, str, str], due: float) -> None:
+            body = schedule.write(schedule.Message(*source, due))
+            app.work({"Records": [record(body, "run-1", f"m-{len(work)}")]}, Run())
+
+        house.clock.forward(60)
+        refresh(("123", "qcloud", "ap-guangzhou"), house.clock())
+        refresh(("123", "qcloud", "ap-guangzhou"), 0.0)         # nothing to do
+        refresh(("wrong", "qcloud", "ap-guangzhou"), house.clock())
+        qcloud.fail("429 for six hours")
+        refresh(("123", "qcloud", "ap-shanghai"), house.clock())
+        qcloud.forget()
+        app.work({"Records": [record("poison", "run-1", "m-poison")]}, Run())
+    with heard() as spread, mock_aws():
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "testing")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        client: Any = boto3.client("sqs")
+        client.create_queue(QueueName=house.deployment.settings.queue)
+        app.spread(TICK, Run())
+        house.clock.forward(7200)
+        app.spread(TICK, Run())
+    return {"ApiLog": api, "WorkLog": work, "SpreadLog": spread}

@@ -1,0 +1,94 @@
+"""What the pages for newcomers say, done in the demo as they say it: a cloud is switched off and on."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlencode
+
+import pytest
+import requests
+
+from tests import canaries
+from tests.programs import ROOT, block, program, run
+
+
+@dataclass
+class Demo:
+    url: str
+    token: str
+    switch: str
+
+    def get(self, **asked: str) -> requests.Response:
+        query = {"party": "qcloud", "tenant_id": "123", "region": "all", **asked}
+        return requests.get(f"{self.url}/twocloud/servers?{urlencode(query)}", auth=(self.token, ""), timeout=40)
+
+
+@pytest.fixture(scope="module")
+def demo() -> Iterator[Demo]:
+    process = subprocess.Popen([sys.executable, "-m", "chalicelib", "demo", "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               text=True, cwd=ROOT)
+    assert process.stdout and process.stderr
+    try:
+        line = process.stdout.readline()
+        told = next(found for found in iter(process.stderr.readline, "") if "Switch" in found)
+        url = re.search(r"'(http://[^/]+)/", line)
+        switch = re.search(r"(curl -X POST (http://127\.0\.0\.1:\d+)/qcloud/off)", told)
+        assert url and switch
+        yield Demo(url[1], canaries.watch(line.split("'")[1].split(":")[0]), switch[2])
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+def test_a_cloud_is_switched_off_and_on(demo: Demo) -> None:
+    before = demo.get()
+    assert before.json()["complete"] and len(before.json()["vm_servers"]) == 335
+    assert requests.get(f"{demo.switch}/qcloud/off", timeout=10).status_code == 405             # no page opens it by accident
+    assert requests.post(f"{demo.switch}/nowhere/off", timeout=10).status_code == 404
+    off = run(["curl", "-sS", "-X", "POST", f"{demo.switch}/qcloud/off"], Path("/"))
+    assert off.stdout == "qcloud is off\n"
+    stale = demo.get().json()
+    assert [row["instance_id"] for row in stale["vm_servers"]] == [row["instance_id"] for row in before.json()["vm_servers"]]
+    assert {source["state"] for source in stale["sources"]} == {"stale"} and "this is the last good list" in stale["msg"]
+    failed = demo.get(on_error="fail", format="csv")
+    assert failed.status_code == 503 and failed.json()["error"] == "party_unavailable"
+    assert demo.get(party="aws").json()["msg"] == ""
+    assert requests.post(f"{demo.switch}/qcloud/on", timeout=10).text == "qcloud is on\n"
+    assert {source["state"] for source in demo.get().json()["sources"]} == {"ok"}
+
+
+def test_ansible_as_its_page_says(demo: Demo, tmp_path: Path) -> None:
+    """Its files and lines as they stand, but for the port, and for installing Ansible, which the tests have."""
+    program("ansible-galaxy")
+    (tmp_path / "servers.twocloud.yml").write_text(block("ansible.md", "yaml", "keyed_groups"))
+    (tmp_path / "ansible.cfg").write_text(block("ansible.md", "ini", "servers.twocloud.yml"))
+    there = {"TWOCLOUD_URL": demo.url, "TWOCLOUD_TOKEN": demo.token, "ANSIBLE_NOCOLOR": "1", "COLUMNS": "1000"}
+    install = re.search(r"^ansible-galaxy .*$", block("ansible.md", "sh", "galaxy"), re.M)
+    assert install
+    done = run(["bash", "-euc", install[0].replace("./", f"{ROOT}/")], tmp_path, there)
+    assert done.returncode == 0, done.stderr
+    done = run(["bash", "-euc", block("ansible.md", "sh", "--graph")], tmp_path, there)
+    assert done.returncode == 0 and "hosts (" in done.stdout and '"ansible_host": "122.22.3.45"' in done.stdout, done.stderr
+    requests.post(f"{demo.switch}/qcloud/off", timeout=10)
+    off = run(["ansible-inventory", "--graph"], tmp_path, there)
+    assert off.returncode == 0 and "  |--@party_qcloud:" in off.stdout
+    told = block("ansible.md", "text", "WARNING").split(" 4 s old")[0].strip()
+    assert told in off.stderr, off.stderr
+    requests.post(f"{demo.switch}/qcloud/on", timeout=10)
+
+
+def test_promtool_as_its_page_says(demo: Demo, tmp_path: Path) -> None:
+    program("promtool")
+    (tmp_path / "prometheus.yml").write_text(block("prometheus.md", "yaml", "scrape_configs").replace("https://HOST", demo.url))
+    done = run(["bash", "-euc", block("prometheus.md", "sh", "umask")], tmp_path, {"TWOCLOUD_TOKEN": demo.token})
+    assert done.returncode == 0 and (tmp_path / "twocloud.token").stat().st_mode & 0o777 == 0o600
+    (tmp_path / "rules.yml").write_text(block("prometheus.md", "yaml", "alert:"))
+    check, discovery, _ = (line.removeprefix("$ ").split() for line in block("prometheus.md", "console", "promtool").splitlines())
+    assert run(check, tmp_path).returncode == 0
+    assert run(["promtool", "check", "rules", "rules.yml"], tmp_path).returncode == 0
+    found = run([*discovery[:3], "--timeout=12s", *discovery[3:]], tmp_path)
+    (tmp_path / "twocloud.token").unlink()
+    assert found.stdout.count('"discoveredLabels"') == len(demo.get(party="all").json()["vm_servers"]) > 900, found.stderr

@@ -1,0 +1,292 @@
+"""The documents say what the program does: tables and help are made from it, examples run.
+
+`python -m tests.programs.test_docs` writes what is made anew.
+"""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import click
+import pytest
+
+from benchmarks import load
+from chalicelib import __version__, cli, errors, parties, settings
+from chalicelib.errors import TwocloudError
+from chalicelib.fleet import query
+from chalicelib.http.formats import FullRow
+from deploy import package
+from tests import ROOT
+from tests.canaries import watch
+from tests.fixtures import App
+
+DOCUMENTS = [ROOT / "README.md", ROOT / "README.zh.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+# ---------------------------------------------------------------- what is made
+
+def parties_table() -> str:
+    lines = ["| party | cloud | credentials | narrowest permission | regions | order and pages | grade |",
+             "|---|---|---|---|---|---|---|"]
+    for name in parties.names():
+        party = parties.load(name)
+        forms = " or ".join(", ".join(f"`{field}`" for field in form) for form in party.credentials)
+        rights = ", ".join(f"`{right}`" for right in party.permissions)
+        if party.deep_permissions:
+            rights += "; with `--deep` " + ", ".join(f"`{right}`" for right in party.deep_permissions)
+        aliases = sorted(alias for alias, code in party.aliases.items() if code == party.default_region)
+        regions = f"`{party.default_region}`" + "".join(f" or `{alias}`" for alias in aliases) + ", …"
+        lines.append(f"| [`{name}`](#{name}) | [{party.title}]({party.reference}) | {forms} | {rights} | {regions} | {party.order} "
+                     f"| {party.grade} |")
+    return "\n".join(lines)
+
+
+def names_table(head: str = "| party | cloud | grade |", grades: Mapping[str, str] | None = None) -> str:
+    rows = []
+    for name in parties.names():
+        party = parties.load(name)
+        rows.append(f"| `{name}` | [{party.title}]({party.reference}) | {(grades or {}).get(party.grade, party.grade)} |")
+    return "\n".join([head, "|---|---|---|", *rows])
+
+
+def names_table_zh() -> str:
+    return names_table("| 名称 | 云 | 等级 |", {"live": "真实账号", "real software": "真实软件", "recorded": "录制流量",
+                                              "documented": "厂商文档", "bridged": "桥接"})
+
+
+def parameters_table() -> str:
+    lines = ["| parameter | takes | |", "|---|---|---|"]
+    for parameter in query.PARAMETERS:
+        form = parameter.form
+        takes = (", ".join(f"`{word}`" for word in form.words) if isinstance(form, query.Choice)
+                 else f"{form.lowest} to {form.highest}" if isinstance(form, query.Number)
+                 else form.takes if isinstance(form, query.Text | query.List)
+                 else "an RFC 3339 time" if isinstance(form, query.Time) else "an IPv4 or IPv6 address")
+        lines.append(f"| `{parameter.name}`{' (must)' if parameter.required else ''} | {takes} | {parameter.text} |")
+    return "\n".join(lines)
+
+
+def errors_table() -> str:
+    def tree(kind: type[TwocloudError]) -> Iterator[type[TwocloudError]]:
+        yield kind
+        for below in kind.__subclasses__():
+            if below.__module__ == errors.__name__:
+                yield from tree(below)
+
+    rows = {(kind.status, kind.word): kind.default for kind in tree(TwocloudError) if kind.word != "internal" or kind is TwocloudError}
+    rows[400, "invalid_parameter"] = "A parameter is bad, missing, unknown or given twice, or the party does not know the region; " \
+                                     "`parameter` names it."
+    rows[404, "account_not_found"] = "This tenant has no account at this party."
+    extra = {429: " `Retry-After`.", 503: " `Retry-After`.", 405: " `Allow`.", 401: " `WWW-Authenticate`."}
+    return "\n".join(["| status | `error` | |", "|---|---|---|"] + [
+        f"| {status} | `{word}` | {text}{extra.get(status, '')} |" for (status, word), text in sorted(rows.items())])
+
+
+def settings_table() -> str:
+    return "\n".join(["| variable | default | meaning |", "|---|---|---|"] + [
+        f"| `{name}` | {f'`{default}`' if default else ''} | {meaning} |" for name, (default, meaning) in settings.SETTINGS.items()])
+
+
+def costs_table() -> str:
+    return load.costs(json.loads((ROOT / "benchmarks/results.json").read_text())["benchmarks"]["load"]["figures"])
+
+
+def commands(command: click.Command, path: tuple[str, ...] = ("twocloud",)) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    yield path, command
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            assert below
+            yield from commands(below, (*path, name))
+
+
+def help_text() -> str:
+    parts = []
+    for path, command in commands(cli.twocloud):
+        with click.Context(command, info_name=" ".join(path), terminal_width=100, max_content_width=100,
+                           help_option_names=cli.twocloud.context_settings["help_option_names"]) as context:
+            parts.append(f"## {' '.join(path)}\n\n```text\n{command.get_help(context)}\n```")
+    return "\n\n".join(parts)
+
+
+def alarms_table() -> str:
+    found = package.merged()["Resources"]
+    signs = {"GreaterThanOrEqualToThreshold": "≥", "LessThanThreshold": "<"}
+    lines = ["| alarm | when | do |", "|---|---|---|"]
+    for name, it in found.items():
+        if it.get("Type") == "AWS::CloudWatch::Alarm":
+            alarm = it["Properties"]
+            space = alarm["Namespace"] if isinstance(alarm["Namespace"], str) else "`twocloud/STACK`"
+            limit = f"`{alarm['Threshold']['Ref']}`" if isinstance(alarm["Threshold"], dict) else f"{alarm['Threshold']:,}"
+            periods, needed = alarm["EvaluationPeriods"], alarm.get("DatapointsToAlarm", alarm["EvaluationPeriods"])
+            often = "" if periods == 1 else f", {needed} of {periods} times"
+            missing = ", or no value" if alarm["TreatMissingData"] == "breaching" else ""
+            lines.append(f"| `{name}` | {space} `{alarm['MetricName']}`, {alarm.get('Statistic') or alarm['ExtendedStatistic']} in "
+                         f"{alarm['Period'] // 60} minutes {signs[alarm['ComparisonOperator']]} {limit}{often}{missing} | {alarm['AlarmDescription'].strip()} |")
+    return "\n".join(lines)
+
+
+MADE = {("README.md", "names"): names_table, ("README.zh.md", "names"): names_table_zh, ("docs/parties.md", "parties"): parties_table, ("docs/api.md", "parameters"): parameters_table,
+        ("docs/api.md", "errors"): errors_table, ("docs/settings.md", "settings"): settings_table,
+        ("docs/command.md", "help"): help_text, ("docs/watch.md", "alarms"): alarms_table, ("docs/scale.md", "costs"): costs_table}
+
+
+def block(name: str, text: str) -> re.Match[str]:
+    found = re.search(rf"<!-- {name} -->\n(.*?)<!-- end -->", text, re.DOTALL)
+    assert found, name
+    return found
+
+
+@pytest.mark.parametrize(("document", "name"), MADE)
+def test_what_is_made_from_the_program_is_up_to_date(document: str, name: str) -> None:
+    assert block(name, (ROOT / document).read_text())[1].strip() == MADE[document, name]().strip(), "run: make docs"
+
+
+# ---------------------------------------------------------------- what is said
+
+def test_links_lead_somewhere() -> None:
+    for document in DOCUMENTS:
+        for target, anchor in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", document.read_text()):
+            page = document.parent / target if target else document
+            assert target.startswith("https://") or page.exists(), (document.name, target)
+            if anchor and page.suffix == ".md":
+                heads = re.findall(r"^#+ (.*)$", page.read_text(), re.M)
+                assert anchor in {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}, (document.name, anchor)
+
+
+def test_no_document_names_this_machine_or_lines_too_long() -> None:
+    for document in DOCUMENTS:
+        text = document.read_text()
+        assert "/home/" not in text and "/root" not in text and "../shared" not in text
+        for line in text.splitlines() if document.name != "benchmarks.md" else ():       # made by `make bench`
+            assert len(line) <= 120 or line.startswith(("|", "curl", "{", "#")) or "](" in line, (document.name, line)
+
+
+def test_the_changelog_keeps_its_form() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text()
+    assert "## [Unreleased]" in text
+    assert set(re.findall(r"^### (.*)$", text, re.M)) <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+    assert re.fullmatch(r"\d+\.\d+\.\d+", __version__)
+
+
+def test_every_promise_of_the_readme_is_in_the_security_page() -> None:
+    readme = re.findall(r"^\| (P\d+) \|", (ROOT / "README.md").read_text(), re.M)
+    proved = re.findall(r"^\| (P\d+) ", (ROOT / "docs/security.md").read_text(), re.M)
+    assert readme == proved and len(readme) == 15
+
+
+def test_files_that_the_documents_name_are_there() -> None:
+    for document in DOCUMENTS:
+        for name in re.findall(r"`((?:tests|docs|chalicelib|chalicelib.simulators|benchmarks)/[\w/.]+\.\w+)`", document.read_text()):
+            assert (ROOT / name).exists() or name.endswith(("/x.py", "/x.json", "/test_x.py")), (document.name, name)
+    drawn = re.search(r"```\n(app\.py.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
+    assert drawn
+    for path in (ROOT / "chalicelib").iterdir():
+        if path.name not in ("__init__.py", "__pycache__"):
+            assert path.name in drawn[1], path.name
+
+
+def test_make_targets_that_the_documents_name_are_there() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    for document in DOCUMENTS:
+        for name in re.findall(r"`make ([a-z-]+)|^\$? ?make ([a-z-]+)", document.read_text(), re.M):
+            assert (name[0] or name[1]) in targets, (document.name, name)
+
+
+# ---------------------------------------------------------------- examples run
+
+def sh_blocks(document: str) -> list[str]:
+    return re.findall(r"```sh\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
+
+
+def bash(script: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("TWOCLOUD_")}
+    return subprocess.run(["bash", "-euo", "pipefail", "-c", script], capture_output=True, text=True, timeout=90, cwd=folder,
+                          env={**clean, "PATH": path, **environment})
+
+
+def test_the_readmes_own_clouds(house: App, tmp_path: Path) -> None:
+    """As it stands, except for a simulator in place of Tencent's cloud, and a free port."""
+    cloud = house.clouds["qcloud"]
+    (script,) = (found for found in sh_blocks("README.md") if "account put" in found)
+    keys = {"secret_id": "AKIDtest", "secret_key": cloud.keys["AKIDtest"]}       # type: ignore[attr-defined]
+    (tmp_path / "keys.secret").write_text(json.dumps(keys))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    script = script.replace("keys.json", "keys.secret").replace("account put 123 qcloud", f"account put 123 qcloud --endpoint {cloud.url}")
+    script = script.replace("8000", port)
+    done = bash(f"trap 'kill %1' EXIT\n{script}\necho; echo $TWOCLOUD_TOKEN >&2", tmp_path, TWOCLOUD_LOCAL="1")
+    watch(done.stderr.strip().splitlines()[-1])
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout.strip().splitlines()[-1])["vm_servers"]) == 25
+    assert "ok" in done.stdout
+
+
+def test_the_apis_examples(served: App, tmp_path: Path) -> None:
+    served.user("bob", password="password")
+    for script in (script for script in sh_blocks("docs/api.md") if "format=" not in script and "while [" not in script):
+        done = bash(script.replace("ann:password", "bob:password"), tmp_path, URL=served.url, TWOCLOUD_TOKEN=served.token)
+        assert done.returncode == 0, (script, done.stderr)
+        for answer in done.stdout.replace("}{", "}\n{").splitlines():
+            body = json.loads(answer)
+            assert body["code"] == 200
+            if "token" in body:
+                watch(body["token"])
+
+
+def test_the_commands_examples(served: App, tmp_path: Path) -> None:
+    (script,) = sh_blocks("docs/command.md")
+    here = served.deployment.settings
+    done = bash(script, tmp_path, URL=served.url, HOME=str(tmp_path), XDG_CONFIG_HOME="", TWOCLOUD_STORE=here.store, TWOCLOUD_KEY=here.key)
+    (tmp_path / ".config/twocloud/config.toml").unlink()
+    rows = done.stdout.splitlines()
+    assert done.returncode == 0 and rows[0].split() == ["NAME", "ID", "LAN"] and len(rows) == 26, done
+
+
+def test_the_examples_of_formats(served: App, tmp_path: Path) -> None:
+    scripts = [script for script in sh_blocks("docs/api.md") if "format=" in script]
+    shown = [bash(script, tmp_path, URL=served.url, TWOCLOUD_TOKEN=served.token).stdout for script in scripts]
+    rows, lines, targets, inventory = shown
+    assert rows.startswith("instance_name,instance_id,") and len(rows.splitlines()) == len(lines.splitlines()) + 1 == 26
+    assert all(json.loads(line)["instance_id"] for line in lines.splitlines())
+    assert all(set(group) == {"targets", "labels"} and group["targets"][0].endswith(":9100") for group in json.loads(targets))
+    assert len(json.loads(inventory)["_meta"]["hostvars"]) == 25
+
+
+def test_labels_and_variables_that_the_documents_name_are_there() -> None:
+    for document in DOCUMENTS:
+        text = document.read_text()
+        for name in re.findall(r"__meta_twocloud_(\w+)|\btwocloud_([a-z_0-9]+)", text):
+            assert (name[0] or name[1]) in (*FullRow.__struct_fields__, "tag_", "tag_team"), (document.name, name)
+
+
+def test_the_readmes_first_answer_is_the_demos() -> None:
+    told = block("answer", (ROOT / "README.md").read_text())[1]
+    first = json.loads(re.sub(r",\s*…\s*\]\}", "]}", told.split("```json\n")[1].split("```")[0]))
+    process = subprocess.Popen([sys.executable, "-m", "chalicelib", "demo", "--port", "0"], stdout=subprocess.PIPE,
+                               stderr=subprocess.DEVNULL, text=True, cwd=ROOT)
+    try:
+        line = process.stdout.readline() if process.stdout else ""
+        watch(line.split("'")[1].split(":")[0])
+        pattern = re.search(r"^(curl -u .*)$", (ROOT / "README.md").read_text(), re.M)
+        assert pattern and re.fullmatch(re.escape(pattern[1]).replace("tc_…", "tc_[0-9A-Za-z]{36}").replace("8000", r"\d+"), line.strip())
+        shown = json.loads(subprocess.run(line.replace("curl", "curl -sS"), shell=True, capture_output=True, timeout=30, check=True).stdout)
+        assert shown["vm_servers"][0] == first["vm_servers"][0] and list(shown) == list(first)
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+if __name__ == "__main__":
+    for (document, name), make in MADE.items():
+        text = (ROOT / document).read_text()
+        found = block(name, text)
+        (ROOT / document).write_text(f"{text[:found.start(1)]}{make()}\n{text[found.end(1):]}")

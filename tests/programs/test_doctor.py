@@ -1,0 +1,217 @@
+"""doctor and explain: each fault that a tired operator meets is found and told with what to do; nothing is changed."""
+
+import json
+import os
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chalicelib.parties.qcloud.simulator import Qcloud
+from chalicelib.simulators.fleet import Fleet
+from tests.canaries import secret
+from tests.fixtures import App
+from tests.programs.test_contexts import CONFIG, add, token
+from tests.programs.test_terminal import GZ, cloud, folder, run
+
+__all__ = ["cloud", "folder"]               # fixtures
+
+
+def doctor(folder: Path, *arguments: str, code: int, **environment: str) -> dict[str, dict[str, Any]]:
+    done = run(folder, "doctor", "-o", "json", *arguments, **environment)
+    assert done.returncode == code and "Traceback" not in done.stderr, done
+    assert "canary" not in done.stdout + done.stderr
+    found = json.loads(done.stdout)
+    for row in found:
+        assert row["state"] == "ok" or row["todo"] or row["check"] in ("accounts", "clock", "contexts", "seals", "reached", "lists"), row
+    worst = {"ok": 0, "warn": 1, "fail": 2}
+    by_name: dict[str, dict[str, Any]] = {}
+    for row in found:
+        if row["check"] not in by_name or worst[row["state"]] > worst[by_name[row["check"]]["state"]]:
+            by_name[row["check"]] = row
+    return by_name
+
+
+def test_a_healthy_machine(folder: Path, cloud: Qcloud) -> None:
+    run(folder, "user", "add", "ann", "--tenant", "123")
+    run(folder, "servers", *GZ)
+    calls = cloud.count()
+    found = doctor(folder, code=0)
+    assert {name: row["state"] for name, row in found.items()} == {
+        "program": "ok", "settings": "ok", "local": "warn", "contexts": "ok", "disk": "ok", "key": "ok", "store": "ok", "users": "ok",
+        "seals": "ok", "123 qcloud": "ok", "clock": "ok", "lists": "ok"}
+    assert cloud.count() == calls + 1 and "-> Unset it" in run(folder, "doctor").stdout
+    assert cloud.count() == calls + 2
+    assert doctor(folder, "--offline", code=0)["accounts"]["text"] == "1, not asked (--offline)" and cloud.count() == calls + 2
+
+
+def test_nothing_is_made(tmp_path: Path) -> None:
+    found = doctor(tmp_path, code=0)
+    assert (found["store"]["state"], found["key"]["state"]) == ("warn", "warn") and list(tmp_path.iterdir()) == []
+    for name, value in (("TWOCLOUD_STORE", "mysql://x"), ("TWOCLOUD_TIMEZONE", "Mars"), ("TWOCLOUD_MAX_AGE", "-1")):
+        assert name in doctor(tmp_path, code=1, **{name: value})["settings"]["text"]
+
+
+def test_files_that_others_may_read(folder: Path) -> None:
+    for name in ("twocloud.db", "key"):
+        path = folder / ".twocloud" / name
+        path.chmod(0o644)
+        found = doctor(folder, "--offline", code=1)
+        assert found["store" if name.endswith("db") else "key"]["todo"] == f"chmod 600 .twocloud/{name}"
+        path.chmod(0o600)
+    assert doctor(folder, "--offline", code=0)
+
+
+def test_keys_that_do_not_open(folder: Path) -> None:
+    key = folder / ".twocloud/key"
+    kept = key.read_bytes()
+    key.write_bytes(b"A" * 43 + b"=\n")
+    found = doctor(folder, code=1)
+    assert found["123 qcloud"]["state"] == "fail" and "another key" in found["123 qcloud"]["text"] and "account put --replace 123 qcloud" in found["123 qcloud"]["todo"]
+    key.write_bytes(b"short")
+    assert "does not hold a key" in doctor(folder, code=1)["seals"]["text"]
+    key.unlink()
+    assert "their key is not there" in doctor(folder, code=1)["seals"]["text"] and not key.exists()      # no other one was made
+    key.write_bytes(kept)
+    key.chmod(0o600)
+    assert doctor(folder, code=0)["seals"]["state"] == "ok"
+
+
+def test_accounts_that_do_not_work(folder: Path, cloud: Qcloud) -> None:
+    right = cloud.keys["AKIDterm"]
+    cloud.keys["AKIDterm"] = "another"
+    found = doctor(folder, code=1)
+    assert "wrong key" in found["123 qcloud"]["text"] and "account check 123 qcloud" in found["123 qcloud"]["todo"] and found["clock"]["state"] == "ok"
+    cloud.keys["AKIDterm"], cloud.late = right, 900.0
+    found = doctor(folder, code=1)
+    assert "clock" in found["123 qcloud"]["text"] and found["clock"]["state"] == "fail" and "behind" in found["clock"]["text"] and "NTP" in found["clock"]["todo"]
+    cloud.late = -900.0
+    assert "ahead" in doctor(folder, code=1)["clock"]["text"]
+    cloud.late = 0.0
+    with Qcloud({"AKIDterm": right}, {"ap-guangzhou": Fleet(1)}) as other:
+        keys = json.dumps({"secret_id": "AKIDterm", "secret_key": right})
+        assert run(folder, "account", "put", "7", "qcloud", "--endpoint", other.url, stdin=keys).returncode == 0
+    found = doctor(folder, code=1)          # one that is switched off beside one that is well
+    assert (found["7 qcloud"]["state"], found["123 qcloud"]["state"]) == ("fail", "ok") and "cannot be reached" in found["7 qcloud"]["text"]
+    plain = doctor(folder, code=1, TWOCLOUD_LOCAL="0")
+    assert "TWOCLOUD_LOCAL=1" in plain["123 qcloud"]["text"]
+
+
+def test_stores_that_are_broken(folder: Path) -> None:
+    path = folder / ".twocloud/twocloud.db"
+    with sqlite3.connect(path) as store:
+        store.execute("PRAGMA user_version = 9")
+    assert "schema version 9" in doctor(folder, code=1)["store"]["text"]
+    with sqlite3.connect(path) as store:
+        store.execute("PRAGMA user_version = 1")
+        store.execute("DROP TABLE entry")
+    assert "no such table" in doctor(folder, code=1)["store"]["text"]
+    for file in path.parent.glob("twocloud.db*"):
+        file.unlink()
+    path.write_bytes(b"not a database at all, " * 400)
+    path.chmod(0o600)
+    assert doctor(folder, code=1)["store"]["state"] == "fail" and path.read_bytes().startswith(b"not a database")
+    if os.getuid():                         # root may write anywhere
+        path.chmod(0o400)
+        assert "cannot be written" in doctor(folder, code=1)["store"]["text"]
+
+
+def test_a_server_from_outside(served: App, tmp_path: Path) -> None:
+    add(tmp_path, "here", served.url, served.token)
+    found = doctor(tmp_path, code=0)
+    assert {name: row["state"] for name, row in found.items()} == {
+        "program": "ok", "server": "ok", "reached": "ok", "health": "ok", "clock": "ok", "token": "ok"}
+    assert "context here" in found["server"]["text"] and served.token not in json.dumps(found)
+    assert doctor(tmp_path, "--url", served.url, code=0)["token"]["state"] == "warn"
+    wrong = doctor(tmp_path, "--url", served.url, code=1, TWOCLOUD_TOKEN=token("n"))
+    assert wrong["token"]["state"] == "fail" and "request id" in wrong["token"]["text"] and "token issue" in wrong["token"]["todo"]
+    assert "nothing listens" in doctor(tmp_path, "--url", "http://127.0.0.1:9", code=1)["reached"]["text"]
+    assert "reached" not in doctor(tmp_path, "--url", "http://127.0.0.1:9", "--offline", code=0)
+    (tmp_path / CONFIG).unlink()
+
+
+# ---------------------------------------------------------------- explain
+
+def explain(folder: Path, *arguments: str, code: int = 0, **environment: str) -> Any:
+    done = run(folder, "explain", *arguments, "-o", "json", **environment)
+    assert done.returncode == code, done
+    return json.loads(done.stdout)
+
+
+def test_explain_tells_party_and_kept_list_apart(folder: Path, cloud: Qcloud) -> None:
+    told = explain(folder, *GZ)
+    (source,), (call,) = told["sources"], told["calls"]
+    assert (source["state"], source["from"], source["count"], source["calls"]) == ("ok", "party", 12, 1)
+    assert "max_age is 0" in source["why"] or "no list is kept" in source["why"]
+    assert (call["operation"], call["status"], call["error"]) == ("DescribeInstances", 200, None) and call["milliseconds"] > 0
+    assert source["permissions"] == ["cvm:DescribeInstances"] and told["milliseconds"] >= told["party_milliseconds"] > 0
+    calls = cloud.count()
+    told = explain(folder, *GZ, "--max-age", "600")
+    assert told["calls"] == [] and told["sources"][0]["from"] == "kept list" and "max_age allows 600 s" in told["sources"][0]["why"]
+    assert cloud.count() == calls
+    several = explain(folder, "--party", "qcloud", "--tenant", "123", "--region", "gz,sh", "--max-age", "600")
+    assert [(row["region"], row["from"]) for row in several["sources"]] == [("ap-guangzhou", "kept list"), ("ap-shanghai", "party")]
+    assert {call["region"] for call in several["calls"]} == {"ap-shanghai"}
+    drawn = run(folder, "explain", *GZ).stdout
+    for word in ("asked: the store", "policy: ", "DescribeInstances", "needs: cvm:DescribeInstances"):
+        assert word in drawn
+
+
+def test_explain_tells_why_a_party_failed(folder: Path, cloud: Qcloud) -> None:
+    cloud.fail("503")
+    cold = explain(folder, *GZ, code=5)
+    assert cold["sources"][0]["state"] == "failed" and "no list is kept" in cold["sources"][0]["why"]
+    assert [(call["status"], call["error"]) for call in cold["calls"]] == [(503, "party_unavailable")] * 2 and cold["retries"] == 1
+    cloud.plans.clear()
+    assert explain(folder, *GZ)["sources"][0]["failures_in_a_row"] == 1
+    cloud.fail("503")
+    stale = explain(folder, *GZ)
+    assert (stale["sources"][0]["state"], stale["sources"][0]["from"]) == ("stale", "kept list") and "the last good list serves" in stale["sources"][0]["why"]
+    for _ in range(8):
+        run(folder, "servers", *GZ)
+    calls = cloud.count()
+    told = explain(folder, *GZ)
+    source = told["sources"][0]
+    assert cloud.count() == calls and told["calls"] == [] and source["breaker_open_seconds"] > 0 and "nobody asks for" in source["why"], source
+    cloud.plans.clear()
+    cloud.fail("close")
+    other = explain(folder, "--party", "qcloud", "--tenant", "123", "--region", "sh", code=5)
+    assert other["calls"][0]["status"] is None and other["calls"][0]["error"] == "party_unavailable"
+
+
+def test_explain_over_http(served: App, tmp_path: Path) -> None:
+    add(tmp_path, "here", served.url, served.token)
+    told = explain(tmp_path, *GZ)
+    assert told["status"] == 200 and told["headers"]["X-Request-Id"] and told["sources"][0]["count"] == 25 and told["chosen_by"].startswith("context here")
+    assert explain(tmp_path, *GZ, "--max-age", "600")["headers"]["Cache-Status"] == "twocloud; hit"
+    served.clouds["qcloud"].fail("503")
+    assert explain(tmp_path, *GZ)["sources"][0]["state"] == "stale"
+    refused = explain(tmp_path, *GZ, "--from", "0", code=4)
+    assert refused["error"]["error"] == "invalid_parameter" and "vm_servers" not in refused
+    assert explain(tmp_path, *GZ, "--on-error", "fail", code=5)["status"] == 503
+    served.clouds["qcloud"].plans.clear()
+    several = explain(tmp_path, "--party", "all", "--tenant", "123", "--region", "gz,us-east-1", "--max-age", "600")
+    assert [row["party"] for row in several["sources"]] == ["aws", "qcloud"]
+    (tmp_path / CONFIG).unlink()
+
+
+@pytest.mark.parametrize("arguments", [("--party", "nope", "--tenant", "1", "--region", "x"), ("--party", "qcloud", "--tenant", "7", "--region", "gz")])
+def test_explain_refuses_as_servers_does(folder: Path, arguments: tuple[str, ...]) -> None:
+    one, other = run(folder, "explain", *arguments), run(folder, "servers", *arguments)
+    assert one.returncode == other.returncode == 4 and one.stderr == other.stderr and one.stdout == ""
+
+
+def test_nothing_secret_is_said(folder: Path) -> None:
+    for words in (("doctor",), ("doctor", "--debug"), ("explain", *GZ, "--debug")):
+        done = run(folder, *words)
+        assert "canary" not in done.stdout + done.stderr and secret("none") not in done.stdout
+
+
+def test_a_file_of_contexts_that_others_may_read_is_told_once(folder: Path) -> None:
+    (folder / CONFIG).parent.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG).write_text("")
+    (folder / CONFIG).chmod(0o644)
+    done = run(folder, "doctor", "--offline")
+    assert done.returncode == 1 and done.stdout.count("others may read it") == 1, done
+    assert [row["state"] for row in json.loads(run(folder, "doctor", "--offline", "-o", "json").stdout) if row["check"] == "contexts"] == ["fail"]

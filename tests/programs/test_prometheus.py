@@ -1,0 +1,198 @@
+"""Prometheus, Debian's: it finds targets through us, scrapes them, and keeps them while a cloud is down."""
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from chalicelib.simulators.fleet import Machines
+from tests.fixtures import GZ, App
+from tests.programs import block, program, run
+from tests.programs.test_ansible import machine
+
+SNIPPET = block("prometheus.md", "yaml", "scrape_configs")
+DAY = 86_400
+
+
+class _Exporter(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        body = b"tried 1\n"
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def exporter() -> Iterator[int]:
+    """Something to scrape at two addresses that only machines have: its port."""
+    first = ThreadingHTTPServer(("127.0.0.7", 0), _Exporter)
+    servers = [first, ThreadingHTTPServer(("127.0.0.9", first.server_port), _Exporter)]
+    for server in servers:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield first.server_port
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def configuration(url: str, port: int, token: str, *, interval: str = "1s") -> str:
+    """The snippet of the docs, at this address and port, often; and a job that does the same with basic_auth."""
+    text = SNIPPET
+    for old, new in (("https://HOST", url), ("5m", interval), ("port=9100", f"port={port}"), ("party=all", "party=qcloud"),
+                     ("region=all", "region=gz"), ("twocloud.token", "token.secret")):
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    job = text.split("scrape_configs:\n")[1]
+    by_name = re.sub(r"authorization: .*", f"basic_auth: {{username: {token}}}", job.replace("job_name: machines", "job_name: by_name"))
+    return f"global: {{scrape_interval: 1s, scrape_timeout: 1s}}\n{text}{by_name}"
+
+
+@dataclass
+class Prometheus:
+    url: str
+
+    def get(self, path: str) -> Any:
+        return requests.get(f"{self.url}{path}", timeout=10)
+
+    def targets(self) -> dict[str, dict[str, dict[str, str]]]:
+        """job -> address of the target -> its labels and health."""
+        found: dict[str, dict[str, dict[str, str]]] = {"machines": {}, "by_name": {}}
+        for target in self.get("/api/v1/targets?state=active").json()["data"]["activeTargets"]:
+            job = target["labels"].pop("job")
+            found[job][target["labels"]["instance"]] = {**target["labels"], "health": target["health"]}
+        return found
+
+    def failures(self) -> float:
+        (found,) = re.findall(r"^prometheus_sd_http_failures_total (\S+)$", self.get("/metrics").text, re.M)
+        return float(found)
+
+    def until(self, what: Callable[[], bool], seconds: float = 60) -> None:
+        end = time.monotonic() + seconds
+        while not what():
+            assert time.monotonic() < end, (self.targets(), self.failures())
+            time.sleep(0.2)
+
+
+@pytest.fixture
+def house(house: App) -> App:
+    """With a token that outlives the last good list."""
+    house.token = house.issue(house.user("prometheus"), lifetime=30 * DAY)
+    return house
+
+
+@pytest.fixture
+def prometheus(served: App, exporter: int, tmp_path: Path) -> Iterator[Prometheus]:
+    served.clouds["qcloud"].fleets["ap-guangzhou"] = Machines([                      # type: ignore[attr-defined]
+        machine(7, "web", {"team": "blue"}, lan=("127.0.0.7",)), machine(8, "off", lan=("127.0.0.8",), state="stopped")])
+    (tmp_path / "token.secret").write_text(served.token)
+    (tmp_path / "prometheus.secret").write_text(configuration(served.url, exporter, served.token))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    with (tmp_path / "prometheus.log").open("wb") as log:
+        process = subprocess.Popen([program("prometheus"), f"--config.file={tmp_path}/prometheus.secret", f"--storage.tsdb.path={tmp_path}/metrics",
+                                    f"--web.listen-address={address}"], stdout=log, stderr=log)
+    try:
+        yield Prometheus(f"http://{address}")
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+
+
+def test_prometheus_keeps_its_targets_while_a_cloud_is_down(served: App, prometheus: Prometheus, exporter: int) -> None:
+    """Both kinds of credentials; labels; the last good list; then our error, counted; then the truth again."""
+    cloud, house, web = served.clouds["qcloud"], served, f"127.0.0.7:{exporter}"
+
+    def up(*addresses: str) -> bool:
+        try:
+            return all({address: found["health"] for address, found in targets.items()} == dict.fromkeys(addresses, "up")
+                       for targets in prometheus.targets().values())
+        except requests.ConnectionError:
+            return False
+
+    prometheus.until(lambda: up(web))                   # the machine that is off is dropped by the docs' own rule
+    assert prometheus.targets()["machines"][web] == {"instance": web, "instance_id": "ins-00000007", "name": "web", "party": "qcloud",
+                                                     "region": "ap-guangzhou", "team": "blue", "health": "up"}
+    assert prometheus.failures() == 0
+
+    cloud.fail("reset")                                 # down: the last good list serves
+    calls = cloud.count()
+    prometheus.until(lambda: cloud.count() > calls + 8)
+    assert up(web) and prometheus.failures() == 0
+    kept = house.get(f"{GZ}&format=prometheus")
+    assert kept.status_code == 200 and "detail=party_unavailable" in kept.headers["Cache-Status"] and len(kept.json()) == 2
+
+    house.clock.forward(DAY + 1)                        # and beyond its age: an error, on which Prometheus keeps what it has
+    prometheus.until(lambda: prometheus.failures() >= 4)
+    refused = house.get(f"{GZ}&format=prometheus")
+    assert refused.status_code == 503 and refused.json()["error"] == "party_unavailable" and "vm_servers" not in refused.json()
+    time.sleep(6)                                       # Prometheus brings targets up to date every 5 s
+    assert up(web)
+    asked = prometheus.get("/api/v1/query?query=tried").json()["data"]["result"]
+    assert {(row["metric"]["job"], row["metric"]["name"], row["value"][1]) for row in asked} == {("machines", "web", "1"), ("by_name", "web", "1")}
+
+    cloud.plans.clear()                                 # up again, with one more
+    house.clock.forward(3600)
+    cloud.fleets["ap-guangzhou"] = Machines([*cloud.fleets["ap-guangzhou"].machines, machine(9, "new", lan=("127.0.0.9",))])     # type: ignore[attr-defined]
+    prometheus.until(lambda: up(web, f"127.0.0.9:{exporter}"))
+
+
+def test_a_token_shows_in_basic_auth_and_not_in_authorization(served: App, prometheus: Prometheus) -> None:
+    """Why the docs say `authorization`: whoever may see Prometheus' own pages sees a user name."""
+    prometheus.until(lambda: _listens(prometheus), 30)
+    shown = prometheus.get("/api/v1/status/config").json()["data"]["yaml"]
+    before, after = shown.split("job_name: by_name")
+    assert served.token in after and served.token not in before and "credentials_file: " in before
+
+
+def _listens(prometheus: Prometheus) -> bool:
+    try:
+        return bool(prometheus.get("/-/ready").ok)
+    except requests.ConnectionError:
+        return False
+
+
+def test_promtool_takes_the_configuration_and_finds_the_demo(served: App, tmp_path: Path) -> None:
+    (tmp_path / "twocloud.token").write_text("x")
+    (tmp_path / "prometheus.yml").write_text(SNIPPET)
+    done = run(["promtool", "check", "config", "prometheus.yml"], tmp_path)
+    assert done.returncode == 0 and "SUCCESS" in done.stdout, done.stderr
+    (tmp_path / "token.secret").write_text(served.token)
+    (tmp_path / "prometheus.secret").write_text(configuration(served.url, 9100, served.token))
+    found = run(["promtool", "check", "service-discovery", "--timeout=5s", "prometheus.secret", "machines"], tmp_path)
+    assert found.returncode == 0, found.stderr
+    rows = json.loads(found.stdout[found.stdout.index("["):])
+    kept = [row["labels"] for row in rows if row["labels"]]
+    assert len(rows) == 25 and {row["discoveredLabels"]["__meta_twocloud_status"] == "ACTIVE" for row in rows if row["labels"]} == {True}
+    assert all(labels["instance_id"].startswith("ins-") and labels["__address__"].endswith(":9100") for labels in kept)
+
+
+HOSTILE = ["{{ x }}", "a\nb", 'q"\'q\\', "\u202egnp.exe", "=cmd|'/c calc'!A0", "名", "\x00", "x" * 5000, "$1", "__meta_"]
+
+
+def test_prometheus_takes_hostile_names(served: App, tmp_path: Path) -> None:
+    """One name that it refuses would lose every target."""
+    served.clouds["qcloud"].fleets["ap-guangzhou"] = Machines(                      # type: ignore[attr-defined]
+        [machine(number, name, {name: name, "c-d": "1", "c.d": "2", "": "x"}) for number, name in enumerate(HOSTILE)])
+    (tmp_path / "token.secret").write_text(served.token)
+    (tmp_path / "prometheus.secret").write_text(configuration(served.url, 9100, served.token))
+    found = run(["promtool", "check", "service-discovery", "--timeout=5s", "prometheus.secret", "machines"], tmp_path)
+    rows = json.loads(found.stdout[found.stdout.index("["):])
+    assert {row["discoveredLabels"]["__meta_twocloud_instance_name"] for row in rows} == set(HOSTILE)
+    assert all(row["discoveredLabels"]["__meta_twocloud_tag_c_d"] == "1" and row["discoveredLabels"]["__meta_twocloud_tag_c_d_2"] == "2" for row in rows)

@@ -1,0 +1,350 @@
+"""`twocloud store copy`: the same rows, whatever breaks it off; a store in use is left alone."""
+
+import base64
+import json
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import boto3
+import msgspec
+import pytest
+from moto import mock_aws
+
+from chalicelib import parties
+from chalicelib.access import accounts, copying
+from chalicelib.access.copying import Count
+from chalicelib.access.sealing import FileSealer, KmsSealer, Sealer
+from chalicelib.errors import Conflict, Internal
+from chalicelib.storage.dynamodb import DynamoStore
+from chalicelib.storage.sqlite import SqliteStore
+from chalicelib.storage.store import LARGEST, Entry, Store
+from tests import ROOT
+from tests.canaries import secret
+from tests.fixtures import AWS, START, TABLE, Clock
+
+KINDS = ("account", "user", "token", "snapshot", "chunk")
+
+
+def rows(store: Store) -> dict[tuple[str, str], tuple[bytes, int | None]]:
+    with store.from_unix() as there:
+        return {(it.kind, it.key): (it.value, it.expires) for it in there.walk() if it.kind != "copy"}
+
+
+def last(counts: Iterator[Count]) -> Count:
+    *_, told = counts
+    return told
+
+
+def fill(store: Store, count: int, now: float = START) -> None:
+    dice = random.Random(7)
+    store.write([Entry(KINDS[n % 5] if n % 5 else "user", f"t{n:06}/é", dice.randbytes(dice.randrange(1, 300)), n + 1,
+                       int(now) + 1000 + n if n % 3 == 0 else None) for n in range(count)])
+
+
+@pytest.fixture
+def other(store: Store, tmp_path: Path, clock: Clock) -> Iterator[SqliteStore]:
+    made = SqliteStore(f"{tmp_path}/other.db", clock)
+    yield made
+    made.close()
+
+
+# ---------------------------------------------------------------- what a copy is
+
+def test_write_and_moment(store: Store, clock: Clock) -> None:
+    entries = [Entry("k", f"{n:03}", bytes([n % 256]) * n, n + 1, int(clock()) + 5 if n % 2 else None) for n in range(130)]
+    store.write(entries)
+    store.write([])
+    with store.from_unix() as there:
+        assert sorted(there.walk()) == entries and there.count() in (130, None)
+        assert sorted(there.fetch([("k", f"{n:03}") for n in range(130)] + [("k", "x"), ("x", "001")])) == entries
+        assert list(there.fetch([])) == []
+    row = store.get("k", "007")
+    assert row and row.version == 8
+    clock.forward(5)
+    with store.from_unix() as there:
+        assert sorted(there.walk()) == entries[::2] and list(there.fetch([("k", "001")])) == []
+    store.write([Entry("big", f"{n:02}", bytes([n]) * 370_000, 1, None) for n in range(50)])      # DynamoDB gives 16 MB at once
+    with store.from_unix() as there:
+        found = sorted(there.fetch([("big", f"{n:02}") for n in range(50)]))
+    assert [(it.key, it.value[0], len(it.value)) for it in found] == [(f"{n:02}", n, 370_000) for n in range(50)]
+    with pytest.raises(ValueError, match="at most"):
+        store.write([Entry("k", "a", b"x" * (LARGEST + 1), 1, None)])
+
+
+def test_there_and_back(store: Store, other: SqliteStore, tmp_path: Path, clock: Clock) -> None:
+    fill(other, 1100)
+    other.put("token", "ended", b"x", expires=int(clock()))
+    other.put("lease", "l", b"x", expires=int(clock()) + 60)
+    told = last(copying.copy(other, "other", store))
+    assert told == Count(rows=1100, written=1100)
+    assert rows(store) == {place: it for place, it in rows(other).items() if place[0] != "lease"}
+    back = SqliteStore(f"{tmp_path}/back.db", clock)
+    assert last(copying.copy(store, "store", back)).written == 1100 and rows(back) == rows(store)
+    back.close()
+
+
+def test_run_again_it_takes_over_what_changed(store: Store, other: SqliteStore) -> None:
+    fill(other, 900)
+    last(copying.copy(other, "other", store))
+    assert last(copying.copy(other, "other", store)) == Count(rows=900)
+    other.put("user", "new", b"1")
+    other.put("user", "t000005/é", b"changed")
+    other.delete("user", "t000000/é")
+    other.delete("token", "t000002/é")                          # revoked: must not live on
+    assert last(copying.copy(other, "other", store)) == Count(rows=899, written=2, removed=2)
+    assert rows(store) == rows(other)
+
+
+def test_a_store_in_use_is_left_alone(store: Store, other: SqliteStore, tmp_path: Path, clock: Clock) -> None:
+    fill(other, 10)
+    store.put("user", "theirs", b"1")
+    with pytest.raises(Conflict, match="rows of its own"):
+        last(copying.copy(other, "other", store))
+    assert rows(store) == {("user", "theirs"): (b"1", None)}
+    store.delete("user", "theirs")
+    last(copying.copy(other, "other", store))
+    with pytest.raises(Conflict, match="a copy of other"):
+        last(copying.copy(other, "another", store))
+    other.delete("token", "t000002/é")
+    store.put("user", "t000001/é", b"written by a service")
+    before = rows(store)
+    with pytest.raises(Conflict, match="in use"):
+        last(copying.copy(other, "other", store))
+    assert rows(store) == before
+
+
+def test_who_writes_to_the_copy_meanwhile_is_found_out(store: Store, other: SqliteStore) -> None:
+    fill(other, 900)
+    with pytest.raises(Conflict, match="in use"):
+        for told in copying.copy(other, "other", store):
+            if told.rows == 400:
+                store.put("chunk", "t000004/é", b"written by a service")
+
+
+def test_a_write_that_was_lost_is_told(store: Store, other: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(other, 50)
+    real = type(store).write
+    monkeypatch.setattr(type(store), "write", lambda self, entries: real(self, [
+        it._replace(value=b"?") if it.key == "t000007/é" else it for it in entries if it.key != "t000003/é"]))
+    assert last(copying.copy(other, "other", store)).different == 2
+
+
+def test_from_sqlite_it_is_one_moment(tmp_path: Path, clock: Clock) -> None:
+    """Two rows that a writer always changes together (SQLite's transactions are single rows: the first, then the second)."""
+    source, target = (SqliteStore(f"{tmp_path}/{name}.db", clock) for name in ("a", "b"))
+    fill(source, 3000)
+    source.put("zz", "second", b"0")
+    source.put("aa", "first", b"0")
+    stopped = threading.Event()
+
+    def write() -> None:
+        n = 0
+        while not stopped.is_set():
+            n += 1
+            source.put("zz", "second", b"%d" % n)               # read last, written first
+            source.put("aa", "first", b"%d" % n)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for n in range(5):
+            while (row := source.get("aa", "first")) is None or int(row.value) < 3 * n:
+                pass
+            told = last(copying.copy(source, "a", target))
+            assert told.rows == 3002 and not told.different
+            first, second = target.get("aa", "first"), target.get("zz", "second")
+            assert first and second and int(second.value) - int(first.value) in (0, 1)
+    finally:
+        stopped.set()
+        writer.join()
+        source.close()
+        target.close()
+
+
+# ---------------------------------------------------------------- what breaks it off
+
+class _Broken(Exception):
+    pass
+
+
+@pytest.mark.slow
+def test_a_fault_at_each_call_of_either_store(store: Store, other: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begun again, it ends right."""
+    fill(other, 900)
+    for nth in range(60):
+        calls = 0
+        for kind in (*KINDS, "copy"):
+            store.delete(kind, *[key for key, _ in store.list(kind)])
+        originals = {(kind, name): getattr(kind, name) for kind in (type(store), type(other))
+                     for name in ("get", "put", "delete", "write", "moment")}
+
+        def failing(original: Callable[..., Any], nth: int = nth) -> Any:
+            def call(*args: Any, **more: Any) -> Any:
+                nonlocal calls
+                calls += 1
+                if calls > nth:
+                    raise _Broken
+                return original(*args, **more)
+
+            return call
+
+        with monkeypatch.context() as patch:
+            for (kind, name), original in originals.items():
+                patch.setattr(kind, name, failing(original))
+            try:
+                last(copying.copy(other, "other", store))
+                done = True
+            except _Broken:
+                done = False
+        assert last(copying.copy(other, "other", store)).different == 0 and rows(store) == rows(other), nth
+        if done:
+            assert nth > 5
+            return
+    raise AssertionError("never done")
+
+
+def _copy_files(source: str, target: str) -> None:
+    last(copying.copy(SqliteStore(source, time.time), "a", SqliteStore(target, time.time)))
+
+
+def test_kill_9_at_random(tmp_path: Path) -> None:
+    source = SqliteStore(f"{tmp_path}/a.db", time.time)
+    fill(source, 30_000, time.time())
+    context, dice, halves = multiprocessing.get_context("fork"), random.Random(3), 0
+    for n in range(15):
+        path = tmp_path / f"b{n % 5}.db"                        # each copy is broken off three times
+        copier = context.Process(target=_copy_files, args=(f"{tmp_path}/a.db", str(path)))
+        copier.start()
+        time.sleep(dice.random() * 0.8)
+        assert copier.pid
+        os.kill(copier.pid, signal.SIGKILL)
+        copier.join()
+        if path.exists():
+            there = SqliteStore(str(path), time.time)
+            halves += 0 < len(rows(there)) < 30_000
+            there.close()
+    assert halves >= 3                                          # it was hit in the middle
+    for n in range(5):
+        target = SqliteStore(f"{tmp_path}/b{n}.db", time.time)
+        assert last(copying.copy(source, "a", target)).different == 0 and rows(target) == rows(source)
+        target.close()
+    source.close()
+
+
+def test_a_hundred_thousand_rows_in_bounded_memory(tmp_path: Path) -> None:
+    source = SqliteStore(f"{tmp_path}/a.db", time.time)
+    for n in range(20):
+        source.write([Entry("chunk", f"{n}/{m}", bytes(900) + b"%d" % m, 1, None) for m in range(5000)])
+    source.close()
+    code = ("import resource, sys, time; from chalicelib import copying, accounts; from chalicelib.storage.sqlite import SqliteStore\n"
+            "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
+            "a, b = (SqliteStore(path, time.time) for path in sys.argv[1:])\n"
+            "before = peak(); *_, told = copying.copy(a, 'a', b); print(told.rows, told.written, told.different, peak() - before)")
+    done = subprocess.run([sys.executable, "-c", code, f"{tmp_path}/a.db", f"{tmp_path}/b.db"], capture_output=True, text=True,
+                          cwd=ROOT, check=True)
+    seen, written, different, grown = map(int, done.stdout.split())
+    assert (seen, written, different) == (100_000, 100_000, 0)
+    assert grown < 40                                           # MiB; the rows are 95
+
+
+# ---------------------------------------------------------------- credentials
+
+@contextmanager
+def kms() -> Iterator[KmsSealer]:
+    with mock_aws():
+        client = boto3.client("kms", **AWS)
+        yield KmsSealer(client.create_key()["KeyMetadata"]["KeyId"], client)
+
+
+def put(store: Store, sealer: Sealer, tenant: str, **credentials: str) -> accounts.AccountRow:
+    made = accounts.check(tenant, parties.load("qcloud"), {"secret_id": "AKID", **credentials}, project=None, regions=("gz",),
+                          deep=False, endpoint=None, local=False)
+    return accounts.put(store, sealer, made, START, replace=True)
+
+
+def test_accounts_are_sealed_for_where_they_go(tmp_path: Path, clock: Clock) -> None:
+    source, keys = SqliteStore(f"{tmp_path}/a.db", clock), {n: secret("moved") for n in range(30)}
+    mine = FileSealer(tmp_path / "key")
+    for n, key in keys.items():
+        put(source, mine, str(n), secret_key=key)
+    with kms() as theirs:
+        client = boto3.client("dynamodb", **AWS)
+        client.create_table(TableName="t", **TABLE)
+        target = DynamoStore("t", clock, client)
+        assert last(copying.copy(source, "a", target, (mine, theirs))).written == 30
+        for n, key in keys.items():
+            assert accounts.load(target, lambda: theirs, str(n), "qcloud", local=False).credentials["secret_key"] == key
+        kept, there = accounts.find(source, "7", "qcloud"), accounts.find(target, "7", "qcloud")
+        assert there == msgspec.structs.replace(kept, sealed=there.sealed, key=theirs.name) and kept.key == mine.name
+        assert last(copying.copy(source, "a", target, (mine, theirs))) == Count(rows=30)       # none is sealed twice
+        keys[3] = secret("rotated")
+        put(source, mine, "3", secret_key=keys[3])
+        accounts.remove(source, "4", "qcloud")
+        assert last(copying.copy(source, "a", target, (mine, theirs))) == Count(rows=29, written=1, removed=1)
+        assert accounts.load(target, lambda: theirs, "3", "qcloud", local=False).credentials["secret_key"] == keys[3]
+        assert {key for key, _ in target.list("copy")} == {"begun", *(f"account/{n}/qcloud" for n in range(30) if n != 4)}
+    source.close()
+
+
+def test_an_account_that_cannot_be_sealed_is_named(tmp_path: Path, clock: Clock) -> None:
+    source, target = (SqliteStore(f"{tmp_path}/{name}.db", clock) for name in ("a", "b"))
+    mine = FileSealer(tmp_path / "key")
+    put(source, mine, "ok", secret_key=secret("ok"))
+    put(source, mine, "huge", secret_key="x" * 5000)
+    with kms() as theirs, pytest.raises(Internal, match="Account huge qcloud: KMS seals at most 4096"):
+        last(copying.copy(source, "a", target, (mine, theirs)))
+    with pytest.raises(Internal, match=r"Account huge qcloud: .*another key"):
+        last(copying.copy(source, "a", target, (FileSealer(tmp_path / "wrong"), mine)))
+
+
+# ---------------------------------------------------------------- the command
+
+def twocloud(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("TWOCLOUD_", "AWS_"))}
+    return subprocess.run([sys.executable, "-m", "chalicelib", *arguments], capture_output=True, text=True, cwd=folder, timeout=120,
+                          env={**clean, "PYTHONPATH": str(ROOT), **environment})
+
+
+def test_the_command(tmp_path: Path) -> None:
+    source, key = SqliteStore(f"{tmp_path}/a.db", time.time), secret("command")
+    put(source, FileSealer(tmp_path / "key"), "123", secret_key=key)
+    fill(source, 100, time.time())
+    mine = {"TWOCLOUD_KEY": f"file:{tmp_path}/key"}
+    done = twocloud("store", "copy", "sqlite:///a.db", "sqlite:///b.db", "--to-key", "file:new", "-o", "json", folder=tmp_path, **mine)
+    assert done.returncode == 0 and json.loads(done.stdout) == {"rows": 101, "written": 101, "different": 0, "removed": 0}, done.stderr
+    assert "101 rows, 101 of them written now" in done.stderr and '"what":"store copy"' in done.stderr
+    for text in (key, base64.b64encode(key.encode()).decode()[:-4]):
+        assert text not in done.stdout + done.stderr
+    there = SqliteStore(f"{tmp_path}/b.db", time.time)
+    assert accounts.load(there, lambda: FileSealer(tmp_path / "new"), "123", "qcloud", local=False).credentials["secret_key"] == key
+    assert not (tmp_path / ".twocloud").exists()                # the store of the settings has no part in it
+    done = twocloud("store", "copy", f"sqlite:///{tmp_path}/a.db", "sqlite:///b.db", "--to-key", "file:new", folder=tmp_path, **mine)
+    assert done.returncode == 0 and "0 of them written now" in done.stderr         # the same store by another path
+    there.put("user", "t000001/é", b"in use")
+    for arguments, code, words in (
+            (("sqlite:///a.db", "sqlite:///b.db", "--to-key", "file:new"), 4, "in use"), (("sqlite:///a.db", "sqlite:///a.db"), 2, "same store"),
+            (("sqlite:///none.db", "sqlite:///c.db"), 2, "no store"), (("sqlite:///a.db", "dynamodb://table"), 2, "--to-key"),
+            (("a.db", "sqlite:///c.db"), 2, "sqlite:///PATH"), (("sqlite:///a.db", "sqlite:///c.db", "--to-key", "x"), 2, "kms:KEY")):
+        done = twocloud("store", "copy", *arguments, folder=tmp_path, **mine)
+        assert (done.returncode, words in done.stderr) == (code, True), (arguments, done.stderr)
+    assert not (tmp_path / "none.db").exists() and not (tmp_path / "c.db").exists()
+    done = twocloud("store", "copy", "sqlite:///a.db", "sqlite:///c.db", "--to-key", "file:new", folder=tmp_path, TWOCLOUD_KEY="file:gone")
+    assert done.returncode == 2 and "gone" in done.stderr and not (tmp_path / "gone").exists()
+
+
+def test_a_bar_on_a_terminal(tmp_path: Path) -> None:
+    source = SqliteStore(f"{tmp_path}/a.db", time.time)
+    fill(source, 1000, time.time())
+    done = subprocess.run(["script", "-qec", f"{sys.executable} -m chalicelib store copy sqlite:///{tmp_path}/a.db sqlite:///{tmp_path}/b.db",
+                           "/dev/null"], capture_output=True, text=True, cwd=ROOT, timeout=60, env={**os.environ, "TERM": "xterm"})
+    assert done.returncode == 0 and "1000/1000" in done.stdout.replace(" ", ""), done.stdout

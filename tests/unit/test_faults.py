@@ -1,0 +1,168 @@
+"""P1, P5, P7, P13 for every party, generated from one table: parties × calls of a listing × faults.
+
+The simulators are found by name; a new party's is in this table as soon as it is there.
+"""
+
+import importlib
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from chalicelib import parties, simulators
+from chalicelib.cloud import cache, transport
+from chalicelib.errors import PartyDenied, PartyError
+from chalicelib.fleet import many_sources, one_source
+from chalicelib.model import Status, Window
+from chalicelib.simulators.faults import FAULTS, LATE, PASSING
+from chalicelib.simulators.fleet import Fleet
+from chalicelib.simulators.server import Simulator
+from chalicelib.storage import snapshots
+from tests import canaries
+from tests.fixtures import App, Clock, settings_in
+
+CLOUDS = simulators.clouds()
+SIZE = 230                                  # three pages of a hundred
+REFUSED = {"401", "403"}
+
+
+class Stage(App):
+    def cloud(self, party: str) -> Simulator:
+        """The simulator, forgetful, and the tenant's account at it; what a failed listing left under way has ended."""
+        for thread in threading.enumerate():
+            if thread.name.startswith("twocloud"):
+                thread.join()
+        time.sleep(0.02)                    # what had been sent by then has arrived, and is not counted with what follows
+        cloud = self.clouds[party]
+        cloud.forget()
+        cache.forget()
+        snapshots.forget_account(self.deployment.store, "123", party)
+        return cloud
+
+    def listing(self, party: str, seconds: float = 25.0, window: Window = many_sources.WHOLE) -> many_sources.Answer:
+        return many_sources.list_servers(self.deployment, many_sources.source_of("123", party, CLOUDS[party].region), window,
+                                      deadline=time.monotonic() + seconds)
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    with ExitStack() as stack:
+        deployment = many_sources.open_deployment(settings_in(tmp_path_factory.mktemp("stage")), Clock())
+        stack.callback(deployment.close)
+        deployment.transport.jitter = lambda: 0.0
+        made = Stage(deployment, Clock())
+        for party, entry in CLOUDS.items():
+            made.clouds[party], credentials = entry.start(
+                {entry.region: Fleet(SIZE, party)}, canaries.secret(party), limited=False)
+            stack.enter_context(made.clouds[party])
+            made.account(party, credentials, made.clouds[party].url)
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hundreds of listings in a row: no paces, pages of at most a hundred, a late answer is given up after a second."""
+    monkeypatch.setattr(transport.Transport, "pace", lambda *_: None)
+    monkeypatch.setattr(one_source, "ANSWER_SECONDS", 0.0)
+    monkeypatch.setattr(one_source, "_FORCED", 10 ** 6)
+    for party in CLOUDS:
+        module = importlib.import_module(parties.module_of(party))
+        if getattr(module, "_PAGE", 0) > 100:
+            monkeypatch.setattr(module, "_PAGE", 100)
+
+
+_counted: dict[str, Counter[str]] = {}
+
+
+def calls_of(stage: Stage, party: str) -> Counter[str]:
+    """The calls of a whole listing by a cold process: counted once, before the first fault, as a call that a failed
+    listing gave up may still arrive during the next one."""
+    if party not in _counted:
+        cloud = stage.cloud(party)
+        assert stage.listing(party).total == SIZE
+        _counted[party] = Counter(call.operation for call in cloud.calls)
+    return _counted[party]
+
+
+# lists of a feature that an account may not have: the vendor then answers 404, which is no fault
+ABSENT = {("linode", "ListVpcSlaacAddresses", "404")}
+
+
+def test_every_party_has_a_stand_in() -> None:
+    assert set(CLOUDS) == {name for name in parties.names() if parties.load(name).grade != "bridged"}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("party", CLOUDS)
+def test_every_fault_at_every_call(stage: Stage, party: str, fault: str) -> None:
+    """The answer is the fault's error, never a list; within the time; with one retry at most."""
+    for operation, made in calls_of(stage, party).items():
+        for nth in sorted({1, made}):
+            cloud = stage.cloud(party)
+            cloud.fail(fault, operation, tuple(range(nth, nth + 50)))           # so that a retry meets it too
+            started = time.monotonic()
+            if FAULTS[fault][1] is None or (party, operation, fault) in ABSENT:
+                assert stage.listing(party).total == SIZE
+                continue
+            with pytest.raises(PartyError) as failed:
+                stage.listing(party, 0.8 if fault in LATE else 25.0)
+            assert failed.value.word == FAULTS[fault][1], (operation, nth, failed.value)
+            assert time.monotonic() - started < 20
+            assert cloud.count(operation) <= 2 * made + 1, (operation, nth)     # at most listed anew, and one retry
+
+
+@pytest.mark.parametrize("party", CLOUDS)
+def test_a_single_fault_that_passes_is_not_seen(stage: Stage, party: str) -> None:
+    for operation, made in calls_of(stage, party).items():
+        for fault in PASSING:
+            cloud = stage.cloud(party)
+            cloud.fail(fault, operation, (made,))
+            assert stage.listing(party).total == SIZE, (operation, fault)
+
+
+@pytest.mark.parametrize("party", CLOUDS)
+def test_a_refusal_is_never_asked_again(stage: Stage, party: str) -> None:
+    for operation, made in calls_of(stage, party).items():
+        cloud = stage.cloud(party)
+        cloud.fail("403", operation)
+        with pytest.raises(PartyDenied):
+            stage.listing(party)
+        assert 1 <= cloud.count(operation) <= made
+
+
+@pytest.mark.parametrize("party", CLOUDS)
+def test_every_field_that_the_cloud_knows_is_there(stage: Stage, party: str) -> None:
+    """P13, against the fleet from which the simulator makes its answers."""
+    stage.cloud(party)
+    fleet = Fleet(SIZE, party)
+    machines = {fleet[n].name: fleet[n] for n in range(SIZE)}
+    found = stage.listing(party)
+    assert len({server.id for server in found.servers}) == len(found.servers) == found.total == SIZE
+    for server in found.servers:
+        machine = machines[server.name]
+        assert server.cpu is not None and server.memory_mib is not None and server.created_at is not None, server
+        assert server.disk_gib == sum(machine.disks), server
+        assert server.lan_ipv4[:1] == machine.lan[:1] and set(server.wan_ipv4) == set(machine.wan), server
+        assert abs(server.created_at.timestamp() - machine.created.timestamp()) < 60, server
+        assert server.party_status
+        if machine.state in ("running", "stopped"):
+            assert server.status == {"running": Status.ACTIVE, "stopped": Status.SHUTOFF}[machine.state], server
+        assert server.status is not Status.UNKNOWN, server
+
+
+@pytest.mark.parametrize("party", CLOUDS)
+def test_pages_join_to_the_whole(stage: Stage, party: str) -> None:
+    """P8, and the same bytes twice."""
+    stage.cloud(party)
+    whole = stage.listing(party).servers
+    assert stage.listing(party).servers == whole
+    for step in (7, 100, 144):
+        joined = [server for first in range(1, SIZE + 1, step)
+                  for server in stage.listing(party, window=Window(first, first + step - 1)).servers]
+        assert joined == whole, step
+    beyond = stage.listing(party, window=Window(SIZE + 1, SIZE + 10))
+    assert beyond.servers == [] and beyond.total == SIZE
+    assert stage.listing(party, window=Window(SIZE - 3)).servers == whole[-4:]

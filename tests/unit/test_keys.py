@@ -1,0 +1,138 @@
+"""docs/keys.md leads to keys that hold exactly the rights that the parties state, and to the fields that they take."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+import pytest
+import requests
+import yaml
+
+from chalicelib import errors, parties
+from chalicelib.cloud import cache
+from chalicelib.fleet import many_sources
+from chalicelib.model import Party
+from tests import ROOT, canaries
+from tests.fixtures import App
+from tests.unit.test_oracles import moto_url, ours
+
+__all__ = ["moto_url"]                      # a fixture
+
+PAGE = (ROOT / "docs/keys.md").read_text()
+SECTIONS = dict(re.findall(r"^## ([a-z]+)$\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE))
+DOCUMENTS = {"aliyun": 2, "aws": 1, "azure": 1, "baidu": 1, "gcp": 1, "huaweicloud": 1, "jdcloud": 1, "ksyun": 1, "outscale": 1,
+             "qcloud": 2, "ucloud": 1, "volcengine": 1}              # how many policies: the second is for --deep
+BESIDE = {                                  # what is named for another purpose than a listing
+    "aliyun": {"sts:AssumeRole"}, "aws": {"sts:AssumeRole", "sts:ExternalId"}, "volcengine": {"sts:AssumeRole"},
+    "qcloud": {"region:DescribeRegions"}, "linode": {"vpc:read_only"}, "azure": set(), "vultr": {"compute.instance.List"},
+}
+RIGHT = re.compile(r"(?<![\w/.-])(?!arn:)(?:[a-z_]+:[A-Za-z]\w*(?::\w+)*|compute\.\w+\.\w+|[A-Z][A-Za-z]+ReadOnly|Microsoft\.\w+(?:/\w+)+|"
+                   r"subscriptions_view)(?![\w/])")
+
+
+def blocks(section: str, kind: str) -> Iterator[Any]:
+    for text in re.findall(rf"```{kind}\n(.*?)```", section, re.DOTALL):
+        yield json.loads(text) if kind == "json" else yaml.safe_load(text)
+
+
+def policies(party: str) -> list[set[str]]:
+    """The action words of each policy in a party's section; who may assume a role is no policy of a key's."""
+    found: list[set[str]] = []
+    for block in [*blocks(SECTIONS[party], "json"), *blocks(SECTIONS[party], "yaml")]:
+        if not isinstance(block, dict):
+            continue
+        statements = [{key.lower(): value for key, value in each.items()} for each in block.get("Statement") or block.get("statement") or ()]
+        assert all(each["effect"].lower() == "allow" for each in statements)
+        if statements and not any("principal" in each for each in statements):
+            found.append({word for each in statements for word in each["action"]})
+        elif "Actions" in block or "includedPermissions" in block:
+            found.append(set(block.get("Actions") or block["includedPermissions"]))
+        elif "accessControlList" in block:
+            found.append({f"{each['service']} {word}" for each in block["accessControlList"] for word in each["permission"]})
+    return found
+
+
+def test_every_party_has_a_section_and_a_link() -> None:
+    assert tuple(SECTIONS) == parties.names()
+    assert re.findall(r"\[(\w+)\]\(#(\w+)\)", PAGE) == [(name, name) for name in SECTIONS]
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_a_policy_holds_the_stated_rights_and_no_other(name: str) -> None:
+    party = parties.load(name)
+    stated = [set(party.permissions), {*party.permissions, *party.deep_permissions}]
+    assert policies(name) == stated[:DOCUMENTS[name]]
+    assert not party.deep_permissions or DOCUMENTS[name] == 2
+    assert not any("*" in word for policy in policies(name) for word in policy)
+
+
+@pytest.mark.parametrize("name", parties.names())
+def test_a_section_names_the_stated_rights_and_no_other(name: str) -> None:
+    party = parties.load(name)
+    stated = {*party.permissions, *party.deep_permissions}
+    text = re.sub(r"\s+", " ", SECTIONS[name])
+    prose = re.sub(r"```json.*?```", "", SECTIONS[name], flags=re.DOTALL)
+    if name not in DOCUMENTS:
+        assert all(right in text for right in stated), stated
+    known = {*stated, *BESIDE.get(name, ()), *(word for right in stated for word in right.split())}
+    assert set(RIGHT.findall(prose)) <= known, set(RIGHT.findall(prose)) - known
+
+
+def shapes(party: Party) -> Iterator[tuple[set[str], set[str]]]:
+    """What must and what may stand in each form of a party's credentials."""
+    for form in party.credentials:
+        yield {field for field in form if not field.endswith("?")}, {field.rstrip("?") for field in form}
+
+
+@pytest.mark.parametrize("name", parties.names())
+def test_the_fields_are_those_that_account_put_takes(name: str) -> None:
+    told = [set(block) for block in blocks(SECTIONS[name], "json")
+            if isinstance(block, dict) and not block.keys() & {"Statement", "statement", "Actions", "accessControlList"}]
+    assert told
+    assert all(any(must <= fields <= may for must, may in shapes(parties.load(name))) for fields in told), told
+
+
+def test_what_the_check_says_is_what_the_program_says() -> None:
+    said = set(re.findall(r"^\| ([a-z -]+: [^|]*?) \|", PAGE, re.MULTILINE))
+    assert said == {verdict.hint for verdict in vars(errors).values() if isinstance(verdict, errors.Meaning)
+                    and issubclass(verdict.error, errors.PartyDenied | errors.UnknownRegion)}
+    deep = {name for name in parties.names() if parties.load(name).deep_permissions}
+    assert {name for name, section in SECTIONS.items() if "`--deep`" in section} == deep
+
+
+def test_amazons_policy_suffices_and_each_right_is_needed(house: App, moto_url: str) -> None:
+    """Moto enforces policies: all of the page's list the servers, and without any one of them nothing is listed."""
+    def client(service: str) -> Any:
+        return boto3.client(service, endpoint_url=moto_url, region_name="us-east-1", aws_access_key_id="AKIA", aws_secret_access_key="s")
+
+    def enforced(after: str) -> None:
+        requests.post(f"{moto_url}/moto-api/reset-auth", data=after, timeout=9)
+
+    requests.post(f"{moto_url}/moto-api/reset", timeout=9)
+    iam, ec2 = client("iam"), client("ec2")
+    ec2.run_instances(ImageId=ec2.describe_images()["Images"][0]["ImageId"], InstanceType="t3.micro", MinCount=3, MaxCount=3)
+    policy = next(block for block in blocks(SECTIONS["aws"], "json") if "Statement" in block)
+    iam.create_user(UserName="twocloud")
+    key = iam.create_access_key(UserName="twocloud")["AccessKey"]
+    house.account("aws", {"access_key_id": key["AccessKeyId"], "secret_access_key": canaries.watch(key["SecretAccessKey"])}, moto_url)
+    try:
+        for missing in (None, *policy["Statement"][0]["Action"]):
+            enforced("inf")
+            statement = {**policy["Statement"][0], "Action": [word for word in policy["Statement"][0]["Action"] if word != missing]}
+            iam.put_user_policy(UserName="twocloud", PolicyName="list", PolicyDocument=json.dumps({**policy, "Statement": [statement]}))
+            cache.forget()
+            enforced("0")
+            if missing in (None, "ec2:DescribeRegions"):                # the latter is for region=all
+                assert ours(house.deployment, "aws", "us-east-1").total == 3
+            else:
+                with pytest.raises(errors.PartyDenied, match="missing right"):
+                    ours(house.deployment, "aws", "us-east-1")
+            if missing == "ec2:DescribeInstances":
+                with pytest.raises(errors.PartyDenied, match="missing right"):
+                    many_sources.check_account(house.deployment, "123", "aws", "us-east-1")
+            else:
+                assert many_sources.check_account(house.deployment, "123", "aws", "us-east-1") == "us-east-1"
+    finally:
+        enforced("inf")

@@ -1,0 +1,215 @@
+"""Every party by its data: chalicelib/parties/<party>/cases.json holds what it is asked, what it answers, and what that becomes.
+
+A case: `account` (project, deep), `credentials` if not the file's, `region`, `window`, `constants` of the adapter's
+module, `exchanges` in any order (each may be asked again, but for one that is said `once`), and either `servers` with
+`total`, compared whole, or the word of the `error` and what its text `says` and `never` says. An exchange:
+`operation`, `asked` (the query's and the body's words), optionally `host`, `path` and `method`, and the `answer`. A
+file's `unasked` names words that differ from call to call or only sign.
+"""
+
+import importlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import msgspec
+import pytest
+
+from chalicelib import parties
+from chalicelib.access import accounts
+from chalicelib.cloud.transport import failure_in
+from chalicelib.errors import Meaning, PartyFailed, TwocloudError
+from chalicelib.model import GRADES, WHOLE, Account, Party, Request, Response, Server, Sign, Source, Window
+from tests import ROOT
+
+WHAT = {path.parent.name: json.loads(path.read_text()) for path in sorted((ROOT / "chalicelib/parties").glob("*/cases.json"))}
+CASES = [(name, case) for name, what in WHAT.items() for case in what["cases"]]
+
+
+def asked_in(request: Request, unasked: list[str]) -> dict[str, Any]:
+    """What a request asks for, without the words that only say which operation it is."""
+    found: dict[str, Any] = dict(parse_qsl(urlsplit(request.url).query, keep_blank_values=True))
+    found |= json.loads(request.body) if request.body.startswith(b"{") else dict(
+        parse_qsl(request.body.decode(), keep_blank_values=True))
+    return {name: value for name, value in found.items() if name not in ("Action", "Version", *unasked)}
+
+
+class Recorded:
+    """`send`, answering from the exchanges of a case."""
+
+    def __init__(self, party: Party, exchanges: list[Mapping[str, Any]]) -> None:
+        self.party = party
+        self.exchanges = exchanges
+        self.used: set[int] = set()
+
+    def __call__(self, operation: str, sign: Sign) -> Response:
+        request = sign()
+        assert re.fullmatch(r"(Describe|List|Get|Query|Search)[A-Za-z]+|Login|AssumeRole", operation), operation     # P15
+        assert request.method in ("GET", "POST") and request.url.startswith("https://")
+        there, asked = urlsplit(request.url), asked_in(request, WHAT[self.party.name].get("unasked", []))
+        for number, exchange in enumerate(self.exchanges):
+            if exchange["operation"] == operation and exchange["asked"] == asked and not (
+                    exchange.get("once") and number in self.used) and exchange.get("path", there.path) == there.path:
+                assert "host" not in exchange or there.netloc == exchange["host"]
+                assert exchange.get("method", request.method) == request.method
+                self.used.add(number)
+                answer = exchange["answer"]
+                body = "\n".join(answer["text"]) if "text" in answer else json.dumps(answer["json"])
+                response = Response(answer["status"], answer.get("headers", {}), body.encode())
+                if failure := failure_in(self.party, response):
+                    raise failure
+                return response
+        raise AssertionError(f"{operation} {there.path} {asked} is in no exchange of this case")
+
+
+def account_of(name: str, credentials: Mapping[str, Any] | None = None, **more: Any) -> Account:
+    """An account with the file's or other credentials, which must have the form that operators are held to."""
+    return accounts.check("123", parties.load(name), credentials or WHAT[name]["credentials"], local=False,
+                          **{"project": None, "regions": (), "deep": False, "endpoint": None, **more})
+
+
+@pytest.mark.parametrize(("name", "case"), CASES, ids=[f"{name}: {case['name']}" for name, case in CASES])
+def test_case(name: str, case: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    what, party = WHAT[name], parties.load(name)
+    module = importlib.import_module(parties.module_of(name))
+    for constant, value in case.get("constants", {}).items():
+        monkeypatch.setattr(module, constant, value)
+    account = account_of(name, case.get("credentials"), **case.get("account", {}))
+    source = Source("123", name, case.get("region", what["region"]))
+    send = Recorded(party, case["exchanges"])
+    if "error" in case:
+        with pytest.raises(TwocloudError) as failed:
+            parties.list_servers(source, account, Window(*case.get("window", [1, None])), send)
+        assert failed.value.word == case["error"]
+        assert "not for callers" not in failed.value.text
+        assert all(words in failed.value.text for words in case.get("says", ())), failed.value.text
+        assert not any(words in failed.value.text for words in case.get("never", ())), failed.value.text
+        return
+    listing = parties.list_servers(source, account, Window(*case.get("window", [1, None])), send)
+    assert msgspec.json.decode(msgspec.json.encode(listing.servers)) == case["servers"]
+    assert listing.total == case["total"]
+    assert send.used == set(range(len(case["exchanges"])))
+
+
+def test_the_files_are_written_in_whole_records() -> None:
+    fields = set(Server.__struct_fields__)
+    for name, case in CASES:
+        for server in case.get("servers", []):
+            assert set(server) == fields, (name, case["name"])
+
+
+# ---------------------------------------------------------------- what every party must have
+
+@pytest.mark.parametrize("name", parties.names())
+def test_what_every_party_must_have(name: str) -> None:
+    assert name in WHAT, f"chalicelib/parties/{name}/cases.json is missing"
+    cases = {case["name"] for case in WHAT[name]["cases"]}
+    for needed in ("second page", "no servers", "every state", "missing", "unknown shape", "refused with"):
+        assert any(needed in case for case in cases), f"{name} has no case with {needed!r}"
+    words = {case.get("error") for case in WHAT[name]["cases"]}
+    assert {"party_denied", "party_throttled", "party_malformed", "party_error", "invalid_parameter"} <= words
+
+
+@pytest.mark.parametrize("name", parties.names())
+def test_the_descriptor(name: str) -> None:
+    party = parties.load(name)
+    assert party.name == name and party.title and party.reference.startswith("https://")
+    assert party.credentials and all(form for form in party.credentials)
+    assert party.region(party.default_region) == party.default_region
+    for alias, code in party.aliases.items():
+        assert party.region(alias) == party.region(code) == code and code not in party.aliases
+    assert party.limits and all(limit.calls > 0 and limit.seconds > 0 for limit in party.limits.values())
+    assert all(isinstance(verdict, Meaning) for verdict in party.errors.values())
+    assert bool(party.project) == bool(party.project_form)
+    assert party.grade in GRADES and party.grade == WHAT[name]["grade"]
+    hostile = ["evil.com/", "x@evil.com/", "", "a b", "gz\n", "é", "a/b", "*", "a?b", "a#b", "a%2e", "a:1"]
+    if any(party.default_region in host for host in hosts_of(name)):
+        hostile += ["a.b", "-a", "a-", "a" * 64, "..", "A" * 9]
+    for region in hostile:
+        with pytest.raises(TwocloudError):
+            party.region(region)
+
+
+def hosts_of(name: str) -> set[str]:
+    """Where a listing in the party's default region calls."""
+    hosts: set[str] = set()
+
+    def send(operation: str, sign: Sign) -> Response:
+        hosts.add(urlsplit(sign().url).netloc)
+        raise PartyFailed()
+
+    with pytest.raises(PartyFailed):
+        party = parties.load(name)
+        party.list_servers(Source("123", name, party.default_region), account_of(name), WHOLE, send)
+    return hosts
+
+
+@pytest.mark.parametrize("name", parties.names())
+def test_twocloud_can_only_read(name: str) -> None:
+    """P15: the rights that it asks for can change nothing, and it asks for those that its calls need."""
+    party = parties.load(name)
+    stated = party.permissions + party.deep_permissions
+    assert stated
+    for permission in stated:
+        assert re.search(r"describe|list|get|read|view", permission, re.IGNORECASE), permission
+        assert not re.search(r"creat|updat|delet|writ|(?<!com)put|modif|start|stop|boot|run|attach|admin|owner|full|edit|manag|set|"
+                             r"\*", permission, re.IGNORECASE), permission
+    called = {exchange["operation"] for case in WHAT[name]["cases"] for exchange in case["exchanges"]}
+    if any("describe" in permission.lower() for permission in stated):
+        known = {re.split(r"[:.]", permission)[-1].lower() for permission in stated}
+        assert {word.lower() for word in called if word.startswith("Describe")} - {"describeregions"} <= known
+
+
+GUID, HEX = "0123abcd-0123-4567-89ab-0123456789ab", "0123456789abcdef0123456789abcdef"
+FIELDS = {                                  # the fields by which accounts are put at each party: they may only grow
+    "qcloud": [{"secret_id": "a", "secret_key": "b"}, {"secret_id": "a", "secret_key": "b", "token": "c"}],
+    "aliyun": [{"access_key_id": "a", "access_key_secret": "b"},
+               {"access_key_id": "a", "access_key_secret": "b", "security_token": "c"}],
+    "aws": [{"access_key_id": "a", "secret_access_key": "b"}, {"role_arn": "arn:aws:iam::1:role/r", "external_id": "e"},
+            {"access_key_id": "a", "secret_access_key": "b", "session_token": "c"}, {"role_arn": "arn:aws:iam::1:role/r"}],
+    "azure": [{"directory_id": GUID, "client_id": GUID, "client_secret": "s~.x", "subscription_id": GUID},
+              {"directory_id": "contoso.onmicrosoft.com", "client_id": GUID, "client_secret": "s", "subscription_id": GUID}],
+    "huaweicloud": [{"access_key": "a", "secret_key": "b", "project_id": HEX}, {"access_key": "a", "secret_key": "b", "project_id": "p-1"},
+                    {"access_key": "a", "secret_key": "b", "project_id": HEX, "security_token": "c"}],
+    "openstack": [{"auth_url": "https://keystone.example:5000/v3", "username": "u", "password": "p w", "project_id": HEX},
+                  {"auth_url": "https://keystone.example/identity", "username": "u", "password": "p", "project_id": HEX,
+                   "user_domain": "default", "project_domain": "default"},
+                  {"auth_url": "https://keystone.example", "application_credential_id": HEX,
+                   "application_credential_secret": "s"}],
+    "ucloud": [{"public_key": "a", "private_key": "b", "project_id": "org-abcdef"}],
+    "volcengine": [{"access_key_id": "a", "secret_access_key": "b"},
+                   {"access_key_id": "a", "secret_access_key": "b", "session_token": "c"}],
+    "baidu": [{"access_key_id": "a", "secret_access_key": "b"}],
+    "jdcloud": [{"access_key": "a", "secret_key": "b"}],
+    "ksyun": [{"access_key": "a", "secret_key": "b"}],
+    **{name: [{"token": "t"}] for name in ("digitalocean", "hetzner", "linode", "vultr", "scaleway", "ibm", "upcloud",
+                                           "cloudscale")},
+}
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_accounts_are_put_by_the_fields_that_are_promised(name: str) -> None:
+    for fields in FIELDS[name]:
+        made = accounts.check("123", parties.load(name), fields, project=None, regions=(), deep=False, endpoint=None, local=False)
+        assert made.credentials == fields
+
+
+def test_an_unknown_party() -> None:
+    for name in ("nocloud", "__init__", "../qcloud", "Qcloud", ""):
+        with pytest.raises(TwocloudError, match="Unknown party"):
+            parties.load(name)
+
+
+def test_a_foreign_project_is_never_shown_by_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check of the project does not depend on the window."""
+    case = next(c for c in WHAT["qcloud"]["cases"] if c["name"] == "the party ignores the project filter")
+    party = parties.load("qcloud")
+    exchange = case["exchanges"][0]
+    one = {**exchange, "asked": {**exchange["asked"], "Limit": 1}}
+    account = Account(tenant_id="1", party="qcloud", credentials=WHAT["qcloud"]["credentials"], project="7")
+    with pytest.raises(TwocloudError, match="another project"):
+        party.list_servers(Source("1", "qcloud", "ap-guangzhou"), account, Window(1, 1), Recorded(party, [one]))
+    assert replace(account, project=None).project is None

@@ -1,0 +1,293 @@
+"""One suite for every store: SQLite, DynamoDB emulated in this process (moto) and by a server (MiniStack)."""
+
+import multiprocessing
+import os
+import sqlite3
+import threading
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from moto import mock_aws
+
+from chalicelib.errors import Conflict, SettingsError
+from chalicelib.storage.dynamodb import DynamoStore
+from chalicelib.storage.sqlite import SqliteStore
+from chalicelib.storage.store import LARGEST, Store, open_store
+from tests.fixtures import AWS, TABLE, Clock
+
+# ---------------------------------------------------------------- the protocol
+
+def test_what_is_put_is_there_and_what_is_deleted_is_not(store: Store) -> None:
+    assert store.get("user", "ann") is None
+    store.put("user", "ann", b"\x00\xffone")
+    row = store.get("user", "ann")
+    assert row and row.value == b"\x00\xffone" and row.version
+    store.put("user", "ann", b"two")
+    again = store.get("user", "ann")
+    assert again and again.value == b"two" and again.version != row.version
+    assert store.get("token", "ann") is None
+    store.delete("user", "ann", "nobody")
+    assert store.get("user", "ann") is None
+    store.delete("user")
+
+
+def test_conditions(store: Store) -> None:
+    store.put("k", "a", b"1", version=0)
+    with pytest.raises(Conflict):
+        store.put("k", "a", b"2", version=0)
+    row = store.get("k", "a")
+    assert row
+    store.put("k", "a", b"3", version=row.version)
+    with pytest.raises(Conflict):
+        store.put("k", "a", b"4", version=row.version)
+    with pytest.raises(Conflict):
+        store.put("k", "missing", b"5", version=row.version)
+    assert (found := store.get("k", "a")) and found.value == b"3"
+    store.delete("k", "a")
+    store.put("k", "a", b"6", version=0)
+    with pytest.raises(Conflict):           # made anew: not the row that was read
+        store.put("k", "a", b"7", version=row.version)
+
+
+def test_an_expired_row_is_gone_at_its_second(store: Store, clock: Clock) -> None:
+    end = int(clock()) + 60
+    store.put("k", "a", b"1", expires=end)
+    store.put("k", "b", b"1")
+    row = store.get("k", "a")
+    clock.now = end - 0.001
+    assert store.get("k", "a") == row and [key for key, _ in store.list("k")] == ["a", "b"]
+    clock.now = end
+    assert row and store.get("k", "a") is None and [key for key, _ in store.list("k")] == ["b"]
+    with pytest.raises(Conflict):
+        store.put("k", "a", b"2", version=row.version)
+    store.put("k", "a", b"3", version=0)
+    assert (found := store.get("k", "a")) and found.value == b"3"
+
+
+def test_a_write_without_an_end_takes_the_end_away(store: Store, clock: Clock) -> None:
+    store.put("k", "a", b"1", expires=int(clock()) + 1)
+    store.put("k", "a", b"2")
+    clock.forward(100)
+    assert store.get("k", "a")
+
+
+def test_list_by_prefix_in_order(store: Store) -> None:
+    keys = ["a", "a/1", "a/10", "a/2", "a0", "b/1", "a/~", "a/é", "A/1", "a%b", "a_b", "a/中"]
+    for key in keys:
+        store.put("k", key, key.encode())
+    store.put("other", "a/1", b"x")
+    assert [key for key, _ in store.list("k")] == sorted(keys, key=str.encode)
+    assert [key for key, _ in store.list("k", "a/")] == ["a/1", "a/10", "a/2", "a/~", "a/é", "a/中"]
+    assert [key for key, _ in store.list("k", "a%")] == ["a%b"]
+    assert list(store.list("k", "zz")) == [] and list(store.list("none")) == []
+    assert all(row.value == key.encode() for key, row in store.list("k"))
+
+
+def test_lists_of_several_megabytes_and_many_rows(store: Store) -> None:
+    """DynamoDB hands out pages of 1 MB; SQLite's list is read in pages of 500 rows."""
+    for n in range(12):
+        store.put("big", f"{n:02}", bytes([n]) * 250_000)
+    found = list(store.list("big"))
+    assert [(key, row.value[0], len(row.value)) for key, row in found] == [(f"{n:02}", n, 250_000) for n in range(12)]
+    for n in range(620):
+        store.put("many", f"{n:04}", b"x")
+    assert [key for key, _ in store.list("many")] == [f"{n:04}" for n in range(620)]
+    store.delete("many", *(f"{n:04}" for n in range(600)), "0001")
+    assert [key for key, _ in store.list("many")] == [f"{n:04}" for n in range(600, 620)]
+
+
+def test_the_largest_row(store: Store) -> None:
+    store.put("k", "a", b"x" * LARGEST)
+    assert (found := store.get("k", "a")) and len(found.value) == LARGEST
+    with pytest.raises(ValueError, match="at most"):
+        store.put("k", "a", b"x" * (LARGEST + 1))
+
+
+def test_of_many_writers_one_wins_each_round(store: Store, request: pytest.FixtureRequest) -> None:
+    """Threads add to a number by conditional writes: no step is lost. (moto in process takes one thread alone.)"""
+    count = 1 if "moto" in request.node.name else 8
+    store.put("k", "n", b"0")
+
+    def add(times: int) -> None:
+        for _ in range(times):
+            while True:
+                row = store.get("k", "n")
+                assert row
+                try:
+                    store.put("k", "n", str(int(row.value) + 1).encode(), version=row.version)
+                    break
+                except Conflict:
+                    continue
+
+    threads = [threading.Thread(target=add, args=(5,)) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (found := store.get("k", "n")) and found.value == str(5 * count).encode()
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=st.lists(st.tuples(st.sampled_from(["put", "new", "delete", "later"]), st.sampled_from("abc"),
+                                st.binary(max_size=5), st.none() | st.integers(1, 5)), max_size=25))
+def test_any_sequence_does_what_a_dict_would(store: Store, clock: Clock, steps: list[Any]) -> None:
+    store.delete("h", *"abc")
+    model: dict[str, tuple[bytes, float]] = {}
+    for what, key, value, ends in steps:
+        expires = int(clock()) + ends if ends else None
+        alive = {k for k, (_, until) in model.items() if until > clock()}
+        if what == "put":
+            store.put("h", key, value, expires=expires)
+            model[key] = value, expires or float("inf")
+        elif what == "new":
+            try:
+                store.put("h", key, value, version=0, expires=expires)
+                assert key not in alive
+                model[key] = value, expires or float("inf")
+            except Conflict:
+                assert key in alive
+        elif what == "delete":
+            store.delete("h", key)
+            model.pop(key, None)
+        else:
+            clock.forward(1)
+        expected = {k: v for k, (v, until) in model.items() if until > clock()}
+        assert {k: row.value for k, row in store.list("h")} == expected
+
+
+# ---------------------------------------------------------------- SQLite alone
+
+def _hammer(path: str, name: str, times: int) -> None:
+    store = SqliteStore(path, lambda: 0.0)
+    for n in range(times):
+        store.put("k", f"{name}/{n}", b"x" * 500, version=0)
+        while True:
+            row = store.get("k", "shared")
+            try:
+                store.put("k", "shared", str(int(row.value if row else 0) + 1).encode(), version=row.version if row else 0)
+                break
+            except Conflict:
+                continue
+
+
+def test_several_processes_lose_nothing(tmp_path: Path) -> None:
+    path = f"{tmp_path}/store.db"
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_hammer, args=(path, str(n), 40)) for n in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+        assert worker.exitcode == 0
+    store = SqliteStore(path, lambda: 0.0)
+    assert len(list(store.list("k"))) == 161
+    assert (row := store.get("k", "shared")) and row.value == b"160"
+
+
+def test_a_forked_child_opens_its_own_connection(tmp_path: Path) -> None:
+    store = SqliteStore(f"{tmp_path}/store.db", lambda: 0.0)
+    store.put("k", "parent", b"1")
+    child = os.fork()
+    if child == 0:
+        store.put("k", "child", b"2")
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert [key for key, _ in store.list("k")] == ["child", "parent"]
+
+
+def test_the_file_is_the_owners_alone(tmp_path: Path) -> None:
+    old = os.umask(0)
+    try:
+        SqliteStore(f"{tmp_path}/new/store.db", lambda: 0.0).put("k", "a", b"1")
+    finally:
+        os.umask(old)
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
+    for path in (tmp_path / "new").iterdir():
+        assert path.stat().st_mode & 0o077 == 0, path
+
+
+def test_scrub_leaves_no_byte_of_what_was_deleted(tmp_path: Path) -> None:
+    store = SqliteStore(f"{tmp_path}/store.db", lambda: 100.0)
+    for n in range(300):
+        store.put("account", f"tenant-to-forget/{n}", b"sealed-to-forget" * 60)
+    store.put("account", "kept", b"kept")
+    store.put("token", "old", b"ended-to-forget", expires=50)
+    reader = sqlite3.connect(f"{tmp_path}/store.db")        # somebody else has the file open
+    reader.execute("SELECT count(*) FROM entry").fetchone()
+    store.delete("account", *(f"tenant-to-forget/{n}" for n in range(300)))
+    store.scrub()
+    left = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert b"to-forget" not in left and b"kept" in left
+    reader.close()
+
+
+def test_foreign_and_newer_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    SqliteStore(str(path), lambda: 0.0).close()
+    with sqlite3.connect(path) as newer:
+        newer.execute("PRAGMA user_version = 99")
+    with pytest.raises(SettingsError, match="schema version 99"):
+        SqliteStore(str(path), lambda: 0.0)
+    foreign = tmp_path / "foreign.db"
+    with sqlite3.connect(foreign) as other:
+        other.execute("CREATE TABLE t (x)")
+    with pytest.raises(SettingsError, match="another program"):
+        SqliteStore(str(foreign), lambda: 0.0)
+    with sqlite3.connect(foreign) as other:
+        assert other.execute("SELECT name FROM sqlite_master").fetchall() == [("t",)]
+    text = tmp_path / "text.db"
+    text.write_text("not a database " * 100)
+    with pytest.raises(SettingsError, match="cannot be used"):
+        SqliteStore(str(text), lambda: 0.0)
+    with pytest.raises(SettingsError, match="cannot be used"):
+        SqliteStore("/proc/nowhere/store.db", lambda: 0.0)
+
+
+def test_relative_and_absolute_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    open_store("sqlite:///below/store.db", lambda: 0.0).close()
+    assert (tmp_path / "below/store.db").exists()
+    open_store(f"sqlite:///{tmp_path}/absolute.db", lambda: 0.0).close()
+    assert (tmp_path / "absolute.db").exists()
+
+
+# ---------------------------------------------------------------- DynamoDB alone
+
+def test_unprocessed_deletes_are_sent_again(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A throttled table takes some deletes of a batch and hands the others back."""
+    monkeypatch.setattr("chalicelib.storage.dynamodb.time.sleep", lambda seconds: None)
+    with mock_aws():
+        client = boto3.client("dynamodb", **AWS)
+        client.create_table(TableName="t", **TABLE)
+        store = DynamoStore("t", clock, client)
+        for n in range(60):
+            store.put("k", f"{n:02}", b"x")
+        real = client.batch_write_item
+        sizes: list[int] = []
+
+        def throttled(RequestItems: dict[str, list[Any]]) -> dict[str, Any]:
+            asked = RequestItems["t"]
+            sizes.append(len(asked))
+            real(RequestItems={"t": asked[:7]})
+            return {"UnprocessedItems": {"t": asked[7:]} if asked[7:] else {}}
+
+        monkeypatch.setattr(client, "batch_write_item", throttled)
+        store.delete("k", *(f"{n:02}" for n in range(60)))
+        assert sizes == [25, 18, 11, 4, 25, 18, 11, 4, 10, 3]
+        assert list(store.list("k")) == []
+
+
+def test_reads_are_consistent(clock: Clock) -> None:
+    with mock_aws():
+        client = boto3.client("dynamodb", **AWS)
+        client.create_table(TableName="t", **TABLE)
+        asked: list[dict[str, Any]] = []
+        client.meta.events.register("provide-client-params.dynamodb", lambda params, **_: asked.append(params))
+        store = DynamoStore("t", clock, client)
+        store.get("k", "a")
+        list(store.list("k"))
+        assert [params["ConsistentRead"] for params in asked] == [True, True]

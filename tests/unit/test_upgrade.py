@@ -1,0 +1,213 @@
+"""One version back and forth: rows that an earlier version wrote are read, and it reads what this one writes.
+
+tests/rows/VERSION.json holds rows of every kind with what that version told of them, and the forms of its rows. A new
+one is made with each release, by the code of that release:  python -m tests.unit.test_upgrade tests/rows/VERSION.json
+"""
+
+import base64
+import importlib
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from chalicelib import parties, settings
+from chalicelib.model import Server, Source
+from tests import canaries
+
+
+def room(*names: str) -> Any:
+    """The first of these modules that this version has: the rooms were laid out after 0.1.0."""
+    for name in names:
+        with suppress(ModuleNotFoundError):
+            return importlib.import_module(f"chalicelib.{name}")
+    raise ModuleNotFoundError(names)
+
+
+accounts, tokens, users = (room(f"access.{name}", name) for name in ("accounts", "tokens", "users"))
+many_sources, one_source = room("fleet.many_sources", "inventory"), room("fleet.one_source", "freshness")
+schedule, deployment = room("fleet.schedule", "schedule"), room("fleet.deployment", "deployment", "inventory")
+snapshots, sqlite = room("storage.snapshots", "snapshots"), room("storage.sqlite", "stores.sqlite")
+Freshness = getattr(one_source, "Freshness", None) or one_source.Policy
+ROOT = next(folder for folder in Path(__file__).parents if (folder / "tests").is_dir())
+
+NOW = 1_790_000_000.0
+SOURCE = Source("123", "qcloud", "ap-guangzhou")
+PASSWORD, KEY = "canary-rows-password", "canary-rows-key"
+LISTED = getattr(one_source, "_Regions", None) or room("fleet.regions").Listed
+FORMS = {"user": users.User, "token": tokens.Token, "account": accounts.AccountRow, "snapshot": snapshots.Head, "chunk": Server,
+         "change": snapshots.Change, "vanished": snapshots.Vanished, "breaker": one_source._Breaker, "regions": LISTED,
+         "message": schedule.Message, **({"health": schedule._Run} if hasattr(schedule, "_Run") else {})}
+KINDS = {"health", "user", "token", "account", "snapshot", "chunk", "change", "lease", "breaker", "interest", "regions", "try"}
+
+NEW = {"0.1.0": {"health"}}                 # kinds that came after that version
+
+
+def open_at(folder: Path) -> Any:
+    return deployment.open_deployment(settings.load({
+        "TWOCLOUD_STORE": f"sqlite:///{folder}/store.db", "TWOCLOUD_KEY": f"file:{folder}/key", "TWOCLOUD_LOCAL": "1"}), lambda: NOW)
+
+
+# ---------------------------------------------------------------- writing (an earlier version runs this too)
+
+def fleet(size: int, cpu: int = 2) -> list[Server]:
+    return [Server(id=f"ins-{n:04}", name=f"web-{n}", cpu=cpu if n == 1 else 4, memory_mib=8192, lan_ipv4=(f"10.0.0.{n % 250}",))
+            for n in range(size)]
+
+
+def write(folder: Path) -> dict[str, Any]:
+    """Rows of every kind in folder's store; what the writer knows of them."""
+    here = open_at(folder)
+    store = here.store
+    user = users.User(name="ann", uid="u1", tenants=("123",), parties=("qcloud",), regions=("gz",), password=users.hash_password(PASSWORD))
+    users.add(store, user)
+    if hasattr(users, "with_password"):
+        users.change(store, "ann", lambda row: users.with_password(row, users.hash_password(PASSWORD), NOW, 600))
+    text, _ = tokens.issue(store, user, tokens.Limits(tenants=("123",)), 86_400, NOW, "golden")
+    account = accounts.check("123", parties.load("qcloud"), {"secret_id": "AKID", "secret_key": KEY}, project=None, regions=("gz",),
+                             deep=False, endpoint="http://127.0.0.1:9", local=True)
+    row = accounts.put(store, here.sealer(), account, NOW)
+    for at, servers in ((NOW - 600, fleet(450)), (NOW - 300, fleet(449, cpu=8))):
+        snapshots.save(store, SOURCE, row.revision, servers, at, history=30 * 86_400)
+    one_source.note_reading(here, SOURCE)
+    store.put("lease", "other/qcloud/x", b"12345678", expires=int(NOW) + 20)
+    store.put("regions", "123/qcloud/all", msgspec.msgpack.encode(LISTED(revision=row.revision, at=NOW - 60, codes=("ap-guangzhou",))),
+              expires=int(NOW) + 3600)
+    store.put("breaker", "123/qcloud/ap-shanghai", msgspec.msgpack.encode(one_source._Breaker(word="party_timeout", text="late", at=NOW - 60)),
+              expires=int(NOW) + 3600)
+    users._count_try(store, "eve", NOW)
+    here.close()
+    return {"token": text, "message": schedule.write(schedule.Message("123", "qcloud", "ap-guangzhou", NOW))}
+
+
+# ---------------------------------------------------------------- reading (and this)
+
+def read(folder: Path, known: dict[str, Any]) -> dict[str, Any]:
+    """What a version tells of the rows in folder's store."""
+    here = open_at(folder)
+    store = here.store
+    caller = tokens.identify(store, "Basic " + base64.b64encode(f"{known['token']}:".encode()).decode(), NOW)
+    answer = many_sources.list_servers(here, SOURCE, policy=Freshness(max_age=3600))
+    changes = snapshots.changes(store, SOURCE, NOW - 400)
+    told = {
+        "allowed": tokens.allows(caller, SOURCE), "foreign": tokens.allows(caller, Source("9", "qcloud", "ap-guangzhou")),
+        "label": caller.token.label, "user": users.check_password(store, "ann", PASSWORD, NOW).name,
+        "account": dict(accounts.load(store, here.sealer, "123", "qcloud", local=True).credentials) == {"secret_id": "AKID", "secret_key": KEY},
+        "servers": msgspec.to_builtins(answer.servers), "kept": answer.kept, "changes": msgspec.to_builtins(changes),
+        "regions": list(one_source.open_regions(here, "123", "qcloud", Freshness(max_age=3600), time.monotonic() + 25)),
+        "failed": {snapshots.key_of(source): at for source, at in one_source.last_failures(here).items()},
+        "known": {snapshots.key_of(source): asdict(it)["age"] for source, it in schedule.known(here).items()},
+        "message": msgspec.to_builtins(schedule.read(known["message"])),
+    }
+    here.close()
+    return told
+
+
+def forms() -> dict[str, Any]:
+    return {kind: msgspec.json.schema_components([form])[1][form.__name__] for kind, form in FORMS.items()}
+
+
+def golden() -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        here = Path(folder)
+        known = write(here)
+        connection = importlib.import_module("sqlite3").connect(here / "store.db")
+        rows = [[kind, key, base64.b64encode(value).decode(), expires] for kind, key, value, expires in
+                connection.execute("SELECT kind, key, value, expires FROM entry ORDER BY kind, key")]
+        connection.close()
+        told = read(here, known)
+        return {"seal": (here / "key").read_text().strip(), "known": known, "told": told, "forms": forms(), "rows": rows}
+
+
+# ---------------------------------------------------------------- the tests
+
+def holds(new: Any, old: Any) -> bool:
+    """Whether all that is in `old` is in `new`, which may have more fields."""
+    if isinstance(old, dict):
+        return isinstance(new, dict) and all(name in new and holds(new[name], value) for name, value in old.items())
+    if isinstance(old, list):
+        return isinstance(new, list) and len(new) == len(old) and all(map(holds, new, old))
+    return new == old
+
+
+FILES = sorted((ROOT / "tests/rows").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_what_an_earlier_version_wrote_is_read(path: Path, tmp_path: Path) -> None:
+    old = json.loads(path.read_text())
+    assert {row[0] for row in old["rows"]} == KINDS - NEW.get(path.stem, set())
+    store = sqlite.SqliteStore(f"{tmp_path}/store.db", lambda: NOW)
+    for kind, key, value, expires in old["rows"]:
+        store.put(kind, key, base64.b64decode(value), expires=expires)
+    store.close()
+    (tmp_path / "key").write_text(old["seal"])
+    (tmp_path / "key").chmod(0o600)
+    canaries.watch(old["known"]["token"])
+    told = json.loads(json.dumps(read(tmp_path, old["known"])))
+    for name, value in old["told"].items():
+        assert holds(told[name], value), name
+    assert len(old["told"]["servers"]) == 449 and old["told"]["changes"] and old["told"]["account"] and not old["told"]["foreign"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_no_field_goes_changes_or_must_be_there(path: Path) -> None:
+    """What either version writes has the fields that the other needs, in the same form."""
+    old, new = json.loads(path.read_text())["forms"], json.loads(json.dumps(forms()))
+    assert old.keys() <= new.keys()
+    for kind, form in old.items():
+        assert set(form["required"]) == set(new[kind]["required"]), kind
+        for name, was in form["properties"].items():
+            assert new[kind]["properties"][name] == was, (kind, name)
+        if form.get("additionalProperties") is False:
+            assert new[kind]["properties"].keys() == form["properties"].keys(), kind
+
+
+def test_every_kind_of_row_has_its_form() -> None:
+    """A kind that is new to the store needs rows and a form here."""
+    written = set()
+    for path in (ROOT / "chalicelib").rglob("*.py"):
+        written |= set(re.findall(r"store\.put\(\"(\w+)\"", path.read_text()))
+    assert written <= KINDS
+
+
+def test_the_earlier_version_reads_what_this_one_writes(tmp_path: Path) -> None:
+    """Its own code, from the history; a clone without history has the forms above alone."""
+    old = json.loads(FILES[-1].read_text())
+    told = subprocess.run(["git", "archive", old["commit"], "chalicelib"], cwd=ROOT, capture_output=True, check=False)
+    if told.returncode:
+        pytest.skip("the history of this clone does not go back to the earlier version")
+    with tarfile.open(fileobj=io.BytesIO(told.stdout)) as archive:
+        archive.extractall(tmp_path / "old", filter="data")
+    (tmp_path / "old/tests").mkdir()
+    (tmp_path / "old/tests/__init__.py").touch()
+    for name in ("unit/test_upgrade.py", "canaries.py"):
+        (tmp_path / "old/tests" / Path(name).name).write_text((ROOT / "tests" / name).read_text())
+    (tmp_path / "rows").mkdir()
+    known = write(tmp_path / "rows")
+    canaries.watch(known["token"])
+    mine = json.loads(json.dumps(read(tmp_path / "rows", known)))
+    code = ("import json, sys; from pathlib import Path; import chalicelib; from tests import test_upgrade as it\n"
+            "assert chalicelib.__file__.startswith(sys.argv[2]), chalicelib.__file__\n"
+            "print(json.dumps(it.read(Path(sys.argv[1]), json.loads(sys.stdin.read()))))")
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "rows"), str(tmp_path / "old")], cwd=tmp_path / "old", input=json.dumps(known),
+                          capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(tmp_path / "old")})
+    assert done.returncode == 0, done.stderr
+    assert holds(mine, json.loads(done.stdout))
+
+
+if __name__ == "__main__":
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    Path(sys.argv[1]).write_text(json.dumps({"commit": commit, **golden()}) + "\n")
