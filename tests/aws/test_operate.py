@@ -86,7 +86,8 @@ def mine(served: App) -> dict[str, str]:
 
 def test_credentials(served: App, mine: dict[str, str], tmp_path: Path) -> None:
     cloud = served.clouds["qcloud"]
-    assert isinstance(cloud, Qcloud) and served.get(GZ).status_code == 200
+    assert isinstance(cloud, Qcloud)
+    assert served.get(GZ).status_code == 200
     (script,) = PAGE["Rotate a party's credentials"]
     script = script.replace("new-keys.json", "new-keys.secret")
     (tmp_path / "new-keys.secret").write_text(json.dumps({"secret_id": "AKIDnew", "secret_key": secret("new")}))
@@ -118,7 +119,8 @@ def test_a_files_key(served: App, mine: dict[str, str], tmp_path: Path) -> None:
     told = run(script + "twocloud account list -o json", tmp_path, **mine)
     new = FileSealer(tmp_path / ".twocloud/key-2", make=False)
     rows = accounts.every(served.deployment.store)
-    assert {row.key for row in rows} == {new.name} and new.name in told
+    assert {row.key for row in rows} == {new.name}
+    assert new.name in told
     assert accounts.load(served.deployment.store, lambda: new, "123", "qcloud", local=True).credentials["secret_id"] == "AKIDtest"
 
 
@@ -168,7 +170,10 @@ def test_a_backup_of_a_file_that_is_written_to(tmp_path: Path) -> None:
     for name in ("backup.db", *(["backup-2.db"] if "sqlite3 " in script else [])):
         copy = SqliteStore(str(tmp_path / name), time.time)
         first, second = copy.get("aa", "first"), copy.get("zz", "second")
-        assert first and second and int(second.value) - int(first.value) in (0, 1) and len(list(copy.list("chunk"))) == 5000
+        assert first
+        assert second
+        assert int(second.value) - int(first.value) in (0, 1)
+        assert len(list(copy.list("chunk"))) == 5000
         copy.close()
 
 
@@ -228,17 +233,20 @@ def test_the_rights_that_the_page_names_are_those_that_are_used(tmp_path: Path, 
         named = rights()
         assert (used - {"kms:Encrypt"}, used & {"kms:Encrypt"}) == named["users, tokens, accounts, tenants"]
         sentence = re.search(r"These commands need (.*?) on the table", (ROOT / "docs/deploy.md").read_text(), re.DOTALL)
-        assert sentence and {f"dynamodb:{name}" for name in re.findall(r"`(?:dynamodb:)?(\w+)`", sentence[1])} == named["users, tokens, accounts, tenants"][0]
+        assert sentence
+        assert {f"dynamodb:{name}" for name in re.findall(r"`(?:dynamodb:)?(\w+)`", sentence[1])} == named["users, tokens, accounts, tenants"][0]
 
         used = set()
         twocloud("account", "rotate", "123", "qcloud", "--no-check", *keys)
-        assert used <= set().union(*named["`account rotate` without `--trust-settings`"]) and {"kms:Encrypt", "kms:Decrypt"} <= used
+        assert used <= set().union(*named["`account rotate` without `--trust-settings`"])
+        assert {"kms:Encrypt", "kms:Decrypt"} <= used
 
         used = set()
         monkeypatch.setenv("TWOCLOUD_OLD_KEY", f"kms:{one}")
         monkeypatch.setenv("TWOCLOUD_KEY", f"kms:{two}")
         twocloud("account", "reseal")
-        assert used == set().union(*named["`account reseal`"]) and accounts.find(store, "123", "qcloud").key == f"kms:{two}"
+        assert used == set().union(*named["`account reseal`"])
+        assert accounts.find(store, "123", "qcloud").key == f"kms:{two}"
 
         used = set()
         monkeypatch.delenv("TWOCLOUD_OLD_KEY")

@@ -106,14 +106,17 @@ def test_another_key_of_kms(stack: Stack, operator: Any, tmp_path: Path) -> None
         listed = operator(first + second + third + "\nstack_output Key")
     check(seen, 2)
     accounts_told, new = json.loads(listed[listed.index("["):listed.rindex("]") + 1]), listed.strip().rpartition("\n")[2]
-    assert {row["key"] for row in accounts_told if row["tenant_id"] == "123"} == {new} != {old} and new.startswith("kms:arn:")
+    assert {row["key"] for row in accounts_told if row["tenant_id"] == "123"} == {new} != {old}
+    assert new.startswith("kms:arn:")
     kms = stack.client("kms")
     for key in (old, new):                  # the grant is gone, and the new key's policy is the old one's
         assert kms.get_key_policy(KeyId=key.removeprefix("kms:"), PolicyName="default")["Policy"].strip() == (tmp_path / "policy.json").read_text().strip()
     moved = json.loads((tmp_path / "move.json").read_text())["Statement"]
-    assert moved[0]["Action"] == ["kms:ReEncryptFrom", "kms:ReEncryptTo", "kms:Decrypt"] and moved[1:] == json.loads((tmp_path / "policy.json").read_text())["Statement"]
+    assert moved[0]["Action"] == ["kms:ReEncryptFrom", "kms:ReEncryptTo", "kms:Decrypt"]
+    assert moved[1:] == json.loads((tmp_path / "policy.json").read_text())["Statement"]
     variables = stack.function("APIHandler")["Environment"]["Variables"]
-    assert variables["TWOCLOUD_KEY"] == new and "TWOCLOUD_OLD_KEY" not in variables
+    assert variables["TWOCLOUD_KEY"] == new
+    assert "TWOCLOUD_OLD_KEY" not in variables
 
 
 def test_restore_a_table(stack: Stack, operator: Any) -> None:
@@ -129,7 +132,9 @@ def test_restore_a_table(stack: Stack, operator: Any) -> None:
     for name in ("APIHandler", "Authorize", "Spread", "Work"):
         assert stack.function(name)["Environment"]["Variables"]["TWOCLOUD_STORE"] == "dynamodb://twocloud-restored"
     restored = DynamoStore("twocloud-restored", time.time, client)
-    assert tokens.every(restored) == [] and accounts.find(restored, "123", "qcloud") and users.every(restored)
+    assert tokens.every(restored) == []
+    assert accounts.find(restored, "123", "qcloud")
+    assert users.every(restored)
     assert stack.get(before).status_code == 401
     user = users.every(restored)[0]
     users.change(restored, user.name, lambda row: users.User(name=row.name, uid=row.uid, tenants=("123",)))
@@ -179,7 +184,8 @@ def test_from_one_machine_to_aws(stack: Stack, operator: Any, tmp_path: Path) ->
     allow(everyday)
     run("twocloud user add bob --tenant 7; twocloud token issue --user bob >bob.secret; twocloud token revoke --user bob; "
         "twocloud tenant remove 123; twocloud user remove bob", tmp_path, **olga, TWOCLOUD_STORE="dynamodb://moved")
-    assert accounts.every(there) == [] and [user.tenants for user in users.every(there)] == [()]
+    assert accounts.every(there) == []
+    assert [user.tenants for user in users.every(there)] == [()]
 
 
 def test_remove_everything(stack: Stack, operator: Any) -> None:

@@ -115,7 +115,8 @@ def test_the_zip_is_small_and_the_same_each_time(out: Path, tmp_path: Path) -> N
 
 def test_native_code_is_for_lambdas_processor(out: Path) -> None:
     native = {name: content for name, content in files(out).items() if content[:4] == b"\x7fELF"}
-    assert len(native) >= 3 and all(".so" in name for name in native)
+    assert len(native) >= 3
+    assert all(".so" in name for name in native)
     for name, content in native.items():
         assert struct.unpack_from("<H", content, 18)[0] == 183, name       # EM_AARCH64
 
@@ -199,12 +200,14 @@ def test_what_is_left_of_botocores_descriptions_says_the_same(out: Path) -> None
     for service, version in (("dynamodb", "2012-08-10"), ("kms", "2014-11-01"), ("sqs", "2012-11-05")):
         kept = json.loads(found[f"botocore/data/{service}/{version}/service-2.json"])
         full: Any = whole.load_service_model(service, "service-2", version)
-        assert kept["operations"].keys() == full["operations"].keys() and kept["shapes"].keys() == full["shapes"].keys()
+        assert kept["operations"].keys() == full["operations"].keys()
+        assert kept["shapes"].keys() == full["shapes"].keys()
         for name, shape in kept["shapes"].items():
             assert shape.get("members", {}).keys() == full["shapes"][name].get("members", {}).keys(), name
     endpoints: Any = whole.load_data("endpoints")
     for kept, full in zip(json.loads(found["botocore/data/endpoints.json"])["partitions"], endpoints["partitions"], strict=True):
-        assert kept["regions"] == full["regions"] and kept["services"] == {name: full["services"][name] for name in kept["services"]}
+        assert kept["regions"] == full["regions"]
+        assert kept["services"] == {name: full["services"][name] for name in kept["services"]}
         assert kept["services"].keys() == {"dynamodb", "kms", "sqs"} & full["services"].keys()
 
 
@@ -215,7 +218,8 @@ def test_the_bill_of_materials_is_that_of_the_zip(out: Path) -> None:
     listed = {row["name"]: row for row in bill["components"]}
     assert {name: row["version"] for name, row in listed.items() if name != "chalice"} == locked()
     for name, row in listed.items():
-        assert row["purl"] == f"pkg:pypi/{name}@{row['version']}" and row["licenses"][0]["license"]["name"]
+        assert row["purl"] == f"pkg:pypi/{name}@{row['version']}"
+        assert row["licenses"][0]["license"]["name"]
         if name != "chalice":               # which Chalice puts there itself
             assert f"sha256:{row['hashes'][0]['content']}" in lock
         assert f"| {name} | {row['version']} | {row['licenses'][0]['license']['name']} |" in (out / "licences.md").read_text()
@@ -275,14 +279,16 @@ def test_the_four_functions(template: dict[str, Any]) -> None:
     found = {name: it["Properties"] for name, it in template["Resources"].items() if it["Type"] == "AWS::Serverless::Function"}
     assert {name: it["Handler"] for name, it in found.items()} == FUNCTIONS
     for name, it in found.items():
-        assert it["Architectures"] == ["arm64"] and it["Role"] == {"Fn::GetAtt": [ROLES[name], "Arn"]}
+        assert it["Architectures"] == ["arm64"]
+        assert it["Role"] == {"Fn::GetAtt": [ROLES[name], "Arn"]}
         assert it["ReservedConcurrentExecutions"]["Fn::If"][1] > 0
         retained = it["LoggingConfig"]["LogGroup"]["Ref"]
         assert resource(template, retained)["RetentionInDays"] == 30
     assert many_sources.REQUEST_SECONDS < found["APIHandler"]["Timeout"] < 29
     assert found["Work"]["Timeout"] >= schedule.REFRESH_SECONDS + app.MARGIN_SECONDS
     source = found["Work"]["Events"]["WorkSqsEventSource"]["Properties"]
-    assert source["FunctionResponseTypes"] == ["ReportBatchItemFailures"] and source["Queue"] == {"Fn::Sub": "${Queue.Arn}"}
+    assert source["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+    assert source["Queue"] == {"Fn::Sub": "${Queue.Arn}"}
     assert source["ScalingConfig"]["MaximumConcurrency"] == found["Work"]["ReservedConcurrentExecutions"]["Fn::If"][1]
     assert found["Spread"]["Events"]["SpreadEvent"]["Properties"] == {"Schedule": "rate(5 minutes)"}
 
@@ -290,8 +296,10 @@ def test_the_four_functions(template: dict[str, Any]) -> None:
 def test_only_settings_that_exist_are_given_to_a_function(template: dict[str, Any]) -> None:
     given = {name: set(resource(template, name)["Environment"]["Variables"]) for name in FUNCTIONS}
     assert set().union(*given.values()) <= set(settings.SETTINGS)
-    assert "TWOCLOUD_KEY" in given["APIHandler"] & given["Work"] and "TWOCLOUD_KEY" not in given["Authorize"] | given["Spread"]
-    assert "TWOCLOUD_LOCAL" not in set().union(*given.values()) and "TWOCLOUD_QUEUE" in given["Spread"]
+    assert "TWOCLOUD_KEY" in given["APIHandler"] & given["Work"]
+    assert "TWOCLOUD_KEY" not in given["Authorize"] | given["Spread"]
+    assert "TWOCLOUD_LOCAL" not in set().union(*given.values())
+    assert "TWOCLOUD_QUEUE" in given["Spread"]
     for parameter, name in (("Timezone", "TWOCLOUD_TIMEZONE"), ("MaxAge", "TWOCLOUD_MAX_AGE"), ("StaleIfError", "TWOCLOUD_STALE_IF_ERROR"),
                             ("History", "TWOCLOUD_HISTORY")):
         assert str(template["Parameters"][parameter]["Default"]) == settings.SETTINGS[name][0]
@@ -301,7 +309,8 @@ def test_the_queue_outlives_its_worker(template: dict[str, Any]) -> None:
     queue = resource(template, "Queue")
     redrive = queue["RedrivePolicy"]
     assert queue["VisibilityTimeout"] >= 6 * resource(template, "Work")["Timeout"]
-    assert redrive["maxReceiveCount"] >= 5 and redrive["deadLetterTargetArn"] == {"Fn::GetAtt": ["DeadLetters", "Arn"]}
+    assert redrive["maxReceiveCount"] >= 5
+    assert redrive["deadLetterTargetArn"] == {"Fn::GetAtt": ["DeadLetters", "Arn"]}
     assert queue["MessageRetentionPeriod"] > redrive["maxReceiveCount"] * queue["VisibilityTimeout"]
     assert resource(template, "DeadLetters")["MessageRetentionPeriod"] == 14 * 86_400
 
@@ -310,7 +319,8 @@ def test_what_is_kept_survives_the_stack(template: dict[str, Any]) -> None:
     for name in ("Table", "Key"):
         assert template["Resources"][name]["DeletionPolicy"] == template["Resources"][name]["UpdateReplacePolicy"] == "Retain"
     table = resource(template, "Table")
-    assert table["BillingMode"] == "PAY_PER_REQUEST" and table["DeletionProtectionEnabled"]
+    assert table["BillingMode"] == "PAY_PER_REQUEST"
+    assert table["DeletionProtectionEnabled"]
     assert table["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
     assert table["TimeToLiveSpecification"] == {"AttributeName": "expires", "Enabled": True}
 
@@ -326,10 +336,14 @@ def test_strangers_at_the_path_of_passwords_leave_half_of_the_authorizer_to_toke
 
 def test_the_gateway(template: dict[str, Any]) -> None:
     rest = resource(template, "RestAPI")
-    assert rest["EndpointConfiguration"] == "REGIONAL" and rest["SecurityPolicy"].startswith("SecurityPolicy_TLS13_1_2_")
-    assert resource(template, "Domain")["SecurityPolicy"] == "TLS_1_2" and rest["MinimumCompressionSize"] == 1024
+    assert rest["EndpointConfiguration"] == "REGIONAL"
+    assert rest["SecurityPolicy"].startswith("SecurityPolicy_TLS13_1_2_")
+    assert resource(template, "Domain")["SecurityPolicy"] == "TLS_1_2"
+    assert rest["MinimumCompressionSize"] == 1024
     limits, *own = rest["MethodSettings"]
-    assert limits["ThrottlingRateLimit"] and limits["ThrottlingBurstLimit"] and (limits["ResourcePath"], limits["HttpMethod"]) == ("/*", "*")
+    assert limits["ThrottlingRateLimit"]
+    assert limits["ThrottlingBurstLimit"]
+    assert (limits["ResourcePath"], limits["HttpMethod"]) == ("/*", "*")
     assert {(it["ResourcePath"], it["HttpMethod"]) for it in own} == {("/~1twocloud~1tokens", "POST"), *(
         ("/" + route.replace("/", "~1"), method) for route in api.OPEN_ROUTES for method in ("GET", "HEAD"))}
     assert all(it["ThrottlingRateLimit"] < limits["ThrottlingRateLimit"] for it in own)
@@ -351,10 +365,12 @@ def test_the_gateway_refuses_in_the_words_of_the_program(template: dict[str, Any
         text = response["responseTemplates"]["application/json"]
         body = json.loads(text)
         assert int(response["statusCode"]) == body["code"] and known[body["code"], body["error"]] == body["msg"], kind
-        assert list(body)[:3] == ["code", "msg", "error"] and body.pop("request_id") == "$context.requestId"
+        assert list(body)[:3] == ["code", "msg", "error"]
+        assert body.pop("request_id") == "$context.requestId"
         assert "$" not in json.dumps(body), kind                            # echoes nothing
         headers = {name.removeprefix("gatewayresponse.header."): value for name, value in response["responseParameters"].items()}
-        assert headers.pop("X-Request-Id") == "context.requestId" and headers.pop("Cache-Control") == "'no-store'"
+        assert headers.pop("X-Request-Id") == "context.requestId"
+        assert headers.pop("Cache-Control") == "'no-store'"
         assert {name: headers.pop(name).strip("'") for name in api.COMMON_HEADERS} == api.COMMON_HEADERS
         if body["code"] == 401:
             assert headers.pop("WWW-Authenticate") == f"'{api.CHALLENGE}'"
@@ -377,17 +393,20 @@ def test_no_stars_but_where_aws_demands_them(template: dict[str, Any]) -> None:
     stars: list[str] = []
     for name in FUNCTIONS:
         for statement in statements(template, name):
-            assert statement["Effect"] == "Allow" and set(statement) <= {"Sid", "Effect", "Action", "Resource", "Condition"}
+            assert statement["Effect"] == "Allow"
+            assert set(statement) <= {"Sid", "Effect", "Action", "Resource", "Condition"}
             assert not any("*" in action for action in statement["Action"])
             if "*" in json.dumps(statement["Resource"]):
                 stars.append(f"{name} {statement['Action']} {statement['Resource']}")
             else:                           # one thing of this stack, or the table that takes its place
                 if "Fn::If" in statement["Resource"]:
                     condition, own, other = statement["Resource"]["Fn::If"]
-                    assert condition == "OwnTable" and other == {
+                    assert condition == "OwnTable"
+                    assert other == {
                         "Fn::Sub": "arn:${AWS::Partition}:dynamodb:${AWS::Region}:${AWS::AccountId}:table/${TableName}"}
                     statement = {**statement, "Resource": own}
-                assert list(statement["Resource"]) == ["Fn::GetAtt"] and statement["Resource"]["Fn::GetAtt"][0] in template["Resources"]
+                assert list(statement["Resource"]) == ["Fn::GetAtt"]
+                assert statement["Resource"]["Fn::GetAtt"][0] in template["Resources"]
     (traces,) = template["Resources"]["TracingRights"]["Properties"]["PolicyDocument"]["Statement"]      # only where they are asked for
     assert traces == {"Effect": "Allow", "Action": ["xray:PutTraceSegments", "xray:PutTelemetryRecords"], "Resource": "*"}
     assert template["Resources"]["TracingRights"]["Condition"] == "Traced"
@@ -505,14 +524,18 @@ def test_the_seeds_request_through_gateway_and_authorizer(stack: Stack) -> None:
     url = f"{stack.url}?party=qcloud&tenant_id=123&region=gz&f=1&t=10"
     done = subprocess.run(["curl", "-sS", "-u", f"{stack.token('123')}:password", url], capture_output=True, text=True, timeout=60)
     body = json.loads(done.stdout)
-    assert list(body) == ["code", "msg", "vm_servers"] and body["code"] == 200 and len(body["vm_servers"]) == 10
-    assert body["vm_servers"][0]["instance_id"].startswith("ins-") and len(body["vm_servers"][0]) == 10
+    assert list(body) == ["code", "msg", "vm_servers"]
+    assert body["code"] == 200
+    assert len(body["vm_servers"]) == 10
+    assert body["vm_servers"][0]["instance_id"].startswith("ins-")
+    assert len(body["vm_servers"][0]) == 10
 
 
 def test_pages_join_and_links_lead_on(stack: Stack) -> None:
     token = stack.token("123")
     whole = stack.get(token, "?party=qcloud&tenant_id=123&region=gz")
-    assert whole.headers["X-Total-Count"] == "25" and whole.headers["ETag"]
+    assert whole.headers["X-Total-Count"] == "25"
+    assert whole.headers["ETag"]
     pages = [stack.get(token, f"?party=qcloud&tenant_id=123&region=gz&f={at}&t={at + 9}") for at in (1, 11, 21)]
     assert [row for page in pages for row in page.json()["vm_servers"]] == whole.json()["vm_servers"]
     assert pages[0].headers["Link"].startswith("</api/twocloud/servers?")
@@ -524,12 +547,15 @@ def test_a_wrong_token_gets_the_contracts_401(stack: Stack) -> None:
     seen = []
     for token in ("", "tc_wrong", changed, good[::-1]):
         answer = stack.get(token)
-        assert answer.status_code == 401 and answer.headers["WWW-Authenticate"] == api.CHALLENGE
-        assert answer.headers["Cache-Control"] == "no-store" and answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.status_code == 401
+        assert answer.headers["WWW-Authenticate"] == api.CHALLENGE
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
         body = answer.json()
         assert body.pop("request_id") == answer.headers["X-Request-Id"]
         seen.append(body)
-    assert seen[0] == {"code": 401, "msg": errors.Unauthorized.default, "error": "unauthorized"} and seen == [seen[0]] * 4
+    assert seen[0] == {"code": 401, "msg": errors.Unauthorized.default, "error": "unauthorized"}
+    assert seen == [seen[0]] * 4
 
 
 def test_revoking_acts_at_once_while_the_gateway_keeps_the_policy(stack: Stack) -> None:
@@ -537,14 +563,16 @@ def test_revoking_acts_at_once_while_the_gateway_keeps_the_policy(stack: Stack) 
     assert [stack.get(token).status_code for _ in range(2)] == [200, 200]  # now the policy is kept
     assert stack.get(token, "", "DELETE", stack.url.replace("servers", "tokens")).status_code == 204
     answer = stack.get(token)
-    assert answer.status_code == 401 and answer.json()["msg"] == errors.Unauthorized.default
+    assert answer.status_code == 401
+    assert answer.json()["msg"] == errors.Unauthorized.default
 
 
 def test_a_password_gives_a_token_and_only_that(stack: Stack) -> None:
     user = users.User(name="pia", uid=users.new_uid(), tenants=("123",), password=users.hash_password("password"))
     users.add(stack.deployment.store, user)
     answer = stack.get("pia", "", "POST", stack.url.replace("servers", "tokens"))
-    assert answer.status_code == 200 and stack.get(canaries.watch(answer.json()["token"])).status_code == 200
+    assert answer.status_code == 200
+    assert stack.get(canaries.watch(answer.json()["token"])).status_code == 200
     assert stack.get("pia").status_code == 401
 
 
@@ -555,7 +583,9 @@ def test_other_refusals_have_the_envelope_and_repeat_nothing(stack: Stack, metho
     token = stack.token("123")
     answer = stack.get(token, "", method, stack.url.replace("servers", path))
     assert (answer.status_code, answer.json()["code"], answer.json()["error"]) == (status, status, word)
-    assert token not in answer.text and "Basic" not in answer.text and "vm_servers" not in answer.text
+    assert token not in answer.text
+    assert "Basic" not in answer.text
+    assert "vm_servers" not in answer.text
     if status == 405:
         assert "GET" in answer.headers["Allow"]
 
@@ -589,13 +619,15 @@ def test_the_worker_writes_what_a_message_names(stack: Stack) -> None:
     stack.client("sqs").send_message(QueueUrl=stack.outputs["QueueURL"], MessageBody=schedule.write(message))
     assert wait(lambda: kept(stack, "queued"), 60).total == 25
     answer = stack.get(stack.token("queued"), "?party=qcloud&tenant_id=queued&region=gz&max_age=600")
-    assert answer.headers["Cache-Status"] == "twocloud; hit" and len(answer.json()["vm_servers"]) == 25
+    assert answer.headers["Cache-Status"] == "twocloud; hit"
+    assert len(answer.json()["vm_servers"]) == 25
 
 
 def test_a_poison_message_ends_in_the_dead_letters(stack: Stack) -> None:
     sqs, queue = stack.client("sqs"), stack.outputs["QueueURL"]
     said = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["All"])["Attributes"]
-    assert json.loads(said["RedrivePolicy"])["maxReceiveCount"] == 5 and said["VisibilityTimeout"] == "780"
+    assert json.loads(said["RedrivePolicy"])["maxReceiveCount"] == 5
+    assert said["VisibilityTimeout"] == "780"
     sqs.set_queue_attributes(QueueUrl=queue, Attributes={"VisibilityTimeout": "1"})       # five tries, but not in an hour
     try:
         sqs.send_message(QueueUrl=queue, MessageBody='{"tenant_id": "123", "poison": true}')
@@ -631,7 +663,8 @@ def test_alarms_go_off_and_tell_the_topic(stack: Stack, template: dict[str, Any]
     stack.client("sns").subscribe(TopicArn=stack.outputs["AlarmsTopic"], Protocol="sqs", Endpoint=arn)
     alarms = cloudwatch.describe_alarms()["MetricAlarms"]
     wanted = {name for name, it in template["Resources"].items() if it["Type"] == "AWS::CloudWatch::Alarm"}
-    assert {it["AlarmName"].split("-")[2] for it in alarms} == wanted and len(alarms) == len(wanted)
+    assert {it["AlarmName"].split("-")[2] for it in alarms} == wanted
+    assert len(alarms) == len(wanted)
     assert {it["AlarmActions"][0] for it in alarms} == {stack.outputs["AlarmsTopic"]}
     for alarm in alarms:
         assert alarm["AlarmName"].startswith("twocloud-test-")             # for whom the topic's policy speaks
@@ -642,7 +675,8 @@ def test_alarms_go_off_and_tell_the_topic(stack: Stack, template: dict[str, Any]
     assert {name.split("-")[2] for name in raised} == wanted - {"ScheduleStopped"}
     told = wait(lambda: sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages"), 30)
     said = json.loads(json.loads(told[0]["Body"])["Message"])
-    assert said["NewStateValue"] == "ALARM" and said["AlarmDescription"] in {it["AlarmDescription"] for it in alarms}
+    assert said["NewStateValue"] == "ALARM"
+    assert said["AlarmDescription"] in {it["AlarmDescription"] for it in alarms}
 
 
 def test_filters_stand_on_the_groups_that_hold_the_functions_lines(stack: Stack, template: dict[str, Any]) -> None:
@@ -669,11 +703,14 @@ def test_filters_stand_on_the_groups_that_hold_the_functions_lines(stack: Stack,
     assert [json.loads(line)["tenant"] for line in told] == ["watched"]
     (filter_,) = (it for it in logs.describe_metric_filters(logGroupName=stack.function("APIHandler")["LoggingConfig"]["LogGroup"])["metricFilters"]
                   if it["metricTransformations"][0]["metricName"] == "PartyDenied")
-    assert patterns.matches(filter_["filterPattern"], told[0]) and filter_["metricTransformations"][0]["metricNamespace"] == "twocloud/twocloud-test"
+    assert patterns.matches(filter_["filterPattern"], told[0])
+    assert filter_["metricTransformations"][0]["metricNamespace"] == "twocloud/twocloud-test"
     refreshed = wait(lambda: [line for line in lines("Work") if '"watched"' in line and '"refresh"' in line], 30)
-    assert json.loads(refreshed[0])["run_id"] == "run-7" and json.loads(refreshed[0])["total"] == 25
+    assert json.loads(refreshed[0])["run_id"] == "run-7"
+    assert json.loads(refreshed[0])["total"] == 25
     body = json.loads(stack.client("cloudwatch").get_dashboard(DashboardName="twocloud-test")["DashboardBody"])
-    assert "${" not in json.dumps(body) and stack.function("Work")["LoggingConfig"]["LogGroup"] in json.dumps(body)
+    assert "${" not in json.dumps(body)
+    assert stack.function("Work")["LoggingConfig"]["LogGroup"] in json.dumps(body)
 
 
 def test_rights_are_enforced_and_nobody_else_opens_credentials(stack: Stack) -> None:
@@ -743,8 +780,11 @@ def test_make_deploy_emulators_line_works_as_pasted(here_for_ministack: Path, tm
         everywhere = line.replace("party=qcloud", "party=all").replace("region=gz&f=1&t=10", "region=all")
         one, every = (json.loads(subprocess.run(["bash", "-euc", f"{pasted} -s"], capture_output=True, timeout=60, check=True).stdout)
                       for pasted in (line, everywhere))
-        assert len(one["vm_servers"]) == 10 and one["vm_servers"][0]["instance_name"] == "hehe"
-        assert every["complete"] and {row["state"] for row in every["sources"]} == {"ok"} and "openstack" in {row["party"] for row in every["sources"]}
+        assert len(one["vm_servers"]) == 10
+        assert one["vm_servers"][0]["instance_name"] == "hehe"
+        assert every["complete"]
+        assert {row["state"] for row in every["sources"]} == {"ok"}
+        assert "openstack" in {row["party"] for row in every["sources"]}
     finally:
         (tmp_path / "run/said").unlink(missing_ok=True)         # it holds the token, which it is there to say
         subprocess.run([*command, "stop", "--folder", tmp_path / "run"], cwd=ROOT, check=True, timeout=60)
@@ -777,10 +817,12 @@ def started(stack: Stack, task: Path, logical: str, folder: Path, **more: str) -
 def test_the_api_handler_starts_and_answers(stack: Stack, task: Path, tmp_path: Path) -> None:
     with started(stack, task, "APIHandler", tmp_path) as function:
         healthy = function.invoke(event("/twocloud/health", None))
-        assert healthy["statusCode"] == 200 and json.loads(healthy["body"])["status"] == "ok"
+        assert healthy["statusCode"] == 200
+        assert json.loads(healthy["body"])["status"] == "ok"
         query = {"party": ["qcloud"], "tenant_id": ["123"], "region": ["gz"]}
         listed = function.invoke(event("/twocloud/servers", basic(stack.token("123")), query=query))
-        assert listed["statusCode"] == 200 and len(json.loads(listed["body"])["vm_servers"]) == 25
+        assert listed["statusCode"] == 200
+        assert len(json.loads(listed["body"])["vm_servers"]) == 25
         assert function.invoke(event("/twocloud/servers", None, query=query))["statusCode"] == 401
 
 

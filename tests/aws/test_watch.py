@@ -60,7 +60,9 @@ def metrics(lines: dict[str, list[str]]) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {}
     for one in FILTERS.values():
         (made,) = one["MetricTransformations"]
-        assert made["MetricNamespace"] == OURS and "Dimensions" not in made and "DefaultValue" not in made
+        assert made["MetricNamespace"] == OURS
+        assert "Dimensions" not in made
+        assert "DefaultValue" not in made
         for line in lines[one["LogGroupName"]["Ref"]]:
             if patterns.matches(one["FilterPattern"], line) and (value := patterns.value(made["MetricValue"], line)) is not None:
                 found.setdefault(made["MetricName"], []).append(value)
@@ -79,7 +81,8 @@ def test_patterns_count_what_happened(house: App, monkeypatch: pytest.MonkeyPatc
     ages = found.pop("OldestList"), found.pop("LateList")
     assert found == {"Errors": [1, 1, *[0] * 7], "Throttled": [1], "Failures": [1, 1], "PartyDenied": [1, 1, 1], "PartyThrottled": [1, 1]}
     (first, second) = read(lines["SpreadLog"][:2], "spread")
-    assert ages == ([first["oldest"], second["oldest"]], [0, second["late"]]) and second["late"] == second["oldest"] - IDLE_EVERY > 0
+    assert ages == ([first["oldest"], second["oldest"]], [0, second["late"]])
+    assert second["late"] == second["oldest"] - IDLE_EVERY > 0
 
 
 def test_a_filter_matches_nothing_else(house: App, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,12 +129,15 @@ MADE = {one["MetricTransformations"][0]["MetricName"] for one in FILTERS.values(
 def test_an_alarm_watches_what_there_is_and_says_what_to_do(name: str) -> None:
     alarm = ALARMS[name]
     if alarm["Namespace"] == OURS:
-        assert alarm["MetricName"] in MADE and "Dimensions" not in alarm
+        assert alarm["MetricName"] in MADE
+        assert "Dimensions" not in alarm
     else:
         assert {row["Name"] for row in alarm["Dimensions"]} == OF_AWS[alarm["Namespace"], alarm["MetricName"]]
     assert alarm["AlarmActions"] == alarm["OKActions"] == [{"Ref": "Alarms"}]
-    assert ("Statistic" in alarm) != ("ExtendedStatistic" in alarm) and alarm["TreatMissingData"] in ("notBreaching", "breaching")
-    assert alarm.get("DatapointsToAlarm", 1) <= alarm["EvaluationPeriods"] and alarm["Period"] * alarm["EvaluationPeriods"] <= 86_400
+    assert ("Statistic" in alarm) != ("ExtendedStatistic" in alarm)
+    assert alarm["TreatMissingData"] in ("notBreaching", "breaching")
+    assert alarm.get("DatapointsToAlarm", 1) <= alarm["EvaluationPeriods"]
+    assert alarm["Period"] * alarm["EvaluationPeriods"] <= 86_400
     said = alarm["AlarmDescription"]
     assert len(said) <= 1024 and (re.search(r'the query "|log group', said)), said
     assert set(re.findall(r'(?:query|then) "([^"]+)"', said)) <= QUERIES.keys()
@@ -140,7 +146,8 @@ def test_an_alarm_watches_what_there_is_and_says_what_to_do(name: str) -> None:
 
 
 def test_what_the_issue_asks_for_is_watched() -> None:
-    assert ALARMS["ScheduleStopped"]["TreatMissingData"] == "breaching" and ALARMS["ScheduleStopped"]["Period"] == schedule.RUN_EVERY
+    assert ALARMS["ScheduleStopped"]["TreatMissingData"] == "breaching"
+    assert ALARMS["ScheduleStopped"]["Period"] == schedule.RUN_EVERY
     assert ALARMS["ListsLate"]["Threshold"] == schedule._OVERDUE
     assert not any(row["Value"] == {"Ref": "Authorize"} for alarm in ALARMS.values() if alarm["MetricName"] == "Errors"
                    for row in alarm.get("Dimensions", []))     # a wrong token is an error of that function
@@ -152,9 +159,12 @@ def test_what_the_issue_asks_for_is_watched() -> None:
 
 def test_only_this_stacks_alarms_speak_to_the_topic() -> None:
     (statement,) = RESOURCES["AlarmsPolicy"]["Properties"]["PolicyDocument"]["Statement"]
-    assert statement["Principal"] == {"Service": "cloudwatch.amazonaws.com"} and statement["Action"] == "sns:Publish"
-    assert statement["Resource"] == {"Ref": "Alarms"} and set(statement["Condition"]) == {"StringEquals", "ArnLike"}
-    assert RESOURCES["AlarmsByEmail"]["Condition"] == "TellsSomebody" and MERGED["Parameters"]["AlarmEmail"]["Default"] == ""
+    assert statement["Principal"] == {"Service": "cloudwatch.amazonaws.com"}
+    assert statement["Action"] == "sns:Publish"
+    assert statement["Resource"] == {"Ref": "Alarms"}
+    assert set(statement["Condition"]) == {"StringEquals", "ArnLike"}
+    assert RESOURCES["AlarmsByEmail"]["Condition"] == "TellsSomebody"
+    assert MERGED["Parameters"]["AlarmEmail"]["Default"] == ""
 
 
 # ---------------------------------------------------------------- dashboard and queries
@@ -200,12 +210,14 @@ def test_the_dashboard_shows_what_there_is() -> None:
     seen: set[str] = set()
     for widget in BODY["widgets"]:
         place = {(x, y) for x in range(widget["x"], widget["x"] + widget["width"]) for y in range(widget["y"], widget["y"] + widget["height"])}
-        assert not place & places and max(x for x, _ in place) < 24
+        assert not place & places
+        assert max(x for x, _ in place) < 24
         places |= place
         for row in widget["properties"].get("metrics", []):
             space, metric, *rest = [part for part in row if not isinstance(part, dict)]
             if space == OURS["Fn::Sub"]:
-                assert metric in MADE and not rest
+                assert metric in MADE
+                assert not rest
                 seen.add(metric)
             else:
                 assert set(rest[::2]) == OF_AWS[space, metric]
@@ -229,7 +241,8 @@ def test_the_pages_table_of_fields_is_what_is_written(house: App, monkeypatch: p
 def test_the_page_names_every_query_and_every_cost() -> None:
     for name in QUERIES:
         assert f"| `{name}` |" in PAGE, name
-    assert f"{len(ALARMS)} alarms" in PAGE and f"{len(MADE)} metrics" in PAGE
+    assert f"{len(ALARMS)} alarms" in PAGE
+    assert f"{len(MADE)} metrics" in PAGE
 
 
 # ---------------------------------------------------------------- lines and ids
@@ -239,7 +252,8 @@ def test_one_id_leads_from_the_request_to_every_call(served: App) -> None:
     with heard() as lines:
         answer = served.get(f"{GZ.replace('gz', 'ap-shanghai')}&on_error=fail")
     calls = read(lines, "call")
-    assert answer.status_code == 502 and len(calls) >= 2
+    assert answer.status_code == 502
+    assert len(calls) >= 2
     assert {line["request_id"] for line in read(lines)} == {answer.headers["X-Request-Id"]}
     (failed,) = (line for line in calls if line.get("error") == "party_denied")     # what it ended beside it failed otherwise
     assert (failed["level"], failed["error"], failed["tenant"], failed["party"], failed["region"]) == ("INFO", "party_denied", "123", "qcloud", "ap-shanghai")
@@ -264,7 +278,8 @@ def test_ids_of_requests_at_the_same_time_do_not_mix(served: App) -> None:
 def test_a_caller_cannot_choose_the_id(served: App) -> None:
     with heard() as lines:
         answer = served.get(GZ, headers={"X-Request-Id": "mine"})
-    assert answer.headers["X-Request-Id"] != "mine" and not any("mine" in line for line in lines)
+    assert answer.headers["X-Request-Id"] != "mine"
+    assert not any("mine" in line for line in lines)
 
 
 def test_about_ends_with_its_block_and_goes_along_to_threads() -> None:
@@ -274,7 +289,8 @@ def test_about_ends_with_its_block_and_goes_along_to_threads() -> None:
                 paging.run_all([lambda: log.logger.info("x"), lambda: log.logger.info("x")], 2)
             log.logger.info("y")
         log.logger.info("z")
-    assert [line.get("a") for line in read(lines)] == ["2", "2", "1", None] and not any("b" in line for line in read(lines))
+    assert [line.get("a") for line in read(lines)] == ["2", "2", "1", None]
+    assert not any("b" in line for line in read(lines))
 
 
 def test_a_call_is_told_without_what_was_said(served: App) -> None:
@@ -312,7 +328,8 @@ def test_commands_write_no_lines_of_calls_but_to_debug(served: App, tmp_path: Pa
 
     twocloud("account", "put", "1", "qcloud", "--endpoint", served.clouds["qcloud"].url, given=keys)
     listing = ("servers", "--party", "qcloud", "--tenant", "1", "--region", "gz")
-    assert "refused" in (said := twocloud(*listing)) and len(said.splitlines()) == 1
+    assert "refused" in (said := twocloud(*listing))
+    assert len(said.splitlines()) == 1
     first, *_ = twocloud(*listing, TWOCLOUD_LOG="debug").splitlines()
     assert json.loads(first)["event"] == "call"
 
@@ -337,7 +354,9 @@ def test_messages_of_either_version_are_worked_on(house: App, message: dict[str,
     with heard() as lines:
         assert app.work({"Records": [message]}, Run()) == {"batchItemFailures": []}
     (done,) = read(lines, "refresh")
-    assert done["total"] == 25 and done["message_id"] == "m" and done.get("run_id") == ("run-9" if message.get("messageAttributes") else None)
+    assert done["total"] == 25
+    assert done["message_id"] == "m"
+    assert done.get("run_id") == ("run-9" if message.get("messageAttributes") else None)
 
 
 def test_failures_of_the_worker_name_run_and_message(house: App) -> None:
@@ -389,7 +408,8 @@ def test_a_line_names_ten_sources_at_the_most(house: App) -> None:
     with heard() as lines:
         schedule.finish(house.deployment, schedule.survey(house.deployment), 300)
     (line,) = read(lines, "spread")
-    assert line["overdue"] == 20 and line["overdue_sources"] == [f"123/qcloud/ap-r{n:02}" for n in range(19, 9, -1)]
+    assert line["overdue"] == 20
+    assert line["overdue_sources"] == [f"123/qcloud/ap-r{n:02}" for n in range(19, 9, -1)]
 
 
 # ---------------------------------------------------------------- health
@@ -422,7 +442,8 @@ def test_health_reads_one_row_and_names_nobody(house: App, monkeypatch: pytest.M
         real = getattr(store, name)
         monkeypatch.setattr(store, name, lambda *given, real=real, name=name, **more: (calls.append(name), real(*given, **more))[1])
     body = json.dumps(health(house))
-    assert calls == ["get"] and not re.search("123|ann|qcloud|sqlite|/tmp", body)
+    assert calls == ["get"]
+    assert not re.search("123|ann|qcloud|sqlite|/tmp", body)
 
 
 def test_health_of_a_store_that_cannot_be_reached(house: App, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -431,7 +452,8 @@ def test_health_of_a_store_that_cannot_be_reached(house: App, monkeypatch: pytes
 
     monkeypatch.setattr(type(house.deployment.store), "get", broken)
     body = health(house)
-    assert (body["code"], body["error"]) == (500, "internal") and "fire" not in json.dumps(body)
+    assert (body["code"], body["error"]) == (500, "internal")
+    assert "fire" not in json.dumps(body)
 
 
 def test_a_row_of_another_version_is_as_good_as_none(house: App) -> None:
@@ -451,13 +473,16 @@ def test_the_loop_of_serve_tells_of_its_runs(house: App) -> None:
         stopped.set()
         thread.join(30)
     refreshed, ran = read(lines, "refresh")[0], read(lines, "spread")[0]
-    assert refreshed["run_id"] == ran["run_id"] and ran["due"] == 1 and health(house)["schedule_age"] == 0
+    assert refreshed["run_id"] == ran["run_id"]
+    assert ran["due"] == 1
+    assert health(house)["schedule_age"] == 0
 
 
 # ---------------------------------------------------------------- traces
 
 def test_traces_are_off_and_have_no_rights_until_they_are_asked_for() -> None:
-    assert MERGED["Parameters"]["Tracing"]["Default"] == "no" and MERGED["Conditions"]["Traced"] == {"Fn::Equals": [{"Ref": "Tracing"}, "yes"]}
+    assert MERGED["Parameters"]["Tracing"]["Default"] == "no"
+    assert MERGED["Conditions"]["Traced"] == {"Fn::Equals": [{"Ref": "Tracing"}, "yes"]}
     for name in ("APIHandler", "Authorize", "Spread", "Work"):
         assert RESOURCES[name]["Properties"]["Tracing"] == {"Fn::If": ["Traced", "Active", "PassThrough"]}
     assert RESOURCES["RestAPI"]["Properties"]["TracingEnabled"] == {"Fn::If": ["Traced", True, False]}
@@ -481,4 +506,5 @@ def test_requests_that_the_gateway_would_answer_have_lines_too(house: App) -> No
     with heard() as lines:
         assert get(house, path="/twocloud/servers", method="PUT") == 405
     (line,) = read(lines, "request")
-    assert line["error"] == "method_not_allowed" and "function_request_id" in line
+    assert line["error"] == "method_not_allowed"
+    assert "function_request_id" in line

@@ -67,23 +67,29 @@ class Context:
 
 def test_the_seeds_request(client: Client, lambda_house: App) -> None:
     answer = client.http.get(SEED, headers={"Authorization": basic(lambda_house.token)})
-    assert answer.status_code == 200 and len(answer.json_body["vm_servers"]) == 10
-    assert answer.headers["X-Total-Count"] == "25" and answer.headers["Content-Type"] == "application/json"
-    assert isinstance(answer.body, bytes) and answer.headers["X-Request-Id"]
+    assert answer.status_code == 200
+    assert len(answer.json_body["vm_servers"]) == 10
+    assert answer.headers["X-Total-Count"] == "25"
+    assert answer.headers["Content-Type"] == "application/json"
+    assert isinstance(answer.body, bytes)
+    assert answer.headers["X-Request-Id"]
 
 
 def test_every_format_passes_the_framework(client: Client, lambda_house: App) -> None:
     for written, media in (("csv", "text/csv; charset=utf-8"), ("ndjson", "application/x-ndjson"), ("prometheus", "application/json"),
                            ("ansible", "application/json")):
         answer = client.http.get(f"{SEED.partition('&f=')[0]}&format={written}", headers={"Authorization": basic(lambda_house.token)})
-        assert answer.status_code == 200 and answer.headers["Content-Type"] == media and b"hehe" not in answer.body
+        assert answer.status_code == 200
+        assert answer.headers["Content-Type"] == media
+        assert b"hehe" not in answer.body
         assert len(answer.body) > 2000
 
 
 def test_head_is_bound_like_get(client: Client, lambda_house: App) -> None:
     head = client.http.request("HEAD", SEED, headers={"Authorization": basic(lambda_house.token)})
     get = client.http.get(SEED, headers={"Authorization": basic(lambda_house.token)})
-    assert head.status_code == 200 and head.headers["ETag"] == get.headers["ETag"]
+    assert head.status_code == 200
+    assert head.headers["ETag"] == get.headers["ETag"]
 
 
 def test_other_methods_need_no_token(client: Client) -> None:
@@ -102,7 +108,8 @@ def test_any_content_type_on_a_get(client: Client, lambda_house: App) -> None:
 def test_repeated_parameters_are_seen(lambda_house: App) -> None:
     query = {"party": ["qcloud"], "tenant_id": ["7", "123"], "region": ["gz"]}
     answer = app.app(event("/twocloud/servers", basic(lambda_house.token), query=query), Context())
-    assert answer["statusCode"] == 400 and json.loads(answer["body"])["parameter"] == "tenant_id"
+    assert answer["statusCode"] == 400
+    assert json.loads(answer["body"])["parameter"] == "tenant_id"
 
 
 def test_the_stage_of_the_url_is_kept_in_links(lambda_house: App) -> None:
@@ -111,7 +118,8 @@ def test_the_stage_of_the_url_is_kept_in_links(lambda_house: App) -> None:
     assert answer["headers"]["Link"].startswith("</api/twocloud/servers?")
     assert answer["headers"]["X-Request-Id"] == "r-1"
     for value in answer["headers"].values():
-        assert isinstance(value, str) and "\n" not in value
+        assert isinstance(value, str)
+        assert "\n" not in value
 
 
 def test_the_handler_reads_the_rows_again_whatever_the_authorizer_said(lambda_house: App) -> None:
@@ -122,7 +130,8 @@ def test_the_handler_reads_the_rows_again_whatever_the_authorizer_said(lambda_ho
     assert app.app(sent, Context())["statusCode"] == 200
     tokens.revoke(lambda_house.deployment.store, tokens.every(lambda_house.deployment.store)[0].token_id)
     refused = app.app(sent, Context())
-    assert refused["statusCode"] == 401 and json.loads(refused["body"])["error"] == "unauthorized"
+    assert refused["statusCode"] == 401
+    assert json.loads(refused["body"])["error"] == "unauthorized"
 
 
 def test_the_functions_own_time_is_the_deadline(lambda_house: App) -> None:
@@ -138,7 +147,8 @@ def test_an_unfit_answer_of_a_store_is_our_fault(lambda_house: App, monkeypatch:
 
     monkeypatch.setattr(lambda_house.deployment.store, "get", broken)
     answer = app.app(event("/twocloud/health", None), Context())
-    assert answer["statusCode"] == 500 and "fire" not in answer["body"]
+    assert answer["statusCode"] == 500
+    assert "fire" not in answer["body"]
 
 
 # ---------------------------------------------------------------- the authorizer
@@ -160,7 +170,8 @@ def test_every_bad_header_raises_the_gateways_word(lambda_house: App) -> None:
     for header in ("", "x", "Basic !", basic("tc_wrong"), f"Bearer {lambda_house.token}x", basic("bob", "pw"), basic("bob", "wrong")):
         with pytest.raises(Exception) as refused:
             ask(header)
-        assert refused.value.args == ("Unauthorized",) and type(refused.value) is Exception
+        assert refused.value.args == ("Unauthorized",)
+        assert type(refused.value) is Exception
         assert refused.value.__suppress_context__       # no token's text in the runtime's log
 
 
@@ -182,7 +193,8 @@ def test_too_many_passwords_pass_the_authorizer_to_be_told_by_the_handler(lambda
     assert answer["context"] == {"blocked": "1"}
     assert answer["policyDocument"]["Statement"][0]["Resource"] == [f"{ARN}/POST/twocloud/tokens"]
     told = app.app(event("/twocloud/tokens", basic("bob", "pw"), "POST"), Context())
-    assert told["statusCode"] == 429 and told["headers"]["Retry-After"]
+    assert told["statusCode"] == 429
+    assert told["headers"]["Retry-After"]
 
 
 def test_a_password_is_checked_once_for_authorizer_and_handler(lambda_house: App, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,8 +212,10 @@ def test_a_password_is_checked_once_for_authorizer_and_handler(lambda_house: App
         tried = {**sent, "requestContext": {**sent["requestContext"], "authorizer": {**sent["requestContext"]["authorizer"], **authorizer}}}
         return app.app(tried, Context())["statusCode"], len(counts)
 
-    assert counts == [1] and status() == (200, 0)
-    assert status(proof="") == (200, 1) and status(proof="x" * 64) == (200, 1)
+    assert counts == [1]
+    assert status() == (200, 0)
+    assert status(proof="") == (200, 1)
+    assert status(proof="x" * 64) == (200, 1)
     other = event("/twocloud/tokens", basic("bob", "other"), "POST")
     other["requestContext"]["authorizer"] = sent["requestContext"]["authorizer"]
     assert app.app(other, Context())["statusCode"] == 401
@@ -260,7 +274,8 @@ def test_the_api_function_does_not_load_the_command_or_the_store_it_does_not_use
     {"TWOCLOUD_STORE": "dynamodb://twocloud", "TWOCLOUD_KEY": "file:key"}])
 def test_in_lambda_bad_settings_end_in_one_clear_line(environment: dict[str, str]) -> None:
     found = python("from chalicelib import settings; settings.load()", AWS_LAMBDA_FUNCTION_NAME="f", **environment)
-    assert found.returncode and "SettingsError: TWOCLOUD_" in found.stderr.splitlines()[-1]
+    assert found.returncode
+    assert "SettingsError: TWOCLOUD_" in found.stderr.splitlines()[-1]
 
 
 def test_many_threads_have_a_request_of_their_own(deployment: Deployment) -> None:
@@ -373,7 +388,8 @@ def test_an_event_that_lacks_a_part_gets_our_envelope(lambda_house: App, path: t
     answer = app.app(sent, Context())
     body = json.loads(answer["body"])
     assert answer["statusCode"] == body["code"] in (200, 400, 401, 403, 404, 405)
-    assert ("error" in body) == (body["code"] != 200) and answer["headers"]["X-Content-Type-Options"] == "nosniff"
+    assert ("error" in body) == (body["code"] != 200)
+    assert answer["headers"]["X-Content-Type-Options"] == "nosniff"
     assert body["code"] == 200 or body["request_id"] == answer["headers"]["X-Request-Id"]
     if path == ("headers",) and how == "null":
         assert body["code"] == 200          # the same headers stand in multiValueHeaders
@@ -382,11 +398,13 @@ def test_an_event_that_lacks_a_part_gets_our_envelope(lambda_house: App, path: t
 def test_an_event_whose_body_is_no_base64_gets_our_envelope(lambda_house: App) -> None:
     sent = event("/twocloud/tokens", "Basic x", "POST", body="x")
     answer = app.app({**sent, "isBase64Encoded": True}, Context())
-    assert answer["statusCode"] == 500 and json.loads(answer["body"])["error"] == "internal"
+    assert answer["statusCode"] == 500
+    assert json.loads(answer["body"])["error"] == "internal"
 
 
 def test_what_the_gateway_could_not_decode_is_refused(lambda_house: App) -> None:
     query = {"party": ["qcloud"], "tenant_id": ["123"], "region": ["gz"], "name": ["\ufffd"]}
     answer = app.app(event("/twocloud/servers", basic(lambda_house.token), query=query), Context())
     body = json.loads(answer["body"])
-    assert (body["code"], body["parameter"]) == (400, "name") and "UTF-8" in body["msg"]
+    assert (body["code"], body["parameter"]) == (400, "name")
+    assert "UTF-8" in body["msg"]

@@ -66,7 +66,8 @@ def test_parts_join_to_the_whole() -> None:
         assert get_fleet(base)["ids"] == [*(f"a{n}" for n in range(3000)), *(f"b{n}" for n in range(5500))]
     with api((None, 5500), (None, 5500)) as base:
         found = get_fleet(base)
-    assert len(found["ids"]) == 5500 and found["sources"][0]["state"] == "failed"
+    assert len(found["ids"]) == 5500
+    assert found["sources"][0]["state"] == "failed"
 
 
 @pytest.mark.parametrize("parts", [((3000, 5500), (None, 5500)), ((None, 5500), (3000, 5500)), ((3000, 5500), (2999, 5500))], ids=str)

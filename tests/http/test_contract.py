@@ -88,7 +88,8 @@ def good(answer: Answer, rows: int | None = None) -> Any:
     assert answer.status == 200, f"{answer.status} {answer.body[:200]!r}"
     assert answer.headers["content-type"] == "application/json"
     body = answer.json
-    assert list(body)[:3] == ["code", "msg", "vm_servers"] and body["code"] == 200
+    assert list(body)[:3] == ["code", "msg", "vm_servers"]
+    assert body["code"] == 200
     assert rows is None or len(body["vm_servers"]) == rows, f"{len(body['vm_servers'])} servers"
     return body
 
@@ -181,11 +182,15 @@ def _(target: Target) -> None:
     tenant, token = anew(target)
     answer = target.ask(gz(tenant, "&f=1&t=10"), token)
     body = good(answer, 10)
-    assert list(body) == ["code", "msg", "vm_servers"] and body["msg"] == ""
-    assert answer.headers["x-total-count"] == "25" and answer.headers["cache-control"] == "private, no-cache"
+    assert list(body) == ["code", "msg", "vm_servers"]
+    assert body["msg"] == ""
+    assert answer.headers["x-total-count"] == "25"
+    assert answer.headers["cache-control"] == "private, no-cache"
     for row in body["vm_servers"]:
-        assert list(row) == TEN and all(isinstance(row[name], int) for name in ("cpu_num", "mem_size", "disk_size"))
-        assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", row["create_at"]) and " " not in row["lan_ip_set"]
+        assert list(row) == TEN
+        assert all(isinstance(row[name], int) for name in ("cpu_num", "mem_size", "disk_size"))
+        assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", row["create_at"])
+        assert " " not in row["lan_ip_set"]
 
 
 @case("the full view adds its fields")
@@ -193,7 +198,8 @@ def _(target: Target) -> None:
     tenant, token = anew(target)
     row = good(target.ask(gz(tenant, "&view=full&t=1"), token), 1)["vm_servers"][0]
     assert list(row) == TEN + MORE
-    assert (row["party"], row["tenant_id"], row["region"]) == ("qcloud", tenant, "ap-guangzhou") and isinstance(row["tags"], dict)
+    assert (row["party"], row["tenant_id"], row["region"]) == ("qcloud", tenant, "ap-guangzhou")
+    assert isinstance(row["tags"], dict)
 
 
 @case("ranges join to the whole, and beyond the end is an empty list")
@@ -202,7 +208,8 @@ def _(target: Target) -> None:
     whole = target.ask(gz(tenant), token)
     rows = good(whole, 25)["vm_servers"]
     assert [row for at in (1, 11, 21) for row in good(target.ask(gz(tenant, f"&f={at}&t={at + 9}"), token))["vm_servers"]] == rows
-    assert good(target.ask(gz(tenant, "&f=20"), token))["vm_servers"] == rows[19:] and good(target.ask(gz(tenant, "&t=3"), token))["vm_servers"] == rows[:3]
+    assert good(target.ask(gz(tenant, "&f=20"), token))["vm_servers"] == rows[19:]
+    assert good(target.ask(gz(tenant, "&t=3"), token))["vm_servers"] == rows[:3]
     beyond = target.ask(gz(tenant, "&f=26&t=9999999"), token)
     good(beyond, 0)
     assert beyond.headers["x-total-count"] == "25"
@@ -212,7 +219,9 @@ def _(target: Target) -> None:
 def _(target: Target) -> None:
     tenant, token = anew(target)
     one, two = (target.ask(gz(tenant), token) for _ in range(2))
-    assert one.status == 200 and one.body == two.body and one.headers["etag"] == two.headers["etag"]
+    assert one.status == 200
+    assert one.body == two.body
+    assert one.headers["etag"] == two.headers["etag"]
     assert one.headers["x-request-id"] != two.headers["x-request-id"]
 
 
@@ -245,7 +254,8 @@ def _(target: Target) -> None:
     first = target.ask(gz(tenant), token)
     for shown in (first.headers["etag"], first.headers["etag"].removeprefix("W/"), f'"x", {first.headers["etag"]}', "*"):
         again = target.ask(gz(tenant), token, If_None_Match=shown)
-        assert (again.status, again.body) == (304, b"") and again.headers["etag"] == first.headers["etag"]
+        assert (again.status, again.body) == (304, b"")
+        assert again.headers["etag"] == first.headers["etag"]
     assert target.ask(gz(tenant), token, If_None_Match='W/"x"').status == 200
     assert target.ask(gz(tenant, "&view=full"), token, If_None_Match=first.headers["etag"]).status == 200
 
@@ -257,7 +267,8 @@ def _(target: Target) -> None:
     packed = target.ask(gz(tenant), token, Accept_Encoding="gzip, deflate")
     assert "content-encoding" not in plain.headers
     assert packed.headers.get("content-encoding") == "gzip", f"Content-Encoding is {packed.headers.get('content-encoding')}"
-    assert gzip.decompress(packed.body) == plain.body and packed.headers["etag"] == plain.headers["etag"]
+    assert gzip.decompress(packed.body) == plain.body
+    assert packed.headers["etag"] == plain.headers["etag"]
 
 
 @case("gzip is not forced on those who refuse it")
@@ -290,7 +301,8 @@ def _(target: Target) -> None:
                        ("status=PAUSED", lambda row: False)):
         kept = [row for row in whole if keep(row)]
         answer = target.ask(gz(tenant, f"&{more}"), token)
-        assert good(answer)["vm_servers"] == kept and answer.headers["x-total-count"] == str(len(kept))
+        assert good(answer)["vm_servers"] == kept
+        assert answer.headers["x-total-count"] == str(len(kept))
         assert good(target.ask(gz(tenant, f"&{more}&f=2&t=3"), token))["vm_servers"] == kept[1:3]
 
 
@@ -446,7 +458,9 @@ def _(target: Target) -> None:
     tenant, token = anew(target)
     for path in ("/twocloud/health", "/twocloud/openapi.json"):
         answer = target.ask("", path=path)
-        assert answer.status == 200 and answer.headers["content-type"] == "application/json" and tenant.encode() not in answer.body
+        assert answer.status == 200
+        assert answer.headers["content-type"] == "application/json"
+        assert tenant.encode() not in answer.body
         error(target.ask("x=1", path=path), 400, "invalid_parameter", "x")
         assert target.ask("", token, path=path).status == 200
     assert target.ask("", path="/twocloud/openapi.json").json["openapi"].startswith("3.1")
@@ -457,9 +471,12 @@ def _(target: Target) -> None:
 def _(target: Target) -> None:
     error(target.ask("", path="/twocloud/parties"), 401, "unauthorized")
     body = target.ask("", target.token(), path="/twocloud/parties").json
-    assert list(body)[:2] == ["code", "msg"] and [party["name"] for party in body["parties"]] == list(parties.names())
+    assert list(body)[:2] == ["code", "msg"]
+    assert [party["name"] for party in body["parties"]] == list(parties.names())
     (found,) = (party for party in body["parties"] if party["name"] == "qcloud")
-    assert "gz" in found["regions"]["ap-guangzhou"] and found["credentials"] and found["title"]
+    assert "gz" in found["regions"]["ap-guangzhou"]
+    assert found["credentials"]
+    assert found["title"]
 
 
 # -------------------------------- errors of parties
@@ -522,11 +539,14 @@ def _(target: Target) -> None:
 def _(target: Target) -> None:
     tenant, token = anew(target)
     live = target.ask(gz(tenant), token)
-    assert "age" not in live.headers and "cache-status" not in live.headers
+    assert "age" not in live.headers
+    assert "cache-status" not in live.headers
     before = target.qcloud.count()
     for more, headers in (("&max_age=600", {}), ("", {"Cache_Control": "max-age=600"}), ("", {"Cache_Control": "only-if-cached"})):
         kept = target.ask(gz(tenant, more), token, **headers)
-        assert kept.body == live.body and kept.headers["cache-status"] == "twocloud; hit" and kept.headers["age"].isdecimal()
+        assert kept.body == live.body
+        assert kept.headers["cache-status"] == "twocloud; hit"
+        assert kept.headers["age"].isdecimal()
     assert target.qcloud.count() == before
     good(target.ask(gz(tenant, "&max_age=0"), token), 25)
     assert target.qcloud.count() > before
@@ -539,8 +559,10 @@ def _(target: Target) -> None:
     target.qcloud.fail("500")
     stale = target.ask(gz(tenant), token)
     body = good(stale, 25)
-    assert stale.headers["cache-status"] == "twocloud; hit; detail=party_error" and stale.headers["age"].isdecimal()
-    assert body["msg"] and body["vm_servers"] == live["vm_servers"]
+    assert stale.headers["cache-status"] == "twocloud; hit; detail=party_error"
+    assert stale.headers["age"].isdecimal()
+    assert body["msg"]
+    assert body["vm_servers"] == live["vm_servers"]
     for written in ("csv", "ndjson", "prometheus", "ansible"):
         assert target.ask(gz(tenant, f"&format={written}"), token).headers["cache-status"] == "twocloud; hit; detail=party_error"
     error(target.ask(gz(tenant, "&on_error=fail"), token), 502, "party_error")
@@ -551,14 +573,16 @@ def _(target: Target) -> None:
     tenant, token = anew(target, "qcloud", "aws")
     for query in (f"party=all&tenant_id={tenant}&region=all", f"party=qcloud,aws&tenant_id={tenant}&region=all"):
         body = good(target.ask(query, token), 37)
-        assert list(body) == ["code", "msg", "vm_servers", "complete", "sources"] and body["complete"] is True
+        assert list(body) == ["code", "msg", "vm_servers", "complete", "sources"]
+        assert body["complete"] is True
         assert [(it["party"], it["region"], it["state"], it["count"]) for it in body["sources"]] == [
             ("aws", "us-east-1", "ok", 5), ("qcloud", "ap-guangzhou", "ok", 25), ("qcloud", "ap-shanghai", "ok", 7)]
         assert all(list(it) == ["party", "region", "state", "count", "age", "error", "msg"] for it in body["sources"])
         assert list(body["vm_servers"][0]) == TEN + MORE
         assert [(row["party"], row["region"]) for row in body["vm_servers"]] == sorted((row["party"], row["region"]) for row in body["vm_servers"])
     page = good(target.ask(f"party=all&tenant_id={tenant}&region=all&f=5&t=7&view=basic", token), 3)
-    assert [row["instance_id"] for row in page["vm_servers"]] == [row["instance_id"] for row in body["vm_servers"]][4:7] and list(page["vm_servers"][0]) == TEN
+    assert [row["instance_id"] for row in page["vm_servers"]] == [row["instance_id"] for row in body["vm_servers"]][4:7]
+    assert list(page["vm_servers"][0]) == TEN
     one = good(target.ask(f"party=qcloud&tenant_id={tenant}&region=gz,ap-shanghai", token), 32)
     assert len(one["sources"]) == 2
 
@@ -571,9 +595,11 @@ def _(target: Target) -> None:
     error(target.ask(query, token), 502, "party_error")
     error(target.ask(f"{query}&on_error=fail", token), 502, "party_error")
     body = good(target.ask(f"{query}&on_error=partial", token), 32)
-    assert body["complete"] is False and body["msg"]
+    assert body["complete"] is False
+    assert body["msg"]
     (failed,) = (it for it in body["sources"] if it["state"] == "failed")
-    assert (failed["party"], failed["region"], failed["error"], failed["count"] or 0) == ("aws", "us-east-1", "party_error", 0) and failed["msg"]
+    assert (failed["party"], failed["region"], failed["error"], failed["count"] or 0) == ("aws", "us-east-1", "party_error", 0)
+    assert failed["msg"]
     error(target.ask(f"{query}&format=csv", token), 502, "party_error")
 
 
@@ -585,7 +611,8 @@ def _(target: Target) -> None:
     target.aws.fail("500")
     answer = target.ask(query, token)
     body = good(answer, 37)
-    assert {it["party"]: it["state"] for it in body["sources"]} == {"aws": "stale", "qcloud": "ok"} and body["msg"]
+    assert {it["party"]: it["state"] for it in body["sources"]} == {"aws": "stale", "qcloud": "ok"}
+    assert body["msg"]
     assert "detail=party_error" in answer.headers["cache-status"]
 
 
@@ -605,7 +632,9 @@ def _(target: Target) -> None:
         target.qcloud.fleets["ap-shanghai"] = Fleet(7, "sh")
     (gone,) = body["vanished"]
     assert list(gone) == ["instance_id", "instance_name", "party", "region", "seen_at", "vanished_at"]
-    assert gone["instance_id"] == before.ids[-1] and gone["party"] == "qcloud" and body["vm_servers"] == []
+    assert gone["instance_id"] == before.ids[-1]
+    assert gone["party"] == "qcloud"
+    assert body["vm_servers"] == []
 
 
 # -------------------------------- tokens
@@ -624,8 +653,10 @@ def _(target: Target) -> None:
     assert answer.status == 200 and answer.headers["cache-control"] == "no-store", f"{answer.status} {answer.body!r}"
     body = answer.json
     token = canaries.watch(body["token"])
-    assert list(body) == ["code", "msg", "token", "token_id", "duration", "expires_at"] and (body["code"], body["msg"], body["duration"]) == (200, "", 600)
-    assert re.fullmatch(r"tc_[0-9A-Za-z]{36}", token) and body["expires_at"]
+    assert list(body) == ["code", "msg", "token", "token_id", "duration", "expires_at"]
+    assert (body["code"], body["msg"], body["duration"]) == (200, "", 600)
+    assert re.fullmatch(r"tc_[0-9A-Za-z]{36}", token)
+    assert body["expires_at"]
     good(target.ask(gz(tenant), token), 25)
 
 
@@ -634,7 +665,8 @@ def _(target: Target) -> None:
     tenant = target.tenant("qcloud", "aws")
     user = target.user(tenant, "other", parties=("qcloud",))
     narrow = post(target, user.name, {"duration": 60, "tenants": [tenant], "parties": ["qcloud"], "regions": ["ap-shanghai"]})
-    assert narrow.status == 200 and narrow.json["duration"] == 60
+    assert narrow.status == 200
+    assert narrow.json["duration"] == 60
     token = canaries.watch(narrow.json["token"])
     error(target.ask(gz(tenant), token), 403, "forbidden")
     good(target.ask(f"party=qcloud&tenant_id={tenant}&region=ap-shanghai", token), 7)
@@ -752,7 +784,8 @@ def test_what_the_gateway_refuses_by_itself(here: Path) -> None:            # no
             answers = list(pool.map(lambda _: target.ask(path="/twocloud/health"), range(200)))
         error(answers[0], 500, "internal")
         flooded = [answer for answer in answers if answer.status == 429]
-        assert flooded and {answer.status for answer in answers} == {500, 429}
+        assert flooded
+        assert {answer.status for answer in answers} == {500, 429}
         error(flooded[0], 429, "rate_limited")
     finally:
         gateway.close()
@@ -762,4 +795,5 @@ def test_the_page_names_every_difference() -> None:
     page = (ROOT / "docs/deploy.md").read_text()
     told = re.findall(r"^\| (serve|ministack|runtime) \| (.*) \| (.*) \|$", page, re.MULTILINE)
     assert told == [(it.target, it.case, it.why) for it in DIFFERENCES]
-    assert {it.case for it in DIFFERENCES} <= CASES.keys() and {it.target for it in DIFFERENCES} <= set(TARGETS)
+    assert {it.case for it in DIFFERENCES} <= CASES.keys()
+    assert {it.target for it in DIFFERENCES} <= set(TARGETS)

@@ -50,7 +50,8 @@ def test_every_error_is_described_under_its_status() -> None:
 
 def test_names_of_operations_are_one_each() -> None:
     names = [operation["operationId"] for path in DOCUMENT["paths"].values() for operation in path.values()]
-    assert len(names) == len(set(names)) and all(name.isidentifier() for name in names)
+    assert len(names) == len(set(names))
+    assert all(name.isidentifier() for name in names)
 
 
 def test_the_seeds_example() -> None:

@@ -351,10 +351,12 @@ def test_threads_are_shared_by_callers_and_nobody_waits_for_a_free_one(monkeypat
         for channel in strangers:
             channel.free.set()
         time.sleep(0.2)
-        assert all(it.started.is_set() for it in strangers) and at_work(others) == 2
+        assert all(it.started.is_set() for it in strangers)
+        assert at_work(others) == 2
         others[0].turn.recognise()          # type: ignore[attr-defined]
         time.sleep(0.2)
-        assert at_work(others) == 8 + 1 and at_work(send(1, "192.0.2.3")) == 1
+        assert at_work(others) == 8 + 1
+        assert at_work(send(1, "192.0.2.3")) == 1
     finally:
         for channel in made:
             channel.free.set()
@@ -395,7 +397,9 @@ def test_a_flood_of_guesses_is_refused_and_everybody_else_goes_on(served: App, m
         assert gets(served).status_code == 200
         time.sleep(0.1)
     flood.join(30)
-    assert set(seen) <= {401, 429} and seen.count(429) >= 200 and len(checked) == seen.count(401) <= serve._WRONG + 10
+    assert set(seen) <= {401, 429}
+    assert seen.count(429) >= 200
+    assert len(checked) == seen.count(401) <= serve._WRONG + 10
     refused = requests.post(f"{served.url}/twocloud/tokens", auth=("bob", "pw"), headers={"Sec-Fetch-Site": "cross-site"}, timeout=9)
     assert (refused.status_code, refused.json()["error"]) == (403, "forbidden")
 
@@ -451,7 +455,8 @@ def test_every_wrong_login_over_http_is_one_body(served: App) -> None:
         answer = requests.post(f"{served.url}/twocloud/tokens", auth=(name, password), timeout=9)
         assert answer.status_code == 401
         bodies.add(answer.text.replace(answer.json()["request_id"], ""))
-    assert len(bodies) == 1 and "POST to /twocloud/tokens" in bodies.pop()
+    assert len(bodies) == 1
+    assert "POST to /twocloud/tokens" in bodies.pop()
 
 
 def test_closing_twice_is_closing_once(house: App) -> None:

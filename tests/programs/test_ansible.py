@@ -99,7 +99,9 @@ def test_the_plugin_and_the_script_say_the_same_of_hostile_names(ansible: Ansibl
     ansible.write(f"keyed_groups{GROUPS}")
     plugin, written = ansible.list(), ansible.list("./twocloud.sh", PATH=script, ANSIBLE_INVENTORY_ENABLED="script")
     hosts, variables = plugin["_meta"]["hostvars"], written["_meta"]["hostvars"]
-    assert list(hosts) and hosts.keys() == variables.keys() and len(hosts) == len(NAMES)
+    assert list(hosts)
+    assert hosts.keys() == variables.keys()
+    assert len(hosts) == len(NAMES)
     assert {name for name in hosts if not name.startswith("ins-")} == {"web", "名-1", "i-00000000"}
     for host in hosts:
         for name in variables[host].keys() - {"twocloud_seen_at"}:
@@ -107,7 +109,9 @@ def test_the_plugin_and_the_script_say_the_same_of_hostile_names(ansible: Ansibl
     assert sorted(vars["twocloud_instance_name"] for vars in hosts.values()) == sorted(NAMES)
     for group in ("party_qcloud", "region_ap_guangzhou", "status_ACTIVE", "tag_role_web"):
         assert sorted(plugin[group]["hosts"]) == sorted(written[group]["hosts"])
-    assert plugin["big"]["hosts"] and hosts["web"]["ansible_host"] == "122.0.0.1" and hosts["名-1"]["ansible_host"] == "10.0.0.14"
+    assert plugin["big"]["hosts"]
+    assert hosts["web"]["ansible_host"] == "122.0.0.1"
+    assert hosts["名-1"]["ansible_host"] == "10.0.0.14"
 
 
 @each_core
@@ -132,7 +136,8 @@ def test_a_playbook_pings_and_runs_no_name(ansible: Ansible, script: str) -> Non
         done = ansible.run("ansible-playbook", "-i", source, "play.yml", **environment)
         assert done.returncode == 0 and done.stdout.count("unreachable=0    failed=0") == 3, done.stdout + done.stderr
         assert (ansible.folder / "name-ins-00000001").read_text() == EVIL
-    assert not list(ansible.folder.rglob("TEMPLATE-WAS-RUN")) and not Path("TEMPLATE-WAS-RUN").exists()
+    assert not list(ansible.folder.rglob("TEMPLATE-WAS-RUN"))
+    assert not Path("TEMPLATE-WAS-RUN").exists()
 
 
 class Liar(Simulator):
@@ -172,7 +177,8 @@ def test_no_inventory_is_empty_in_silence(ansible: Ansible) -> None:
                 "cut": "no twocloud server", "nofile": "token_file cannot be read", "refused": "status must be one of",
                 "region": "400 invalid_parameter, request id ", "open": "url must be https", "gone": "cannot be asked", "inside": "url must be https"}
         done = ansible.run("ansible-inventory", "--list", *(part for name in told for part in ("-i", f"{name}.twocloud.yml")))
-        assert done.returncode == 1 and liar.count("elsewhere") == 0
+        assert done.returncode == 1
+        assert liar.count("elsewhere") == 0
         assert "No inventory was parsed" in done.stderr
         parts = {found[2]: found[1] for found in re.finditer(r"<<< caused by >>>\s+(.*?)\s*Origin: <.*?source '[^']*/(\w+)\.twocloud\.yml'", done.stderr, re.DOTALL)}
         assert parts.keys() == told.keys(), done.stderr
@@ -189,7 +195,8 @@ def test_a_bad_token_is_a_failure_as_documented(ansible: Ansible) -> None:
     (ansible.folder / "ansible.cfg").unlink()
     done = ansible.run("ansible-inventory", "--list", "-i", "servers.twocloud.yml", token="tc_bad",
                        ANSIBLE_INVENTORY_UNPARSED_FAILED="", ANSIBLE_INVENTORY_ENABLED="")
-    assert done.returncode == 0 and "401 unauthorized" in done.stderr      # what the docs warn of
+    assert done.returncode == 0
+    assert "401 unauthorized" in done.stderr
 
 
 def test_a_cloud_that_is_off(ansible: Ansible) -> None:
@@ -197,11 +204,14 @@ def test_a_cloud_that_is_off(ansible: Ansible) -> None:
     before = ansible.list()
     ansible.house.clouds["qcloud"].fail("reset")
     done = ansible.run("ansible-inventory", "--list", "-i", "servers.twocloud.yml")
-    assert done.returncode == 0 and json.loads(done.stdout)["_meta"]["hostvars"].keys() == before["_meta"]["hostvars"].keys()
-    assert "[WARNING]: twocloud: " in done.stderr and "this is the last good list, 0 s old" in done.stderr
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["_meta"]["hostvars"].keys() == before["_meta"]["hostvars"].keys()
+    assert "[WARNING]: twocloud: " in done.stderr
+    assert "this is the last good list, 0 s old" in done.stderr
     ansible.write("on_error: fail\n")
     done = ansible.run("ansible-inventory", "--list", "-i", "servers.twocloud.yml")
-    assert done.returncode == 1 and "503 party_unavailable, request id " in done.stderr
+    assert done.returncode == 1
+    assert "503 party_unavailable, request id " in done.stderr
 
 
 @each_core
@@ -212,18 +222,23 @@ def test_the_cache_of_ansible(ansible: Ansible) -> None:
     ansible.write(block("ansible.md", "yaml", "cache_plugin"))
     first = ansible.list()
     calls = house.clouds["qcloud"].count()
-    assert calls and ansible.list() == first and house.clouds["qcloud"].count() == calls
+    assert calls
+    assert ansible.list() == first
+    assert house.clouds["qcloud"].count() == calls
     kept = [path for path in (ansible.folder / ".cache/ansible-twocloud").rglob("*") if path.is_file()]
-    assert kept and not any(house.token.encode() in path.read_bytes() for path in kept)
+    assert kept
+    assert not any(house.token.encode() in path.read_bytes() for path in kept)
     house.clock.forward(1)
     (ansible.folder / "none.yml").write_text("- hosts: nobody\n  tasks: []\n")
     assert ansible.run("ansible-playbook", "none.yml", "-i", "servers.twocloud.yml", "--flush-cache").returncode == 0
     assert house.clouds["qcloud"].count() > calls
     done = ansible.run("ansible-inventory", "--list", "-i", "servers.twocloud.yml", token="tc_bad")
-    assert done.returncode == 1 and "401 unauthorized" in done.stderr
+    assert done.returncode == 1
+    assert "401 unauthorized" in done.stderr
     narrow = house.issue(house.user("narrow", tenants=("9",)))
     done = ansible.run("ansible-inventory", "--list", "-i", "servers.twocloud.yml", token=narrow)
-    assert done.returncode == 1 and "403 forbidden" in done.stderr
+    assert done.returncode == 1
+    assert "403 forbidden" in done.stderr
 
 
 @each_core
@@ -317,6 +332,7 @@ def test_the_collection_is_one(ansible: Ansible, tmp_path: Path) -> None:
     page = (ROOT / "docs/ansible.md").read_text()
     assert all(f"`{name}`" in page or f"{name}:" in page for name in options if not name.startswith(("cache", "leading", "use_extra"))), options.keys()
     shown = ansible.run("ansible-doc", "-t", "inventory", "twocloud.twocloud.twocloud", **there)
-    assert shown.returncode == 0 and "TWOCLOUD_TOKEN" in shown.stdout
+    assert shown.returncode == 0
+    assert "TWOCLOUD_TOKEN" in shown.stdout
     source = (COLLECTION / "plugins/inventory/twocloud.py").read_text()
     assert not re.search(r"^\s*(import|from) (?!ansible\b|__future__\b|difflib\b|hashlib\b|ipaddress\b|json\b|re\b|collections\b|urllib\b)", source, re.M)

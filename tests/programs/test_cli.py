@@ -81,11 +81,13 @@ def test_users(twocloud: Command) -> None:
     twocloud("user", "add", "ann", code=4)
     assert "already" in twocloud.err
     assert [user["user"] for user in twocloud.json("user", "list")] == ["ann", "bob"]
-    assert twocloud.json("user", "show", "bob")["has_password"] and twocloud.json("user", "show", "bob")["tenants"] == ["*"]
+    assert twocloud.json("user", "show", "bob")["has_password"]
+    assert twocloud.json("user", "show", "bob")["tenants"] == ["*"]
     changed = twocloud.json("user", "set", "ann", "--tenant", "9", "--party", "*")
     assert (changed["tenants"], changed["parties"], changed["regions"]) == (["9"], [], ["gz"])
     assert twocloud.json("user", "set", "ann", "--no-tenants", "--region", "*")["tenants"] == []
-    assert twocloud.json("user", "disable", "ann")["disabled"] and not twocloud.json("user", "enable", "ann")["disabled"]
+    assert twocloud.json("user", "disable", "ann")["disabled"]
+    assert not twocloud.json("user", "enable", "ann")["disabled"]
     twocloud("user", "set", "ann", code=2)
     twocloud("user", "set", "ann", "--tenant", "1", "--no-tenants", code=2)
     for words in (("show", "eve"), ("set", "eve", "--tenant", "1"), ("disable", "eve"), ("remove", "eve")):
@@ -114,15 +116,21 @@ def test_tokens(twocloud: Command) -> None:
     assert re.fullmatch(r"tc_[0-9A-Za-z]{36}", made["token"])
     assert {k: made[k] for k in ("user", "tenants", "parties", "regions", "label")} == {
         "user": "ann", "tenants": None, "parties": None, "regions": ["ap-guangzhou"], "label": "ci"}
-    assert list(made)[:3] == ["token", "token_id", "user"] and made["expires_at"] > made["created_at"]
+    assert list(made)[:3] == ["token", "token_id", "user"]
+    assert made["expires_at"] > made["created_at"]
     plain = twocloud("token", "issue", "--user", "ann")
-    assert re.fullmatch(r"tc_[0-9A-Za-z]{36}\n", watch(plain.strip()) + "\n") and "not shown again" in twocloud.err
+    assert re.fullmatch(r"tc_[0-9A-Za-z]{36}\n", watch(plain.strip()) + "\n")
+    assert "not shown again" in twocloud.err
     listed = twocloud.json("token", "list", "--user", "ann")
-    assert len(listed) == 2 and "token" not in listed[0] and twocloud.json("token", "list", "--user", "bob") == []
+    assert len(listed) == 2
+    assert "token" not in listed[0]
+    assert twocloud.json("token", "list", "--user", "bob") == []
     assert twocloud.json("token", "show", made["token_id"])["label"] == "ci"
     rotated = twocloud.json("token", "rotate", made["token_id"], "--grace", "0s")
     watch(rotated["token"])
-    assert rotated["token"] != made["token"] and rotated["label"] == "ci" and rotated["regions"] == ["ap-guangzhou"]
+    assert rotated["token"] != made["token"]
+    assert rotated["label"] == "ci"
+    assert rotated["regions"] == ["ap-guangzhou"]
     twocloud("token", "show", made["token_id"], code=4)
     twocloud("token", "revoke", rotated["token_id"])
     for words in (("show", rotated["token_id"]), ("revoke", rotated["token_id"]), ("rotate", rotated["token_id"]),
@@ -190,7 +198,8 @@ def test_accounts(twocloud: Command, cloud: Qcloud, tmp_path: Path) -> None:
 ])
 def test_accounts_that_are_refused(twocloud: Command, arguments: tuple[str, ...], stdin: str) -> None:
     twocloud("account", "put", *arguments, stdin=stdin, code=2)
-    assert "Traceback" not in twocloud.err and "canaryA" not in twocloud.err
+    assert "Traceback" not in twocloud.err
+    assert "canaryA" not in twocloud.err
     assert twocloud.json("account", "list") == []
 
 
@@ -210,7 +219,9 @@ def test_check(twocloud: Command, cloud: Qcloud) -> None:
     assert len(cloud.calls) == 1
     cloud.keys["AKIDcli"] = "another"
     told = twocloud.json("account", "check", "123", "qcloud", code=5)
-    assert (told["state"], told["error"]) == ("failed", "party_denied") and "wrong key" in told["msg"] and "wrong key" in twocloud.err
+    assert (told["state"], told["error"]) == ("failed", "party_denied")
+    assert "wrong key" in told["msg"]
+    assert "wrong key" in twocloud.err
     cloud.late = 900
     assert "clock" in twocloud.json("account", "check", "123", "qcloud", code=5)["msg"]
     cloud.late = 0
@@ -233,7 +244,8 @@ def test_a_removed_tenant_is_gone_from_the_bytes(twocloud: Command, cloud: Qclou
     for path in (tmp_path / ".twocloud").glob("twocloud.db*"):
         assert name.encode() not in path.read_bytes(), path
     assert [row["tenant_id"] for row in twocloud.json("account", "list")] == ["other"]
-    assert twocloud.json("user", "show", "ann")["tenants"] == ["other"] and twocloud.json("user", "show", "bob")["tenants"] == []
+    assert twocloud.json("user", "show", "ann")["tenants"] == ["other"]
+    assert twocloud.json("user", "show", "bob")["tenants"] == []
     assert [row["tenants"] for row in twocloud.json("token", "list")] == [["other"]]
     twocloud("tenant", "remove", name)      # again: nothing there, nothing wrong
 
@@ -244,11 +256,13 @@ def test_servers_without_http(twocloud: Command, cloud: Qcloud) -> None:
     twocloud("account", "put", "123", "qcloud", "--endpoint", cloud.url, stdin=credentials(cloud))
     where = ("servers", "--party", "qcloud", "--tenant", "123", "--region", "gz")
     whole = twocloud.json(*where)
-    assert len(whole["vm_servers"]) == 25 and list(whole) == ["code", "msg", "vm_servers"]
+    assert len(whole["vm_servers"]) == 25
+    assert list(whole) == ["code", "msg", "vm_servers"]
     assert twocloud.json(*where, "--from", "4", "--to", "6")["vm_servers"] == whole["vm_servers"][3:6]
     assert twocloud.json(*where, "--view", "full", "--status", "ACTIVE")["vm_servers"][0]["party"] == "qcloud"
     table = twocloud(*where, "--to", "3").splitlines()
-    assert table[0].split() == ["NAME", "ID", "STATUS", "CPU", "MEM", "DISK", "LAN", "WAN", "CREATED", "UPDATED"] and len(table) == 4
+    assert table[0].split() == ["NAME", "ID", "STATUS", "CPU", "MEM", "DISK", "LAN", "WAN", "CREATED", "UPDATED"]
+    assert len(table) == 4
     for arguments, code in ((("--from", "0"), 4), (("--from", "x"), 4), (("--status", "nice"), 4), (("--view", "x"), 4)):
         twocloud(*where, *arguments, code=code)
     twocloud("servers", "--party", "qcloud", "--tenant", "7", "--region", "gz", code=4)
@@ -257,7 +271,8 @@ def test_servers_without_http(twocloud: Command, cloud: Qcloud) -> None:
     cloud.fail("503")
     assert twocloud(*where, "--on-error", "fail", code=5) == ""
     assert "cannot be reached" in twocloud.err
-    assert len(twocloud(*where).splitlines()) == 26 and "this is the last good list" in twocloud.err
+    assert len(twocloud(*where).splitlines()) == 26
+    assert "this is the last good list" in twocloud.err
 
 
 @pytest.mark.parametrize("written", ["csv", "ndjson", "prometheus", "ansible"])
@@ -276,7 +291,8 @@ def test_servers_in_every_format(twocloud: Command, served: App, monkeypatch: py
     twocloud.capsys.readouterr()
     assert cli.main(where) == 0
     told = twocloud.capsys.readouterr()
-    assert told.out == expected + ended and told.err == ""
+    assert told.out == expected + ended
+    assert told.err == ""
     if written == "prometheus":
         expected = served.get(f"{query}&port=9100&address=wan").content.decode()
         assert twocloud(*where, "--port", "9100", "--address", "wan") == expected + ended
@@ -287,7 +303,8 @@ def test_servers_in_every_format(twocloud: Command, served: App, monkeypatch: py
     twocloud(*where, "--changed-since", "2026-09-21T00:00:00Z", code=4)
     served.clouds["qcloud"].fail("503")
     served.clock.forward(5)
-    assert len(twocloud(*where)) == len(served.get(query).content.decode() + ended) and "this is the last good list, 5 s old" in twocloud.err.lower()
+    assert len(twocloud(*where)) == len(served.get(query).content.decode() + ended)
+    assert "this is the last good list, 5 s old" in twocloud.err.lower()
     assert twocloud(*where, "--on-error", "fail", code=5) == ""
 
 
@@ -296,7 +313,10 @@ def test_hostile_names_reach_no_terminal(twocloud: Command, cloud: Qcloud) -> No
     cloud.fleets["ap-guangzhou"] = Fleet(1)
     cloud.rows[0] = {**cloud._row(Fleet(1)[0], "ap-guangzhou"), "InstanceName": "\x1b[2J\x07evil\u202e[bold]x[/bold] 名"}
     table = twocloud("servers", "--party", "qcloud", "--tenant", "123", "--region", "gz")
-    assert "\x1b" not in table and "\x07" not in table and "\u202e" not in table and "[bold]x[/bold] 名" in table
+    assert "\x1b" not in table
+    assert "\x07" not in table
+    assert "\u202e" not in table
+    assert "[bold]x[/bold] 名" in table
 
 
 def test_servers_from_a_server(twocloud: Command, served: App, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -378,7 +398,8 @@ def test_what_was_removed_is_written_down_even_if_the_file_cannot_be_scrubbed(tw
             reader.execute("BEGIN")
             reader.execute("SELECT * FROM entry").fetchone()
             twocloud(*remove, code=5)
-        assert "The next command that removes something clears it" in twocloud.err and lines.pop() == f"{remove[0]} remove"
+        assert "The next command that removes something clears it" in twocloud.err
+        assert lines.pop() == f"{remove[0]} remove"
         assert twocloud.json("account", "list") == []
 
 
@@ -393,7 +414,8 @@ def test_exit_codes_of_the_real_command(tmp_path: Path) -> None:
     assert run("user", "add", "ann", **store).returncode == 0
     assert run("nonsense").returncode == run("user", "add").returncode == run("user", "add", "a/b", **store).returncode == 2
     bad = run("user", "list", TWOCLOUD_STORE="mysql://x")
-    assert bad.returncode == 2 and bad.stderr.decode().strip() == "twocloud: TWOCLOUD_STORE must be sqlite:///PATH or dynamodb://TABLE."
+    assert bad.returncode == 2
+    assert bad.stderr.decode().strip() == "twocloud: TWOCLOUD_STORE must be sqlite:///PATH or dynamodb://TABLE."
     assert run("user", "show", "eve", **store).returncode == 4
     module = subprocess.run([sys.executable, "-m", "chalicelib", "user", "list", "-o", "json"], capture_output=True, timeout=60, cwd=ROOT,
                             env={**os.environ, **store})
@@ -406,7 +428,9 @@ def test_a_store_that_breaks_is_one_clear_line(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "x.db") as other:
         other.execute("DROP TABLE entry")
     done = run("user", "list", **store)
-    assert done.returncode == 5 and b"Traceback" not in done.stderr and b"no such table" in done.stderr
+    assert done.returncode == 5
+    assert b"Traceback" not in done.stderr
+    assert b"no such table" in done.stderr
 
 
 def test_data_goes_to_standard_output_and_all_else_to_standard_error(tmp_path: Path) -> None:
@@ -444,14 +468,16 @@ def test_nasty_words_are_refused_in_a_line(twocloud: Command, command: tuple[str
         if arguments[:3] == ["token", "list", "--user"] and found == 0:
             continue                        # nobody of this name has a token
         assert found in (2, 4), (arguments, found, said)
-        assert "Traceback" not in said.err and said.out == ""
+        assert "Traceback" not in said.err
+        assert said.out == ""
     assert twocloud.json("account", "list") == []
 
 
 def test_a_closed_pipe_is_silent(tmp_path: Path) -> None:
     done = subprocess.run(f"{TWOCLOUD} parties qcloud -o json | head -c 1", shell=True, capture_output=True, timeout=60,
                           env={**os.environ, "TWOCLOUD_STORE": f"sqlite:///{tmp_path}/x.db"})
-    assert done.stdout == b"{" and done.stderr == b""
+    assert done.stdout == b"{"
+    assert done.stderr == b""
 
 
 def test_a_reader_that_has_seen_enough_is_no_failure(tmp_path: Path) -> None:
@@ -460,7 +486,8 @@ def test_a_reader_that_has_seen_enough_is_no_failure(tmp_path: Path) -> None:
         done = subprocess.run(f"{TWOCLOUD} {command}; echo ${{PIPESTATUS[0]}}", shell=True, executable="/bin/bash", capture_output=True,
                               text=True, timeout=60, env={**os.environ, "TWOCLOUD_STORE": f"sqlite:///{tmp_path}/x.db"})
         assert done.stdout == f"{code}\n", (command, done)
-        assert "Exception ignored" not in done.stderr and bool(done.stderr) == (code != "0")
+        assert "Exception ignored" not in done.stderr
+        assert bool(done.stderr) == (code != "0")
 
 
 def test_serve_and_stop(tmp_path: Path) -> None:
@@ -502,7 +529,9 @@ def test_the_demo_leaves_nothing_however_soon_it_is_ended(tmp_path: Path, stop: 
 def test_a_port_that_is_taken(tmp_path: Path, served: App) -> None:
     port = served.url.rsplit(":", 1)[1]
     done = run("serve", "--port", port, TWOCLOUD_STORE=f"sqlite:///{tmp_path}/x.db", TWOCLOUD_KEY=f"file:{tmp_path}/key")
-    assert done.returncode == 3 and b"Address already in use" in done.stderr and b"Traceback" not in done.stderr
+    assert done.returncode == 3
+    assert b"Address already in use" in done.stderr
+    assert b"Traceback" not in done.stderr
 
 
 def test_the_demo_prints_one_line_that_works_as_pasted() -> None:
@@ -520,4 +549,5 @@ def test_the_demo_prints_one_line_that_works_as_pasted() -> None:
     finally:
         started = time.monotonic()
         process.terminate()
-        assert process.wait(20) == 0 and time.monotonic() - started < 20
+        assert process.wait(20) == 0
+        assert time.monotonic() - started < 20

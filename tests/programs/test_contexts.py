@@ -60,7 +60,8 @@ def test_contexts_are_kept_and_their_tokens_never_shown(tmp_path: Path) -> None:
     one, two = token("a"), token("b")
     add(tmp_path, "prod", "https://prod.example/", one)
     path = tmp_path / CONFIG
-    assert path.stat().st_mode & 0o777 == 0o600 and path.parent.stat().st_mode & 0o777 == 0o700
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
     (tmp_path / "t.secret").write_text(two)
     assert run(tmp_path, "context", "add", "a.b", "--url", "http://127.0.0.1:8000", "--token-file", "t.secret").returncode == 0
     told = run(tmp_path, "context", "list", "-o", "json").stdout
@@ -70,8 +71,11 @@ def test_contexts_are_kept_and_their_tokens_never_shown(tmp_path: Path) -> None:
     assert run(tmp_path, "context", "use", "a.b").returncode == 0
     assert json.loads(run(tmp_path, "context", "show", "-o", "json").stdout)["name"] == "a.b"
     assert json.loads(run(tmp_path, "context", "show", "prod", "-o", "json").stdout)["current"] is False
-    assert run(tmp_path, "context", "use", "local").returncode == 0 and "local" in run(tmp_path, "context", "show").stdout
-    assert run(tmp_path, "context", "remove", "prod").returncode == 0 and one not in path.read_text() and two in path.read_text()
+    assert run(tmp_path, "context", "use", "local").returncode == 0
+    assert "local" in run(tmp_path, "context", "show").stdout
+    assert run(tmp_path, "context", "remove", "prod").returncode == 0
+    assert one not in path.read_text()
+    assert two in path.read_text()
     for words in (("use", "prod"), ("show", "prod"), ("remove", "prod"), ("remove", "local")):
         assert run(tmp_path, "context", *words).returncode == 4
     assert [file.name for file in path.parent.iterdir()] == ["config.toml"]
@@ -87,7 +91,9 @@ def test_contexts_are_kept_and_their_tokens_never_shown(tmp_path: Path) -> None:
 ])
 def test_contexts_that_are_refused(tmp_path: Path, arguments: tuple[str, ...], stdin: str) -> None:
     done = run(tmp_path, "context", "add", *arguments, stdin=stdin)
-    assert done.returncode == 2 and "Traceback" not in done.stderr and not (tmp_path / CONFIG).exists()
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / CONFIG).exists()
     assert stdin not in done.stderr or len(stdin) < 2
 
 
@@ -97,7 +103,8 @@ def test_a_file_that_others_may_read_is_not_used(tmp_path: Path, mode: int) -> N
     (tmp_path / CONFIG).chmod(mode)
     for words in (("servers", *GZ), ("context", "list"), ("context", "use", "local"), ("explain", *GZ)):
         done = run(tmp_path, *words)
-        assert done.returncode == 2 and f"chmod 600 {tmp_path / CONFIG}" in done.stderr
+        assert done.returncode == 2
+        assert f"chmod 600 {tmp_path / CONFIG}" in done.stderr
     assert "chmod 600" in run(tmp_path, "doctor", "--offline").stdout
     assert run(tmp_path, "user", "list").returncode == 0        # needs none of it
     (tmp_path / CONFIG).unlink()
@@ -111,7 +118,10 @@ def test_a_file_of_another_form_is_one_clear_line(tmp_path: Path, content: str) 
     path.write_text(content)
     path.chmod(0o600)
     done = run(tmp_path, "servers", *GZ)
-    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and str(path) in done.stderr and "SECRET" not in done.stderr
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert str(path) in done.stderr
+    assert "SECRET" not in done.stderr
 
 
 def test_a_link_stays_a_link(tmp_path: Path) -> None:
@@ -119,7 +129,8 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     (tmp_path / CONFIG).parent.mkdir(parents=True)
     (tmp_path / CONFIG).symlink_to(tmp_path / "dotfiles/config.toml")
     add(tmp_path, "prod", "https://h", token("d"))
-    assert (tmp_path / CONFIG).is_symlink() and (tmp_path / "dotfiles/config.toml").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / CONFIG).is_symlink()
+    assert (tmp_path / "dotfiles/config.toml").stat().st_mode & 0o777 == 0o600
     (tmp_path / "dotfiles/config.toml").unlink()
 
 
@@ -127,8 +138,10 @@ def test_where_the_file_is() -> None:
     def where(**environment: str) -> str:
         return str(settings.client(environment).config)
 
-    assert where(HOME="/h") == "/h/.config/twocloud/config.toml" and where(HOME="/h", XDG_CONFIG_HOME="/x") == "/x/twocloud/config.toml"
-    assert where(HOME="/h", XDG_CONFIG_HOME="relative") == "/h/.config/twocloud/config.toml" and where(TWOCLOUD_CONFIG="/a/b", HOME="/h") == "/a/b"
+    assert where(HOME="/h") == "/h/.config/twocloud/config.toml"
+    assert where(HOME="/h", XDG_CONFIG_HOME="/x") == "/x/twocloud/config.toml"
+    assert where(HOME="/h", XDG_CONFIG_HOME="relative") == "/h/.config/twocloud/config.toml"
+    assert where(TWOCLOUD_CONFIG="/a/b", HOME="/h") == "/a/b"
     assert "tc_x" not in repr(settings.client({"TWOCLOUD_TOKEN": "tc_x", "HOME": "/h"}))
 
 
@@ -159,11 +172,13 @@ def test_the_order_of_precedence_and_whose_token_goes_where(tmp_path: Path, othe
             from base64 import b64decode
             assert b64decode(sent.removeprefix("Basic ")).decode() == f"{its_token}:"
         local = run(tmp_path, "servers", *GZ, "--context", "local")
-        assert local.returncode == 4 and "no account" in local.stderr
+        assert local.returncode == 4
+        assert "no account" in local.stderr
         assert run(tmp_path, "--context", "local", "servers", *GZ).returncode == 4
         assert run(tmp_path, "servers", *GZ, "--url", "http://127.0.0.1:9", "--context", "ctx").returncode == 2
         unknown = run(tmp_path, "servers", *GZ, "--context", "nope")
-        assert unknown.returncode == 2 and "there are local, ctx, cur, named" in unknown.stderr
+        assert unknown.returncode == 2
+        assert "there are local, ctx, cur, named" in unknown.stderr
     finally:
         for server in servers.values():
             server.close()
@@ -173,12 +188,17 @@ def test_the_order_of_precedence_and_whose_token_goes_where(tmp_path: Path, othe
 def test_servers_through_a_context(served: App, tmp_path: Path) -> None:
     add(tmp_path, "here", served.url, served.token)
     done = run(tmp_path, "servers", *GZ, "-o", "json")
-    assert done.returncode == 0 and len(json.loads(done.stdout)["vm_servers"]) == 25
+    assert done.returncode == 0
+    assert len(json.loads(done.stdout)["vm_servers"]) == 25
     refused = run(tmp_path, "servers", *GZ, "--from", "0")
-    assert refused.returncode == 4 and "(request id " in refused.stderr and len(refused.stderr.splitlines()) == 1
+    assert refused.returncode == 4
+    assert "(request id " in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
     debug = run(tmp_path, "servers", *GZ, "--debug", "--to", "1")
     line = json.loads(debug.stderr.splitlines()[-1])
-    assert (line["event"], line["status"]) == ("asked", 200) and line["request_id"] and served.token not in debug.stderr
+    assert (line["event"], line["status"]) == ("asked", 200)
+    assert line["request_id"]
+    assert served.token not in debug.stderr
     (tmp_path / CONFIG).unlink()
 
 
@@ -187,13 +207,16 @@ def test_servers_through_a_context(served: App, tmp_path: Path) -> None:
 def test_a_redirect_gets_no_token(tmp_path: Path, other: Other) -> None:
     with Other(Answer(302, {"Location": f"{other.url}/twocloud/servers"}, b"")) as here:
         done = run(tmp_path, "servers", *GZ, "--url", here.url, TWOCLOUD_TOKEN=token("h"))
-    assert done.returncode == 3 and "redirect to 127.0.0.1, which is not followed" in done.stderr and not other.calls
+    assert done.returncode == 3
+    assert "redirect to 127.0.0.1, which is not followed" in done.stderr
+    assert not other.calls
 
 
 def test_a_proxy_sees_no_token_for_this_machine(tmp_path: Path, other: Other) -> None:
     with Other(Answer(200, {}, b"")) as proxy:
         run(tmp_path, "servers", *GZ, "--url", other.url, TWOCLOUD_TOKEN=token("i"), HTTP_PROXY=proxy.url, http_proxy=proxy.url, ALL_PROXY=proxy.url)
-        assert other.calls and not proxy.calls
+        assert other.calls
+        assert not proxy.calls
 
 
 def silent() -> socket.socket:
@@ -293,7 +316,8 @@ def test_completion_in_bash(served: App, tmp_path: Path) -> None:
                           env={**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}", "HOME": str(tmp_path), "TWOCLOUD_STORE": database})
     answers = [line.split() for line in done.stdout.splitlines()]
     assert answers[:5] == [["doctor"], ["use"], ["--party"], ["qcloud"], ["aws,qcloud"]], (answers, done.stderr)
-    assert "gz" in answers[5] and all(region.startswith("g") for region in answers[5])
+    assert "gz" in answers[5]
+    assert all(region.startswith("g") for region in answers[5])
     assert answers[6:] == [["123"], ["ann"], ["local", "prod"], ["qcloud"], ["bash", "zsh", "fish"], ["ndjson"]]
     (tmp_path / CONFIG).unlink()
 
@@ -304,7 +328,8 @@ def test_completion_makes_no_store_and_hides_every_fault(tmp_path: Path) -> None
         for words in ("twocloud servers --tenant ", "twocloud token show ", "twocloud servers --context ", "twocloud servers --party x --region "):
             done = run(tmp_path, _TWOCLOUD_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=str(len(words.split())), **environment)
             assert done.returncode == 0 and done.stderr == "", (words, environment, done)
-    assert sorted(tmp_path.iterdir()) == [] and sys.executable
+    assert sorted(tmp_path.iterdir()) == []
+    assert sys.executable
 
 
 ASK_ZSH = r'''

@@ -30,13 +30,15 @@ class Demo:
 def demo() -> Iterator[Demo]:
     process = subprocess.Popen([sys.executable, "-m", "chalicelib", "demo", "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                text=True, cwd=ROOT)
-    assert process.stdout and process.stderr
+    assert process.stdout
+    assert process.stderr
     try:
         line = process.stdout.readline()
         told = next(found for found in iter(process.stderr.readline, "") if "Switch" in found)
         url = re.search(r"'(http://[^/]+)/", line)
         switch = re.search(r"(curl -X POST (http://127\.0\.0\.1:\d+)/qcloud/off)", told)
-        assert url and switch
+        assert url
+        assert switch
         yield Demo(url[1], canaries.watch(line.split("'")[1].split(":")[0]), switch[2])
     finally:
         process.terminate()
@@ -45,16 +47,19 @@ def demo() -> Iterator[Demo]:
 
 def test_a_cloud_is_switched_off_and_on(demo: Demo) -> None:
     before = demo.get()
-    assert before.json()["complete"] and len(before.json()["vm_servers"]) == 335
+    assert before.json()["complete"]
+    assert len(before.json()["vm_servers"]) == 335
     assert requests.get(f"{demo.switch}/qcloud/off", timeout=10).status_code == 405             # no page opens it by accident
     assert requests.post(f"{demo.switch}/nowhere/off", timeout=10).status_code == 404
     off = run(["curl", "-sS", "-X", "POST", f"{demo.switch}/qcloud/off"], Path("/"))
     assert off.stdout == "qcloud is off\n"
     stale = demo.get().json()
     assert [row["instance_id"] for row in stale["vm_servers"]] == [row["instance_id"] for row in before.json()["vm_servers"]]
-    assert {source["state"] for source in stale["sources"]} == {"stale"} and "this is the last good list" in stale["msg"]
+    assert {source["state"] for source in stale["sources"]} == {"stale"}
+    assert "this is the last good list" in stale["msg"]
     failed = demo.get(on_error="fail", format="csv")
-    assert failed.status_code == 503 and failed.json()["error"] == "party_unavailable"
+    assert failed.status_code == 503
+    assert failed.json()["error"] == "party_unavailable"
     assert demo.get(party="aws").json()["msg"] == ""
     assert requests.post(f"{demo.switch}/qcloud/on", timeout=10).text == "qcloud is on\n"
     assert {source["state"] for source in demo.get().json()["sources"]} == {"ok"}
@@ -74,7 +79,8 @@ def test_ansible_as_its_page_says(demo: Demo, tmp_path: Path) -> None:
     assert done.returncode == 0 and "hosts (" in done.stdout and '"ansible_host": "122.22.3.45"' in done.stdout, done.stderr
     requests.post(f"{demo.switch}/qcloud/off", timeout=10)
     off = run(["ansible-inventory", "--graph"], tmp_path, there)
-    assert off.returncode == 0 and "  |--@party_qcloud:" in off.stdout
+    assert off.returncode == 0
+    assert "  |--@party_qcloud:" in off.stdout
     told = block("ansible.md", "text", "WARNING").split(" 4 s old")[0].strip()
     assert told in off.stderr, off.stderr
     requests.post(f"{demo.switch}/qcloud/on", timeout=10)
@@ -84,7 +90,8 @@ def test_promtool_as_its_page_says(demo: Demo, tmp_path: Path) -> None:
     program("promtool")
     (tmp_path / "prometheus.yml").write_text(block("prometheus.md", "yaml", "scrape_configs").replace("https://HOST", demo.url))
     done = run(["bash", "-euc", block("prometheus.md", "sh", "umask")], tmp_path, {"TWOCLOUD_TOKEN": demo.token})
-    assert done.returncode == 0 and (tmp_path / "twocloud.token").stat().st_mode & 0o777 == 0o600
+    assert done.returncode == 0
+    assert (tmp_path / "twocloud.token").stat().st_mode & 0o777 == 0o600
     (tmp_path / "rules.yml").write_text(block("prometheus.md", "yaml", "alert:"))
     check, discovery, _ = (line.removeprefix("$ ").split() for line in block("prometheus.md", "console", "promtool").splitlines())
     assert run(check, tmp_path).returncode == 0

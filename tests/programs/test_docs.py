@@ -163,7 +163,9 @@ def test_links_lead_somewhere() -> None:
 def test_no_document_names_this_machine_or_lines_too_long() -> None:
     for document in DOCUMENTS:
         text = document.read_text()
-        assert "/home/" not in text and "/root" not in text and "../shared" not in text
+        assert "/home/" not in text
+        assert "/root" not in text
+        assert "../shared" not in text
         for line in text.splitlines() if document.name != "benchmarks.md" else ():       # made by `make bench`
             assert len(line) <= 120 or line.startswith(("|", "curl", "{", "#")) or "](" in line, (document.name, line)
 
@@ -178,7 +180,8 @@ def test_the_changelog_keeps_its_form() -> None:
 def test_every_promise_of_the_readme_is_in_the_security_page() -> None:
     readme = re.findall(r"^\| (P\d+) \|", (ROOT / "README.md").read_text(), re.M)
     proved = re.findall(r"^\| (P\d+) ", (ROOT / "docs/security.md").read_text(), re.M)
-    assert readme == proved and len(readme) == 15
+    assert readme == proved
+    assert len(readme) == 15
 
 
 def test_files_that_the_documents_name_are_there() -> None:
@@ -255,7 +258,8 @@ def test_the_examples_of_formats(served: App, tmp_path: Path) -> None:
     scripts = [script for script in sh_blocks("docs/api.md") if "format=" in script]
     shown = [bash(script, tmp_path, URL=served.url, TWOCLOUD_TOKEN=served.token).stdout for script in scripts]
     rows, lines, targets, inventory = shown
-    assert rows.startswith("instance_name,instance_id,") and len(rows.splitlines()) == len(lines.splitlines()) + 1 == 26
+    assert rows.startswith("instance_name,instance_id,")
+    assert len(rows.splitlines()) == len(lines.splitlines()) + 1 == 26
     assert all(json.loads(line)["instance_id"] for line in lines.splitlines())
     assert all(set(group) == {"targets", "labels"} and group["targets"][0].endswith(":9100") for group in json.loads(targets))
     assert len(json.loads(inventory)["_meta"]["hostvars"]) == 25
@@ -277,9 +281,11 @@ def test_the_readmes_first_answer_is_the_demos() -> None:
         line = process.stdout.readline() if process.stdout else ""
         watch(line.split("'")[1].split(":")[0])
         pattern = re.search(r"^(curl -u .*)$", (ROOT / "README.md").read_text(), re.M)
-        assert pattern and re.fullmatch(re.escape(pattern[1]).replace("tc_…", "tc_[0-9A-Za-z]{36}").replace("8000", r"\d+"), line.strip())
+        assert pattern
+        assert re.fullmatch(re.escape(pattern[1]).replace("tc_…", "tc_[0-9A-Za-z]{36}").replace("8000", r"\d+"), line.strip())
         shown = json.loads(subprocess.run(line.replace("curl", "curl -sS"), shell=True, capture_output=True, timeout=30, check=True).stdout)
-        assert shown["vm_servers"][0] == first["vm_servers"][0] and list(shown) == list(first)
+        assert shown["vm_servers"][0] == first["vm_servers"][0]
+        assert list(shown) == list(first)
     finally:
         process.terminate()
         process.wait(20)

@@ -41,14 +41,17 @@ def test_a_healthy_machine(folder: Path, cloud: Qcloud) -> None:
     assert {name: row["state"] for name, row in found.items()} == {
         "program": "ok", "settings": "ok", "local": "warn", "contexts": "ok", "disk": "ok", "key": "ok", "store": "ok", "users": "ok",
         "seals": "ok", "123 qcloud": "ok", "clock": "ok", "lists": "ok"}
-    assert cloud.count() == calls + 1 and "-> Unset it" in run(folder, "doctor").stdout
+    assert cloud.count() == calls + 1
+    assert "-> Unset it" in run(folder, "doctor").stdout
     assert cloud.count() == calls + 2
-    assert doctor(folder, "--offline", code=0)["accounts"]["text"] == "1, not asked (--offline)" and cloud.count() == calls + 2
+    assert doctor(folder, "--offline", code=0)["accounts"]["text"] == "1, not asked (--offline)"
+    assert cloud.count() == calls + 2
 
 
 def test_nothing_is_made(tmp_path: Path) -> None:
     found = doctor(tmp_path, code=0)
-    assert (found["store"]["state"], found["key"]["state"]) == ("warn", "warn") and list(tmp_path.iterdir()) == []
+    assert (found["store"]["state"], found["key"]["state"]) == ("warn", "warn")
+    assert list(tmp_path.iterdir()) == []
     for name, value in (("TWOCLOUD_STORE", "mysql://x"), ("TWOCLOUD_TIMEZONE", "Mars"), ("TWOCLOUD_MAX_AGE", "-1")):
         assert name in doctor(tmp_path, code=1, **{name: value})["settings"]["text"]
 
@@ -68,11 +71,14 @@ def test_keys_that_do_not_open(folder: Path) -> None:
     kept = key.read_bytes()
     key.write_bytes(b"A" * 43 + b"=\n")
     found = doctor(folder, code=1)
-    assert found["123 qcloud"]["state"] == "fail" and "another key" in found["123 qcloud"]["text"] and "account put --replace 123 qcloud" in found["123 qcloud"]["todo"]
+    assert found["123 qcloud"]["state"] == "fail"
+    assert "another key" in found["123 qcloud"]["text"]
+    assert "account put --replace 123 qcloud" in found["123 qcloud"]["todo"]
     key.write_bytes(b"short")
     assert "does not hold a key" in doctor(folder, code=1)["seals"]["text"]
     key.unlink()
-    assert "their key is not there" in doctor(folder, code=1)["seals"]["text"] and not key.exists()      # no other one was made
+    assert "their key is not there" in doctor(folder, code=1)["seals"]["text"]
+    assert not key.exists()
     key.write_bytes(kept)
     key.chmod(0o600)
     assert doctor(folder, code=0)["seals"]["state"] == "ok"
@@ -82,10 +88,15 @@ def test_accounts_that_do_not_work(folder: Path, cloud: Qcloud) -> None:
     right = cloud.keys["AKIDterm"]
     cloud.keys["AKIDterm"] = "another"
     found = doctor(folder, code=1)
-    assert "wrong key" in found["123 qcloud"]["text"] and "account check 123 qcloud" in found["123 qcloud"]["todo"] and found["clock"]["state"] == "ok"
+    assert "wrong key" in found["123 qcloud"]["text"]
+    assert "account check 123 qcloud" in found["123 qcloud"]["todo"]
+    assert found["clock"]["state"] == "ok"
     cloud.keys["AKIDterm"], cloud.late = right, 900.0
     found = doctor(folder, code=1)
-    assert "clock" in found["123 qcloud"]["text"] and found["clock"]["state"] == "fail" and "behind" in found["clock"]["text"] and "NTP" in found["clock"]["todo"]
+    assert "clock" in found["123 qcloud"]["text"]
+    assert found["clock"]["state"] == "fail"
+    assert "behind" in found["clock"]["text"]
+    assert "NTP" in found["clock"]["todo"]
     cloud.late = -900.0
     assert "ahead" in doctor(folder, code=1)["clock"]["text"]
     cloud.late = 0.0
@@ -93,7 +104,8 @@ def test_accounts_that_do_not_work(folder: Path, cloud: Qcloud) -> None:
         keys = json.dumps({"secret_id": "AKIDterm", "secret_key": right})
         assert run(folder, "account", "put", "7", "qcloud", "--endpoint", other.url, stdin=keys).returncode == 0
     found = doctor(folder, code=1)          # one that is switched off beside one that is well
-    assert (found["7 qcloud"]["state"], found["123 qcloud"]["state"]) == ("fail", "ok") and "cannot be reached" in found["7 qcloud"]["text"]
+    assert (found["7 qcloud"]["state"], found["123 qcloud"]["state"]) == ("fail", "ok")
+    assert "cannot be reached" in found["7 qcloud"]["text"]
     plain = doctor(folder, code=1, TWOCLOUD_LOCAL="0")
     assert "TWOCLOUD_LOCAL=1" in plain["123 qcloud"]["text"]
 
@@ -111,7 +123,8 @@ def test_stores_that_are_broken(folder: Path) -> None:
         file.unlink()
     path.write_bytes(b"not a database at all, " * 400)
     path.chmod(0o600)
-    assert doctor(folder, code=1)["store"]["state"] == "fail" and path.read_bytes().startswith(b"not a database")
+    assert doctor(folder, code=1)["store"]["state"] == "fail"
+    assert path.read_bytes().startswith(b"not a database")
     if os.getuid():                         # root may write anywhere
         path.chmod(0o400)
         assert "cannot be written" in doctor(folder, code=1)["store"]["text"]
@@ -122,10 +135,13 @@ def test_a_server_from_outside(served: App, tmp_path: Path) -> None:
     found = doctor(tmp_path, code=0)
     assert {name: row["state"] for name, row in found.items()} == {
         "program": "ok", "server": "ok", "reached": "ok", "health": "ok", "clock": "ok", "token": "ok"}
-    assert "context here" in found["server"]["text"] and served.token not in json.dumps(found)
+    assert "context here" in found["server"]["text"]
+    assert served.token not in json.dumps(found)
     assert doctor(tmp_path, "--url", served.url, code=0)["token"]["state"] == "warn"
     wrong = doctor(tmp_path, "--url", served.url, code=1, TWOCLOUD_TOKEN=token("n"))
-    assert wrong["token"]["state"] == "fail" and "request id" in wrong["token"]["text"] and "token issue" in wrong["token"]["todo"]
+    assert wrong["token"]["state"] == "fail"
+    assert "request id" in wrong["token"]["text"]
+    assert "token issue" in wrong["token"]["todo"]
     assert "nothing listens" in doctor(tmp_path, "--url", "http://127.0.0.1:9", code=1)["reached"]["text"]
     assert "reached" not in doctor(tmp_path, "--url", "http://127.0.0.1:9", "--offline", code=0)
     (tmp_path / CONFIG).unlink()
@@ -144,11 +160,15 @@ def test_explain_tells_party_and_kept_list_apart(folder: Path, cloud: Qcloud) ->
     (source,), (call,) = told["sources"], told["calls"]
     assert (source["state"], source["from"], source["count"], source["calls"]) == ("ok", "party", 12, 1)
     assert "max_age is 0" in source["why"] or "no list is kept" in source["why"]
-    assert (call["operation"], call["status"], call["error"]) == ("DescribeInstances", 200, None) and call["milliseconds"] > 0
-    assert source["permissions"] == ["cvm:DescribeInstances"] and told["milliseconds"] >= told["party_milliseconds"] > 0
+    assert (call["operation"], call["status"], call["error"]) == ("DescribeInstances", 200, None)
+    assert call["milliseconds"] > 0
+    assert source["permissions"] == ["cvm:DescribeInstances"]
+    assert told["milliseconds"] >= told["party_milliseconds"] > 0
     calls = cloud.count()
     told = explain(folder, *GZ, "--max-age", "600")
-    assert told["calls"] == [] and told["sources"][0]["from"] == "kept list" and "max_age allows 600 s" in told["sources"][0]["why"]
+    assert told["calls"] == []
+    assert told["sources"][0]["from"] == "kept list"
+    assert "max_age allows 600 s" in told["sources"][0]["why"]
     assert cloud.count() == calls
     several = explain(folder, "--party", "qcloud", "--tenant", "123", "--region", "gz,sh", "--max-age", "600")
     assert [(row["region"], row["from"]) for row in several["sources"]] == [("ap-guangzhou", "kept list"), ("ap-shanghai", "party")]
@@ -161,13 +181,16 @@ def test_explain_tells_party_and_kept_list_apart(folder: Path, cloud: Qcloud) ->
 def test_explain_tells_why_a_party_failed(folder: Path, cloud: Qcloud) -> None:
     cloud.fail("503")
     cold = explain(folder, *GZ, code=5)
-    assert cold["sources"][0]["state"] == "failed" and "no list is kept" in cold["sources"][0]["why"]
-    assert [(call["status"], call["error"]) for call in cold["calls"]] == [(503, "party_unavailable")] * 2 and cold["retries"] == 1
+    assert cold["sources"][0]["state"] == "failed"
+    assert "no list is kept" in cold["sources"][0]["why"]
+    assert [(call["status"], call["error"]) for call in cold["calls"]] == [(503, "party_unavailable")] * 2
+    assert cold["retries"] == 1
     cloud.plans.clear()
     assert explain(folder, *GZ)["sources"][0]["failures_in_a_row"] == 1
     cloud.fail("503")
     stale = explain(folder, *GZ)
-    assert (stale["sources"][0]["state"], stale["sources"][0]["from"]) == ("stale", "kept list") and "the last good list serves" in stale["sources"][0]["why"]
+    assert (stale["sources"][0]["state"], stale["sources"][0]["from"]) == ("stale", "kept list")
+    assert "the last good list serves" in stale["sources"][0]["why"]
     for _ in range(8):
         run(folder, "servers", *GZ)
     calls = cloud.count()
@@ -177,18 +200,23 @@ def test_explain_tells_why_a_party_failed(folder: Path, cloud: Qcloud) -> None:
     cloud.plans.clear()
     cloud.fail("close")
     other = explain(folder, "--party", "qcloud", "--tenant", "123", "--region", "sh", code=5)
-    assert other["calls"][0]["status"] is None and other["calls"][0]["error"] == "party_unavailable"
+    assert other["calls"][0]["status"] is None
+    assert other["calls"][0]["error"] == "party_unavailable"
 
 
 def test_explain_over_http(served: App, tmp_path: Path) -> None:
     add(tmp_path, "here", served.url, served.token)
     told = explain(tmp_path, *GZ)
-    assert told["status"] == 200 and told["headers"]["X-Request-Id"] and told["sources"][0]["count"] == 25 and told["chosen_by"].startswith("context here")
+    assert told["status"] == 200
+    assert told["headers"]["X-Request-Id"]
+    assert told["sources"][0]["count"] == 25
+    assert told["chosen_by"].startswith("context here")
     assert explain(tmp_path, *GZ, "--max-age", "600")["headers"]["Cache-Status"] == "twocloud; hit"
     served.clouds["qcloud"].fail("503")
     assert explain(tmp_path, *GZ)["sources"][0]["state"] == "stale"
     refused = explain(tmp_path, *GZ, "--from", "0", code=4)
-    assert refused["error"]["error"] == "invalid_parameter" and "vm_servers" not in refused
+    assert refused["error"]["error"] == "invalid_parameter"
+    assert "vm_servers" not in refused
     assert explain(tmp_path, *GZ, "--on-error", "fail", code=5)["status"] == 503
     served.clouds["qcloud"].plans.clear()
     several = explain(tmp_path, "--party", "all", "--tenant", "123", "--region", "gz,us-east-1", "--max-age", "600")
@@ -199,13 +227,16 @@ def test_explain_over_http(served: App, tmp_path: Path) -> None:
 @pytest.mark.parametrize("arguments", [("--party", "nope", "--tenant", "1", "--region", "x"), ("--party", "qcloud", "--tenant", "7", "--region", "gz")])
 def test_explain_refuses_as_servers_does(folder: Path, arguments: tuple[str, ...]) -> None:
     one, other = run(folder, "explain", *arguments), run(folder, "servers", *arguments)
-    assert one.returncode == other.returncode == 4 and one.stderr == other.stderr and one.stdout == ""
+    assert one.returncode == other.returncode == 4
+    assert one.stderr == other.stderr
+    assert one.stdout == ""
 
 
 def test_nothing_secret_is_said(folder: Path) -> None:
     for words in (("doctor",), ("doctor", "--debug"), ("explain", *GZ, "--debug")):
         done = run(folder, *words)
-        assert "canary" not in done.stdout + done.stderr and secret("none") not in done.stdout
+        assert "canary" not in done.stdout + done.stderr
+        assert secret("none") not in done.stdout
 
 
 def test_a_file_of_contexts_that_others_may_read_is_told_once(folder: Path) -> None:

@@ -91,7 +91,8 @@ def test_every_example_is_run_or_says_why_not() -> None:
         rule = rule_of(page, kind, text)
         assert rule, f"{page.name}: name the test that runs this, or why none does:\n{text}"
         used.add(rule)
-    assert used == {*RUN, *NOT_RUN} and not RUN.keys() & NOT_RUN.keys()
+    assert used == {*RUN, *NOT_RUN}
+    assert not RUN.keys() & NOT_RUN.keys()
     for test in RUN.values():
         file, name = test.split("::")
         assert f"def {name}(" in next((ROOT / "tests").rglob(Path(file).name)).read_text(), test
@@ -128,9 +129,11 @@ def test_the_client_in_curl(half: App, tmp_path: Path) -> None:
     assert len({json.loads(line)["instance_id"] for line in servers}) == 25
     assert json.loads(failed)["party"] == "aws"
     unchanged = tmp_path / "unchanged.json"                     # whether curl makes an empty file depends on its version
-    assert status == "304" and (not unchanged.exists() or unchanged.read_bytes() == b"")
+    assert status == "304"
+    assert (not unchanged.exists() or unchanged.read_bytes() == b"")
     assert len(json.loads((tmp_path / "servers.json").read_bytes())["vm_servers"]) == 25
-    assert json.loads(refused.split("curl ended")[0])["error"] == "forbidden" and refused.endswith("curl ended with 22")
+    assert json.loads(refused.split("curl ended")[0])["error"] == "forbidden"
+    assert refused.endswith("curl ended with 22")
 
 
 def test_the_client_in_python(half: App, tmp_path: Path) -> None:
@@ -138,7 +141,9 @@ def test_the_client_in_python(half: App, tmp_path: Path) -> None:
     shown = subprocess.run([sys.executable, "client.py"], cwd=tmp_path, capture_output=True, text=True, timeout=90, check=True,
                            env={**os.environ, "URL": half.url, "TWOCLOUD_TOKEN": half.token}).stdout
     sizes, fleet, again, refused = shown.splitlines()
-    assert sizes == "[10, 10, 5]" and fleet == "False [('aws', 'party_unavailable')]" and again == "304"
+    assert sizes == "[10, 10, 5]"
+    assert fleet == "False [('aws', 'party_unavailable')]"
+    assert again == "304"
     assert re.fullmatch(r"403 forbidden: .* \(request [0-9a-f-]{36}\)", refused)
 
 
@@ -169,7 +174,10 @@ def test_the_client_in_go(half: App, tmp_path: Path) -> None:
 
     go("vet", "main.go")
     *numbers, complete, failed, unchanged, refused = go("run", "main.go").splitlines()
-    assert numbers == ["10", "10", "5"] and complete == "false" and failed == "aws party_unavailable" and unchanged == "true"
+    assert numbers == ["10", "10", "5"]
+    assert complete == "false"
+    assert failed == "aws party_unavailable"
+    assert unchanged == "true"
     assert re.fullmatch(r"403 forbidden: .* \(request [0-9a-f-]{36}\)", refused)
 
 
@@ -188,7 +196,9 @@ def test_a_key_is_handed_over(house: App, tmp_path: Path) -> None:
     script = script.replace("twocloud account check", "stat -c %a keys.json; twocloud account check")
     done = bash(script, tmp_path, TWOCLOUD_LOCAL="1", EDITOR=str(editor))
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("600\n") and "ok" in done.stdout and not (tmp_path / "keys.json").exists()
+    assert done.stdout.startswith("600\n")
+    assert "ok" in done.stdout
+    assert not (tmp_path / "keys.json").exists()
 
 
 def test_the_chinese_page_is_in_step() -> None:
@@ -202,7 +212,8 @@ def test_the_chinese_page_is_in_step() -> None:
                 "links": sorted({re.sub(r"/\w+\.png$", "/picture", link) for link in re.findall(r"\]\((?!README)([^)]+)\)", text)})}
 
     assert shape(english) == shape(chinese)
-    assert "](README.zh.md)" in english and "](README.md)" in chinese
+    assert "](README.zh.md)" in english
+    assert "](README.md)" in chinese
     assert len(re.findall(r"[一-鿿]", chinese)) > 900
 
 
@@ -221,4 +232,5 @@ def test_what_the_comparison_calls_measured_is() -> None:
     told = re.search(r"takes ([\d.]+) of Libcloud's time and ([\d.]+) of its memory", (ROOT / "docs/compare.md").read_text().replace("\n", " "))
     found = re.findall(r"^\| 5,000 EC2 servers, (?:wall time|peak memory), ours / Libcloud.*? \| ([\d.]+) \|",
                        (ROOT / "docs/benchmarks.md").read_text(), re.M)
-    assert told and list(told.groups()) == found
+    assert told
+    assert list(told.groups()) == found

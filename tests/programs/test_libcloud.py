@@ -97,7 +97,8 @@ def counted(name: str) -> bytes:
 
 
 def ours_fit(ours: list[Server], nodes: list[Any]) -> None:
-    assert [server.id for server in ours] == [str(node.id) for node in nodes] and nodes
+    assert [server.id for server in ours] == [str(node.id) for node in nodes]
+    assert nodes
     for server, node in zip(ours, nodes, strict=True):
         assert server.name == (node.name or "")
         found = {*server.lan_ipv4, *server.wan_ipv4, *server.lan_ipv6, *server.wan_ipv6}
@@ -303,7 +304,8 @@ def test_its_exceptions_get_our_names_and_keep_their_texts(monkeypatch: pytest.M
         monkeypatch.setattr(driver, "list_nodes", fail)
         with pytest.raises(ours) as failed:
             listed(brightbox_of([]))
-        assert "not for callers" not in str(failed.value) and failed.value.__suppress_context__
+        assert "not for callers" not in str(failed.value)
+        assert failed.value.__suppress_context__
     with pytest.raises(PartyFailed):                            # ours pass as they are
 
         def send(operation: str, sign: Sign) -> Response:
@@ -430,17 +432,22 @@ def test_every_machine_of_three_pages_is_there_whole(stage: Stage) -> None:
     for server, n in zip(found.servers, range(1_100), strict=True):
         machine = stage.cloud.fleet[n]
         assert (server.id, server.name, server.cpu, server.memory_mib) == (f"vm-{n}", machine.name, machine.cpu, machine.memory_gib * 1024)
-        assert server.disk_gib == sum(machine.disks) and server.tags == machine.tags
-        assert server.lan_ipv4 == machine.lan and server.wan_ipv4 == machine.wan
-        assert server.created_at == machine.created and server.party_status == STATES[machine.state]
+        assert server.disk_gib == sum(machine.disks)
+        assert server.tags == machine.tags
+        assert server.lan_ipv4 == machine.lan
+        assert server.wan_ipv4 == machine.wan
+        assert server.created_at == machine.created
+        assert server.party_status == STATES[machine.state]
     pages = {command: stage.cloud.count(command) for command in ITEMS}
     volumes = sum(len(stage.cloud.fleet[n].disks) for n in range(1_100))
     assert pages == {"listZones": 1, "listVirtualMachines": 4, "listPublicIpAddresses": 1, "listVolumes": -(-volumes // 500) + 1,     # a first listing reads one page more
                      "listPortForwardingRules": 0, "listIpForwardingRules": 0}
     joined = [server for first in range(1, 1_101, 400) for server in stage.listing(window=Window(first, first + 399)).servers]
-    assert joined == found.servers and stage.listing().servers == found.servers
+    assert joined == found.servers
+    assert stage.listing().servers == found.servers
     beyond = stage.listing(window=Window(2_000, 2_009))
-    assert beyond.servers == [] and beyond.total == 1_100
+    assert beyond.servers == []
+    assert beyond.total == 1_100
 
 
 def test_what_libcloud_alone_would_have_listed(stage: Stage) -> None:
@@ -451,7 +458,8 @@ def test_what_libcloud_alone_would_have_listed(stage: Stage) -> None:
     assert len(nodes) == 500
     for server in stage.listing().servers[:500]:
         node = nodes[server.id]
-        assert server.name == node.name and {*server.lan_ipv4, *server.wan_ipv4} == {*node.public_ips, *node.private_ips}
+        assert server.name == node.name
+        assert {*server.lan_ipv4, *server.wan_ipv4} == {*node.public_ips, *node.private_ips}
         assert server.tags == node.extra.get("tags", {})
 
 
@@ -490,7 +498,8 @@ def test_every_fault_at_every_call(stage: Stage, fault: str) -> None:
         with pytest.raises(PartyError) as failed:
             stage.listing(0.8 if fault in LATE else 25.0)
         assert failed.value.word == FAULTS[fault][1], (command, failed.value)
-        assert time.monotonic() - started < 20 and stage.cloud.count(command) <= 2
+        assert time.monotonic() - started < 20
+        assert stage.cloud.count(command) <= 2
 
 
 @pytest.mark.parametrize("fault", PASSING)
@@ -512,7 +521,8 @@ def test_libclouds_own_variables_change_nothing(stage: Stage, monkeypatch: pytes
     started = time.monotonic()
     with pytest.raises(PartyThrottled):
         stage.listing()
-    assert time.monotonic() - started < 10 and stage.cloud.count("listZones") <= 3
+    assert time.monotonic() - started < 10
+    assert stage.cloud.count("listZones") <= 3
 
 
 def test_a_name_that_cannot_be_looked_up_is_no_crash(house: App) -> None:
@@ -521,7 +531,8 @@ def test_a_name_that_cannot_be_looked_up_is_no_crash(house: App) -> None:
     house.account("cloudstack", {"api_url": "https://nowhere.invalid/client/api", "api_key": "x", "secret_key": key}, "https://nowhere.invalid")
     with pytest.raises(PartyError) as failed:
         many_sources.list_servers(house.deployment, many_sources.source_of("123", "cloudstack", "one"))
-    assert failed.value.word == "party_unavailable" and not isinstance(failed.value, socket.gaierror)
+    assert failed.value.word == "party_unavailable"
+    assert not isinstance(failed.value, socket.gaierror)
 
 
 def test_outscale_signs_each_try_anew(stack: ExitStack, house: App) -> None:
@@ -538,7 +549,8 @@ def test_outscale_signs_each_try_anew(stack: ExitStack, house: App) -> None:
     cloud.fail("503", "ReadVms", (1,))
     assert many_sources.list_servers(house.deployment, many_sources.source_of("123", "outscale", "eu-west-2")).total == 0
     first, second = (call.headers for call in cloud.calls)
-    assert first["x-osc-date"] != second["x-osc-date"] and first["authorization"] != second["authorization"]
+    assert first["x-osc-date"] != second["x-osc-date"]
+    assert first["authorization"] != second["authorization"]
     assert first["host"] == second["host"] == "api.eu-west-2.outscale.com"      # as it was signed
 
 

@@ -134,14 +134,19 @@ def test_prometheus_keeps_its_targets_while_a_cloud_is_down(served: App, prometh
     cloud.fail("reset")                                 # down: the last good list serves
     calls = cloud.count()
     prometheus.until(lambda: cloud.count() > calls + 8)
-    assert up(web) and prometheus.failures() == 0
+    assert up(web)
+    assert prometheus.failures() == 0
     kept = house.get(f"{GZ}&format=prometheus")
-    assert kept.status_code == 200 and "detail=party_unavailable" in kept.headers["Cache-Status"] and len(kept.json()) == 2
+    assert kept.status_code == 200
+    assert "detail=party_unavailable" in kept.headers["Cache-Status"]
+    assert len(kept.json()) == 2
 
     house.clock.forward(DAY + 1)                        # and beyond its age: an error, on which Prometheus keeps what it has
     prometheus.until(lambda: prometheus.failures() >= 4)
     refused = house.get(f"{GZ}&format=prometheus")
-    assert refused.status_code == 503 and refused.json()["error"] == "party_unavailable" and "vm_servers" not in refused.json()
+    assert refused.status_code == 503
+    assert refused.json()["error"] == "party_unavailable"
+    assert "vm_servers" not in refused.json()
     time.sleep(6)                                       # Prometheus brings targets up to date every 5 s
     assert up(web)
     asked = prometheus.get("/api/v1/query?query=tried").json()["data"]["result"]
@@ -158,7 +163,9 @@ def test_a_token_shows_in_basic_auth_and_not_in_authorization(served: App, prome
     prometheus.until(lambda: _listens(prometheus), 30)
     shown = prometheus.get("/api/v1/status/config").json()["data"]["yaml"]
     before, after = shown.split("job_name: by_name")
-    assert served.token in after and served.token not in before and "credentials_file: " in before
+    assert served.token in after
+    assert served.token not in before
+    assert "credentials_file: " in before
 
 
 def _listens(prometheus: Prometheus) -> bool:
@@ -179,7 +186,8 @@ def test_promtool_takes_the_configuration_and_finds_the_demo(served: App, tmp_pa
     assert found.returncode == 0, found.stderr
     rows = json.loads(found.stdout[found.stdout.index("["):])
     kept = [row["labels"] for row in rows if row["labels"]]
-    assert len(rows) == 25 and {row["discoveredLabels"]["__meta_twocloud_status"] == "ACTIVE" for row in rows if row["labels"]} == {True}
+    assert len(rows) == 25
+    assert {row["discoveredLabels"]["__meta_twocloud_status"] == "ACTIVE" for row in rows if row["labels"]} == {True}
     assert all(labels["instance_id"].startswith("ins-") and labels["__address__"].endswith(":9100") for labels in kept)
 
 

@@ -73,7 +73,8 @@ def test_a_table_fits_the_terminal(folder: Path, cloud: Qcloud, width: int) -> N
     assert all(wcswidth(line) <= width for line in plain)
     assert ("No room for: " in seen.text) == (width < 200)
     if width == 80:
-        assert head.split() == ["NAME", "ID", "STATUS", "CPU", "MEM", "DISK", "LAN", "WAN"] and "No room for: created, updated." in seen.text
+        assert head.split() == ["NAME", "ID", "STATUS", "CPU", "MEM", "DISK", "LAN", "WAN"]
+        assert "No room for: created, updated." in seen.text
 
 
 def test_an_id_is_whole_even_where_it_does_not_fit(folder: Path, cloud: Qcloud) -> None:
@@ -121,14 +122,17 @@ def test_a_file_gets_the_name_as_it_is(folder: Path, cloud: Qcloud) -> None:
                           env={**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}", "TWOCLOUD_LOCAL": "1"})
     assert next(csv.DictReader(io.StringIO(done.stdout.decode(), newline="")))["instance_name"] == HOSTILE
     table = run(folder, "servers", *GZ).stdout
-    assert "\x1b" not in table and "\u202e" not in table and len(table.splitlines()) == 13
+    assert "\x1b" not in table
+    assert "\u202e" not in table
+    assert len(table.splitlines()) == 13
 
 
 def test_a_pipe_gets_the_full_width(folder: Path, cloud: Qcloud) -> None:
     name(cloud, 0, "x" * 300)
     head, first, *_ = run(folder, "servers", *GZ, COLUMNS="40").stdout.splitlines()
     assert head.split() == ["NAME", "ID", "STATUS", "CPU", "MEM", "DISK", "LAN", "WAN", "CREATED", "UPDATED"]
-    assert first.startswith("x" * 300 + "  ins-") and first.index("ins-") == head.index("ID")
+    assert first.startswith("x" * 300 + "  ins-")
+    assert first.index("ins-") == head.index("ID")
 
 
 @given(st.lists(st.fixed_dictionaries({"name": st.text(max_size=60), "id": st.from_regex(r"\Ai-[0-9a-f]{4,20}\Z"),
@@ -153,7 +157,8 @@ def terminal_width(line: str) -> int:
 @given(st.text(max_size=200))
 def test_plain_text_is_one_line_that_does_nothing(text: str) -> None:
     shown = terminal.plain(text)
-    assert all(c.isprintable() for c in shown) and terminal.plain(shown) == shown
+    assert all(c.isprintable() for c in shown)
+    assert terminal.plain(shown) == shown
     assert json.loads(terminal.harmless(json.dumps(text, ensure_ascii=False))) == text
 
 
@@ -193,15 +198,18 @@ def test_columns(folder: Path) -> None:
         assert done.returncode == 0, done.stderr
         return done.stdout.splitlines()
 
-    assert lines("--columns", "id,name,zone")[0].split() == ["ID", "NAME", "ZONE"] and lines("--columns", "zone,party")[1].endswith("qcloud")
+    assert lines("--columns", "id,name,zone")[0].split() == ["ID", "NAME", "ZONE"]
+    assert lines("--columns", "zone,party")[1].endswith("qcloud")
     assert lines("-o", "csv", "--columns", "id,cpu_num")[0] == "instance_id,cpu_num"
     assert list(json.loads(lines("-o", "ndjson", "--columns", "wan,instance_id,region")[0])) == ["wan_ip_set", "instance_id", "region"]
     assert len(lines("--no-header")) == len(lines("-o", "csv", "--no-header")) == 3
     whole = lines("-o", "csv")
-    assert lines("-o", "csv", "--no-header") == whole[1:] and sorted(lines("-o", "csv", "--sort", "id")) == sorted(whole)
+    assert lines("-o", "csv", "--no-header") == whole[1:]
+    assert sorted(lines("-o", "csv", "--sort", "id")) == sorted(whole)
     assert lines("--sort", "name:desc", "--no-header") == lines("--sort", "name", "--no-header")[::-1]
     many = run(folder, "servers", "--party", "qcloud", "--tenant", "123", "--region", "gz,sh").stdout.splitlines()
-    assert many[0].split()[:4] == ["PARTY", "REGION", "NAME", "ID"] and len(many) == 16
+    assert many[0].split()[:4] == ["PARTY", "REGION", "NAME", "ID"]
+    assert len(many) == 16
 
 
 @pytest.mark.parametrize(("arguments", "told"), [
@@ -213,7 +221,9 @@ def test_columns(folder: Path) -> None:
     (("--watch",), "-o ndjson")])
 def test_what_is_refused_says_what_there_is(folder: Path, cloud: Qcloud, arguments: tuple[str, ...], told: str) -> None:
     done = run(folder, "servers", *GZ, *arguments)
-    assert (done.returncode, done.stdout) == (2, "") and told in done.stderr and "\x1b" not in done.stderr
+    assert (done.returncode, done.stdout) == (2, "")
+    assert told in done.stderr
+    assert "\x1b" not in done.stderr
     assert cloud.count() == 0               # nobody was asked for what cannot be shown
 
 
@@ -238,7 +248,8 @@ def test_other_lists_take_the_same(folder: Path) -> None:
 def test_colours(folder: Path, environment: dict[str, str], arguments: tuple[str, ...], on_terminal: bool, on_pipe: bool) -> None:
     with Terminal("servers", *GZ, *arguments, folder=folder, **environment) as seen:
         assert seen.end() == 0
-    assert (b"\x1b[" in seen.raw) == on_terminal and (b"\x1b[32mACTIVE" in seen.raw) == on_terminal
+    assert (b"\x1b[" in seen.raw) == on_terminal
+    assert (b"\x1b[32mACTIVE" in seen.raw) == on_terminal
     assert ("\x1b[" in run(folder, "servers", *GZ, *arguments, **environment).stdout) == on_pipe
 
 
@@ -247,7 +258,8 @@ def test_colours(folder: Path, environment: dict[str, str], arguments: tuple[str
 def test_watch_marks_what_changed_and_ends_without_a_trace(folder: Path, cloud: Qcloud) -> None:
     with Terminal("servers", *GZ, "--watch=2", columns=100, folder=folder) as seen:
         first = seen.until(lambda text: text.count("ins-") == 12)
-        assert "12 servers; again in 2 s" in first and not re.search(r"^[+~-] ", first, re.M)
+        assert "12 servers; again in 2 s" in first
+        assert not re.search(r"^[+~-] ", first, re.M)
         name(cloud, 3, "renamed")
         cloud.fleets["ap-guangzhou"] = Fleet(13)
         seen.until(lambda text: "1 appeared, 1 changed" in text and bool(re.search(r"^~ +renamed", text, re.M))
@@ -259,16 +271,19 @@ def test_watch_marks_what_changed_and_ends_without_a_trace(folder: Path, cloud: 
         seen.until(lambda text: "! this is the last good list" in text and text.count("ins-") == 11)
         seen.type("\x03")
         assert seen.end() == 130
-    assert "Traceback" not in seen.raw.decode() and "Aborted" not in seen.raw.decode()
+    assert "Traceback" not in seen.raw.decode()
+    assert "Aborted" not in seen.raw.decode()
 
 
 def test_watch_on_a_pipe_prints_a_line_for_each_event(folder: Path, cloud: Qcloud) -> None:
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}", "TWOCLOUD_LOCAL": "1"}
     process = subprocess.Popen([*COMMAND, "servers", *GZ, "--watch=2", "-o", "ndjson", "--columns", "id,name", "--on-error", "fail"], text=True,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=folder, env=environment)
-    assert process.stdout and process.stderr
+    assert process.stdout
+    assert process.stderr
     first = [json.loads(process.stdout.readline()) for _ in range(12)]
-    assert {line["event"] for line in first} == {"listed"} and set(first[0]["server"]) == {"instance_id", "instance_name"}
+    assert {line["event"] for line in first} == {"listed"}
+    assert set(first[0]["server"]) == {"instance_id", "instance_name"}
     name(cloud, 3, "renamed")
     changed = json.loads(process.stdout.readline())
     assert (changed["event"], changed["fields"], changed["server"]["instance_name"]) == ("changed", ["instance_name", "update_at"], "renamed")
@@ -280,7 +295,8 @@ def test_watch_on_a_pipe_prints_a_line_for_each_event(folder: Path, cloud: Qclou
     assert json.loads(process.stdout.readline())["event"] == "vanished"
     assert cloud.count() <= calls + 2       # a failure makes it no quicker
     process.send_signal(signal.SIGINT)
-    assert process.wait(20) == 130 and process.stderr.read().strip() == ""
+    assert process.wait(20) == 130
+    assert process.stderr.read().strip() == ""
 
 
 @pytest.mark.parametrize("view", ["full", "basic"])
@@ -293,7 +309,8 @@ def test_watch_calls_nothing_vanished_whose_source_did_not_answer(folder: Path, 
         process = subprocess.Popen(
             [*COMMAND, "servers", "--party", "qcloud,ucloud", "--tenant", "123", "--region", "gz,cn-bj2", "--watch=2", "-o", "ndjson", "--view", view,
              "--on-error", "partial"], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=folder, env=environment)
-        assert process.stdout and process.stderr
+        assert process.stdout
+        assert process.stderr
         events = (json.loads(line)["event"] for line in process.stdout)
         assert {next(events) for _ in range(15)} == {"listed"}
         other.fail("503")
@@ -304,7 +321,8 @@ def test_watch_calls_nothing_vanished_whose_source_did_not_answer(folder: Path, 
         name(cloud, 3, "renamed")
         assert next(event for event in events if event != "warning") == "changed"               # and nothing appeared
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 130 and process.stderr.read().strip() == ""
+        assert process.wait(20) == 130
+        assert process.stderr.read().strip() == ""
 
 
 def test_watch_ends_when_it_is_refused(folder: Path, cloud: Qcloud) -> None:
@@ -326,7 +344,8 @@ def test_ctrl_c_waits_for_nobody(folder: Path, cloud: Qcloud, command: tuple[str
             time.sleep(0.05)
         began = time.monotonic()
         seen.type("\x03")
-        assert seen.end() == 130 and time.monotonic() - began < 7   # a hanging call has ten seconds
+        assert seen.end() == 130
+        assert time.monotonic() - began < 7
     assert "Traceback" not in seen.text
 
 
@@ -336,7 +355,8 @@ def test_progress_is_for_terminals_alone(folder: Path, cloud: Qcloud) -> None:
     cloud.latency = 1.2
     with Terminal("servers", *GZ, folder=folder, stdout=subprocess.DEVNULL) as seen:
         assert seen.end() == 0
-    assert b"asking, 1 calls so far" in seen.raw and seen.text == ""            # told while it lasted, and gone
+    assert b"asking, 1 calls so far" in seen.raw
+    assert seen.text == ""
     for quiet in ({"TERM": "dumb"}, {}):
         with Terminal("servers", *GZ, *([] if quiet else ["--quiet"]), folder=folder, stdout=subprocess.DEVNULL, **quiet) as seen:
             assert seen.end() == 0
@@ -344,7 +364,8 @@ def test_progress_is_for_terminals_alone(folder: Path, cloud: Qcloud) -> None:
     assert run(folder, "servers", *GZ).stderr == ""
     with Terminal("refresh", "--tenant", "123", "--party", "qcloud", "--region", "gz", folder=folder, stdout=subprocess.DEVNULL) as seen:
         assert seen.end() == 0
-    assert b"refresh" in seen.raw and "1 of 1 lists refreshed." in seen.text
+    assert b"refresh" in seen.raw
+    assert "1 of 1 lists refreshed." in seen.text
     assert "refresh " not in run(folder, "refresh", "--tenant", "123", "--party", "qcloud", "--region", "gz").stderr
 
 

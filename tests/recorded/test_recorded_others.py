@@ -42,7 +42,9 @@ def test_qcloud_six_servers_on_pages_of_three(monkeypatch: pytest.MonkeyPatch) -
     big = servers["ins-5xpbvkm8"]
     assert (big.cpu, big.memory_mib, big.disk_gib) == (16, 64 * 1024, 100 + 4 * 10)
     without = {key for key, server in servers.items() if not server.wan_ipv4}
-    assert len(without) == 3 and servers["ins-beetmuio"].status is Status.ACTIVE and "ins-beetmuio" in without
+    assert len(without) == 3
+    assert servers["ins-beetmuio"].status is Status.ACTIVE
+    assert "ins-beetmuio" in without
 
 
 @pytest.mark.parametrize(("name", "statuses"), [
@@ -69,7 +71,8 @@ def test_qcloud_an_error_inside_a_200() -> None:
 def test_qcloud_disks(name: str, attached: bool) -> None:
     player = Player("qcloud", [answer for answer in of_qcloud(f"TestCbs.test_cbs_{name}") if "Offset" in answer.asked], ("Offset",))
     (disk,) = qcloud._disks(["ins-1"], "ap-singapore", account_of("qcloud"), player)
-    assert bool(disk.InstanceId) is attached and disk.DiskSize
+    assert bool(disk.InstanceId) is attached
+    assert disk.DiskSize
 
 
 # ---------------------------------------------------------------- scaleway
@@ -101,7 +104,8 @@ def test_scaleway_twelve_servers_in_ten_zones(monkeypatch: pytest.MonkeyPatch) -
                 for answer in answers(folder("scaleway") / "sdk-go/test-list-server-multiple-zones.cassette.yaml")
                 if answer.method == "GET" and answer.path.endswith("/servers")]
     zones = sorted({answer.path.split("/")[4] for answer in recorded})
-    assert len(zones) == 10 and zones == sorted(f"{region}-{n}" for region, most in scaleway._ZONES.items() for n in range(1, most + 1))
+    assert len(zones) == 10
+    assert zones == sorted(f"{region}-{n}" for region, most in scaleway._ZONES.items() for n in range(1, most + 1))
     found: dict[str, list[Server]] = {zone: [] for zone in zones}
     for region in scaleway._ZONES:
         player = Player("scaleway", [*recorded, *block_and_ipam(zones), *catalogues()], ("page",))
@@ -146,7 +150,8 @@ def test_upcloud_two_servers_and_their_details() -> None:
         made("/1.3/server", {"servers": {"server": [known]}}), *details.values()])
     (server,) = listed(player, known["zone"])
     assert (server.status, server.disk_gib, server.cpu, server.memory_mib) == (Status.ACTIVE, 10, 1, 1024)
-    assert server.created_at and server.created_at.timestamp() == known["created"]
+    assert server.created_at
+    assert server.created_at.timestamp() == known["created"]
 
 
 @pytest.mark.parametrize("name", ["getserverdetails", "getserverswithfilters"])

@@ -101,7 +101,8 @@ def test_put_load_replace_remove(deployment: Deployment) -> None:
     second = accounts.load(store, sealer, "123", "qcloud", local=True)
     assert (second.credentials["secret_key"], second.regions, second.revision != first.revision) == (two, (), True)
     assert (row.created_at, row.updated_at) == (100, 200)
-    assert one not in repr(first) and two not in repr(row)
+    assert one not in repr(first)
+    assert two not in repr(row)
     for tenant, party in (("123", "aws"), ("12", "qcloud"), ("1234", "qcloud"), ("", "qcloud")):
         with pytest.raises(AccountNotFound):
             accounts.load(store, sealer, tenant, party, local=True)

@@ -49,7 +49,8 @@ def test_a_kept_login_that_is_refused_is_renewed_once_and_a_fresh_one_never() ->
             raise PartyDenied(http_status=401)
         return token
 
-    assert with_session(ACCOUNT, "s", login, ended) == "token-1" and len(login.made) == 2
+    assert with_session(ACCOUNT, "s", login, ended) == "token-1"
+    assert len(login.made) == 2
 
     def refuse(status: int) -> str:
         raise PartyDenied(http_status=status)
@@ -76,7 +77,8 @@ def test_many_threads_make_one_login() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert found == ["token-0"] * 20 and login.made == ["token-0"]
+    assert found == ["token-0"] * 20
+    assert login.made == ["token-0"]
 
 
 def test_a_catalogue_is_asked_only_for_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,18 +72,26 @@ def azure_half_made(outcome: Outcome) -> None:
     (good,) = [s for s in outcome.values() if s.name == "node-06"] if isinstance(outcome, dict) else [None]
     assert isinstance(outcome, dict) and good and len(outcome) == 2, outcome
     (made,) = [server for server in outcome.values() if server.name == "node-07"]
-    assert made.id.endswith("/virtualMachines/node-07") and made.status is Status.BUILD and made.disk_gib is None
-    assert good.disk_gib == 128 and good.lan_ipv4 == ("10.8.0.7",)
+    assert made.id.endswith("/virtualMachines/node-07")
+    assert made.status is Status.BUILD
+    assert made.disk_gib is None
+    assert good.disk_gib == 128
+    assert good.lan_ipv4 == ("10.8.0.7",)
 
 
 def azure_deleting(outcome: Outcome) -> None:
     (server,) = listed(outcome, "00000000-0000-4000-8000-000000000008")
-    assert server.status is Status.DELETED and server.lan_ipv4 == () and server.name == "node-08"
+    assert server.status is Status.DELETED
+    assert server.lan_ipv4 == ()
+    assert server.name == "node-08"
 
 
 def azure_ephemeral(outcome: Outcome) -> None:
     for server in listed(outcome, "00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"):
-        assert server.disk_gib == 128 and server.status is Status.ACTIVE and server.lan_ipv4 and server.cpu == 4
+        assert server.disk_gib == 128
+        assert server.status is Status.ACTIVE
+        assert server.lan_ipv4
+        assert server.cpu == 4
 
 
 def azure_sovereign(outcome: Outcome) -> None:
@@ -94,22 +102,27 @@ def azure_sovereign(outcome: Outcome) -> None:
 def aws_control_character(outcome: Outcome) -> None:
     good, odd = listed(outcome, "i-0a", "i-0b")
     assert (good.name, good.cpu, good.memory_mib, good.disk_gib) == ("ok", 2, 512, 0)
-    assert odd.name in ("bell", "bell�") and (odd.cpu, odd.memory_mib, odd.status) == (2, 512, Status.ACTIVE)
+    assert odd.name in ("bell", "bell�")
+    assert (odd.cpu, odd.memory_mib, odd.status) == (2, 512, Status.ACTIVE)
 
 
 def aws_no_state(outcome: Outcome) -> None:
     good, odd = listed(outcome, "i-0a", "i-0d")
-    assert good.status is Status.ACTIVE and odd.status is Status.UNKNOWN and odd.memory_mib == 512
+    assert good.status is Status.ACTIVE
+    assert odd.status is Status.UNKNOWN
+    assert odd.memory_mib == 512
 
 
 def aws_half_described(outcome: Outcome) -> None:
     good, odd = listed(outcome, "i-0a", "i-0e")
-    assert (good.cpu, good.memory_mib) == (2, 512) and (odd.cpu, odd.memory_mib) == (128, None)
+    assert (good.cpu, good.memory_mib) == (2, 512)
+    assert (odd.cpu, odd.memory_mib) == (128, None)
 
 
 def aws_isolated(outcome: Outcome) -> None:
     """The host is held by the case's exchanges."""
-    assert isinstance(outcome, TwocloudError) and outcome.word in ("party_denied", "invalid_parameter")
+    assert isinstance(outcome, TwocloudError)
+    assert outcome.word in ("party_denied", "invalid_parameter")
 
 
 def openstack_good(outcome: Outcome) -> Server:
@@ -122,7 +135,8 @@ def openstack_good(outcome: Outcome) -> Server:
 def openstack_odd(**expected: object) -> Callable[[Outcome], None]:
     def check(outcome: Outcome) -> None:
         openstack_good(outcome)
-        assert isinstance(outcome, dict) and len(outcome) == 2
+        assert isinstance(outcome, dict)
+        assert len(outcome) == 2
         odd = outcome["22222222-bbbb-4bbb-8bbb-000000000002"]
         assert {name: getattr(odd, name) for name in expected} == expected
     return check
@@ -132,12 +146,14 @@ def openstack_metadata(outcome: Outcome) -> None:
     openstack_odd(cpu=2, memory_mib=4096, disk_gib=20)(outcome)
     assert isinstance(outcome, dict)
     tags = outcome["22222222-bbbb-4bbb-8bbb-000000000002"].tags
-    assert tags.get("b", "3") == "3" and tags.get("a", "") == ""
+    assert tags.get("b", "3") == "3"
+    assert tags.get("a", "") == ""
 
 
 def cloudstack_addresses(outcome: Outcome) -> None:
     one, two = listed(outcome, "vm-1", "vm-2")
-    assert "203.0.113.3" in (*two.lan_ipv4, *two.wan_ipv4) and (one.disk_gib, two.disk_gib) == (10, 10)
+    assert "203.0.113.3" in (*two.lan_ipv4, *two.wan_ipv4)
+    assert (one.disk_gib, two.disk_gib) == (10, 10)
 
 
 def cloudstack_machines(outcome: Outcome) -> None:
@@ -159,7 +175,8 @@ def qcloud_unsized(outcome: Outcome) -> None:
 
 def hetzner_ipv6(outcome: Outcome) -> None:
     (server,) = listed(outcome, "71")
-    assert server.wan_ipv6 == ("2001:db8:47::1",) and server.wan_ipv4 == ()
+    assert server.wan_ipv6 == ("2001:db8:47::1",)
+    assert server.wan_ipv4 == ()
 
 
 def hetzner_float(outcome: Outcome) -> None:

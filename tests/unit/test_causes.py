@@ -120,7 +120,9 @@ def test_a_documented_word_says_its_cause(name: str, cause: str, word: str) -> N
     failure, verdict = refused(parties.load(name), word), NAMES[cause]
     assert type(failure) is verdict.error
     if isinstance(failure, PartyError):
-        assert failure.hint == verdict.hint and verdict.hint in failure.text and word in failure.text
+        assert failure.hint == verdict.hint
+        assert verdict.hint in failure.text
+        assert word in failure.text
 
 
 @pytest.mark.parametrize("name", parties.names())
@@ -172,14 +174,16 @@ FREE = [                                    # what the clouds with free text say
 def test_free_text_says_its_cause(name: str, status: int, body: object, cause: str) -> None:
     failure = failure_in(parties.load(name), Response(status, {}, msgspec.json.encode(body)))
     module = importlib.import_module(parties.module_of(name))
-    assert isinstance(failure, PartyError) and failure.hint == (NAMES.get(cause) or vars(module)[cause]).hint
+    assert isinstance(failure, PartyError)
+    assert failure.hint == (NAMES.get(cause) or vars(module)[cause]).hint
 
 
 @pytest.mark.parametrize("status", [400, 404, 422, 500])
 def test_free_text_of_what_is_no_refusal_is_not_read(status: int) -> None:
     for name in ("vultr", "linode", "cloudscale", "gridscale"):
         failure = failure_in(parties.load(name), Response(status, {}, b'{"error": "Invalid key, account closed"}'))
-        assert isinstance(failure, PartyError) and not failure.hint
+        assert isinstance(failure, PartyError)
+        assert not failure.hint
 
 
 def test_a_word_that_says_no_cause_is_given_none() -> None:

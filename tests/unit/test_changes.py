@@ -89,10 +89,13 @@ def test_appeared_changed_and_vanished(served: App) -> None:
          "seen_at": shown(began), "vanished_at": shown(began + 60)} for n in sorted((2, 5), key=ident)]
     answer = served.get(f"{GZ}&changed_since={at(began)}&view=full&f=2&t=2")
     assert [row["instance_id"] for row in answer.json()["vm_servers"]] == [ident(4)]
-    assert answer.headers["X-Total-Count"] == "3" and answer.headers["Age"] == "60" and answer.headers["Cache-Status"] == "twocloud; hit"
+    assert answer.headers["X-Total-Count"] == "3"
+    assert answer.headers["Age"] == "60"
+    assert answer.headers["Cache-Status"] == "twocloud; hit"
     assert len(answer.json()["vanished"]) == 2
     # a time between, and after, is answered by what came after it
-    assert changed(served, at(began + 59.999999))["vanished"] and not changed(served, at(began + 60))["vanished"]
+    assert changed(served, at(began + 59.999999))["vanished"]
+    assert not changed(served, at(began + 60))["vanished"]
     assert changed(served, at(began + 60))["vm_servers"] == []
     # everything that is known appeared after we first looked
     assert len(changed(served, at(began - 1))["vm_servers"]) == 5
@@ -129,8 +132,11 @@ def test_what_comes_back_has_not_vanished(served: App) -> None:
 
 def test_the_first_question_lists(served: App) -> None:
     body = changed(served, at(served.clock))
-    assert served.clouds["qcloud"].count() == 1 and body["vm_servers"] == [] and body["vanished"] == []
-    assert len(changed(served, at(served.clock() - 1))["vm_servers"]) == 25 and served.clouds["qcloud"].count() == 1
+    assert served.clouds["qcloud"].count() == 1
+    assert body["vm_servers"] == []
+    assert body["vanished"] == []
+    assert len(changed(served, at(served.clock() - 1))["vm_servers"]) == 25
+    assert served.clouds["qcloud"].count() == 1
 
 
 def test_a_caller_may_have_it_looked_up_now(served: App) -> None:
@@ -172,7 +178,8 @@ def test_several_sources(fleet: App) -> None:         # noqa: F811
     assert [(row["region"], row["instance_id"]) for row in body["vm_servers"]] == [("ap-guangzhou", ident(30))]
     assert [row["region"] for row in body["vanished"]] == ["us-east-1", "ap-guangzhou", "ap-guangzhou"]
     assert {row["instance_id"] for row in body["vanished"][1:]} == {f"ins-{was[3].key}", f"ins-{was[24].key}"}
-    assert [row["count"] for row in body["sources"]] == [0, 0, 1, 0] and answer.headers["X-Total-Count"] == "1"
+    assert [row["count"] for row in body["sources"]] == [0, 0, 1, 0]
+    assert answer.headers["X-Total-Count"] == "1"
     for cloud in fleet.clouds.values():                         # whatever the parties do now, this is known
         cloud.close()
     assert fleet.get(f"{ALL}&changed_since={at(began)}").json() == body
@@ -220,7 +227,8 @@ def test_a_failure_makes_nothing_vanish(served: App, fault: str) -> None:
         schedule.work(served.deployment, schedule.Message("123", "qcloud", "ap-guangzhou", served.clock()))
     served.clouds["qcloud"].forget()
     body = changed(served, at(began))
-    assert body["vanished"] == [] and body["vm_servers"] == []
+    assert body["vanished"] == []
+    assert body["vm_servers"] == []
 
 
 @pytest.mark.parametrize("more", ["", "&f=1&t=100", "&status=ACTIVE"])
@@ -234,12 +242,14 @@ def test_an_empty_list_after_one_that_was_not_is_asked_for_twice(served: App, mo
     answers = iter([empty])
     cloud.answer = lambda call: next(answers, None) or proper(call)              # type: ignore[method-assign]
     calls = cloud.count()
-    assert len(served.get(GZ + more).json()["vm_servers"]) >= 20 and cloud.count() == calls + 2
+    assert len(served.get(GZ + more).json()["vm_servers"]) >= 20
+    assert cloud.count() == calls + 2
     assert changed(served, at(began))["vanished"] == []
     set_fleet(served, [])
     cloud.answer = proper                   # type: ignore[method-assign]
     calls = cloud.count()
-    assert served.get(GZ + more).json()["vm_servers"] == [] and cloud.count() == calls + 2
+    assert served.get(GZ + more).json()["vm_servers"] == []
+    assert cloud.count() == calls + 2
     assert len(changed(served, at(began))["vanished"]) == 25
     served.clock.forward(1)
     served.get(GZ + more)
@@ -259,7 +269,9 @@ def test_overlapping_refreshes_lose_nobody(house: App) -> None:
     house.clock.forward(5)
     assert snapshots.save(house.deployment.store, SOURCE, revision, quick.servers[:1], slow_began + 1, history=99_999) is None
     found = many_sources.list_changes(house.deployment, SOURCE, slow_began)
-    assert [server.id for server in found.answer.servers] == [ident(1)] and found.vanished == [] and found.fields == {ident(1): ()}
+    assert [server.id for server in found.answer.servers] == [ident(1)]
+    assert found.vanished == []
+    assert found.fields == {ident(1): ()}
 
 
 # ---------------------------------------------------------------- the command
@@ -281,11 +293,14 @@ def test_twocloud_changes(twocloud: Command, tmp_path: Path) -> None:           
             {"what": "appeared", "id": ident(7), "name": POOL[7].name, **where, "fields": []},
             {"what": "vanished", "id": ident(1), "name": POOL[1].name, **where, "fields": []}]
         lines = twocloud("changes", *since).splitlines()
-        assert lines[0].split() == ["WHAT", "ID", "NAME", "PARTY", "REGION", "FIELDS"] and len(lines) == 4
-        assert twocloud("changes", *since[:-1], "2020-01-01T00:00:00Z", code=4) == "" and "30 days" in twocloud.err
+        assert lines[0].split() == ["WHAT", "ID", "NAME", "PARTY", "REGION", "FIELDS"]
+        assert len(lines) == 4
+        assert twocloud("changes", *since[:-1], "2020-01-01T00:00:00Z", code=4) == ""
+        assert "30 days" in twocloud.err
         twocloud("changes", *since[:-1], "yesterday", code=4)
         body = twocloud.json("servers", *since[:-2], "--changed-since", since[-1])
-        assert len(body["vm_servers"]) == 2 and len(body["vanished"]) == 1
+        assert len(body["vm_servers"]) == 2
+        assert len(body["vanished"]) == 1
     output.deployment.cache_clear()
 
 
@@ -384,13 +399,23 @@ class Small(RuleBasedStateMachine):
             return
         if found.failure:
             limit = min(stale, 900) if self.failing == "403" and not was_open else stale
-            assert found.kept and not young and not cached and (self.failing or was_open) and age is not None and age <= limit
+            assert found.kept
+            assert not young
+            assert not cached
+            assert (self.failing or was_open)
+            assert age is not None
+            assert age <= limit
         if found.kept:
             assert young or found.failure
-            assert self.rows(found) == cut(self.lists[-1][1]) and found.seen_at.timestamp() == int(self.lists[-1][0])
+            assert self.rows(found) == cut(self.lists[-1][1])
+            assert found.seen_at.timestamp() == int(self.lists[-1][0])
             assert self.cloud.count() == calls or found.failure
         else:
-            assert not young and not cached and not self.failing and not was_open and self.cloud.count() > calls
+            assert not young
+            assert not cached
+            assert not self.failing
+            assert not was_open
+            assert self.cloud.count() > calls
             assert self.rows(found) == cut(self.there)
             if window.last is None or filtered or (window.first == 1 and len(self.there) <= window.last):
                 self.lists.append((self.clock(), dict(self.there)))
@@ -403,7 +428,9 @@ class Small(RuleBasedStateMachine):
         due = self.clock() - late
         result = schedule.work(self.deployment, schedule.Message("123", "qcloud", "ap-guangzhou", due))
         if self.lists and self.lists[-1][0] >= due:
-            assert result.total is None and result.error is None and self.cloud.count() == calls
+            assert result.total is None
+            assert result.error is None
+            assert self.cloud.count() == calls
         elif self.failing or was_open:
             assert isinstance(result.error, PartyError)
         else:
@@ -423,10 +450,12 @@ class Small(RuleBasedStateMachine):
         then = next(rows for when, rows in reversed(self.lists) if when == since)             # the last of that moment
         told = self.rows(found.answer)
         gone = {server.id for server in found.vanished}
-        assert {ident(n) for n in then.keys() - now.keys()} <= gone and not gone & {ident(n) for n in now}
+        assert {ident(n) for n in then.keys() - now.keys()} <= gone
+        assert not gone & {ident(n) for n in now}
         assert {n: cpu for n, cpu in now.items() if then.get(n) != cpu}.items() <= told.items() <= now.items()
         if which == 0:
-            assert not told and not gone
+            assert not told
+            assert not gone
         passed = [rows for when, rows in self.lists if when >= since]
         for n in told:                      # nothing is told that did not happen
             assert len({rows.get(n) for rows in passed}) > 1
@@ -441,7 +470,9 @@ class Small(RuleBasedStateMachine):
             assert head is None
             return
         if self.clock() - self.lists[-1][0] < 14 * 86_400:
-            assert head and head.seen_at == self.lists[-1][0] and head.total == len(self.lists[-1][1])
+            assert head
+            assert head.seen_at == self.lists[-1][0]
+            assert head.total == len(self.lists[-1][1])
         elif head is None:
             self.lists = []                 # it has ended
 

@@ -65,14 +65,17 @@ def test_write_and_moment(store: Store, clock: Clock) -> None:
     store.write(entries)
     store.write([])
     with store.from_unix() as there:
-        assert sorted(there.walk()) == entries and there.count() in (130, None)
+        assert sorted(there.walk()) == entries
+        assert there.count() in (130, None)
         assert sorted(there.fetch([("k", f"{n:03}") for n in range(130)] + [("k", "x"), ("x", "001")])) == entries
         assert list(there.fetch([])) == []
     row = store.get("k", "007")
-    assert row and row.version == 8
+    assert row
+    assert row.version == 8
     clock.forward(5)
     with store.from_unix() as there:
-        assert sorted(there.walk()) == entries[::2] and list(there.fetch([("k", "001")])) == []
+        assert sorted(there.walk()) == entries[::2]
+        assert list(there.fetch([("k", "001")])) == []
     store.write([Entry("big", f"{n:02}", bytes([n]) * 370_000, 1, None) for n in range(50)])      # DynamoDB gives 16 MB at once
     with store.from_unix() as there:
         found = sorted(there.fetch([("big", f"{n:02}") for n in range(50)]))
@@ -89,7 +92,8 @@ def test_there_and_back(store: Store, other: SqliteStore, tmp_path: Path, clock:
     assert told == Count(rows=1100, written=1100)
     assert rows(store) == {place: it for place, it in rows(other).items() if place[0] != "lease"}
     back = SqliteStore(f"{tmp_path}/back.db", clock)
-    assert last(copying.copy(store, "store", back)).written == 1100 and rows(back) == rows(store)
+    assert last(copying.copy(store, "store", back)).written == 1100
+    assert rows(back) == rows(store)
     back.close()
 
 
@@ -161,9 +165,12 @@ def test_from_sqlite_it_is_one_moment(tmp_path: Path, clock: Clock) -> None:
             while (row := source.get("aa", "first")) is None or int(row.value) < 3 * n:
                 pass
             told = last(copying.copy(source, "a", target))
-            assert told.rows == 3002 and not told.different
+            assert told.rows == 3002
+            assert not told.different
             first, second = target.get("aa", "first"), target.get("zz", "second")
-            assert first and second and int(second.value) - int(first.value) in (0, 1)
+            assert first
+            assert second
+            assert int(second.value) - int(first.value) in (0, 1)
     finally:
         stopped.set()
         writer.join()
@@ -236,7 +243,8 @@ def test_kill_9_at_random(tmp_path: Path) -> None:
     assert halves >= 3                                          # it was hit in the middle
     for n in range(5):
         target = SqliteStore(f"{tmp_path}/b{n}.db", time.time)
-        assert last(copying.copy(source, "a", target)).different == 0 and rows(target) == rows(source)
+        assert last(copying.copy(source, "a", target)).different == 0
+        assert rows(target) == rows(source)
         target.close()
     source.close()
 
@@ -285,7 +293,8 @@ def test_accounts_are_sealed_for_where_they_go(tmp_path: Path, clock: Clock) -> 
         for n, key in keys.items():
             assert accounts.load(target, lambda: theirs, str(n), "qcloud", local=False).credentials["secret_key"] == key
         kept, there = accounts.find(source, "7", "qcloud"), accounts.find(target, "7", "qcloud")
-        assert there == msgspec.structs.replace(kept, sealed=there.sealed, key=theirs.name) and kept.key == mine.name
+        assert there == msgspec.structs.replace(kept, sealed=there.sealed, key=theirs.name)
+        assert kept.key == mine.name
         assert last(copying.copy(source, "a", target, (mine, theirs))) == Count(rows=30)       # none is sealed twice
         keys[3] = secret("rotated")
         put(source, mine, "3", secret_key=keys[3])
@@ -322,14 +331,16 @@ def test_the_command(tmp_path: Path) -> None:
     mine = {"TWOCLOUD_KEY": f"file:{tmp_path}/key"}
     done = twocloud("store", "copy", "sqlite:///a.db", "sqlite:///b.db", "--to-key", "file:new", "-o", "json", folder=tmp_path, **mine)
     assert done.returncode == 0 and json.loads(done.stdout) == {"rows": 101, "written": 101, "different": 0, "removed": 0}, done.stderr
-    assert "101 rows, 101 of them written now" in done.stderr and '"what":"store copy"' in done.stderr
+    assert "101 rows, 101 of them written now" in done.stderr
+    assert '"what":"store copy"' in done.stderr
     for text in (key, base64.b64encode(key.encode()).decode()[:-4]):
         assert text not in done.stdout + done.stderr
     there = SqliteStore(f"{tmp_path}/b.db", time.time)
     assert accounts.load(there, lambda: FileSealer(tmp_path / "new"), "123", "qcloud", local=False).credentials["secret_key"] == key
     assert not (tmp_path / ".twocloud").exists()                # the store of the settings has no part in it
     done = twocloud("store", "copy", f"sqlite:///{tmp_path}/a.db", "sqlite:///b.db", "--to-key", "file:new", folder=tmp_path, **mine)
-    assert done.returncode == 0 and "0 of them written now" in done.stderr         # the same store by another path
+    assert done.returncode == 0
+    assert "0 of them written now" in done.stderr
     there.put("user", "t000001/é", b"in use")
     for arguments, code, words in (
             (("sqlite:///a.db", "sqlite:///b.db", "--to-key", "file:new"), 4, "in use"), (("sqlite:///a.db", "sqlite:///a.db"), 2, "same store"),
@@ -337,9 +348,12 @@ def test_the_command(tmp_path: Path) -> None:
             (("a.db", "sqlite:///c.db"), 2, "sqlite:///PATH"), (("sqlite:///a.db", "sqlite:///c.db", "--to-key", "x"), 2, "kms:KEY")):
         done = twocloud("store", "copy", *arguments, folder=tmp_path, **mine)
         assert (done.returncode, words in done.stderr) == (code, True), (arguments, done.stderr)
-    assert not (tmp_path / "none.db").exists() and not (tmp_path / "c.db").exists()
+    assert not (tmp_path / "none.db").exists()
+    assert not (tmp_path / "c.db").exists()
     done = twocloud("store", "copy", "sqlite:///a.db", "sqlite:///c.db", "--to-key", "file:new", folder=tmp_path, TWOCLOUD_KEY="file:gone")
-    assert done.returncode == 2 and "gone" in done.stderr and not (tmp_path / "gone").exists()
+    assert done.returncode == 2
+    assert "gone" in done.stderr
+    assert not (tmp_path / "gone").exists()
 
 
 def test_a_bar_on_a_terminal(tmp_path: Path) -> None:

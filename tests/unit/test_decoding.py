@@ -55,7 +55,8 @@ def row(**fields: Any) -> Row:
     """The row that has this field, listed beside a good one, which must not change."""
     body = msgspec.json.encode({"total": 2, "rows": [{"id": "good", "cpu": 2, "tags": {"k": "v"}}, {"id": "odd", **fields}]})
     page = read(Response(200, {}, body), Page[Row])
-    assert page.total == 2 and page.rows[0] == Row(id="good", cpu=2, tags={"k": "v"})
+    assert page.total == 2
+    assert page.rows[0] == Row(id="good", cpu=2, tags={"k": "v"})
     return page.rows[1]
 
 
@@ -78,7 +79,8 @@ def row(**fields: Any) -> Row:
 ])
 def test_a_shown_value_is_read_or_becomes_its_default(field: str, given: object, shown: object) -> None:
     found = getattr(row(**{field: given}), {"Kind:x": "kind"}.get(field, field))
-    assert found == shown and type(found) is type(shown)
+    assert found == shown
+    assert type(found) is type(shown)
 
 
 @pytest.mark.parametrize("answer", [
@@ -115,7 +117,8 @@ def test_what_is_no_json_stays_malformed(body: bytes) -> None:
 
 def test_a_part_is_decoded_when_it_is_needed() -> None:
     assert part(msgspec.Raw(b'{"size":"7"}'), Disk) == Disk(7)
-    assert part(msgspec.Raw(b'{"ip":"x"}'), Nic) is None and part(msgspec.Raw(b"null"), Nic) is None
+    assert part(msgspec.Raw(b'{"ip":"x"}'), Nic) is None
+    assert part(msgspec.Raw(b"null"), Nic) is None
 
 
 def test_odd_values_beyond_counting_are_malformed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -164,5 +164,6 @@ def test_pages_join_to_the_whole(stage: Stage, party: str) -> None:
                   for server in stage.listing(party, window=Window(first, first + step - 1)).servers]
         assert joined == whole, step
     beyond = stage.listing(party, window=Window(SIZE + 1, SIZE + 10))
-    assert beyond.servers == [] and beyond.total == SIZE
+    assert beyond.servers == []
+    assert beyond.total == SIZE
     assert stage.listing(party, window=Window(SIZE - 3)).servers == whole[-4:]

@@ -41,7 +41,9 @@ def test_what_another_user_planted_is_refused(tmp_path: Path, kind: str) -> None
         planted.symlink_to("elsewhere")
     os.chown(planted, 4242, 4242, follow_symlinks=False)
     done = run(tmp_path, "-m", "chalicelib", "account", "list")
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "belongs to another user (uid 4242)" in done.stderr
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "belongs to another user (uid 4242)" in done.stderr
 
 
 def test_everything_is_the_owners_alone_under_any_umask(tmp_path: Path) -> None:
@@ -85,7 +87,8 @@ def test_a_user_without_home_or_name() -> None:
                            (("context", "use", "local"), 2)):
             done = run(folder, "-c", AS_NOBODY, *line)
             assert done.returncode == code and "Traceback" not in done.stderr, done.stderr
-        assert "no home folder: set HOME" in done.stderr and (folder / ".twocloud").stat().st_uid == 4242
+        assert "no home folder: set HOME" in done.stderr
+        assert (folder / ".twocloud").stat().st_uid == 4242
 
 
 def test_no_context_writes_down_tls_keys(tmp_path: Path) -> None:

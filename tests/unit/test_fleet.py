@@ -79,12 +79,16 @@ def test_the_whole_is_the_join_of_its_sources(fleet: App, asked: str) -> None:
     single = [fleet.get(f"party={party}&tenant_id=123&region={region}&view=full").json()["vm_servers"] for party, region, _ in SOURCES]
     found = fleet.get(f"{asked}&tenant_id=123")
     body = found.json()
-    assert list(body) == ["code", "msg", "vm_servers", "complete", "sources"] and body["code"] == 200 and body["msg"] == ""
+    assert list(body) == ["code", "msg", "vm_servers", "complete", "sources"]
+    assert body["code"] == 200
+    assert body["msg"] == ""
     assert body["vm_servers"] == [row for rows in single for row in rows]
     assert body["complete"] is True
     assert body["sources"] == [{"party": party, "region": region, "state": "ok", "count": count, "age": 0, "error": "", "msg": ""}
                                for party, region, count in SOURCES]
-    assert found.headers["X-Total-Count"] == "53" and "Link" not in found.headers and "Age" not in found.headers
+    assert found.headers["X-Total-Count"] == "53"
+    assert "Link" not in found.headers
+    assert "Age" not in found.headers
     assert fleet.get(f"{asked}&tenant_id=123").content == found.content
     again = fleet.get(f"{asked}&tenant_id=123", headers={"If-None-Match": found.headers["ETag"]})
     assert again.status_code == 304
@@ -94,7 +98,8 @@ def test_one_party_in_many_regions_and_the_other_way_round(fleet: App) -> None:
     body = fleet.get("party=qcloud&tenant_id=123&region=all").json()
     assert [(row["region"], row["count"]) for row in body["sources"]] == [("ap-guangzhou", 25), ("ap-shanghai", 9)]
     body = fleet.get("party=qcloud&tenant_id=123&region=gz,sh&view=basic").json()
-    assert len(body["vm_servers"]) == 34 and len(body["vm_servers"][0]) == 10
+    assert len(body["vm_servers"]) == 34
+    assert len(body["vm_servers"][0]) == 10
     body = fleet.get("party=qcloud,aws&tenant_id=123&region=gz").json()          # at aws there is no such name
     assert [row["party"] for row in body["sources"]] == ["qcloud"]
 
@@ -132,9 +137,12 @@ def test_windows_over_the_whole(fleet: App, sizes: list[int], first: int, length
     assert servers(found) == whole[first - 1:None if length is None else first + length - 1]
     assert found.total == len(whole)
     asked = calls(fleet) - before
-    assert asked >= 4 - sum(kept) and (asked == 0) == all(kept)
+    assert asked >= 4 - sum(kept)
+    assert (asked == 0) == all(kept)
     for part, (_, _, _), young in zip(found.parts, SOURCES, kept, strict=True):
-        assert part.answer and part.answer.kept == young and (part.count is not None)
+        assert part.answer
+        assert part.answer.kept == young
+        assert (part.count is not None)
 
 
 @pytest.mark.parametrize("chosen", ["status=ACTIVE", "name=WEB", "name=%E5%90%8D", "ip=10.0.0.3", "status=SHUTOFF&name=e"])
@@ -143,7 +151,8 @@ def test_filters_work_on_everything(fleet: App, chosen: str) -> None:
     joined = [row for rows in single for row in rows]
     for more in ("", "&max_age=999"):
         found = fleet.get(f"{ALL}&{chosen}{more}")
-        assert found.json()["vm_servers"] == joined and found.headers["X-Total-Count"] == str(len(joined))
+        assert found.json()["vm_servers"] == joined
+        assert found.headers["X-Total-Count"] == str(len(joined))
         assert [row["count"] for row in found.json()["sources"]] == [len(rows) for rows in single]
         assert fleet.get(f"{ALL}&{chosen}{more}&f=2&t=3").json()["vm_servers"] == joined[1:3]
 
@@ -159,7 +168,9 @@ def test_what_the_window_does_not_touch_is_not_read(fleet: App, monkeypatch: pyt
         read.clear()
         found = fleet.get(f"{ALL}&{window}&max_age=60")
         assert {key.split("/")[2] for key in read} == touched, window
-        assert found.headers["X-Total-Count"] == "53" and found.headers["Age"] == "5" and found.headers["Cache-Status"] == "twocloud; hit"
+        assert found.headers["X-Total-Count"] == "53"
+        assert found.headers["Age"] == "5"
+        assert found.headers["Cache-Status"] == "twocloud; hit"
         assert [(row["count"], row["age"]) for row in found.json()["sources"]] == [(7, 5), (12, 5), (25, 5), (9, 5)]
     assert calls(fleet) == before
 
@@ -173,11 +184,15 @@ def test_one_party_fails_and_nothing_of_it_is_kept(fleet: App) -> None:
         settle(fleet)
     found = fleet.get(f"{ALL}&on_error=partial")
     body = found.json()
-    assert found.status_code == 200 and body["complete"] is False and len(body["vm_servers"]) == 34
+    assert found.status_code == 200
+    assert body["complete"] is False
+    assert len(body["vm_servers"]) == 34
     assert [(row["state"], row["count"], row["age"], row["error"]) for row in body["sources"]] == [
         ("failed", None, None, "party_unavailable")] * 2 + [("ok", 25, 0, ""), ("ok", 9, 0, "")]
-    assert body["msg"].startswith("aws eu-west-1: not in this answer. The party cannot be reached") and "aws us-east-1: not in" in body["msg"]
-    assert "X-Total-Count" not in found.headers and "Age" not in found.headers
+    assert body["msg"].startswith("aws eu-west-1: not in this answer. The party cannot be reached")
+    assert "aws us-east-1: not in" in body["msg"]
+    assert "X-Total-Count" not in found.headers
+    assert "Age" not in found.headers
     assert "Link" not in fleet.get(f"{ALL}&on_error=partial&f=1&t=5").headers
 
 
@@ -191,10 +206,12 @@ def test_one_party_fails_and_its_lists_are_kept(fleet: App) -> None:
         found = fleet.get(ALL + more)
         body = found.json()
         assert [row["instance_id"] for row in body["vm_servers"]] == [row["instance_id"] for row in good["vm_servers"]]
-        assert body["complete"] is True and found.headers["X-Total-Count"] == "53"
+        assert body["complete"] is True
+        assert found.headers["X-Total-Count"] == "53"
         assert [(row["state"], row["count"], row["age"], row["error"]) for row in body["sources"]] == [
             ("stale", 7, 77, "party_unavailable"), ("stale", 12, 77, "party_unavailable"), ("ok", 25, 0, ""), ("ok", 9, 0, "")]
-        assert found.headers["Age"] == "77" and found.headers["Cache-Status"] == "twocloud; hit; detail=party_unavailable"
+        assert found.headers["Age"] == "77"
+        assert found.headers["Cache-Status"] == "twocloud; hit; detail=party_unavailable"
         assert body["msg"].startswith("aws eu-west-1: this is the last good list, 77 s old. ")
         assert {row["seen_at"] for row in body["vm_servers"][:19]} == {"2026-09-21 14:13:20"}
         assert {row["seen_at"] for row in body["vm_servers"][19:]} == {"2026-09-21 14:14:37"}
@@ -212,13 +229,17 @@ def test_whatever_fails_nothing_is_lost_without_a_word(fleet: App) -> None:
         on_error = dice.choice(["stale", "fail", "partial"])
         found = fleet.get(f"{ALL}&on_error={on_error}")
         if found.status_code != 200:
-            assert "vm_servers" not in found.text and on_error != "partial"
+            assert "vm_servers" not in found.text
+            assert on_error != "partial"
             continue
         body = found.json()
         for row in body["sources"]:
             given = [s for s in body["vm_servers"] if (s["party"], s["region"]) == (row["party"], row["region"])]
             if row["state"] == "failed":
-                assert not given and body["complete"] is False and row["error"] and row["count"] is None
+                assert not given
+                assert body["complete"] is False
+                assert row["error"]
+                assert row["count"] is None
             else:
                 assert len(given) == row["count"] == sizes[row["party"], row["region"]]
                 assert (row["state"] == "stale") == bool(row["error"]) == bool(row["age"])
@@ -237,7 +258,9 @@ def test_one_cloud_hangs_and_the_answer_comes_and_says_so(fleet: App, monkeypatc
     found = fleet.get(f"{ALL}&on_error=partial")
     assert time.monotonic() - started < 20
     body = found.json()
-    assert found.status_code == 200 and body["complete"] is False and len(body["vm_servers"]) == 34
+    assert found.status_code == 200
+    assert body["complete"] is False
+    assert len(body["vm_servers"]) == 34
     assert {(row["party"], row["state"], row["error"]) for row in body["sources"]} == {("aws", "failed", "party_timeout"), ("qcloud", "ok", "")}
     error(fleet.get(ALL), 504, "party_timeout")
     fleet.clouds["aws"].forget()
@@ -247,7 +270,8 @@ def test_one_cloud_hangs_and_the_answer_comes_and_says_so(fleet: App, monkeypatc
     fleet.clock.forward(10)
     stale = fleet.get(ALL)
     rows = [row for row in stale.json()["sources"] if row["party"] == "aws"]
-    assert {(row["state"], row["age"]) for row in rows} == {("stale", 10)} and stale.json()["complete"] is True
+    assert {(row["state"], row["age"]) for row in rows} == {("stale", 10)}
+    assert stale.json()["complete"] is True
     assert sum(row["count"] for row in rows) == 19
 
 
@@ -271,7 +295,8 @@ def test_a_party_that_does_not_tell_its_regions_does_not_keep_the_others_from_it
     found = answer(fleet, f"{ALL}&on_error=partial", 10.0)
     silent = found.parts[0]
     assert (silent.source.party, silent.source.region, silent.state) == ("aws", "all", "failed")
-    assert [part.state for part in found.parts[1:]] == ["ok"] * 9 and len(servers(found)) == 34
+    assert [part.state for part in found.parts[1:]] == ["ok"] * 9
+    assert len(servers(found)) == 34
 
 
 # ---------------------------------------------------------------- regions that the party tells
@@ -312,14 +337,17 @@ def test_regions_that_cannot_be_asked_for(fleet: App) -> None:
     body = fleet.get(f"{every}&on_error=partial").json()
     assert body["sources"][0] == {"party": "aws", "region": "all", "state": "failed", "count": None, "age": None,
                                   "error": "party_unavailable", "msg": body["sources"][0]["msg"]}
-    assert body["complete"] is False and len(body["vm_servers"]) == 34
+    assert body["complete"] is False
+    assert len(body["vm_servers"]) == 34
     fleet.clouds["aws"].forget()
     fleet.clock.forward(60)
     assert fleet.get(every).json()["complete"] is True
     fleet.clouds["aws"].fail("503", "DescribeRegions")
     fleet.clock.forward(7200)
     body = fleet.get(every).json()
-    assert body["complete"] is True and len(body["sources"]) == 8 and len(body["vm_servers"]) == 53
+    assert body["complete"] is True
+    assert len(body["sources"]) == 8
+    assert len(body["vm_servers"]) == 53
     error(fleet.get(f"{every}&on_error=fail"), 503, "party_unavailable")
 
 
@@ -343,7 +371,9 @@ def test_a_region_that_nobody_knows_is_an_error(fleet: App, asked: str) -> None:
     partial = fleet.get(f"{asked}&tenant_id=123&on_error=partial")
     if partial.status_code == 200:
         failed = [row for row in partial.json()["sources"] if row["state"] == "failed"]
-        assert partial.json()["complete"] is False and failed and {row["error"] for row in failed} == {"invalid_parameter"}
+        assert partial.json()["complete"] is False
+        assert failed
+        assert {row["error"] for row in failed} == {"invalid_parameter"}
 
 
 # ---------------------------------------------------------------- who may see what
@@ -417,22 +447,29 @@ def test_more_sources_than_can_be_asked_at_once(wide: App) -> None:
     """64 are asked, those that are kept least fresh; the others are kept lists, and say so."""
     cloud = wide.clouds["qcloud"]
     put(wide, "qcloud", tuple(f"ap-r{n:03}" for n in range(100)))
-    assert answer(wide, EVERYWHERE).total == 100 and cloud.count() == 100
+    assert answer(wide, EVERYWHERE).total == 100
+    assert cloud.count() == 100
     wide.clock.forward(10)
     first = answer(wide, EVERYWHERE)
-    assert cloud.count() == 164 and first.complete and first.total == 100 and len(servers(first)) == 100
+    assert cloud.count() == 164
+    assert first.complete
+    assert first.total == 100
+    assert len(servers(first)) == 100
     assert [(part.state, part.age) for part in first.parts].count(("ok", 0)) == 64
     spared = [part for part in first.parts if part.state == "stale"]
-    assert len(spared) == 36 and {(part.age, part.error.word if part.error else "") for part in spared} == {(10, "party_timeout")}
+    assert len(spared) == 36
+    assert {(part.age, part.error.word if part.error else "") for part in spared} == {(10, "party_timeout")}
     assert "too many sources" in formats.message(first, several=True)
     wide.clock.forward(10)
     second = answer(wide, f"{EVERYWHERE}&f=3&t=60")
     assert {part.source for part in second.parts if part.state == "ok"} >= {part.source for part in spared}      # now it is their turn
-    assert len(servers(second)) == 58 and second.total == 100
+    assert len(servers(second)) == 58
+    assert second.total == 100
     with pytest.raises(PartyError, match="too many"):
         answer(wide, f"{EVERYWHERE}&on_error=fail")
     calls = cloud.count()
-    assert {part.state for part in answer(wide, f"{EVERYWHERE}&max_age=99").parts} == {"ok"} and cloud.count() == calls
+    assert {part.state for part in answer(wide, f"{EVERYWHERE}&max_age=99").parts} == {"ok"}
+    assert cloud.count() == calls
     wide.clock.forward(86_401)
     with pytest.raises(PartyError, match="too many"):           # what is kept is too old
         answer(wide, EVERYWHERE)
@@ -447,7 +484,9 @@ def test_more_new_sources_than_can_be_asked_at_once(wide: App) -> None:
         answer(wide, EVERYWHERE)
     wide.clock.forward(5)
     again = answer(wide, EVERYWHERE)
-    assert again.complete and again.total == 170 and [part.state for part in again.parts].count("ok") == 64
+    assert again.complete
+    assert again.total == 170
+    assert [part.state for part in again.parts].count("ok") == 64
 
 
 def test_a_source_that_breaks_is_our_fault(fleet: App, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -480,7 +519,8 @@ def test_threads_and_descriptors_do_not_pile_up(fleet: App) -> None:
 
 def test_the_source_of_a_record_is_its_own(fleet: App) -> None:
     for row in fleet.get(ALL).json()["vm_servers"]:
-        assert (row["party"], row["region"]) in {(party, region) for party, region, _ in SOURCES} and row["tenant_id"] == "123"
+        assert (row["party"], row["region"]) in {(party, region) for party, region, _ in SOURCES}
+        assert row["tenant_id"] == "123"
         assert row["instance_id"].startswith({"aws": "i-", "qcloud": "ins-"}[row["party"]])
     with pytest.raises(TwocloudError):
         many_sources.list_servers(fleet.deployment, Source("123", "qcloud", "ap-nowhere"))

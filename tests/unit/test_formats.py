@@ -75,7 +75,8 @@ def test_what_is_unknown_stays_null_or_empty() -> None:
         assert row[field] is None
     for field in ("instance_name", "lan_ip_set", "wan_ip_set", "zone", "project_id", "instance_type", "party_status", "lan_ipv6_set"):
         assert row[field] == ""
-    assert row["status"] == "UNKNOWN" and row["tags"] == {}
+    assert row["status"] == "UNKNOWN"
+    assert row["tags"] == {}
 
 
 @pytest.mark.parametrize(("mib", "gb"), [(0, 0), (1, 1), (512, 1), (1024, 1), (1025, 2), (16384, 16), (None, None)])
@@ -110,7 +111,9 @@ def test_any_name_comes_out_as_it_is(name: str) -> None:
 def test_errors_have_no_servers() -> None:
     for error in (InvalidParameter("t", "bad"), PartyDenied("x"), PartyThrottled("x", retry_after=3), TwocloudError("inside")):
         found = json.loads(formats.error_json(error, "r"))
-        assert "vm_servers" not in found and found["request_id"] == "r" and "inside" not in found["msg"]
+        assert "vm_servers" not in found
+        assert found["request_id"] == "r"
+        assert "inside" not in found["msg"]
 
 
 @pytest.mark.parametrize(("asked", "told"), [(None, 5), (0, 5), (0.2, 1), (3, 3), (21_600, 3600)])
@@ -172,7 +175,8 @@ def test_csv_to_the_byte() -> None:
     ("a\r\n-1", "a\r\n'-1"), ("'=x", "'=x"), ("web-1; db-2", "web-1; db-2"), ("＝1", "'＝1"), ("", ""), ('a|"@x', "a|\"'@x")])
 def test_what_could_be_a_formula_is_marked(name: str, shown: str) -> None:
     row = next(csv.DictReader(io.StringIO(written(Server(id="i", name=name), query="format=csv").body.decode(), newline="")))
-    assert row["instance_name"] == shown and row["instance_id"] == "i"
+    assert row["instance_name"] == shown
+    assert row["instance_id"] == "i"
 
 
 SIGN = re.compile(r"[=+\-@＝＋－＠﹢﹣﹦﹫\u2212]")
@@ -214,12 +218,14 @@ def test_csv_and_ndjson_say_what_json_says(servers: list[Server]) -> None:
     rows = list(csv.DictReader(io.StringIO(written(*servers, query="format=csv&view=full").body.decode(), newline=""), strict=True))
     assert len(rows) == len(whole)
     for row, record in zip(rows, whole, strict=True):
-        assert list(row) == list(record) and json.loads(row["tags"]) == record["tags"]
+        assert list(row) == list(record)
+        assert json.loads(row["tags"]) == record["tags"]
         for key in record.keys() - {"tags"}:
             shown = "" if record[key] is None else str(record[key])
             assert row[key].replace("'", "") == shown.replace("'", "")
     found = written(*servers, query="format=ndjson&view=full").body
-    assert [json.loads(line) for line in found.split(b"\n")[:-1]] == whole and (not found or found.endswith(b"\n"))
+    assert [json.loads(line) for line in found.split(b"\n")[:-1]] == whole
+    assert (not found or found.endswith(b"\n"))
 
 
 def test_ndjson_to_the_byte() -> None:
@@ -264,11 +270,15 @@ def test_prometheus_takes_it(servers: list[Server]) -> None:
     found = written(*servers, query="format=prometheus")
     groups = json.loads(found.body)
     shown = [server for server in servers if server.lan_ipv4]
-    assert len(groups) == len(shown) and found.without_address == len(servers) - len(shown)
+    assert len(groups) == len(shown)
+    assert found.without_address == len(servers) - len(shown)
     for group, server in zip(groups, shown, strict=True):
-        assert set(group) == {"targets", "labels"} and group["targets"] == ["10.0.0.1"]
+        assert set(group) == {"targets", "labels"}
+        assert group["targets"] == ["10.0.0.1"]
         for name, value in group["labels"].items():
-            assert re.fullmatch(r"__meta_twocloud_[a-zA-Z0-9_]*", name) and isinstance(value, str) and value
+            assert re.fullmatch(r"__meta_twocloud_[a-zA-Z0-9_]*", name)
+            assert isinstance(value, str)
+            assert value
         told = [value for name, value in group["labels"].items() if name.startswith("__meta_twocloud_tag_")]
         assert sorted(told) == sorted(value for value in server.tags.values() if value)
 
@@ -295,7 +305,9 @@ def test_thousands_of_names_that_meet_take_no_time() -> None:
     for number in range(5000):
         name = unique("a_b", taken, last)
         taken[name] = str(number)
-    assert list(taken)[:3] == ["a_b", "a_b_2", "a_b_3"] and len(taken) == 5000 and looked < 3 * 5000
+    assert list(taken)[:3] == ["a_b", "a_b_2", "a_b_3"]
+    assert len(taken) == 5000
+    assert looked < 3 * 5000
 
 
 def test_labels_stay_while_the_server_does() -> None:
@@ -330,7 +342,8 @@ def test_ansibles_groups_and_addresses() -> None:
     for server, address in ((Server(id="i", name="x", lan_ipv4=("10.0.0.1",), wan_ipv6=("2001:db8::1",)), "10.0.0.1"),
                             (Server(id="i", name="x", lan_ipv6=("fd00::1",), wan_ipv6=("2001:db8::1",)), "2001:db8::1"), (BARE, None)):
         (host,) = inventory_of(server)["_meta"]["hostvars"].values()
-        assert host.get("ansible_host") == address and ("ansible_host" in host) == (address is not None)
+        assert host.get("ansible_host") == address
+        assert ("ansible_host" in host) == (address is not None)
 
 
 @pytest.mark.parametrize(("servers", "hosts"), [
@@ -358,11 +371,15 @@ def test_ansible_takes_it(servers: list[Server]) -> None:
     found = inventory_of(*servers)
     hosts = found.pop("_meta")["hostvars"]
     children = found.pop("all")["children"]
-    assert len(hosts) == len(servers) and children == list(found) and not set(hosts) & set(found)
+    assert len(hosts) == len(servers)
+    assert children == list(found)
+    assert not set(hosts) & set(found)
     assert sorted(vars["twocloud_instance_id"] for vars in hosts.values()) == sorted(server.id for server in servers)
     assert all(re.fullmatch(r"\w[\w.-]*", name) for name in hosts)
     for name, group in found.items():
-        assert re.fullmatch(r"[a-z]+_[A-Za-z0-9_]*", name) and set(group) == {"hosts"} and set(group["hosts"]) <= set(hosts)
+        assert re.fullmatch(r"[a-z]+_[A-Za-z0-9_]*", name)
+        assert set(group) == {"hosts"}
+        assert set(group["hosts"]) <= set(hosts)
         assert len(group["hosts"]) == len(set(group["hosts"])) > 0
     for host, server in zip(ansible.host_names([(Source("123", "qcloud", "ap-guangzhou"), server) for server in servers]), servers, strict=True):
         assert len(hosts[host]["twocloud_tags"]) == len(server.tags)
@@ -374,7 +391,8 @@ def test_no_name_is_run_as_a_template() -> None:
     evil = "{{ lookup('pipe', 'id') }}"
     found = inventory_of(Server(id="i", name=evil, zone="{% x %}", tags={"a": evil, "__ansible_vault": "x", "b": "a:b c"}))
     host = found["_meta"]["hostvars"]["i"]
-    assert host["twocloud_instance_name"] == {"__ansible_unsafe": evil} and host["twocloud_zone"] == {"__ansible_unsafe": "{% x %}"}
+    assert host["twocloud_instance_name"] == {"__ansible_unsafe": evil}
+    assert host["twocloud_zone"] == {"__ansible_unsafe": "{% x %}"}
     assert host["twocloud_tags"] == {"a": {"__ansible_unsafe": evil}, "___ansible_vault": "x", "b": "a:b c"}
     assert json.dumps(found).count("{{") == json.dumps(found).count("__ansible_unsafe\": \"{{")
 
@@ -392,7 +410,8 @@ def test_a_list_that_is_too_long_is_never_all_held(query: str) -> None:
         fits = int(text.split("t=")[1].split(" ")[0])
         assert 0.99 * formats.LARGEST_ANSWER < formats.carried(written(*servers[:fits], query=query).body) <= formats.LARGEST_ANSWER
     else:
-        assert "f=" not in text and "whole list" in text
+        assert "f=" not in text
+        assert "whole list" in text
 
 
 @pytest.mark.parametrize("query", ["format=csv", "format=csv&view=full", "format=ndjson&view=full", "format=prometheus",
@@ -405,4 +424,5 @@ def test_tags_of_answers(query: str) -> None:
         return formats.write(Inventory([SourceResult(given.source, given)], 1), asked, UTC_ZONE).etag
 
     assert tag(FULL) == tag(FULL, day=22) != tag(msgspec.structs.replace(FULL, status=Status.SHUTOFF))
-    assert re.fullmatch(r'W/"[0-9a-f]{32}"', tag(FULL)) and tag(FULL) != tag(FULL, query="format=json")
+    assert re.fullmatch(r'W/"[0-9a-f]{32}"', tag(FULL))
+    assert tag(FULL) != tag(FULL, query="format=json")

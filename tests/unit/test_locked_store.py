@@ -40,7 +40,9 @@ def locked(path: Path, how: str = "IMMEDIATE", seconds: float | None = None) -> 
     """A real second process in a write transaction: as long as the block, or for so many seconds."""
     holder = subprocess.Popen([sys.executable, "-c", HOLD, str(path), how, "-" if seconds is None else str(seconds)],
                               stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert holder.stdout and holder.stdin and holder.stdout.readline() == b"held\n"
+    assert holder.stdout
+    assert holder.stdin
+    assert holder.stdout.readline() == b"held\n"
     try:
         yield
     finally:
@@ -70,11 +72,14 @@ def test_reads_go_on(served: App, how: str) -> None:
     served.clock.forward(601)
     assert served.get(GZ).status_code == 200                    # and what was skipped is made up for
     head = snapshots.find(served.deployment.store, SOURCE, _revision(served))
-    assert head and head.total == 25
+    assert head
+    assert head.total == 25
     with locked(file_of(served), how):
         began = time.monotonic()
         kept = served.get(f"{GZ}&max_age=3600")
-        assert kept.status_code == 200 and "hit" in kept.headers["Cache-Status"] and time.monotonic() - began < 3
+        assert kept.status_code == 200
+        assert "hit" in kept.headers["Cache-Status"]
+        assert time.monotonic() - began < 3
 
 
 def _revision(house: App) -> str:
@@ -129,7 +134,8 @@ def test_a_refresh_waits_for_what_it_is_for(house: App) -> None:
     with locked(file_of(house), seconds=3):
         assert one_source.refresh(house.deployment, SOURCE, time.monotonic() + 60).total == 25
     head = snapshots.find(house.deployment.store, SOURCE, _revision(house))
-    assert head and head.total == 25
+    assert head
+    assert head.total == 25
 
 
 def test_commands_that_read_start_while_it_is_locked(house: App, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -182,7 +182,8 @@ def test_windows_of_a_filtered_list(stage: Stage, monkeypatch: pytest.MonkeyPatc
         window = Window(first, dice.choice([None, first + dice.randrange(40)]))
         kept = [s for s in whole if wanted.keeps(s)]
         found = stage.listing(party, window=window, wanted=wanted)
-        assert found.servers == kept[first - 1:window.last] and found.total == (len(kept) if wanted else len(whole))
+        assert found.servers == kept[first - 1:window.last]
+        assert found.total == (len(kept) if wanted else len(whole))
 
 
 def test_an_address_is_found_in_any_of_the_sets(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,9 +206,11 @@ def test_deep_gives_more_and_the_default_stays_one_call(house: App, stack: ExitS
     assert cloud.count("DescribeDisks") == cloud.count("DescribeNetworkInterfaces") == 1
     for one, more in zip(plain, deep, strict=True):
         assert more.disk_gib == (one.disk_gib or 0) + 30
-        assert more.lan_ipv4[:len(one.lan_ipv4)] == one.lan_ipv4 and len(more.lan_ipv4) == len(one.lan_ipv4) + 1
+        assert more.lan_ipv4[:len(one.lan_ipv4)] == one.lan_ipv4
+        assert len(more.lan_ipv4) == len(one.lan_ipv4) + 1
     whole = many_sources.list_servers(house.deployment, source)
-    assert whole.total == 250 and cloud.count("DescribeDisks") >= 4
+    assert whole.total == 250
+    assert cloud.count("DescribeDisks") >= 4
 
 
 # ---------------------------------------------------------------- account check

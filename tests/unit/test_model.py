@@ -81,4 +81,5 @@ def test_times_out_of_range_are_unknown_and_texts_stay_whole() -> None:
                  created_at=datetime(1, 1, 1, tzinfo=UTC), updated_at=datetime(9999, 12, 31, 23, 59, tzinfo=UTC))
     found = bounded(odd)
     assert (found.name, found.zone, found.tags, found.instance_type) == (odd.name, odd.zone, odd.tags, "")
-    assert found.created_at is None and found.updated_at is None
+    assert found.created_at is None
+    assert found.updated_at is None

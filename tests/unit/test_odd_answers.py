@@ -98,7 +98,8 @@ def shown(path: Path) -> str:
 def read_by(module: str) -> frozenset[tuple[str, bool]]:
     """(name in the answer, strict) of each field of each struct in an adapter's module."""
     found: set[tuple[str, bool]] = set()
-    for name in (module, *(["chalicelib.cloud.bearer"] if hasattr(importlib.import_module(module), "bearer") else [])):
+    shared = {getattr(it, "__module__", "") for it in vars(importlib.import_module(module)).values()} & {"chalicelib.cloud.bearer"}
+    for name in (module, *shared):
         for kind in vars(importlib.import_module(name)).values():
             if isinstance(kind, type) and issubclass(kind, msgspec.Struct) and kind is not msgspec.Struct:
                 for field in inspect.type_info(kind).fields:

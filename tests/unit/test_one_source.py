@@ -93,15 +93,22 @@ def twin(house: App) -> Iterator[Deployment]:
 def test_a_list_that_is_young_enough_is_not_asked_for_again(served: App) -> None:
     cloud = served.clouds["qcloud"]
     first = served.get(GZ)
-    assert "Age" not in first.headers and "Cache-Status" not in first.headers and first.json()["msg"] == ""
+    assert "Age" not in first.headers
+    assert "Cache-Status" not in first.headers
+    assert first.json()["msg"] == ""
     served.clock.forward(60)
     kept = served.get(f"{GZ}&max_age=60")
-    assert (kept.headers["Age"], kept.headers["Cache-Status"]) == ("60", "twocloud; hit") and kept.json()["msg"] == ""
-    assert kept.content == first.content and kept.headers["ETag"] == first.headers["ETag"] and cloud.count() == 1
+    assert (kept.headers["Age"], kept.headers["Cache-Status"]) == ("60", "twocloud; hit")
+    assert kept.json()["msg"] == ""
+    assert kept.content == first.content
+    assert kept.headers["ETag"] == first.headers["ETag"]
+    assert cloud.count() == 1
     assert kept.headers["X-Total-Count"] == "25"
     served.clock.forward(1)
-    assert "Age" not in served.get(f"{GZ}&max_age=60").headers and cloud.count() == 2
-    assert "Age" not in served.get(GZ).headers and cloud.count() == 3            # the default asks
+    assert "Age" not in served.get(f"{GZ}&max_age=60").headers
+    assert cloud.count() == 2
+    assert "Age" not in served.get(GZ).headers
+    assert cloud.count() == 3
 
 
 def test_windows_and_filters_of_a_kept_list_are_those_of_the_live_one(served: App) -> None:
@@ -130,7 +137,8 @@ def test_tags_in_any_order_are_the_same_bytes(served: App, form: str) -> None:
     for order in (list(tags), sorted(tags)):
         cloud.fleets["ap-guangzhou"] = Machines([dataclasses.replace(Fleet(3)[n], tags={name: tags[name] for name in order}) for n in range(3)])
         given += [served.get(f"{GZ}&format={form}"), served.get(f"{GZ}&format={form}&max_age=60")]
-    assert {answer.status_code for answer in given} == {200} and len({answer.content for answer in given}) == 1
+    assert {answer.status_code for answer in given} == {200}
+    assert len({answer.content for answer in given}) == 1
     assert len({answer.headers["ETag"] for answer in given}) == 1
 
 
@@ -194,14 +202,17 @@ def test_the_last_good_list_up_to_the_second(lasting: App, fault: str) -> None:
     lasting.clock.forward(86_400)
     for more, rows in good.items():
         stale = lasting.get(GZ + more)
-        assert stale.status_code == 200 and stale.json()["vm_servers"] == rows
-        assert stale.headers["Age"] == "86400" and stale.headers["Cache-Status"] == f"twocloud; hit; detail={FAILURES[fault]}"
+        assert stale.status_code == 200
+        assert stale.json()["vm_servers"] == rows
+        assert stale.headers["Age"] == "86400"
+        assert stale.headers["Cache-Status"] == f"twocloud; hit; detail={FAILURES[fault]}"
         assert stale.json()["msg"].startswith("this is the last good list, 86400 s old. ")
     lasting.clock.forward(1)
     for more in good:
         answer = lasting.get(GZ + more)
         error(answer, answer.status_code, FAILURES[fault])
-        assert answer.status_code >= 500 and "Age" not in answer.headers
+        assert answer.status_code >= 500
+        assert "Age" not in answer.headers
 
 
 BORNE = [
@@ -231,7 +242,8 @@ def test_refused_credentials_are_no_outage(served: App) -> None:
     served.clouds["qcloud"].keys.clear()    # type: ignore[attr-defined]
     served.clock.forward(900)
     answer = served.get(GZ)
-    assert answer.headers["Cache-Status"] == "twocloud; hit; detail=party_denied" and "wrong key" in answer.json()["msg"]
+    assert answer.headers["Cache-Status"] == "twocloud; hit; detail=party_denied"
+    assert "wrong key" in answer.json()["msg"]
     served.clock.forward(1)
     error(served.get(GZ), 502, "party_denied")
     error(served.get(f"{GZ}&f=1&t=10"), 502, "party_denied")
@@ -251,7 +263,8 @@ def test_a_region_that_was_listed_before_answers_its_snapshot(lasting: App, monk
     lasting.clock.forward(86_400)
     for more in ("", "&f=1&t=3", "&status=ACTIVE"):
         answer = lasting.get(GZ + more)
-        assert answer.headers["Age"] == "86400" and answer.headers["Cache-Status"] == "twocloud; hit; detail=invalid_parameter"
+        assert answer.headers["Age"] == "86400"
+        assert answer.headers["Cache-Status"] == "twocloud; hit; detail=invalid_parameter"
         assert "no such region" in answer.json()["msg"]
     error(lasting.get(f"{GZ}&on_error=fail"), 400, "invalid_parameter", "region")
     assert [key for kind, key in rows(lasting.deployment.store) if kind == "interest"] == [KEY]
@@ -271,12 +284,15 @@ def test_switched_off_and_on_again(served: App, stack: ExitStack) -> None:
     cloud.close()
     served.clock.forward(3600)
     gone = served.get(GZ)
-    assert gone.json()["vm_servers"] == before and gone.headers["Age"] == "3600"
+    assert gone.json()["vm_servers"] == before
+    assert gone.headers["Age"] == "3600"
     assert gone.headers["Cache-Status"] == "twocloud; hit; detail=party_unavailable"
     assert gone.json()["msg"] == "this is the last good list, 3600 s old. The party cannot be reached. Retry later."
     stack.enter_context(Qcloud(cloud.keys, {"ap-guangzhou": Fleet(26)}, port=cloud.port))        # type: ignore[attr-defined]
     back = served.get(GZ)
-    assert len(back.json()["vm_servers"]) == 26 and back.json()["msg"] == "" and "Age" not in back.headers
+    assert len(back.json()["vm_servers"]) == 26
+    assert back.json()["msg"] == ""
+    assert "Age" not in back.headers
 
 
 def test_nothing_kept_is_the_error(served: App) -> None:
@@ -298,7 +314,8 @@ def test_many_callers_of_a_cold_source_cost_one_listing(house: App, twin: Deploy
     for answer in found:
         assert not isinstance(answer, Exception), answer
         window, given = answer
-        assert given.total == 25 and len(given.servers) == 26 - window.first
+        assert given.total == 25
+        assert len(given.servers) == 26 - window.first
     assert sum(not given.kept for _, given in found) == 1       # the others are told that it is kept
     assert not any(kind == "lease" for kind, _ in rows(house.deployment.store))
 
@@ -331,7 +348,8 @@ def test_an_unknown_region_is_asked_for_once(house: App) -> None:
     house.clouds["qcloud"].latency = 0.2
     deployment = ticking(house.deployment)
     found = run_all(50, lambda: ask(house, WHOLE, deployment, source=Source("123", "qcloud", "ap-nowhere")))
-    assert {type(answer) for answer in found} == {UnknownRegion} and house.clouds["qcloud"].count() == 1
+    assert {type(answer) for answer in found} == {UnknownRegion}
+    assert house.clouds["qcloud"].count() == 1
 
 
 def test_a_holder_that_died_is_outlived(house: App) -> None:
@@ -340,9 +358,11 @@ def test_a_holder_that_died_is_outlived(house: App) -> None:
     started = time.monotonic()
     with pytest.raises(PartyTimeout):
         ask(house, seconds=3.0)
-    assert time.monotonic() - started < 3.0 and house.clouds["qcloud"].count() == 0
+    assert time.monotonic() - started < 3.0
+    assert house.clouds["qcloud"].count() == 0
     threading.Timer(0.3, lambda: house.clock.forward(28)).start()
-    assert ask(house).total == 25 and house.clouds["qcloud"].count() == 1
+    assert ask(house).total == 25
+    assert house.clouds["qcloud"].count() == 1
 
 
 def test_a_listing_that_began_long_ago_is_not_shared(house: App) -> None:
@@ -371,7 +391,9 @@ def test_who_cannot_wait_longer_gets_the_last_list(house: App) -> None:
     house.clock.forward(50)
     house.deployment.store.put("lease", KEY, b"somebody", version=0, expires=int(house.clock()) + 100)
     answer = ask(house, seconds=2.5, stale=100)
-    assert answer.kept and isinstance(answer.failure, PartyTimeout) and answer.total == 25
+    assert answer.kept
+    assert isinstance(answer.failure, PartyTimeout)
+    assert answer.total == 25
 
 
 def test_forced_refreshes_are_limited(served: App, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -379,7 +401,8 @@ def test_forced_refreshes_are_limited(served: App, monkeypatch: pytest.MonkeyPat
     for _ in range(3):
         assert served.get(f"{GZ}&max_age=0").status_code == 200
     answer = served.get(f"{GZ}&max_age=0")
-    assert "max_age" in error(answer, 429, "rate_limited") and 1 <= int(answer.headers["Retry-After"]) <= 60
+    assert "max_age" in error(answer, 429, "rate_limited")
+    assert 1 <= int(answer.headers["Retry-After"]) <= 60
     assert served.get(f"{GZ}&max_age=1").headers["Age"] == "0"
     assert served.get(f"{GZ.replace('gz', 'sh')}").status_code == 200            # another source
 
@@ -403,7 +426,8 @@ def test_the_breaker(house: App, twin: Deployment, window: Window) -> None:
     for deployment in both * 10:
         with pytest.raises(PartyUnavailable) as told:
             ask(house, window, deployment)
-        assert told.value.retry_after and 8 < told.value.retry_after <= 9
+        assert told.value.retry_after
+        assert 8 < told.value.retry_after <= 9
     assert cloud.count() == 16
     house.clock.forward(9)                  # ten seconds after the eighth failure
     cloud.latency = 0.2
@@ -503,7 +527,8 @@ def test_an_outage_costs_the_party_little(served: App) -> None:
     cloud.fail("503")
     for n in range(100):
         answer = served.get(GZ if n % 2 else f"{GZ}&f=1&t=10")
-        assert answer.status_code == 200 and "detail=party_unavailable" in answer.headers["Cache-Status"]
+        assert answer.status_code == 200
+        assert "detail=party_unavailable" in answer.headers["Cache-Status"]
         served.clock.forward(0.6)
     assert cloud.count() <= 2 * (8 + 3)     # eight, then a probe after 10 and 30 s
 
@@ -559,7 +584,8 @@ def test_an_account_that_goes_while_its_list_is_kept_leaves_nothing(house: App, 
 
     monkeypatch.setattr(type(store), "put", watched)
     assert ask(house).total == 25
-    assert written == ["chunk", "snapshot"] and rows(store) == []
+    assert written == ["chunk", "snapshot"]
+    assert rows(store) == []
 
 
 def test_a_store_that_fails_at_keeping_does_not_spoil_the_answer(served: App, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -600,7 +626,9 @@ def test_loss_of_access_acts_with_every_list_warm(served: App, cause: str) -> No
     lose(served)
     for query, headers in warm:
         answer = served.get(query, headers=headers)
-        assert answer.status_code == status and "Age" not in answer.headers and "vm_servers" not in answer.text
+        assert answer.status_code == status
+        assert "Age" not in answer.headers
+        assert "vm_servers" not in answer.text
 
 
 def test_a_token_never_sees_another_tenants_list(served: App) -> None:
@@ -660,19 +688,24 @@ def test_from_end_to_end_on_every_store(store: Store, clock: Clock, tmp_path: Pa
         return many_sources.list_servers(deployment, SOURCE, window, Filter(), Freshness(**policy))
 
     found = run_all(8, listed)
-    assert {answer.total for answer in found} == {1250} and cloud.count() == 13
+    assert {answer.total for answer in found} == {1250}
+    assert cloud.count() == 13
     clock.forward(30)
     assert listed(Window(391, 410), max_age=30).servers == found[0].servers[390:410]
-    assert listed(max_age=30).servers == found[0].servers and cloud.count() == 13
+    assert listed(max_age=30).servers == found[0].servers
+    assert cloud.count() == 13
     cloud.fleets["ap-guangzhou"] = Fleet(1249)
     assert listed().total == 1249
     clock.forward(1)
     changed = many_sources.list_changes(deployment, SOURCE, clock() - 2)
-    assert [server.id for server in changed.vanished] == [found[0].servers[-1].id] and changed.answer.servers == []
+    assert [server.id for server in changed.vanished] == [found[0].servers[-1].id]
+    assert changed.answer.servers == []
     cloud.fail("html")
     for _ in range(9):
         stale = listed(stale=60)
-        assert stale.kept and stale.failure and stale.total == 1249
+        assert stale.kept
+        assert stale.failure
+        assert stale.total == 1249
     assert cloud.count() <= 13 + 13 + 8 * 13
     calls = cloud.count()
     with suppress(PartyError):
@@ -689,4 +722,5 @@ def test_snapshots_of_a_tenant_go_with_it(house: App) -> None:
     for row in accounts.every(house.deployment.store, "123"):
         accounts.remove(house.deployment.store, "123", row.party)
     tokens.forget_tenant(house.deployment.store, "123")
-    assert rows(house.deployment.store) == [] and snapshots.find(house.deployment.store, SOURCE, "") is None
+    assert rows(house.deployment.store) == []
+    assert snapshots.find(house.deployment.store, SOURCE, "") is None

@@ -110,9 +110,11 @@ def test_the_sdk_and_we_list_the_same_machines(house: App, tencent: Qcloud) -> N
     for mine, row in zip(found, theirs, strict=True):
         assert (mine.id, mine.name, mine.cpu, mine.memory_mib) == (row.InstanceId, row.InstanceName, row.CPU, row.Memory * 1024)
         assert mine.disk_gib == row.SystemDisk.DiskSize + sum(d.DiskSize for d in row.DataDisks or [])
-        assert list(mine.lan_ipv4) == row.PrivateIpAddresses and list(mine.wan_ipv4) == (row.PublicIpAddresses or [])
+        assert list(mine.lan_ipv4) == row.PrivateIpAddresses
+        assert list(mine.wan_ipv4) == (row.PublicIpAddresses or [])
         assert (mine.party_status, mine.zone, mine.instance_type) == (row.InstanceState, row.Placement.Zone, row.InstanceType)
-        assert mine.created_at and mine.created_at.strftime("%Y-%m-%dT%H:%M:%SZ") == row.CreatedTime
+        assert mine.created_at
+        assert mine.created_at.strftime("%Y-%m-%dT%H:%M:%SZ") == row.CreatedTime
         assert mine.tags == {tag.Key: tag.Value for tag in row.Tags or []}
 
 
@@ -235,7 +237,8 @@ def test_qclouds_stand_in_enforces_what_is_documented(tencent: Qcloud) -> None:
         with pytest.raises(TencentCloudSDKException) as refused:
             for _ in range(400):
                 client.DescribeInstances(cvm_models.DescribeInstancesRequest())
-        assert refused.value.code == "RequestLimitExceeded" and limited.count() > 40
+        assert refused.value.code == "RequestLimitExceeded"
+        assert limited.count() > 40
 
 
 # ---------------------------------------------------------------- boto3
@@ -292,7 +295,8 @@ def test_boto3_and_we_list_the_same_machines(house: App, amazon: Aws) -> None:
     house.account("aws", {"access_key_id": key_id, "secret_access_key": secret}, amazon.url)
     found = ours(house.deployment, "aws", "us-east-1")
     theirs = boto_view(boto(amazon))
-    assert our_view(found.servers) == theirs and found.total == len(theirs) > 2000
+    assert our_view(found.servers) == theirs
+    assert found.total == len(theirs) > 2000
     order = [(server.created_at, server.id) for server in found.servers]
     assert order == sorted(order)
     part = ours(house.deployment, "aws", "us-east-1", window=many_sources.Window(1001, 1010))
@@ -320,7 +324,9 @@ def test_an_assumed_role(house: App, amazon: Aws) -> None:
         return aws.list_servers(many_sources.source_of("1", "aws", "us-east-1"), account, many_sources.Window(1, 1), send).total
 
     count = listed()
-    assert count > 2000 and listed() == count and amazon.count("AssumeRole") == 1
+    assert count > 2000
+    assert listed() == count
+    assert amazon.count("AssumeRole") == 1
     session_calls = [call for call in amazon.calls if call.operation != "AssumeRole"]
     assert all("Credential=ASIA" in call.headers["authorization"] and "x-amz-security-token" in call.headers
                for call in session_calls)
@@ -415,7 +421,8 @@ def test_motos_ec2(house: App, moto_url: str) -> None:
     house.account("aws", {"access_key_id": "AKIA", "secret_access_key": "s"}, moto_url)
     found = ours(house.deployment, "aws", "us-east-1")
     theirs = boto_view(ec2)
-    assert len(theirs) == 27 and found.total == 27
+    assert len(theirs) == 27
+    assert found.total == 27
     assert our_view(found.servers) == theirs
     assert {s.status.value for s in found.servers} == {"ACTIVE", "SHUTOFF"}
     assert ours(house.deployment, "aws", "us-east-1", window=many_sources.Window(5, 9)).servers == found.servers[4:9]

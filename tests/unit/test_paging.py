@@ -35,7 +35,8 @@ def fleet(size: int) -> list[str]:
 def test_a_window_is_exactly_its_part_of_the_whole(size: int, window: Window, page: int, workers: int) -> None:
     names, calls = fleet(size), []
     found = by_offset(pages_of(names, calls), window, page, workers)
-    assert found.rows == names[window.first - 1:window.last] and found.total == size
+    assert found.rows == names[window.first - 1:window.last]
+    assert found.total == size
     assert all(0 < limit <= page for _, limit in calls)
     wanted = len(found.rows)
     assert len(calls) == max(1, -(-wanted // page))             # the fewest calls that can carry it
@@ -185,8 +186,10 @@ def test_numbered_pages_are_cut_to_the_window(size: int, window: Window, page: i
 
     least = min(least, page)
     found = by_page(fetch, window, page, 3, least)
-    assert found.rows == names[window.first - 1:window.last] and found.total == size
-    assert all(least <= limit <= page for _, limit in calls) and len({limit for _, limit in calls}) == 1
+    assert found.rows == names[window.first - 1:window.last]
+    assert found.total == size
+    assert all(least <= limit <= page for _, limit in calls)
+    assert len({limit for _, limit in calls}) == 1
     wanted = len(names) - window.first + 1 if window.last is None else window.last - window.first + 1
     assert len(calls) <= max(1, -(-wanted // page) + 1)
 
@@ -238,7 +241,8 @@ def test_a_walk_ends_when_it_knows_that_more_follow(size: int, window: Window, s
     assert found.rows == names[window.first - 1:window.last]
     assert found.total == (size if found.total is not None else None)
     if found.total is None:
-        assert window.last is not None and size > window.last
+        assert window.last is not None
+        assert size > window.last
     if window.last is not None:
         assert len(calls) <= window.last + 1
 
@@ -270,7 +274,8 @@ def test_a_token_that_the_party_refuses_starts_the_walk_anew_once() -> None:
             raise PartyMalformed(party_code="InvalidNextToken")
         return Page([(f"s{token}", f"s{token}")], token=None if token == "1" else "1")
 
-    assert by_token(fetch).rows == ["sNone", "s1"] and calls == [None, "1", None, "1"]
+    assert by_token(fetch).rows == ["sNone", "s1"]
+    assert calls == [None, "1", None, "1"]
 
     def refuse(token: str | None) -> Page[str]:
         raise PartyMalformed(party_code="InvalidParameterValue")

@@ -48,7 +48,8 @@ class Recorded:
     def __call__(self, operation: str, sign: Sign) -> Response:
         request = sign()
         assert re.fullmatch(r"(Describe|List|Get|Query|Search)[A-Za-z]+|Login|AssumeRole", operation), operation     # P15
-        assert request.method in ("GET", "POST") and request.url.startswith("https://")
+        assert request.method in ("GET", "POST")
+        assert request.url.startswith("https://")
         there, asked = urlsplit(request.url), asked_in(request, WHAT[self.party.name].get("unasked", []))
         for number, exchange in enumerate(self.exchanges):
             if exchange["operation"] == operation and exchange["asked"] == asked and not (
@@ -116,15 +117,21 @@ def test_what_every_party_must_have(name: str) -> None:
 @pytest.mark.parametrize("name", parties.names())
 def test_the_descriptor(name: str) -> None:
     party = parties.load(name)
-    assert party.name == name and party.title and party.reference.startswith("https://")
-    assert party.credentials and all(form for form in party.credentials)
+    assert party.name == name
+    assert party.title
+    assert party.reference.startswith("https://")
+    assert party.credentials
+    assert all(form for form in party.credentials)
     assert party.region(party.default_region) == party.default_region
     for alias, code in party.aliases.items():
-        assert party.region(alias) == party.region(code) == code and code not in party.aliases
-    assert party.limits and all(limit.calls > 0 and limit.seconds > 0 for limit in party.limits.values())
+        assert party.region(alias) == party.region(code) == code
+        assert code not in party.aliases
+    assert party.limits
+    assert all(limit.calls > 0 and limit.seconds > 0 for limit in party.limits.values())
     assert all(isinstance(verdict, Meaning) for verdict in party.errors.values())
     assert bool(party.project) == bool(party.project_form)
-    assert party.grade in GRADES and party.grade == WHAT[name]["grade"]
+    assert party.grade in GRADES
+    assert party.grade == WHAT[name]["grade"]
     hostile = ["evil.com/", "x@evil.com/", "", "a b", "gz\n", "é", "a/b", "*", "a?b", "a#b", "a%2e", "a:1"]
     if any(party.default_region in host for host in hosts_of(name)):
         hostile += ["a.b", "-a", "a-", "a" * 64, "..", "A" * 9]

@@ -22,7 +22,8 @@ def test_the_seeds_query() -> None:
     assert not found.several
     assert (found.format, found.view, found.status, found.name, found.ip, found.max_age, found.on_error) == (
         "json", "basic", None, None, None, None, "stale")
-    assert not parse(GOOD).ranged and parse(GOOD).window == Window(1, None)
+    assert not parse(GOOD).ranged
+    assert parse(GOOD).window == Window(1, None)
 
 
 def test_tenants_are_compared_exactly() -> None:
@@ -47,14 +48,18 @@ def test_any_pairs_are_a_query_or_one_named_refusal(pairs: list[tuple[str, str]]
     try:
         found = parse(pairs)
     except InvalidParameter as refused:
-        assert re.fullmatch(r"[A-Za-z0-9_.\[\]-]{1,32}|\?", refused.parameter) and refused.text.isprintable()
+        assert re.fullmatch(r"[A-Za-z0-9_.\[\]-]{1,32}|\?", refused.parameter)
+        assert refused.text.isprintable()
         return
     keys = [name for name, _ in pairs]
-    assert len(keys) == len(set(keys)) and set(keys) <= {p.name for p in PARAMETERS}
+    assert len(keys) == len(set(keys))
+    assert set(keys) <= {p.name for p in PARAMETERS}
     given = dict(pairs)
-    assert found.window.first == int(given.get("f", "1")) and str(found.window.first) == given.get("f", "1")
+    assert found.window.first == int(given.get("f", "1"))
+    assert str(found.window.first) == given.get("f", "1")
     assert found.window.last is None or (str(found.window.last) == given["t"] and found.window.last >= found.window.first)
-    assert found.tenant_id == given["tenant_id"] and found.status in (None, *Status)
+    assert found.tenant_id == given["tenant_id"]
+    assert found.status in (None, *Status)
     if found.ip:
         assert ipaddress.ip_address(found.ip) == ipaddress.ip_address(given["ip"])
 
@@ -73,7 +78,8 @@ def test_a_secret_in_the_query_is_all_that_is_said() -> None:
     for pairs in ([("f", "0"), ("token", "tc_secret"), ("color", "red")], [("color", "red"), ("password", "secret")]):
         with pytest.raises(InvalidParameter) as refused:
             parse(pairs)
-        assert refused.value.parameter in ("token", "password") and "secret" not in refused.value.text
+        assert refused.value.parameter in ("token", "password")
+        assert "secret" not in refused.value.text
 
 
 def test_too_many_parameters_are_not_even_read() -> None:
@@ -115,7 +121,8 @@ def test_the_document_says_what_the_parser_takes() -> None:
     for parameter in PARAMETERS:
         schema, form = parameter.form.schema(), parameter.form
         if isinstance(form, Choice):
-            assert schema["enum"] == list(form.words) and all(form.read(word) == word for word in form.words)
+            assert schema["enum"] == list(form.words)
+            assert all(form.read(word) == word for word in form.words)
         elif isinstance(form, Number):
             for number in (schema["minimum"], schema["maximum"]):
                 assert form.read(str(number)) == number
@@ -123,7 +130,8 @@ def test_the_document_says_what_the_parser_takes() -> None:
                 form.read(str(int(str(schema["maximum"])) + 1))
         elif isinstance(form, Text):
             pattern = str(schema["pattern"])
-            assert pattern.startswith("^") and pattern.endswith("$")
+            assert pattern.startswith("^")
+            assert pattern.endswith("$")
             for text in ("abc", "a" * 64, "a" * 65, "a" * 128, "a" * 129, "a b", "\x00", "é", "\x7f", "\x85", "\ufffd", "a\n"):
                 try:
                     form.read(text)

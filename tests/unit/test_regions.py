@@ -102,7 +102,8 @@ def test_every_pair_of_parties_and_their_default_regions(everywhere: App, monkey
             assert {(source.party, source.region) for source in found} == own, named
             fitting += any(many_sources.means(DEFAULTS[a], Source("123", b, DEFAULTS[a])) for a, b in ((one, other), (other, one))
                            if DEFAULTS[a] != DEFAULTS[b] and _fits(b, DEFAULTS[a]))
-    assert fitting > 300 and set(lists.calls.values()) == {1}
+    assert fitting > 300
+    assert set(lists.calls.values()) == {1}
 
 
 def _fits(party: str, region: str) -> bool:
@@ -177,7 +178,8 @@ def test_two_sources_not_four(two: App) -> None:
     for _ in range(5):
         assert sources(answer(two, ABROAD)) == [("aws", "us-east-1"), ("qcloud", "ap-guangzhou")]
         assert sources(answer(two, f"{ABROAD}&max_age=60")) == [("aws", "us-east-1"), ("qcloud", "ap-guangzhou")]
-    assert qcloud.count("DescribeRegions") == 1 and aws.count("DescribeRegions") == 0
+    assert qcloud.count("DescribeRegions") == 1
+    assert aws.count("DescribeRegions") == 0
     assert not [call for call in qcloud.calls if names_region(call, "us-east-1")]
     assert not [call for call in aws.calls if names_region(call, "ap-guangzhou")]
 
@@ -194,7 +196,8 @@ def test_many_callers_request_a_list_of_regions_once(two: App) -> None:
     with ThreadPoolExecutor(50) as pool:
         found = list(pool.map(lambda _: answer(two, f"{ABROAD}&max_age=60"), range(50)))
     assert {fleet.total for fleet in found} == {37}
-    assert two.clouds["qcloud"].count("DescribeRegions") == 1 and two.clouds["qcloud"].count("DescribeInstances") == 1
+    assert two.clouds["qcloud"].count("DescribeRegions") == 1
+    assert two.clouds["qcloud"].count("DescribeInstances") == 1
     assert two.clouds["aws"].count("DescribeInstances") == 1
 
 
@@ -204,7 +207,8 @@ def test_a_region_that_both_have_is_asked_of_both(two: App, monkeypatch: pytest.
     for cloud in two.clouds.values():
         cloud.fleets["eu-north-1"] = Fleet(4, "north")                           # type: ignore[attr-defined]
     found = answer(two, "party=qcloud,aws&tenant_id=123&region=eu-north-1,gz")
-    assert sources(found) == [("aws", "eu-north-1"), ("qcloud", "ap-guangzhou"), ("qcloud", "eu-north-1")] and found.total == 33
+    assert sources(found) == [("aws", "eu-north-1"), ("qcloud", "ap-guangzhou"), ("qcloud", "eu-north-1")]
+    assert found.total == 33
 
 
 def test_a_region_that_is_new_is_reached(two: App, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,7 +262,8 @@ def test_a_party_that_is_down_is_never_left_out_without_a_word(two: App) -> None
     with pytest.raises(PartyUnavailable):
         answer(two, "party=qcloud,aws&tenant_id=123&region=us-east-1")
     partial = answer(two, "party=qcloud,aws&tenant_id=123&region=us-east-1&on_error=partial")
-    assert not partial.complete and [part.state for part in partial.parts] == ["ok", "failed"]
+    assert not partial.complete
+    assert [part.state for part in partial.parts] == ["ok", "failed"]
 
 
 def test_what_a_party_listed_last_serves_while_it_is_down(two: App) -> None:
@@ -267,7 +272,8 @@ def test_what_a_party_listed_last_serves_while_it_is_down(two: App) -> None:
     two.clock.forward(7200)
     found = answer(two, ABROAD)
     assert sources(found) == [("aws", "us-east-1"), ("qcloud", "ap-guangzhou")]
-    assert [part.state for part in found.parts] == ["ok", "stale"] and found.total == 37
+    assert [part.state for part in found.parts] == ["ok", "stale"]
+    assert found.total == 37
 
 
 def test_rights_come_before_regions(served: App) -> None:
@@ -277,7 +283,8 @@ def test_rights_come_before_regions(served: App) -> None:
     error(served.get(ABROAD.replace("=123", "=8")), 403, "forbidden")
     wide = served.issue(served.user("dan", tenants=("*",)))
     error(served.get(ABROAD.replace("=123", "=8"), token=wide), 404, "account_not_found")
-    assert not served.clouds["qcloud"].calls and not served.clouds["aws"].calls
+    assert not served.clouds["qcloud"].calls
+    assert not served.clouds["aws"].calls
 
 
 # ---------------------------------------------------------------- what is remembered of a name
@@ -297,7 +304,8 @@ def test_no_such_region_is_believed_for_an_hour(two: App, monkeypatch: pytest.Mo
     cloud = two.clouds["qcloud"]
     first = refused(two)
     two.clock.forward(3599)
-    assert refused(two) == first and cloud.count() == 1
+    assert refused(two) == first
+    assert cloud.count() == 1
     cloud.fleets["ap-nowhere"] = Fleet(2)                                        # type: ignore[attr-defined]
     monkeypatch.setattr("chalicelib.parties.qcloud.simulator.REGIONS", (*REGIONS, "ap-nowhere"))
     two.clock.forward(1)
@@ -323,9 +331,11 @@ def test_a_region_that_is_not_enabled_says_so(two: App) -> None:
     """Amazon answers "wrong key" there; its list of regions tells. The same is said by `account check`."""
     closed, aws = Source("123", "aws", "af-south-1"), two.clouds["aws"]
     first = refused(two, closed)
-    assert "af-south-1" in first and "not enabled" in first
+    assert "af-south-1" in first
+    assert "not enabled" in first
     asked = aws.count()
-    assert refused(two, closed) == first and aws.count() == asked
+    assert refused(two, closed) == first
+    assert aws.count() == asked
     with pytest.raises(UnknownRegion, match="not enabled"):
         many_sources.check_account(two.deployment, "123", "aws", "af-south-1")
     with pytest.raises(UnknownRegion, match="lists no region"):
@@ -381,8 +391,12 @@ def test_made_up_names_keep_the_documented_rate(two: App, on_error: str) -> None
         if thread.name.startswith("twocloud"):
             thread.join(10)
     assert within_the_rate(two)
-    assert kinds(two)["breaker"] <= 1 and kinds(two)["interest"] == 0 and kinds(two)["regions"] <= 3
-    assert len(two.deployment.transport._paces) <= 4 and len(two.deployment.begun) <= 3 and not two.deployment.noted
+    assert kinds(two)["breaker"] <= 1
+    assert kinds(two)["interest"] == 0
+    assert kinds(two)["regions"] <= 3
+    assert len(two.deployment.transport._paces) <= 4
+    assert len(two.deployment.begun) <= 3
+    assert not two.deployment.noted
 
 
 def test_a_party_that_fails_under_made_up_names(two: App) -> None:
@@ -392,7 +406,8 @@ def test_a_party_that_fails_under_made_up_names(two: App) -> None:
     for n in range(40):
         with pytest.raises(PartyUnavailable):
             many_sources.list_servers(two.deployment, Source("123", "qcloud", f"ap-x{n}"))
-    assert cloud.count() <= 2 * 8 and kinds(two)["breaker"] == 1
+    assert cloud.count() <= 2 * 8
+    assert kinds(two)["breaker"] == 1
     cloud.forget()
     assert many_sources.list_servers(two.deployment, Source("123", "qcloud", "ap-guangzhou")).total == 25
 
@@ -412,7 +427,8 @@ def test_one_name_is_not_told_of_anothers_failure(two: App) -> None:
 
     with ThreadPoolExecutor(12) as pool:
         list(pool.map(ask, ["ap-singapore", *(f"ap-x{n}" for n in range(11))]))
-    assert found.pop("ap-singapore") == 6 and set(found.values()) == {"unknown"}
+    assert found.pop("ap-singapore") == 6
+    assert set(found.values()) == {"unknown"}
 
 
 def test_ten_thousand_names_leave_nothing_behind(two: App, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -433,8 +449,10 @@ def test_ten_thousand_names_leave_nothing_behind(two: App, monkeypatch: pytest.M
     rows = dict(kinds(two))
     assert rows == {"breaker": 1, "regions": 1}
     row = two.deployment.store.get("regions", "123/qcloud/?")
-    assert row and len(row.value) < 16_000
-    assert not two.deployment.noted and len(two.deployment.begun) == 1
+    assert row
+    assert len(row.value) < 16_000
+    assert not two.deployment.noted
+    assert len(two.deployment.begun) == 1
     snapshots.forget_account(two.deployment.store, "123", "qcloud")
     assert not kinds(two)
 
@@ -445,7 +463,8 @@ def test_what_a_process_remembers_of_sources_is_bounded(two: App, monkeypatch: p
     for n in range(400):
         one_source.note_reading(two.deployment, Source(f"t{n}", "qcloud", "gz"))
         two.clock.forward(20)
-    assert len(two.deployment.noted) <= 50 and "t399/qcloud/gz" in two.deployment.noted
+    assert len(two.deployment.noted) <= 50
+    assert "t399/qcloud/gz" in two.deployment.noted
     two.deployment.begun.update({f"t{n}/qcloud/gz": [time.monotonic() - 61] for n in range(400)})
     many_sources.list_servers(two.deployment, Source("123", "qcloud", "ap-guangzhou"))
     assert list(two.deployment.begun) == ["123/qcloud/ap-guangzhou"]
@@ -457,7 +476,8 @@ def test_what_a_process_remembers_of_catalogues_is_bounded() -> None:
         cache.catalogue(("azure", f"region-{n}"), ["a", "b"], lambda names: {"a": 1})
         cache.catalogue(("empty", f"region-{n}"), [], lambda names: {})
         cache.catalogue("one", ["a"], lambda names: {"a": 1})
-    assert len(cache._catalogues) <= 512 and cache.catalogue("one", ["a"], lambda names: 1 / 0) == {"a": 1}
+    assert len(cache._catalogues) <= 512
+    assert cache.catalogue("one", ["a"], lambda names: 1 / 0) == {"a": 1}
     for n in range(10_000):
         cache.catalogue("projects", [f"region-{n}"], lambda names: {})
     assert len(cache._catalogues["projects"].unknown) <= 4096
@@ -468,7 +488,8 @@ def test_turns_to_log_in_are_not_kept() -> None:
         account = Account(tenant_id="1", party="x", credentials={"key": str(n)}, revision="r")
         with pytest.raises(PartyDenied):
             cache.with_session(account, "s", _refuse, str)
-    assert not cache._turns and not cache._logins
+    assert not cache._turns
+    assert not cache._logins
 
 
 def _refuse() -> tuple[float, str]:

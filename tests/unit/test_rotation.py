@@ -86,7 +86,8 @@ def test_a_partys_credentials_without_a_gap(served: App) -> None:
         for key in old:
             del cloud.keys[key]
         wait_for(seen)
-    assert set(seen) == {(200, "list", 25)} and head
+    assert set(seen) == {(200, "list", 25)}
+    assert head
     assert served.get(GZ).content == before.content
     assert served.get(f"{GZ}&changed_since=2026-09-21T14:13:21Z").status_code in (200, 400)
     assert {"AKIDnew", "AKIDtest"} <= {call.headers["authorization"].split("Credential=")[1].split("/")[0] for call in cloud.calls}
@@ -201,7 +202,9 @@ def test_between_two_keys_of_kms_nothing_is_opened() -> None:
         old._client.meta.events.register("before-call.kms", lambda model, **_: called.append(model.name))
         moved = new.take_over(sealed, HERE, old)
         assert called == ["ReEncrypt"]
-        assert new.open(moved, HERE) == plain and new.name != old.name and new.name.startswith("kms:arn:aws:kms:")
+        assert new.open(moved, HERE) == plain
+        assert new.name != old.name
+        assert new.name.startswith("kms:arn:aws:kms:")
         with pytest.raises(Internal, match="kms:Decrypt"):      # moto says AccessDenied of another key; AWS IncorrectKey
             old.open(moved, HERE)
         for wrong in ({**HERE, "tenant": "124"}, {"tenant": "123"}):
@@ -219,9 +222,13 @@ def test_both_keys_open_and_the_new_one_seals(kinds: str, tmp_path: Path, monkey
         old, new = made
         both = _Changing(new, old)
         sealed = old.seal(b"plain", HERE)
-        assert both.open(sealed, HERE) == b"plain" and both.name == new.name
+        assert both.open(sealed, HERE) == b"plain"
+        assert both.name == new.name
         assert new.open(both.seal(b"plain", HERE), HERE) == b"plain"
-        assert old.is_named(old.name) and not old.is_named(new.name) and both.is_named(new.name) and not old.is_named("")
+        assert old.is_named(old.name)
+        assert not old.is_named(new.name)
+        assert both.is_named(new.name)
+        assert not old.is_named("")
         with monkeypatch.context() as patch:                    # who is written down to have sealed it is asked alone
             patch.setattr(type(new), "open", lambda self, *_: b"plain" if self is old else pytest.fail("the other was asked"))
             assert type(new) is not type(old) or both.open(sealed, HERE, old.name) == b"plain"
@@ -296,7 +303,8 @@ def test_the_command_gives_a_new_password_the_salt_of_the_one_in_its_grace(serve
     old, new = secret("old"), secret("new")
     first = users.hash_password(old)
     second = users.hash_password(new, first)
-    assert first.split("$")[4] == second.split("$")[4] and first != second
+    assert first.split("$")[4] == second.split("$")[4]
+    assert first != second
     assert users.hash_password(new, first.replace("$16$", "$8$", 1)).split("$")[:4] == first.split("$")[:4]    # a cost of today's
     store = served.deployment.store
     served.user("eve", password=old)

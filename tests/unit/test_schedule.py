@@ -144,7 +144,8 @@ def test_what_fails_is_not_tried_more_often(house: App) -> None:
     assert schedule.due(house.deployment) == [SOURCE]
     house.clouds["qcloud"].forget()
     put_again = accounts.find(house.deployment.store, "123", "qcloud").revision
-    assert put_again == revision and schedule.work(house.deployment, message(house)).error is not None          # the house's keys are others
+    assert put_again == revision
+    assert schedule.work(house.deployment, message(house)).error is not None
 
 
 def test_two_thousand_sources_in_one_table(house: App) -> None:
@@ -157,11 +158,15 @@ def test_two_thousand_sources_in_one_table(house: App) -> None:
                 keep(house, Source(f"t{tenant}", "qcloud", region), revision, now - dice.randrange(100_000))
     late = schedule.due(house.deployment)
     found = schedule.known(house.deployment)
-    assert len(found) == 2000 and late == sorted(late, key=lambda source: -found[source].age)[:len(late)] and len(late) > 500
+    assert len(found) == 2000
+    assert late == sorted(late, key=lambda source: -found[source].age)[:len(late)]
+    assert len(late) > 500
     planned = list(schedule.messages(house.deployment, random.Random(2).random))
     assert [message.source for message, _ in planned] == late
     delays = [delay for _, delay in planned]
-    assert delays == sorted(delays) and delays[0] >= 0 and delays[-1] < SPREAD
+    assert delays == sorted(delays)
+    assert delays[0] >= 0
+    assert delays[-1] < SPREAD
     assert max(delays.count(delay) for delay in set(delays)) <= len(late) // SPREAD + 3      # none all at once
 
 
@@ -175,9 +180,11 @@ def test_jitter_stays_within_the_spread(dice: list[float]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(schedule, "due", lambda _: sources)
         planned = list(schedule.messages(Nothing(), iter(dice).__next__))        # type: ignore[arg-type]
-    assert [message.source for message, _ in planned] == sources and {message.due for message, _ in planned} == {5.0}
+    assert [message.source for message, _ in planned] == sources
+    assert {message.due for message, _ in planned} == {5.0}
     for n, (_, delay) in enumerate(planned):
-        assert SPREAD * n // len(dice) <= delay <= SPREAD * (n + 1) // len(dice) and delay < SPREAD <= 900
+        assert SPREAD * n // len(dice) <= delay <= SPREAD * (n + 1) // len(dice)
+        assert delay < SPREAD <= 900
 
 
 # ---------------------------------------------------------------- one message
@@ -201,7 +208,8 @@ def test_a_message_that_is_older_than_the_list_does_nothing(house: App) -> None:
         assert schedule.work(house.deployment, sent) == schedule.Result(SOURCE)
     assert house.clouds["qcloud"].count() == 1
     house.clock.forward(1)
-    assert schedule.work(house.deployment, message(house)).total == 25 and house.clouds["qcloud"].count() == 2
+    assert schedule.work(house.deployment, message(house)).total == 25
+    assert house.clouds["qcloud"].count() == 2
 
 
 def test_a_failure_of_the_party_leaves_the_last_list(house: App) -> None:
@@ -210,7 +218,9 @@ def test_a_failure_of_the_party_leaves_the_last_list(house: App) -> None:
     house.clouds["qcloud"].fail("503")
     house.clock.forward(300)
     result = schedule.work(house.deployment, message(house))
-    assert isinstance(result.error, PartyUnavailable) and result.total is None and kept(house) == before
+    assert isinstance(result.error, PartyUnavailable)
+    assert result.total is None
+    assert kept(house) == before
 
 
 def test_an_account_that_went_while_the_message_waited(house: App) -> None:
@@ -280,7 +290,9 @@ def test_workers_at_the_same_time_list_once(house: App) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert house.clouds["qcloud"].count() == 1 and {result.error for result in results} == {None} and len(kept(house)) == 25
+    assert house.clouds["qcloud"].count() == 1
+    assert {result.error for result in results} == {None}
+    assert len(kept(house)) == 25
 
 
 def test_one_that_breaks_does_not_stop_the_others(house: App, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,7 +306,9 @@ def test_one_that_breaks_does_not_stop_the_others(house: App, monkeypatch: pytes
     monkeypatch.setattr(one_source, "refresh", breaking)
     wanted = [Source("123", "aws", "us-east-1"), SOURCE]
     results = {result.source.party: result for result in schedule.run(house.deployment, wanted)}
-    assert isinstance(results["aws"].error, Internal) and "disk" not in results["aws"].error.text and results["qcloud"].total == 25
+    assert isinstance(results["aws"].error, Internal)
+    assert "disk" not in results["aws"].error.text
+    assert results["qcloud"].total == 25
 
 
 def test_who_stops_a_run_waits_for_nothing(house: App) -> None:
@@ -330,7 +344,8 @@ def test_a_batch_names_only_what_must_come_again(house: App, client: Client, mon
         record["messageId"] = f"m{n}"
     answer = app.work(event, Context(28_000))
     assert answer == {"batchItemFailures": [{"itemIdentifier": f"m{n}"} for n in (1, 4, 5)]}
-    assert len(kept(house)) == 25 and house.clouds["qcloud"].count() == 1
+    assert len(kept(house)) == 25
+    assert house.clouds["qcloud"].count() == 1
     assert client.lambda_.invoke("work", client.events.generate_sqs_event([], "twocloud-refresh")).payload == {"batchItemFailures": []}
 
 
@@ -389,7 +404,9 @@ def test_the_schedule_fills_the_queue_and_the_worker_empties_it(house: App, sqs:
     delays: list[int] = []
     monkeypatch.setattr(amazon, "client", counted)
     assert app.spread(TICK, None) == {"messages": 25}
-    assert sizes == [10, 10, 5] and all(0 <= delay < SPREAD for delay in delays) and delays[-1] > SPREAD // 2
+    assert sizes == [10, 10, 5]
+    assert all(0 <= delay < SPREAD for delay in delays)
+    assert delays[-1] > SPREAD // 2
     counts = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
     assert int(counts["ApproximateNumberOfMessages"]) + int(counts.get("ApproximateNumberOfMessagesDelayed", 0)) == 25
     sqs.purge_queue(QueueUrl=url)
@@ -408,9 +425,11 @@ def test_the_schedule_fills_the_queue_and_the_worker_empties_it(house: App, sqs:
         for one in received:
             if one["MessageId"] not in again:
                 sqs.delete_message(QueueUrl=url, ReceiptHandle=one["ReceiptHandle"])
-    assert worked == 25 and cloud.count() == 25
+    assert worked == 25
+    assert cloud.count() == 25
     assert {source.region: head.total for source, head in snapshots.heads(house.deployment.store)} == dict.fromkeys(names, 2)
-    assert schedule.due(house.deployment) == [] and app.spread(TICK, None) == {"messages": 0}
+    assert schedule.due(house.deployment) == []
+    assert app.spread(TICK, None) == {"messages": 0}
     (buried,) = sqs.receive_message(QueueUrl=dead, MaxNumberOfMessages=10, WaitTimeSeconds=1).get("Messages", [])
     assert buried["Body"] == "poison"
 
@@ -458,11 +477,13 @@ def test_twocloud_refresh(twocloud: Command, clouds: Qcloud) -> None:           
     def plain(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return [{key: found[key] for key in everything[0]} for found in rows]
 
-    assert plain(twocloud.json("refresh")) == everything and "3 of 3 lists refreshed." in twocloud.err
+    assert plain(twocloud.json("refresh")) == everything
+    assert "3 of 3 lists refreshed." in twocloud.err
     assert plain(twocloud.json("refresh", "--tenant", "123")) == everything[:2]
     assert plain(twocloud.json("refresh", "--region", "gz")) == [everything[0], everything[2]]
     assert plain(twocloud.json("refresh", "--party", "qcloud", "--region", "ap-shanghai")) == everything[1:2]
-    assert twocloud.json("refresh", "--party", "aws") == [] and "No source is known" in twocloud.err
+    assert twocloud.json("refresh", "--party", "aws") == []
+    assert "No source is known" in twocloud.err
     assert len(twocloud("refresh").splitlines()) == 4
     # not known yet
     assert twocloud.json("refresh", "--tenant", "7", "--party", "qcloud", "--region", "sh")[0]["count"] == 4
@@ -479,8 +500,11 @@ def test_twocloud_refresh_that_fails(twocloud: Command, clouds: Qcloud) -> None:
     rows = twocloud.json("refresh", code=5)
     assert sorted(row["state"] for row in rows) == ["failed", "ok", "ok"]
     (bad,) = (row for row in rows if row["state"] == "failed")
-    assert bad["count"] is None and bad["error"] == "party_denied" and "refused" in bad["msg"]
-    assert "2 of 3 lists refreshed." in twocloud.err and "1 of 3 lists could not be refreshed; the last good ones stay." in twocloud.err
+    assert bad["count"] is None
+    assert bad["error"] == "party_denied"
+    assert "refused" in bad["msg"]
+    assert "2 of 3 lists refreshed." in twocloud.err
+    assert "1 of 3 lists could not be refreshed; the last good ones stay." in twocloud.err
     clouds.forget()
     twocloud("refresh")
 
@@ -502,7 +526,9 @@ def test_serve_refreshes(twocloud: Command, clouds: Qcloud, tmp_path: Path) -> N
         assert clouds.count() == 3          # each once; two seconds later none is due
         answer = requests.get(f"{url[0]}/twocloud/servers?party=qcloud&tenant_id=123&region=all", auth=(token, ""), timeout=9,
                               headers={"Cache-Control": "only-if-cached"})
-        assert answer.status_code == 200 and len(answer.json()["vm_servers"]) == 7 and int(answer.headers["Age"]) >= 1
+        assert answer.status_code == 200
+        assert len(answer.json()["vm_servers"]) == 7
+        assert int(answer.headers["Age"]) >= 1
         clouds.fail("hang")
         twocloud("account", "put", "8", "qcloud", "--region", "gz", "--endpoint", clouds.url, stdin=json.dumps(
             {"secret_id": "AKIDtest", "secret_key": clouds.keys["AKIDtest"]}))
@@ -510,12 +536,14 @@ def test_serve_refreshes(twocloud: Command, clouds: Qcloud, tmp_path: Path) -> N
             time.sleep(0.1)
         process.send_signal(signal.SIGTERM)                     # in the middle of a refresh, which hangs
         stopped = time.monotonic()
-        assert process.wait(25) == 0 and time.monotonic() - stopped < 6
+        assert process.wait(25) == 0
+        assert time.monotonic() - stopped < 6
     finally:
         process.kill()
         out, err = process.communicate()
         watch_nothing = token in out or token in err
-    assert not watch_nothing and "Traceback" not in err
+    assert not watch_nothing
+    assert "Traceback" not in err
 
 
 def test_refresh_times_that_make_no_sense(twocloud: Command) -> None:           # noqa: F811
@@ -532,9 +560,11 @@ def test_the_timer_and_readers_agree(served: App) -> None:
     set_fleet(served, [machine(1), machine(2)])
     assert [result.total for result in schedule.run(served.deployment, schedule.due(served.deployment))] == [2]
     body = changed(served, at(began))
-    assert [row["instance_id"] for row in body["vm_servers"]] == [ident(2)] and [row["instance_id"] for row in body["vanished"]] == [ident(0)]
+    assert [row["instance_id"] for row in body["vm_servers"]] == [ident(2)]
+    assert [row["instance_id"] for row in body["vanished"]] == [ident(0)]
     assert body["vanished"][0]["vanished_at"] == datetime.fromtimestamp(began + 300, UTC).strftime("%Y-%m-%d %H:%M:%S")
-    assert isinstance(POOL, Fleet) and isinstance(served.clouds["qcloud"].fleets["ap-guangzhou"], Machines)      # type: ignore[attr-defined]
+    assert isinstance(POOL, Fleet)
+    assert isinstance(served.clouds["qcloud"].fleets["ap-guangzhou"], Machines)
     with pytest.raises(PartyError):
         served.clouds["qcloud"].fail("503")
         one_source.refresh(served.deployment, SOURCE, time.monotonic() + 9)

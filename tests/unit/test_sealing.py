@@ -37,7 +37,8 @@ def test_opens_where_it_was_sealed_and_nowhere_else(sealer: Sealer) -> None:
     sealed = sealer.seal(plain, HERE)
     assert sealer.open(sealed, HERE) == plain
     assert sealer.open(sealed, dict(reversed(HERE.items()))) == plain
-    assert plain not in sealed and sealer.seal(plain, HERE) != sealed
+    assert plain not in sealed
+    assert sealer.seal(plain, HERE) != sealed
     for other in ({**HERE, "tenant": "124"}, {**HERE, "party": "aws"}, {**HERE, "purpose": "x"},
                   {"tenant": "123", "party": "qcloud"}, {**HERE, "more": "1"}):
         with pytest.raises(Internal, match="do not belong here"):

@@ -34,12 +34,14 @@ def test_what_is_taken() -> None:
 def test_a_bad_setting_stops_with_one_line_that_names_it(name: str, value: str) -> None:
     with pytest.raises(SettingsError) as stopped:
         settings.load({name: value})
-    assert stopped.value.text.startswith(name) and "\n" not in stopped.value.text
+    assert stopped.value.text.startswith(name)
+    assert "\n" not in stopped.value.text
 
 
 def test_in_lambda() -> None:
     inside = {"AWS_LAMBDA_FUNCTION_NAME": "f", "TWOCLOUD_STORE": "dynamodb://twocloud"}
-    assert settings.load(inside).in_lambda and settings.load(inside).key == ""
+    assert settings.load(inside).in_lambda
+    assert settings.load(inside).key == ""
     for name, value in (("TWOCLOUD_LOCAL", "1"), ("TWOCLOUD_KEY", "file:key"), ("TWOCLOUD_STORE", "sqlite:///x")):
         with pytest.raises(SettingsError, match=name):
             settings.load({**inside, name: value})

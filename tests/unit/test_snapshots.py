@@ -51,7 +51,9 @@ def whole(store: Store, revision: str = "r", source: Source = SOURCE) -> list[Se
 def test_what_is_kept_is_read_back(store: Store, count: int) -> None:
     listed = servers(count)
     head = save(store, listed)
-    assert head and head.total == count and head.seen_at == START
+    assert head
+    assert head.total == count
+    assert head.seen_at == START
     assert whole(store) == listed
     assert all(whole(store, source=other) is None for other in OTHERS)
 
@@ -76,7 +78,10 @@ def test_the_same_list_again_is_one_small_write(store: Store, monkeypatch: pytes
     monkeypatch.setattr(type(store), "put", lambda self, kind, key, value, **more: written.append(len(value)) or put(
         self, kind, key, value, **more))
     again = save(store, servers(900), START + 300)
-    assert first and again and len(written) == 1 and written[0] < 1000
+    assert first
+    assert again
+    assert len(written) == 1
+    assert written[0] < 1000
     assert (again.seen_at, again.generation, again.serial != first.serial) == (START + 300, first.generation, True)
     assert list(store.list("change")) == []
 
@@ -91,7 +96,9 @@ def test_another_list_takes_the_place_of_the_old_one(store: Store) -> None:
 def test_the_newer_listing_wins(store: Store) -> None:
     assert save(store, servers(5), START + 10)
     assert save(store, servers(4), START + 9) is None           # it began before
-    assert whole(store) == servers(5) and list(store.list("change")) == [] and len(list(store.list("chunk"))) == 1
+    assert whole(store) == servers(5)
+    assert list(store.list("change")) == []
+    assert len(list(store.list("chunk"))) == 1
 
 
 def test_a_listing_that_was_overtaken_while_it_wrote_leaves_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +113,8 @@ def test_a_listing_that_was_overtaken_while_it_wrote_leaves_nothing(store: Store
 
     monkeypatch.setattr(type(store), "put", overtaken)
     assert save(store, servers(3), START + 1) is None
-    assert whole(store) == servers(6) and len(list(store.list("chunk"))) == 1
+    assert whole(store) == servers(6)
+    assert len(list(store.list("chunk"))) == 1
     assert [change.vanished for change in snapshots.changes(store, SOURCE, 0)] == [()]      # nobody is gone
 
 
@@ -115,14 +123,16 @@ def test_a_large_record_is_cut_into_small_chunks(store: Store) -> None:
     listed = [server(n, tags={str(k): dice.randbytes(128).hex() for k in range(40)}) for n in range(200)]
     assert save(store, listed)
     assert whole(store) == listed
-    assert all(len(row.value) < LARGEST for _, row in store.list("chunk")) and len(list(store.list("chunk"))) > 3
+    assert all(len(row.value) < LARGEST for _, row in store.list("chunk"))
+    assert len(list(store.list("chunk"))) > 3
 
 
 def test_a_hundred_thousand_servers(tmp_path: Path, clock: Clock) -> None:
     store = SqliteStore(f"{tmp_path}/many.db", clock)
     listed = servers(100_000)
     head = save(store, listed)
-    assert head and snapshots.read(store, SOURCE, head, Window(99_991, None)) == listed[-10:]
+    assert head
+    assert snapshots.read(store, SOURCE, head, Window(99_991, None)) == listed[-10:]
     assert save(store, [*listed[:50_000], *listed[50_001:]], START + 1)
     assert [v.id for c in snapshots.changes(store, SOURCE, START) for v in c.vanished] == ["i-50000"]
     assert whole(store) == [*listed[:50_000], *listed[50_001:]]
@@ -144,8 +154,10 @@ def test_another_accounts_list_is_none(store: Store) -> None:
 def test_a_damaged_or_newer_head_is_none_and_the_next_list_replaces_it(store: Store, damage: bytes) -> None:
     save(store, servers(3))
     store.put("snapshot", snapshots.key_of(SOURCE), damage)
-    assert whole(store) is None and list(snapshots.heads(store)) == []
-    assert save(store, servers(4), START + 1) and whole(store) == servers(4)
+    assert whole(store) is None
+    assert list(snapshots.heads(store)) == []
+    assert save(store, servers(4), START + 1)
+    assert whole(store) == servers(4)
 
 
 @pytest.mark.parametrize("damage", [None, b"", b"junk"])
@@ -162,7 +174,8 @@ def test_a_damaged_or_missing_chunk_is_found_out(store: Store, damage: bytes | N
     with pytest.raises(SnapshotReplaced):
         snapshots.read(store, SOURCE, head, Window(500, 501))
     assert snapshots.read(store, SOURCE, head, Window(1, 2)) == servers(2)
-    assert save(store, servers(901), START + 1) and whole(store) == servers(901)           # and the next list heals it
+    assert save(store, servers(901), START + 1)
+    assert whole(store) == servers(901)
     assert list(store.list("change")) == []
 
 
@@ -171,7 +184,8 @@ def test_what_is_forgotten_is_gone(store: Store) -> None:
         save(store, servers(401), source=source)
         save(store, servers(400), START + 1, source=source)
     snapshots.forget(store, SOURCE)
-    assert whole(store) is None and whole(store, source=OTHERS[0]) == servers(400)
+    assert whole(store) is None
+    assert whole(store, source=OTHERS[0]) == servers(400)
     snapshots.forget_account(store, "123", "qcloud")
     assert whole(store, source=OTHERS[0]) is None
     assert {key.split("/")[0] for kind in ("snapshot", "chunk", "change") for key, _ in store.list(kind)} == {"1", "123"}
@@ -199,7 +213,8 @@ def test_what_appeared_changed_and_vanished(store: Store) -> None:
 def test_the_partys_own_time_of_change_alone_is_no_change(store: Store) -> None:
     save(store, [server(1, updated_at=datetime(2026, 1, 1, tzinfo=UTC))])
     head = save(store, [server(1, updated_at=datetime(2026, 1, 2, tzinfo=UTC))], START + 1)
-    assert list(store.list("change")) == [] and snapshots.marks(store, SOURCE, head) == {}
+    assert list(store.list("change")) == []
+    assert snapshots.marks(store, SOURCE, head) == {}
     assert whole(store) == [server(1, updated_at=datetime(2026, 1, 2, tzinfo=UTC))]
 
 
@@ -268,7 +283,8 @@ def test_kill_9_fifty_times(tmp_path: Path) -> None:
         os.kill(writer.pid, signal.SIGKILL)
         writer.join()
         head = snapshots.find(reader, SOURCE, "r")
-        assert head and snapshots.read(reader, SOURCE, head) == servers(head.total)
+        assert head
+        assert snapshots.read(reader, SOURCE, head) == servers(head.total)
         seen += 1
     assert seen == 50
     reader.close()
@@ -306,7 +322,8 @@ def test_a_fault_at_each_call_of_the_store(store: Store, monkeypatch: pytest.Mon
             except _Broken:
                 done = False
         assert whole(store) in (old, new), nth
-        assert save(store, new, START + 2) and whole(store) == new
+        assert save(store, new, START + 2)
+        assert whole(store) == new
         if done:
             return
     raise AssertionError("never done")

@@ -25,10 +25,14 @@ def test_what_is_put_is_there_and_what_is_deleted_is_not(store: Store) -> None:
     assert store.get("user", "ann") is None
     store.put("user", "ann", b"\x00\xffone")
     row = store.get("user", "ann")
-    assert row and row.value == b"\x00\xffone" and row.version
+    assert row
+    assert row.value == b"\x00\xffone"
+    assert row.version
     store.put("user", "ann", b"two")
     again = store.get("user", "ann")
-    assert again and again.value == b"two" and again.version != row.version
+    assert again
+    assert again.value == b"two"
+    assert again.version != row.version
     assert store.get("token", "ann") is None
     store.delete("user", "ann", "nobody")
     assert store.get("user", "ann") is None
@@ -46,7 +50,8 @@ def test_conditions(store: Store) -> None:
         store.put("k", "a", b"4", version=row.version)
     with pytest.raises(Conflict):
         store.put("k", "missing", b"5", version=row.version)
-    assert (found := store.get("k", "a")) and found.value == b"3"
+    assert (found := store.get("k", "a"))
+    assert found.value == b"3"
     store.delete("k", "a")
     store.put("k", "a", b"6", version=0)
     with pytest.raises(Conflict):           # made anew: not the row that was read
@@ -59,13 +64,17 @@ def test_an_expired_row_is_gone_at_its_second(store: Store, clock: Clock) -> Non
     store.put("k", "b", b"1")
     row = store.get("k", "a")
     clock.now = end - 0.001
-    assert store.get("k", "a") == row and [key for key, _ in store.list("k")] == ["a", "b"]
+    assert store.get("k", "a") == row
+    assert [key for key, _ in store.list("k")] == ["a", "b"]
     clock.now = end
-    assert row and store.get("k", "a") is None and [key for key, _ in store.list("k")] == ["b"]
+    assert row
+    assert store.get("k", "a") is None
+    assert [key for key, _ in store.list("k")] == ["b"]
     with pytest.raises(Conflict):
         store.put("k", "a", b"2", version=row.version)
     store.put("k", "a", b"3", version=0)
-    assert (found := store.get("k", "a")) and found.value == b"3"
+    assert (found := store.get("k", "a"))
+    assert found.value == b"3"
 
 
 def test_a_write_without_an_end_takes_the_end_away(store: Store, clock: Clock) -> None:
@@ -83,7 +92,8 @@ def test_list_by_prefix_in_order(store: Store) -> None:
     assert [key for key, _ in store.list("k")] == sorted(keys, key=str.encode)
     assert [key for key, _ in store.list("k", "a/")] == ["a/1", "a/10", "a/2", "a/~", "a/é", "a/中"]
     assert [key for key, _ in store.list("k", "a%")] == ["a%b"]
-    assert list(store.list("k", "zz")) == [] and list(store.list("none")) == []
+    assert list(store.list("k", "zz")) == []
+    assert list(store.list("none")) == []
     assert all(row.value == key.encode() for key, row in store.list("k"))
 
 
@@ -102,7 +112,8 @@ def test_lists_of_several_megabytes_and_many_rows(store: Store) -> None:
 
 def test_the_largest_row(store: Store) -> None:
     store.put("k", "a", b"x" * LARGEST)
-    assert (found := store.get("k", "a")) and len(found.value) == LARGEST
+    assert (found := store.get("k", "a"))
+    assert len(found.value) == LARGEST
     with pytest.raises(ValueError, match="at most"):
         store.put("k", "a", b"x" * (LARGEST + 1))
 
@@ -128,7 +139,8 @@ def test_of_many_writers_one_wins_each_round(store: Store, request: pytest.Fixtu
         thread.start()
     for thread in threads:
         thread.join()
-    assert (found := store.get("k", "n")) and found.value == str(5 * count).encode()
+    assert (found := store.get("k", "n"))
+    assert found.value == str(5 * count).encode()
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -185,7 +197,8 @@ def test_several_processes_lose_nothing(tmp_path: Path) -> None:
         assert worker.exitcode == 0
     store = SqliteStore(path, lambda: 0.0)
     assert len(list(store.list("k"))) == 161
-    assert (row := store.get("k", "shared")) and row.value == b"160"
+    assert (row := store.get("k", "shared"))
+    assert row.value == b"160"
 
 
 def test_a_forked_child_opens_its_own_connection(tmp_path: Path) -> None:
@@ -221,7 +234,8 @@ def test_scrub_leaves_no_byte_of_what_was_deleted(tmp_path: Path) -> None:
     store.delete("account", *(f"tenant-to-forget/{n}" for n in range(300)))
     store.scrub()
     left = b"".join(path.read_bytes() for path in tmp_path.iterdir())
-    assert b"to-forget" not in left and b"kept" in left
+    assert b"to-forget" not in left
+    assert b"kept" in left
     reader.close()
 
 

@@ -42,9 +42,13 @@ def test_a_tokens_form(deployment: Deployment, clock: Clock) -> None:
     for _ in range(200):
         text, row = tokens.issue(deployment.store, user, Limits(), 60, clock())
         watch(text)
-        assert len(text) == 39 and text[:3] == "tc_" and set(text[3:]) <= set(BASE62)
-        assert text[33:] == by_the_book(text[:33]) and tokens.well_formed(text)
-        assert len(row.token_id) == 16 and row.token_id not in text
+        assert len(text) == 39
+        assert text[:3] == "tc_"
+        assert set(text[3:]) <= set(BASE62)
+        assert text[33:] == by_the_book(text[:33])
+        assert tokens.well_formed(text)
+        assert len(row.token_id) == 16
+        assert row.token_id not in text
         seen.add(text)
     assert len(seen) == 200
 
@@ -73,7 +77,9 @@ def test_a_typo_costs_no_read_of_the_store(house: App, monkeypatch: pytest.Monke
 
 def test_only_the_hash_is_kept(house: App) -> None:
     rows = list(house.deployment.store.list("token"))
-    assert len(rows) == 1 and house.token.encode() not in rows[0][1].value and house.token not in rows[0][0]
+    assert len(rows) == 1
+    assert house.token.encode() not in rows[0][1].value
+    assert house.token not in rows[0][0]
 
 
 @given(st.text())
@@ -133,12 +139,15 @@ def test_the_matrix_over_http(served: App) -> None:
             (GZ, {}, US7), (f"{GZ}&max_age=9999", {}, None), ("party=qcloud&tenant_id=123&region=ap-guangzhou", {}, None),
         ):
             answer = served.get(query, token=token, headers=headers, data=body)
-            assert answer.status_code == 403 and "vm_servers" not in answer.text and "ETag" not in answer.headers
+            assert answer.status_code == 403
+            assert "vm_servers" not in answer.text
+            assert "ETag" not in answer.headers
         for query in (f"{GZ}&tenant_id=7", f"tenant_id=7&{GZ}", f"{GZ}&tenant_id[]=7", f"{GZ}&Tenant_id=7", f"{GZ};tenant_id=7",
                       f"{GZ}&token={token[:5]}", "party=qcloud&tenant_id=7%20&region=gz", "party=qcloud&tenant_id=*&region=gz",
                       "party=qcloud&tenant_id=7,123&region=gz", "party=qcloud&tenant_id=123%00&region=gz"):
             answer = served.get(query, token=token)
-            assert answer.status_code == 400 and "vm_servers" not in answer.text
+            assert answer.status_code == 400
+            assert "vm_servers" not in answer.text
         assert served.get(GZ, token=token, method="HEAD").status_code == 403
     assert len(served.clouds["qcloud"].calls) == calls
     assert served.get("party=aws&tenant_id=123&region=us-east-1", token=narrow).status_code == 200
@@ -237,7 +246,8 @@ def test_the_old_token_lives_through_the_grace(served: App) -> None:
     served.clock.forward(599)
     assert served.get(GZ).status_code == served.get(GZ, token=new).status_code == 200
     served.clock.forward(1)
-    assert served.get(GZ).status_code == 401 and served.get(GZ, token=new).status_code == 200
+    assert served.get(GZ).status_code == 401
+    assert served.get(GZ, token=new).status_code == 200
 
 
 def test_a_grace_does_not_make_a_token_live_longer(served: App) -> None:
@@ -263,7 +273,8 @@ def test_authenticate_and_get_a_new_token(served: App) -> None:
     answer = served.session.post(f"{served.url}/twocloud/tokens", auth=("bob", "pass:word"), timeout=9)
     body = answer.json()
     watch(body["token"])
-    assert answer.status_code == 200 and answer.headers["Cache-Control"] == "no-store"
+    assert answer.status_code == 200
+    assert answer.headers["Cache-Control"] == "no-store"
     assert list(body) == ["code", "msg", "token", "token_id", "duration", "expires_at"]
     assert (body["code"], body["msg"], body["duration"], body["expires_at"]) == (200, "", 600, "2026-09-21T14:23:20Z")
     assert served.get(GZ, token=body["token"]).status_code == 200
@@ -281,7 +292,8 @@ def test_a_narrower_token(served: App) -> None:
         return answer.status_code, answer.json()
 
     status, made = post({"duration": 60, "tenants": ["7"], "parties": ["qcloud"], "regions": ["gz"]})
-    assert status == 200 and served.get(GZ, token=made["token"]).status_code == 403
+    assert status == 200
+    assert served.get(GZ, token=made["token"]).status_code == 403
     assert served.get("party=qcloud&tenant_id=7&region=gz", token=made["token"]).status_code == 404
     for body, status, parameter in (
         ({"tenants": ["123", "8"]}, 403, None), ({"tenants": ["*"]}, 403, None), ({"duration": 59}, 400, "duration"),
@@ -320,7 +332,9 @@ def test_wrong_passwords_are_limited_over_http(served: App) -> None:
 
     assert [post("wrong")[0] for _ in range(5)] == [401] * 5
     status, wait = post("right")
-    assert status == 429 and wait and 1 <= int(wait) <= 61
+    assert status == 429
+    assert wait
+    assert 1 <= int(wait) <= 61
     served.clock.forward(int(wait))
     assert post("right")[0] == 200
 

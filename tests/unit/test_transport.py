@@ -176,7 +176,8 @@ def test_an_address_that_swallows_every_packet(door: Transport, monkeypatch: pyt
         started = time.monotonic()
         with pytest.raises(PartyError) as failed:
             sender(door, 1.0)("list", lambda: Request("GET", f"http://127.0.0.1:{full.getsockname()[1]}/", {}))
-        assert failed.value.word == "party_timeout" and time.monotonic() - started < 8
+        assert failed.value.word == "party_timeout"
+        assert time.monotonic() - started < 8
 
 
 def test_every_address_of_a_name_is_tried(cloud: Plain, door: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,7 +296,8 @@ def test_the_rate_is_one_for_all_requests_of_an_account_and_not_of_others(cloud:
         sender(door, of=of, account=account)("list", lambda: ask(cloud))
     with pytest.raises(PartyThrottled, match="ask for a range") as late:
         sender(door, 2, of=of)("list", lambda: ask(cloud))
-    assert late.value.retry_after and late.value.retry_after > 20
+    assert late.value.retry_after
+    assert late.value.retry_after > 20
     sender(door, of=of, account=other)("list", lambda: ask(cloud))
     sender(door, of=of)("other", lambda: ask(cloud))
     for region in ("r2", "r3"):
@@ -311,7 +313,8 @@ def test_regions_that_are_not_known_share_one_rate(cloud: Plain, door: Transport
     for n in range(3, 9):
         with pytest.raises(PartyThrottled):
             door.sender(of, ACCOUNT, f"made-up-{n}", time.monotonic() + 1)("list", lambda: ask(cloud))
-    assert cloud.count() == 3 and len(door._paces) == 1
+    assert cloud.count() == 3
+    assert len(door._paces) == 1
     door.sender(of, ACCOUNT, "r1", time.monotonic() + 1, known=True)("list", lambda: ask(cloud))
 
 
@@ -378,7 +381,8 @@ def test_proxies_certificates_and_netrc_of_the_environment_play_no_part(
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nonexistent")
     monkeypatch.setenv("CURL_CA_BUNDLE", "/nonexistent")
     sender(door)("list", lambda: ask(cloud))
-    assert "authorization" not in cloud.calls[0].headers and "proxy-authorization" not in cloud.calls[0].headers
+    assert "authorization" not in cloud.calls[0].headers
+    assert "proxy-authorization" not in cloud.calls[0].headers
 
 
 def test_closing_a_sender_ends_what_is_under_way(cloud: Plain, door: Transport) -> None:
@@ -444,7 +448,8 @@ def test_a_trusted_certificate_works_and_others_do_not(tmp_path: Path, door: Tra
 def test_no_parameter_switches_the_checks_off() -> None:
     assert "verify" not in str(inspect.signature(Transport)) + str(inspect.signature(Sender))
     made = Transport()
-    assert made.adapter._tls.verify_mode == ssl.CERT_REQUIRED and made.adapter._tls.check_hostname
+    assert made.adapter._tls.verify_mode == ssl.CERT_REQUIRED
+    assert made.adapter._tls.check_hostname
     assert "verify=False" not in Path(transport.__file__).read_text()
 
 
@@ -507,7 +512,8 @@ def test_the_innermost_cause_decides() -> None:
                               (TimeoutError(), "party_timeout"), (http.client.IncompleteRead(b"x"), "party_malformed")):
         outer = requests.exceptions.ConnectionError(urllib3.exceptions.ProtocolError("Connection aborted.", inner))
         found = failure_of(outer, answered=False)
-        assert isinstance(found, PartyError) and found.word == outer_word
+        assert isinstance(found, PartyError)
+        assert found.word == outer_word
 
 
 @pytest.mark.parametrize(("status", "word", "expected"), [
@@ -527,9 +533,11 @@ def test_words_before_statuses(status: int, word: str | None, expected: str | No
 def test_what_a_party_writes_is_not_repeated_raw() -> None:
     for word in ("<script>", "x" * 200, "a b", "ключ", "new\nline", "", '"quoted"'):
         found = failure_in(party(), Response(500, {"x-error": word}, b""))
-        assert found and (not word or word not in found.text)
+        assert found
+        assert (not word or word not in found.text)
     found = failure_in(party(), Response(200, {"x-error": "Denied.SecretId-Not_Found"}, b""))
-    assert isinstance(found, PartyError) and found.party_code == "Denied.SecretId-Not_Found" in found.text
+    assert isinstance(found, PartyError)
+    assert found.party_code == "Denied.SecretId-Not_Found" in found.text
 
 
 def test_all_party_errors_can_come_up() -> None:
@@ -543,6 +551,7 @@ def test_signs_inside_texts_take_no_room() -> None:
     """A start-up script is full of commas and brackets, and 500 machines may have one each."""
     script = '{"a": [1, 2]}, ' * 2000
     body = msgspec.json.encode({"items": [{"id": n, "userData": f"{script} \\ \" {n}"} for n in range(300)]})
-    assert (found := room_of(body)) is not None and found < 1_000_000
+    assert (found := room_of(body)) is not None
+    assert found < 1_000_000
     assert room_of(b"[" + b"{}," * 500_000 + b"{}]") is None
     assert room_of(b'["' + b'","' * 1_000_000 + b'"]') is None

@@ -159,7 +159,10 @@ def test_what_an_earlier_version_wrote_is_read(path: Path, tmp_path: Path) -> No
     told = json.loads(json.dumps(read(tmp_path, old["known"])))
     for name, value in old["told"].items():
         assert holds(told[name], value), name
-    assert len(old["told"]["servers"]) == 449 and old["told"]["changes"] and old["told"]["account"] and not old["told"]["foreign"]
+    assert len(old["told"]["servers"]) == 449
+    assert old["told"]["changes"]
+    assert old["told"]["account"]
+    assert not old["told"]["foreign"]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

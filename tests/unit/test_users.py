@@ -26,7 +26,9 @@ def test_add_find_change_remove(deployment: Deployment) -> None:
     with pytest.raises(Conflict):
         users.add(store, User(name="ann", uid="2"))
     changed = users.change(store, "ann", lambda user: User(name=user.name, uid=user.uid, disabled=True))
-    assert changed and users.find(store, "ann") == changed and changed.disabled
+    assert changed
+    assert users.find(store, "ann") == changed
+    assert changed.disabled
     assert users.change(store, "bob", lambda user: user) is None
     assert users.every(store) == [changed]
     users.remove(store, "ann")
@@ -91,19 +93,22 @@ def test_many_at_once_do_not_slip_through(deployment: Deployment, clock: Clock, 
         thread.start()
     for thread in threads:
         thread.join()
-    assert seen.count(Unauthorized) == 5 and seen.count(RateLimited) == 15
+    assert seen.count(Unauthorized) == 5
+    assert seen.count(RateLimited) == 15
 
 
 def test_what_is_kept_of_a_password(deployment: Deployment, ann: str) -> None:
     row = deployment.store.get("user", "ann")
-    assert row and ann.encode() not in row.value
+    assert row
+    assert ann.encode() not in row.value
     assert users.hash_password(ann) != users.hash_password(ann)
 
 
 def test_the_real_cost(monkeypatch: pytest.MonkeyPatch) -> None:
     """Other tests hash cheaply; the program itself does at least what OWASP asks (n 2^15, r 8, p 3)."""
     monkeypatch.undo()
-    assert users._SCRYPT == {"n": 2 ** 15, "r": 8, "p": 3} and users._NOBODY.startswith("scrypt$32768$8$3$")
+    assert users._SCRYPT == {"n": 2 ** 15, "r": 8, "p": 3}
+    assert users._NOBODY.startswith("scrypt$32768$8$3$")
     assert users.hash_password("password").startswith("scrypt$32768$8$3$")
 
 
@@ -139,7 +144,8 @@ def test_one_password_at_a_time_and_few_wait(deployment: Deployment, clock: Cloc
     free.set()
     for thread in threads:
         thread.join(20)
-    assert most == [1] and seen.count("unauthorized") == 1 + users._WAITING
+    assert most == [1]
+    assert seen.count("unauthorized") == 1 + users._WAITING
     with pytest.raises(Unauthorized):       # and the room is free again
         users.check_password(deployment.store, "later", "wrong", clock())
 
@@ -148,5 +154,6 @@ def test_nobody_waits_long_for_a_turn(deployment: Deployment, clock: Clock, ann:
     monkeypatch.setattr(users, "_WAIT_SECONDS", 0.05)
     with users._turn(), pytest.raises(RateLimited) as limited:
         users.check_password(deployment.store, "ann", ann, clock())
-    assert limited.value.retry_after == 2 and "Retry in 2 s." in limited.value.text
+    assert limited.value.retry_after == 2
+    assert "Retry in 2 s." in limited.value.text
     assert users.check_password(deployment.store, "ann", ann, clock())

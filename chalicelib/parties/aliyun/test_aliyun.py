@@ -112,7 +112,8 @@ def test_the_sdk_signs_as_we_do(token: str | None) -> None:
     theirs.headers = {k: v for k, v in mine.headers.items() if k not in ("authorization", "accept")}
     assert mine.headers["authorization"] == SdkUtils.get_authorization(
         theirs, "ACS3-HMAC-SHA256", SdkUtils.hash(b"", "ACS3-HMAC-SHA256").hex(), "LTAItest", "plain example")
-    assert "LTAItest" not in mine.url and "Signature" not in mine.url       # nothing secret in the URL
+    assert "LTAItest" not in mine.url
+    assert "Signature" not in mine.url
 
 
 @pytest.mark.parametrize(("change", "code"), [
@@ -147,7 +148,8 @@ def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Aliyun, keys: 
     theirs = machines(cloud.url, keys, REGION)
     cloud.forget()
     found = listing(house).servers
-    assert len(found) == 400 and {server.id: ours(server) for server in found} == theirs
+    assert len(found) == 400
+    assert {server.id: ours(server) for server in found} == theirs
     assert (cloud.count("DescribeInstances"), cloud.count("DescribeDisks")) == (5, 2)      # a first listing reads one page more
     for window, disks in ((Window(1, 1), 1), (Window(101, 102), 2), (Window(11, 20), 2), (Window(391, 400), 2)):
         cloud.forget()
@@ -173,7 +175,8 @@ def test_deep_shows_the_elastic_addresses_of_every_interface(house: App, cloud: 
 def test_a_resource_group_is_filtered_as_the_rows_say(house: App, cloud: Aliyun, keys: dict[str, str]) -> None:
     theirs = {key for key, row in machines(cloud.url, keys, REGION).items() if row["project_id"] == GROUP}
     house.account("aliyun", keys, cloud.url, project=GROUP)
-    assert {server.id for server in listing(house).servers} == theirs and 0 < len(theirs) < 400
+    assert {server.id for server in listing(house).servers} == theirs
+    assert 0 < len(theirs) < 400
     assert listing(house, Window(3, 5)).total == len(theirs)
 
 
@@ -276,9 +279,11 @@ def test_the_sdk_calls_the_same_host(region: str) -> None:
 def test_the_stand_in_keeps_the_documented_limits(cloud: Aliyun, keys: dict[str, str]) -> None:
     ecs = client(cloud.url, keys)
     default = ecs.describe_instances(sdk_models.DescribeInstancesRequest(region_id=REGION)).body
-    assert len(default.instances.instance) == 10 and default.total_count == 400
+    assert len(default.instances.instance) == 10
+    assert default.total_count == 400
     walk = ecs.describe_instances(sdk_models.DescribeInstancesRequest(region_id=REGION, max_results=5)).body
-    assert len(walk.instances.instance) == 10 and walk.total_count == 0     # the documented trap of mixing both modes
+    assert len(walk.instances.instance) == 10
+    assert walk.total_count == 0
     for asked, code in (({"page_size": 101}, "InvalidParameter.PageSize"), ({"page_number": 0}, "InvalidParameter.PageNumber"),
                         ({"next_token": "x"}, "InvalidParameter.NextToken"), ({"dry_run": True}, "DryRunOperation"),
                         ({"region_id": "mars"}, "InvalidRegionId.NotFound"), ({"region_id": ""}, "MissingParameter")):

@@ -123,7 +123,8 @@ def test_the_clients_and_we_list_the_same_machines(house: App, cloud: Azure) -> 
                    "wan": list(s.wan_ipv4), "state": s.party_status, "created": s.created_at, "zone": s.zone, "tags": s.tags}
             for s in found.servers} == theirs
     part = ours(house, cloud, window=Window(101, 110))
-    assert part.servers == found.servers[100:110] and part.total == 237
+    assert part.servers == found.servers[100:110]
+    assert part.total == 237
     assert [s.name for s in ours(house, cloud, "westeurope").servers] == sorted(
         m["name"] for m in machines(cloud.url, keys(cloud), "westeurope").values())
 
@@ -148,7 +149,8 @@ def test_the_client_asks_as_we_do(house: App, cloud: Azure) -> None:
         assert answer.total_records >= answer.count == len(answer.data)
     list(ComputeManagementClient(Secret(cloud.url, keys(cloud)), SUBSCRIPTION, cloud.url).virtual_machine_sizes.list("eastus", **PLAIN))
     theirs, mine = cloud.calls[-1], [call for call in cloud.calls if call.operation == "vmSizes"]
-    assert theirs.path == mine[0].path and theirs.method == mine[0].method
+    assert theirs.path == mine[0].path
+    assert theirs.method == mine[0].method
 
 
 def test_the_hosts_and_scopes_are_those_of_the_clients() -> None:
@@ -169,7 +171,8 @@ def test_the_models_know_the_answers_of_our_fixtures() -> None:
                 assert graph_models.ErrorResponse.deserialize(said).error.code
             elif exchange["operation"] == "QueryResources":
                 answer = graph_models.QueryResponse.deserialize(said)
-                assert answer.total_records >= answer.count == len(answer.data) and answer.result_truncated == "false"
+                assert answer.total_records >= answer.count == len(answer.data)
+                assert answer.result_truncated == "false"
                 for row in answer.data:
                     if row.get("cores") or row.get("os_disk"):
                         compute_models.VMSizeProperties(row.get("cores") or {})
@@ -192,7 +195,8 @@ def test_the_stand_in_enforces_what_is_documented(cloud: Azure, asked: dict[str,
         graph(cloud.url, keys(cloud)).resources(graph_models.QueryRequest(
             query=asked.pop("query", "Resources | project id | order by id asc"), subscriptions=[SUBSCRIPTION],
             options=graph_models.QueryRequestOptions(**asked)), **PLAIN)
-    assert refused.value.error is not None and refused.value.error.code == code
+    assert refused.value.error is not None
+    assert refused.value.error.code == code
 
 
 def test_pages_need_an_order_and_an_id_and_other_subscriptions_are_silent(cloud: Azure) -> None:
@@ -203,10 +207,13 @@ def test_pages_need_an_order_and_an_id_and_other_subscriptions_are_silent(cloud:
             graph_models.QueryRequestOptions(top=100, result_format="objectArray"))), **PLAIN)
 
     one = asked("Resources | where type =~ 'microsoft.compute/virtualmachines' | project id", [SUBSCRIPTION])
-    assert one.skip_token and one.data != asked(
+    assert one.skip_token
+    assert one.data != asked(
         "Resources | where type =~ 'microsoft.compute/virtualmachines' | project id", [SUBSCRIPTION]).data
     blind = asked("Resources | project name | order by name asc", [SUBSCRIPTION])
-    assert blind.skip_token is None and blind.result_truncated == "true" and blind.total_records > 1000
+    assert blind.skip_token is None
+    assert blind.result_truncated == "true"
+    assert blind.total_records > 1000
     assert asked("Resources | project id | order by id asc", [CLIENT]).total_records == 0
 
 
@@ -244,7 +251,8 @@ def test_calls_of_a_list_and_of_a_window(house: App, cloud: Azure) -> None:
     ours(house, cloud, window=Window(11, 20))
     assert cloud.count() <= 4
     cloud.forget()
-    assert ours(house, cloud, "eastus2").servers == [] and cloud.count() == 2
+    assert ours(house, cloud, "eastus2").servers == []
+    assert cloud.count() == 2
 
 
 def test_what_is_hidden_is_refused(house: App, cloud: Azure) -> None:

@@ -159,13 +159,17 @@ def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Baidu, keys: d
     theirs = machines(cloud.url, keys, "bj")
     cloud.forget()
     found = many_sources.list_servers(house.deployment, many_sources.source_of("123", "baidu", "bj"))
-    assert len(theirs) == found.total == 237 and ours(found.servers) == theirs
-    assert cloud.count("ListInstances") == 1 and cloud.count("ListVolumes") == (0 if cloud.told else 1)
+    assert len(theirs) == found.total == 237
+    assert ours(found.servers) == theirs
+    assert cloud.count("ListInstances") == 1
+    assert cloud.count("ListVolumes") == (0 if cloud.told else 1)
     cloud.forget()
     window = many_sources.list_servers(house.deployment, many_sources.source_of("123", "baidu", "bj"),
                                     window=many_sources.Window(21, 30))
-    assert window.servers == found.servers[20:30] and window.total is None
-    assert cloud.calls[0].query == "maxKeys=31" and len(cloud.calls) == (1 if cloud.told else 2)
+    assert window.servers == found.servers[20:30]
+    assert window.total is None
+    assert cloud.calls[0].query == "maxKeys=31"
+    assert len(cloud.calls) == (1 if cloud.told else 2)
 
 
 def test_the_sdk_and_we_see_the_same_regions(house: App, cloud: Baidu, keys: dict[str, str]) -> None:

@@ -181,7 +181,8 @@ def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Ctyun) -> None
     house.account("ctyun", keys_of(cloud), cloud.url)
     found = ours(house)
     theirs = machines(cloud.url, keys_of(cloud), HOME)
-    assert our_view(found.servers) == theirs and found.total == len(theirs) == 467
+    assert our_view(found.servers) == theirs
+    assert found.total == len(theirs) == 467
     assert [s.id for s in found.servers] == list(theirs)
     for window in (Window(1, 10), Window(46, 55), Window(451)):
         assert ours(house, window=window).servers == found.servers[window.first - 1:window.last]
@@ -207,7 +208,8 @@ def test_a_project(house: App, cloud: Ctyun) -> None:
     listed = sdk(EcsClient, cloud.url, keys_of(cloud), "v4_ecs_list_instances", models.V4EcsListInstancesRequest(
         regionID=HOME, projectID=wanted, pageSize=50)).returnObj
     found = ours(house)
-    assert found.total == listed.totalCount and 0 < found.total < 467
+    assert found.total == listed.totalCount
+    assert 0 < found.total < 467
     assert [s.id for s in found.servers[:50]] == [row.instanceID for row in listed.results]
 
 
@@ -232,7 +234,8 @@ def test_a_wrong_key(house: App, cloud: Ctyun) -> None:
         with pytest.raises(PartyDenied, match="wrong key"):
             ours(house)
         refused = sdk(EcsClient, cloud.url, keys, "v4_ecs_list_instances", models.V4EcsListInstancesRequest(HOME))
-        assert refused.statusCode == 900 and refused.errorCode.startswith("CTAPI_1000")
+        assert refused.statusCode == 900
+        assert refused.errorCode.startswith("CTAPI_1000")
 
 
 # ---------------------------------------------------------------- shapes and limits

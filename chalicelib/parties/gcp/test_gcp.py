@@ -142,7 +142,8 @@ def test_googles_signer_makes_the_same_token(cloud: Gcp) -> None:
 
 def test_the_keys_own_address_is_never_asked(house: App, cloud: Gcp) -> None:
     assert keys(cloud)["service_account"]["token_uri"] == "https://evil.example/token"
-    assert ours(house, cloud).total == 1000 and {call.method for call in cloud.calls} == {"GET"}
+    assert ours(house, cloud).total == 1000
+    assert {call.method for call in cloud.calls} == {"GET"}
 
 
 @pytest.mark.parametrize(("change", "status"), [
@@ -189,7 +190,8 @@ def test_a_key_that_cannot_sign_is_not_stored(cloud: Gcp, change: dict[str, Any]
         with pytest.raises(InvalidParameter, match="whole JSON key file") as refused:
             accounts.check("1", parties.load("gcp"), {"project_id": PROJECT, "service_account": given}, project=None,
                            regions=(), deep=False, endpoint=None, local=False)
-        assert "BEGIN" not in refused.value.text and EMAIL not in refused.value.text
+        assert "BEGIN" not in refused.value.text
+        assert EMAIL not in refused.value.text
 
 
 @pytest.mark.parametrize("project", ["../x", "a/b", "UPPER-case", "short", "ends-with-", "a" * 31, "x?y=zzz", "x#yzzzz", ""])
@@ -203,7 +205,8 @@ def test_a_project_stays_inside_its_part_of_the_path(cloud: Gcp, project: str) -
 
 def test_googles_signer_opens_the_same_list(house: App, cloud: Gcp) -> None:
     found = ours(house, cloud)
-    assert our_view(found) == by_hand(cloud.url, keys(cloud), "us-central1") and found.total == 1000
+    assert our_view(found) == by_hand(cloud.url, keys(cloud), "us-central1")
+    assert found.total == 1000
     assert [(s.zone, s.name) for s in found.servers] == sorted((s.zone, s.name) for s in found.servers)
     assert {s.status for s in found.servers} == {Status.ACTIVE, Status.SHUTOFF, Status.STARTING, Status.STOPPING}
 
@@ -226,9 +229,12 @@ def test_calls_of_a_list_and_of_a_window(house: App, cloud: Gcp) -> None:
     assert cloud.count() == 5               # region, three zones, machine types
     cloud.forget()
     window = ours(house, cloud, window=Window(11, 20))
-    assert cloud.count() == 2 and len(window.servers) == 10 and window.total is None
+    assert cloud.count() == 2
+    assert len(window.servers) == 10
+    assert window.total is None
     cloud.forget()
-    assert ours(house, cloud, "asia-east1").servers == [] and cloud.count() == 4
+    assert ours(house, cloud, "asia-east1").servers == []
+    assert cloud.count() == 4
 
 
 def test_the_token_is_kept_for_its_hour_and_made_anew_if_refused(house: App, cloud: Gcp, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,7 +255,8 @@ def test_a_zone_that_is_down_is_no_shorter_list(house: App, cloud: Gcp) -> None:
         ours(house, cloud)
     headers = {"Authorization": f"Bearer {token(keys(cloud))}"}
     partial = requests.get(f"{cloud.url}{BASE}/aggregated/instances?returnPartialSuccess=true", headers=headers, timeout=9)
-    assert partial.status_code == 200 and partial.json()["unreachables"]        # what we do not ask for
+    assert partial.status_code == 200
+    assert partial.json()["unreachables"]
 
 
 @pytest.mark.parametrize(("path", "status"), [
@@ -259,7 +266,8 @@ def test_a_zone_that_is_down_is_no_shorter_list(house: App, cloud: Gcp) -> None:
     ("zones/us-central1-a/instances?maxResults=500&fields=kind", 200)])
 def test_the_stand_in_enforces_what_is_documented(cloud: Gcp, path: str, status: int) -> None:
     answer = requests.get(f"{cloud.url}{BASE}/{path}", headers={"Authorization": f"Bearer {token(keys(cloud))}"}, timeout=9)
-    assert answer.status_code == status and (status != 200 or answer.json() == {"kind": "compute#instanceList"})
+    assert answer.status_code == status
+    assert (status != 200 or answer.json() == {"kind": "compute#instanceList"})
 
 
 def test_what_is_not_there_is_told_apart(house: App, cloud: Gcp) -> None:

@@ -173,12 +173,15 @@ def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Jdcloud, keys:
     theirs = machines(cloud.url, keys, "cn-north-1")
     cloud.forget()
     found = many_sources.list_servers(house.deployment, many_sources.source_of("123", "jdcloud", "cn-north-1"))
-    assert len(theirs) == found.total == 237 and ours(found.servers) == theirs
-    assert cloud.count("DescribeInstances") == 4 and cloud.count("DescribeInstanceTypes") == 1
+    assert len(theirs) == found.total == 237
+    assert ours(found.servers) == theirs
+    assert cloud.count("DescribeInstances") == 4
+    assert cloud.count("DescribeInstanceTypes") == 1
     cloud.forget()
     window = many_sources.list_servers(house.deployment, many_sources.source_of("123", "jdcloud", "cn-north-1"),
                                     window=many_sources.Window(21, 23))
-    assert window.servers == found.servers[20:23] and window.total == 237
+    assert window.servers == found.servers[20:23]
+    assert window.total == 237
     assert [call.query for call in cloud.calls] == ["pageNumber=3&pageSize=10"]         # the types are known by now
 
 

@@ -218,7 +218,8 @@ def a_token_that_is_not_taken_any_more_is_renewed(lab: Lab, _: pytest.MonkeyPatc
     ask.servers()
     for key, (until, session) in list(cache._logins.items()):
         cache._logins[key] = until, replace(session, token=session.token[:-8] + "AAAAAAA=")
-    assert ask.servers().total == len(lab.expected["few"]) and ask.calls["Login"] == 2
+    assert ask.servers().total == len(lab.expected["few"])
+    assert ask.calls["Login"] == 2
 
 
 def a_lost_cell_is_no_empty_list(lab: Lab, _: pytest.MonkeyPatch) -> None:

@@ -87,7 +87,8 @@ def test_the_sdk_and_we_list_the_same_machines(house: App, stack: ExitStack) -> 
     cloud, credentials = a_cloud(stack, house, 1010)
     found = listed(house)
     theirs = machines(cloud.url, credentials, "RegionOne")
-    assert len(theirs) == found.total == 1010 and our_view(found.servers) == theirs
+    assert len(theirs) == found.total == 1010
+    assert our_view(found.servers) == theirs
     order = [server.created_at for server in found.servers]
     assert order == sorted(order, key=lambda time: time or datetime.max)
     assert {server.updated_at is None for server in found.servers} == {True, False}
@@ -114,7 +115,8 @@ def test_the_sdk_logs_in_as_we_do(house: App, stack: ExitStack, how: str) -> Non
     cloud.forget()
     assert listed(house).total == 3
     mine = cloud.calls[0]
-    assert mine.operation == "Login" and (mine.method, mine.path) == (theirs.method, theirs.path)
+    assert mine.operation == "Login"
+    assert (mine.method, mine.path) == (theirs.method, theirs.path)
     assert json.loads(mine.body) == json.loads(theirs.body)
 
 
@@ -128,7 +130,8 @@ def test_the_sdk_knows_every_field_of_our_fixtures_and_stand_ins(house: App, sta
             for row in (exchange["answer"].get("json") or {}).get("servers") or []]
     rows += [cloud._row(Fleet(4, "os")[n], 100) for n in range(4)]
     known = set(Row._body_mapping())
-    assert len(rows) > 60 and set().union(*rows) <= known
+    assert len(rows) > 60
+    assert set().union(*rows) <= known
 
 
 @pytest.mark.parametrize("newest", [100, 68, 47, 46, 1, 0])
@@ -144,7 +147,8 @@ def test_clouds_of_all_ages_give_the_same_records(house: App, stack: ExitStack, 
     listed(house)
     assert cloud.count("ListFlavorsDetailed") == (1 if newest < 47 else 0)
     part = listed(house, window=many_sources.Window(201, 210))
-    assert [s.id for s in part.servers] == [s.id for s in now[200:210]] and part.total in (None, 237)
+    assert [s.id for s in part.servers] == [s.id for s in now[200:210]]
+    assert part.total in (None, 237)
 
 
 @pytest.mark.parametrize("most", [1, 7, 100])
@@ -178,7 +182,8 @@ def test_the_calls(house: App, stack: ExitStack) -> None:
                           (many_sources.Window(901, 910), {"ListServersDetailed": 1, "ListServers": 2, "ListVolumesDetailed": 1})):
         cloud.forget()
         answer = listed(house, window=window)
-        assert answer.total == 999 and len(answer.servers) == 10
+        assert answer.total == 999
+        assert len(answer.servers) == 10
         assert Counter(call.operation for call in cloud.calls) == calls
         assert next(call for call in cloud.calls if call.operation == "ListServersDetailed").query.startswith("limit=11&")
 
@@ -187,7 +192,8 @@ def test_a_token_that_ended_early_is_renewed_once(house: App, stack: ExitStack) 
     cloud, credentials = a_cloud(stack, house, 5)
     assert listed(house).total == 5
     cloud.tokens.clear()
-    assert listed(house).total == 5 and cloud.count("Login") == 2
+    assert listed(house).total == 5
+    assert cloud.count("Login") == 2
     put(house, {**credentials, "password": canaries.secret("wrong")})
     with pytest.raises(PartyDenied, match="wrong key"):
         listed(house)
@@ -264,7 +270,8 @@ def test_the_stand_in_enforces_what_is_documented(house: App, stack: ExitStack) 
                           ({"all_tenants": "1"}, 403), ({"limit": "5000"}, 200)):
         answer = nova.get("/servers", params=asked)
         assert answer.status_code == status, asked
-    assert len(answer.json()["servers"]) == 20 and answer.json()["servers_links"][0]["rel"] == "next"
+    assert len(answer.json()["servers"]) == 20
+    assert answer.json()["servers_links"][0]["rel"] == "next"
     assert nova.get("/servers?limit=0").json() == {"servers": []}
     token = next(iter(cloud.tokens))
     cloud.tokens[token] = datetime.now(UTC)

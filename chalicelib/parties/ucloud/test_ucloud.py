@@ -145,13 +145,15 @@ def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Ucloud, keys: 
     theirs = machines(cloud.url, keys, "cn-bj2")
     cloud.forget()
     found = ours(house)
-    assert found.total == len(theirs) == SIZE and cloud.count() == 3
+    assert found.total == len(theirs) == SIZE
+    assert cloud.count() == 3
     for mine in found.servers:
         assert {name: set(getattr(mine, name)) if name.endswith("ipv4") else getattr(mine, name)
                 for name in theirs[mine.id]} == theirs[mine.id]
         assert mine.project_id == "org-demo"
     cloud.forget()
-    assert ours(house, window=many_sources.Window(96, 105)).servers == found.servers[95:105] and cloud.count() == 1
+    assert ours(house, window=many_sources.Window(96, 105)).servers == found.servers[95:105]
+    assert cloud.count() == 1
 
 
 def test_the_sdk_and_we_see_the_same_regions(house: App, cloud: Ucloud, keys: dict[str, Any]) -> None:
@@ -159,7 +161,8 @@ def test_the_sdk_and_we_see_the_same_regions(house: App, cloud: Ucloud, keys: di
     account = Account(tenant_id="1", party="ucloud", credentials=keys, endpoint=cloud.url)
     send = house.deployment.transport.sender(ucloud.PARTY, account, "cn-bj2", time.monotonic() + 9)
     mine = ucloud.list_regions(account, send)
-    assert [region.code for region in mine] == list(ZONES) and {region.code for region in mine} == theirs
+    assert [region.code for region in mine] == list(ZONES)
+    assert {region.code for region in mine} == theirs
     assert all(ucloud.PARTY.region(region.code) == region.code for region in mine)
 
 

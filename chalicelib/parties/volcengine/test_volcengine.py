@@ -150,7 +150,8 @@ def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Volcengine, ke
     for short in (False, True):
         cloud.short = short
         found = listing(house).servers
-        assert len(found) == 237 and {server.id: ours(server) for server in found} == theirs
+        assert len(found) == 237
+        assert {server.id: ours(server) for server in found} == theirs
     cloud.short = False
     cloud.forget()
     listing(house)
@@ -166,7 +167,8 @@ def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Volcengine, ke
 def test_the_sdk_filters_a_project_as_we_do(house: App, cloud: Volcengine, keys: dict[str, str]) -> None:
     theirs = {key for key, row in machines(cloud.url, keys, REGION).items() if row["project_id"] == PROJECT}
     house.account("volcengine", keys, cloud.url, project=PROJECT)
-    assert {server.id for server in listing(house).servers} == theirs and 0 < len(theirs) < 237
+    assert {server.id for server in listing(house).servers} == theirs
+    assert 0 < len(theirs) < 237
 
 
 def test_the_sdks_models_know_every_field(cloud: Volcengine, keys: dict[str, str]) -> None:
@@ -220,7 +222,8 @@ def test_temporary_keys_and_an_assumed_role(house: App, cloud: Volcengine, keys:
     assert cloud.count("AssumeRole") == 1
     mine = next(call.query for call in cloud.calls if call.operation == "AssumeRole")
     cloud.tokens.popitem()                  # the party forgets the keys that it gave: they are asked for again, once
-    assert listing(house).total == 237 and cloud.count("AssumeRole") == 2
+    assert listing(house).total == 237
+    assert cloud.count("AssumeRole") == 2
     provider = StsCredentialProvider(keys["access_key_id"], keys["secret_access_key"], "reader", "2100000000",
                                      scheme="http", host=cloud.url.removeprefix("http://"), policy="x")
     assert provider.get_credentials().session_token in cloud.tokens.values()
@@ -267,7 +270,9 @@ def test_the_sdk_calls_the_same_hosts(region: str) -> None:
     with pytest.raises(PartyDenied):
         volcengine.check(Source("1", "volcengine", region), account, send)
     theirs = {StandardEndpointResolver().endpoint_for(service, region).host for service in ("ecs", "storage_ebs")}
-    assert hosts and hosts <= theirs and len(theirs) == 2
+    assert hosts
+    assert hosts <= theirs
+    assert len(theirs) == 2
 
 
 def test_the_stand_in_keeps_the_documented_limits(cloud: Volcengine, keys: dict[str, str]) -> None:
