@@ -86,7 +86,7 @@ $(VENV)/bench: $(VENV)/dev requirements-bench.txt
 	@touch $@
 
 AFTER_go = CGO_ENABLED=0 GOCACHE=$(CURDIR)/.venv-go/cache .venv-go/bin/go build net/http encoding/json regexp
-AFTER_clients = sh tests/clients/debian.sh .venv-clients/debian prometheus >/dev/null 2>&1 || \
+AFTER_clients = sh tests/programs/debian.sh .venv-clients/debian prometheus >/dev/null 2>&1 || \
 	echo "no Debian package of Prometheus could be had: its tests are skipped (rm -r .venv-clients to try again)" >&2
 
 UV := uv pip compile --quiet --universal --python-version 3.11 --only-binary :all: --no-binary jdcloud-sdk --generate-hashes --no-annotate --no-header --upgrade

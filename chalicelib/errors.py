@@ -3,7 +3,7 @@
 TwocloudError
 ├── SettingsError                  (stops the start; never seen over HTTP)
 ├── Conflict                       (a store's condition did not hold; never seen over HTTP)
-├── Lost                           (a kept list is not there as its head says; never seen over HTTP)
+├── SnapshotReplaced               (a snapshot is not there as its head says; never seen over HTTP)
 ├── Internal                  500  internal
 │   ├── StoreBusy             500  internal
 │   └── Unopened              500  internal

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,7 +22,7 @@ _MINISTACK = Path(__file__).parent.parent / ".venv-ministack/bin/ministack"
 
 
 @contextmanager
-def ministack(folder: Path, port: int = 0, rights: bool = False) -> Iterator[str]:
+def ministack(folder: Path, port: int = 0, rights: bool = False) -> Generator[str]:
     """The URL of a MiniStack that lives as long as the block; on a free port if none is named.
 
     `rights`: policies are enforced; the key "test" is the account's own, which may do anything.
@@ -174,7 +174,7 @@ class Function:
                 self.end_headers()
                 self.wfile.write(body)
 
-            def log_message(self, *_: object) -> None:
+            def log_message(self, format: str, *_: object) -> None:
                 pass
 
         return RuntimeApi

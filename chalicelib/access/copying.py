@@ -53,7 +53,7 @@ def copy(source: Store, name: str, target: Store, seals: Seals | None = None,
     first; Internal, InvalidParameter for an account that cannot be sealed anew."""
     version, fresh = _begin(target, name)
     told = Count()
-    with source.from_unix() as here:
+    with source.moment() as here:
         started(here.count())
         for batch in _batches(here.walk()):
             told = _copy(batch, target, version, seals, told, fresh)
@@ -68,7 +68,7 @@ def _begin(target: Store, name: str) -> tuple[int, bool]:
     """The version of what this copy writes, and whether nothing is there yet."""
     row = target.get(_OWN, "begun")
     if row is None:
-        with target.from_unix() as there:
+        with target.moment() as there:
             if next(there.walk(), None):
                 raise Conflict("The store to copy to holds rows of its own. Name an empty one.")
         begun = _Begun(source=name, version=new_version())
@@ -88,7 +88,7 @@ def _check_own(batch: Sequence[Entry], version: int) -> None:
 
 
 def _walk(store: Store) -> Iterator[Entry]:
-    with store.from_unix() as there:
+    with store.moment() as there:
         yield from there.walk()
 
 
@@ -148,7 +148,7 @@ def _sealed_anew(entries: list[Entry], old: Sealer, new: Sealer) -> list[Entry]:
 def _fetch(store: Store, places: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Entry]:
     if not places:
         return {}
-    with store.from_unix() as there:
+    with store.moment() as there:
         return {(entry.kind, entry.key): entry for entry in there.fetch(places)}
 
 

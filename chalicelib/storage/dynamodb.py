@@ -90,7 +90,7 @@ class DynamoStore:
                     yield item["sk"].get("S", ""), row
 
     @contextmanager
-    def from_unix(self) -> Generator[Moment]:
+    def moment(self) -> Generator[Moment]:
         yield self
 
     def count(self) -> None:

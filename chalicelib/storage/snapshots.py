@@ -104,7 +104,7 @@ def find(store: Store, source: Source, revision: str) -> Head | None:
 
 
 def read(store: Store, source: Source, head: Head, window: Window = WHOLE) -> list[Server]:
-    """The servers of a window, from no more chunks than it touches. Raises Lost."""
+    """The servers of a window, from no more chunks than it touches. Raises SnapshotReplaced."""
     last = head.total if window.last is None else min(window.last, head.total)
     if window.first > last:
         return []
@@ -121,7 +121,7 @@ def read(store: Store, source: Source, head: Head, window: Window = WHOLE) -> li
 
 
 def marks(store: Store, source: Source, head: Head | None) -> dict[str, float]:
-    """id -> when the server was last seen to change. Raises Lost."""
+    """id -> when the server was last seen to change. Raises SnapshotReplaced."""
     if head is None or not head.marks:
         return {}
     found = _chunks(store, source, head, [f"m{n:04d}" for n in range(head.marks)], _marks)

@@ -90,7 +90,7 @@ class SqliteStore:
             last = page[-1][0]
 
     @contextmanager
-    def from_unix(self) -> Generator[Moment]:
+    def moment(self) -> Generator[Moment]:
         """As long as it is open, the log grows by what others write."""
         with self._connection() as connection:
             connection.execute("BEGIN")

@@ -36,7 +36,7 @@ KINDS = ("account", "user", "token", "snapshot", "chunk")
 
 
 def rows(store: Store) -> dict[tuple[str, str], tuple[bytes, int | None]]:
-    with store.from_unix() as there:
+    with store.moment() as there:
         return {(it.kind, it.key): (it.value, it.expires) for it in there.walk() if it.kind != "copy"}
 
 
@@ -64,7 +64,7 @@ def test_write_and_moment(store: Store, clock: Clock) -> None:
     entries = [Entry("k", f"{n:03}", bytes([n % 256]) * n, n + 1, int(clock()) + 5 if n % 2 else None) for n in range(130)]
     store.write(entries)
     store.write([])
-    with store.from_unix() as there:
+    with store.moment() as there:
         assert sorted(there.walk()) == entries
         assert there.count() in (130, None)
         assert sorted(there.fetch([("k", f"{n:03}") for n in range(130)] + [("k", "x"), ("x", "001")])) == entries
@@ -73,11 +73,11 @@ def test_write_and_moment(store: Store, clock: Clock) -> None:
     assert row
     assert row.version == 8
     clock.forward(5)
-    with store.from_unix() as there:
+    with store.moment() as there:
         assert sorted(there.walk()) == entries[::2]
         assert list(there.fetch([("k", "001")])) == []
     store.write([Entry("big", f"{n:02}", bytes([n]) * 370_000, 1, None) for n in range(50)])      # DynamoDB gives 16 MB at once
-    with store.from_unix() as there:
+    with store.moment() as there:
         found = sorted(there.fetch([("big", f"{n:02}") for n in range(50)]))
     assert [(it.key, it.value[0], len(it.value)) for it in found] == [(f"{n:02}", n, 370_000) for n in range(50)]
     with pytest.raises(ValueError, match="at most"):
@@ -254,7 +254,7 @@ def test_a_hundred_thousand_rows_in_bounded_memory(tmp_path: Path) -> None:
     for n in range(20):
         source.write([Entry("chunk", f"{n}/{m}", bytes(900) + b"%d" % m, 1, None) for m in range(5000)])
     source.close()
-    code = ("import resource, sys, time; from chalicelib import copying, accounts; from chalicelib.storage.sqlite import SqliteStore\n"
+    code = ("import resource, sys, time; from chalicelib.access import accounts, copying; from chalicelib.storage.sqlite import SqliteStore\n"
             "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
             "a, b = (SqliteStore(path, time.time) for path in sys.argv[1:])\n"
             "before = peak(); *_, told = copying.copy(a, 'a', b); print(told.rows, told.written, told.different, peak() - before)")

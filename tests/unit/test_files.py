@@ -92,7 +92,7 @@ def test_a_user_without_home_or_name() -> None:
 
 
 def test_no_context_writes_down_tls_keys(tmp_path: Path) -> None:
-    code = ("import chalicelib, ssl, requests, requests.adapters, certifi; from chalicelib import transport\n"
+    code = ("import chalicelib, ssl, requests, requests.adapters, certifi; from chalicelib.cloud import transport\n"
             "from botocore.httpsession import create_urllib3_context as theirs\n"
             "from urllib3.util.ssl_ import create_urllib3_context as ours\n"
             "made = [ssl.create_default_context(), theirs(), ours(), transport._Adapter(certifi.where())._tls] if hasattr(transport, '_Adapter')"

@@ -53,7 +53,7 @@ def calls(house: App) -> int:
     return sum(cloud.count() for cloud in house.clouds.values())
 
 
-def answer(house: App, asked: str, seconds: float = 25.0) -> many_sources.Fleet:
+def answer(house: App, asked: str, seconds: float = 25.0) -> many_sources.Inventory:
     """Without HTTP: an operator's question."""
     read = query.parse([tuple(pair.split("=")) for pair in asked.split("&")])    # type: ignore[misc]
     policy = api.freshness_of(read, "", house.deployment.settings)
@@ -66,7 +66,7 @@ def settle(house: App) -> None:
         time.sleep(0.02)
 
 
-def servers(found: many_sources.Fleet) -> list[Server]:
+def servers(found: many_sources.Inventory) -> list[Server]:
     return [server for part in found.parts if part.answer for server in part.answer.servers]
 
 

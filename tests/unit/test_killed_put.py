@@ -74,7 +74,7 @@ def test_killed_at_each_write(house: App, clock: Clock, after: bool) -> None:
     began = clock()
     history(house, clock)
     store, sealer = house.deployment.store, house.deployment.sealer()
-    with store.from_unix() as there:
+    with store.moment() as there:
         rows = list(there.walk())
     with Qcloud({}, {"ap-guangzhou": Fleet(3, "other")}) as cloud:
         account, keys = other(cloud.url)
@@ -82,7 +82,7 @@ def test_killed_at_each_write(house: App, clock: Clock, after: bool) -> None:
         at = 0
         while True:
             at += 1
-            with store.from_unix() as there:
+            with store.moment() as there:
                 now = [(it.kind, it.key) for it in there.walk()]
             for kind, key in now:
                 store.delete(kind, key)

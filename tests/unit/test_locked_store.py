@@ -17,7 +17,8 @@ from chalicelib.cli import output
 from chalicelib.errors import StoreBusy
 from chalicelib.fleet import one_source
 from chalicelib.model import Source
-from chalicelib.storage import snapshots, store
+from chalicelib.storage import snapshots
+from chalicelib.storage import store as stores
 from chalicelib.storage.sqlite import SqliteStore
 from tests.fixtures import GZ, US, App, Clock
 
@@ -101,7 +102,7 @@ def test_a_revoke_waits_for_the_lock_and_is_done(served: App) -> None:
 def test_a_needed_write_waits_no_longer_than_its_request(tmp_path: Path, clock: Clock) -> None:
     store = SqliteStore(f"{tmp_path}/store.db", clock)
     with locked(tmp_path / "store.db"):
-        for block, least, most in ((store.within(time.monotonic() + 1.5), 1.2, 5.0), (store.beside(), 0.0, 1.5)):
+        for block, least, most in ((stores.within(time.monotonic() + 1.5), 1.2, 5.0), (stores.beside(), 0.0, 1.5)):
             with block:
                 began = time.monotonic()
                 for write in ((lambda: store.put("k", "a", b"1")), (lambda: store.delete("k", "a")),
@@ -110,7 +111,7 @@ def test_a_needed_write_waits_no_longer_than_its_request(tmp_path: Path, clock: 
                         write()
                 assert least <= time.monotonic() - began < most
         store.delete("k")                   # nothing to do waits for nobody
-    with store.beside():
+    with stores.beside():
         store.put("k", "a", b"1")
     assert store.get("k", "a")
     store.close()
@@ -122,7 +123,7 @@ def test_a_patient_write_keeps_no_other_thread_waiting(tmp_path: Path, clock: Cl
         patient = [pool.submit(store.put, "k", str(n), b"1") for n in range(7)]
         time.sleep(0.3)
         began = time.monotonic()
-        with store.beside(), pytest.raises(StoreBusy):
+        with stores.beside(), pytest.raises(StoreBusy):
             store.put("k", "beside", b"1")
         assert time.monotonic() - began < 3
         assert [it.result(30) for it in patient] == [None] * 7

@@ -19,6 +19,7 @@ from chalicelib.cloud import cache
 from chalicelib.errors import PartyDenied, PartyUnavailable, TwocloudError, UnknownRegion
 from chalicelib.fleet import many_sources, one_source, query, regions, schedule
 from chalicelib.model import Account, Region, Send, Source, Window
+from chalicelib.parties.qcloud import simulator
 from chalicelib.simulators.fleet import Fleet
 from chalicelib.simulators.server import Call
 from chalicelib.storage import snapshots
@@ -39,7 +40,7 @@ def names_region(call: Call, region: str) -> bool:
         call.path, call.query, call.body.decode("utf-8", "replace"), *(value for name, value in call.headers.items() if name != "host")))
 
 
-def sources(found: many_sources.Fleet) -> list[tuple[str, str]]:
+def sources(found: many_sources.Inventory) -> list[tuple[str, str]]:
     return [(part.source.party, part.source.region) for part in found.parts]
 
 
@@ -203,7 +204,7 @@ def test_many_callers_request_a_list_of_regions_once(two: App) -> None:
 
 def test_a_region_that_both_have_is_asked_of_both(two: App, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("qcloud", "aws"):
-        monkeypatch.setattr(f"chalicelib.simulators.{module}.REGIONS", ("ap-guangzhou", "us-east-1", "eu-north-1"))
+        monkeypatch.setattr(f"chalicelib.parties.{module}.simulator.REGIONS", ("ap-guangzhou", "us-east-1", "eu-north-1"))
     for cloud in two.clouds.values():
         cloud.fleets["eu-north-1"] = Fleet(4, "north")                           # type: ignore[attr-defined]
     found = answer(two, "party=qcloud,aws&tenant_id=123&region=eu-north-1,gz")
@@ -229,7 +230,7 @@ def test_a_region_that_is_new_is_reached(two: App, monkeypatch: pytest.MonkeyPat
 def test_a_name_that_no_list_holds_is_left_to_the_parties(two: App, monkeypatch: pytest.MonkeyPatch) -> None:
     """A region that the list does not name is found all the same; one that nobody has is an error."""
     two.clouds["qcloud"].fleets["ap-secret-1"] = Fleet(3, "secret")              # type: ignore[attr-defined]
-    real = simulators.qcloud.REGIONS          # type: ignore[attr-defined]
+    real = simulator.REGIONS
 
     class Hidden(tuple[str, ...]):
         def __contains__(self, name: object) -> bool:
@@ -473,13 +474,13 @@ def test_what_a_process_remembers_of_sources_is_bounded(two: App, monkeypatch: p
 def test_what_a_process_remembers_of_catalogues_is_bounded() -> None:
     """Adapters keep some by region, which callers choose, and names that a party did not know."""
     for n in range(2000):
-        cache.catalogue(("azure", f"region-{n}"), ["a", "b"], lambda names: {"a": 1})
-        cache.catalogue(("empty", f"region-{n}"), [], lambda names: {})
-        cache.catalogue("one", ["a"], lambda names: {"a": 1})
+        cache.cached_lookup(("azure", f"region-{n}"), ["a", "b"], lambda names: {"a": 1})
+        cache.cached_lookup(("empty", f"region-{n}"), [], lambda names: {})
+        cache.cached_lookup("one", ["a"], lambda names: {"a": 1})
     assert len(cache._catalogues) <= 512
-    assert cache.catalogue("one", ["a"], lambda names: 1 / 0) == {"a": 1}
+    assert cache.cached_lookup("one", ["a"], lambda names: 1 / 0) == {"a": 1}
     for n in range(10_000):
-        cache.catalogue("projects", [f"region-{n}"], lambda names: {})
+        cache.cached_lookup("projects", [f"region-{n}"], lambda names: {})
     assert len(cache._catalogues["projects"].unknown) <= 4096
 
 
