@@ -58,7 +58,7 @@ def _refresh(here: Deployment, pause: int, stopped: threading.Event) -> None:
 @click.command()
 @click.option("--port", default=8000, show_default=True, type=Port(), help="0: any free port.")
 def demo(port: int) -> None:
-    """Serve, with simulator clouds and a ready tenant, user and token; nothing is kept."""
+    """Serve, with simulated clouds and a ready tenant, user and token; nothing is kept."""
     from ..simulators import demo as stage  # simulators are no part of the deployed package
 
     stage.run(port)

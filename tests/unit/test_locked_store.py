@@ -149,7 +149,7 @@ def test_commands_that_read_start_while_it_is_locked(house: App, monkeypatch: py
             began = time.monotonic()
             assert cli.main(line) == 0, capsys.readouterr().err
             assert time.monotonic() - began < 6
-        monkeypatch.setattr(store, "_most", ContextVar("most", default=0.5))
+        monkeypatch.setattr(stores, "_most", ContextVar("most", default=0.5))
         output.deployment.cache_clear()
         assert cli.main(("user", "disable", "ann")) == 5
         assert "Another program holds the write lock" in capsys.readouterr().err
