@@ -106,7 +106,7 @@ def test_a_needed_write_waits_no_longer_than_its_request(tmp_path: Path, clock: 
             with block:
                 began = time.monotonic()
                 for write in ((lambda: store.put("k", "a", b"1")), (lambda: store.delete("k", "a")),
-                              (lambda: store.write([store.Entry("k", "a", b"1", 1, None)]))):
+                              (lambda: store.write([stores.Entry("k", "a", b"1", 1, None)]))):
                     with pytest.raises(StoreBusy, match="nothing was written"):
                         write()
                 assert least <= time.monotonic() - began < most
