@@ -60,14 +60,14 @@ def names_table_zh() -> str:
 
 
 def parameters_table() -> str:
-    lines = ["| parameter | takes | |", "|---|---|---|"]
+    lines = ["| parameter | values | meaning |", "|---|---|---|"]
     for parameter in query.PARAMETERS:
         form = parameter.form
         takes = (", ".join(f"`{word}`" for word in form.words) if isinstance(form, query.Choice)
                  else f"{form.lowest} to {form.highest}" if isinstance(form, query.Number)
                  else form.takes if isinstance(form, query.Text | query.List)
                  else "an RFC 3339 time" if isinstance(form, query.Time) else "an IPv4 or IPv6 address")
-        lines.append(f"| `{parameter.name}`{' (must)' if parameter.required else ''} | {takes} | {parameter.text} |")
+        lines.append(f"| `{parameter.name}`{' (required)' if parameter.required else ''} | {takes} | {parameter.text} |")
     return "\n".join(lines)
 
 
@@ -83,7 +83,7 @@ def errors_table() -> str:
                                      "`parameter` names it."
     rows[404, "account_not_found"] = "This tenant has no account at this party."
     extra = {429: " `Retry-After`.", 503: " `Retry-After`.", 405: " `Allow`.", 401: " `WWW-Authenticate`."}
-    return "\n".join(["| status | `error` | |", "|---|---|---|"] + [
+    return "\n".join(["| status | `error` | meaning |", "|---|---|---|"] + [
         f"| {status} | `{word}` | {text}{extra.get(status, '')} |" for (status, word), text in sorted(rows.items())])
 
 
