@@ -43,7 +43,8 @@ class Terminal:
         """What is on the screen, as soon as it is so."""
         end = time.monotonic() + seconds
         while not seen(self.text):
-            assert time.monotonic() < end and self._read(), self.text
+            assert time.monotonic() < end, self.text
+            assert self._read(), self.text
         return self.text
 
     def end(self, seconds: float = 30) -> int:

@@ -63,7 +63,8 @@ def _over_store(pairs: list[tuple[str, str]]) -> tuple[dict[str, Any], TwocloudE
             if asked.several:
                 found, _ = many_sources.sources(here, asked, None, policy, deadline, stats)
             else:
-                assert asked.parties and asked.regions
+                assert asked.parties
+                assert asked.regions
                 found = [many_sources.source_of(asked.tenant_id, asked.parties[0], asked.regions[0])]
             for source in found:
                 revision = accounts.find(here.store, source.tenant_id, source.party).revision

@@ -87,7 +87,8 @@ def answer(deployment: Deployment, asked: Query, policy: Freshness, caller: Call
     if asked.several:
         found, failed = sources(deployment, asked, caller, policy, deadline, stats)
         return _list_many(deployment, found, failed, asked, wanted, policy, deadline, stats)
-    assert asked.parties and asked.regions
+    assert asked.parties
+    assert asked.regions
     source = source_of(asked.tenant_id, asked.parties[0], asked.regions[0])
     if caller and not tokens.allows(caller, source):
         raise Forbidden()

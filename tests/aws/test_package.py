@@ -131,7 +131,8 @@ def test_every_module_is_compiled_for_lambdas_python(out: Path) -> None:
         if name.endswith(".py"):
             folder, _, module = name.rpartition("/")
             compiled = found[f"{folder}/__pycache__/{module[:-3]}.{tag}.pyc".lstrip("/")]
-            assert compiled[:4] == magic and compiled[4:8] == b"\x01\0\0\0", name      # hash-based, not checked at start
+            assert compiled[:4] == magic, name      # hash-based, not checked at start
+            assert compiled[4:8] == b"\x01\0\0\0", name
     assert json.loads((out / "template.json").read_text())["Resources"]["Work"]["Properties"]["Runtime"] == f"python{package.version_of(python)}"
 
 
@@ -272,7 +273,8 @@ def test_cfn_lint_and_the_sam_translator_take_the_template(template: dict[str, A
             if value["Type"] == "AWS::Serverless::Function" else value for key, value in template["Resources"].items()}}), ("plain", plain)):
         (tmp_path / f"{name}.json").write_text(json.dumps(it))
         done = subprocess.run([Path(sys.executable).parent / "cfn-lint", tmp_path / f"{name}.json"], capture_output=True, text=True)
-        assert done.returncode == 0 and not done.stdout, done.stdout
+        assert done.returncode == 0, done.stdout
+        assert not done.stdout, done.stdout
 
 
 def test_the_four_functions(template: dict[str, Any]) -> None:
@@ -364,7 +366,8 @@ def test_the_gateway_refuses_in_the_words_of_the_program(template: dict[str, Any
     for kind, response in responses.items():
         text = response["responseTemplates"]["application/json"]
         body = json.loads(text)
-        assert int(response["statusCode"]) == body["code"] and known[body["code"], body["error"]] == body["msg"], kind
+        assert int(response["statusCode"]) == body["code"], kind
+        assert known[body["code"], body["error"]] == body["msg"], kind
         assert list(body)[:3] == ["code", "msg", "error"]
         assert body.pop("request_id") == "$context.requestId"
         assert "$" not in json.dumps(body), kind                            # echoes nothing
@@ -597,7 +600,8 @@ def test_foreign_and_open_paths(stack: Stack) -> None:
     for path, name in (("", "console.html"), ("docs", "reference.html")):       # the packaged pages, with and without the slash
         for url in {stack.url.replace("servers", path), stack.url.replace("servers", path).rstrip("/")}:
             answer = stack.get("", "", url=url)
-            assert answer.content == console.page(name).body and answer.headers["Content-Security-Policy"].startswith("default-src 'none'"), url
+            assert answer.content == console.page(name).body, url
+            assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'"), url
 
 
 def wait(what: Callable[[], Any], seconds: float) -> Any:

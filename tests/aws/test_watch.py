@@ -139,7 +139,8 @@ def test_an_alarm_watches_what_there_is_and_says_what_to_do(name: str) -> None:
     assert alarm.get("DatapointsToAlarm", 1) <= alarm["EvaluationPeriods"]
     assert alarm["Period"] * alarm["EvaluationPeriods"] <= 86_400
     said = alarm["AlarmDescription"]
-    assert len(said) <= 1024 and (re.search(r'the query "|log group', said)), said
+    assert len(said) <= 1024, said
+    assert re.search(r'the query "|log group', said), said
     assert set(re.findall(r'(?:query|then) "([^"]+)"', said)) <= QUERIES.keys()
     for other in re.findall(r"\b[A-Z][a-z]+[A-Z][A-Za-z]+\b", said):
         assert other in ALARMS or other in MERGED["Parameters"] or other in ("EventBridge", "ThrottlingRateLimit", "MaximumConcurrency"), other

@@ -807,7 +807,8 @@ def test_a_phone_and_two_hundred_per_cent_need_no_sideways_scrolling(served: App
     for opener in ("#share", "#choose-columns", "#sources", "tbody tr >> nth=10"):
         reader.page.click(opener)
         reader.page.wait_for_selector("dialog[open]")
-        assert reader.wide() <= width and reader.page.evaluate("document.querySelector('dialog[open]').scrollWidth <= innerWidth"), opener
+        assert reader.wide() <= width, opener
+        assert reader.page.evaluate("document.querySelector('dialog[open]').scrollWidth <= innerWidth"), opener
         reader.page.keyboard.press("Escape")
     assert violations(reader) == []
 

@@ -79,7 +79,8 @@ def script(ansible: Ansible) -> Iterator[str]:
     made = run(["bash", "-euc", block("ansible.md", "sh", "twocloud.sh")], ansible.folder,
                {"TWOCLOUD_URL": ansible.house.url, "TWOCLOUD_TOKEN": ansible.house.token,
                 "PATH": f"{ansible.folder}:{os.environ['PATH']}"})
-    assert made.returncode == 0 and "_meta" in made.stdout, made.stderr
+    assert made.returncode == 0, made.stderr
+    assert "_meta" in made.stdout, made.stderr
     (ansible.folder / "ansible.cfg").write_text(block("ansible.md", "ini", "twocloud.sh"))
     yield f"{ansible.folder}:{ansible.paths}"
 
@@ -134,7 +135,8 @@ def test_a_playbook_pings_and_runs_no_name(ansible: Ansible, script: str) -> Non
                   f"strict: true\nkeyed_groups{GROUPS.split('groups:')[0]}  - {{prefix: name, key: instance_name}}\n")
     for source, environment in (("servers.twocloud.yml", {}), ("./twocloud.sh", {"PATH": script, "ANSIBLE_INVENTORY_ENABLED": "script"})):
         done = ansible.run("ansible-playbook", "-i", source, "play.yml", **environment)
-        assert done.returncode == 0 and done.stdout.count("unreachable=0    failed=0") == 3, done.stdout + done.stderr
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.stdout.count("unreachable=0    failed=0") == 3, done.stdout + done.stderr
         assert (ansible.folder / "name-ins-00000001").read_text() == EVIL
     assert not list(ansible.folder.rglob("TEMPLATE-WAS-RUN"))
     assert not Path("TEMPLATE-WAS-RUN").exists()
@@ -191,7 +193,9 @@ def test_a_bad_token_is_a_failure_as_documented(ansible: Ansible) -> None:
     (ansible.folder / "ansible.cfg").write_text(block("ansible.md", "ini", "servers.twocloud.yml"))
     for command in (["ansible-inventory", "--list"], ["ansible", "all", "-m", "ping"]):
         done = ansible.run(*command, token="tc_bad", ANSIBLE_INVENTORY_UNPARSED_FAILED="", ANSIBLE_INVENTORY_ENABLED="")
-        assert done.returncode == 1 and "request id " in done.stderr and "401 unauthorized" in done.stderr, done
+        assert done.returncode == 1, done
+        assert "request id " in done.stderr, done
+        assert "401 unauthorized" in done.stderr, done
     (ansible.folder / "ansible.cfg").unlink()
     done = ansible.run("ansible-inventory", "--list", "-i", "servers.twocloud.yml", token="tc_bad",
                        ANSIBLE_INVENTORY_UNPARSED_FAILED="", ANSIBLE_INVENTORY_ENABLED="")
@@ -280,7 +284,8 @@ def test_two_machines_are_never_one_host(ansible: Ansible) -> None:
                          ('hostnames: ["{{ instance_name }}.{{ region }}"]\n', "web.us-east-1"),
                          ("hostnames: [tags.nothing, tags.role]\n", "b"), ("hostnames: [zone]\nhost_prefix: z_\n", "z_us-east-1c")):
         found = ansible.list(first, second(more))
-        assert found["party_aws"]["hosts"] == [called] and sorted(found["party_qcloud"]["hosts"]) == ["db", "web"], more
+        assert found["party_aws"]["hosts"] == [called], more
+        assert sorted(found["party_qcloud"]["hosts"]) == ["db", "web"], more
         assert found["_meta"]["hostvars"][called]["twocloud_party"] == "aws"
     assert ansible.list(first, first) == ansible.list(first)    # the same machine is one host
     (ansible.folder / "own.ini").write_text("web ansible_host=192.0.2.9\n")
@@ -312,10 +317,13 @@ address: "{{{{ 'l' ~ 'an' }}}}"
 validate_certs: "{{{{ 1 == 1 }}}}"
 """)
     done = ansible.run("ansible-inventory", "--list", "-i", "servers.twocloud.yml", "-e", "tenant='123'", token="", WHERE=ansible.house.url)
-    assert done.returncode == 0 and json.loads(done.stdout)["_meta"]["hostvars"]["web"]["ansible_host"]["__ansible_unsafe"] == "10.0.0.1", done.stderr
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["_meta"]["hostvars"]["web"]["ansible_host"]["__ansible_unsafe"] == "10.0.0.1", (
+        done.stderr)
     ansible.write("token_file: \"{{ 'token' }}.secret\"\nname: \"{{ '{{' }}x\"\n")
     done = ansible.run("ansible-inventory", "--list", "-i", "servers.twocloud.yml", token="")
-    assert done.returncode == 0 and json.loads(done.stdout)["_meta"].get("hostvars", {}) == {}, done.stderr     # no name holds {{x
+    assert done.returncode == 0, done.stderr     # no name holds {{x
+    assert json.loads(done.stdout)["_meta"].get("hostvars", {}) == {}, done.stderr
 
 
 def test_the_collection_is_one(ansible: Ansible, tmp_path: Path) -> None:

@@ -189,7 +189,8 @@ def test_the_sdk_and_we_list_the_same_machines(house: App, stack: Any, party: st
         other = theirs[server.id]
         assert (server.name, server.cpu, server.memory_mib, server.disk_gib) == (
             other["name"], other["cpu"], other["memory"], other["disk"]), server
-        assert list(server.lan_ipv4) == other["lan"] and set(server.wan_ipv4) == other["wan"], server
+        assert list(server.lan_ipv4) == other["lan"], server
+        assert set(server.wan_ipv4) == other["wan"], server
         assert server.party_status == other["state"]
         assert server.created_at
         assert int(server.created_at.timestamp()) == int(other["created"])

@@ -33,7 +33,9 @@ def test_lines_of_the_docs(served: App, tmp_path: Path, line: str) -> None:
     if "> servers.json" in line:
         done.stdout = (tmp_path / "servers.json").read_text()
     found = json.loads(done.stdout)
-    assert done.returncode == 0 and found["code"] == 200 and ("changed_since" in line or found["vm_servers"]), done.stderr
+    assert done.returncode == 0, done.stderr
+    assert found["code"] == 200, done.stderr
+    assert "changed_since" in line or found["vm_servers"], done.stderr
     refused = run(["bash", "-euc", line], tmp_path, there(served, "tc_wrong"))
     assert refused.returncode == {"curl": 22, "http": 4, "wget": 6}[line.split()[0]], refused
     assert not refused.stdout or "vm_servers" not in json.loads(refused.stdout)
@@ -68,7 +70,8 @@ def test_programs_of_the_docs(served: App, tmp_path: Path, language: str, holds:
     program(command[0])
     text = block("recipes.md", language, holds)
     done = run([*command, text], tmp_path, there(served))
-    assert done.returncode == 0 and len(done.stdout.splitlines()) == 25, done.stderr
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 25, done.stderr
     refused = run([*command, text], tmp_path, there(served, "tc_wrong"))
     assert refused.returncode == 1
     assert "Credentials missing or not valid" in refused.stderr
@@ -83,7 +86,8 @@ def test_pandas(served: App, tmp_path: Path) -> None:
     text = block("recipes.md", "python", "import pandas").replace("party=all", "party=qcloud").replace("region=all", "region=gz")
     done = run(["python", "-c", f"{text}\nprint(list(fleet.instance_name), fleet.tenant_id[0] == '123', fleet.create_at.dtype)"], tmp_path, there(served))
     assert done.returncode == 0, done.stderr
-    assert "['007', '1e5', 'NA', 'x'] True datetime64" in done.stdout and re.search(r"qcloud\s+ACTIVE\s+3\s+24\n\s+SHUTOFF\s+1\s+8", done.stdout), done.stdout
+    assert "['007', '1e5', 'NA', 'x'] True datetime64" in done.stdout, done.stdout
+    assert re.search(r"qcloud\s+ACTIVE\s+3\s+24\n\s+SHUTOFF\s+1\s+8", done.stdout), done.stdout
     refused = run(["python", "-c", text], tmp_path, there(served, "tc_wrong"))
     assert refused.returncode == 1
     assert "HTTP Error 401" in refused.stderr
@@ -122,7 +126,9 @@ def test_the_table_of_the_spreadsheet_page(served: App, tmp_path: Path) -> None:
     served.clouds["qcloud"].fail("reset")
     done = run(["bash", "-euc", headers], tmp_path, there(served))
     told = block("spreadsheets.md", "text", "Cache-Status").splitlines()
-    assert (tmp_path / "servers.csv").read_bytes() == first and told[1] in done.stdout.splitlines() and "Age: 0" in done.stdout, done.stdout
+    assert (tmp_path / "servers.csv").read_bytes() == first, done.stdout
+    assert told[1] in done.stdout.splitlines(), done.stdout
+    assert "Age: 0" in done.stdout, done.stdout
     (tmp_path / "servers.csv").unlink()
     done = run(["bash", "-euc", plain.replace("format=csv", "format=csv&on_error=fail")], tmp_path, there(served))
     assert done.returncode == 22
@@ -137,7 +143,8 @@ def test_generated_sdks(served: App, tmp_path: Path, generator: str) -> None:
     document, *commands = block("recipes.md", "sh", "openapi.json").splitlines()
     command = next(line for line in commands if line.startswith(f"{generator}-cli " if generator == "openapi-generator" else f"{generator} "))
     made = run(["bash", "-euc", f"{document}\n{command}"], tmp_path, there(served))
-    assert made.returncode == 0 and "Warning(s) encountered" not in made.stdout + made.stderr, made.stdout[-3000:] + made.stderr
+    assert made.returncode == 0, made.stdout[-3000:] + made.stderr
+    assert "Warning(s) encountered" not in made.stdout + made.stderr, made.stdout[-3000:] + made.stderr
     program_text = block("recipes.md", "python", f"# {generator}\n")
     served.user("bob", password="password")
     paths = {"PYTHONPATH": str(tmp_path / "openapi_out"), "PYTHONDONTWRITEBYTECODE": "1"}

@@ -51,7 +51,8 @@ def other() -> Iterator[Other]:
 
 def add(folder: Path, name: str, url: str, text: str) -> None:
     done = run(folder, "context", "add", name, "--url", url, "--token-stdin", stdin=text + "\n")
-    assert done.returncode == 0 and text not in done.stdout + done.stderr, done.stderr
+    assert done.returncode == 0, done.stderr
+    assert text not in done.stdout + done.stderr, done.stderr
 
 
 # ---------------------------------------------------------------- the file
@@ -245,11 +246,14 @@ def test_every_way_to_be_no_twocloud_is_one_line_and_exit_3(tmp_path: Path, othe
             ("https://u:p@h.example", "without user"), ("https://:p@h.example", "without user"), ("h", "an address is"), ("https://h:x", "no address")):
         done = run(tmp_path, "servers", *GZ, "--url", url, **environment)
         assert (done.returncode, done.stdout) == (3, ""), (url, done)
-        assert told in done.stderr and len(done.stderr.splitlines()) == 1 and "\x1b" not in done.stderr, (url, done.stderr)
+        assert told in done.stderr, (url, done.stderr)
+        assert len(done.stderr.splitlines()) == 1, (url, done.stderr)
+        assert "\x1b" not in done.stderr, (url, done.stderr)
     for server in odd:
         for words in (("servers", *GZ), ("servers", *GZ, "-o", "ndjson", "--sort", "id"), ("explain", *GZ)):
             done = run(tmp_path, *words, "--url", server.url, **environment)
-            assert done.returncode == 3 and len(done.stderr.splitlines()) == 1, (server.says, words, done)
+            assert done.returncode == 3, (server.says, words, done)
+            assert len(done.stderr.splitlines()) == 1, (server.says, words, done)
         server.close()
     assert run(tmp_path, "servers", *GZ, "--url", other.url, TWOCLOUD_TOKEN="tc_\u4e2d").returncode == 2
     trusted = run(tmp_path, "servers", *GZ, "--url", secure.url.replace("127.0.0.1", "localhost"), REQUESTS_CA_BUNDLE=str(pem), **environment)
@@ -327,7 +331,8 @@ def test_completion_makes_no_store_and_hides_every_fault(tmp_path: Path) -> None
     for environment in ({}, {"TWOCLOUD_STORE": "mysql://x"}, {"TWOCLOUD_STORE": "dynamodb://nowhere"}, {"TWOCLOUD_CONFIG": "/dev/null/x"}):
         for words in ("twocloud servers --tenant ", "twocloud token show ", "twocloud servers --context ", "twocloud servers --party x --region "):
             done = run(tmp_path, _TWOCLOUD_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=str(len(words.split())), **environment)
-            assert done.returncode == 0 and done.stderr == "", (words, environment, done)
+            assert done.returncode == 0, (words, environment, done)
+            assert done.stderr == "", (words, environment, done)
     assert sorted(tmp_path.iterdir()) == []
     assert sys.executable
 
@@ -356,7 +361,8 @@ def test_completion_in_other_shells(shell: str, tmp_path: Path) -> None:
         done = subprocess.run([shell, "--no-config", "-c", "twocloud completion fish | source; complete -C 'twocloud servers --party qcl'; complete -C 'twocloud doc'"],
                               capture_output=True, text=True, timeout=60, cwd=tmp_path, env={**os.environ, "PATH": path, "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)})
         found = [line.split("\t")[0] for line in done.stdout.splitlines()]
-        assert "qcloud" in found and "doctor" in found, done
+        assert "qcloud" in found, done
+        assert "doctor" in found, done
         return
     with Terminal("-f", "-i", folder=tmp_path, program=(shutil.which(shell) or "",), PATH=path, columns=100) as seen:
         seen.type("PS1='> '; " + ASK_ZSH.strip().replace("\n", "; ").replace("DUMP", str(tmp_path / "dump")) + "; echo re''ady\r")

@@ -76,7 +76,9 @@ def test_ansible_as_its_page_says(demo: Demo, tmp_path: Path) -> None:
     done = run(["bash", "-euc", install[0].replace("./", f"{ROOT}/")], tmp_path, there)
     assert done.returncode == 0, done.stderr
     done = run(["bash", "-euc", block("ansible.md", "sh", "--graph")], tmp_path, there)
-    assert done.returncode == 0 and "hosts (" in done.stdout and '"ansible_host": "122.22.3.45"' in done.stdout, done.stderr
+    assert done.returncode == 0, done.stderr
+    assert "hosts (" in done.stdout, done.stderr
+    assert '"ansible_host": "122.22.3.45"' in done.stdout, done.stderr
     requests.post(f"{demo.switch}/qcloud/off", timeout=10)
     off = run(["ansible-inventory", "--graph"], tmp_path, there)
     assert off.returncode == 0

@@ -251,7 +251,9 @@ def test_the_commands_examples(served: App, tmp_path: Path) -> None:
     done = bash(script, tmp_path, URL=served.url, HOME=str(tmp_path), XDG_CONFIG_HOME="", TWOCLOUD_STORE=here.store, TWOCLOUD_KEY=here.key)
     (tmp_path / ".config/twocloud/config.toml").unlink()
     rows = done.stdout.splitlines()
-    assert done.returncode == 0 and rows[0].split() == ["NAME", "ID", "LAN"] and len(rows) == 26, done
+    assert done.returncode == 0, done
+    assert rows[0].split() == ["NAME", "ID", "LAN"], done
+    assert len(rows) == 26, done
 
 
 def test_the_examples_of_formats(served: App, tmp_path: Path) -> None:

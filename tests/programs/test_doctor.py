@@ -20,7 +20,8 @@ __all__ = ["cloud", "folder"]               # fixtures
 
 def doctor(folder: Path, *arguments: str, code: int, **environment: str) -> dict[str, dict[str, Any]]:
     done = run(folder, "doctor", "-o", "json", *arguments, **environment)
-    assert done.returncode == code and "Traceback" not in done.stderr, done
+    assert done.returncode == code, done
+    assert "Traceback" not in done.stderr, done
     assert "canary" not in done.stdout + done.stderr
     found = json.loads(done.stdout)
     for row in found:
@@ -196,7 +197,10 @@ def test_explain_tells_why_a_party_failed(folder: Path, cloud: Qcloud) -> None:
     calls = cloud.count()
     told = explain(folder, *GZ)
     source = told["sources"][0]
-    assert cloud.count() == calls and told["calls"] == [] and source["breaker_open_seconds"] > 0 and "nobody asks for" in source["why"], source
+    assert cloud.count() == calls, source
+    assert told["calls"] == [], source
+    assert source["breaker_open_seconds"] > 0, source
+    assert "nobody asks for" in source["why"], source
     cloud.plans.clear()
     cloud.fail("close")
     other = explain(folder, "--party", "qcloud", "--tenant", "123", "--region", "sh", code=5)
@@ -244,5 +248,6 @@ def test_a_file_of_contexts_that_others_may_read_is_told_once(folder: Path) -> N
     (folder / CONFIG).write_text("")
     (folder / CONFIG).chmod(0o644)
     done = run(folder, "doctor", "--offline")
-    assert done.returncode == 1 and done.stdout.count("others may read it") == 1, done
+    assert done.returncode == 1, done
+    assert done.stdout.count("others may read it") == 1, done
     assert [row["state"] for row in json.loads(run(folder, "doctor", "--offline", "-o", "json").stdout) if row["check"] == "contexts"] == ["fail"]

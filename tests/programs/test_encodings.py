@@ -42,7 +42,8 @@ def twocloud(house: App, *arguments: str | bytes, encoding: str = "utf-8", close
 def test_no_encoding_loses_a_row(house: App, encoding: str) -> None:
     done = twocloud(house, *ASK, "--url", house.url, encoding=encoding)
     table = done.stdout.decode("utf-8" if encoding == "ascii" else encoding).splitlines()      # click writes UTF-8 where ASCII is set
-    assert done.returncode == 0 and len(table) == 1 + len(NAMES), done.stderr
+    assert done.returncode == 0, done.stderr
+    assert len(table) == 1 + len(NAMES), done.stderr
     for name, line in zip(NAMES, table[1:], strict=True):
         assert line.split()[0] in (name, name.encode(encoding, "backslashreplace").decode(encoding))
         assert "ins-" in line
@@ -80,7 +81,9 @@ def test_errors_and_help_in_another_encoding(house: App) -> None:
 def test_a_value_that_is_not_utf8_is_refused(house: App, name: bytes, tmp_path: Path) -> None:
     """Not an empty list: from a server, and from the store."""
     done = twocloud(house, *ASK, "--name", name, "--url", house.url)
-    assert done.returncode == 4 and done.stdout == b"" and b"not valid UTF-8" in done.stderr, done.stderr
+    assert done.returncode == 4, done.stderr
+    assert done.stdout == b"", done.stderr
+    assert b"not valid UTF-8" in done.stderr, done.stderr
     assert twocloud(house, "context", "list", name).returncode == 2
 
 
@@ -110,4 +113,6 @@ def test_a_redirect_to_nowhere_is_no_server_of_ours(house: App, location: str) -
         Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         done = twocloud(house, *ASK, "--url", f"http://127.0.0.1:{server.server_address[1]}")
         server.shutdown()
-    assert done.returncode == 3 and b"is no twocloud server" in done.stderr and b"Traceback" not in done.stderr, done.stderr
+    assert done.returncode == 3, done.stderr
+    assert b"is no twocloud server" in done.stderr, done.stderr
+    assert b"Traceback" not in done.stderr, done.stderr

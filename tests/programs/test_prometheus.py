@@ -179,7 +179,8 @@ def test_promtool_takes_the_configuration_and_finds_the_demo(served: App, tmp_pa
     (tmp_path / "twocloud.token").write_text("x")
     (tmp_path / "prometheus.yml").write_text(SNIPPET)
     done = run(["promtool", "check", "config", "prometheus.yml"], tmp_path)
-    assert done.returncode == 0 and "SUCCESS" in done.stdout, done.stderr
+    assert done.returncode == 0, done.stderr
+    assert "SUCCESS" in done.stdout, done.stderr
     (tmp_path / "token.secret").write_text(served.token)
     (tmp_path / "prometheus.secret").write_text(configuration(served.url, 9100, served.token))
     found = run(["promtool", "check", "service-discovery", "--timeout=5s", "prometheus.secret", "machines"], tmp_path)

@@ -396,4 +396,6 @@ def test_the_list_of_commands_says_what_they_say_themselves() -> None:
 
     for command, (_, text) in cli.COMMANDS.items():
         found = cli.twocloud.get_command(None, command)         # type: ignore[arg-type]
-        assert found and found.help and found.help.startswith(text.rstrip(".").split(",")[0].split(";")[0]), (command, found and found.help)
+        assert found, (command, found and found.help)
+        assert found.help, (command, found and found.help)
+        assert found.help.startswith(text.rstrip(".").split(",")[0].split(";")[0]), (command, found and found.help)

@@ -70,7 +70,9 @@ def refused(*words: str, never: tuple[str, ...] = ("wrong key",), error: str = "
 
 def azure_half_made(outcome: Outcome) -> None:
     (good,) = [s for s in outcome.values() if s.name == "node-06"] if isinstance(outcome, dict) else [None]
-    assert isinstance(outcome, dict) and good and len(outcome) == 2, outcome
+    assert isinstance(outcome, dict), outcome
+    assert good, outcome
+    assert len(outcome) == 2, outcome
     (made,) = [server for server in outcome.values() if server.name == "node-07"]
     assert made.id.endswith("/virtualMachines/node-07")
     assert made.status is Status.BUILD

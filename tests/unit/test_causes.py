@@ -132,7 +132,8 @@ def test_a_word_that_no_table_knows_says_its_cause_itself(name: str) -> None:
     for cause, word in pairs(SAYS):
         if word not in party.errors:
             failure = refused(party, word)
-            assert isinstance(failure, errors.PartyDenied) and failure.hint == NAMES[cause].hint, (name, word)
+            assert isinstance(failure, errors.PartyDenied), (name, word)
+            assert failure.hint == NAMES[cause].hint, (name, word)
 
 
 def _keystone(message: str) -> object:

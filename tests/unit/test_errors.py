@@ -59,7 +59,8 @@ def _made(kind: type[errors.TwocloudError]) -> errors.TwocloudError:
 @pytest.mark.parametrize("kind", tree(), ids=lambda kind: kind.__name__)
 def test_an_errors_own_text_fits_an_answer_and_the_command(kind: type[errors.TwocloudError]) -> None:
     text = _made(kind).text
-    assert text.endswith((".", ")")) and not _ONE_WAY.search(text), text
+    assert text.endswith((".", ")")), text
+    assert not _ONE_WAY.search(text), text
 
 
 def _raised(path: Path) -> Iterator[tuple[int, str]]:

@@ -86,7 +86,8 @@ def test_a_user_without_home_or_name() -> None:
         for line, code in ((("user", "add", "ann"), 0), (("user", "list", "-o", "json"), 0), (("context", "list", "-o", "json"), 0),
                            (("context", "use", "local"), 2)):
             done = run(folder, "-c", AS_NOBODY, *line)
-            assert done.returncode == code and "Traceback" not in done.stderr, done.stderr
+            assert done.returncode == code, done.stderr
+            assert "Traceback" not in done.stderr, done.stderr
         assert "no home folder: set HOME" in done.stderr
         assert (folder / ".twocloud").stat().st_uid == 4242
 
@@ -100,7 +101,8 @@ def test_no_context_writes_down_tls_keys(tmp_path: Path) -> None:
             "made += [it for it in [getattr(requests.adapters, '_preloaded_ssl_context', None)] if it]\n"
             "print({it.keylog_filename for it in made})")
     done = run(tmp_path, "-c", code, SSLKEYLOGFILE=str(tmp_path / "keys"))
-    assert done.stdout == "{None}\n" and not (tmp_path / "keys").exists(), done.stderr
+    assert done.stdout == "{None}\n", done.stderr
+    assert not (tmp_path / "keys").exists(), done.stderr
 
 
 SERVE_AS_NOBODY = AS_NOBODY.replace("import os, sys\n", "import os, sys\nimport app, chalicelib.http.serve, chalicelib.cli.serving, idna\n")
@@ -127,7 +129,8 @@ def test_serve_runs_for_a_user_without_home_or_name() -> None:
             finally:
                 process.terminate()
                 rest = process.communicate(timeout=20)[0]
-        assert process.returncode == 0 and "Traceback" not in rest, rest
+        assert process.returncode == 0, rest
+        assert "Traceback" not in rest, rest
 
 
 MOUNTED = """

@@ -100,7 +100,8 @@ def test_killed_at_each_write(house: App, clock: Clock, after: bool) -> None:
                 assert row == before
                 continue
             found = many_sources.list_changes(house.deployment, SOURCE, began)     # asks: no old failure stands in the way
-            assert found.answer.total == 3 and found.vanished == [], at
+            assert found.answer.total == 3, at
+            assert found.vanished == [], at
             assert not {name for name in found.fields if not name.startswith("other")} or found.fields == {}, at
             if finished:
                 break
