@@ -234,7 +234,7 @@ def test_the_pages_table_of_fields_is_what_is_written(house: App, monkeypatch: p
             written.setdefault(line["event"], set()).update(line)
     for path in [ROOT / "app.py", *(ROOT / "chalicelib").rglob("*.py")]:       # failures are many; their own fields stand in the code
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == "journal.failure":
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "log.failure":
                 written["failure"] |= {word.arg for word in node.keywords if word.arg}
     assert {name: sorted(fields) for name, fields in written.items()} == {name: sorted(fields | FIELDS["all"]) for name, fields in FIELDS.items() if name != "all"}
 
