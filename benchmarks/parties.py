@@ -165,7 +165,7 @@ def _sdk(party: str, url: str, credentials: Mapping[str, str], region: str) -> I
     else:
         import pytest
 
-        judge = importlib.import_module(f"tests.judges.test_{party}")
+        judge = importlib.import_module(f"chalicelib.parties.{party}.test_{party}")
         with pytest.MonkeyPatch.context() as patches:
             if hasattr(judge, "signing"):   # without which this SDK's signatures are not what its vendor documents
                 judge.signing(patches)
