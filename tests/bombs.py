@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.connection import Connection
 
 from chalicelib import parties
-from chalicelib.cloud.transport import Transport
+from chalicelib.cloud.sender import Transport
 from chalicelib.errors import TwocloudError
 from chalicelib.model import Account, Source, Window
 

@@ -18,7 +18,7 @@ import msgspec
 
 from .. import __version__, files, settings
 from ..access import accounts, users
-from ..cloud.transport import CallStats
+from ..cloud.sender import CallStats
 from ..errors import AccountNotFound, SettingsError, TwocloudError
 from ..fleet import many_sources, schedule
 from ..storage import snapshots, sqlite

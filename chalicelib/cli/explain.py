@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 import click
 import msgspec
 
-from ..cloud.transport import Call, CallStats
+from ..cloud.sender import Call, CallStats
 from ..errors import PartyError, RateLimited, TwocloudError, UnknownRegion
 from ..fleet import query
 from . import contexts

@@ -10,7 +10,7 @@ from urllib.parse import urlencode, urlsplit
 import click
 import msgspec
 
-from ..cloud.transport import CallStats
+from ..cloud.sender import CallStats
 from ..fleet import query
 from . import columns, completion, contexts
 from .output import Duration, Network, deployment, echo, kept, say, shape_options, table, waiting

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from .. import log
 from ..access.sealing import Sealer, open_sealer
-from ..cloud.transport import Transport
+from ..cloud.sender import Transport
 from ..settings import Settings
 from ..storage.store import Store, open_store
 

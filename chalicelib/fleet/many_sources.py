@@ -14,7 +14,7 @@ from .. import log, parties
 from ..access import accounts, tokens
 from ..access.accounts import AccountRow
 from ..access.tokens import Caller
-from ..cloud.transport import CallStats
+from ..cloud.sender import CallStats
 from ..concurrency import run_all
 from ..errors import (
     AccountNotFound,

@@ -20,7 +20,7 @@ import msgspec
 from .. import log, parties
 from ..access import accounts
 from ..cloud import paging
-from ..cloud.transport import CallStats, Sender
+from ..cloud.sender import CallStats, Sender
 from ..errors import (
     AccountNotFound,
     Conflict,

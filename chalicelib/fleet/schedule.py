@@ -16,7 +16,7 @@ import msgspec
 
 from .. import log, parties
 from ..access import accounts
-from ..cloud.transport import CallStats
+from ..cloud.sender import CallStats
 from ..errors import AccountNotFound, Internal, PartyError, RateLimited, TwocloudError, UnknownRegion
 from ..model import Source
 from ..storage import snapshots

@@ -9,7 +9,7 @@ import msgspec
 
 from .. import __version__, log, parties
 from ..access import tokens
-from ..cloud.transport import CallStats
+from ..cloud.sender import CallStats
 from ..errors import (
     Forbidden,
     InvalidParameter,

@@ -31,7 +31,7 @@ import app
 from chalicelib import errors, parties, settings
 from chalicelib.access import accounts, tokens, users
 from chalicelib.access.sealing import KmsSealer
-from chalicelib.cloud.transport import Transport
+from chalicelib.cloud.sender import Transport
 from chalicelib.errors import Internal
 from chalicelib.fleet import many_sources, schedule
 from chalicelib.fleet.deployment import Deployment

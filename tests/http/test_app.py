@@ -257,7 +257,7 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_authorizers_function_imports_only_what_it_needs() -> None:
     loaded = python("import sys, chalicelib.http.authorizer; print(*sys.modules)").stdout.split()
-    for heavy in ("boto3", "botocore", "requests", "urllib3", "cryptography", "chalicelib.cloud.transport", "chalicelib.http.api",
+    for heavy in ("boto3", "botocore", "requests", "urllib3", "cryptography", "chalicelib.cloud.sender", "chalicelib.http.api",
                   "chalicelib.parties.qcloud", "waitress", "click", "rich"):
         assert heavy not in loaded
     assert "chalicelib.access.tokens" in loaded

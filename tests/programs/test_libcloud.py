@@ -26,7 +26,7 @@ import time_machine
 
 from chalicelib import parties
 from chalicelib.cloud import libcloud as bridge
-from chalicelib.cloud import transport
+from chalicelib.cloud import rate_limit
 from chalicelib.errors import Internal, PartyDenied, PartyError, PartyFailed, PartyMalformed, PartyThrottled
 from chalicelib.fleet import many_sources, one_source
 from chalicelib.fleet.many_sources import Answer as Listed
@@ -416,7 +416,7 @@ class Stage(App):
 
 @pytest.fixture
 def stage(house: App, stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    monkeypatch.setattr(transport.Transport, "pace", lambda *_: None)
+    monkeypatch.setattr(rate_limit.RateLimits, "limiter", lambda *_: None)
     monkeypatch.setattr(one_source, "ANSWER_SECONDS", 0.0)
     house.deployment.transport.jitter = lambda: 0.0
     made = Stage(house.deployment, house.clock)

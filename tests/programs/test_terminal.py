@@ -387,7 +387,7 @@ def test_help_loads_no_more_than_it_shows() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=ROOT)
     loaded = set(done.stderr.split())
     assert "Usage: twocloud" in done.stdout
-    for name_ in ("requests", "urllib3", "rich", "boto3", "cryptography", "chalice", "waitress", "http.client", "chalicelib.cloud.transport", "chalicelib.parties"):
+    for name_ in ("requests", "urllib3", "rich", "boto3", "cryptography", "chalice", "waitress", "http.client", "chalicelib.cloud.sender", "chalicelib.parties"):
         assert name_ not in loaded, name_
 
 

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from chalicelib import parties
-from chalicelib.cloud.transport import failure_in
+from chalicelib.cloud.failures import failure_in
 from chalicelib.model import Request, Response, Sign
 from tests import ROOT
 

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from chalicelib import errors, parties
-from chalicelib.cloud.transport import failure_in
+from chalicelib.cloud.failures import failure_in
 from chalicelib.errors import Meaning, PartyError, UnknownRegion
 from chalicelib.model import Party, Response
 

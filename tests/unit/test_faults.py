@@ -13,7 +13,7 @@ from contextlib import ExitStack
 import pytest
 
 from chalicelib import parties, simulators
-from chalicelib.cloud import cache, transport
+from chalicelib.cloud import cache, rate_limit
 from chalicelib.errors import PartyDenied, PartyError
 from chalicelib.fleet import many_sources, one_source
 from chalicelib.model import Status, Window
@@ -65,7 +65,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hundreds of listings in a row: no paces, pages of at most a hundred, a late answer is given up after a second."""
-    monkeypatch.setattr(transport.Transport, "pace", lambda *_: None)
+    monkeypatch.setattr(rate_limit.RateLimits, "limiter", lambda *_: None)
     monkeypatch.setattr(one_source, "ANSWER_SECONDS", 0.0)
     monkeypatch.setattr(one_source, "_FORCED", 10 ** 6)
     for party in CLOUDS:

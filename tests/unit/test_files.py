@@ -93,10 +93,10 @@ def test_a_user_without_home_or_name() -> None:
 
 
 def test_no_context_writes_down_tls_keys(tmp_path: Path) -> None:
-    code = ("import chalicelib, ssl, requests, requests.adapters, certifi; from chalicelib.cloud import transport\n"
+    code = ("import chalicelib, ssl, requests, requests.adapters, certifi; from chalicelib.cloud import sockets\n"
             "from botocore.httpsession import create_urllib3_context as theirs\n"
             "from urllib3.util.ssl_ import create_urllib3_context as ours\n"
-            "made = [ssl.create_default_context(), theirs(), ours(), transport._Adapter(certifi.where())._tls] if hasattr(transport, '_Adapter')"
+            "made = [ssl.create_default_context(), theirs(), ours(), sockets.Adapter(certifi.where())._tls] if hasattr(sockets, 'Adapter')"
             " else [ssl.create_default_context(), theirs(), ours()]\n"
             "made += [it for it in [getattr(requests.adapters, '_preloaded_ssl_context', None)] if it]\n"
             "print({it.keylog_filename for it in made})")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from chalicelib import parties
 from chalicelib.access import accounts
-from chalicelib.cloud import transport
+from chalicelib.cloud import sender as sender_module
 from chalicelib.errors import PartyError, TwocloudError
 from chalicelib.fleet import many_sources, query
 from chalicelib.http import api, formats
@@ -250,7 +250,7 @@ def test_whatever_fails_nothing_is_lost_without_a_word(fleet: App) -> None:
 @pytest.mark.parametrize("named", [True, False])
 def test_one_cloud_hangs_and_the_answer_comes_and_says_so(fleet: App, monkeypatch: pytest.MonkeyPatch, named: bool) -> None:
     """Whether the account names its regions or the party would have to be asked for them first."""
-    monkeypatch.setattr(transport, "CALL_SECONDS", 1.5)
+    monkeypatch.setattr(sender_module, "CALL_SECONDS", 1.5)
     if not named:
         put(fleet, "aws")
     fleet.clouds["aws"].fail("hang")

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from chalicelib.cloud import cache, transport
+from chalicelib.cloud import cache, rate_limit
+from chalicelib.cloud import sender as sender_module
 from chalicelib.errors import AccountNotFound, PartyDenied, PartyError, PartyTimeout, TwocloudError, UnknownRegion
 from chalicelib.fleet import many_sources
 from chalicelib.fleet.many_sources import Filter
@@ -55,7 +56,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 @pytest.fixture(autouse=True)
 def no_paces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hundreds of listings in a row: the documented rates have tests of their own."""
-    monkeypatch.setattr(transport.Transport, "pace", lambda *_: None)
+    monkeypatch.setattr(rate_limit.RateLimits, "limiter", lambda *_: None)
 
 
 
@@ -148,7 +149,7 @@ def test_the_budget_holds_over_many_slow_calls(stage: Stage, monkeypatch: pytest
 
 
 def test_a_call_gets_its_share_and_not_all_of_the_time(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "CALL_SECONDS", 0.5)
+    monkeypatch.setattr(sender_module, "CALL_SECONDS", 0.5)
     prepare(stage, "qcloud", False, monkeypatch).fail("hang")
     started = time.monotonic()
     with pytest.raises(PartyTimeout):

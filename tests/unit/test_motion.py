@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chalicelib import parties, simulators
-from chalicelib.cloud import cache, paging, transport
+from chalicelib.cloud import cache, paging, rate_limit
 from chalicelib.cloud.paging import Page, Rows, by_offset, by_page, by_place
 from chalicelib.errors import PartyError, PartyMalformed
 from chalicelib.fleet import many_sources, one_source
@@ -211,7 +211,7 @@ def stack() -> Iterator[ExitStack]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport.Transport, "pace", lambda *_: None)
+    monkeypatch.setattr(rate_limit.RateLimits, "limiter", lambda *_: None)
     monkeypatch.setattr(one_source, "_FORCED", 10 ** 6)
     for party in CLOUDS:
         module = importlib.import_module(parties.module_of(party))

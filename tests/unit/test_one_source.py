@@ -14,7 +14,8 @@ import pytest
 import app
 from chalicelib import parties
 from chalicelib.access import accounts, sealing, tokens, users
-from chalicelib.cloud import transport
+from chalicelib.cloud import rate_limit
+from chalicelib.cloud import sender as sender_module
 from chalicelib.errors import PartyDenied, PartyError, PartyThrottled, PartyTimeout, PartyUnavailable, UnknownRegion
 from chalicelib.fleet import many_sources, one_source, schedule
 from chalicelib.fleet.deployment import Deployment
@@ -501,7 +502,7 @@ def test_our_own_restraint_opens_nothing(house: App, monkeypatch: pytest.MonkeyP
             raise PartyThrottled("ask for a range", retry_after=100.0)
 
     with monkeypatch.context() as patch:
-        patch.setattr(transport.Transport, "pace", lambda *_: Slow())
+        patch.setattr(rate_limit.RateLimits, "limiter", lambda *_: Slow())
         for _ in range(12):
             with pytest.raises(PartyThrottled):
                 ask(house)
@@ -658,7 +659,7 @@ def test_a_token_never_sees_another_tenants_list(served: App) -> None:
 
 def test_a_hanging_source_does_not_hold_the_others(served: App, monkeypatch: pytest.MonkeyPatch) -> None:
     """Thirty callers wait for a cloud that hangs; meanwhile fifty requests of others are all answered before any of them."""
-    monkeypatch.setattr(transport, "CALL_SECONDS", 6.0)
+    monkeypatch.setattr(sender_module, "CALL_SECONDS", 6.0)
     keys = qcloud_keys()
     with Qcloud({keys["secret_id"]: keys["secret_key"]}, {"ap-guangzhou": Fleet(5)}) as other:
         served.account("qcloud", keys, other.url, tenant="7")   # the same party, another tenant
@@ -681,7 +682,7 @@ def test_a_hanging_source_does_not_hold_the_others(served: App, monkeypatch: pyt
 def test_from_end_to_end_on_every_store(store: Store, clock: Clock, tmp_path: Path, stack: ExitStack) -> None:
     """List, keep, serve, stale, breaker, changes, remove: on SQLite and on two emulators of DynamoDB."""
     settings = settings_in(tmp_path)
-    deployment = Deployment(settings, store, lambda: sealing.open_sealer(settings.key), transport.Transport(jitter=lambda: 0.0), clock)
+    deployment = Deployment(settings, store, lambda: sealing.open_sealer(settings.key), sender_module.Transport(jitter=lambda: 0.0), clock)
     keys = qcloud_keys()
     cloud = stack.enter_context(Qcloud({keys["secret_id"]: keys["secret_key"]}, {"ap-guangzhou": Fleet(1250)}, limited=False))
     account = accounts.check("123", parties.load("qcloud"), keys, project=None, regions=(), deep=False, endpoint=cloud.url, local=True)

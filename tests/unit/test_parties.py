@@ -20,7 +20,7 @@ import pytest
 
 from chalicelib import parties
 from chalicelib.access import accounts
-from chalicelib.cloud.transport import failure_in
+from chalicelib.cloud.failures import failure_in
 from chalicelib.errors import Meaning, PartyFailed, TwocloudError
 from chalicelib.model import GRADES, WHOLE, Account, Party, Request, Response, Server, Sign, Source, Window
 from tests import ROOT

@@ -395,7 +395,7 @@ def test_made_up_names_keep_the_documented_rate(two: App, on_error: str) -> None
     assert kinds(two)["breaker"] <= 1
     assert kinds(two)["interest"] == 0
     assert kinds(two)["regions"] <= 3
-    assert len(two.deployment.transport._paces) <= 4
+    assert len(two.deployment.transport.rates._limiters) <= 4
     assert len(two.deployment.begun) <= 3
     assert not two.deployment.noted
 

@@ -26,8 +26,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from chalicelib import errors
-from chalicelib.cloud import transport
-from chalicelib.cloud.transport import Sender, Transport, failure_in, failure_of, room_of
+from chalicelib.cloud import failures, rate_limit, sockets
+from chalicelib.cloud import sender as sender_module
+from chalicelib.cloud.answer_size import room_of
+from chalicelib.cloud.failures import failure_in, failure_of
+from chalicelib.cloud.sender import Sender, Transport
 from chalicelib.errors import (
     FAILED,
     MALFORMED,
@@ -181,7 +184,7 @@ def test_an_address_that_swallows_every_packet(door: Transport, monkeypatch: pyt
 
 
 def test_every_address_of_a_name_is_tried(cloud: Plain, door: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "resolve", lambda host, port: ["127.0.0.2", "127.0.0.1"])
+    monkeypatch.setattr(sockets, "resolve", lambda host, port: ["127.0.0.2", "127.0.0.1"])
     assert sender(door)("list", lambda: ask(cloud)).status == 200
 
 
@@ -314,20 +317,20 @@ def test_regions_that_are_not_known_share_one_rate(cloud: Plain, door: Transport
         with pytest.raises(PartyThrottled):
             door.sender(of, ACCOUNT, f"made-up-{n}", time.monotonic() + 1)("list", lambda: ask(cloud))
     assert cloud.count() == 3
-    assert len(door._paces) == 1
+    assert len(door.rates._limiters) == 1
     door.sender(of, ACCOUNT, "r1", time.monotonic() + 1, known=True)("list", lambda: ask(cloud))
 
 
 def test_rates_that_are_at_rest_are_forgotten(door: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
     of, clock = replace(party(), limits={"list": Limit(3, 1.0)}), [1000.0]
-    monkeypatch.setattr(transport.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(rate_limit.time, "monotonic", lambda: clock[0])
     for n in range(10_000):
         clock[0] += 0.1
-        pace = door.pace(of, replace(ACCOUNT, credentials={"key": str(n)}), "r1", "list")
+        pace = door.rates.limiter(of, replace(ACCOUNT, credentials={"key": str(n)}), "r1", "list")
         assert pace
         pace.reserve(clock[0] + 1)
-        assert len(door._paces) <= 2100
-    kept = door.pace(of, replace(ACCOUNT, credentials={"key": "9999"}), "r1", "list")
+        assert len(door.rates._limiters) <= 2100
+    kept = door.rates.limiter(of, replace(ACCOUNT, credentials={"key": "9999"}), "r1", "list")
     assert kept is pace                     # one that is not at rest stays
 
 
@@ -342,7 +345,7 @@ def test_only_the_answer_about_a_region_says_that_it_is_unknown(door: Transport,
                                                                 named: bool) -> None:
     """The same word about a zone, another host or a login is the party's failure: nothing says that the region is not there."""
     of = replace(party(), errors={"Gone": REGION})
-    monkeypatch.setattr(transport.Sender, "_exchange", lambda *_: Response(404, {"x-error": "Gone"}, b""))
+    monkeypatch.setattr(sender_module.Sender, "_exchange", lambda *_: Response(404, {"x-error": "Gone"}, b""))
     with pytest.raises(UnknownRegion if named else PartyFailed) as failed:
         door.sender(of, ACCOUNT, "ap-here", time.monotonic() + 0.5)("list", lambda: request_)
     assert named or "Gone" in failed.value.text
@@ -352,8 +355,8 @@ def test_only_the_answer_about_a_region_says_that_it_is_unknown(door: Transport,
 
 def test_connections_are_kept(cloud: Plain, door: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = []
-    real = transport.create_connection
-    monkeypatch.setattr(transport, "create_connection", lambda *a, **k: opened.append(a) or real(*a, **k))
+    real = sockets.create_connection
+    monkeypatch.setattr(sockets, "create_connection", lambda *a, **k: opened.append(a) or real(*a, **k))
     for _ in range(10):
         sender(door)("list", lambda: ask(cloud))
     assert len(opened) == 1
@@ -450,7 +453,7 @@ def test_no_parameter_switches_the_checks_off() -> None:
     made = Transport()
     assert made.adapter._tls.verify_mode == ssl.CERT_REQUIRED
     assert made.adapter._tls.check_hostname
-    assert "verify=False" not in Path(transport.__file__).read_text()
+    assert "verify=False" not in Path(sender_module.__file__).read_text()
 
 
 def test_a_handshake_that_hangs(tmp_path: Path, door: Transport) -> None:
@@ -542,8 +545,8 @@ def test_what_a_party_writes_is_not_repeated_raw() -> None:
 
 def test_all_party_errors_can_come_up() -> None:
     """Each error of the tree below PartyError is reached by some row of the tables."""
-    by_network = {failure for _, failure, _ in transport._NETWORK}
-    by_status = {transport._by_status(status).error for status in range(100, 600)}
+    by_network = {failure for _, failure, _ in failures._NETWORK}
+    by_status = {failures._by_status(status).error for status in range(100, 600)}
     assert by_network | by_status == set(errors.PartyError.__subclasses__())
 
 

@@ -22,7 +22,8 @@ from tests.lab import cloud
 from tests.lab.cloud import Lab, User
 
 from ...access import accounts
-from ...cloud import cache, transport
+from ...cloud import cache, rate_limit, sender
+from ...cloud.sender import Transport
 from ...errors import PartyDenied, PartyUnavailable, UnknownRegion
 from ...model import WHOLE, Account, Listing, Region, Response, Sign, Source, Window
 from .. import openstack
@@ -50,9 +51,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 @pytest.mark.timeout(600)
 @pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
-# open: Keystone's bootstrap looks for its keys in /etc/keystone on some machines
 def test_a_real_keystone_and_a_real_nova(lab: Lab, subtests: pytest.Subtests, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "CALL_SECONDS", 120.0)       # their speed on a busy machine is not the question
+    monkeypatch.setattr(sender, "CALL_SECONDS", 120.0)       # their speed on a busy machine is not the question
     for part in PARTS:
         with subtests.test(part.__name__), monkeypatch.context() as patched:
             cache.forget()
@@ -87,7 +87,7 @@ class Ask:
 
     def _ask(self, ask: Callable[[Any], Any]) -> Any:
         with ExitStack() as stack:
-            door = transport.Transport()
+            door = Transport()
             stack.callback(door.close)
             sender = door.sender(openstack.PARTY, self.account, "RegionOne", time.monotonic() + 240)
 
@@ -132,7 +132,7 @@ def windows_join_to_the_whole(lab: Lab, _: pytest.MonkeyPatch) -> None:
 
 
 def small_pages_cut_through_seconds(lab: Lab, patched: pytest.MonkeyPatch) -> None:
-    patched.setattr(transport.Transport, "pace", lambda *_: None)
+    patched.setattr(rate_limit.RateLimits, "limiter", lambda *_: None)
     for page, project in ((7, "few"), (300, "many")):
         patched.setattr(openstack, "_PAGE", page)
         assert records(listed(account_of(lab, project))) == lab.expected[project]

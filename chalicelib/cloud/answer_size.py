@@ -1,0 +1,99 @@
+"""How much memory an answer may take, told before it is decoded, and permits for those that take much."""
+
+import re
+import threading
+import time
+
+from ..errors import PartyMalformed, PartyThrottled
+from .sockets import current
+
+BYTE_CAP = 16 * 1024 * 1024                 # of one answer, decoded; Azure's pages end there, others are smaller
+LONGEST_REFUSAL = 256 * 1024               # bytes
+LIGHT = 2 * 1024 * 1024                    # bytes, and bytes of objects: answers up to here take no permit
+_MOST_OBJECTS = 16 * 1024 * 1024            # bytes that the objects of one JSON answer may take, estimated
+_MOST_ELEMENTS = 48 * 1024 * 1024           # the same of an XML answer, of which only the servers outlive its reading
+_MOST_ATTRIBUTES = 10_000                   # of an XML answer, and elements without an end: EC2 has one, and none
+_HEAVY = 2                                  # large answers held at once in this process, of one tenant one
+_TEXT = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_LONG_TEXT = re.compile(rb'"[^"\\]{1000000}')       # one wide character makes each of the others as wide
+
+
+class RoomForAnswers:
+    """Permits for answers that take much memory: a few at once, and never more than one of a tenant's."""
+
+    def __init__(self) -> None:
+        self._tenants: set[str] = set()
+        self._changed = threading.Condition()
+
+    def take(self, tenant: str) -> None:
+        """Wait for a permit until this thread's call has to end.
+
+        Raises PartyMalformed if the tenant's own answer is in the way, else PartyThrottled.
+        """
+        with self._changed:
+            while tenant in self._tenants or len(self._tenants) >= _HEAVY:
+                if not self._changed.wait(max(0.0, current.deadline - time.monotonic())):
+                    if tenant in self._tenants:
+                        raise PartyMalformed("The party's answers are too large to be read in time.")
+                    raise PartyThrottled("Too many large answers of clouds are being read at once. Retry later.")
+            self._tenants.add(tenant)
+
+    def release(self, tenant: str) -> None:
+        with self._changed:
+            self._tenants.discard(tenant)
+            self._changed.notify_all()
+
+
+class Permit:
+    """One answer's; it takes one once the answer is known to be large, and gives it back when the answer is dropped."""
+
+    def __init__(self, room: RoomForAnswers, tenant: str) -> None:
+        self._room = room
+        self._tenant = tenant
+        self._taken = False
+
+    def take(self) -> None:
+        if not self._taken:
+            self._room.take(self._tenant)
+            self._taken = True
+
+    def __call__(self) -> None:
+        if self._taken:
+            self._taken = False
+            self._room.release(self._tenant)
+
+    release = __del__ = __call__
+
+    def bounded(self, body: bytes) -> bool:
+        """Whether the answer's objects will fit; if they will be many, after a permit was taken for them."""
+        size = room_of(body)
+        if size is None:
+            return False
+        if size > 2 * LIGHT:
+            self.take()
+        return True
+
+
+def room_of(body: bytes) -> int | None:
+    """How many bytes the objects of an answer will take at most, by counts at the speed of memory; None: too many.
+
+    JSON: an object or list is some 150 bytes, a scalar 60; the signs may also stand inside texts (a start-up script),
+    which are looked through only where the quick count is too high. XML: a tag is 60. No cloud declares entities, or
+    sends attributes or elements without an end by the thousand.
+    """
+    if body[:64].lstrip().startswith(b"<"):
+        tags, ends = body.count(b"<"), body.count(b"</")
+        if body.count(b'="') + body.count(b"='") > _MOST_ATTRIBUTES or b"<!ENTITY" in body or (
+                tags - 2 * ends - body.count(b"/>") > _MOST_ATTRIBUTES):
+            return None
+        return 60 * tags if 60 * tags <= _MOST_ELEMENTS else None
+    if len(body) > LIGHT and _LONG_TEXT.search(body):
+        return None
+    size = _objects(body)
+    if size > _MOST_OBJECTS and 30 * (body.count(b'"') - body.count(b'\\"')) <= 2 * _MOST_OBJECTS:
+        size -= sum(_objects(text[0]) for text in _TEXT.finditer(body))
+    return size if size <= _MOST_OBJECTS else None
+
+
+def _objects(json: bytes) -> int:
+    return 150 * (json.count(b"{") + json.count(b"[")) + 60 * json.count(b",")
