@@ -1,6 +1,6 @@
 # make run     the API with stand-in clouds on PORT, and one line to paste
-# make test    the tests, with all that they need
-# make test-all  the same and what takes longer: a real Nova, the operator's pages on the emulator
+# make test    the tests, with all that they need: each promise once, in some minutes
+# make test-all  the same and the long proofs: every fault at every call, a real Nova, the operator's pages on the emulator
 # make check   lint and types
 # make bench   the benchmarks; writes benchmarks/results and the table and plot in docs
 # make screenshots  the pictures of the console in docs, and its times with 10,000 servers

@@ -21,9 +21,8 @@ from typing import Any
 _MINISTACK = Path(__file__).parent.parent / ".venv-ministack/bin/ministack"
 
 
-@contextmanager
-def ministack(folder: Path, port: int = 0, rights: bool = False) -> Generator[str]:
-    """The URL of a MiniStack that lives as long as the block; on a free port if none is named.
+def start(folder: Path, port: int = 0, rights: bool = False) -> tuple[subprocess.Popen[bytes], str]:
+    """A MiniStack that answers, and its URL; on a free port if none is named.
 
     `rights`: policies are enforced; the key "test" is the account's own, which may do anything.
     """
@@ -43,19 +42,33 @@ def ministack(folder: Path, port: int = 0, rights: bool = False) -> Generator[st
         while True:
             try:
                 socket.create_connection(("127.0.0.1", port), 1).close()
-                break
+                return process, f"http://127.0.0.1:{port}"
             except OSError:
                 if process.poll() is not None or time.monotonic() > until:
                     raise RuntimeError((folder / "ministack.log").read_text()) from None
                 time.sleep(0.05)
-        yield f"http://127.0.0.1:{port}"
+    except BaseException:
+        stop(process)
+        raise
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def ministack(folder: Path, port: int = 0, rights: bool = False) -> Generator[str]:
+    """The URL of a MiniStack that lives as long as the block."""
+    process, url = start(folder, port, rights)
+    try:
+        yield url
     finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        stop(process)
 
 
 # ---------------------------------------------------------------- one function under Amazon's own runtime client

@@ -1,5 +1,9 @@
-"""Shared stages: a clock to move, simulator clouds, a deployment on a fresh store, the API over HTTP."""
+"""Shared stages: a clock to move, simulator clouds, a deployment on a fresh store, the API over HTTP; what one run
+shares between its workers, and in which order it runs.
+"""
 
+import contextlib
+import fcntl
 import logging
 import os
 import signal
@@ -31,7 +35,7 @@ from chalicelib.storage import amazon
 from chalicelib.storage.dynamodb import DynamoStore
 from chalicelib.storage.sqlite import SqliteStore
 from chalicelib.storage.store import Store
-from deploy.ministack import ministack
+from deploy import ministack
 from tests import canaries
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -58,6 +62,13 @@ def clock() -> Clock:
     return Clock()
 
 
+# ---------------------------------------------------------------- the order of a run
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What the deployed emulator answers comes first, so that one worker has it all and deploys once."""
+    items.sort(key=lambda item: not {"stack", "targets"} & set(getattr(item, "fixturenames", ())))
+
+
 # ---------------------------------------------------------------- stores
 
 TABLE = {"KeySchema": [{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
@@ -66,10 +77,33 @@ TABLE = {"KeySchema": [{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeNa
 AWS = {"region_name": "us-east-1", "aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
 
 
-@pytest.fixture(scope="module")
-def server_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    with ministack(tmp_path_factory.mktemp("ministack")) as url:
-        yield boto3.client("dynamodb", endpoint_url=url, **AWS)
+@pytest.fixture(scope="session")
+def server_url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """MiniStack, one for all workers: whichever test needs it first starts it, the end of the run stops it."""
+    folder = folder_of_the_run(tmp_path_factory) / "ministack"
+    with (folder.parent / "ministack.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "started").exists():
+            folder.mkdir()
+            process, url = ministack.start(folder)
+            (folder / "started").write_text(f"{process.pid} {url}")
+    return (folder / "started").read_text().split()[1]
+
+
+def stop_ministack(folder: Path) -> None:
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        os.kill(int((folder / "ministack/started").read_text().split()[0]), signal.SIGKILL)
+
+
+def folder_of_the_run(factory: pytest.TempPathFactory) -> Path:
+    """Which all workers share."""
+    own = factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def server_client(server_url: str) -> Any:
+    return boto3.client("dynamodb", endpoint_url=server_url, **AWS)
 
 
 @pytest.fixture(params=["sqlite", "moto", "ministack"])
@@ -236,12 +270,15 @@ _leaks: list[str] = []
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """A worker searches what it left and hands on what it found; who talks to the terminal fails the run."""
     output: dict[str, list[str]] | None = getattr(session.config, "workeroutput", None)
+    factory: pytest.TempPathFactory = session.config._tmp_path_factory      # type: ignore[attr-defined]
     if canaries.known:
-        factory: pytest.TempPathFactory = session.config._tmp_path_factory  # type: ignore[attr-defined]
-        _leaks.extend(sorted(set(canaries.leaks(factory.getbasetemp()))))
+        own, shared = factory.getbasetemp(), folder_of_the_run(factory) / "ministack"
+        _leaks.extend(sorted({leak for folder in {own, shared} for leak in canaries.leaks(folder)}))
     if output is not None:
         output["leaks"] = _leaks
-    elif _leaks:
+        return
+    stop_ministack(factory.getbasetemp())
+    if _leaks:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 

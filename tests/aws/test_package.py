@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import boto3
@@ -106,8 +106,17 @@ def locked() -> dict[str, str]:
 
 # ---------------------------------------------------------------- the zip
 
-def test_the_zip_is_small_and_the_same_each_time(out: Path, tmp_path: Path) -> None:
+def test_the_zip_is_small_and_holds_nothing_of_the_moment(out: Path) -> None:
     assert (out / "deployment.zip").stat().st_size <= package.LARGEST == 12 * 1024 * 1024
+    with zipfile.ZipFile(out / "deployment.zip") as archive:
+        entries = archive.infolist()
+    names = [entry.filename for entry in entries]
+    assert names == sorted(names, key=PurePosixPath)
+    assert {(entry.date_time, entry.external_attr) for entry in entries} == {((1980, 1, 1, 0, 0, 0), 0o100644 << 16)}
+
+
+@pytest.mark.slow
+def test_what_is_built_twice_is_the_same(out: Path, tmp_path: Path) -> None:
     package.build("prod", tmp_path, runtime())
     for name in ("deployment.zip", "template.json", "sbom.json", "licences.md"):
         assert (out / name).read_bytes() == (tmp_path / name).read_bytes(), name
@@ -263,18 +272,20 @@ def resource(template: dict[str, Any], name: str) -> dict[str, Any]:
     return template["Resources"][name]["Properties"]
 
 
-def test_cfn_lint_and_the_sam_translator_take_the_template(template: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["plain", pytest.param("sam", marks=pytest.mark.slow)])
+def test_cfn_lint_and_the_sam_translator_take_the_template(template: dict[str, Any], tmp_path: Path, form: str) -> None:
     plain = emulator.without_sam(json.loads(json.dumps(template)), "a-bucket", "key")
     assert not [name for name, it in plain["Resources"].items() if it["Type"].startswith("AWS::Serverless")]
     stages = [it for it in plain["Resources"].values() if it["Type"] == "AWS::ApiGateway::Stage"]
     assert [it["Properties"]["StageName"] for it in stages] == ["api"]     # no second public stage
-    for name, it in (("sam", {**template, "Resources": {
-            key: {**value, "Properties": {**value["Properties"], "CodeUri": "s3://a-bucket/key"}}
-            if value["Type"] == "AWS::Serverless::Function" else value for key, value in template["Resources"].items()}}), ("plain", plain)):
-        (tmp_path / f"{name}.json").write_text(json.dumps(it))
-        done = subprocess.run([Path(sys.executable).parent / "cfn-lint", tmp_path / f"{name}.json"], capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout
-        assert not done.stdout, done.stdout
+    sam = {**template, "Resources": {
+        key: {**value, "Properties": {**value["Properties"], "CodeUri": "s3://a-bucket/key"}}
+        if value["Type"] == "AWS::Serverless::Function" else value for key, value in template["Resources"].items()}}
+    (tmp_path / f"{form}.json").write_text(json.dumps(sam if form == "sam" else plain))
+    done = subprocess.run([Path(sys.executable).parent / "cfn-lint", tmp_path / f"{form}.json"],
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert not done.stdout, done.stdout
 
 
 def test_the_four_functions(template: dict[str, Any]) -> None:

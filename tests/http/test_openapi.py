@@ -95,7 +95,7 @@ def test_answers_fit_and_an_error_is_no_list(served: App) -> None:
 
 
 CONFIG = """
-generation.max-examples = 60
+generation.max-examples = {examples}
 generation.allow-x00 = true
 request-timeout = 30
 suppress-health-check = ["all"]
@@ -165,7 +165,8 @@ def before_call(context, case, kwargs):
 '''
 
 
-def test_schemathesis_finds_nothing(served: App, tmp_path: Path) -> None:
+@pytest.mark.parametrize("examples", [10, pytest.param(60, marks=pytest.mark.slow)])
+def test_schemathesis_finds_nothing(served: App, tmp_path: Path, examples: int) -> None:
     """All phases, authenticated: examples, edges, fuzzing, sequences."""
     password = "pw"
     served.user("bob", password=password, tenants=("123", "0"))
@@ -175,7 +176,8 @@ def test_schemathesis_finds_nothing(served: App, tmp_path: Path) -> None:
     served.deployment.transport.pace = lambda *_: None                          # type: ignore[method-assign,assignment]
     served.clouds["qcloud"].fleets["ap-guangzhou"] = Fleet(3)                   # type: ignore[attr-defined]
     (tmp_path / "hooks.py").write_text(HOOKS)
-    (tmp_path / "schemathesis.toml").write_text(CONFIG.format(token=wide, password=password, hooks=str(tmp_path / "hooks.py")))
+    (tmp_path / "schemathesis.toml").write_text(CONFIG.format(
+        examples=examples, token=wide, password=password, hooks=str(tmp_path / "hooks.py")))
     (tmp_path / "schemathesis.toml").rename(tmp_path / "schemathesis.secret")
     found = subprocess.run(
         [Path(sys.executable).parent / "schemathesis", "--config-file", tmp_path / "schemathesis.secret", "run",

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-SHAPES = ["unclosed elements", "nested elements", "attributes", "tiny rows", "texts", "one long wide text"]    # all: tests/bombs.py
+SHAPES = ["nested elements", "tiny rows", *(pytest.param(shape, marks=pytest.mark.slow) for shape in (
+    "unclosed elements", "attributes", "texts", "one long wide text"))]         # all: tests/bombs.py
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -1,6 +1,8 @@
 """P1, P5, P7, P13 for every party, generated from one table: parties × calls of a listing × faults.
 
-The simulators are found by name; a new party's is in this table as soon as it is there.
+The simulators are found by name; a new party's is in this table as soon as it is there. `make test` meets every fault
+at every party, at one of its calls; of the faults that wait, one at each party (tests/unit/test_transport.py has them
+all). `make test-all` has the whole table.
 """
 
 import importlib
@@ -95,32 +97,66 @@ def test_every_party_has_a_stand_in() -> None:
     assert set(CLOUDS) == {name for name in parties.names() if parties.load(name).grade != "bridged"}
 
 
+def places_of(stage: Stage, party: str) -> list[tuple[str, int]]:
+    """The first and the last call of each operation of a listing."""
+    return [(operation, nth) for operation, made in calls_of(stage, party).items() for nth in sorted({1, made})]
+
+
+def meets(stage: Stage, party: str, fault: str, operation: str, nth: int) -> None:
+    """The answer is the fault's error, never a list; within the time; with one retry at most."""
+    made, cloud = calls_of(stage, party)[operation], stage.cloud(party)
+    cloud.fail(fault, operation, tuple(range(nth, nth + 50)))                   # so that a retry meets it too
+    started = time.monotonic()
+    if FAULTS[fault][1] is None or (party, operation, fault) in ABSENT:
+        assert stage.listing(party).total == SIZE
+        return
+    with pytest.raises(PartyError) as failed:
+        stage.listing(party, 0.8 if fault in LATE else 25.0)
+    assert failed.value.word == FAULTS[fault][1], (operation, nth, failed.value)
+    assert time.monotonic() - started < 20
+    assert cloud.count(operation) <= 2 * made + 1, (operation, nth)             # at most listed anew, and one retry
+
+
+# every fault that does not wait, and of the others one a party, in turn
+ONCE = [(party, fault) for number, party in enumerate(CLOUDS) for fault in FAULTS
+        if fault not in LATE or fault == LATE[number % len(LATE)]]
+
+
+@pytest.mark.parametrize(("party", "fault"), ONCE)
+def test_every_fault_at_one_call(stage: Stage, party: str, fault: str) -> None:
+    """The calls take turns."""
+    places = places_of(stage, party)
+    meets(stage, party, fault, *places[list(FAULTS).index(fault) % len(places)])
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("party", CLOUDS)
 def test_every_fault_at_every_call(stage: Stage, party: str, fault: str) -> None:
-    """The answer is the fault's error, never a list; within the time; with one retry at most."""
-    for operation, made in calls_of(stage, party).items():
-        for nth in sorted({1, made}):
-            cloud = stage.cloud(party)
-            cloud.fail(fault, operation, tuple(range(nth, nth + 50)))           # so that a retry meets it too
-            started = time.monotonic()
-            if FAULTS[fault][1] is None or (party, operation, fault) in ABSENT:
-                assert stage.listing(party).total == SIZE
-                continue
-            with pytest.raises(PartyError) as failed:
-                stage.listing(party, 0.8 if fault in LATE else 25.0)
-            assert failed.value.word == FAULTS[fault][1], (operation, nth, failed.value)
-            assert time.monotonic() - started < 20
-            assert cloud.count(operation) <= 2 * made + 1, (operation, nth)     # at most listed anew, and one retry
+    for operation, nth in places_of(stage, party):
+        meets(stage, party, fault, operation, nth)
+
+
+def passes(stage: Stage, party: str, fault: str, operation: str) -> None:
+    nth, cloud = calls_of(stage, party)[operation], stage.cloud(party)
+    cloud.fail(fault, operation, (nth,))
+    assert stage.listing(party).total == SIZE, (operation, fault)
 
 
 @pytest.mark.parametrize("party", CLOUDS)
 def test_a_single_fault_that_passes_is_not_seen(stage: Stage, party: str) -> None:
-    for operation, made in calls_of(stage, party).items():
+    """Each of them, and one at each operation."""
+    operations = list(calls_of(stage, party))
+    for number in range(max(len(PASSING), len(operations))):
+        passes(stage, party, PASSING[number % len(PASSING)], operations[number % len(operations)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("party", CLOUDS)
+def test_a_single_fault_that_passes_is_not_seen_at_any_call(stage: Stage, party: str) -> None:
+    for operation in calls_of(stage, party):
         for fault in PASSING:
-            cloud = stage.cloud(party)
-            cloud.fail(fault, operation, (made,))
-            assert stage.listing(party).total == SIZE, (operation, fault)
+            passes(stage, party, fault, operation)
 
 
 @pytest.mark.parametrize("party", CLOUDS)
@@ -156,13 +192,14 @@ def test_every_field_that_the_cloud_knows_is_there(stage: Stage, party: str) -> 
         assert server.status is not Status.UNKNOWN, server
 
 
+@pytest.mark.parametrize("steps", [(100, 144), pytest.param((7,), marks=pytest.mark.slow)])
 @pytest.mark.parametrize("party", CLOUDS)
-def test_pages_join_to_the_whole(stage: Stage, party: str) -> None:
+def test_pages_join_to_the_whole(stage: Stage, party: str, steps: tuple[int, ...]) -> None:
     """P8, and the same bytes twice."""
     stage.cloud(party)
     whole = stage.listing(party).servers
     assert stage.listing(party).servers == whole
-    for step in (7, 100, 144):
+    for step in steps:
         joined = [server for first in range(1, SIZE + 1, step)
                   for server in stage.listing(party, window=Window(first, first + step - 1)).servers]
         assert joined == whole, step

@@ -33,7 +33,6 @@ from chalicelib.model import Server, Source
 from chalicelib.parties.qcloud.simulator import Qcloud
 from chalicelib.simulators.fleet import Fleet, Machines
 from chalicelib.storage import amazon, snapshots
-from deploy.ministack import ministack
 from tests import ROOT
 from tests.canaries import watch
 from tests.fixtures import GZ, App, aws_keys, qcloud_keys
@@ -365,16 +364,15 @@ TICK = {"version": "0", "account": "1", "region": "us-east-1", "detail": {}, "de
 
 
 @pytest.fixture(params=["moto", "ministack"])
-def sqs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def sqs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     for name, value in (("AWS_DEFAULT_REGION", "us-east-1"), ("AWS_ACCESS_KEY_ID", "testing"), ("AWS_SECRET_ACCESS_KEY", "testing")):
         monkeypatch.setenv(name, value)
     if request.param == "moto":
         with mock_aws():
             yield boto3.client("sqs")
     else:
-        with ministack(tmp_path_factory.mktemp("ministack-sqs")) as url:
-            monkeypatch.setenv("AWS_ENDPOINT_URL", url)
-            yield boto3.client("sqs")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", request.getfixturevalue("server_url"))
+        yield boto3.client("sqs")
 
 
 def test_the_schedule_fills_the_queue_and_the_worker_empties_it(house: App, sqs: Any, monkeypatch: pytest.MonkeyPatch) -> None:

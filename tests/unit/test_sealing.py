@@ -11,7 +11,6 @@ from moto import mock_aws
 
 from chalicelib.access.sealing import FileSealer, KmsSealer, Sealer, open_sealer
 from chalicelib.errors import Internal, InvalidParameter, SettingsError
-from deploy.ministack import ministack
 from tests.canaries import secret
 from tests.unit.test_stores import AWS
 
@@ -27,9 +26,8 @@ def sealer(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Sealer]:
             client = boto3.client("kms", **AWS)
             yield KmsSealer(client.create_key()["KeyMetadata"]["KeyId"], client)
     else:
-        with ministack(tmp_path) as url:
-            client = boto3.client("kms", endpoint_url=url, **AWS)
-            yield KmsSealer(client.create_key()["KeyMetadata"]["KeyId"], client)
+        client = boto3.client("kms", endpoint_url=request.getfixturevalue("server_url"), **AWS)
+        yield KmsSealer(client.create_key()["KeyMetadata"]["KeyId"], client)
 
 
 def test_opens_where_it_was_sealed_and_nowhere_else(sealer: Sealer) -> None:
