@@ -12,7 +12,8 @@ from ..access import accounts, tokens, users
 from ..access.accounts import AccountRow
 from ..access.sealing import open_sealer
 from ..errors import AccountNotFound, Conflict, Internal, InvalidParameter, PartyError, UnknownRegion
-from ..fleet import many_sources, rotation
+from ..fleet import rotation
+from ..fleet.check import check_account, check_credentials
 from ..model import Account
 from ..storage import snapshots
 from . import completion
@@ -76,7 +77,7 @@ def put(tenant_id: str, party: str, project: str | None, regions: tuple[str, ...
         _refuse_to_replace(tenant_id, party)
     made = _checked(tenant_id, party, credentials_file, project, regions, deep, endpoint)
     if check:
-        many_sources.check_credentials(here, made)
+        check_credentials(here, made)
     row = accounts.put(here.store, here.sealer(), made, here.clock(), replace=replacing)
     log.audit(operator(), "account put", **record(row))
     if replacing:
@@ -206,7 +207,7 @@ def check(tenant_id: str, party: str, region: str | None, output: str) -> None:
     """Make one cheap signed call and say in words what is wrong: wrong key, missing right, wrong region, clock."""
     result: dict[str, Any] = {"tenant_id": tenant_id, "party": party}
     try:
-        code = many_sources.check_account(deployment(), tenant_id, party, region)
+        code = check_account(deployment(), tenant_id, party, region)
     except (PartyError, UnknownRegion) as failure:
         if output == "json":
             show(output, {**result, "state": "failed", "error": failure.word, "msg": failure.text})

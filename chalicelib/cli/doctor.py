@@ -20,7 +20,9 @@ from .. import __version__, files, settings
 from ..access import accounts, users
 from ..cloud.sender import CallStats
 from ..errors import AccountNotFound, SettingsError, TwocloudError
-from ..fleet import many_sources, schedule
+from ..fleet import schedule
+from ..fleet.check import check_account
+from ..fleet.party_call import open_account
 from ..storage import snapshots, sqlite
 from . import contexts
 from .output import deployment, echo, output_option, waiting
@@ -202,7 +204,7 @@ def _closed(here: "Deployment", rows: list[accounts.AccountRow]) -> Iterator[Fin
         return
     for row in rows:
         try:
-            many_sources.open_account(here, row.tenant_id, row.party)
+            open_account(here, row.tenant_id, row.party)
         except SettingsError as problem:
             yield Finding("seals", "fail", problem.text)
             return
@@ -221,7 +223,7 @@ def _asked(here: "Deployment", rows: list[accounts.AccountRow]) -> Iterator[Find
     def ask(row: accounts.AccountRow) -> tuple[str, float]:
         began, stats = time.monotonic(), CallStats()
         try:
-            region = many_sources.check_account(here, row.tenant_id, row.party, None, until, stats)
+            region = check_account(here, row.tenant_id, row.party, None, until, stats)
             return region, time.monotonic() - began
         finally:                            # a party that refuses tells the time as well
             with suppress(ValueError, TypeError, IndexError):

@@ -48,7 +48,7 @@ def _over_store(pairs: list[tuple[str, str]]) -> tuple[dict[str, Any], TwocloudE
     """What happened, and how it ended if not well."""
     from .. import parties
     from ..access import accounts
-    from ..fleet import many_sources, one_source
+    from ..fleet import circuit_breaker, many_sources, regions
     from ..http import api
     from ..storage import snapshots
 
@@ -61,14 +61,14 @@ def _over_store(pairs: list[tuple[str, str]]) -> tuple[dict[str, Any], TwocloudE
     try:
         with waiting(lambda: f"asking, {stats.calls} calls so far" if stats.calls else "asking"):
             if asked.several:
-                found, _ = many_sources.sources(here, asked, None, policy, deadline, stats)
+                found, _ = regions.sources(here, asked, None, policy, deadline, stats)
             else:
                 assert asked.parties
                 assert asked.regions
                 found = [many_sources.source_of(asked.tenant_id, asked.parties[0], asked.regions[0])]
             for source in found:
                 revision = accounts.find(here.store, source.tenant_id, source.party).revision
-                before[source] = (snapshots.find(here.store, source, revision), one_source.health(here, source))
+                before[source] = (snapshots.find(here.store, source, revision), circuit_breaker.health(here, source))
             fleet = many_sources.answer(here, asked, policy, None, deadline, stats)
     except (PartyError, UnknownRegion, RateLimited) as failure:
         error = failure
@@ -90,7 +90,7 @@ def _over_store(pairs: list[tuple[str, str]]) -> tuple[dict[str, Any], TwocloudE
             "failures_in_a_row": health.failures if health else 0,
             "breaker_open_seconds": max(0, round(health.open_until - now)) if health else 0,
             "being_listed": health.leased if health else False, "permissions": list(party.permissions)})
-    left_out = many_sources.left_out(here, asked, [*found, *parts]) if found else []
+    left_out = regions.left_out(here, asked, [*found, *parts]) if found else []
     return {"asked": "the store", "policy": asdict(policy), "milliseconds": round(took, 1),
             "party_milliseconds": round(stats.milliseconds, 1), "retries": stats.retries, "sources": rows,
             "left_out": [{"region": region, "party": party} for region, party in left_out],

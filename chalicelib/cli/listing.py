@@ -8,7 +8,8 @@ import msgspec
 from .. import parties
 from ..access import accounts
 from ..errors import PartyError
-from ..fleet import many_sources, query, schedule
+from ..fleet import query, regions, schedule
+from ..fleet.changes import list_changes
 from ..http import openapi
 from . import completion
 from .output import deployment, hint, kept, list_options, progress, say, show
@@ -28,13 +29,12 @@ def changes(party: str, tenant_id: str, region: str, since: str, output: str) ->
     asked, here = query.parse([("party", party), ("tenant_id", tenant_id), ("region", region),
                                ("changed_since", since)]), deployment()
     assert asked.changed_since is not None
-    found, failed = many_sources.sources(here, asked, None)
-    for part in failed:
-        assert part.error
-        raise part.error
+    found, failed = regions.sources(here, asked, None)
+    for error in failed.values():
+        raise error
     rows: list[dict[str, Any]] = []
     for source in found:
-        changed = many_sources.list_changes(here, source, asked.changed_since)
+        changed = list_changes(here, source, asked.changed_since)
         where = {"party": source.party, "region": source.region}
         rows += [{"what": "changed" if changed.fields.get(server.id) else "appeared", "id": server.id,
                   "name": server.name, **where, "fields": list(changed.fields.get(server.id, ()))}
@@ -57,7 +57,7 @@ def refresh_command(tenant_id: str | None, party: str | None, region: str | None
     """
     here = deployment()
     if tenant_id and party and region:
-        wanted = [many_sources.source_of(tenant_id, party, region)]
+        wanted = [regions.source_of(tenant_id, party, region)]
         accounts.find(here.store, tenant_id, party)
     else:
         wanted = [source for source in schedule.known(here)

@@ -14,9 +14,9 @@ from ..access.accounts import AccountRow
 from ..access.sealing import Sealer
 from ..concurrency import run_all
 from ..errors import Conflict, SnapshotReplaced, TwocloudError
-from ..model import Account
+from ..model import WHOLE, Account
 from ..storage import snapshots
-from . import many_sources
+from .check import check_credentials
 from .deployment import Deployment
 
 _LISTING_SECONDS = 120.0
@@ -29,7 +29,7 @@ def check(deployment: Deployment, account: Account) -> None:
 
     Raises PartyError, UnknownRegion; Conflict if none of what is kept is in the new list.
     """
-    many_sources.check_credentials(deployment, account)
+    check_credentials(deployment, account)
     heads = [(source, head) for source, head in snapshots.heads(deployment.store, account.tenant_id)
              if source.party == account.party and head.revision == account.revision and head.total]
     if not heads:
@@ -39,7 +39,7 @@ def check(deployment: Deployment, account: Account) -> None:
     sender = deployment.transport.sender(party, account, source.region, time.monotonic() + _LISTING_SECONDS,
                                          known=True)
     try:
-        listed = {server.id for server in parties.list_servers(source, account, many_sources.WHOLE, sender).servers}
+        listed = {server.id for server in parties.list_servers(source, account, WHOLE, sender).servers}
     finally:
         sender.close()
     with suppress(SnapshotReplaced):

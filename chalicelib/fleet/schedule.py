@@ -20,7 +20,7 @@ from ..cloud.sender import CallStats
 from ..errors import AccountNotFound, Internal, PartyError, RateLimited, TwocloudError, UnknownRegion
 from ..model import Source
 from ..storage import snapshots
-from . import one_source
+from . import circuit_breaker, one_source
 from .deployment import Deployment
 
 RUN_EVERY = 300                             # seconds between the runs of the schedule on AWS
@@ -73,7 +73,7 @@ def known(deployment: Deployment) -> dict[Source, _Known]:
     seen = {source: head.seen_at for source, head in snapshots.heads(store)     # of 100,000 heads no more than this
              if (row := rows.get((source.tenant_id, source.party))) and row.revision == head.revision}
     read = {snapshots.source_of_key(key): float(row.value) for key, row in store.list("interest")}
-    failed = one_source.last_failures(deployment)
+    failed = circuit_breaker.last_failures(deployment)
     found = {Source(row.tenant_id, row.party, region) for row in rows.values() for region in row.regions}
     found |= {source for source in read if (source.tenant_id, source.party) in rows}
     return {source: _Known(now - seen[source] if source in seen else inf,

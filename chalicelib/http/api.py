@@ -231,7 +231,7 @@ def freshness_of(asked: query.Query, cache_control: str, settings: Settings) -> 
         stale = min(stale, seconds)
     usual = settings.max_age
     if asked.changed_since is not None:
-        usual = many_sources.KEPT.max_age
+        usual = many_sources.ANY_AGE.max_age
     elif cached:
         usual = max(usual, settings.stale_if_error)
     asks = 0 if "no-cache" in said else said.get("max-age")

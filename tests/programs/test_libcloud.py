@@ -28,7 +28,7 @@ from chalicelib import parties
 from chalicelib.cloud import libcloud as bridge
 from chalicelib.cloud import rate_limit
 from chalicelib.errors import Internal, PartyDenied, PartyError, PartyFailed, PartyMalformed, PartyThrottled
-from chalicelib.fleet import many_sources, one_source
+from chalicelib.fleet import check, lookup, many_sources
 from chalicelib.fleet.many_sources import Answer as Listed
 from chalicelib.model import WHOLE, Account, Request, Response, Server, Sign, Source, Status, Window
 from chalicelib.simulators.faults import FAULTS, LATE, PASSING, Answer
@@ -417,7 +417,7 @@ class Stage(App):
 @pytest.fixture
 def stage(house: App, stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     monkeypatch.setattr(rate_limit.RateLimits, "limiter", lambda *_: None)
-    monkeypatch.setattr(one_source, "ANSWER_SECONDS", 0.0)
+    monkeypatch.setattr(lookup, "ANSWER_SECONDS", 0.0)
     house.deployment.transport.jitter = lambda: 0.0
     made = Stage(house.deployment, house.clock)
     key, secret = "example", canaries.secret("cloudstack")
@@ -477,8 +477,8 @@ def test_a_wrong_secret_and_a_region_that_is_not_there(stage: Stage) -> None:
                   stage.cloud.url)
     with pytest.raises(many_sources.UnknownRegion):
         many_sources.list_servers(stage.deployment, many_sources.source_of("123", "cloudstack", "two"))
-    assert many_sources.check_account(stage.deployment, "123", "cloudstack", "one") == "one"
-    assert many_sources.check_account(stage.deployment, "123", "cloudstack") == "default"
+    assert check.check_account(stage.deployment, "123", "cloudstack", "one") == "one"
+    assert check.check_account(stage.deployment, "123", "cloudstack") == "default"
 
 
 COMMANDS = ("listZones", "listVirtualMachines", "listPublicIpAddresses", "listVolumes")

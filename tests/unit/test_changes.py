@@ -27,8 +27,8 @@ from chalicelib.access import accounts
 from chalicelib.cli import output
 from chalicelib.cloud import cache
 from chalicelib.errors import PartyError
-from chalicelib.fleet import many_sources, one_source, schedule
-from chalicelib.fleet.one_source import Filter, Freshness
+from chalicelib.fleet import changes, circuit_breaker, many_sources, schedule
+from chalicelib.fleet.lookup import Filter, Freshness
 from chalicelib.model import WHOLE, Source, Window
 from chalicelib.parties.qcloud.simulator import Qcloud
 from chalicelib.simulators.fleet import Fleet, Machine, Machines
@@ -268,7 +268,7 @@ def test_overlapping_refreshes_lose_nobody(house: App) -> None:
     assert quick.total == 2
     house.clock.forward(5)
     assert snapshots.save(house.deployment.store, SOURCE, revision, quick.servers[:1], slow_began + 1, history=99_999) is None
-    found = many_sources.list_changes(house.deployment, SOURCE, slow_began)
+    found = changes.list_changes(house.deployment, SOURCE, slow_began)
     assert [server.id for server in found.answer.servers] == [ident(1)]
     assert found.vanished == []
     assert found.fields == {ident(1): ()}
@@ -369,7 +369,7 @@ class Small(RuleBasedStateMachine):
 
     def is_open(self) -> bool:
         row = self.deployment.store.get("breaker", snapshots.key_of(SOURCE))
-        return bool(row and (b := one_source._read_breaker(row.value)) and b.until > self.clock())
+        return bool(row and (b := circuit_breaker.read(row.value)) and b.until > self.clock())
 
     def rows(self, found: many_sources.Answer) -> dict[int, int]:
         numbers = {ident(n): n for n in range(12)}
@@ -444,7 +444,7 @@ class Small(RuleBasedStateMachine):
         since, then = self.lists[-1 - which % len(self.lists)]
         if since < self.clock() - 30 * 86_400:
             return
-        found = many_sources.list_changes(self.deployment, SOURCE, since)
+        found = changes.list_changes(self.deployment, SOURCE, since)
         assert found.answer.kept
         now = self.lists[-1][1]
         then = next(rows for when, rows in reversed(self.lists) if when == since)             # the last of that moment
@@ -508,6 +508,6 @@ def test_windows_and_wholes_in_any_mix_lose_nobody(house: App, fleets: list[set[
             many_sources.list_servers(house.deployment, SOURCE, window)
         house.clock.forward(10)
     many_sources.list_servers(house.deployment, SOURCE)
-    found = many_sources.list_changes(house.deployment, SOURCE, began)
+    found = changes.list_changes(house.deployment, SOURCE, began)
     assert not {server.id for server in found.vanished} & {ident(n) for n in fleets[-1]}
     assert {server.id for server in found.vanished} <= {ident(n) for numbers in fleets for n in numbers}

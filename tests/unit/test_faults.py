@@ -17,7 +17,7 @@ import pytest
 from chalicelib import parties, simulators
 from chalicelib.cloud import cache, rate_limit
 from chalicelib.errors import PartyDenied, PartyError
-from chalicelib.fleet import many_sources, one_source
+from chalicelib.fleet import lookup, many_sources, one_source
 from chalicelib.model import Status, Window
 from chalicelib.simulators.faults import FAULTS, LATE, PASSING
 from chalicelib.simulators.fleet import Fleet
@@ -68,8 +68,8 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hundreds of listings in a row: no paces, pages of at most a hundred, a late answer is given up after a second."""
     monkeypatch.setattr(rate_limit.RateLimits, "limiter", lambda *_: None)
-    monkeypatch.setattr(one_source, "ANSWER_SECONDS", 0.0)
-    monkeypatch.setattr(one_source, "_FORCED", 10 ** 6)
+    monkeypatch.setattr(lookup, "ANSWER_SECONDS", 0.0)
+    monkeypatch.setattr(one_source, "_LIVE_LISTINGS", 10 ** 6)
     for party in CLOUDS:
         module = importlib.import_module(parties.module_of(party))
         if getattr(module, "_PAGE", 0) > 100:

@@ -12,7 +12,7 @@ import yaml
 
 from chalicelib import errors, parties
 from chalicelib.cloud import cache
-from chalicelib.fleet import many_sources
+from chalicelib.fleet import check
 from chalicelib.model import Party
 from tests import ROOT, canaries
 from tests.fixtures import App
@@ -131,8 +131,8 @@ def test_amazons_policy_suffices_and_each_right_is_needed(house: App, moto_url: 
                     ours(house.deployment, "aws", "us-east-1")
             if missing == "ec2:DescribeInstances":
                 with pytest.raises(errors.PartyDenied, match="missing right"):
-                    many_sources.check_account(house.deployment, "123", "aws", "us-east-1")
+                    check.check_account(house.deployment, "123", "aws", "us-east-1")
             else:
-                assert many_sources.check_account(house.deployment, "123", "aws", "us-east-1") == "us-east-1"
+                assert check.check_account(house.deployment, "123", "aws", "us-east-1") == "us-east-1"
     finally:
         enforced("inf")

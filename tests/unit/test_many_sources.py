@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from chalicelib.cloud import cache, rate_limit
 from chalicelib.cloud import sender as sender_module
 from chalicelib.errors import AccountNotFound, PartyDenied, PartyError, PartyTimeout, TwocloudError, UnknownRegion
-from chalicelib.fleet import many_sources
+from chalicelib.fleet import check, many_sources
 from chalicelib.fleet.many_sources import Filter
 from chalicelib.model import WHOLE, Window
 from chalicelib.parties.aws.simulator import Aws
@@ -235,18 +235,18 @@ def test_check_says_in_words_what_is_wrong(house: App, stack: ExitStack, tmp_pat
                 else b"<Response><Errors><Error><Code>UnauthorizedOperation</Code></Error></Errors></Response>")
         cloud.plans.append(Plan(answer=Answer(200 if party == "qcloud" else 403, {}, body)))
     if words is None:
-        assert many_sources.check_account(house.deployment, "123", party) == REGION[party]
+        assert check.check_account(house.deployment, "123", party) == REGION[party]
         assert cloud.count() == 1
         return
     with pytest.raises(PartyDenied, match=words):
-        many_sources.check_account(house.deployment, "123", party)
+        check.check_account(house.deployment, "123", party)
 
 
 def test_check_knows_a_wrong_region(house: App) -> None:
     for party, region in (("qcloud", "ap-nowhere"), ("aws", "ap-east-1")):       # aws says "wrong key" where one must opt in
         with pytest.raises(UnknownRegion, match="region"):
-            many_sources.check_account(house.deployment, "123", party, region)
+            check.check_account(house.deployment, "123", party, region)
     with pytest.raises(UnknownRegion):
-        many_sources.check_account(house.deployment, "123", "aws", "gz")
+        check.check_account(house.deployment, "123", "aws", "gz")
     with pytest.raises(AccountNotFound):
-        many_sources.check_account(house.deployment, "7", "aws")
+        check.check_account(house.deployment, "7", "aws")

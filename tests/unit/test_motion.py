@@ -19,7 +19,7 @@ from chalicelib import parties, simulators
 from chalicelib.cloud import cache, paging, rate_limit
 from chalicelib.cloud.paging import Page, Rows, by_offset, by_page, by_place
 from chalicelib.errors import PartyError, PartyMalformed
-from chalicelib.fleet import many_sources, one_source
+from chalicelib.fleet import lookup, many_sources, one_source
 from chalicelib.model import WHOLE, Window
 from chalicelib.simulators.fleet import Moving, Reattaching
 from chalicelib.storage import snapshots
@@ -192,7 +192,7 @@ def test_ten_thousand_servers_at_two_changes_a_second(loop: str, order: str, run
                 continue
         assert {str(n) for n in fleet.lived} <= set(rows)
         assert len(set(rows)) == len(rows)
-        good += clock[0] <= one_source.REQUEST_SECONDS - one_source.ANSWER_SECONDS
+        good += clock[0] <= lookup.REQUEST_SECONDS - lookup.ANSWER_SECONDS
     assert good == runs
 
 
@@ -213,7 +213,7 @@ def stack() -> Iterator[ExitStack]:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rate_limit.RateLimits, "limiter", lambda *_: None)
-    monkeypatch.setattr(one_source, "_FORCED", 10 ** 6)
+    monkeypatch.setattr(one_source, "_LIVE_LISTINGS", 10 ** 6)
     for party in CLOUDS:
         module = importlib.import_module(parties.module_of(party))
         if getattr(module, "_PAGE", 0) > PAGE:

@@ -17,9 +17,9 @@ from chalicelib.access import accounts, sealing, tokens, users
 from chalicelib.cloud import rate_limit
 from chalicelib.cloud import sender as sender_module
 from chalicelib.errors import PartyDenied, PartyError, PartyThrottled, PartyTimeout, PartyUnavailable, UnknownRegion
-from chalicelib.fleet import many_sources, one_source, schedule
+from chalicelib.fleet import changes, many_sources, one_source, schedule
 from chalicelib.fleet.deployment import Deployment
-from chalicelib.fleet.one_source import Filter, Freshness
+from chalicelib.fleet.lookup import Filter, Freshness
 from chalicelib.model import WHOLE, Source, Window
 from chalicelib.parties.qcloud.simulator import Qcloud
 from chalicelib.simulators.fleet import Fleet, Machines
@@ -400,7 +400,7 @@ def test_who_cannot_wait_longer_gets_the_last_list(house: App) -> None:
 
 
 def test_forced_refreshes_are_limited(served: App, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(one_source, "_FORCED", 3)
+    monkeypatch.setattr(one_source, "_LIVE_LISTINGS", 3)
     for _ in range(3):
         assert served.get(f"{GZ}&max_age=0").status_code == 200
     answer = served.get(f"{GZ}&max_age=0")
@@ -701,7 +701,7 @@ def test_from_end_to_end_on_every_store(store: Store, clock: Clock, tmp_path: Pa
     cloud.fleets["ap-guangzhou"] = Fleet(1249)
     assert listed().total == 1249
     clock.forward(1)
-    changed = many_sources.list_changes(deployment, SOURCE, clock() - 2)
+    changed = changes.list_changes(deployment, SOURCE, clock() - 2)
     assert [server.id for server in changed.vanished] == [found[0].servers[-1].id]
     assert changed.answer.servers == []
     cloud.fail("html")

@@ -17,7 +17,17 @@ from chalicelib import parties, simulators
 from chalicelib.access import accounts
 from chalicelib.cloud import cache
 from chalicelib.errors import PartyDenied, PartyUnavailable, TwocloudError, UnknownRegion
-from chalicelib.fleet import many_sources, one_source, query, regions, schedule
+from chalicelib.fleet import (
+    check,
+    circuit_breaker,
+    interest,
+    known_regions,
+    many_sources,
+    one_source,
+    query,
+    regions,
+    schedule,
+)
 from chalicelib.model import Account, Region, Send, Source, Window
 from chalicelib.parties.qcloud import simulator
 from chalicelib.simulators.fleet import Fleet
@@ -95,13 +105,13 @@ def test_every_pair_of_parties_and_their_default_regions(everywhere: App, monkey
         for one, other in itertools.combinations(parties.names(), 2):
             named = f"party={one},{other}&tenant_id=123&region={DEFAULTS[one]},{DEFAULTS[other]}"
             asked = query.parse([tuple(pair.split("=")) for pair in named.split("&")])           # type: ignore[misc]
-            found, failed = many_sources.sources(everywhere.deployment, asked, None)
+            found, failed = regions.sources(everywhere.deployment, asked, None)
             assert not failed
             own = {(one, DEFAULTS[one]), (other, DEFAULTS[other])}
             own |= {(name, code) for name in (one, other) for region in (DEFAULTS[one], DEFAULTS[other])
                     if (code := parties.load(name).aliases.get(region))}         # bj is Baidu's region and an alias at Tencent
             assert {(source.party, source.region) for source in found} == own, named
-            fitting += any(many_sources.means(DEFAULTS[a], Source("123", b, DEFAULTS[a])) for a, b in ((one, other), (other, one))
+            fitting += any(regions.means(DEFAULTS[a], Source("123", b, DEFAULTS[a])) for a, b in ((one, other), (other, one))
                            if DEFAULTS[a] != DEFAULTS[b] and _fits(b, DEFAULTS[a]))
     assert fitting > 300
     assert set(lists.calls.values()) == {1}
@@ -139,7 +149,7 @@ def test_all_parties_with_all_their_regions_at_once(world: App) -> None:
     own = {(name, entry.region) for name, entry in CLOUDS.items()}
     assert own <= {(part.source.party, part.source.region) for part in first.parts if part.state == "ok"}
     for name, region in sources(first):     # beside the default regions only those that the party lists too
-        row = regions.listed(world.deployment.store, "123", name, accounts.find(world.deployment.store, "123", name).revision)
+        row = known_regions.listed(world.deployment.store, "123", name, accounts.find(world.deployment.store, "123", name).revision)
         assert (name, region) in own or (row and region in row.codes) or region in parties.load(name).aliases.values(), (name, region)
     for name, cloud in world.clouds.items():
         mine = {region for party, region in sources(first) if party == name}
@@ -187,8 +197,8 @@ def test_two_sources_not_four(two: App) -> None:
 
 def test_explain_says_where_a_name_was_left_out(two: App) -> None:
     asked = query.parse([tuple(pair.split("=")) for pair in ABROAD.split("&")])  # type: ignore[misc]
-    found, _ = many_sources.sources(two.deployment, asked, None)
-    assert many_sources.left_out(two.deployment, asked, found) == [("us-east-1", "qcloud")]
+    found, _ = regions.sources(two.deployment, asked, None)
+    assert regions.left_out(two.deployment, asked, found) == [("us-east-1", "qcloud")]
 
 
 def test_many_callers_request_a_list_of_regions_once(two: App) -> None:
@@ -338,9 +348,9 @@ def test_a_region_that_is_not_enabled_says_so(two: App) -> None:
     assert refused(two, closed) == first
     assert aws.count() == asked
     with pytest.raises(UnknownRegion, match="not enabled"):
-        many_sources.check_account(two.deployment, "123", "aws", "af-south-1")
+        check.check_account(two.deployment, "123", "aws", "af-south-1")
     with pytest.raises(UnknownRegion, match="lists no region"):
-        many_sources.check_account(two.deployment, "123", "aws", "ap-nowhere-1")
+        check.check_account(two.deployment, "123", "aws", "ap-nowhere-1")
     found = answer(two, "party=qcloud,aws&tenant_id=123&region=gz,af-south-1&on_error=partial")
     assert [(part.source.region, part.state) for part in found.parts] == [("af-south-1", "failed"), ("ap-guangzhou", "ok")]
 
@@ -442,8 +452,8 @@ def test_ten_thousand_names_leave_nothing_behind(two: App, monkeypatch: pytest.M
     party = parties.load("qcloud")
     monkeypatch.setattr(parties, "load", lambda name, real=parties.load: dataclasses.replace(party, list_servers=list_servers)
                         if name == "qcloud" else real(name))
-    monkeypatch.setattr(one_source, "_FAILURES", 10 ** 9)
-    monkeypatch.setattr(one_source, "_FORCED", 10 ** 9)
+    monkeypatch.setattr(circuit_breaker, "_FAILURES", 10 ** 9)
+    monkeypatch.setattr(one_source, "_LIVE_LISTINGS", 10 ** 9)
     for n in range(1500):
         with pytest.raises(TwocloudError):
             many_sources.list_servers(two.deployment, Source("123", "qcloud", f"ap-x{n}"))
@@ -460,9 +470,10 @@ def test_ten_thousand_names_leave_nothing_behind(two: App, monkeypatch: pytest.M
 
 def test_what_a_process_remembers_of_sources_is_bounded(two: App, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is over is forgotten before more is remembered."""
+    monkeypatch.setattr(interest, "_REMEMBERED", 50)
     monkeypatch.setattr(one_source, "_REMEMBERED", 50)
     for n in range(400):
-        one_source.note_reading(two.deployment, Source(f"t{n}", "qcloud", "gz"))
+        interest.note_reading(two.deployment, Source(f"t{n}", "qcloud", "gz"))
         two.clock.forward(20)
     assert len(two.deployment.noted) <= 50
     assert "t399/qcloud/gz" in two.deployment.noted

@@ -27,7 +27,7 @@ from chalicelib import log, parties
 from chalicelib.access import accounts
 from chalicelib.cli import output
 from chalicelib.errors import Internal, InvalidParameter, PartyError, PartyUnavailable, RateLimited, UnknownRegion
-from chalicelib.fleet import many_sources, one_source, schedule
+from chalicelib.fleet import changes, one_source, schedule
 from chalicelib.fleet.schedule import IDLE_EVERY, READ_EVERY, REST_EVERY, SPREAD, Message
 from chalicelib.model import Server, Source
 from chalicelib.parties.qcloud.simulator import Qcloud
@@ -244,7 +244,7 @@ def test_a_message_that_nobody_of_ours_wrote_is_poison(house: App, party: str, r
 
 
 def test_a_worker_that_was_asked_too_often_says_so(house: App, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(one_source, "_FORCED", 1)
+    monkeypatch.setattr(one_source, "_LIVE_LISTINGS", 1)
     schedule.work(house.deployment, message(house))
     house.clock.forward(1)
     assert isinstance(schedule.work(house.deployment, message(house)).error, RateLimited)
@@ -274,7 +274,7 @@ def test_every_message_three_times_in_any_order(house: App, dice: random.Random,
         schedule.work(house.deployment, sent)
     assert cloud.count() - calls <= 2                           # the first one was enough for all; none at all is asked twice
     assert [server.id for server in kept(house)] == [ident(n) for n in sorted(steps[-1])]
-    found = many_sources.list_changes(house.deployment, SOURCE, began)
+    found = changes.list_changes(house.deployment, SOURCE, began)
     assert {server.id for server in found.vanished} >= {ident(n) for n in steps[0] - steps[-1]}
     assert {server.id for server in found.answer.servers} >= {ident(n) for n in steps[-1] - steps[0]}
     assert not {server.id for server in found.vanished} & {ident(n) for n in steps[-1]}

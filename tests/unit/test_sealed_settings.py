@@ -18,7 +18,7 @@ from chalicelib.access.accounts import AccountRow
 from chalicelib.access.sealing import FileSealer, KmsSealer, Sealer
 from chalicelib.cli import output
 from chalicelib.errors import Internal, TwocloudError
-from chalicelib.fleet import many_sources
+from chalicelib.fleet import check
 from chalicelib.parties.qcloud.simulator import Qcloud
 from chalicelib.storage.sqlite import SqliteStore
 from chalicelib.storage.store import Store
@@ -136,7 +136,7 @@ def test_an_endpoint_changed_in_sqlite_gets_no_byte(served: App) -> None:
                 answer = served.get(GZ)
                 assert (answer.status_code, answer.json()["error"]) == (500, "internal"), answer.text
                 with pytest.raises(Internal, match="Account 123 qcloud: its settings"):
-                    many_sources.check_account(served.deployment, "123", "qcloud")
+                    check.check_account(served.deployment, "123", "qcloud")
         assert foreign.calls == []
     assert served.get(GZ.replace("qcloud", "aws").replace("gz", "us-east-1")).status_code == 200       # the others go on
 

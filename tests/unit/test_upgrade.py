@@ -24,7 +24,7 @@ import msgspec
 import pytest
 
 from chalicelib import parties, settings
-from chalicelib.model import Server, Source
+from chalicelib.model import Server, Source, Window
 from tests import canaries
 
 
@@ -37,18 +37,21 @@ def room(*names: str) -> Any:
 
 
 accounts, tokens, users = (room(f"access.{name}", name) for name in ("accounts", "tokens", "users"))
-many_sources, one_source = room("fleet.many_sources", "inventory"), room("fleet.one_source", "freshness")
+many_sources, lookup = room("fleet.many_sources", "inventory"), room("fleet.lookup", "freshness")
+interest, regions = room("fleet.interest", "freshness"), room("fleet.regions", "freshness")
+circuit_breaker = room("fleet.circuit_breaker", "freshness")
 schedule, deployment = room("fleet.schedule", "schedule"), room("fleet.deployment", "deployment", "inventory")
 snapshots, sqlite = room("storage.snapshots", "snapshots"), room("storage.sqlite", "stores.sqlite")
-Freshness = getattr(one_source, "Freshness", None) or one_source.Policy
+Freshness = getattr(lookup, "Freshness", None) or lookup.Policy
+Breaker = getattr(circuit_breaker, "Breaker", None) or circuit_breaker._Breaker
 ROOT = next(folder for folder in Path(__file__).parents if (folder / "tests").is_dir())
 
 NOW = 1_790_000_000.0
 SOURCE = Source("123", "qcloud", "ap-guangzhou")
 PASSWORD, KEY = "canary-rows-password", "canary-rows-key"
-LISTED = getattr(one_source, "_Regions", None) or room("fleet.regions").Listed
+LISTED = getattr(regions, "_Regions", None) or room("fleet.known_regions").Listed
 FORMS = {"user": users.User, "token": tokens.Token, "account": accounts.AccountRow, "snapshot": snapshots.Head, "chunk": Server,
-         "change": snapshots.Change, "vanished": snapshots.Vanished, "breaker": one_source._Breaker, "regions": LISTED,
+         "change": snapshots.Change, "vanished": snapshots.Vanished, "breaker": Breaker, "regions": LISTED,
          "message": schedule.Message, **({"health": schedule._Run} if hasattr(schedule, "_Run") else {})}
 KINDS = {"health", "user", "token", "account", "snapshot", "chunk", "change", "lease", "breaker", "interest", "regions", "try"}
 
@@ -81,11 +84,11 @@ def write(folder: Path) -> dict[str, Any]:
     row = accounts.put(store, here.sealer(), account, NOW)
     for at, servers in ((NOW - 600, fleet(450)), (NOW - 300, fleet(449, cpu=8))):
         snapshots.save(store, SOURCE, row.revision, servers, at, history=30 * 86_400)
-    one_source.note_reading(here, SOURCE)
+    interest.note_reading(here, SOURCE)
     store.put("lease", "other/qcloud/x", b"12345678", expires=int(NOW) + 20)
     store.put("regions", "123/qcloud/all", msgspec.msgpack.encode(LISTED(revision=row.revision, at=NOW - 60, codes=("ap-guangzhou",))),
               expires=int(NOW) + 3600)
-    store.put("breaker", "123/qcloud/ap-shanghai", msgspec.msgpack.encode(one_source._Breaker(word="party_timeout", text="late", at=NOW - 60)),
+    store.put("breaker", "123/qcloud/ap-shanghai", msgspec.msgpack.encode(Breaker(word="party_timeout", text="late", at=NOW - 60)),
               expires=int(NOW) + 3600)
     users._count_try(store, "eve", NOW)
     here.close()
@@ -99,15 +102,15 @@ def read(folder: Path, known: dict[str, Any]) -> dict[str, Any]:
     here = open_at(folder)
     store = here.store
     caller = tokens.identify(store, "Basic " + base64.b64encode(f"{known['token']}:".encode()).decode(), NOW)
-    answer = many_sources.list_servers(here, SOURCE, policy=Freshness(max_age=3600))
+    answer = many_sources.list_servers(here, SOURCE, Window(), lookup.Filter(), Freshness(max_age=3600))
     changes = snapshots.changes(store, SOURCE, NOW - 400)
     told = {
         "allowed": tokens.allows(caller, SOURCE), "foreign": tokens.allows(caller, Source("9", "qcloud", "ap-guangzhou")),
         "label": caller.token.label, "user": users.check_password(store, "ann", PASSWORD, NOW).name,
         "account": dict(accounts.load(store, here.sealer, "123", "qcloud", local=True).credentials) == {"secret_id": "AKID", "secret_key": KEY},
         "servers": msgspec.to_builtins(answer.servers), "kept": answer.kept, "changes": msgspec.to_builtins(changes),
-        "regions": list(one_source.open_regions(here, "123", "qcloud", Freshness(max_age=3600), time.monotonic() + 25)),
-        "failed": {snapshots.key_of(source): at for source, at in one_source.last_failures(here).items()},
+        "regions": list(regions.open_regions(here, "123", "qcloud", Freshness(max_age=3600), time.monotonic() + 25)),
+        "failed": {snapshots.key_of(source): at for source, at in circuit_breaker.last_failures(here).items()},
         "known": {snapshots.key_of(source): asdict(it)["age"] for source, it in schedule.known(here).items()},
         "message": msgspec.to_builtins(schedule.read(known["message"])),
     }

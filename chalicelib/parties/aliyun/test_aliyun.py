@@ -13,7 +13,7 @@ from tests.fixtures import App
 from tests.unit.test_parties import WHAT
 
 from ...errors import PartyDenied, UnknownRegion
-from ...fleet import many_sources
+from ...fleet import check, many_sources
 from ...model import Account, Keys, Server, Source, Window
 from ...simulators.fleet import Fleet
 from .. import aliyun
@@ -221,11 +221,11 @@ def test_keys_without_the_right_are_found_out(house: App, cloud: Aliyun, keys: d
                 with pytest.raises(PartyDenied, match=r"Forbidden\.RAM"):
                     listing(house, window)
             with pytest.raises(PartyDenied):
-                many_sources.check_account(house.deployment, "123", "aliyun", REGION)
+                check.check_account(house.deployment, "123", "aliyun", REGION)
     cloud.denied = set()
     cloud.fleets = {}
     assert listing(house).servers == []
-    assert many_sources.check_account(house.deployment, "123", "aliyun", REGION)
+    assert check.check_account(house.deployment, "123", "aliyun", REGION)
 
 
 def test_temporary_keys_and_an_assumed_role(house: App, cloud: Aliyun, keys: dict[str, str]) -> None:

@@ -27,7 +27,7 @@ from tests.fixtures import App
 from tests.unit.test_parties import WHAT
 
 from ...errors import PartyDenied, UnknownRegion
-from ...fleet import many_sources
+from ...fleet import check, many_sources
 from ...fleet.many_sources import Window
 from ...simulators.fleet import Fleet, seed_machine
 from .. import azure
@@ -285,10 +285,10 @@ def test_a_resource_group_is_a_project(house: App, cloud: Azure) -> None:
 
 def test_the_check_of_an_account(house: App, cloud: Azure) -> None:
     ours(house, cloud)
-    assert many_sources.check_account(house.deployment, "123", "azure") == "eastus"
-    assert many_sources.check_account(house.deployment, "123", "azure", "eastus2") == "eastus2"
+    assert check.check_account(house.deployment, "123", "azure") == "eastus"
+    assert check.check_account(house.deployment, "123", "azure", "eastus2") == "eastus2"
     with pytest.raises(UnknownRegion):
-        many_sources.check_account(house.deployment, "123", "azure", "atlantis")
+        check.check_account(house.deployment, "123", "azure", "atlantis")
 
 
 def test_the_documented_rate_is_kept(house: App, stack: ExitStack) -> None:

@@ -29,7 +29,7 @@ from tests.fixtures import App
 from ... import parties
 from ...access import accounts
 from ...errors import InvalidParameter, PartyDenied, PartyUnavailable, UnknownRegion
-from ...fleet import many_sources
+from ...fleet import check, many_sources
 from ...fleet.many_sources import Window
 from ...model import Status
 from ...simulators.fleet import Fleet, seed_machine
@@ -273,9 +273,9 @@ def test_the_stand_in_enforces_what_is_documented(cloud: Gcp, path: str, status:
 def test_what_is_not_there_is_told_apart(house: App, cloud: Gcp) -> None:
     with pytest.raises(UnknownRegion):
         ours(house, cloud, "mars-west1")
-    assert many_sources.check_account(house.deployment, "123", "gcp") == "us-central1"
+    assert check.check_account(house.deployment, "123", "gcp") == "us-central1"
     with pytest.raises(UnknownRegion):
-        many_sources.check_account(house.deployment, "123", "gcp", "mars-west1")
+        check.check_account(house.deployment, "123", "gcp", "mars-west1")
     house.account("gcp", {**keys(cloud), "project_id": "another-project"}, cloud.url)
     with pytest.raises(PartyDenied, match="wrong project"):
         ours(house, cloud)

@@ -18,7 +18,7 @@ from tests.unit.test_parties import WHAT
 from ...access import accounts
 from ...cloud import cache
 from ...errors import InvalidParameter, PartyDenied, PartyMalformed, PartyUnavailable, UnknownRegion
-from ...fleet import many_sources
+from ...fleet import check, many_sources
 from ...model import Response, Server
 from ...simulators.fleet import Fleet
 from .. import openstack
@@ -202,14 +202,14 @@ def test_a_token_that_ended_early_is_renewed_once(house: App, stack: ExitStack) 
 
 def test_check_and_regions(house: App, stack: ExitStack) -> None:
     cloud, credentials = a_cloud(stack, house, 5)
-    assert many_sources.check_account(house.deployment, "123", "openstack") == "RegionOne"
+    assert check.check_account(house.deployment, "123", "openstack") == "RegionOne"
     account = accounts.load(house.deployment.store, house.deployment.sealer, "123", "openstack", local=True)
     send = house.deployment.transport.sender(openstack.PARTY, account, "RegionOne", time.monotonic() + 9)
     assert [region.code for region in openstack.list_regions(account, send)] == ["RegionOne", "RegionTwo"]
     assert cloud.count("Login") == 1
     put(house, credentials, project="f" * 32)
     with pytest.raises(PartyDenied):
-        many_sources.check_account(house.deployment, "123", "openstack")
+        check.check_account(house.deployment, "123", "openstack")
     cloud.secrets["id"] = canaries.secret("credential")
     put(house, {"auth_url": credentials["auth_url"], "application_credential_id": "id",
                 "application_credential_secret": cloud.secrets["id"]}, project="f" * 32)

@@ -15,7 +15,7 @@ from tests.fixtures import App
 from tests.unit.test_parties import WHAT
 
 from ...errors import PartyDenied, UnknownRegion
-from ...fleet import many_sources
+from ...fleet import check, many_sources
 from ...model import Account, Keys, Server, Source, Window
 from ...simulators.fleet import Fleet
 from .. import volcengine
@@ -242,9 +242,9 @@ def test_keys_without_the_right(house: App, cloud: Volcengine, keys: dict[str, s
         with pytest.raises(PartyDenied, match="AccessDenied"):
             listing(house)
         with pytest.raises(PartyDenied):
-            many_sources.check_account(house.deployment, "123", "volcengine", REGION)
+            check.check_account(house.deployment, "123", "volcengine", REGION)
     cloud.denied = set()
-    assert many_sources.check_account(house.deployment, "123", "volcengine", REGION)
+    assert check.check_account(house.deployment, "123", "volcengine", REGION)
 
 
 def test_regions(house: App, cloud: Volcengine, keys: dict[str, str]) -> None:

@@ -1,0 +1,45 @@
+"""Whether a party accepts an account's credentials, and if not, why."""
+
+import time
+
+from .. import parties
+from ..cloud.sender import CallStats
+from ..errors import PartyDenied, TwocloudError, UnknownRegion
+from ..model import Account, Party, Send, Source
+from . import known_regions
+from .deployment import Deployment
+from .lookup import REQUEST_SECONDS
+from .party_call import open_account
+
+
+def check_account(deployment: Deployment, tenant_id: str, party_name: str, region: str | None = None,
+                  deadline: float | None = None, stats: CallStats | None = None) -> str:
+    """Make one cheap signed call and return the region it was made in. Raises what the party's response means."""
+    return check_credentials(deployment, open_account(deployment, tenant_id, party_name), region, deadline, stats)
+
+
+def check_credentials(deployment: Deployment, account: Account, region: str | None = None,
+                      deadline: float | None = None, stats: CallStats | None = None) -> str:
+    """The same for an account that need not be stored."""
+    party = parties.load(account.party)
+    code = party.region(region) if region else (*account.regions, party.default_region)[0]
+    source = Source(account.tenant_id, account.party, code)
+    sender = deployment.transport.sender(party, account, code, deadline or time.monotonic() + REQUEST_SECONDS)
+    if stats is not None:
+        sender.stats = stats
+    try:
+        party.check(source, account, sender)
+    except (PartyDenied, UnknownRegion) as refused:
+        raise _explained(party, account, code, sender, refused) from None
+    finally:
+        sender.close()
+    return code
+
+
+def _explained(party: Party, account: Account, region: str, sender: Send,
+               refused: PartyDenied | UnknownRegion) -> TwocloudError:
+    try:
+        last = known_regions.listed_of(party.list_regions(account, sender), account.revision, 0.0)
+    except TwocloudError:
+        return refused                      # this second call is a courtesy; the first response stands
+    return known_regions.explained(party, region, last, refused)

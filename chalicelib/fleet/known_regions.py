@@ -1,0 +1,135 @@
+"""What is known of a party's regions, for one account: what the party listed, and which names it refused.
+
+Two rows of the store for each account, whatever names callers invent, under its key `tenant/party/…`:
+  regions  …/all   the regions that the party listed, and when
+  regions  …/?     the last answers about names that the party is not known to have, each for an hour
+"""
+
+import secrets
+from collections.abc import Iterable
+from contextlib import suppress
+
+import msgspec
+
+from ..errors import Conflict, PartyError, UnknownRegion
+from ..model import Party, Region
+from ..storage.store import Row, Store
+
+EVERY = "all"                               # in place of a region: the list of regions itself
+UNKNOWN = "?"                               # in place of a region: all that the party is not known to have
+BELIEVED_SECONDS = 3600                     # for a list, and for the answer that a region does not exist
+_NAMES = 128                                # unknown names that are remembered for an account
+_TRIES = 20                                 # to write a row that others write too
+_LIFE = 30 * 86_400                         # seconds for which a list is kept
+
+
+class Listed(msgspec.Struct, frozen=True, kw_only=True):
+    """The codes that the party listed for the account of this revision, and when (Unix time): those open to the
+    account, and those that exist but are closed to it."""
+
+    revision: str
+    at: float
+    codes: tuple[str, ...]
+    closed: tuple[str, ...] = ()
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """The failure of the last request about a name: its error word and text, and when (Unix time). `serial`: another
+    one each time."""
+
+    word: str
+    text: str
+    at: float
+    serial: str
+
+    @property
+    def refused(self) -> bool:
+        """Whether the party said that it has no such region."""
+        return self.word == UnknownRegion.word
+
+
+class _Outcomes(msgspec.Struct, frozen=True, kw_only=True):
+    revision: str
+    names: dict[str, Outcome]
+
+
+_decode_listed = msgspec.msgpack.Decoder(Listed).decode
+_decode_outcomes = msgspec.msgpack.Decoder(_Outcomes).decode
+
+
+def is_built_in(party: Party, code: str) -> bool:
+    """Whether twocloud knows without asking that the party has this region."""
+    return code == party.default_region or code in party.aliases.values()
+
+
+# ---------------------------------------------------------------- what the party listed
+
+def listed(store: Store, tenant_id: str, party: str, revision: str) -> Listed | None:
+    """The party's last list for the account of this revision, of any age; None if there is none."""
+    row = store.get("regions", _key(tenant_id, party, EVERY))
+    try:
+        found = _decode_listed(row.value) if row else None
+    except msgspec.DecodeError:
+        return None
+    return found if found and found.revision == revision else None
+
+
+def keep(store: Store, tenant_id: str, party: str, revision: str, found: Iterable[Region], now: float) -> Listed:
+    """Write down what the party listed. Raises what the store raises."""
+    made = listed_of(found, revision, now)
+    store.put("regions", _key(tenant_id, party, EVERY), msgspec.msgpack.encode(made), expires=int(now) + _LIFE)
+    return made
+
+
+def listed_of(found: Iterable[Region], revision: str, now: float) -> Listed:
+    rows = list(found)
+    return Listed(revision=revision, at=now, codes=tuple(row.code for row in rows if row.open),
+                  closed=tuple(row.code for row in rows if not row.open))
+
+
+# ---------------------------------------------------------------- answers about names that are not known
+
+def outcome(store: Store, tenant_id: str, party: str, revision: str, name: str, now: float) -> Outcome | None:
+    """The last answer about this name within the hour."""
+    found = _outcomes(store.get("regions", _key(tenant_id, party, UNKNOWN)), revision).get(name)
+    return found if found and now - found.at < BELIEVED_SECONDS else None
+
+
+def note(store: Store, tenant_id: str, party: str, revision: str, name: str, failure: PartyError | UnknownRegion,
+         now: float) -> None:
+    """Write down an answer about a name. Only the last names are kept; if many write at once, one may be lost."""
+    key = _key(tenant_id, party, UNKNOWN)
+    new = Outcome(word=failure.word, text=failure.text, at=now, serial=secrets.token_hex(4))
+    for _ in range(_TRIES):
+        row = store.get("regions", key)
+        names = {known: it for known, it in _outcomes(row, revision).items()
+                 if now - it.at < BELIEVED_SECONDS and known != name}
+        kept = dict([*names.items(), (name, new)][-_NAMES:])
+        with suppress(Conflict):
+            store.put("regions", key, msgspec.msgpack.encode(_Outcomes(revision=revision, names=kept)),
+                      version=row.version if row else 0, expires=int(now) + BELIEVED_SECONDS)
+            return
+
+
+def _outcomes(row: Row | None, revision: str) -> dict[str, Outcome]:
+    try:
+        found = _decode_outcomes(row.value) if row else None
+    except msgspec.DecodeError:
+        return {}
+    return found.names if found and found.revision == revision else {}
+
+
+def _key(tenant_id: str, party: str, name: str) -> str:
+    return f"{tenant_id}/{party}/{name}"
+
+
+def explained(party: Party, code: str, there: Listed | None, refused: PartyError | UnknownRegion) -> \
+        PartyError | UnknownRegion:
+    """Why a party refused a region, as its list of regions tells: some say "wrong key" of a region that is not enabled
+    for the account. Without a list, or if that names the region as open, the party's own answer stands."""
+    if there is None or code in there.codes:
+        return refused
+    if code in there.closed:
+        return UnknownRegion(f"{party.title} has the region {code}, but it is not enabled for this account. Enable it "
+                             "at the party, or name another region.")
+    return UnknownRegion(f"{party.title} lists no region {code} for this account.")
