@@ -4,7 +4,6 @@ The handlers are `app.app`, `chalicelib.http.authorizer.authorize`, `app.spread`
 queue's).
 """
 
-import threading
 import time
 import uuid
 from collections.abc import Mapping
@@ -25,29 +24,16 @@ MARGIN_SECONDS = 2.0                       # before Lambda ends the function
 
 
 class _App(Chalice):
-    """Chalice keeps the current request in one attribute; `serve` has many threads, so each gets its own.
-
-    Chalice also fails on an event with a null where it expects an object (API Gateway's test console sends some), and
+    """Chalice fails on an event with a null where it expects an object (API Gateway's test console sends some), and
     answers in an envelope of its own. So it gets complete events, for paths and methods that it knows.
     """
-
-    _mine = threading.local()
-
-    @property
-    def current_request(self) -> Request:
-        return self._mine.request
-
-    @current_request.setter
-    def current_request(self, request: Request) -> None:        # type: ignore[override]
-        self._mine.request = request
 
     def __call__(self, event: object, context: Any) -> dict[str, Any]:
         known = _complete(event)
         route, method = known["requestContext"]["resourcePath"], known["requestContext"]["httpMethod"]
         if method in self.routes.get(route, {}):
             return super().__call__(known, context)
-        self._mine.request = Request(known, context)
-        return _answer(route).to_dict()
+        return _answer(route, Request(known, context)).to_dict()
 
 
 def _complete(event: object) -> dict[str, Any]:
@@ -107,8 +93,7 @@ def use(deployment: Deployment) -> None:
     authorizer.use(deployment.store, deployment.clock)
 
 
-def _answer(route: str) -> Response:
-    request = app.current_request
+def _answer(route: str, request: Request) -> Response:
     request_id = str(request.context.get("requestId") or uuid.uuid4())
     with log.about(request_id=request_id, function_request_id=_own_id(request.lambda_context)):
         try:
@@ -194,16 +179,13 @@ def work(event: SQSEvent) -> dict[str, list[dict[str, str]]]:
 
 # ---------------------------------------------------------------- the routes
 
-METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-
-
 def _bind(route: str, name: str) -> None:
     """The route's own methods behind the authorizer (or open), every other method to a plain 405."""
     def view() -> Response:
-        return _answer(route)
+        return _answer(route, cast(Request, app.current_request))
 
     own = list(api.ROUTES[route])
-    others = [method for method in METHODS if method not in own]
+    others = [method for method in api.METHODS if method not in own]
     guard = {} if route in api.OPEN_ROUTES else {"authorizer": authorizer.authorize}
     app.route(route, methods=own, name=name, content_types=[], **guard)(view)
     app.route(route, methods=others, name=f"no_{name}", content_types=[])(view)

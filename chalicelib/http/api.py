@@ -28,6 +28,7 @@ from ..settings import Settings
 from ..storage import store
 from . import console, formats, openapi
 
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")           # that a gateway passes on
 _LONGEST_AGE = 2 ** 31                      # seconds; RFC 9111, 1.2.2
 _LARGEST_BODY = 16_384                      # of a request for a token
 CHALLENGE = 'Basic realm="twocloud", charset="UTF-8"'
@@ -38,7 +39,8 @@ COMMON_HEADERS = {"X-Content-Type-Options": "nosniff", "Vary": "Authorization, A
 class HttpRequest:
     """`pairs`: the query's names and values, decoded. `headers`: lower-case names. `path`: as the caller sees it.
 
-    `deadline`: on time.monotonic's scale. `proof`: the authorizer's, that it has checked the password.
+    `deadline`: on time.monotonic's scale. `proof`: the authorizer's, that it has checked the password. `caller`: the
+    token's, if its rows were read just now, for this very request.
     """
 
     method: str
@@ -49,6 +51,7 @@ class HttpRequest:
     request_id: str
     deadline: float
     proof: str = ""
+    caller: tokens.Caller | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,14 @@ def _mark(response: HttpResponse, request_id: str) -> HttpResponse:
 def refused(error: TwocloudError, request_id: str) -> HttpResponse:
     """The whole answer to a request that reached no path's work."""
     return _mark(refusal(error, request_id), request_id)
+
+
+def grouped(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The pairs as API Gateway passes them on: a repeated name stands where it came first."""
+    many: dict[str, list[str]] = {}
+    for name, value in pairs:
+        many.setdefault(name, []).append(value)
+    return [(name, value) for name, values in many.items() for value in values]
 
 
 def refusal(error: TwocloudError, request_id: str) -> HttpResponse:
@@ -270,7 +281,8 @@ def _freshness(fleet: many_sources.Inventory, entry: _Entry) -> dict[str, str]:
 # ---------------------------------------------------------------- parts
 
 def _identify(deployment: Deployment, request: HttpRequest, entry: _Entry) -> tokens.Caller:
-    caller = tokens.identify(deployment.store, request.headers.get("authorization"), deployment.clock())
+    caller = request.caller or tokens.identify(deployment.store, request.headers.get("authorization"),
+                                               deployment.clock())
     entry.fields |= {"token_id": caller.token.token_id, "user": caller.user.name}
     return caller
 

@@ -1,8 +1,8 @@
 """The app on this machine, refusing and answering as the deployed gateway does.
 
-waitress speaks HTTP; each request becomes the event that API Gateway would send, goes through the authorizer and
-the Chalice app as they run in Lambda, and comes back. The gateway's own refusals (unknown path, no credentials, too
-large, unreadable) are made here, in the same envelope. Differences: no policy cache, no throttling.
+waitress speaks HTTP, `admission` says who is calling as the Lambda authorizer does, `api` answers. The gateway's own
+refusals (unknown path, no credentials, too large, unreadable) are made here, in the same envelope. Differences: no
+policy cache, no throttling.
 """
 
 import gzip
@@ -16,19 +16,17 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl
 
 import waitress.task
 
-import app
-
 from .. import log
 from ..errors import InvalidParameter, MethodNotAllowed, NotFound, RateLimited, TooLarge, TwocloudError, Unauthorized
 from ..fleet.many_sources import REQUEST_SECONDS, Deployment
-from . import api, authorizer, connections
+from . import admission, api, connections
 
 _LONGEST_WAIT = 10.0                        # seconds for a thread; the time that is left would do for no listing
 _WRONG = 20                                 # passwords at once from one address, then one in _WRONG_SECONDS
@@ -37,17 +35,14 @@ _CHECKED = 4                                # passwords from one address that ar
 _ADDRESSES = 10_000                         # remembered
 _FILES = 4096                               # open ones that we may have, if the system lets us
 _COMPRESS_FROM = 1024                       # minimum_compression_size in .chalice/config.json
-_ARN = "arn:aws:execute-api:local:000000000000:local/local"
 
 Headers = list[tuple[str, str]]
-Answer = tuple[int, dict[str, str], bytes]
 
 
 class Server:
     """Bound when made; port 0 is any free one. Raises OSError if it cannot listen there."""
 
     def __init__(self, deployment: Deployment, host: str, port: int) -> None:
-        app.use(deployment)
         for name in ("waitress", "waitress.queue"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # its lines are not ours
         _allow_files()
@@ -56,7 +51,7 @@ class Server:
         there = bound.getsockname()
         self.address = f"[{there[0]}]:{there[1]}" if family == socket.AF_INET6 else f"{there[0]}:{there[1]}"
         self._threads = connections.FairShare()
-        self._listener = connections.Listener(partial(_wsgi, _Guesses()), bound, _Channel, self._threads)
+        self._listener = connections.Listener(partial(_wsgi, deployment, _Guesses()), bound, _Channel, self._threads)
         self._looping = threading.Event()
 
     def run(self) -> None:
@@ -160,122 +155,92 @@ class _Guesses:
 
 # ---------------------------------------------------------------- one request
 
-@dataclass(frozen=True, slots=True)
-class _Context:
-    """What Lambda tells of the time that is left, for a request that arrived at this moment."""
-
-    arrived: float
-
-    def get_remaining_time_in_millis(self) -> float:
-        return (self.arrived + REQUEST_SECONDS + app.MARGIN_SECONDS - time.monotonic()) * 1000
-
-
-def _wsgi(guesses: _Guesses, environ: Mapping[str, Any],
+def _wsgi(deployment: Deployment, guesses: _Guesses, environ: Mapping[str, Any],
           start_response: Callable[[str, Headers], object]) -> Iterable[bytes]:
-    request_id = str(uuid.uuid4())
-    method = str(environ["REQUEST_METHOD"])
+    request = _read(environ)
+    try:
+        if time.monotonic() - environ["twocloud.arrived"] > _LONGEST_WAIT:
+            raise RateLimited(1, "Too many of your requests at once.")
+        with _guarded(guesses, request, str(environ.get("REMOTE_ADDR", ""))):
+            response = _gateway(deployment, request, environ["twocloud.recognise"])
+    except _Logged as refused:
+        response = refused.response
+    except TwocloudError as error:
+        response = api.refused(error, request.request_id)
+        log.request(request_id=request.request_id, method=request.method if request.method in api.METHODS else "?",
+                    status=response.status, error=error.word)
+    except Exception:
+        log.failure(request_id=request.request_id)
+        response = api.refused(TwocloudError(), request.request_id)
+    content, headers = response.body, response.headers
+    if len(content) >= _COMPRESS_FROM and _takes_gzip(request.headers.get("accept-encoding", "")):
+        content = gzip.compress(content, 6, mtime=0)
+        headers["Content-Encoding"] = "gzip"
+    if response.status not in (204, 304):
+        headers["Content-Length"] = str(len(content))
+    start_response(f"{response.status} {_REASONS.get(response.status, 'Error')}", list(headers.items()))
+    return [] if request.method == "HEAD" or response.status in (204, 304) else [content]
+
+
+def _read(environ: Mapping[str, Any]) -> api.HttpRequest:
+    """The request as the gateway passes it on."""
     headers = {name[5:].replace("_", "-").lower(): str(value)
                for name, value in environ.items() if name.startswith("HTTP_")}
     if "CONTENT_TYPE" in environ:
         headers["content-type"] = str(environ["CONTENT_TYPE"])
-    try:
-        body = environ["wsgi.input"].read()
-        if time.monotonic() - environ["twocloud.arrived"] > _LONGEST_WAIT:
-            raise RateLimited(1, "Too many of your requests at once.")
-        with _guarded(guesses, method, environ, headers):
-            status, answered, content = _gateway(method, environ, headers, body, request_id)
-    except _Logged as refused:
-        status, answered, content = refused.answer
-    except TwocloudError as error:
-        status, answered, content = _refuse(error, request_id)
-        log.request(request_id=request_id, method=method if method in app.METHODS else "?", status=status,
-                        error=error.word)
-    except Exception:
-        log.failure(request_id=request_id)
-        status, answered, content = _refuse(TwocloudError(), request_id)
-    if len(content) >= _COMPRESS_FROM and _takes_gzip(headers.get("accept-encoding", "")):
-        content = gzip.compress(content, 6, mtime=0)
-        answered["Content-Encoding"] = "gzip"
-    if status not in (204, 304):
-        answered["Content-Length"] = str(len(content))
-    start_response(f"{status} {_REASONS.get(status, 'Error')}", list(answered.items()))
-    return [] if method == "HEAD" or status in (204, 304) else [content]
+    # what is not valid UTF-8 becomes lone surrogates, which `query` refuses; waitress takes ASCII only
+    pairs = parse_qsl(str(environ["QUERY_STRING"]), keep_blank_values=True, separator="&", errors="surrogateescape")
+    return api.HttpRequest(
+        method=str(environ["REQUEST_METHOD"]),
+        path=str(environ["PATH_INFO"]).encode("latin-1").decode("utf-8", "replace"),
+        pairs=api.grouped(pairs), headers=headers,
+        body=environ["wsgi.input"].read().decode("utf-8", "replace").encode(),
+        request_id=str(uuid.uuid4()), deadline=environ["twocloud.arrived"] + REQUEST_SECONDS)
 
 
 class _Logged(Unauthorized):
-    """The handler's own 401, where the authorizer had found nothing wrong."""
+    """The handler's own 401, where nothing was wrong on admission."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, response: api.HttpResponse) -> None:
         super().__init__()
-        self.answer = answer
+        self.response = response
 
 
 @contextmanager
-def _guarded(guesses: _Guesses, method: str, environ: Mapping[str, Any], headers: Mapping[str, str]) -> Generator[None]:
+def _guarded(guesses: _Guesses, request: api.HttpRequest, address: str) -> Generator[None]:
     """What stands before the path that takes passwords; nothing before any other."""
-    if method != "POST" or str(environ["PATH_INFO"]).rstrip("/") != authorizer.TOKENS:
+    if request.method != "POST" or request.path.rstrip("/") != admission.TOKENS:
         yield
         return
-    api.refuse_other_sites(headers)
-    with guesses.try_from(str(environ.get("REMOTE_ADDR", ""))):
+    api.refuse_other_sites(request.headers)
+    with guesses.try_from(address):
         yield
 
 
-def _gateway(method: str, environ: Mapping[str, Any], headers: dict[str, str], body: bytes, request_id: str) -> Answer:
-    path = str(environ["PATH_INFO"]).encode("latin-1").decode("utf-8", "replace")
-    route = path.rstrip("/") or "/"
+def _gateway(deployment: Deployment, request: api.HttpRequest, recognise: Callable[[], None]) -> api.HttpResponse:
+    """Raises TwocloudError where the gateway refuses by itself. `recognise`: called if a valid token was shown."""
+    route = request.path.rstrip("/") or "/"
     if route not in api.ROUTES:
         raise NotFound()
-    if method not in app.METHODS:
+    if request.method not in api.METHODS:
         raise MethodNotAllowed(", ".join(api.ROUTES[route]))
-    if route not in api.OPEN_ROUTES and method in api.ROUTES[route]:
-        proved = _authorize(method, route, headers)
-        if authorizer.PROOF not in proved and "blocked" not in proved:
-            environ["twocloud.recognise"]()
-    else:
-        proved = {}
-    # what is not valid UTF-8 becomes lone surrogates, which `query` refuses; waitress takes ASCII only
-    pairs = parse_qsl(str(environ["QUERY_STRING"]), keep_blank_values=True, separator="&", errors="surrogateescape")
-    many: dict[str, list[str]] = {}
-    for name, value in pairs:
-        many.setdefault(name, []).append(value)
-    event = {
-        "resource": route, "path": path, "httpMethod": method, "headers": headers,
-        "multiValueHeaders": {name: [value] for name, value in headers.items()},
-        "queryStringParameters": dict(pairs) or None, "multiValueQueryStringParameters": many or None,
-        "pathParameters": None, "stageVariables": None, "body": body.decode("utf-8", "replace") or None,
-        "isBase64Encoded": False,
-        "requestContext": {"resourcePath": route, "httpMethod": method, "path": path, "requestId": request_id,
-                           "authorizer": proved,
-                           "identity": {"sourceIp": environ.get("REMOTE_ADDR")}}}
-    answer = app.app(event, _Context(environ["twocloud.arrived"]))
-    found = answer["statusCode"], answer["headers"], answer["body"].encode()
-    if found[0] == 401:
-        raise _Logged(found)
-    return found
+    if route not in api.OPEN_ROUTES and request.method in api.ROUTES[route]:
+        admitted = _admit(deployment, request, route)
+        if admitted.caller:
+            recognise()
+        request = replace(request, proof=admitted.proof, caller=admitted.caller)
+    with log.about(request_id=request.request_id):
+        response = api.answer(lambda: deployment, route, request)
+    if response.status == 401:
+        raise _Logged(response)
+    return response
 
 
-def _authorize(method: str, route: str, headers: Mapping[str, str]) -> dict[str, str]:
-    """Ask the authorizer as the gateway does, and obey its policy. Its context."""
-    given = headers.get("authorization", "")
-    if not re.fullmatch(authorizer.HEADER_FORM, given):
+def _admit(deployment: Deployment, request: api.HttpRequest, route: str) -> admission.Admission:
+    given = request.headers.get("authorization", "")
+    if not re.fullmatch(admission.HEADER_FORM, given):
         raise Unauthorized()
-    arn = f"{_ARN}/{method}{route}"
-    try:
-        answer = authorizer.authorize({"type": "TOKEN", "authorizationToken": given, "methodArn": arn}, {})
-    except Exception as refused:
-        if refused.args == (authorizer.UNAUTHORIZED,):
-            raise Unauthorized() from None
-        raise
-    for allowed in answer["policyDocument"]["Statement"][0]["Resource"]:
-        if re.fullmatch(re.escape(allowed).replace(r"\*", ".*"), arn):
-            return answer.get("context") or {}
-    raise Unauthorized()
-
-
-def _refuse(error: TwocloudError, request_id: str) -> Answer:
-    response = api.refused(error, request_id)
-    return response.status, response.headers, response.body
+    return admission.admit(deployment.store, request.method, route, given, deployment.clock())
 
 
 def _takes_gzip(accepted: str) -> bool:
@@ -307,13 +272,13 @@ class _ErrorTask(waitress.task.ErrorTask):
         error = (TooLarge() if code == 413 else RateLimited(1, "Too many of your requests at once.") if code == 429 else
                  TwocloudError() if code == 500 else InvalidParameter("request", _UNREAD.get(code, _UNREAD[400])))
         request_id = str(uuid.uuid4())
-        status, headers, body = _refuse(error, request_id)
-        log.request(request_id=request_id, method="?", status=status, error=error.word)
-        self.status = f"{status} {_REASONS[status]}"
-        self.response_headers = list(headers.items())
+        response = api.refused(error, request_id)
+        log.request(request_id=request_id, method="?", status=response.status, error=error.word)
+        self.status = f"{response.status} {_REASONS[response.status]}"
+        self.response_headers = list(response.headers.items())
         self.set_close_on_finish()
-        self.content_length = len(body)
-        self.write(body)
+        self.content_length = len(response.body)
+        self.write(response.body)
 
 
 class _Channel(connections.Channel):

@@ -35,7 +35,7 @@ from chalicelib.cloud.sender import Transport
 from chalicelib.errors import Internal
 from chalicelib.fleet import many_sources, schedule
 from chalicelib.fleet.deployment import Deployment
-from chalicelib.http import api, authorizer, console
+from chalicelib.http import admission, api, authorizer, console
 from chalicelib.model import Source
 from chalicelib.parties.qcloud.simulator import Qcloud
 from chalicelib.simulators import tls
@@ -362,7 +362,7 @@ def test_the_gateway(template: dict[str, Any]) -> None:
     assert all(it["ThrottlingRateLimit"] < limits["ThrottlingRateLimit"] for it in own)
     guard = rest["DefinitionBody"]["securityDefinitions"]["authorize"]["x-amazon-apigateway-authorizer"]
     assert guard["authorizerResultTtlInSeconds"] == authorizer.TTL_SECONDS
-    assert guard["identityValidationExpression"] == authorizer.HEADER_FORM
+    assert guard["identityValidationExpression"] == admission.HEADER_FORM
     line = json.loads(rest["AccessLogSetting"]["Format"])
     for shown in line.values():             # nothing that a caller sends in a header, a query or a path
         assert re.fullmatch(r"\$context\.(requestTime|requestId|identity\.sourceIp|httpMethod|resourcePath|status|authorizer\.principalId|"
