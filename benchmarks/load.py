@@ -49,8 +49,8 @@ class _House:
         from chalicelib.simulators.fleet import Fleet
         from chalicelib.storage.dynamodb import DynamoStore
         from deploy import emulator, package
+        from deploy.gateway import Gateway, Pool
         from deploy.ministack import Function, ministack
-        from tests.gateway import Gateway, Pool
 
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         out, task = folder / "out", folder / "task"

@@ -1,7 +1,7 @@
 """The three ways to run twocloud, as the contract's tests see them: an address, and a store to put tenants into.
 
 `serve` is `twocloud serve` as a process; `ministack` the packaged template on MiniStack, through its gateway and the
-custom authorizer; `runtime` the zip's functions under Amazon's runtime client behind the gateway of `tests/gateway.py`.
+custom authorizer; `runtime` the zip's functions under Amazon's runtime client behind the gateway of `deploy/gateway.py`.
 """
 
 import base64
@@ -30,11 +30,11 @@ from chalicelib.parties.aws.simulator import Aws
 from chalicelib.parties.qcloud.simulator import Qcloud
 from chalicelib.simulators import tls
 from chalicelib.simulators.fleet import Fleet
+from deploy.gateway import Gateway, Pool
 from deploy.ministack import Function
 from tests import canaries
 from tests.aws.test_package import FUNCTIONS, ROOT, Stack
 from tests.fixtures import settings_in
-from tests.gateway import Gateway, Pool
 
 TARGETS = ("serve", "ministack", "runtime")
 

@@ -28,7 +28,7 @@ COMMANDS = {                                # name: where it is (its first line 
     "changes": ("listing:changes", "What appeared, changed (which fields) and vanished since a time."),
     "completion": ("completion:completion", "Print what teaches a shell to complete this command's words."),
     "context": ("contexts:context", "The servers that the command asks, with their tokens."),
-    "demo": ("serving:demo", "Serve, with simulated clouds and a ready tenant, user and token."),
+    "demo": ("demo:demo", "Serve, with simulated clouds and a ready tenant, user and token."),
     "doctor": ("doctor:doctor", "Check settings, store, key, clock, accounts; say what to do."),
     "explain": ("explain:explain", "Ask as `servers` does, and tell how the answer came about."),
     "parties": ("listing:parties_command", "What each party needs: credential fields, narrowest permission, regions."),

@@ -1,4 +1,4 @@
-"""twocloud serve, twocloud demo."""
+"""twocloud serve."""
 
 import threading
 import uuid
@@ -53,12 +53,3 @@ def _refresh(here: Deployment, pause: int, stopped: threading.Event) -> None:
                 schedule.finish(here, found, max(pause, schedule.RUN_EVERY))    # a run may take longer than the pause
             except Exception:
                 log.failure(run="refresh")
-
-
-@click.command()
-@click.option("--port", default=8000, show_default=True, type=Port(), help="0: any free port.")
-def demo(port: int) -> None:
-    """Serve, with simulated clouds and a ready tenant, user and token; nothing is kept."""
-    from ..simulators import demo as stage  # simulators are no part of the deployed package
-
-    stage.run(port)

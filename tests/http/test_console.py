@@ -829,7 +829,6 @@ def main() -> None:
     import tempfile
     from contextlib import ExitStack
 
-    from chalicelib import simulators
     from chalicelib.fleet import many_sources
     from chalicelib.http import serve
     from chalicelib.settings import Settings
@@ -840,12 +839,7 @@ def main() -> None:
         deployment = many_sources.open_deployment(Settings(
             store=f"sqlite:///{folder}/shots.db", key=f"file:{folder}/key", timezone=ZoneInfo("UTC"), max_age=0,
             stale_if_error=86_400, history=30, local=True, in_lambda=False))
-        clouds: dict[str, Any] = {}
-        for name, cloud in simulators.clouds().items():
-            fleets = demo.FLEETS.get(name, {cloud.region: Fleet(30, name)})
-            clouds[name], credentials = cloud.start(fleets, "demo-secret-key")
-            stack.enter_context(clouds[name])
-            demo.put_account(deployment, name, credentials, clouds[name].url, tuple(fleets))
+        clouds: dict[str, Any] = {**demo.start(deployment, stack)}
         server = serve.Server(deployment, "127.0.0.1", 0)
         threading.Thread(target=server.serve, daemon=True).start()
         token, url = demo.ready_token(deployment), f"http://{server.address}"

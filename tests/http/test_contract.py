@@ -23,9 +23,9 @@ from chalicelib import parties
 from chalicelib.access import users
 from chalicelib.http import api
 from chalicelib.simulators.fleet import Fleet
+from deploy.gateway import Gateway, Pool
 from tests import canaries
 from tests.aws.test_package import ROOT, here, here_for_ministack, stack, task  # noqa: F401
-from tests.gateway import Gateway, Pool
 from tests.targets import TARGETS, Answer, Target, basic, targets  # noqa: F401
 
 pytestmark = pytest.mark.timeout(600)

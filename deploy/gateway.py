@@ -1,8 +1,8 @@
 """API Gateway in front of functions under Amazon's runtime client, both as the template describes them.
 
 Written from AWS's documents: routes, the TOKEN authorizer with its policy and the cache of it, gateway responses,
-compression, renamed and dropped headers, limits of size, time and concurrency, the throttle. It shows that we agree with
-the documents, not how AWS behaves.
+compression, renamed and dropped headers, limits of size, time and concurrency, the throttle. It shows that we agree
+with the documents, not how AWS behaves.
 https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-known-issues.html
 """
 
@@ -24,7 +24,8 @@ from urllib.parse import parse_qsl, urlsplit
 from deploy.ministack import Function
 
 _LARGEST_ANSWER, _LARGEST_REQUEST, _SECONDS = 6 * 1024 * 1024, 10 * 1024 * 1024, 29
-_RENAMED = {"authorization", "connection", "content-md5", "date", "max-forwards", "server", "user-agent", "www-authenticate"}
+_RENAMED = {"authorization", "connection", "content-md5", "date", "max-forwards", "server", "user-agent",
+            "www-authenticate"}
 _DROPPED = {"expect", "host", "proxy-authenticate", "te", "trailer", "transfer-encoding", "upgrade", "via"}
 _API = "arn:aws:execute-api:us-east-1:123456789012:local"
 
@@ -38,7 +39,8 @@ class Answer(NamedTuple):
 
 
 class Invoked(NamedTuple):
-    """One run of a function. `cold`: seconds that its start took first, 0 if it was warm. `took`: seconds that are billed."""
+    """One run of a function. `cold`: seconds that its start took first, 0 if it was warm. `took`: seconds that are
+    billed."""
 
     cold: float
     took: float
@@ -148,17 +150,19 @@ class Gateway:
         path = there.path.removeprefix(f"/{self._stage}")
         route = path.rstrip("/") or "/"
         operation = self._described["paths"].get(route, {}).get(method.lower())
-        if operation is None or path == there.path:     # with an Authorization header, AWS takes it for a signature of its own
+        if operation is None or path == there.path:
+            # with an Authorization header, AWS takes it for a signature of its own
             raise _Refused("DEFAULT_4XX" if "authorization" in headers else "MISSING_AUTHENTICATION_TOKEN")
         if len(body) > _LARGEST_REQUEST:
             raise _Refused("REQUEST_TOO_LARGE")
         bucket = self._buckets.get((route, method)) or self._buckets["/*", "*"]
         if self._limited and not bucket.take():
             raise _Refused("THROTTLED")
-        context = {"resourcePath": route, "httpMethod": method, "path": there.path, "stage": self._stage, "requestId": request_id,
-                   "identity": {"sourceIp": "127.0.0.1"}}
+        context = {"resourcePath": route, "httpMethod": method, "path": there.path, "stage": self._stage,
+                   "requestId": request_id, "identity": {"sourceIp": "127.0.0.1"}}
         if operation.get("security"):
-            context["authorizer"] = self._authorize(f"{_API}/{self._stage}/{method}{path}", headers.get("authorization", ""))
+            arn = f"{_API}/{self._stage}/{method}{path}"
+            context["authorizer"] = self._authorize(arn, headers.get("authorization", ""))
         pairs = parse_qsl(there.query, keep_blank_values=True)
         many: dict[str, list[str]] = defaultdict(list)
         for name, value in pairs:
@@ -168,8 +172,8 @@ class Gateway:
         event = {"resource": route, "path": path, "httpMethod": method, "headers": headers,
                  "multiValueHeaders": {name: [value] for name, value in headers.items()},
                  "queryStringParameters": dict(pairs) or None, "multiValueQueryStringParameters": many or None,
-                 "pathParameters": None, "stageVariables": None, "body": text or None, "isBase64Encoded": bool(text and binary),
-                 "requestContext": context}
+                 "pathParameters": None, "stageVariables": None, "body": text or None,
+                 "isBase64Encoded": bool(text and binary), "requestContext": context}
         return self._translate(self._call(operation, event), headers)
 
     def _pool(self, uri: dict[str, str]) -> Pool:
@@ -184,11 +188,13 @@ class Gateway:
         until, policy = self._policies.get(header, (0.0, {}))
         if until <= time.monotonic():
             try:
-                policy = self._pool(guard["authorizerUri"]).invoke({"type": "TOKEN", "methodArn": arn, "authorizationToken": header})
+                policy = self._pool(guard["authorizerUri"]).invoke(
+                    {"type": "TOKEN", "methodArn": arn, "authorizationToken": header})
             except Throttled:
                 raise _Refused("AUTHORIZER_FAILURE") from None
             except RuntimeError as raised:
-                raise _Refused("UNAUTHORIZED" if raised.args == ("Exception: Unauthorized",) else "AUTHORIZER_FAILURE") from None
+                said_no = raised.args == ("Exception: Unauthorized",)
+                raise _Refused("UNAUTHORIZED" if said_no else "AUTHORIZER_FAILURE") from None
             self._policies[header] = time.monotonic() + guard["authorizerResultTtlInSeconds"], policy
         effects = {row["Effect"] for row in policy["policyDocument"]["Statement"]
                    for allowed in row["Resource"] if fnmatch.fnmatchcase(arn, allowed)}
@@ -223,7 +229,8 @@ class Gateway:
         response = self._described["x-amazon-apigateway-gateway-responses"][kind]
         headers = [("Content-Type", "application/json")]
         for name, value in response["responseParameters"].items():
-            headers.append((name.removeprefix("gatewayresponse.header."), request_id if value == "context.requestId" else value[1:-1]))
+            header = name.removeprefix("gatewayresponse.header.")
+            headers.append((header, request_id if value == "context.requestId" else value[1:-1]))
         body = response["responseTemplates"]["application/json"].replace("$context.requestId", request_id)
         return Answer(int(response["statusCode"]), headers, body.encode())
 
@@ -255,7 +262,7 @@ class Gateway:
                     return self._serve
                 raise AttributeError(name)
 
-            def log_message(self, *_: object) -> None:
+            def log_message(self, format: str, *args: Any) -> None:
                 pass
 
         return Front

@@ -1,0 +1,51 @@
+"""twocloud demo: simulator clouds, a tenant with an account at each, the API, and one line to paste."""
+
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import click
+
+from .. import log
+from ..fleet import many_sources
+from ..http import serve
+from ..settings import Settings
+from ..simulators.demo import TENANT, Switch, ready_token, start
+from ..simulators.server import Simulator
+from .output import Network, Port
+
+
+@click.command()
+@click.option("--port", default=8000, show_default=True, type=Port(), help="0: any free port.")
+def demo(port: int) -> None:
+    """Serve, with simulated clouds and a ready tenant, user and token; nothing is kept."""
+    log.start()
+    with serve.until_stopped(), ExitStack() as stack:           # the folder with its key goes, whenever it is ended
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="twocloud-demo-"))
+        deployment = many_sources.open_deployment(Settings(
+            store=f"sqlite:///{Path(folder).resolve()}/demo.db", key=f"file:{folder}/key", timezone=ZoneInfo("UTC"),
+            max_age=0, stale_if_error=86_400, history=30, local=True, in_lambda=False))
+        stack.callback(deployment.close)
+        clouds = start(deployment, stack)
+        try:
+            server = serve.Server(deployment, "127.0.0.1", port)
+        except OSError as problem:
+            raise Network(f"cannot listen on port {port}: {problem.strerror}; try another port") from None
+        switch = stack.enter_context(_switch(clouds, port + 1 if port else 0))
+        url = f"http://{server.address}/twocloud/servers"
+        click.echo(f"curl -u '{ready_token(deployment)}:password' "
+                   f"'{url}?party=qcloud&tenant_id={TENANT}&region=gz&f=1&t=10'")
+        click.echo("Paste the line above into another terminal. All clouds at once: party=all&region=all\n"
+                   f"In a browser, with the token and tenant {TENANT}: http://{server.address}/twocloud/\n"
+                   f"Switch a cloud off: curl -X POST {switch.url}/qcloud/off (or /on)\n"
+                   "Ctrl-C ends it all.", err=True)
+        server.run()
+
+
+def _switch(clouds: Mapping[str, Simulator], port: int) -> Switch:
+    try:
+        return Switch(clouds, port)
+    except (OSError, OverflowError):        # somebody else's port
+        return Switch(clouds, 0)
