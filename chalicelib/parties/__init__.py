@@ -9,7 +9,6 @@ from .. import log
 from ..errors import InvalidParameter, PartyMalformed, UnknownRegion
 from ..model import Account, Listing, Party, Send, Source, Window, bounded
 
-_BRIDGED = ("brightbox", "cloudsigma", "cloudstack", "kamatera", "outscale")
 _LONGEST_ID = 2048                          # characters; azure's have some hundred
 
 
@@ -17,11 +16,6 @@ _LONGEST_ID = 2048                          # characters; azure's have some hund
 def names() -> tuple[str, ...]:
     """The parties, in the order of their names."""
     return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
-
-
-def module_of(name: str) -> str:
-    """The module that holds the party's adapter."""
-    return "chalicelib.cloud.libcloud" if name in _BRIDGED else f"{__name__}.{name}"
 
 
 @cache

@@ -32,7 +32,7 @@ def play(stem: str, case: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch) ->
     """The servers by id, or the error."""
     name = json.loads((FOLDER / f"{stem}.json").read_text())["party"]
     party = parties.load(name)
-    module = importlib.import_module(parties.module_of(name))
+    module = importlib.import_module(f"chalicelib.parties.{name}")
     for constant, value in case.get("constants", {}).items():
         monkeypatch.setattr(module, constant, value)
     options = {"project": None, "regions": (), "deep": False, "endpoint": None, **case.get("account", {})}

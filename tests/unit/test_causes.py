@@ -174,7 +174,7 @@ FREE = [                                    # what the clouds with free text say
 @pytest.mark.parametrize(("name", "status", "body", "cause"), FREE)
 def test_free_text_says_its_cause(name: str, status: int, body: object, cause: str) -> None:
     failure = failure_in(parties.load(name), Response(status, {}, msgspec.json.encode(body)))
-    module = importlib.import_module(parties.module_of(name))
+    module = importlib.import_module(f"chalicelib.parties.{name}")
     assert isinstance(failure, PartyError)
     assert failure.hint == (NAMES.get(cause) or vars(module)[cause]).hint
 

@@ -113,7 +113,7 @@ def is_strict(name: str, path: Path) -> bool:
     """A field without a default somewhere is read by this name, or it is the container of one, or what all parties hold strict."""
     named = [step for step in path if isinstance(step, str)]
     last = named[-1] if named else ""
-    if (last, True) in read_by(parties.module_of(name)) or WHAT_IS_STRICT.match(last):
+    if (last, True) in read_by(f"chalicelib.parties.{name}") or WHAT_IS_STRICT.match(last):
         return True
     return any(re.search(pattern, shown(path)) for pattern in STRICT.get(name, {}))
 
@@ -131,7 +131,7 @@ def playable(name: str) -> list[dict[str, Any]]:
 
 def replays(name: str, case: dict[str, Any]) -> bool:
     """Unchanged it gives its servers; one that needs its exchanges one by one does not."""
-    module = importlib.import_module(parties.module_of(name))
+    module = importlib.import_module(f"chalicelib.parties.{name}")
     with pytest.MonkeyPatch.context() as patched:
         for constant, value in case.get("constants", {}).items():
             patched.setattr(module, constant, value)
@@ -211,7 +211,7 @@ def wrong(before: dict[str, Any], after: dict[str, Any], was: Any, what: str) ->
 @pytest.mark.parametrize("sample", [SAMPLE, pytest.param(LARGER_SAMPLE, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", parties.names())
 def test_one_odd_value_costs_that_value(name: str, sample: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = importlib.import_module(parties.module_of(name))
+    module = importlib.import_module(f"chalicelib.parties.{name}")
     tried = list(attempts(name))
     random.Random(name).shuffle(tried)
     tried = tried[:sample or None]
@@ -240,7 +240,7 @@ def attempts(name: str) -> Iterator[Attempt]:
                 yield from xml_attempts(case, number, "\n".join(answer["text"]), answer)
                 continue
             for path in leaves(answer["json"]):
-                if any(isinstance(step, str) and (step, strict) in read_by(parties.module_of(name))
+                if any(isinstance(step, str) and (step, strict) in read_by(f"chalicelib.parties.{name}")
                        for step in path[-2:] for strict in (True, False)):
                     for what, change in CHANGES.items():
                         if change is not MISSING or isinstance(path[-1], str):

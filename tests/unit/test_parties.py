@@ -75,7 +75,7 @@ def account_of(name: str, credentials: Mapping[str, Any] | None = None, **more: 
 @pytest.mark.parametrize(("name", "case"), CASES, ids=[f"{name}: {case['name']}" for name, case in CASES])
 def test_case(name: str, case: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     what, party = WHAT[name], parties.load(name)
-    module = importlib.import_module(parties.module_of(name))
+    module = importlib.import_module(f"chalicelib.parties.{name}")
     for constant, value in case.get("constants", {}).items():
         monkeypatch.setattr(module, constant, value)
     account = account_of(name, case.get("credentials"), **case.get("account", {}))
