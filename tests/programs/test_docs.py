@@ -9,7 +9,8 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import click
@@ -57,6 +58,21 @@ def names_table(head: str = "| party | cloud | grade |", grades: Mapping[str, st
 def names_table_zh() -> str:
     return names_table("| 名称 | 云 | 等级 |", {"live": "真实账号", "real software": "真实软件", "recorded": "录制流量",
                                               "documented": "厂商文档", "bridged": "桥接"})
+
+
+def sections(file: str) -> str:
+    """A section for each party, from that file of its folder."""
+    return "\n\n".join(f"## {name}\n\n{part_of(name, file).strip()}" for name in parties.names())
+
+
+def part_of(name: str, file: str) -> str:
+    path = ROOT / "chalicelib/parties" / name / file
+    assert path.exists(), f"chalicelib/parties/{name}/{file} is missing; see \"Add a cloud\" in CONTRIBUTING.md"
+    return path.read_text()
+
+
+def links() -> str:
+    return textwrap.fill(" · ".join(f"[{name}](#{name})" for name in parties.names()), 120, break_on_hyphens=False)
 
 
 def parameters_table() -> str:
@@ -132,9 +148,20 @@ def alarms_table() -> str:
     return "\n".join(lines)
 
 
-MADE = {("README.md", "names"): names_table, ("README.zh.md", "names"): names_table_zh, ("docs/parties.md", "parties"): parties_table, ("docs/api.md", "parameters"): parameters_table,
-        ("docs/api.md", "errors"): errors_table, ("docs/settings.md", "settings"): settings_table,
-        ("docs/command.md", "help"): help_text, ("docs/watch.md", "alarms"): alarms_table, ("docs/scale.md", "costs"): costs_table}
+MADE: dict[tuple[str, str], Callable[[], str]] = {
+    ("README.md", "names"): names_table,
+    ("README.zh.md", "names"): names_table_zh,
+    ("docs/parties.md", "parties"): parties_table,
+    ("docs/parties.md", "sections"): lambda: sections("notes.md"),
+    ("docs/keys.md", "links"): links,
+    ("docs/keys.md", "sections"): lambda: sections("keys.md"),
+    ("docs/api.md", "parameters"): parameters_table,
+    ("docs/api.md", "errors"): errors_table,
+    ("docs/settings.md", "settings"): settings_table,
+    ("docs/command.md", "help"): help_text,
+    ("docs/watch.md", "alarms"): alarms_table,
+    ("docs/scale.md", "costs"): costs_table,
+}
 
 
 def block(name: str, text: str) -> re.Match[str]:

@@ -25,6 +25,7 @@ from chalicelib.simulators.server import Simulator
 from chalicelib.storage import snapshots
 from tests import canaries
 from tests.fixtures import App, Clock, settings_in
+from tests.unit.test_parties import WHAT
 
 CLOUDS = simulators.clouds()
 SIZE = 230                                  # three pages of a hundred
@@ -89,10 +90,6 @@ def calls_of(stage: Stage, party: str) -> Counter[str]:
     return _counted[party]
 
 
-# lists of a feature that an account may not have: the vendor then answers 404, which is no fault
-ABSENT = {("linode", "ListVpcSlaacAddresses", "404")}
-
-
 def test_every_party_has_a_stand_in() -> None:
     assert set(CLOUDS) == {name for name in parties.names() if parties.load(name).grade != "bridged"}
 
@@ -107,7 +104,7 @@ def meets(stage: Stage, party: str, fault: str, operation: str, nth: int) -> Non
     made, cloud = calls_of(stage, party)[operation], stage.cloud(party)
     cloud.fail(fault, operation, tuple(range(nth, nth + 50)))                   # so that a retry meets it too
     started = time.monotonic()
-    if FAULTS[fault][1] is None or (party, operation, fault) in ABSENT:
+    if FAULTS[fault][1] is None or [operation, fault] in WHAT[party].get("absent", []):
         assert stage.listing(party).total == SIZE
         return
     with pytest.raises(PartyError) as failed:

@@ -14,20 +14,16 @@ from chalicelib import errors, parties
 from chalicelib.cloud import cache
 from chalicelib.fleet import check
 from chalicelib.model import Party
+from chalicelib.parties.aws.test_aws import moto_url, ours
 from tests import ROOT, canaries
 from tests.fixtures import App
-from tests.unit.test_oracles import moto_url, ours
+from tests.unit.test_parties import WHAT
 
 __all__ = ["moto_url"]                      # a fixture
 
 PAGE = (ROOT / "docs/keys.md").read_text()
 SECTIONS = dict(re.findall(r"^## ([a-z]+)$\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE))
-DOCUMENTS = {"aliyun": 2, "aws": 1, "azure": 1, "baidu": 1, "gcp": 1, "huaweicloud": 1, "jdcloud": 1, "ksyun": 1, "outscale": 1,
-             "qcloud": 2, "ucloud": 1, "volcengine": 1}              # how many policies: the second is for --deep
-BESIDE = {                                  # what is named for another purpose than a listing
-    "aliyun": {"sts:AssumeRole"}, "aws": {"sts:AssumeRole", "sts:ExternalId"}, "volcengine": {"sts:AssumeRole"},
-    "qcloud": {"region:DescribeRegions"}, "linode": {"vpc:read_only"}, "azure": set(), "vultr": {"compute.instance.List"},
-}
+POLICIES = {name: what["policies"] for name, what in WHAT.items() if "policies" in what}     # the second is for --deep
 RIGHT = re.compile(r"(?<![\w/.-])(?!arn:)(?:[a-z_]+:[A-Za-z]\w*(?::\w+)*|compute\.\w+\.\w+|[A-Z][A-Za-z]+ReadOnly|Microsoft\.\w+(?:/\w+)+|"
                    r"subscriptions_view)(?![\w/])")
 
@@ -59,12 +55,12 @@ def test_every_party_has_a_section_and_a_link() -> None:
     assert re.findall(r"\[(\w+)\]\(#(\w+)\)", PAGE) == [(name, name) for name in SECTIONS]
 
 
-@pytest.mark.parametrize("name", DOCUMENTS)
+@pytest.mark.parametrize("name", POLICIES)
 def test_a_policy_holds_the_stated_rights_and_no_other(name: str) -> None:
     party = parties.load(name)
     stated = [set(party.permissions), {*party.permissions, *party.deep_permissions}]
-    assert policies(name) == stated[:DOCUMENTS[name]]
-    assert not party.deep_permissions or DOCUMENTS[name] == 2
+    assert policies(name) == stated[:POLICIES[name]]
+    assert not party.deep_permissions or POLICIES[name] == 2
     assert not any("*" in word for policy in policies(name) for word in policy)
 
 
@@ -74,9 +70,9 @@ def test_a_section_names_the_stated_rights_and_no_other(name: str) -> None:
     stated = {*party.permissions, *party.deep_permissions}
     text = re.sub(r"\s+", " ", SECTIONS[name])
     prose = re.sub(r"```json.*?```", "", SECTIONS[name], flags=re.DOTALL)
-    if name not in DOCUMENTS:
+    if name not in POLICIES:
         assert all(right in text for right in stated), stated
-    known = {*stated, *BESIDE.get(name, ()), *(word for right in stated for word in right.split())}
+    known = {*stated, *WHAT[name].get("named_beside", ()), *(word for right in stated for word in right.split())}
     assert set(RIGHT.findall(prose)) <= known, set(RIGHT.findall(prose)) - known
 
 
@@ -125,10 +121,10 @@ def test_amazons_policy_suffices_and_each_right_is_needed(house: App, moto_url: 
             cache.forget()
             enforced("0")
             if missing in (None, "ec2:DescribeRegions"):                # the latter is for region=all
-                assert ours(house.deployment, "aws", "us-east-1").total == 3
+                assert ours(house.deployment, "us-east-1").total == 3
             else:
                 with pytest.raises(errors.PartyDenied, match="missing right"):
-                    ours(house.deployment, "aws", "us-east-1")
+                    ours(house.deployment, "us-east-1")
             if missing == "ec2:DescribeInstances":
                 with pytest.raises(errors.PartyDenied, match="missing right"):
                     check.check_account(house.deployment, "123", "aws", "us-east-1")

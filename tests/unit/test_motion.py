@@ -25,6 +25,7 @@ from chalicelib.simulators.fleet import Moving, Reattaching
 from chalicelib.storage import snapshots
 from tests import canaries
 from tests.fixtures import App
+from tests.unit.test_parties import WHAT
 
 ORDERS = ("oldest", "newest", "key")
 Loop = Callable[[Callable[[int, int], Page[str]], Window, int, int], Rows[str]]
@@ -200,8 +201,10 @@ def test_ten_thousand_servers_at_two_changes_a_second(loop: str, order: str, run
 
 CLOUDS = simulators.clouds()
 PAGE, SIZE = 10, 34
-LARGER = {"jdcloud": 25, "linode": 40}      # whose pages hold ten or twenty-five rows at least
-FIXED = ("azure", "openstack")              # which sort by themselves
+
+
+def page_of(party: str) -> int:
+    return WHAT[party].get("least_page", PAGE)
 
 
 @pytest.fixture
@@ -217,7 +220,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     for party in CLOUDS:
         module = importlib.import_module(f"chalicelib.parties.{party}")
         if getattr(module, "_PAGE", 0) > PAGE:
-            monkeypatch.setattr(module, "_PAGE", LARGER.get(party, PAGE))
+            monkeypatch.setattr(module, "_PAGE", page_of(party))
 
 
 @pytest.mark.parametrize("party", sorted(CLOUDS))
@@ -225,9 +228,9 @@ def test_a_fleet_in_motion_at_every_party(party: str, house: App, stack: ExitSta
     """Between any two calls something may change; what is listed and what is said to have vanished is held to the fleet."""
     entry, listed, failures = CLOUDS[party], 0, list[str]()
     source = many_sources.source_of("123", party, entry.region)
-    for order in ("oldest",) if party in FIXED else ORDERS:
+    for order in ("oldest",) if WHAT[party].get("sorts_itself") else ORDERS:
         dice = random.Random(f"{party}{order}")
-        fleet = Moving(SIZE * LARGER.get(party, PAGE) // PAGE, party, order, dice)
+        fleet = Moving(SIZE * page_of(party) // PAGE, party, order, dice)
         cloud, credentials = entry.start({entry.region: fleet}, canaries.secret(party), limited=False)
         stack.enter_context(cloud)
         cache.forget()

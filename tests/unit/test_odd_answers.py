@@ -5,7 +5,7 @@ For one party with every leaf:
 
 The whole-record cases of the parties are played with one leaf changed. Then either the list comes: every row, the
 others whole, the changed one different only by what is null, left out or another text. Or it is party_malformed,
-if that leaf is strict: its struct's field has no default or is Strict, see chalicelib/cloud/decoding.py, or STRICT names it.
+if that leaf is strict: its struct's field has no default or is Strict, see chalicelib/cloud/decoding.py, or `may_fail` of its cases names it.
 Never anything else, and each format can write what comes.
 """
 
@@ -43,12 +43,6 @@ CHANGES: dict[str, Any] = {
 }
 XML_CHANGES: dict[str, Any] = {"missing": MISSING, "empty": "", "a text": "odd", "x.0": "as float", "a fraction": "1.5", "negative": "-7",
                                "huge": "1" + "0" * 30, "a control character": "odd&#x7;", "a raw control character": "odd\x07"}
-STRICT: dict[str, dict[str, str]] = {       # party -> a pattern of leaves that may fail the list -> why
-    "aws": {r"^(attachTime|deviceIndex)$": "the list is in the order of the first attachment, so that a window holds others"},
-    "hetzner": {r"^servers\.\d+\.datacenter$": "an older server names its location there alone",
-                r"^servers\.\d+\.created$": "the list is in the order of creation, so that a window holds others"},
-    "ksyun": {r"NetworkInterfaceSet": "without it the elastic IPs of the region are read, which the cases do not hold"},
-}
 WHAT_IS_STRICT = re.compile(r"^(id|uuid|instanceId|region\w*|zone\w*|project\w*|\w*token|\w*marker|\w*total\w*|\w*count)$", re.IGNORECASE)
 
 
@@ -115,7 +109,7 @@ def is_strict(name: str, path: Path) -> bool:
     last = named[-1] if named else ""
     if (last, True) in read_by(f"chalicelib.parties.{name}") or WHAT_IS_STRICT.match(last):
         return True
-    return any(re.search(pattern, shown(path)) for pattern in STRICT.get(name, {}))
+    return any(re.search(pattern, shown(path)) for pattern in WHAT[name].get("may_fail", {}))
 
 
 # ---------------------------------------------------------------- playing

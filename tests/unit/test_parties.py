@@ -5,6 +5,16 @@ module, `exchanges` in any order (each may be asked again, but for one that is s
 `total`, compared whole, or the word of the `error` and what its text `says` and `never` says. An exchange:
 `operation`, `asked` (the query's and the body's words), optionally `host`, `path` and `method`, and the `answer`. A
 file's `unasked` names words that differ from call to call or only sign.
+
+The file also says what the tests of all parties must know of this one:
+
+    accounts       sets of fields by which an account can be put here; they may only grow
+    policies       how many policies keys.md holds, the second for --deep; named_beside: rights that it names for another end
+    causes         cause of a refusal, a name in errors.py -> the party's documented words; free_text: [status, body, cause]
+    may_fail       leaf of an answer, a pattern -> why an odd value there may fail the list
+    least_page     the fewest rows that its pages can hold; sorts_itself: the simulator's fleet must be in the party's order
+    absent         [operation, fault] that is no fault: a feature that the account may not have
+    one_endpoint   the simulator cannot tell for which region it is asked
 """
 
 import importlib
@@ -105,6 +115,16 @@ def test_the_files_are_written_in_whole_records() -> None:
 # ---------------------------------------------------------------- what every party must have
 
 @pytest.mark.parametrize("name", parties.names())
+def test_a_folder_holds_all_of_a_cloud(name: str) -> None:
+    """One that is bridged needs no simulator: Libcloud's own answers are played to it."""
+    needed = ["__init__.py", "cases.json", f"test_{name}.py", "notes.md", "keys.md"]
+    needed += [] if parties.load(name).grade == "bridged" else ["simulator.py"]
+    folder = ROOT / "chalicelib/parties" / name
+    missing = [file for file in needed if not (folder / file).exists()]
+    assert not missing, f"chalicelib/parties/{name} lacks {', '.join(missing)}; see \"Add a cloud\" in CONTRIBUTING.md"
+
+
+@pytest.mark.parametrize("name", parties.names())
 def test_what_every_party_must_have(name: str) -> None:
     assert name in WHAT, f"chalicelib/parties/{name}/cases.json is missing"
     cases = {case["name"] for case in WHAT[name]["cases"]}
@@ -170,36 +190,10 @@ def test_twocloud_can_only_read(name: str) -> None:
         assert {word.lower() for word in called if word.startswith("Describe")} - {"describeregions"} <= known
 
 
-GUID, HEX = "0123abcd-0123-4567-89ab-0123456789ab", "0123456789abcdef0123456789abcdef"
-FIELDS = {                                  # the fields by which accounts are put at each party: they may only grow
-    "qcloud": [{"secret_id": "a", "secret_key": "b"}, {"secret_id": "a", "secret_key": "b", "token": "c"}],
-    "aliyun": [{"access_key_id": "a", "access_key_secret": "b"},
-               {"access_key_id": "a", "access_key_secret": "b", "security_token": "c"}],
-    "aws": [{"access_key_id": "a", "secret_access_key": "b"}, {"role_arn": "arn:aws:iam::1:role/r", "external_id": "e"},
-            {"access_key_id": "a", "secret_access_key": "b", "session_token": "c"}, {"role_arn": "arn:aws:iam::1:role/r"}],
-    "azure": [{"directory_id": GUID, "client_id": GUID, "client_secret": "s~.x", "subscription_id": GUID},
-              {"directory_id": "contoso.onmicrosoft.com", "client_id": GUID, "client_secret": "s", "subscription_id": GUID}],
-    "huaweicloud": [{"access_key": "a", "secret_key": "b", "project_id": HEX}, {"access_key": "a", "secret_key": "b", "project_id": "p-1"},
-                    {"access_key": "a", "secret_key": "b", "project_id": HEX, "security_token": "c"}],
-    "openstack": [{"auth_url": "https://keystone.example:5000/v3", "username": "u", "password": "p w", "project_id": HEX},
-                  {"auth_url": "https://keystone.example/identity", "username": "u", "password": "p", "project_id": HEX,
-                   "user_domain": "default", "project_domain": "default"},
-                  {"auth_url": "https://keystone.example", "application_credential_id": HEX,
-                   "application_credential_secret": "s"}],
-    "ucloud": [{"public_key": "a", "private_key": "b", "project_id": "org-abcdef"}],
-    "volcengine": [{"access_key_id": "a", "secret_access_key": "b"},
-                   {"access_key_id": "a", "secret_access_key": "b", "session_token": "c"}],
-    "baidu": [{"access_key_id": "a", "secret_access_key": "b"}],
-    "jdcloud": [{"access_key": "a", "secret_key": "b"}],
-    "ksyun": [{"access_key": "a", "secret_key": "b"}],
-    **{name: [{"token": "t"}] for name in ("digitalocean", "hetzner", "linode", "vultr", "scaleway", "ibm", "upcloud",
-                                           "cloudscale")},
-}
-
-
-@pytest.mark.parametrize("name", FIELDS)
+@pytest.mark.parametrize("name", [name for name, what in WHAT.items() if "accounts" in what])
 def test_accounts_are_put_by_the_fields_that_are_promised(name: str) -> None:
-    for fields in FIELDS[name]:
+    """They may only grow."""
+    for fields in WHAT[name]["accounts"]:
         made = accounts.check("123", parties.load(name), fields, project=None, regions=(), deep=False, endpoint=None, local=False)
         assert made.credentials == fields
 

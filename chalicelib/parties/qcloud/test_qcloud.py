@@ -1,0 +1,214 @@
+"""Tencent's own SDK and its published signature: what it lists at the simulator, we list."""
+
+import time
+import warnings
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+import requests
+import time_machine
+from tencentcloud.cbs.v20170312 import cbs_client
+from tencentcloud.cbs.v20170312 import models as cbs_models
+from tencentcloud.common import abstract_client, credential
+from tencentcloud.common.exception.tencent_cloud_sdk_exception import TencentCloudSDKException
+from tencentcloud.common.profile.client_profile import ClientProfile
+from tencentcloud.common.profile.http_profile import HttpProfile
+from tencentcloud.cvm.v20170312 import cvm_client
+from tencentcloud.cvm.v20170312 import models as cvm_models
+from tencentcloud.region.v20220627 import models as region_models
+from tencentcloud.region.v20220627 import region_client
+from tencentcloud.vpc.v20170312 import models as vpc_models
+from tencentcloud.vpc.v20170312 import vpc_client
+
+from chalicelib.fleet import many_sources
+from chalicelib.fleet.many_sources import Answer, Deployment
+from chalicelib.model import Account
+from chalicelib.parties import qcloud
+from chalicelib.parties.qcloud.simulator import Qcloud
+from chalicelib.simulators.fleet import Fleet
+from tests.fixtures import App, qcloud_keys
+from tests.unit.test_parties import WHAT
+
+
+def ours(deployment: Deployment, region: str, **more: Any) -> Answer:
+    return many_sources.list_servers(deployment, many_sources.source_of("123", "qcloud", region), **more)
+
+
+# ---------------------------------------------------------------- published signatures
+
+def test_tc3_of_tencents_own_document() -> None:
+    """https://cloud.tencent.com/document/api/213/30654"""
+    account = Account(tenant_id="1", party="qcloud", credentials={
+        "secret_id": "AKIDz8krbsJ5yKBZQpn74WFkmLPx3EXAMPLE", "secret_key": "Gu5t9xGARNpq86cd98joQYCN3EXAMPLE"})
+    body = b'{"Limit": 1, "Filters": [{"Values": ["\\u672a\\u547d\\u540d"], "Name": "instance-name"}]}'
+    request = qcloud.sign("cvm", "DescribeInstances", "ap-guangzhou", "https://cvm.tencentcloudapi.com/", body, account,
+                          1551113065)
+    assert request.headers["Authorization"].endswith(
+        "Signature=72e494ea809ad7a8c8f7a4507b9bddcbaa8e581f516e8da2f66e2c5a96525168")
+    assert "Credential=AKIDz8krbsJ5yKBZQpn74WFkmLPx3EXAMPLE/2019-02-25/cvm/tc3_request" in request.headers["Authorization"]
+
+
+# ---------------------------------------------------------------- the official SDK of Tencent
+
+@pytest.fixture
+def tencent(stack: ExitStack) -> Qcloud:
+    keys = qcloud_keys()
+    return stack.enter_context(Qcloud({keys["secret_id"]: keys["secret_key"]}, {"ap-guangzhou": Fleet(237)},
+                                       attached=True, limited=False))
+
+
+def sdk(cloud: Qcloud, client: Any, region: str = "ap-guangzhou", token: str | None = None) -> Any:
+    (key_id, secret), = cloud.keys.items()
+    profile = ClientProfile(httpProfile=HttpProfile(protocol="http", endpoint=f"127.0.0.1:{cloud.port}"))
+    return client(credential.Credential(key_id, secret, token), region, profile)
+
+
+def sdk_pages(call: Any, request: Any, of: str, **asked: object) -> list[Any]:
+    """The loop that the SDK leaves to its user."""
+    found: list[Any] = []
+    while True:
+        request._deserialize({"Offset": len(found), "Limit": 100, **asked})
+        answer = call(request)
+        found += getattr(answer, of) or []
+        if len(found) >= answer.TotalCount:
+            return found
+
+
+def test_the_sdk_and_we_list_the_same_machines(house: App, tencent: Qcloud) -> None:
+    house.account("qcloud", {"secret_id": next(iter(tencent.keys)), "secret_key": next(iter(tencent.keys.values()))}, tencent.url)
+    theirs = sdk_pages(sdk(tencent, cvm_client.CvmClient).DescribeInstances, cvm_models.DescribeInstancesRequest(), "InstanceSet")
+    found = ours(house.deployment, "gz").servers
+    assert len(found) == len(theirs) == 237
+    for mine, row in zip(found, theirs, strict=True):
+        assert (mine.id, mine.name, mine.cpu, mine.memory_mib) == (row.InstanceId, row.InstanceName, row.CPU, row.Memory * 1024)
+        assert mine.disk_gib == row.SystemDisk.DiskSize + sum(d.DiskSize for d in row.DataDisks or [])
+        assert list(mine.lan_ipv4) == row.PrivateIpAddresses
+        assert list(mine.wan_ipv4) == (row.PublicIpAddresses or [])
+        assert (mine.party_status, mine.zone, mine.instance_type) == (row.InstanceState, row.Placement.Zone, row.InstanceType)
+        assert mine.created_at
+        assert mine.created_at.strftime("%Y-%m-%dT%H:%M:%SZ") == row.CreatedTime
+        assert mine.tags == {tag.Key: tag.Value for tag in row.Tags or []}
+
+
+def test_the_sdk_and_we_see_the_same_disks_and_interfaces(house: App, tencent: Qcloud) -> None:
+    """--deep, against CBS and VPC read through the SDK one machine at a time."""
+    house.account("qcloud", {"secret_id": next(iter(tencent.keys)), "secret_key": next(iter(tencent.keys.values()))}, tencent.url,
+                  deep=True)
+    disks = sdk_pages(sdk(tencent, cbs_client.CbsClient).DescribeDisks, cbs_models.DescribeDisksRequest(), "DiskSet")
+    interfaces = sdk_pages(sdk(tencent, vpc_client.VpcClient).DescribeNetworkInterfaces,
+                           vpc_models.DescribeNetworkInterfacesRequest(), "NetworkInterfaceSet")
+    found = ours(house.deployment, "gz").servers
+    assert len(found) == 237
+    for mine in found:
+        assert mine.disk_gib == sum(disk.DiskSize for disk in disks if disk.InstanceId == mine.id)
+        addresses = [a for i in interfaces if i.Attachment.InstanceId == mine.id for a in i.PrivateIpAddressSet]
+        assert set(mine.lan_ipv4) == {a.PrivateIpAddress for a in addresses}
+        assert set(mine.wan_ipv4) == {a.PublicIpAddress for a in addresses if a.PublicIpAddress}
+    plain = tencent.count("DescribeDisks")
+    house.account("qcloud", {"secret_id": next(iter(tencent.keys)), "secret_key": next(iter(tencent.keys.values()))}, tencent.url)
+    ours(house.deployment, "gz")
+    assert tencent.count("DescribeDisks") == plain          # the default makes no such call
+
+
+def test_the_sdk_and_we_see_the_same_regions(house: App, tencent: Qcloud) -> None:
+    (key_id, secret), = tencent.keys.items()
+    answer = sdk(tencent, region_client.RegionClient).DescribeRegions(
+        _asked(region_models.DescribeRegionsRequest(), {"Product": "cvm"}))
+    account = Account(tenant_id="1", party="qcloud", credentials={"secret_id": key_id, "secret_key": secret}, endpoint=tencent.url)
+    send = house.deployment.transport.sender(qcloud.PARTY, account, "ap-guangzhou", time.monotonic() + 9)
+    mine = qcloud.list_regions(account, send)
+    assert [region.code for region in mine if region.open] == [region.Region for region in answer.RegionSet]
+
+
+def _asked(request: Any, parameters: dict[str, object]) -> Any:
+    request._deserialize(parameters)
+    return request
+
+
+def test_the_sdk_signs_as_we_do(tencent: Qcloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same call at the same second with the same content type: the same header."""
+    monkeypatch.setattr(abstract_client, "_json_content", "application/json; charset=utf-8")
+    (key_id, secret), = tencent.keys.items()
+    for token in (None, "session"):
+        tencent.tokens = {key_id: token} if token else {}
+        with time_machine.travel(1_790_000_000, tick=False):
+            client = sdk(tencent, cvm_client.CvmClient, token=token)
+            request = cvm_models.DescribeInstancesRequest()
+            request._deserialize({"Limit": 5})
+            client.DescribeInstances(request)
+            theirs = tencent.calls[-1]
+            account = Account(tenant_id="1", party="qcloud", credentials={
+                "secret_id": key_id, "secret_key": secret, **({"token": token} if token else {})})
+            mine = qcloud.sign("cvm", "DescribeInstances", "ap-guangzhou", f"{tencent.url}/", theirs.body, account, time.time())
+        assert mine.headers["Authorization"].replace(", ", ",") == theirs.headers["authorization"].replace(", ", ",")
+        for name in ("X-TC-Action", "X-TC-Version", "X-TC-Region", "X-TC-Timestamp", *(["X-TC-Token"] if token else [])):
+            assert mine.headers[name] == theirs.headers[name.lower()]
+
+
+def test_the_sdk_knows_every_field_of_our_fixtures_and_the_simulators(tencent: Qcloud) -> None:
+    shapes = {"DescribeInstances": cvm_models.DescribeInstancesResponse, "DescribeDisks": cbs_models.DescribeDisksResponse,
+              "DescribeNetworkInterfaces": vpc_models.DescribeNetworkInterfacesResponse}
+    seen = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")      # the SDK warns of names that it does not know
+        for case in WHAT["qcloud"]["cases"]:
+            if case["name"].startswith(("unknown shape", "odd value")):
+                continue
+            for exchange in case["exchanges"]:
+                said = exchange["answer"].get("json", {}).get("Response", {})
+                if "Error" not in said and said:
+                    shapes[exchange["operation"]]()._deserialize(said)
+                    seen += 1
+        for client, request, call in (
+            (cvm_client.CvmClient, cvm_models.DescribeInstancesRequest, "DescribeInstances"),
+            (cbs_client.CbsClient, cbs_models.DescribeDisksRequest, "DescribeDisks"),
+            (vpc_client.VpcClient, vpc_models.DescribeNetworkInterfacesRequest, "DescribeNetworkInterfaces")):
+            getattr(sdk(tencent, client), call)(request())
+    assert seen > 20
+
+
+@pytest.mark.parametrize(("change", "code"), [
+    ({"Authorization": lambda v: v[:-1] + ("0" if v[-1] != "0" else "1")}, "AuthFailure.SignatureFailure"),
+    ({"Content-Type": lambda v: "text/plain"}, "AuthFailure.SignatureFailure"),
+    ({"Host": lambda v: "cvm.tencentcloudapi.com"}, "AuthFailure.SignatureFailure"),
+    ({"X-TC-Timestamp": lambda v: str(int(v) + 1)}, "AuthFailure.SignatureFailure"),
+    ({"X-TC-Timestamp": lambda v: str(int(v) - 400)}, "AuthFailure.SignatureExpire"),
+    ({"Authorization": lambda v: v.replace("AKIDtest", "AKIDother")}, "AuthFailure.SecretIdNotFound"),
+    ({"Authorization": lambda v: "Basic x"}, "AuthFailure.InvalidAuthorization"),
+    ({"X-TC-Version": lambda v: "2016-01-01"}, "NoSuchVersion"), ({"X-TC-Action": lambda v: "RunInstances"}, "InvalidAction"),
+    ({"X-TC-Region": lambda v: "mars"}, "UnsupportedRegion"), ("body", "AuthFailure.SignatureFailure"),
+    ({}, None),
+])
+def test_the_simulator_refuses_a_changed_byte(tencent: Qcloud, change: Any, code: str | None) -> None:
+    (key_id, secret), = tencent.keys.items()
+    account = Account(tenant_id="1", party="qcloud", credentials={"secret_id": key_id, "secret_key": secret})
+    request = qcloud.sign("cvm", "DescribeInstances", "ap-guangzhou", f"{tencent.url}/", b'{"Offset":0,"Limit":5}', account, time.time())
+    headers, body = dict(request.headers), request.body
+    if change == "body":
+        body = b'{"Offset":0,"Limit":6}'
+    else:
+        headers |= {name: how(headers[name]) for name, how in change.items()}
+    said = requests.post(tencent.url, data=body, headers=headers, timeout=9).json()["Response"]
+    assert said.get("Error", {}).get("Code") == code
+
+
+def test_the_simulator_enforces_what_is_documented(tencent: Qcloud) -> None:
+    client = sdk(tencent, cvm_client.CvmClient)
+    for asked, code in (({"Limit": 101}, "InvalidParameterValue.LimitExceeded"), ({"Limit": 0}, "InvalidParameterValue.LimitExceeded"),
+                        ({"Offset": -1}, "InvalidParameterValue"),
+                        ({"Filters": [{"Name": "project-id", "Values": list("123456")}]}, "InvalidFilterValue.LimitExceeded"),
+                        ({"Filters": [{"Name": "nonsense", "Values": ["1"]}]}, "InvalidFilter"),
+                        ({"InstanceIds": ["ins-1"], "Filters": [{"Name": "zone", "Values": ["1"]}]}, "InvalidParameterConflict")):
+        with pytest.raises(TencentCloudSDKException) as refused:
+            client.DescribeInstances(_asked(cvm_models.DescribeInstancesRequest(), asked))
+        assert refused.value.code == code
+    assert len(client.DescribeInstances(cvm_models.DescribeInstancesRequest()).InstanceSet) == 20       # the default
+    keys = qcloud_keys()
+    with Qcloud({keys["secret_id"]: keys["secret_key"]}, {"ap-guangzhou": Fleet(1)}) as limited:
+        client = sdk(limited, cvm_client.CvmClient)
+        with pytest.raises(TencentCloudSDKException) as refused:
+            for _ in range(400):
+                client.DescribeInstances(cvm_models.DescribeInstancesRequest())
+        assert refused.value.code == "RequestLimitExceeded"
+        assert limited.count() > 40
