@@ -9,6 +9,7 @@ import pytest
 import requests
 
 from chalicelib import parties
+from chalicelib.cloud.client import Client
 from chalicelib.cloud.libcloud import Bridge
 from chalicelib.model import WHOLE, Response, Server, Sign, Source, Status
 from tests.unit.test_parties import account_of
@@ -58,7 +59,7 @@ def our_servers(party: str, region: str, answers: Mapping[str, bytes]) -> list[S
         asked = path.partition("command=")[2].partition("&")[0] or "/" + path.partition("?")[0]
         return Response(200, {}, answers[asked])
 
-    return parties.load(party).list_servers(Source("123", party, region), account_of(party), WHOLE, send).servers
+    return parties.load(party).list_servers(Client(Source("123", party, region), account_of(party), send), WHOLE).servers
 
 
 def fixture(name: str) -> bytes:

@@ -21,8 +21,9 @@ from urllib.parse import urlsplit
 import msgspec
 
 from .. import log, parties
+from ..cloud.party import Party
 from ..errors import AccountNotFound, Conflict, Internal, InvalidParameter, Unopened
-from ..model import IDENTIFIER, Account, Keys, Party
+from ..model import IDENTIFIER, Account, Keys
 from ..storage import amazon, snapshots
 from ..storage.store import Store
 from . import sealing

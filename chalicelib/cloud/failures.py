@@ -25,7 +25,8 @@ from ..errors import (
     UnknownRegion,
     cause_of,
 )
-from ..model import Party, Response
+from ..model import Response
+from .party import Party
 
 
 def failure_of(problem: Exception, *, answered: bool) -> Exception:

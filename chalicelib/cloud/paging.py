@@ -35,7 +35,7 @@ from typing import Generic, TypeVar
 
 from ..concurrency import run_all
 from ..errors import PartyContradiction, PartyMalformed, PartyThrottled
-from ..model import WHOLE, Window
+from ..model import WHOLE, Listing, Server, Window
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -60,6 +60,10 @@ class Rows(Generic[T]):
 
     rows: list[T]
     total: int | None
+
+    def listing(self, server: Callable[[T], Server]) -> Listing:
+        """The servers that these rows describe."""
+        return Listing([server(row) for row in self.rows], self.total)
 
 
 # ---------------------------------------------------------------- how a listing is read

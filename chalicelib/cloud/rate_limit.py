@@ -5,7 +5,8 @@ import time
 from collections import deque
 
 from ..errors import PartyThrottled, PartyTimeout
-from ..model import Account, Limit, Party
+from ..model import Account, Limit
+from .party import Party
 
 MARGIN = 1.05                               # networks bunch up what we spaced out
 _LIMITERS = 1024                            # beyond which those that are at rest are forgotten

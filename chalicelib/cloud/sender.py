@@ -36,9 +36,10 @@ from ..errors import (
     TwocloudError,
     UnknownRegion,
 )
-from ..model import Account, Limit, Party, Request, Response, Sign
+from ..model import Account, Limit, Request, Response, Sign
 from .answer_size import BYTE_CAP, LIGHT, LONGEST_REFUSAL, Permit, RoomForAnswers
 from .failures import causes, failure_in, failure_of
+from .party import Party
 from .rate_limit import MARGIN, RateLimits
 from .sockets import Adapter, current, resolve
 

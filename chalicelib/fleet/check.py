@@ -3,9 +3,10 @@
 import time
 
 from .. import parties
+from ..cloud.party import Party
 from ..cloud.sender import CallStats
 from ..errors import PartyDenied, TwocloudError, UnknownRegion
-from ..model import Account, Party, Send, Source
+from ..model import Account, Send, Source
 from . import known_regions
 from .deployment import Deployment
 from .lookup import REQUEST_SECONDS
@@ -28,7 +29,7 @@ def check_credentials(deployment: Deployment, account: Account, region: str | No
     if stats is not None:
         sender.stats = stats
     try:
-        party.check(source, account, sender)
+        parties.check(source, account, sender)
     except (PartyDenied, UnknownRegion) as refused:
         raise _explained(party, account, code, sender, refused) from None
     finally:
@@ -39,7 +40,7 @@ def check_credentials(deployment: Deployment, account: Account, region: str | No
 def _explained(party: Party, account: Account, region: str, sender: Send,
                refused: PartyDenied | UnknownRegion) -> TwocloudError:
     try:
-        last = known_regions.listed_of(party.list_regions(account, sender), account.revision, 0.0)
+        last = known_regions.listed_of(parties.list_regions(account, sender), account.revision, 0.0)
     except TwocloudError:
         return refused                      # this second call is a courtesy; the first response stands
     return known_regions.explained(party, region, last, refused)

@@ -11,8 +11,9 @@ from contextlib import suppress
 
 import msgspec
 
+from ..cloud.party import Party
 from ..errors import Conflict, PartyError, UnknownRegion
-from ..model import Party, Region
+from ..model import Region
 from ..storage.store import Row, Store
 
 EVERY = "all"                               # in place of a region: the list of regions itself

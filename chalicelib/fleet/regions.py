@@ -7,6 +7,7 @@ from .. import parties
 from ..access import accounts, tokens
 from ..access.accounts import AccountRow
 from ..access.tokens import Caller
+from ..cloud.party import Party
 from ..cloud.sender import CallStats
 from ..concurrency import run_all
 from ..errors import (
@@ -18,7 +19,7 @@ from ..errors import (
     TwocloudError,
     UnknownRegion,
 )
-from ..model import WHOLE, Party, Source
+from ..model import WHOLE, Source
 from ..storage import snapshots
 from ..storage.snapshots import Head
 from . import circuit_breaker, known_regions
@@ -93,7 +94,7 @@ def _list_regions(plan: SourcePlan, before: Listed | None) -> Listed:
     party = parties.load(source.party)
 
     def query() -> Listed:
-        rows = call_party(plan, party.default_region, party.list_regions)
+        rows = call_party(plan, party.default_region, parties.list_regions)
         now = deployment.clock()
         with best_effort(plan):
             known_regions.keep(deployment.store, source.tenant_id, source.party, plan.revision, rows, now)

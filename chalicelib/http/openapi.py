@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from .. import __version__, errors, parties
+from ..cloud.party import Party
 from ..fleet.query import PARAMETERS, Parameter
-from ..model import IDENTIFIER, Party, Status
+from ..model import IDENTIFIER, Status
 from .formats import MEDIA_TYPES, BasicRow, ErrorBody, FullRow, ListBody
 from .formats.prometheus import LABEL, TargetGroup
 

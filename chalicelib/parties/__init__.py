@@ -2,12 +2,16 @@
 
 import importlib
 import pkgutil
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache
+from typing import Any
 
 from .. import log
+from ..cloud.client import Client
+from ..cloud.party import Party
 from ..errors import InvalidParameter, PartyMalformed, UnknownRegion
-from ..model import Account, Listing, Party, Send, Source, Window, bounded
+from ..model import Account, Listing, Region, Send, Source, Window, bounded
+from ..model import Party as Unbound
 
 _LONGEST_ID = 2048                          # characters; azure's have some hundred
 
@@ -23,8 +27,24 @@ def load(name: str) -> Party:
     """Raises InvalidParameter if there is no such party."""
     if name not in names():
         raise InvalidParameter("party", f"Unknown party; known are: {', '.join(names())}.")
-    party: Party = importlib.import_module(f"{__name__}.{name}").PARTY
-    return party
+    party: Party | Unbound = importlib.import_module(f"{__name__}.{name}").PARTY
+    return _bound(party) if isinstance(party, Unbound) else party
+
+
+def _bound(party: Unbound) -> Party:
+    """An adapter whose functions do not have a client yet."""
+    def list_servers(client: Client, window: Window) -> Listing:
+        return party.list_servers(client.source, client.account, window, client.send)
+
+    def list_regions(client: Client) -> list[Region]:
+        return party.list_regions(client.account, client.send)
+
+    def check(client: Client) -> object:
+        return party.check(client.source, client.account, client.send)
+
+    described: dict[str, Any] = {field.name: getattr(party, field.name) for field in fields(party)}
+    described.update(list_servers=list_servers, list_regions=list_regions, check=check)
+    return Party(**described)
 
 
 def list_servers(source: Source, account: Account, window: Window, send: Send) -> Listing:
@@ -36,7 +56,7 @@ def list_servers(source: Source, account: Account, window: Window, send: Send) -
     """
     party = load(source.party)
     try:
-        listing = party.list_servers(source, account, window, send)
+        listing = party.list_servers(Client(source, account, send), window)
     except (ArithmeticError, ValueError):
         log.failure(party=party.name)
         raise PartyMalformed() from None
@@ -44,6 +64,22 @@ def list_servers(source: Source, account: Account, window: Window, send: Send) -
         raise PartyMalformed()
     listing = replace(listing, servers=[bounded(server) for server in listing.servers])
     if party.unknown_region_is_empty and listing.total == 0 and source.region not in {
-            region.code for region in party.list_regions(account, send) if region.open}:
+            region.code for region in list_regions(account, send) if region.open}:
         raise UnknownRegion(f"{party.title} has no such region, or it is not open to this account.")
     return listing
+
+
+def list_regions(account: Account, send: Send) -> list[Region]:
+    """What the party says its regions are."""
+    party = load(account.party)
+    region = (*account.regions, party.default_region)[0]
+    return party.list_regions(Client(Source(account.tenant_id, party.name, region), account, send))
+
+
+def check(source: Source, account: Account, send: Send) -> None:
+    """One cheap signed call. Raises what the party's answer means."""
+    party, client = load(source.party), Client(source, account, send)
+    if party.check:
+        party.check(client)
+    else:
+        party.list_servers(client, Window(1, 1))

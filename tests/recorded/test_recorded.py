@@ -60,7 +60,7 @@ def test_aws_instances_and_their_volumes(types: Answer) -> None:
 
 def test_aws_regions() -> None:
     body = (folder("aws") / "DescribeRegions.xml").read_bytes()
-    found = parties.load("aws").list_regions(account_of("aws"), Player("aws", [ec2("DescribeRegions", body)], ("Action",)))
+    found = parties.list_regions(account_of("aws"), Player("aws", [ec2("DescribeRegions", body)], ("Action",)))
     assert len(found) == 17
     assert Region("us-east-1") in found
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from chalicelib import parties
+from chalicelib.cloud.client import Client
 from chalicelib.errors import PartyMalformed
 from chalicelib.model import WHOLE, Server, Source, Status
 from chalicelib.parties import qcloud, scaleway
@@ -70,7 +71,7 @@ def test_qcloud_an_error_inside_a_200() -> None:
     ("available", False), ("copy_instance_tags", True), ("not_encrypt", True)])
 def test_qcloud_disks(name: str, attached: bool) -> None:
     player = Player("qcloud", [answer for answer in of_qcloud(f"TestCbs.test_cbs_{name}") if "Offset" in answer.asked], ("Offset",))
-    (disk,) = qcloud._disks(["ins-1"], "ap-singapore", account_of("qcloud"), player)
+    (disk,) = qcloud._disks(Client(Source("123", "qcloud", "ap-singapore"), account_of("qcloud"), player), ["ins-1"])
     assert bool(disk.InstanceId) is attached
     assert disk.DiskSize
 

@@ -8,8 +8,9 @@ import pytest
 
 from chalicelib import errors, parties
 from chalicelib.cloud.failures import failure_in
+from chalicelib.cloud.party import Party
 from chalicelib.errors import Meaning, PartyError, UnknownRegion
-from chalicelib.model import Party, Response
+from chalicelib.model import Response
 from tests.unit.test_parties import WHAT
 
 NAMES = {name: verdict for name, verdict in vars(errors).items() if isinstance(verdict, Meaning)}

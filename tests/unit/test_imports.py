@@ -138,7 +138,7 @@ def test_what_an_adapter_may_not_do() -> None:
 
 
 def test_no_inheritance_but_the_tree_of_errors_and_what_frameworks_ask_for() -> None:
-    allowed = {"Protocol", "ValueError", "NamedTuple", "StrEnum", "Generic[T]", "Generic[_T]", "msgspec.Struct", "Chalice", "logging.Formatter", "threading.local",
+    allowed = {"Protocol", "ValueError", "NamedTuple", "TypedDict", "StrEnum", "Generic[T]", "Generic[_T]", "msgspec.Struct", "Chalice", "logging.Formatter", "threading.local",
                "BasicRow", "socket.socket", "ssl.SSLSocket", "HTTPAdapter", "HTTPConnectionPool", "HTTPSConnectionPool", "_Sent",
                "HTTPConnection", "HTTPSConnection", "waitress.task.ErrorTask", "connections.Channel", "Unauthorized", "Error",
                "_Parser", "_Channel", "_Task", "_Server", "_Dispatcher",               # of waitress

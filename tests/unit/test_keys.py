@@ -12,8 +12,8 @@ import yaml
 
 from chalicelib import errors, parties
 from chalicelib.cloud import cache
+from chalicelib.cloud.party import Party
 from chalicelib.fleet import check
-from chalicelib.model import Party
 from chalicelib.parties.aws.test_aws import moto_url, ours
 from tests import ROOT, canaries
 from tests.fixtures import App

@@ -13,6 +13,7 @@ import pytest
 
 from chalicelib import parties
 from chalicelib.cloud import libcloud
+from chalicelib.cloud.client import Client
 from chalicelib.errors import Internal, PartyDenied, PartyFailed, PartyMalformed, PartyThrottled
 from chalicelib.model import WHOLE, Response, Server, Sign, Source
 from tests.unit.test_parties import WHAT, Recorded, account_of
@@ -80,7 +81,7 @@ def test_without_libcloud_the_error_says_what_to_install(monkeypatch: pytest.Mon
     for name in BRIDGED:
         party = parties.load(name)
         with pytest.raises(Internal, match=r"in the clone, run .*pip install -e \"\.\[bridge\]\""):
-            party.list_servers(Source("123", name, WHAT[name]["region"]), account_of(name), WHOLE, send)
+            party.list_servers(Client(Source("123", name, WHAT[name]["region"]), account_of(name), send), WHOLE)
 
 
 def test_a_certificate_file_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +114,7 @@ ROW = {"id": "srv-1", "name": "a", "status": "active", "interfaces": [], "cloud_
 
 
 def listed(send: Callable[[str, Sign], Response]) -> list[Server]:
-    return parties.load("brightbox").list_servers(Source("1", "brightbox", "gb1"), account_of("brightbox"), WHOLE, send).servers
+    return parties.load("brightbox").list_servers(Client(Source("1", "brightbox", "gb1"), account_of("brightbox"), send), WHOLE).servers
 
 
 @pytest.mark.parametrize("wrong", [

@@ -30,9 +30,11 @@ import pytest
 
 from chalicelib import parties
 from chalicelib.access import accounts
+from chalicelib.cloud.client import Client
 from chalicelib.cloud.failures import failure_in
+from chalicelib.cloud.party import Party
 from chalicelib.errors import Meaning, PartyFailed, TwocloudError
-from chalicelib.model import GRADES, WHOLE, Account, Party, Request, Response, Server, Sign, Source, Window
+from chalicelib.model import GRADES, WHOLE, Account, Request, Response, Server, Sign, Source, Window
 from tests import ROOT
 
 WHAT = {path.parent.name: json.loads(path.read_text()) for path in sorted((ROOT / "chalicelib/parties").glob("*/cases.json"))}
@@ -170,7 +172,7 @@ def hosts_of(name: str) -> set[str]:
 
     with pytest.raises(PartyFailed):
         party = parties.load(name)
-        party.list_servers(Source("123", name, party.default_region), account_of(name), WHOLE, send)
+        party.list_servers(Client(Source("123", name, party.default_region), account_of(name), send), WHOLE)
     return hosts
 
 
@@ -212,5 +214,5 @@ def test_a_foreign_project_is_never_shown_by_a_window(monkeypatch: pytest.Monkey
     one = {**exchange, "asked": {**exchange["asked"], "Limit": 1}}
     account = Account(tenant_id="1", party="qcloud", credentials=WHAT["qcloud"]["credentials"], project="7")
     with pytest.raises(TwocloudError, match="another project"):
-        party.list_servers(Source("1", "qcloud", "ap-guangzhou"), account, Window(1, 1), Recorded(party, [one]))
+        party.list_servers(Client(Source("1", "qcloud", "ap-guangzhou"), account, Recorded(party, [one])), Window(1, 1))
     assert replace(account, project=None).project is None

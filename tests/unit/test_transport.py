@@ -30,6 +30,7 @@ from chalicelib.cloud import failures, rate_limit, sockets
 from chalicelib.cloud import sender as sender_module
 from chalicelib.cloud.answer_size import room_of
 from chalicelib.cloud.failures import failure_in, failure_of
+from chalicelib.cloud.party import Party
 from chalicelib.cloud.sender import Sender, Transport
 from chalicelib.errors import (
     FAILED,
@@ -46,7 +47,7 @@ from chalicelib.errors import (
     PartyUnavailable,
     UnknownRegion,
 )
-from chalicelib.model import Account, Limit, Party, Request, Response
+from chalicelib.model import Account, Limit, Request, Response
 from chalicelib.parties.qcloud import PARTY as QCLOUD
 from chalicelib.simulators.faults import FAULTS, LATE, PASSING, Answer
 from chalicelib.simulators.server import Call, Plan, Simulator

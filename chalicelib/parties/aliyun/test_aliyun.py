@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import requests
 
+from chalicelib import parties
 from tests import canaries
 from tests.fixtures import App
 from tests.unit.test_parties import WHAT
@@ -257,7 +258,7 @@ def test_regions(house: App, cloud: Aliyun, keys: dict[str, str]) -> None:
     account = Account(tenant_id="1", party="aliyun", credentials=keys, endpoint=cloud.url)
     send = house.deployment.transport.sender(aliyun.PARTY, account, REGION, time.monotonic() + 9)
     theirs = client(cloud.url, keys).describe_regions(sdk_models.DescribeRegionsRequest()).body
-    assert [r.code for r in aliyun.list_regions(account, send)] == [r.region_id for r in theirs.regions.region]
+    assert [r.code for r in parties.list_regions(account, send)] == [r.region_id for r in theirs.regions.region]
 
 
 @pytest.mark.parametrize("region", ["cn-hangzhou", "cn-beijing", "cn-north-2-gov-1", "cn-shenzhen-finance-1", "ap-southeast-1",
@@ -271,7 +272,7 @@ def test_the_sdk_calls_the_same_host(region: str) -> None:
 
     account = Account(tenant_id="1", party="aliyun", credentials={"access_key_id": "x", "access_key_secret": "y"})
     with pytest.raises(PartyDenied):
-        aliyun.check(Source("1", "aliyun", region), account, send)
+        parties.check(Source("1", "aliyun", region), account, send)
     theirs = sdk_client.Client(sdk_config.Config(access_key_id="x", access_key_secret="y", region_id=region))
     assert set(hosts) == {theirs._endpoint}
 

@@ -20,6 +20,7 @@ from botocore.exceptions import ClientError
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
+from chalicelib import parties
 from chalicelib.fleet import many_sources
 from chalicelib.fleet.many_sources import Answer, Deployment
 from chalicelib.model import Account, Keys, Server
@@ -112,7 +113,7 @@ def test_the_same_regions_as_boto3(house: App, amazon: Aws) -> None:
     key_id, secret = next(iter(amazon.keys.items()))
     account = Account(tenant_id="1", party="aws", credentials={"access_key_id": key_id, "secret_access_key": secret}, endpoint=amazon.url)
     send = house.deployment.transport.sender(aws.PARTY, account, "us-east-1", time.monotonic() + 9)
-    mine = {region.code: region.open for region in aws.list_regions(account, send)}
+    mine = {region.code: region.open for region in parties.list_regions(account, send)}
     assert mine == {r["RegionName"]: r["OptInStatus"] != "not-opted-in" for r in
                     boto(amazon).describe_regions(AllRegions=True)["Regions"]}
 
@@ -126,7 +127,7 @@ def test_an_assumed_role(house: App, amazon: Aws) -> None:
 
     def listed() -> int:
         send = house.deployment.transport.sender(aws.PARTY, account, "us-east-1", time.monotonic() + 20)
-        return aws.list_servers(many_sources.source_of("1", "aws", "us-east-1"), account, many_sources.Window(1, 1), send).total
+        return parties.list_servers(many_sources.source_of("1", "aws", "us-east-1"), account, many_sources.Window(1, 1), send).total
 
     count = listed()
     assert count > 2000
@@ -141,7 +142,7 @@ def test_an_assumed_role(house: App, amazon: Aws) -> None:
     wrong = replace(account, credentials={**account.credentials, "external_id": "guessed"}, revision="other")
     send = house.deployment.transport.sender(aws.PARTY, wrong, "us-east-1", time.monotonic() + 20)
     with pytest.raises(many_sources.PartyDenied, match="wrong role"):
-        aws.list_servers(many_sources.source_of("1", "aws", "us-east-1"), wrong, many_sources.Window(), send)
+        parties.list_servers(many_sources.source_of("1", "aws", "us-east-1"), wrong, many_sources.Window(), send)
     assumed = boto(amazon, "sts").assume_role(RoleArn="arn:aws:iam::123456789012:role/reader", RoleSessionName="boto3",
                                               ExternalId="shared-with-tenant")["Credentials"]
     assert boto3.client("ec2", endpoint_url=amazon.url, region_name="us-east-1", aws_access_key_id=assumed["AccessKeyId"],

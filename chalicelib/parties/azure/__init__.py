@@ -40,44 +40,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from ...cloud.cache import cached_lookup, with_session
-from ...cloud.decoding import read, refusal
-from ...cloud.paging import Page, Rows, by_offset
-from ...concurrency import run_both
-from ...errors import (
-    CLOCK,
-    FAILED,
-    MALFORMED,
-    MFA,
-    MISSING_RIGHT,
-    THROTTLED,
-    UNAVAILABLE,
-    WRONG_KEY,
-    Meaning,
-    PartyDenied,
-    PartyError,
-    PartyMalformed,
-    UnknownRegion,
-)
-from ...model import (
-    WHOLE,
-    Account,
-    Count,
-    Limit,
-    Listing,
-    Party,
-    Region,
-    Request,
-    Response,
-    Send,
-    Server,
-    Source,
-    Status,
-    Text,
-    Window,
-    addresses,
-    parse_time,
-)
+from ...cloud import api
 
 _PAGE = 1000                                # most that $top takes
 _SIZES_VERSION = "2024-07-01"
@@ -85,43 +48,43 @@ _BATCH = 100                                # ids in one query
 _WORKERS = 15                               # one window's worth of the documented rate
 
 _STATUS = {
-    "Creating": Status.BUILD,               # provisioningState: these three tell more than the power state
-    "Deleting": Status.DELETED,
-    "Migrating": Status.MIGRATING,          # from the classic deployment model
-    "Failed": Status.ERROR,                 # the last operation failed; the power state, if there is one, tells more
-    "Updating": Status.UNKNOWN,             # an operation goes on; so does any power state
-    "Succeeded": Status.UNKNOWN,            # the same
-    "PowerState/creating": Status.BUILD,    # powerState.code
-    "PowerState/starting": Status.STARTING,
-    "PowerState/running": Status.ACTIVE,
-    "PowerState/stopping": Status.STOPPING,
-    "PowerState/stopped": Status.SHUTOFF,   # still on its host, still paid for
-    "PowerState/deallocating": Status.STOPPING,
-    "PowerState/deallocated": Status.SHUTOFF,
-    "PowerState/unknown": Status.UNKNOWN,
+    "Creating": api.Status.BUILD,           # provisioningState: these three tell more than the power state
+    "Deleting": api.Status.DELETED,
+    "Migrating": api.Status.MIGRATING,      # from the classic deployment model
+    "Failed": api.Status.ERROR,             # the last operation failed; the power state, if there is one, tells more
+    "Updating": api.Status.UNKNOWN,         # an operation goes on; so does any power state
+    "Succeeded": api.Status.UNKNOWN,        # the same
+    "PowerState/creating": api.Status.BUILD,    # powerState.code
+    "PowerState/starting": api.Status.STARTING,
+    "PowerState/running": api.Status.ACTIVE,
+    "PowerState/stopping": api.Status.STOPPING,
+    "PowerState/stopped": api.Status.SHUTOFF,   # still on its host, still paid for
+    "PowerState/deallocating": api.Status.STOPPING,
+    "PowerState/deallocated": api.Status.SHUTOFF,
+    "PowerState/unknown": api.Status.UNKNOWN,
 }
 _FIRST = ("Creating", "Deleting", "Migrating")
 
-_SECRET = Meaning(PartyDenied, "expired key: the client secret has ended; make a new one for the app registration")
-_DIRECTORY = Meaning(PartyDenied, "wrong key: no such directory, or no such app registration in it")
-_DISABLED = Meaning(PartyDenied, "disabled: the app registration is disabled in its directory; enable it there")
-_LAPSED = Meaning(PartyDenied, "disabled: the service principal is disabled, or its subscription has lapsed")
-_CONDITIONAL = Meaning(PartyDenied, "conditional access: a policy of the directory refuses this login; let the app "
-                                    "registration pass, or log in from where the policy allows it")
-_LOCKED = Meaning(PartyDenied, "locked: too many failed logins, or a login from a blocked address; wait or unlock it")
-_LOGIN = Meaning(PartyDenied, "login refused: look its number up in the list of Microsoft Entra's error codes")
-_CONSENT = Meaning(PartyDenied, "missing right: an administrator of the directory has not consented to this app")
-_SUBSCRIPTION = Meaning(PartyDenied, "wrong subscription or missing right: none of this id that the account may read")
-_OTHER_DIRECTORY = Meaning(PartyDenied, "wrong directory: the subscription belongs to another one")
-_INACTIVE = Meaning(PartyDenied, "subscription disabled: it is disabled or has ended; reactivate it")
-_UNREGISTERED = Meaning(PartyDenied, "product not activated: register the subscription for the resource provider")
-_NOT_SERVED = Meaning(PartyMalformed, "the cloud does not have this API in the version that was asked for, or the "
-                                      "subscription is not registered for it")
+_SECRET = api.denied("expired key: the client secret has ended; make a new one for the app registration")
+_DIRECTORY = api.denied("wrong key: no such directory, or no such app registration in it")
+_DISABLED = api.denied("disabled: the app registration is disabled in its directory; enable it there")
+_LAPSED = api.denied("disabled: the service principal is disabled, or its subscription has lapsed")
+_CONDITIONAL = api.denied("conditional access: a policy of the directory refuses this login; let the app registration "
+                          "pass, or log in from where the policy allows it")
+_LOCKED = api.denied("locked: too many failed logins, or a login from a blocked address; wait or unlock it")
+_LOGIN = api.denied("login refused: look its number up in the list of Microsoft Entra's error codes")
+_CONSENT = api.denied("missing right: an administrator of the directory has not consented to this app")
+_SUBSCRIPTION = api.denied("wrong subscription or missing right: none of this id that the account may read")
+_OTHER_DIRECTORY = api.denied("wrong directory: the subscription belongs to another one")
+_INACTIVE = api.denied("subscription disabled: it is disabled or has ended; reactivate it")
+_UNREGISTERED = api.denied("product not activated: register the subscription for the resource provider")
+_NOT_SERVED = api.Meaning(api.PartyMalformed, "the cloud does not have this API in the version that was asked for, "
+                                              "or the subscription is not registered for it")
 
 _ERRORS = {
-    "AADSTS7000215": WRONG_KEY,             # the login's numbers: entra/identity-platform/reference-error-codes
+    "AADSTS7000215": api.WRONG_KEY,         # the login's numbers: entra/identity-platform/reference-error-codes
     "AADSTS7000222": _SECRET,
-    "AADSTS50012": WRONG_KEY,
+    "AADSTS50012": api.WRONG_KEY,
     "AADSTS700016": _DIRECTORY,             # no such app in the directory
     "AADSTS7000229": _DIRECTORY,            # the app has no service principal in it
     "AADSTS90002": _DIRECTORY,
@@ -151,38 +114,38 @@ _ERRORS = {
     "AADSTS500021": _CONDITIONAL,           # tenant restrictions
     "AADSTS50131": _CONDITIONAL,
     "AADSTS50158": _CONDITIONAL,
-    "AADSTS50076": MFA,
-    "AADSTS50079": MFA,
+    "AADSTS50076": api.MFA,
+    "AADSTS50079": api.MFA,
     "AADSTS50105": _CONSENT,                # the app must be assigned
     "AADSTS65001": _CONSENT,
     "AADSTS90094": _CONSENT,
-    "AADSTS700024": CLOCK,
-    "AADSTS90033": UNAVAILABLE,
-    "AADSTS90006": UNAVAILABLE,
-    "AADSTS90024": THROTTLED,
-    "AADSTS90055": THROTTLED,
-    "AADSTS50196": THROTTLED,
-    "invalid_client": WRONG_KEY,            # its words, for numbers that are not here
+    "AADSTS700024": api.CLOCK,
+    "AADSTS90033": api.UNAVAILABLE,
+    "AADSTS90006": api.UNAVAILABLE,
+    "AADSTS90024": api.THROTTLED,
+    "AADSTS90055": api.THROTTLED,
+    "AADSTS50196": api.THROTTLED,
+    "invalid_client": api.WRONG_KEY,        # its words, for numbers that are not here
     "unauthorized_client": _DIRECTORY,
     "invalid_request": _DIRECTORY,
     "invalid_grant": _LOGIN,
-    "invalid_scope": WRONG_KEY,
+    "invalid_scope": api.WRONG_KEY,
     "invalid_resource": _LAPSED,
     "access_denied": _CONDITIONAL,
     "consent_required": _CONSENT,
-    "interaction_required": MFA,
-    "temporarily_unavailable": UNAVAILABLE,
-    "server_error": FAILED,
-    "InvalidAuthenticationToken": WRONG_KEY,
+    "interaction_required": api.MFA,
+    "temporarily_unavailable": api.UNAVAILABLE,
+    "server_error": api.FAILED,
+    "InvalidAuthenticationToken": api.WRONG_KEY,
     "InvalidAuthenticationTokenTenant": _OTHER_DIRECTORY,
-    "InvalidAuthenticationTokenAudience": WRONG_KEY,
-    "AuthenticationFailed": WRONG_KEY,
-    "AuthenticationFailedMissingToken": WRONG_KEY,
-    "ExpiredAuthenticationToken": CLOCK,    # it was made a moment ago
-    "AuthorizationFailed": MISSING_RIGHT,
-    "LinkedAuthorizationFailed": MISSING_RIGHT,
-    "AccessDenied": MISSING_RIGHT,
-    "Forbidden": MISSING_RIGHT,
+    "InvalidAuthenticationTokenAudience": api.WRONG_KEY,
+    "AuthenticationFailed": api.WRONG_KEY,
+    "AuthenticationFailedMissingToken": api.WRONG_KEY,
+    "ExpiredAuthenticationToken": api.CLOCK,    # it was made a moment ago
+    "AuthorizationFailed": api.MISSING_RIGHT,
+    "LinkedAuthorizationFailed": api.MISSING_RIGHT,
+    "AccessDenied": api.MISSING_RIGHT,
+    "Forbidden": api.MISSING_RIGHT,
     "SubscriptionNotFound": _SUBSCRIPTION,  # or unreadable: they are not told apart
     "InvalidSubscriptionId": _SUBSCRIPTION,
     "NoValidSubscriptionsInQueryRequest": _SUBSCRIPTION,
@@ -193,24 +156,24 @@ _ERRORS = {
     "MissingSubscriptionRegistration": _UNREGISTERED,
     "DisallowedProvider": _UNREGISTERED,
     "RequestDisallowedByPolicy": _CONDITIONAL,
-    "ResourceGroupNotFound": Meaning(PartyDenied, "wrong project: the subscription has no such resource group"),
-    "TooManyRequests": THROTTLED,
-    "SubscriptionRequestsThrottled": THROTTLED,
-    "TenantRequestsThrottled": THROTTLED,
-    "OperationNotAllowed": THROTTLED,       # Microsoft.Compute's word, with 429
-    "RateLimiting": THROTTLED,
+    "ResourceGroupNotFound": api.denied("wrong project: the subscription has no such resource group"),
+    "TooManyRequests": api.THROTTLED,
+    "SubscriptionRequestsThrottled": api.THROTTLED,
+    "TenantRequestsThrottled": api.THROTTLED,
+    "OperationNotAllowed": api.THROTTLED,   # Microsoft.Compute's word, with 429
+    "RateLimiting": api.THROTTLED,
     "NoRegisteredProviderFound": _NOT_SERVED,                   # says nothing of the region: the version may be new
     "LocationNotAvailableForResourceType": _NOT_SERVED,
     "InvalidResourceType": _NOT_SERVED,
     "InvalidApiVersionParameter": _NOT_SERVED,
-    "BadRequest": MALFORMED,
-    "InvalidQuery": MALFORMED,
-    "SubscriptionsContainInvalidGuids": MALFORMED,
-    "MissingApiVersionParameter": MALFORMED,
-    "InternalServerError": FAILED,
-    "ServiceUnavailable": UNAVAILABLE,
-    "ServerTimeout": UNAVAILABLE,
-    "GatewayTimeout": UNAVAILABLE,
+    "BadRequest": api.MALFORMED,
+    "InvalidQuery": api.MALFORMED,
+    "SubscriptionsContainInvalidGuids": api.MALFORMED,
+    "MissingApiVersionParameter": api.MALFORMED,
+    "InternalServerError": api.FAILED,
+    "ServiceUnavailable": api.UNAVAILABLE,
+    "ServerTimeout": api.UNAVAILABLE,
+    "GatewayTimeout": api.UNAVAILABLE,
 }
 
 
@@ -232,18 +195,18 @@ class _Reference(msgspec.Struct, gc=False):
 class _Disk(msgspec.Struct, gc=False):
     managedDisk: _Reference | None = None
     diffDiskSettings: Any = None            # an ephemeral disk: in no list of disks
-    diskSizeGB: Count | None = None         # often null: the disk itself knows
+    diskSizeGB: api.Count | None = None     # often null: the disk itself knows
 
 
 class _Cores(msgspec.Struct, gc=False):
-    vCPUsAvailable: Count | None = None
-    vCPUsPerCore: Count | None = None
+    vCPUsAvailable: api.Count | None = None
+    vCPUsPerCore: api.Count | None = None
 
 
 class _Machine(msgspec.Struct, gc=False):
     """The columns of `_MACHINES`."""
 
-    id: Text
+    id: api.Text
     vm_id: str | None                       # empty while the machine is made
     group: str
     name: str | None = None
@@ -270,30 +233,30 @@ class _Configuration(msgspec.Struct, gc=False):
 
 
 class _Interface(msgspec.Struct, gc=False):
-    id: Text
+    id: api.Text
     primary: bool | None = None
     configurations: list[_Configuration] | None = None
 
 
 class _Address(msgspec.Struct, gc=False):
-    id: Text
+    id: api.Text
     address: str | None = None
 
 
 class _Sized(msgspec.Struct, gc=False):
-    id: Text
-    gib: Count | None = None
+    id: api.Text
+    gib: api.Count | None = None
 
 
 class _Found(msgspec.Struct, Generic[_T]):
-    totalRecords: Count
+    totalRecords: api.Count
     data: list[_T]
 
 
 class _Size(msgspec.Struct, gc=False):
     name: str = ""
-    numberOfCores: Count | None = None
-    memoryInMB: Count | None = None
+    numberOfCores: api.Count | None = None
+    memoryInMB: api.Count | None = None
 
 
 class _Sizes(msgspec.Struct):
@@ -305,7 +268,7 @@ class _Metadata(msgspec.Struct):
 
 
 class _Location(msgspec.Struct):
-    name: Text
+    name: api.Text
     displayName: str | None = None
     metadata: _Metadata | None = None
 
@@ -315,7 +278,7 @@ class _Locations(msgspec.Struct):
 
 
 class _Group(msgspec.Struct):
-    id: Text
+    id: api.Text
 
 
 class _Permission(msgspec.Struct):
@@ -329,7 +292,7 @@ class _Permissions(msgspec.Struct):
 
 class _Token(msgspec.Struct):
     access_token: Annotated[str, msgspec.Meta(pattern=r"^[!-~]+\Z")]
-    expires_in: Count
+    expires_in: api.Count
 
 
 class _Reason(msgspec.Struct):
@@ -375,23 +338,21 @@ _ADDRESSES = _Kind("microsoft.network/publicipaddresses", "address=tostring(prop
 _DISKS = _Kind("microsoft.compute/disks", "gib=toint(properties.diskSizeGB)", _Sized, "Microsoft.Compute/disks/read")
 
 
-def list_servers(source: Source, account: Account, window: Window, send: Send) -> Listing:
-    group = "" if account.project is None else f" and resourceGroup =~ {_quoted(account.project)}"
-    found = _rows(_MACHINES, f"location =~ {_quoted(source.region)}{group}", window, source.region, account, send)
-    if account.project is not None and any(row.group.lower() != account.project.lower() for row in found.rows):
-        raise PartyMalformed("The party listed servers of another resource group than the account's.")
-    if account.project is not None and found.total == 0:
-        path = f"/subscriptions/{account.credentials['subscription_id']}/resourcegroups/{account.project}"
-        _call("GetResourceGroup", f"{path}?api-version=2021-04-01", b"", _Group, source.region, account, send)
-    (interfaces, public), (disks, sizes) = run_both(
-        lambda: _network(found.rows, source.region, account, send),
-        lambda: run_both(lambda: _disks(found.rows, source.region, account, send),
-                     lambda: _sizes(found.rows, source.region, account, send)))
-    return Listing([_server(row, interfaces, public, disks, sizes) for row in found.rows], found.total)
+def list_servers(client: api.Client, window: api.Window) -> api.Listing:
+    group = "" if client.project is None else f" and resourceGroup =~ {_quoted(client.project)}"
+    found = _rows(client, _MACHINES, f"location =~ {_quoted(client.region)}{group}", window)
+    if client.project is not None:
+        if any(row.group.lower() != client.project.lower() for row in found.rows):
+            raise api.PartyMalformed("The party listed servers of another resource group than the account's.")
+        if found.total == 0:
+            _call(client, "GetResourceGroup", f"resourcegroups/{client.project}?api-version=2021-04-01", _Group)
+    (interfaces, public), disks, sizes = client.run_all(
+        lambda: _network(client, found.rows), lambda: _disks(client, found.rows), lambda: _sizes(client, found.rows))
+    return found.listing(lambda row: _server(row, interfaces, public, disks, sizes))
 
 
 def _server(row: _Machine, interfaces: Mapping[str, _Interface], public: Mapping[str, _Address],
-            disks: Mapping[str, _Sized], sizes: Mapping[str, _Size]) -> Server:
+            disks: Mapping[str, _Sized], sizes: Mapping[str, _Size]) -> api.Server:
     size = sizes.get((row.size or "").lower())
     attached = [interfaces[key] for key in _ids(row.interfaces) if key in interfaces]
     lan: list[str | None] = []
@@ -400,22 +361,17 @@ def _server(row: _Machine, interfaces: Mapping[str, _Interface], public: Mapping
         for assigned in sorted(_assigned(interface), key=lambda a: not a.primary):
             lan.append(assigned.privateIPAddress)
             wan += [public[key].address for key in _ids([assigned.publicIPAddress]) if key in public]
-    (lan4, lan6), (wan4, wan6) = addresses(*lan), addresses(*wan)
     provisioning, power = (row.provisioning or "").strip(), (row.power or "").strip()
     word = provisioning if provisioning in _FIRST or not power else power
-    return Server(
+    return api.Server(
         id=row.vm_id or row.id,
         name=row.name or "",
         cpu=_cpu(row, size),
         memory_mib=size.memoryInMB if size else None,
         disk_gib=_disk_gib(row, disks),
-        lan_ipv4=lan4,
-        wan_ipv4=wan4,
-        lan_ipv6=lan6,
-        wan_ipv6=wan6,
-        status=_STATUS.get(word, Status.UNKNOWN),
-        party_status=word,
-        created_at=parse_time(row.created),
+        **api.addresses(lan, wan),
+        **PARTY.status_of(word),
+        created_at=api.parse_time(row.created),
         zone=(row.zones or [""])[0],
         project_id=row.group,
         instance_type=row.size or "",
@@ -463,24 +419,23 @@ def _stands(row: _Machine) -> bool:
     return provisioning not in ("Creating", "Deleting") and (provisioning != "Failed" or bool(power))
 
 
-def _network(rows: Sequence[_Machine], region: str, account: Account, send: Send,
-             ) -> tuple[dict[str, _Interface], dict[str, _Address]]:
+def _network(client: api.Client, rows: Sequence[_Machine]) -> tuple[dict[str, _Interface], dict[str, _Address]]:
     sure = {key for row in rows if _stands(row) for key in _ids(row.interfaces)}
-    interfaces = _named(_INTERFACES, {key for row in rows for key in _ids(row.interfaces)}, sure, region, account, send)
+    interfaces = _named(client, _INTERFACES, {key for row in rows for key in _ids(row.interfaces)}, sure)
     public = {key: _ids(assigned.publicIPAddress for assigned in _assigned(interface))
               for key, interface in interfaces.items()}
-    return interfaces, _named(_ADDRESSES, {key for keys in public.values() for key in keys}, {
-        key for interface in sure & public.keys() for key in public[interface]}, region, account, send)
+    return interfaces, _named(client, _ADDRESSES, {key for keys in public.values() for key in keys}, {
+        key for interface in sure & public.keys() for key in public[interface]})
 
 
-def _disks(rows: Sequence[_Machine], region: str, account: Account, send: Send) -> dict[str, _Sized]:
+def _disks(client: api.Client, rows: Sequence[_Machine]) -> dict[str, _Sized]:
     managed = {key: _stands(row) and disk.diffDiskSettings is None
                for row in rows for disk in (row.os_disk, *(row.data_disks or ())) if disk
                for key in _ids([disk.managedDisk])}
-    return _named(_DISKS, managed.keys(), {key for key, sure in managed.items() if sure}, region, account, send)
+    return _named(client, _DISKS, managed.keys(), {key for key, sure in managed.items() if sure})
 
 
-def _named(kind: _Kind[_T], ids: Set[str], sure: Set[str], region: str, account: Account, send: Send) -> dict[str, _T]:
+def _named(client: api.Client, kind: _Kind[_T], ids: Set[str], sure: Set[str]) -> dict[str, _T]:
     """The resources of these ids (in lower case), by id. One that came or went between two queries may be missing.
 
     `sure`: those of machines that are not just made or deleted. If none of them is shown, they are gone or the
@@ -488,18 +443,18 @@ def _named(kind: _Kind[_T], ids: Set[str], sure: Set[str], region: str, account:
     """
     if not ids:
         return {}
-    where = f"location =~ {_quoted(region)}"
+    where = f"location =~ {_quoted(client.region)}"
     if len(ids) <= _BATCH:
         where = f"id in~ ({', '.join(_quoted(key) for key in sorted(ids))})"
-    rows = _rows(kind, where, WHOLE, region, account, send).rows
+    rows = _rows(client, kind, where, api.WHOLE).rows
     found = {row.id.lower(): row for row in rows if row.id.lower() in ids}
-    if sure and not found and not _may_read(min(sure), kind.right, region, account, send):
+    if sure and not found and not _may_read(client, min(sure), kind.right):
         hint = f"missing right: the account sees none of the servers' own resources; it needs {kind.right}"
-        raise PartyDenied(f"{PartyDenied.default} ({hint})", hint=hint)
+        raise api.PartyDenied(f"{api.PartyDenied.default} ({hint})", hint=hint)
     return found
 
 
-def _may_read(resource: str, right: str, region: str, account: Account, send: Send) -> bool:
+def _may_read(client: api.Client, resource: str, right: str) -> bool:
     """Whether the account's roles on the resource's group give the right.
 
     https://learn.microsoft.com/rest/api/authorization/permissions/list-for-resource-group
@@ -509,8 +464,8 @@ def _may_read(resource: str, right: str, region: str, account: Account, send: Se
         return True
     path = f"{quote(within[0])}/providers/Microsoft.Authorization/permissions?api-version=2022-04-01"
     try:
-        answer = _call("ListPermissions", path, b"", _Permissions, region, account, send)
-    except (PartyDenied, PartyMalformed) as refused:            # malformed: a cloud that does not have this API
+        answer = _call(client, "ListPermissions", path, _Permissions)
+    except (api.PartyDenied, api.PartyMalformed) as refused:    # malformed: a cloud that does not have this API
         return refused.party_code == "ResourceGroupNotFound"    # gone with all that it held
     return any(_covers(role.actions, right) and not _covers(role.notActions, right) for role in answer.value)
 
@@ -520,38 +475,37 @@ def _covers(actions: Iterable[str], right: str) -> bool:
     return any(re.fullmatch(re.escape(action).replace(r"\*", ".*"), right, re.IGNORECASE) for action in actions)
 
 
-def _sizes(rows: Sequence[_Machine], region: str, account: Account, send: Send) -> dict[str, _Size]:
-    path = (f"/subscriptions/{account.credentials['subscription_id']}/providers/Microsoft.Compute"
-            f"/locations/{region}/vmSizes?api-version=")
-
+def _sizes(client: api.Client, rows: Sequence[_Machine]) -> dict[str, _Size]:
     def ask(version: str) -> dict[str, _Size]:
-        answer = _call("ListVirtualMachineSizes", path + version, b"", _Sizes, region, account, send)
+        path = f"providers/Microsoft.Compute/locations/{client.region}/vmSizes?api-version={version}"
+        answer = _call(client, "ListVirtualMachineSizes", path, _Sizes)
         return {size.name.lower(): size for size in answer.value}
 
     def fetch(missing: Sequence[str]) -> dict[str, _Size]:
         try:
             return ask(_SIZES_VERSION)
-        except PartyError as refused:
+        except api.PartyError as refused:
             word, _, version = refused.party_code.partition(".")
             if _ERRORS.get(word) is not _NOT_SERVED:
                 raise
         return ask(version) if version else {}                  # the cloud has no such list: what sizes have is unknown
 
-    return cached_lookup(("azure", account.endpoint, region), [(row.size or "").lower() for row in rows], fetch)
+    catalogue = "azure", client.account.endpoint, client.region
+    return api.cached_lookup(catalogue, [(row.size or "").lower() for row in rows], fetch)
 
 
-def _rows(kind: _Kind[_T], where: str, window: Window, region: str, account: Account, send: Send) -> Rows[_T]:
+def _rows(client: api.Client, kind: _Kind[_T], where: str, window: api.Window) -> api.Rows[_T]:
     query = (f"Resources | where type =~ {_quoted(kind.name)} and {where} "
              f"| project id, {kind.columns} | order by id asc")
 
-    def fetch(offset: int, limit: int) -> Page[_T]:
-        asked = {"subscriptions": [account.credentials["subscription_id"]], "query": query,
-                 "options": {"$skip": offset, "$top": limit, "resultFormat": "objectArray"}}
-        answer = _call("QueryResources", "/providers/Microsoft.ResourceGraph/resources?api-version=2021-03-01",
-                       msgspec.json.encode(asked), _Found[kind.row], region, account, send)
-        return Page([(row.id.lower(), row) for row in answer.data], answer.totalRecords)
+    def fetch(offset: int, limit: int) -> api.Page[_T]:
+        body = {"subscriptions": [client.credentials["subscription_id"]], "query": query,
+                "options": {"$skip": offset, "$top": limit, "resultFormat": "objectArray"}}
+        answer = _call(client, "QueryResources", "/providers/Microsoft.ResourceGraph/resources?api-version=2021-03-01",
+                       _Found[kind.row], msgspec.json.encode(body))
+        return api.Page([(row.id.lower(), row) for row in answer.data], answer.totalRecords)
 
-    return by_offset(fetch, window, _PAGE, _WORKERS)
+    return api.by_offset(fetch, window, _PAGE, _WORKERS)
 
 
 def _quoted(text: str) -> str:
@@ -561,24 +515,20 @@ def _quoted(text: str) -> str:
 
 # ---------------------------------------------------------------- regions, check
 
-def list_regions(account: Account, send: Send) -> list[Region]:
-    """https://learn.microsoft.com/rest/api/resources/subscriptions/list-locations"""
-    return _locations((*account.regions, PARTY.default_region)[0], account, send)
+def list_regions(client: api.Client) -> list[api.Region]:
+    """Of the cloud that the region is in, without the groups of regions (europe, asia) that hold no servers.
 
-
-def _locations(region: str, account: Account, send: Send) -> list[Region]:
-    """Of the cloud that the region is in, without the groups of regions (europe, asia) that hold no servers."""
-    path = f"/subscriptions/{account.credentials['subscription_id']}/locations?api-version=2022-12-01"
-    answer = _call("ListLocations", path, b"", _Locations, region, account, send)
-    return [Region(each.name, each.displayName or "") for each in answer.value
+    https://learn.microsoft.com/rest/api/resources/subscriptions/list-locations
+    """
+    answer = _call(client, "ListLocations", "locations?api-version=2022-12-01", _Locations)
+    return [api.Region(each.name, each.displayName or "") for each in answer.value
             if not each.metadata or each.metadata.regionType != "Logical"]
 
 
-def check(source: Source, account: Account, send: Send) -> None:
-    where = f"location =~ {_quoted(source.region)}"
-    found = _rows(_MACHINES, where, Window(1, 1), source.region, account, send)
-    if found.total == 0 and source.region not in {each.code for each in _locations(source.region, account, send)}:
-        raise UnknownRegion()
+def check(client: api.Client) -> None:
+    found = _rows(client, _MACHINES, f"location =~ {_quoted(client.region)}", api.Window(1, 1))
+    if found.total == 0 and client.region not in {each.code for each in list_regions(client)}:
+        raise api.UnknownRegion()
 
 
 # ---------------------------------------------------------------- the call
@@ -597,37 +547,32 @@ _GOVERNMENT = _Cloud("login.microsoftonline.us", "management.usgovcloudapi.net",
 _OTHERS = {"china": _CHINA, "usgov": _GOVERNMENT, "usdod": _GOVERNMENT}         # by the first letters of their regions
 
 
-def _call(operation: str, path: str, body: bytes, shape: type[_Answer], region: str, account: Account,
-          send: Send) -> _Answer:
-    """POST if there is a body, else GET."""
-    cloud = _OTHERS.get(region[:5], _PUBLIC)
-    url = account.url(f"https://{cloud.management}{path}")
-
-    def use(token: str) -> Response:
-        return send(operation, lambda: Request("POST" if body else "GET", url, {
-            "Authorization": f"Bearer {token}", "Content-Type": "application/json"}, body))
-
-    response = with_session(account, cloud.scope, lambda: _login(cloud, account, send), use)
-    return read(response, shape)
+def _call(client: api.Client, operation: str, path: str, shape: type[_Answer], body: bytes = b"") -> _Answer:
+    """POST if there is a body, else GET. A path without a slash before it is the subscription's."""
+    cloud = _OTHERS.get(client.region[:5], _PUBLIC)
+    within = "" if path.startswith("/") else f"/subscriptions/{client.credentials['subscription_id']}/"
+    url = client.url(f"https://{cloud.management}{within}{path}")
+    return client.with_session(cloud.scope, lambda: _login(client, cloud), lambda token: client.call(
+        operation, lambda: api.Request("POST" if body else "GET", url, {
+            "Authorization": f"Bearer {token}", "Content-Type": "application/json"}, body), shape))
 
 
-def _login(cloud: _Cloud, account: Account, send: Send) -> tuple[float, str]:
+def _login(client: api.Client, cloud: _Cloud) -> tuple[float, str]:
     """https://learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow"""
-    given, now = account.credentials, time.time()
-    url = account.url(f"https://{cloud.login}/{given['directory_id']}/oauth2/v2.0/token")
+    given, now = client.credentials, time.time()
+    url = client.url(f"https://{cloud.login}/{given['directory_id']}/oauth2/v2.0/token")
     body = urlencode({"grant_type": "client_credentials", "client_id": given["client_id"],
                       "client_secret": given["client_secret"], "scope": cloud.scope}).encode()
-    response = send("Login", lambda: Request(
-        "POST", url, {"Content-Type": "application/x-www-form-urlencoded"}, body))
-    token = read(response, _Token)
+    token = client.call("Login", lambda: api.Request(
+        "POST", url, {"Content-Type": "application/x-www-form-urlencoded"}, body), _Token)
     return now + token.expires_in, token.access_token
 
 
-def error_code(response: Response) -> str | None:
+def error_code(response: api.Response) -> str | None:
     """The login's number or its `error`, else `error.code`, or the code in the details of a bare BadRequest."""
     if response.status < 400:
         return None
-    said = refusal(response, _Refusal)
+    said = api.refusal(response, _Refusal)
     if said is None:
         return None
     if isinstance(said.error, str):
@@ -651,7 +596,7 @@ def _older_version(message: str | None) -> list[str]:
 
 _NAMED = r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?"      # a GUID, or a directory's domain; a segment of a path
 
-PARTY = Party(
+PARTY = api.Party(
     name="azure",
     title="Microsoft Azure",
     reference="https://learn.microsoft.com/rest/api/azureresourcegraph/resourcegraph/resources/resources",
@@ -666,10 +611,11 @@ PARTY = Party(
     unknown_region_is_empty=True,
     project="a resource group's name",
     project_form=r"[A-Za-z0-9_().-]{0,89}[A-Za-z0-9_()-]",
-    limits={"QueryResources": Limit(15, 5.0), "ListVirtualMachineSizes": Limit(25), "ListLocations": Limit(25),
-            "GetResourceGroup": Limit(25), "ListPermissions": Limit(25), "Login": Limit(10)},
+    limits={**api.per_seconds(5.0, 15, "QueryResources"), **api.per_second(10, "Login"), **api.per_second(
+        25, "ListVirtualMachineSizes", "ListLocations", "GetResourceGroup", "ListPermissions")},
     error_code=error_code,
     errors=_ERRORS,
+    status=_STATUS,
     list_servers=list_servers,
     list_regions=list_regions,
     check=check,

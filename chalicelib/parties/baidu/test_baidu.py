@@ -13,6 +13,7 @@ import pytest
 import requests
 import time_machine
 
+from chalicelib import parties
 from tests import canaries
 from tests.fixtures import App
 from tests.unit.test_parties import WHAT
@@ -176,7 +177,7 @@ def test_the_sdk_and_we_see_the_same_regions(house: App, cloud: Baidu, keys: dic
     theirs = client(cloud.url, keys).describe_regions("").regions
     opened = accounts.check("123", baidu.PARTY, keys, project=None, regions=(), deep=False, endpoint=cloud.url, local=True)
     send = house.deployment.transport.sender(baidu.PARTY, opened, "bj", time.monotonic() + 20)
-    assert [(region.code, region.name) for region in baidu.list_regions(opened, send)] == [
+    assert [(region.code, region.name) for region in parties.list_regions(opened, send)] == [
         (region.region_id, region.region_name) for region in theirs] == list(REGIONS.items())
 
 

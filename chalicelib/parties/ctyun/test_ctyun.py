@@ -28,6 +28,7 @@ from ctyunsdk_ecs20220909.ecs_client import EcsClient
 from ctyunsdk_ecs20220909.models import v4_ecs_list_instances as models
 from ctyunsdk_ecs20220909.models.v4_region_list_regions import V4RegionListRegionsRequest
 
+from chalicelib import parties
 from tests import canaries
 from tests.fixtures import App
 from tests.unit.test_parties import WHAT
@@ -111,8 +112,8 @@ def ours(house: App, region: str = HOME, window: Window = many_sources.WHOLE) ->
 def regions_of(house: App, cloud: Ctyun) -> list[Region]:
     account = Account(tenant_id="1", party="ctyun", credentials=keys_of(cloud), endpoint=cloud.url)
     send = house.deployment.transport.sender(ctyun.PARTY, account, HOME, time.monotonic() + 9)
-    ctyun.check(many_sources.source_of("1", "ctyun", HOME), account, send)
-    return ctyun.list_regions(account, send)
+    parties.check(many_sources.source_of("1", "ctyun", HOME), account, send)
+    return parties.list_regions(account, send)
 
 
 # ---------------------------------------------------------------- signatures

@@ -23,6 +23,7 @@ from huaweicloudsdkecs.v2 import EcsClient, ListServersDetailsRequest, ServerAdd
 from huaweicloudsdkecs.v2.region.ecs_region import EcsRegion
 from huaweicloudsdkevs.v2 import EvsClient, ListVolumesRequest, VolumeDetail
 
+from chalicelib import parties
 from tests import canaries
 from tests.fixtures import App
 from tests.unit.test_parties import WHAT
@@ -233,10 +234,10 @@ def test_regions(house: App, cloud: Huaweicloud) -> None:
     for given, opened in (({}, set(REGIONS)), ({"project_id": project_of("cn-east-3")}, {"cn-east-3"})):
         account = Account(tenant_id="1", party="huaweicloud", credentials=keys_of(cloud, **given), endpoint=cloud.url)
         send = house.deployment.transport.sender(huaweicloud.PARTY, account, HOME, time.monotonic() + 9)
-        found = huaweicloud.list_regions(account, send)
+        found = parties.list_regions(account, send)
         assert {r.code for r in found} == {*REGIONS, CLOSED}
         assert {r.code for r in found if r.open} == opened
-        huaweicloud.check(many_sources.source_of("1", "huaweicloud", "cn-east-3"), account, send)
+        parties.check(many_sources.source_of("1", "huaweicloud", "cn-east-3"), account, send)
     assert all(huaweicloud.PARTY.region(r.code) == r.code for r in found)
 
 

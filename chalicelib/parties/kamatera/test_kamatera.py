@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 
 from chalicelib import parties
+from chalicelib.cloud.client import Client
 from chalicelib.model import WHOLE, Account, Response, Sign, Source
 from tests import bridge
 from tests.fixtures import App
@@ -34,5 +35,5 @@ def test_the_account_is_the_only_one_that_is_asked_for(house: App) -> None:
     for _ in range(50):
         for tenant in ("one", "two"):
             account = Account(tenant_id=tenant, party="kamatera", credentials={"client_id": tenant, "secret": f"secret-{tenant}"})
-            party.list_servers(Source(tenant, "kamatera", "EU"), account, WHOLE, send_for(f"secret-{tenant}"))
+            party.list_servers(Client(Source(tenant, "kamatera", "EU"), account, send_for(f"secret-{tenant}")), WHOLE)
     assert len(seen) == 100

@@ -23,6 +23,7 @@ from ksyun.common.profile.client_profile import ClientProfile
 from ksyun.common.profile.http_profile import HttpProfile
 from requests_aws4auth import AWS4Auth
 
+from chalicelib import parties
 from tests import canaries
 from tests.fixtures import App
 
@@ -220,7 +221,7 @@ def test_the_sdk_and_we_see_the_same_regions(house: App, cloud: Ksyun, keys: dic
     theirs = ask(client(kec_client.KecClient, cloud.url, keys).DescribeRegions, kec_models.DescribeRegionsRequest())["RegionSet"]
     account = Account(tenant_id="1", party="ksyun", credentials=keys, endpoint=cloud.url)
     send = house.deployment.transport.sender(ksyun.PARTY, account, "cn-beijing-6", time.monotonic() + 9)
-    mine = [region.code for region in ksyun.list_regions(account, send)]
+    mine = [region.code for region in parties.list_regions(account, send)]
     assert mine == [region["Region"] for region in theirs] == list(REGIONS)
     assert all(ksyun.PARTY.region(code) == code for code in mine)
 

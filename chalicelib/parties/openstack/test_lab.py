@@ -17,6 +17,7 @@ import msgspec
 import pytest
 import requests
 
+from chalicelib import parties
 from tests import ROOT, canaries
 from tests.lab import cloud
 from tests.lab.cloud import Lab, User
@@ -77,13 +78,13 @@ class Ask:
         self.calls: Counter[str] = Counter()
 
     def servers(self, window: Window = WHOLE, region: str = "RegionOne") -> Listing:
-        return self._ask(lambda send: openstack.list_servers(Source("123", "openstack", region), self.account, window, send))
+        return self._ask(lambda send: parties.list_servers(Source("123", "openstack", region), self.account, window, send))
 
     def regions(self) -> list[Region]:
-        return self._ask(lambda send: openstack.list_regions(self.account, send))
+        return self._ask(lambda send: parties.list_regions(self.account, send))
 
     def check(self, region: str) -> None:
-        return self._ask(lambda send: openstack.check(Source("123", "openstack", region), self.account, send))
+        return self._ask(lambda send: parties.check(Source("123", "openstack", region), self.account, send))
 
     def _ask(self, ask: Callable[[Any], Any]) -> Any:
         with ExitStack() as stack:

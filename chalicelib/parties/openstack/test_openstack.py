@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import requests
 
+from chalicelib import parties
 from tests import canaries
 from tests.fixtures import App
 from tests.unit.test_parties import WHAT
@@ -205,7 +206,7 @@ def test_check_and_regions(house: App, stack: ExitStack) -> None:
     assert check.check_account(house.deployment, "123", "openstack") == "RegionOne"
     account = accounts.load(house.deployment.store, house.deployment.sealer, "123", "openstack", local=True)
     send = house.deployment.transport.sender(openstack.PARTY, account, "RegionOne", time.monotonic() + 9)
-    assert [region.code for region in openstack.list_regions(account, send)] == ["RegionOne", "RegionTwo"]
+    assert [region.code for region in parties.list_regions(account, send)] == ["RegionOne", "RegionTwo"]
     assert cloud.count("Login") == 1
     put(house, credentials, project="f" * 32)
     with pytest.raises(PartyDenied):

@@ -9,6 +9,7 @@ import requests
 import time_machine
 
 from chalicelib import parties
+from chalicelib.cloud.client import Client
 from chalicelib.fleet import many_sources
 from chalicelib.model import WHOLE, Request, Response, Sign, Source
 from chalicelib.simulators.faults import Answer
@@ -36,7 +37,7 @@ def test_a_call_is_signed_as_by_its_driver(monkeypatch: pytest.MonkeyPatch) -> N
 
     with time_machine.travel("2026-01-02T03:04:05Z", tick=False):
         party = parties.load("outscale")
-        assert party.list_servers(Source("1", "outscale", "eu-west-2"), account_of("outscale"), WHOLE, send).total == 0
+        assert party.list_servers(Client(Source("1", "outscale", "eu-west-2"), account_of("outscale"), send), WHOLE).total == 0
         keys = WHAT["outscale"]["credentials"]
         driver_class(keys["access_key"], keys["secret_key"], region="eu-west-2").list_nodes(ex_data=asked[0].body.decode())
     (url, headers, data), = sent

@@ -26,70 +26,28 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from ...cloud.decoding import Nested, Strict, nested, read, refusal
-from ...cloud.paging import Page, by_offset
-from ...concurrency import run_both
-from ...errors import (
-    ADDRESS,
-    ARREARS,
-    CLOCK,
-    FAILED,
-    MALFORMED,
-    MFA,
-    MISSING_RIGHT,
-    NOT_ACTIVATED,
-    REGION,
-    REGION_CLOSED,
-    ROLE,
-    THROTTLED,
-    UNVERIFIED,
-    WRONG_KEY,
-    WRONG_TOKEN,
-    Meaning,
-    PartyDenied,
-    PartyMalformed,
-)
-from ...model import (
-    Account,
-    Count,
-    Limit,
-    Listing,
-    Party,
-    Region,
-    Request,
-    Response,
-    Send,
-    Server,
-    Source,
-    Status,
-    Text,
-    Window,
-    addresses,
-    labelled,
-    parse_time,
-    total_gib,
-)
+from ...cloud import api
 
 _PAGE = 100
 _WORKERS = 40                               # one second's worth of the documented rate
 _T = TypeVar("_T")
 
 _STATUS = {                                 # InstanceState, all documented words
-    "PENDING": Status.BUILD,                # being created
-    "LAUNCH_FAILED": Status.ERROR,          # creation failed
-    "RUNNING": Status.ACTIVE,
-    "STOPPED": Status.SHUTOFF,
-    "STARTING": Status.STARTING,
-    "STOPPING": Status.STOPPING,
-    "REBOOTING": Status.REBOOT,
-    "SHUTDOWN": Status.SOFT_DELETED,        # isolated, to be destroyed; can still be renewed
-    "TERMINATING": Status.DELETED,
-    "ENTER_RESCUE_MODE": Status.RESCUE,
-    "RESCUE_MODE": Status.RESCUE,
-    "EXIT_RESCUE_MODE": Status.RESCUE,
-    "ENTER_SERVICE_LIVE_MIGRATE": Status.MIGRATING,
-    "SERVICE_LIVE_MIGRATE": Status.MIGRATING,
-    "EXIT_SERVICE_LIVE_MIGRATE": Status.MIGRATING,
+    "PENDING": api.Status.BUILD,            # being created
+    "LAUNCH_FAILED": api.Status.ERROR,      # creation failed
+    "RUNNING": api.Status.ACTIVE,
+    "STOPPED": api.Status.SHUTOFF,
+    "STARTING": api.Status.STARTING,
+    "STOPPING": api.Status.STOPPING,
+    "REBOOTING": api.Status.REBOOT,
+    "SHUTDOWN": api.Status.SOFT_DELETED,    # isolated, to be destroyed; can still be renewed
+    "TERMINATING": api.Status.DELETED,
+    "ENTER_RESCUE_MODE": api.Status.RESCUE,
+    "RESCUE_MODE": api.Status.RESCUE,
+    "EXIT_RESCUE_MODE": api.Status.RESCUE,
+    "ENTER_SERVICE_LIVE_MIGRATE": api.Status.MIGRATING,
+    "SERVICE_LIVE_MIGRATE": api.Status.MIGRATING,
+    "EXIT_SERVICE_LIVE_MIGRATE": api.Status.MIGRATING,
 }
 
 _ALIASES = {                                # the short codes of the old v2 API, from Tencent's own documents
@@ -109,52 +67,52 @@ _ALIASES = {                                # the short codes of the old v2 API,
     "tor": "na-toronto",
 }
 
-_NO_SUCH_KEY = Meaning(PartyDenied, "wrong key: no enabled key has this id; it was mistyped, deleted or disabled")
+_NO_SUCH_KEY = api.denied("wrong key: no enabled key has this id; it was mistyped, deleted or disabled")
 _ERRORS = {                                 # the exact code, or what stands before its first dot; the public codes are
     # those of https://cloud.tencent.com/document/api/213/30435, the others of the SDK's lists for cvm, cbs and vpc
-    "AuthFailure": WRONG_KEY,
+    "AuthFailure": api.WRONG_KEY,
     "AuthFailure.SecretIdNotFound": _NO_SUCH_KEY,
-    "AuthFailure.SignatureExpire": CLOCK,
-    "AuthFailure.TokenFailure": WRONG_TOKEN,
-    "AuthFailure.MFAFailure": MFA,
-    "AuthFailure.UnauthorizedOperation": MISSING_RIGHT,
-    "AuthFailure.CamRoleNameAuthenticateFailed": ROLE,
-    "UnauthorizedOperation": MISSING_RIGHT,
-    "UnauthorizedOperation.InvalidToken": WRONG_TOKEN,
-    "UnauthorizedOperation.MFAExpired": MFA,
-    "UnauthorizedOperation.MFANotFound": MFA,
-    "UnauthorizedOperation.NoRealNameAuthentication": UNVERIFIED,
-    "UnauthorizedOperation.NotCertification": UNVERIFIED,
-    "UnauthorizedOperation.RoleNotExists": ROLE,
-    "IpInBlacklist": ADDRESS,
-    "IpNotInWhitelist": ADDRESS,
-    "AccountQualificationRestrictions": UNVERIFIED,
-    "InvalidAccount": ARREARS,              # InsufficientBalance, UnpaidOrder
-    "OperationDenied.AccountNotSupported": NOT_ACTIVATED,
-    "RequestLimitExceeded": THROTTLED,
-    "UnsupportedRegion": REGION,
-    "InvalidRegion": REGION,
-    "InvalidRegion.Unavailable": REGION_CLOSED,
-    "InvalidParameterValue.InvalidRegion": REGION,
-    "InvalidParameter": MALFORMED,
-    "InvalidParameterValue": MALFORMED,
-    "InvalidParameterConflict": MALFORMED,
-    "InvalidParameterCoexist": MALFORMED,
-    "InvalidRequest": MALFORMED,
-    "MissingParameter": MALFORMED,
-    "UnknownParameter": MALFORMED,
-    "UnsupportedOperation": MALFORMED,
-    "InvalidFilter": MALFORMED,
-    "InvalidFilterValue": MALFORMED,
-    "InvalidAction": MALFORMED,
-    "ActionOffline": MALFORMED,
-    "NoSuchProduct": MALFORMED,
-    "NoSuchVersion": MALFORMED,
-    "UnsupportedProtocol": MALFORMED,
-    "InternalError": FAILED,
-    "InternalServerError": FAILED,
-    "ResourceUnavailable": FAILED,
-    "ServiceUnavailable": FAILED,
+    "AuthFailure.SignatureExpire": api.CLOCK,
+    "AuthFailure.TokenFailure": api.WRONG_TOKEN,
+    "AuthFailure.MFAFailure": api.MFA,
+    "AuthFailure.UnauthorizedOperation": api.MISSING_RIGHT,
+    "AuthFailure.CamRoleNameAuthenticateFailed": api.ROLE,
+    "UnauthorizedOperation": api.MISSING_RIGHT,
+    "UnauthorizedOperation.InvalidToken": api.WRONG_TOKEN,
+    "UnauthorizedOperation.MFAExpired": api.MFA,
+    "UnauthorizedOperation.MFANotFound": api.MFA,
+    "UnauthorizedOperation.NoRealNameAuthentication": api.UNVERIFIED,
+    "UnauthorizedOperation.NotCertification": api.UNVERIFIED,
+    "UnauthorizedOperation.RoleNotExists": api.ROLE,
+    "IpInBlacklist": api.ADDRESS,
+    "IpNotInWhitelist": api.ADDRESS,
+    "AccountQualificationRestrictions": api.UNVERIFIED,
+    "InvalidAccount": api.ARREARS,          # InsufficientBalance, UnpaidOrder
+    "OperationDenied.AccountNotSupported": api.NOT_ACTIVATED,
+    "RequestLimitExceeded": api.THROTTLED,
+    "UnsupportedRegion": api.REGION,
+    "InvalidRegion": api.REGION,
+    "InvalidRegion.Unavailable": api.REGION_CLOSED,
+    "InvalidParameterValue.InvalidRegion": api.REGION,
+    "InvalidParameter": api.MALFORMED,
+    "InvalidParameterValue": api.MALFORMED,
+    "InvalidParameterConflict": api.MALFORMED,
+    "InvalidParameterCoexist": api.MALFORMED,
+    "InvalidRequest": api.MALFORMED,
+    "MissingParameter": api.MALFORMED,
+    "UnknownParameter": api.MALFORMED,
+    "UnsupportedOperation": api.MALFORMED,
+    "InvalidFilter": api.MALFORMED,
+    "InvalidFilterValue": api.MALFORMED,
+    "InvalidAction": api.MALFORMED,
+    "ActionOffline": api.MALFORMED,
+    "NoSuchProduct": api.MALFORMED,
+    "NoSuchVersion": api.MALFORMED,
+    "UnsupportedProtocol": api.MALFORMED,
+    "InternalError": api.FAILED,
+    "InternalServerError": api.FAILED,
+    "ResourceUnavailable": api.FAILED,
+    "ServiceUnavailable": api.FAILED,
 }
 
 
@@ -166,7 +124,7 @@ class _Placement(msgspec.Struct, gc=False):
 
 
 class _Disk(msgspec.Struct, gc=False):
-    DiskSize: Count | None = None
+    DiskSize: api.Count | None = None
     DiskId: str | None = None
     DiskType: str | None = None
 
@@ -177,14 +135,14 @@ class _Tag(msgspec.Struct, gc=False):
 
 
 class _Instance(msgspec.Struct, gc=False):
-    InstanceId: Text
+    InstanceId: api.Text
     InstanceName: str | None = None
     InstanceState: str | None = None
     InstanceType: str | None = None
-    CPU: Count | None = None
-    Memory: Count | None = None
-    SystemDisk: Nested = msgspec.UNSET
-    DataDisks: Nested = msgspec.UNSET
+    CPU: api.Count | None = None
+    Memory: api.Count | None = None
+    SystemDisk: api.Nested = msgspec.UNSET
+    DataDisks: api.Nested = msgspec.UNSET
     PrivateIpAddresses: list[str] | None = None
     PublicIpAddresses: list[str] | None = None
     IPv6Addresses: list[str] | None = None
@@ -195,19 +153,19 @@ class _Instance(msgspec.Struct, gc=False):
 
 
 class _Instances(msgspec.Struct):
-    TotalCount: Count
+    TotalCount: api.Count
     InstanceSet: list[_Instance] | None
 
 
 class _CbsDisk(msgspec.Struct, gc=False):
-    DiskId: Text
-    DiskSize: Count | None = None
+    DiskId: api.Text
+    DiskSize: api.Count | None = None
     InstanceId: str | msgspec.UnsetType | None = msgspec.UNSET
-    InstanceIdList: Strict[list[str] | None] = None
+    InstanceIdList: api.Strict[list[str] | None] = None
 
 
 class _Disks(msgspec.Struct):
-    TotalCount: Count
+    TotalCount: api.Count
     DiskSet: list[_CbsDisk] | None
 
 
@@ -227,7 +185,7 @@ class _Attachment(msgspec.Struct, gc=False):
 
 
 class _Interface(msgspec.Struct, gc=False):
-    NetworkInterfaceId: Text
+    NetworkInterfaceId: api.Text
     Primary: bool | None = None
     PrivateIpAddressSet: list[_Address] | None = None
     Ipv6AddressSet: list[_Ipv6Address] | None = None
@@ -235,7 +193,7 @@ class _Interface(msgspec.Struct, gc=False):
 
 
 class _Interfaces(msgspec.Struct):
-    TotalCount: Count
+    TotalCount: api.Count
     NetworkInterfaceSet: list[_Interface] | None
 
 
@@ -249,61 +207,39 @@ class _Regions(msgspec.Struct):
     RegionSet: list[_Region]
 
 
-class _Error(msgspec.Struct):
-    Code: str
-
-
-class _Refusal(msgspec.Struct):
-    Error: _Error | None = None
-
-
 class _Envelope(msgspec.Struct, Generic[_T]):
     Response: _T
 
 
 # ---------------------------------------------------------------- listing
 
-def list_servers(source: Source, account: Account, window: Window, send: Send) -> Listing:
-    def fetch(offset: int, limit: int) -> Page[_Instance]:
-        asked: dict[str, object] = {"Offset": offset, "Limit": limit}
-        if account.project is not None:
-            asked["Filters"] = [{"Name": "project-id", "Values": [account.project]}]
-        answer = _call("cvm", "DescribeInstances", asked, _Instances, source.region, account, send)
-        rows = answer.InstanceSet or []
-        if account.project is not None and any(_project(row) != account.project for row in rows):
-            raise PartyMalformed("The party listed servers of another project than the account's.")
-        return Page([(row.InstanceId, row) for row in rows], answer.TotalCount)
+def list_servers(client: api.Client, window: api.Window) -> api.Listing:
+    filters = {"Filters": [{"Name": "project-id", "Values": [client.project]}]} if client.project is not None else {}
 
-    def fetch_servers(offset: int, limit: int) -> Page[Server]:
-        page = fetch(offset, limit)
-        rows = [row for _, row in page.rows]
-        servers = _complete(rows, source, account, send) if account.deep and rows else [_server(row) for row in rows]
-        return Page([(server.id, server) for server in servers], page.total)
+    def fetch(offset: int, limit: int) -> api.Page[api.Server]:
+        answer = _call(client, "DescribeInstances", {"Offset": offset, "Limit": limit, **filters}, _Instances)
+        rows = client.of_project(answer.InstanceSet or [], _project)
+        servers = _complete(client, rows) if client.account.deep and rows else [_server(row) for row in rows]
+        return api.Page([(server.id, server) for server in servers], answer.TotalCount)
 
-    rows = by_offset(fetch_servers, window, _PAGE, _WORKERS)
-    return Listing(rows.rows, rows.total)
+    return api.by_offset(fetch, window, _PAGE, _WORKERS).listing(lambda server: server)
 
 
-def _server(row: _Instance) -> Server:
-    lan4, lan6 = addresses(*(row.PrivateIpAddresses or ()), *(row.IPv6Addresses or ()))
-    wan4, wan6 = addresses(*(row.PublicIpAddresses or ()), *(row.PublicIPv6Addresses or ()))
-    return Server(
+def _server(row: _Instance) -> api.Server:
+    return api.Server(
         id=row.InstanceId,
         name=row.InstanceName or "",
         cpu=row.CPU,
         memory_mib=None if row.Memory is None else row.Memory * 1024,
         disk_gib=_sum(_listed_disks(row)),
-        lan_ipv4=lan4,
-        wan_ipv4=wan4,
-        lan_ipv6=lan6,
-        wan_ipv6=wan6,
-        status=_STATUS.get((row.InstanceState or "").strip(), Status.UNKNOWN),
-        party_status=row.InstanceState or "",
-        created_at=parse_time(row.CreatedTime),
+        **api.addresses(lan=[*(row.PrivateIpAddresses or ()), *(row.IPv6Addresses or ())],
+                        wan=[*(row.PublicIpAddresses or ()), *(row.PublicIPv6Addresses or ())]),
+        **PARTY.status_of(row.InstanceState),
+        created_at=api.parse_time(row.CreatedTime),
         zone=(row.Placement and row.Placement.Zone) or "",
         project_id=_project(row),
         instance_type=row.InstanceType or "",
-        tags=labelled((tag.Key, tag.Value) for tag in row.Tags or ()),
+        tags=api.labelled((tag.Key, tag.Value) for tag in row.Tags or ()),
     )
 
 
@@ -311,12 +247,12 @@ def _listed_disks(row: _Instance) -> list[_Disk] | None:
     """The disks that the list itself names; None if it does not say, or cannot be read (null is none)."""
     if row.SystemDisk is msgspec.UNSET and row.DataDisks is msgspec.UNSET:
         return None
-    system, data = nested(row.SystemDisk, _Disk, one=True), nested(row.DataDisks, _Disk)
+    system, data = api.nested(row.SystemDisk, _Disk, one=True), api.nested(row.DataDisks, _Disk)
     return None if system is None or data is None else [*system, *data]
 
 
 def _sum(disks: list[_Disk] | None) -> int | None:
-    return None if disks is None else total_gib(disk.DiskSize for disk in disks)
+    return None if disks is None else api.total_gib(disk.DiskSize for disk in disks)
 
 
 def _project(row: _Instance) -> str:
@@ -325,12 +261,11 @@ def _project(row: _Instance) -> str:
 
 # ---------------------------------------------------------------- --deep: every disk, every interface
 
-def _complete(rows: Sequence[_Instance], source: Source, account: Account, send: Send) -> list[Server]:
+def _complete(client: api.Client, rows: Sequence[_Instance]) -> list[api.Server]:
     ids = [row.InstanceId for row in rows]
-    found, interfaces = run_both(lambda: _disks(ids, source.region, account, send),
-                             lambda: _interfaces(ids, source.region, account, send))
+    cbs_disks, interfaces = client.run_all(lambda: _disks(client, ids), lambda: _interfaces(client, ids))
     disks: dict[str, list[_Disk]] = {key: [] for key in ids}
-    for disk in found:                      # a shared disk counts for each server; whose is unreadable may be anyone's
+    for disk in cbs_disks:                  # a shared disk counts for each server; whose is unreadable may be anyone's
         unknown = disk.InstanceId is msgspec.UNSET
         for owner in disks if unknown else {disk.InstanceId, *(disk.InstanceIdList or ())}:
             if owner in disks:
@@ -352,7 +287,7 @@ def _all_disks(row: _Instance, disks: list[_Disk]) -> int | None:
     return _sum(disks + others)
 
 
-def _with_all(server: Server, disk_gib: int | None, interfaces: list[_Interface]) -> Server:
+def _with_all(server: api.Server, disk_gib: int | None, interfaces: list[_Interface]) -> api.Server:
     """What the list says stays first: the primary interface's addresses, in its order."""
     lan, wan = [*server.lan_ipv4, *server.lan_ipv6], [*server.wan_ipv4, *server.wan_ipv6]
     for interface in sorted(interfaces, key=lambda i: (not i.Primary, i.NetworkInterfaceId)):
@@ -362,57 +297,59 @@ def _with_all(server: Server, disk_gib: int | None, interfaces: list[_Interface]
         for address in interface.Ipv6AddressSet or ():
             lan.append(address.Address or "")
             wan.append(address.PublicIpAddress or "")
-    (lan4, lan6), (wan4, wan6) = addresses(*lan), addresses(*wan)
-    return msgspec.structs.replace(server, disk_gib=disk_gib, lan_ipv4=lan4, lan_ipv6=lan6,
-                                   wan_ipv4=wan4, wan_ipv6=wan6)
+    return msgspec.structs.replace(server, disk_gib=disk_gib, **api.addresses(lan, wan))
 
 
-def _disks(ids: list[str], region: str, account: Account, send: Send) -> list[_CbsDisk]:
-    def fetch(offset: int, limit: int) -> Page[_CbsDisk]:
-        asked = {"Offset": offset, "Limit": limit, "Filters": [{"Name": "instance-id", "Values": ids}]}
-        answer = _call("cbs", "DescribeDisks", asked, _Disks, region, account, send)
-        return Page([(disk.DiskId, disk) for disk in answer.DiskSet or ()], answer.TotalCount)
+def _disks(client: api.Client, ids: list[str]) -> list[_CbsDisk]:
+    def fetch(offset: int, limit: int) -> api.Page[_CbsDisk]:
+        answer = _call(client, "DescribeDisks", _part("instance-id", ids, offset, limit), _Disks)
+        return api.Page([(disk.DiskId, disk) for disk in answer.DiskSet or ()], answer.TotalCount)
 
-    return by_offset(fetch, Window(), _PAGE, _WORKERS).rows
+    return api.by_offset(fetch, api.WHOLE, _PAGE, _WORKERS).rows
 
 
-def _interfaces(ids: list[str], region: str, account: Account, send: Send) -> list[_Interface]:
-    def fetch(offset: int, limit: int) -> Page[_Interface]:
-        asked = {"Offset": offset, "Limit": limit, "Filters": [{"Name": "attachment.instance-id", "Values": ids}]}
-        answer = _call("vpc", "DescribeNetworkInterfaces", asked, _Interfaces, region, account, send)
-        return Page([(i.NetworkInterfaceId, i) for i in answer.NetworkInterfaceSet or ()], answer.TotalCount)
+def _interfaces(client: api.Client, ids: list[str]) -> list[_Interface]:
+    def fetch(offset: int, limit: int) -> api.Page[_Interface]:
+        query = _part("attachment.instance-id", ids, offset, limit)
+        answer = _call(client, "DescribeNetworkInterfaces", query, _Interfaces)
+        return api.Page([(i.NetworkInterfaceId, i) for i in answer.NetworkInterfaceSet or ()], answer.TotalCount)
 
-    return by_offset(fetch, Window(), _PAGE, _WORKERS).rows
+    return api.by_offset(fetch, api.WHOLE, _PAGE, _WORKERS).rows
+
+
+def _part(name: str, ids: list[str], offset: int, limit: int) -> dict[str, object]:
+    return {"Offset": offset, "Limit": limit, "Filters": [{"Name": name, "Values": ids}]}
 
 
 # ---------------------------------------------------------------- regions, check
 
-def list_regions(account: Account, send: Send) -> list[Region]:
+def list_regions(client: api.Client) -> list[api.Region]:
     """https://cloud.tencent.com/document/product/1596/77930"""
-    answer = _call("region", "DescribeRegions", {"Product": "cvm"}, _Regions, "", account, send)
-    return [Region(r.Region, r.RegionName or "", r.RegionState == "AVAILABLE") for r in answer.RegionSet]
+    answer = _call(client, "DescribeRegions", {"Product": "cvm"}, _Regions)
+    return [api.Region(r.Region, r.RegionName or "", r.RegionState == "AVAILABLE") for r in answer.RegionSet]
 
 
-def check(source: Source, account: Account, send: Send) -> None:
-    _call("cvm", "DescribeInstances", {"Offset": 0, "Limit": 1}, _Instances, source.region, account, send)
+def check(client: api.Client) -> None:
+    _call(client, "DescribeInstances", {"Offset": 0, "Limit": 1}, _Instances)
 
 
 # ---------------------------------------------------------------- the call
 
+_SERVICES = {"DescribeInstances": "cvm", "DescribeDisks": "cbs", "DescribeNetworkInterfaces": "vpc"}
 _VERSIONS = {"cvm": "2017-03-12", "cbs": "2017-03-12", "vpc": "2017-03-12", "region": "2022-06-27"}
 
 
-def _call(service: str, action: str, asked: Mapping[str, object], shape: type[_T], region: str, account: Account,
-          send: Send) -> _T:
+def _call(client: api.Client, action: str, query: Mapping[str, object], shape: type[_T]) -> _T:
+    service = _SERVICES.get(action, "region")
+    region = client.region if action in _SERVICES else ""
     own_host = f"{service}.{region}" if region.endswith("-fsi") else service
-    url = account.url(f"https://{own_host}.tencentcloudapi.com/")
-    body = msgspec.json.encode(asked)
-    response = send(action, lambda: sign(service, action, region, url, body, account, time.time()))
-    answer: _Envelope[_T] = read(response, _Envelope[shape])
-    return answer.Response
+    url, body = client.url(f"https://{own_host}.tencentcloudapi.com/"), msgspec.json.encode(query)
+    return client.call(action, lambda: sign(service, action, region, url, body, client.account, time.time()),
+                       _Envelope[shape]).Response
 
 
-def sign(service: str, action: str, region: str, url: str, body: bytes, account: Account, now: float) -> Request:
+def sign(service: str, action: str, region: str, url: str, body: bytes, account: api.Account,
+         now: float) -> api.Request:
     """TC3-HMAC-SHA256. `now`: Unix time; the party allows five minutes of difference."""
     keys = account.credentials
     day = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d")
@@ -434,21 +371,14 @@ def sign(service: str, action: str, region: str, url: str, body: bytes, account:
         headers["X-TC-Region"] = region
     if "token" in keys:
         headers["X-TC-Token"] = keys["token"]
-    return Request("POST", url, headers, body)
+    return api.Request("POST", url, headers, body)
 
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def error_code(response: Response) -> str | None:
-    if b'"Error"' not in response.body:
-        return None
-    said = refusal(response, _Envelope[_Refusal])
-    return said.Response.Error.Code if said and said.Response.Error else None
-
-
-PARTY = Party(
+PARTY = api.Party(
     name="qcloud",
     title="Tencent Cloud CVM",
     reference="https://cloud.tencent.com/document/api/213/15728",
@@ -462,10 +392,11 @@ PARTY = Party(
     default_region="ap-guangzhou",
     project="a project's id, a number",
     project_form=r"0|[1-9][0-9]{0,18}",
-    limits={"DescribeInstances": Limit(40), "DescribeDisks": Limit(100), "DescribeNetworkInterfaces": Limit(100),
-            "DescribeRegions": Limit(20)},
-    error_code=error_code,
+    limits={**api.per_second(40, "DescribeInstances"), **api.per_second(20, "DescribeRegions"),
+            **api.per_second(100, "DescribeDisks", "DescribeNetworkInterfaces")},
+    error_code=api.error_at("Response.Error.Code"),
     errors=_ERRORS,
+    status=_STATUS,
     list_servers=list_servers,
     list_regions=list_regions,
     check=check,

@@ -21,6 +21,7 @@ from tencentcloud.region.v20220627 import region_client
 from tencentcloud.vpc.v20170312 import models as vpc_models
 from tencentcloud.vpc.v20170312 import vpc_client
 
+from chalicelib import parties
 from chalicelib.fleet import many_sources
 from chalicelib.fleet.many_sources import Answer, Deployment
 from chalicelib.model import Account
@@ -117,7 +118,7 @@ def test_the_sdk_and_we_see_the_same_regions(house: App, tencent: Qcloud) -> Non
         _asked(region_models.DescribeRegionsRequest(), {"Product": "cvm"}))
     account = Account(tenant_id="1", party="qcloud", credentials={"secret_id": key_id, "secret_key": secret}, endpoint=tencent.url)
     send = house.deployment.transport.sender(qcloud.PARTY, account, "ap-guangzhou", time.monotonic() + 9)
-    mine = qcloud.list_regions(account, send)
+    mine = parties.list_regions(account, send)
     assert [region.code for region in mine if region.open] == [region.Region for region in answer.RegionSet]
 
 

@@ -19,6 +19,7 @@ from ucloud.services.uaccount.schemas import apis as uaccount_apis
 from ucloud.services.uhost.client import UHostClient
 from ucloud.services.uhost.schemas import apis as uhost_apis
 
+from chalicelib import parties
 from tests import canaries
 from tests.fixtures import App
 from tests.unit.test_parties import WHAT
@@ -160,7 +161,7 @@ def test_the_sdk_and_we_see_the_same_regions(house: App, cloud: Ucloud, keys: di
     theirs = {row["Region"] for row in client(UAccountClient, cloud.url, keys).get_region()["Regions"]}
     account = Account(tenant_id="1", party="ucloud", credentials=keys, endpoint=cloud.url)
     send = house.deployment.transport.sender(ucloud.PARTY, account, "cn-bj2", time.monotonic() + 9)
-    mine = ucloud.list_regions(account, send)
+    mine = parties.list_regions(account, send)
     assert [region.code for region in mine] == list(ZONES)
     assert {region.code for region in mine} == theirs
     assert all(ucloud.PARTY.region(region.code) == region.code for region in mine)

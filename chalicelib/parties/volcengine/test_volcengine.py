@@ -10,6 +10,7 @@ import pytest
 import requests
 import time_machine
 
+from chalicelib import parties
 from tests import canaries
 from tests.fixtures import App
 from tests.unit.test_parties import WHAT
@@ -255,7 +256,7 @@ def test_regions(house: App, cloud: Volcengine, keys: dict[str, str]) -> None:
     account = Account(tenant_id="1", party="volcengine", credentials=keys, endpoint=cloud.url)
     send = house.deployment.transport.sender(volcengine.PARTY, account, REGION, time.monotonic() + 9)
     theirs = api(cloud.url, keys, REGION, ecs.ECSApi).describe_regions(ecs.DescribeRegionsRequest()).regions
-    assert [region.code for region in volcengine.list_regions(account, send)] == [r.region_id for r in theirs]
+    assert [region.code for region in parties.list_regions(account, send)] == [r.region_id for r in theirs]
 
 
 @pytest.mark.parametrize("region", ["cn-beijing", "cn-shanghai", "cn-hongkong", "ap-southeast-1", "ap-southeast-3"])
@@ -268,7 +269,7 @@ def test_the_sdk_calls_the_same_hosts(region: str) -> None:
 
     account = Account(tenant_id="1", party="volcengine", credentials={"access_key_id": "x", "secret_access_key": "y"})
     with pytest.raises(PartyDenied):
-        volcengine.check(Source("1", "volcengine", region), account, send)
+        parties.check(Source("1", "volcengine", region), account, send)
     theirs = {StandardEndpointResolver().endpoint_for(service, region).host for service in ("ecs", "storage_ebs")}
     assert hosts
     assert hosts <= theirs

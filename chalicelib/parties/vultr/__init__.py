@@ -19,52 +19,31 @@ from typing import Any
 
 import msgspec
 
-from ...cloud.bearer import FREE_TEXT, Call, Cloud, List, by_owner, error_code, only, plain
-from ...concurrency import run_both
-from ...model import (
-    Account,
-    Count,
-    Limit,
-    Listing,
-    Party,
-    Region,
-    Send,
-    Server,
-    Source,
-    Status,
-    Text,
-    Window,
-    addresses,
-    attached,
-    parse_time,
-    total_gib,
-)
+from ...cloud import api
 
 _PAGE = 500
-_CLOUD = Cloud("api.vultr.com", cursor="cursor")
+_CLOUD = api.Cloud("api.vultr.com", lambda: _PAGE, cursor="cursor")
 
 _STATUS = {                                 # status, and of an active one its power_status
-    "pending": Status.BUILD,
-    "active running": Status.ACTIVE,
-    "active starting": Status.STARTING,
-    "active stopped": Status.SHUTOFF,
-    "active installingbooting": Status.BUILD,                   # server_status: its first start is to come
-    "suspended": Status.SUSPENDED,
-    "resizing": Status.RESIZE,
+    "pending": api.Status.BUILD,
+    "active running": api.Status.ACTIVE,
+    "active starting": api.Status.STARTING,
+    "active stopped": api.Status.SHUTOFF,
+    "active installingbooting": api.Status.BUILD,               # server_status: its first start is to come
+    "suspended": api.Status.SUSPENDED,
+    "resizing": api.Status.RESIZE,
 }
-
-_ERRORS = FREE_TEXT                         # errors are free text: what it says and the HTTP status tell
 
 
 # ---------------------------------------------------------------- the shapes that we read
 
 class _Instance(msgspec.Struct, gc=False):
-    id: Text
+    id: api.Text
     region: str
     label: str | None = None
-    vcpu_count: Count | None = None
-    ram: Count | None = None
-    disk: Count | None = None
+    vcpu_count: api.Count | None = None
+    ram: api.Count | None = None
+    disk: api.Count | None = None
     main_ip: str | None = None
     internal_ip: str | None = None
     v6_main_ip: str | None = None
@@ -77,79 +56,61 @@ class _Instance(msgspec.Struct, gc=False):
 
 
 class _Block(msgspec.Struct, gc=False):
-    id: Text
-    size_gb: Count | None = None
+    id: api.Text
+    size_gb: api.Count | None = None
     attached_to_instance: Any = None
 
 
 class _ReservedIp(msgspec.Struct, gc=False):
-    id: Text
+    id: api.Text
     ip_type: str | None = None
     subnet: str | None = None
     instance_id: str | None = None
 
 
 class _Region(msgspec.Struct):
-    id: Text
+    id: api.Text
     city: str | None = None
 
 
 # ---------------------------------------------------------------- listing
 
-def list_servers(source: Source, account: Account, window: Window, send: Send) -> Listing:
-    call = Call(_CLOUD, _PAGE, source.region, account, send)
-    found, (blocks, ips) = run_both(lambda: call.walk(_INSTANCES, window, [("region", source.region)]),
-                                lambda: run_both(lambda: call.all(_BLOCKS), lambda: call.all(_RESERVED_IPS)))
-    rows: list[_Instance] = only(found.rows, lambda row: row.region, source.region)
-    sizes = attached(((block.attached_to_instance,), block.size_gb) for block in blocks)
-    reserved = by_owner((ip.instance_id, ip.subnet) for ip in ips if ip.ip_type == "v4")        # v6 is a network
-    return Listing([_server(row, sizes.of(row.id, 0), reserved.get(row.id, [])) for row in rows], found.total)
+def list_servers(client: api.Client, window: api.Window) -> api.Listing:
+    found, blocks, ips = client.run_all(lambda: client.walk(_INSTANCES, window, region=client.region),
+                                        lambda: client.all(_BLOCKS), lambda: client.all(_RESERVED_IPS))
+    rows = api.only(found.rows, lambda row: row.region, client.region)
+    sizes = api.attached(((block.attached_to_instance,), block.size_gb) for block in blocks)
+    reserved = api.by_owner((ip.instance_id, ip.subnet) for ip in ips if ip.ip_type == "v4")        # v6 is a network
+    return api.Listing([_server(row, sizes.of(row.id, 0), reserved.get(row.id, [])) for row in rows], found.total)
 
 
-_INSTANCES = List("ListInstances", "/v2/instances", "instances", list[_Instance])
-_BLOCKS = List("ListBlocks", "/v2/blocks", "blocks", list[_Block])
-_RESERVED_IPS = List("ListReservedIps", "/v2/reserved-ips", "reserved_ips", list[_ReservedIp])
-_REGIONS = List("ListRegions", "/v2/regions", "regions", list[_Region])
+_INSTANCES = api.List(_CLOUD, "ListInstances", "/v2/instances", "instances", _Instance)
+_BLOCKS = api.List(_CLOUD, "ListBlocks", "/v2/blocks", "blocks", _Block)
+_RESERVED_IPS = api.List(_CLOUD, "ListReservedIps", "/v2/reserved-ips", "reserved_ips", _ReservedIp)
+_REGIONS = api.List(_CLOUD, "ListRegions", "/v2/regions", "regions", _Region)
 
 
-def _server(row: _Instance, blocks: int | None, reserved: list[str | None]) -> Server:
+def _server(row: _Instance, blocks: int | None, reserved: list[str | None]) -> api.Server:
     word = row.status or ""
     if word == "active":
         word += " " + ((row.power_status or "") if row.server_status != "installingbooting" else row.server_status)
     main = None if row.main_ip == "0.0.0.0" else row.main_ip                   # noqa: S104
-    lan4, lan6 = addresses(row.internal_ip)
-    wan4, wan6 = addresses(main, row.v6_main_ip, *reserved)
-    return Server(
+    return api.Server(
         id=row.id,
         name=row.label or "",
         cpu=row.vcpu_count,
         memory_mib=row.ram,
-        disk_gib=total_gib((row.disk, blocks)),
-        lan_ipv4=lan4,
-        wan_ipv4=wan4,
-        lan_ipv6=lan6,
-        wan_ipv6=wan6,
-        status=_STATUS.get(word, Status.UNKNOWN),
-        party_status=word,
-        created_at=parse_time(row.date_created),
+        disk_gib=api.total_gib((row.disk, blocks)),
+        **api.addresses(lan=[row.internal_ip], wan=[main, row.v6_main_ip, *reserved]),
+        **PARTY.status_of(word),
+        created_at=api.parse_time(row.date_created),
         zone=row.region,
         instance_type=row.plan or "",
-        tags=plain(row.tags),
+        tags=api.plain(row.tags),
     )
 
 
-# ---------------------------------------------------------------- regions, check
-
-def list_regions(account: Account, send: Send) -> list[Region]:
-    rows: list[_Region] = Call(_CLOUD, _PAGE, "", account, send).all(_REGIONS)
-    return [Region(row.id, row.city or "") for row in rows]
-
-
-def check(source: Source, account: Account, send: Send) -> None:
-    Call(_CLOUD, _PAGE, source.region, account, send).walk(_INSTANCES, Window(1, 1))
-
-
-PARTY = Party(
+PARTY = api.Party(
     name="vultr",
     title="Vultr",
     reference="https://www.vultr.com/api/#operation/list-instances",
@@ -159,10 +120,11 @@ PARTY = Party(
     region_form=r"[a-z]{3}[0-9]?",
     default_region="ewr",
     unknown_region_is_empty=True,
-    limits={operation: Limit(10) for operation in ("ListInstances", "ListBlocks", "ListReservedIps", "ListRegions")},
-    error_code=error_code,
-    errors=_ERRORS,
+    limits=api.per_second(10, "ListInstances", "ListBlocks", "ListReservedIps", "ListRegions"),
+    error_code=api.any_error_code,
+    errors=api.FREE_TEXT,                   # errors are free text: what it says and the HTTP status tell
+    status=_STATUS,
     list_servers=list_servers,
-    list_regions=list_regions,
-    check=check,
+    list_regions=api.regions_of(_REGIONS, lambda row: api.Region(row.id, row.city or "")),
+    check=api.one_row(_INSTANCES),
 )

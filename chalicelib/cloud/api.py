@@ -1,0 +1,108 @@
+"""All that an adapter needs, under one import: `from ...cloud import api`.
+
+- `Client` makes the calls. `Cloud` and `List` declare lists of JSON APIs over GET, `map_of`, `one_row` and
+  `regions_of` go with them; `by_offset`, `by_page`, `by_place` and `by_token` read the pages of all others.
+- `Party` describes the cloud; `per_second` and the like state its rates, `error_at` where its error codes are.
+- The structs of answers say which values are strict and which lenient: see decoding. `Strict`, `Whole`, `Nested`.
+- `addresses`, `total_gib`, `attached`, `by_owner` and others make fields of a Server from rows.
+"""
+
+from ..errors import (
+    ADDRESS,
+    ARREARS,
+    CLOCK,
+    DISABLED_KEY,
+    EXPIRED_KEY,
+    FAILED,
+    LOCKED,
+    MALFORMED,
+    MFA,
+    MISSING_RIGHT,
+    NOT_ACTIVATED,
+    REGION,
+    REGION_CLOSED,
+    ROLE,
+    SUSPENDED,
+    THROTTLED,
+    UNAVAILABLE,
+    UNVERIFIED,
+    WRONG_KEY,
+    WRONG_TOKEN,
+    InvalidParameter,
+    Meaning,
+    PartyDenied,
+    PartyError,
+    PartyFailed,
+    PartyMalformed,
+    PartyUnavailable,
+    UnknownRegion,
+)
+from ..model import (
+    IDENTIFIER,
+    WHOLE,
+    Account,
+    Attached,
+    Count,
+    Keys,
+    Limit,
+    Listing,
+    Region,
+    Request,
+    Response,
+    Server,
+    Source,
+    Status,
+    Text,
+    Window,
+    attached,
+    labelled,
+    parse_time,
+    total_gib,
+)
+from .cache import cached_lookup
+from .client import Client, Cloud, Headers, List, bearer, map_of, one_row, regions_of
+from .decoding import Nested, Strict, Whole, nested, part, read, reading, refusal
+from .joining import (
+    addresses,
+    by_owner,
+    disk_gib,
+    first_of,
+    given,
+    in_order,
+    numbered,
+    only,
+    plain,
+    without_prefix,
+)
+from .paging import Page, Rows, by_offset, by_page, by_place, by_token, cut
+from .party import Party
+from .refusals import FREE_TEXT, any_error_code, error_at
+
+
+def denied(hint: str) -> Meaning:
+    """The party refuses the account; `hint` says what the operator can do."""
+    return Meaning(PartyDenied, hint)
+
+
+def per_second(calls: int, *operations: str) -> dict[str, Limit]:
+    """That many calls a second of each of the operations."""
+    return per_seconds(1.0, calls, *operations)
+
+
+def per_seconds(seconds: float, calls: int, *operations: str) -> dict[str, Limit]:
+    """That many calls in any so many seconds, of each of the operations."""
+    return dict.fromkeys(operations, Limit(calls, seconds))
+
+
+__all__ = [
+    "ADDRESS", "ARREARS", "CLOCK", "DISABLED_KEY", "EXPIRED_KEY", "FAILED", "FREE_TEXT", "IDENTIFIER", "LOCKED",
+    "MALFORMED", "MFA", "MISSING_RIGHT", "NOT_ACTIVATED", "REGION", "REGION_CLOSED", "ROLE", "SUSPENDED",
+    "THROTTLED", "UNAVAILABLE", "UNVERIFIED", "WHOLE", "WRONG_KEY", "WRONG_TOKEN", "Account", "Attached", "Client",
+    "Cloud", "Count", "Headers", "InvalidParameter", "Keys", "Limit", "List", "Listing", "Meaning", "Nested",
+    "Page", "Party", "PartyDenied", "PartyError", "PartyFailed", "PartyMalformed", "PartyUnavailable", "Region",
+    "Request", "Response", "Rows", "Server", "Source", "Status", "Strict", "Text", "UnknownRegion", "Whole",
+    "Window", "addresses", "any_error_code", "attached", "bearer", "by_offset", "by_owner", "by_page", "by_place",
+    "by_token", "cached_lookup", "cut", "denied", "disk_gib", "error_at", "first_of", "given", "in_order", "labelled",
+    "map_of", "nested", "numbered", "one_row", "only", "parse_time", "part", "per_second", "per_seconds", "plain",
+    "read", "reading", "refusal", "regions_of", "total_gib", "without_prefix",
+]

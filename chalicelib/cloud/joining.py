@@ -1,0 +1,85 @@
+"""What adapters make servers of: rows of several lists joined, checked, ordered and cut."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from ipaddress import IPv6Network
+from typing import TypedDict, TypeVar
+
+from ..errors import PartyMalformed
+from ..model import Listing, Server, Window, total_gib
+from ..model import addresses as sorted_addresses
+from .paging import cut
+
+T = TypeVar("T")
+_NEVER = datetime.max.replace(tzinfo=UTC)
+
+
+class Addresses(TypedDict):
+    """The four address fields of a Server."""
+
+    lan_ipv4: tuple[str, ...]
+    wan_ipv4: tuple[str, ...]
+    lan_ipv6: tuple[str, ...]
+    wan_ipv6: tuple[str, ...]
+
+
+def addresses(lan: Iterable[str | None] = (), wan: Iterable[str | None] = ()) -> Addresses:
+    """The address fields of a Server, from its private and its public addresses, the primary's first."""
+    (lan4, lan6), (wan4, wan6) = sorted_addresses(*lan), sorted_addresses(*wan)
+    return {"lan_ipv4": lan4, "wan_ipv4": wan4, "lan_ipv6": lan6, "wan_ipv6": wan6}
+
+
+def by_owner(pairs: Iterable[tuple[object, T]]) -> dict[str, list[T]]:
+    """What each server owns. An owner of None or "" is nobody."""
+    owned: dict[str, list[T]] = {}
+    for owner, what in pairs:
+        if owner:
+            owned.setdefault(str(owner), []).append(what)
+    return owned
+
+
+def disk_gib(own: int | None, volumes: Iterable[object] | None, sizes: Mapping[str, int | None]) -> int | None:
+    """`own` and the volumes together; None if one of them is not known, or came or went between the two lists."""
+    return None if volumes is None else total_gib((own, *(sizes.get(str(volume)) for volume in volumes)))
+
+
+def in_order(servers: Iterable[Server], window: Window) -> Listing:
+    """The window of a list that was read whole, in the order of creation."""
+    ordered = sorted(servers, key=lambda server: (server.created_at or _NEVER, server.id))
+    return Listing(cut(ordered, window), len(ordered))
+
+
+def only(rows: list[T], value_of: Callable[[T], object], requested: object) -> list[T]:
+    """The rows, if all are of the region or project that was requested."""
+    if any(value_of(row) != requested for row in rows):
+        raise PartyMalformed("The party listed servers of another region or project than was asked for.")
+    return rows
+
+
+def plain(tags: Sequence[str] | None) -> dict[str, str]:
+    """Tags that are words without a value."""
+    return dict.fromkeys(tags or (), "")
+
+
+def first_of(network: str | None) -> str | None:
+    """2001:db8:47::/64 -> 2001:db8:47::1, the address that the party's images give themselves; an address as it is."""
+    text, _, length = (network or "").partition("/")
+    try:
+        return str(IPv6Network(network or "")[1]) if length and int(length) < 128 else text
+    except (ValueError, IndexError):
+        return text
+
+
+def without_prefix(address: str | None) -> str:
+    """10.0.0.2/22 -> 10.0.0.2"""
+    return (address or "").partition("/")[0]
+
+
+def numbered(name: str, values: Iterable[str]) -> dict[str, str]:
+    """Name.1, Name.2, …: how some clouds take a list."""
+    return {f"{name}.{n}": value for n, value in enumerate(values, 1)}
+
+
+def given(**parameters: str | None) -> dict[str, str]:
+    """The parameters that have a value."""
+    return {name: value for name, value in parameters.items() if value}
