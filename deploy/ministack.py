@@ -18,7 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-_MINISTACK = Path(__file__).parent.parent / ".venv-ministack/bin/ministack"
+_MINISTACK = Path(__file__).parent.parent / ".tools/ministack/bin/ministack"
 
 
 def start(folder: Path, port: int = 0, rights: bool = False) -> tuple[subprocess.Popen[bytes], str]:

@@ -1,4 +1,4 @@
-"""A real Chromium for the tests of the pages: Debian's package, driven by what lies in `.venv-browser`.
+"""A real Chromium for the tests of the pages: Debian's package, driven by what lies in `.tools/browser`.
 
 Where there is none, it is installed (as root, with apt-get); where that cannot be, the tests are skipped and the run's
 summary says so.
@@ -44,9 +44,9 @@ def _program() -> str:
 
 
 def _packages() -> Path:
-    found = sorted((ROOT / ".venv-browser").glob("lib/python*/site-packages"))
+    found = sorted((ROOT / ".tools/browser").glob("lib/python*/site-packages"))
     if not found:
-        pytest.skip(f"{NOT_RUN}: the console's tests need .venv-browser: make .venv-browser/ready")
+        pytest.skip(f"{NOT_RUN}: the console's tests need .tools/browser: make .tools/browser/ready")
     return found[0]
 
 

@@ -31,7 +31,7 @@ from tests import ROOT, canaries
 from tests.canaries import secret
 from tests.fixtures import AWS, GZ, TABLE, App
 
-AMAZONS = ROOT / ".venv-aws/bin/aws"
+AMAZONS = ROOT / ".tools/aws/bin/aws"
 pytestmark = pytest.mark.timeout(600)
 
 

@@ -527,7 +527,7 @@ def stack(here_for_ministack: Path, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture(scope="session")
 def here_for_ministack(here: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MiniStack runs functions under its own interpreter: of another version than ours, it needs other wheels."""
-    python = str(ROOT / ".venv-ministack/bin/python")
+    python = str(ROOT / ".tools/ministack/bin/python")
     if package.version_of(python) == package.version_of(sys.executable):
         return here
     return once(tmp_path_factory, "ministack", lambda folder: package.build("prod", folder, python, here=True))

@@ -1,6 +1,6 @@
 """A real Keystone and a real Nova API on 127.0.0.1, with seeded servers, for as long as a block lasts.
 
-Both run from an environment of their own (`make .venv-openstack/ready`) on sqlite: no message bus, no placement, no
+Both run from an environment of their own (`make .tools/openstack/ready`) on sqlite: no message bus, no placement, no
 compute node; servers are made with Nova's own objects. Neutron, which Nova asks while it lists, and Cinder are played
 by `Neighbours`, ours, so that this proves nothing about them.
 """
@@ -24,7 +24,7 @@ from urllib.parse import parse_qs, urlsplit
 import requests
 
 HERE = Path(__file__).parent
-VENV = HERE.parent.parent / ".venv-openstack"
+VENV = HERE.parent.parent / ".tools/openstack"
 ADMIN = "secret"                            # of users that no test of ours logs in as
 
 

@@ -1,4 +1,4 @@
-"""Keystone's database and its admin: make_keystone.py FOLDER URL PASSWORD, run in .venv-openstack."""
+"""Keystone's database and its admin: make_keystone.py FOLDER URL PASSWORD, run in .tools/openstack."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Nova's databases with servers in many states: seed_nova.py FOLDER, run in .venv-openstack.
+"""Nova's databases with servers in many states: seed_nova.py FOLDER, run in .tools/openstack.
 
 Reads [[project, user, how many], …] as JSON from standard input, writes FOLDER/seeded.json: by project the volumes, and
 the servers as twocloud must list them. The first server of each kind is made with Nova's own objects (Instance with its

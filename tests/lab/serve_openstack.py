@@ -1,4 +1,4 @@
-"""One real API until its standard input ends: serve_openstack.py keystone|nova FOLDER PORT, run in .venv-openstack."""
+"""One real API until its standard input ends: serve_openstack.py keystone|nova FOLDER PORT, run in .tools/openstack."""
 
 import os
 import sys

@@ -1,6 +1,6 @@
 """The programs that people read the list with, real ones, against `serve`.
 
-`make test` installs them into .venv-clients, Prometheus from Debian's package. A program that is not there skips its
+`make test` installs them into .tools/clients, Prometheus from Debian's package. A program that is not there skips its
 tests, and the end of the run names it: see pytest_terminal_summary in tests/fixtures.py.
 """
 
@@ -14,9 +14,9 @@ import pytest
 
 from tests import ROOT
 
-VENV = ROOT / ".venv-clients"
+VENV = ROOT / ".tools/clients"
 PATHS = f"{VENV}/bin:{VENV}/debian/usr/bin:{os.environ['PATH']}"
-ANSIBLES = {"2.16": f"{ROOT}/.venv-ansible216/bin:{PATHS}", "2.19": PATHS}     # ansible-core -> where its commands are
+ANSIBLES = {"2.16": f"{ROOT}/.tools/ansible216/bin:{PATHS}", "2.19": PATHS}     # ansible-core -> where its commands are
 MISSING = "not on this machine: "
 
 

@@ -229,6 +229,13 @@ def test_make_targets_that_the_documents_name_are_there() -> None:
             assert (name[0] or name[1]) in targets, (document.name, name)
 
 
+def test_make_help_lists_every_target() -> None:
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M)
+    listed = subprocess.run(["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert re.findall(r"^make ([a-z-]+) +\S", listed, re.M) == targets
+    assert len(targets) == len(listed.splitlines())
+
+
 # ---------------------------------------------------------------- examples run
 
 def sh_blocks(document: str) -> list[str]:

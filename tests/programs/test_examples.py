@@ -159,13 +159,13 @@ def test_the_client_in_python_waits_as_it_is_told(served: App, tmp_path: Path) -
 
 @pytest.mark.timeout(600)
 def test_the_client_in_go(half: App, tmp_path: Path) -> None:
-    own = ROOT / ".venv-go/bin/go"
+    own = ROOT / ".tools/go/bin/go"
     program = str(own) if own.exists() else shutil.which("go")
     if not program:
-        warnings.warn("The client in Go is not tried: `make test` installs Go into .venv-go", stacklevel=1)
+        warnings.warn("The client in Go is not tried: `make test` installs Go into .tools/go", stacklevel=1)
         pytest.skip("run `make test`, which installs Go")
     (tmp_path / "main.go").write_text(client("go"))
-    cache = ROOT / ".venv-go/cache"                             # of the standard library, compiled by `make test`: minutes
+    cache = ROOT / ".tools/go/cache"                              # of the standard library, compiled by `make test`: minutes
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "GOTOOLCHAIN": "local", "GOPROXY": "off", "CGO_ENABLED": "0",
                    "GOCACHE": str(cache if own.exists() else tmp_path / "cache"), "URL": half.url, "TWOCLOUD_TOKEN": half.token}
 

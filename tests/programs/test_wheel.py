@@ -69,8 +69,8 @@ def test_its_requirements_are_the_commands_and_not_the_frameworks(wheel: Path) -
     bare = {re.split(r"[^A-Za-z0-9_.-]", it)[0].lower() for it in required if "extra ==" not in it}
     assert {"click", "rich", "waitress"} <= bare
     assert "chalice" not in bare
-    assert bare <= locked("requirements-local.txt")
-    assert "chalice" not in locked("requirements-local.txt")
+    assert bare <= locked("requirements/local.txt")
+    assert "chalice" not in locked("requirements/local.txt")
 
 
 def test_the_functions_get_what_the_command_gets_without_its_own() -> None:
@@ -78,9 +78,9 @@ def test_the_functions_get_what_the_command_gets_without_its_own() -> None:
     functions, command = described["dependency-groups"]["lambda"], described["project"]["dependencies"]
     assert {re.split("[~>=]", it)[0] for it in set(command) - set(functions)} == {"click", "rich", "waitress"}
     assert set(functions) <= set(command)
-    assert locked("requirements.txt") <= locked("requirements-local.txt")
+    assert locked("requirements.txt") <= locked("requirements/local.txt")
     assert not {"click", "rich", "waitress", "chalice"} & locked("requirements.txt")
-    assert locked("requirements-local.txt") <= locked("requirements-package.txt") <= locked("requirements-dev.txt")
+    assert locked("requirements/local.txt") <= locked("requirements/package.txt") <= locked("requirements/dev.txt")
 
 
 def test_unpacked_it_runs_without_the_framework(wheel: Path, tmp_path: Path, hostile: Path) -> None:
@@ -124,7 +124,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     folder = tmp_path_factory.mktemp("empty")
     subprocess.run([sys.executable, "-m", "venv", folder / "env"], check=True, timeout=100)
     pip = [folder / "env/bin/python", "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
-    done = subprocess.run([*pip, "--only-binary", ":all:", "--require-hashes", "-r", ROOT / "requirements-local.txt"], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([*pip, "--only-binary", ":all:", "--require-hashes", "-r", ROOT / "requirements/local.txt"], capture_output=True, text=True, timeout=300)
     if done.returncode and _NO_NETWORK.search(done.stderr):
         pytest.skip("the wheel is not installed into an empty environment: pip reaches no index")
     assert done.returncode == 0, done.stderr

@@ -39,7 +39,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     if not (cloud.VENV / "ready").exists():
-        warnings.warn("Keystone and Nova are not tried: `make test` installs them into .venv-openstack", stacklevel=1)
+        warnings.warn("Keystone and Nova are not tried: `make test` installs them into .tools/openstack", stacklevel=1)
         pytest.skip("run `make test`, which installs Keystone and Nova")
     user = User("Jörg 用户", "default", canaries.watch(f"{canaries.secret('lab')} пароль \"'\\ "))
     foreigner = User("gast", "Firma Süd", canaries.secret("foreigner"))
