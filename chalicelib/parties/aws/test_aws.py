@@ -21,6 +21,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from werkzeug.serving import make_server
 
 from chalicelib import parties
+from chalicelib.errors import PartyDenied
 from chalicelib.fleet import many_sources
 from chalicelib.fleet.many_sources import Answer, Deployment
 from chalicelib.model import Account, Keys, Server
@@ -141,7 +142,7 @@ def test_an_assumed_role(house: App, amazon: Aws) -> None:
     assert amazon.count("AssumeRole") == 2
     wrong = replace(account, credentials={**account.credentials, "external_id": "guessed"}, revision="other")
     send = house.deployment.transport.sender(aws.PARTY, wrong, "us-east-1", time.monotonic() + 20)
-    with pytest.raises(many_sources.PartyDenied, match="wrong role"):
+    with pytest.raises(PartyDenied, match="wrong role"):
         parties.list_servers(many_sources.source_of("1", "aws", "us-east-1"), wrong, many_sources.Window(), send)
     assumed = boto(amazon, "sts").assume_role(RoleArn="arn:aws:iam::123456789012:role/reader", RoleSessionName="boto3",
                                               ExternalId="shared-with-tenant")["Credentials"]

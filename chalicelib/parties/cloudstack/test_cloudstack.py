@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl, quote
 import pytest
 
 from chalicelib.cloud import rate_limit
-from chalicelib.errors import PartyDenied, PartyError, PartyMalformed, PartyThrottled
+from chalicelib.errors import PartyDenied, PartyError, PartyMalformed, PartyThrottled, UnknownRegion
 from chalicelib.fleet import check, lookup, many_sources
 from chalicelib.fleet.many_sources import Answer as Listed
 from chalicelib.model import WHOLE, Window
@@ -190,7 +190,7 @@ def test_a_wrong_secret_and_a_region_that_is_not_there(stage: Stage) -> None:
         stage.listing()
     stage.account("cloudstack", {"api_url": f"{stage.cloud.url}/client/api", "api_key": "example", "secret_key": stage.cloud.keys["example"]},
                   stage.cloud.url)
-    with pytest.raises(many_sources.UnknownRegion):
+    with pytest.raises(UnknownRegion):
         many_sources.list_servers(stage.deployment, many_sources.source_of("123", "cloudstack", "two"))
     assert check.check_account(stage.deployment, "123", "cloudstack", "one") == "one"
     assert check.check_account(stage.deployment, "123", "cloudstack") == "default"
