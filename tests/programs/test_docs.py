@@ -214,7 +214,7 @@ def test_every_promise_of_the_readme_is_in_the_security_page() -> None:
 def test_files_that_the_documents_name_are_there() -> None:
     for document in DOCUMENTS:
         for name in re.findall(r"`((?:tests|docs|chalicelib|chalicelib.simulators|benchmarks)/[\w/.]+\.\w+)`", document.read_text()):
-            assert (ROOT / name).exists() or name.endswith(("/x.py", "/x.json", "/test_x.py")), (document.name, name)
+            assert (ROOT / name).exists() or "/x/" in name, (document.name, name)
     drawn = re.search(r"```\n(app\.py.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
     assert drawn
     for path in (ROOT / "chalicelib").iterdir():
