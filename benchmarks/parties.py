@@ -8,13 +8,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.clouds import Cloud
 from benchmarks.keys import TENANT
 from benchmarks.measure import Round, cpu_seconds, in_child, middle
 from benchmarks.verdict import Claim, lines, seconds
+
+if TYPE_CHECKING:
+    from chalicelib.simulators.cloud import Least
 
 TITLE = "Every native party: 1,000 servers and a window of ten"
 LIBRARIES = ()
@@ -24,93 +27,17 @@ LATENCY = 0.05
 ROUNDS, SDK_ROUNDS = 5, 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Least:
-    """What the API itself asks of a program that knows nothing yet, for all ten fields of SIZE servers (the simulators'
-    have 1,736 disks and 407 public addresses). `calls`: fewest; `trips`: how many of them must follow one another.
+@cache
+def least_of() -> "dict[str, Least]":
+    """party -> what its API itself asks, of those whose simulator states it."""
+    from chalicelib import simulators
 
-    `rate`: documented, (calls, seconds); None: none is published. `why`: how calls and trips come about.
-    """
-
-    calls: int
-    trips: int
-    window_calls: int
-    window_trips: int
-    rate: tuple[int, float] | None = None
-    why: str
-
-    @property
-    def wall(self) -> float:
-        """Seconds within which nobody can be done."""
-        return self._within(self.calls, self.trips)
-
-    @property
-    def window_wall(self) -> float:
-        return self._within(self.window_calls, self.window_trips)
-
-    def _within(self, calls: int, trips: int) -> float:
-        at_once, period = self.rate or (calls, 0.0)
-        return max(trips * LATENCY, (calls - 1) // at_once * period + LATENCY)
-
-
-LEAST: dict[str, Least] = {
-    "aliyun": Least(
-        calls=10 + 4, trips=4, window_calls=1 + 4, window_trips=4,
-        why="10 pages of 100 with a total; disks 500 to a call, but token after token: 4. A disk filter accepts one "
-            "instance, so a window of ten reads all disks too."),
-    "aws": Least(
-        calls=1 + 2 + 1, trips=2, window_calls=1 + 1 + 1, window_trips=2, rate=(100, 5.0),
-        why="One page of 1,000 instances; volumes 1,000 to a page, token after token: 2; the types once the instances "
-            "are known: 1. A window walks as far, and reads its own volumes beside the types."),
-    "azure": Least(
-        calls=1 + 1 + 2 + 1 + 2 + 1, trips=3, window_calls=6, window_trips=4, rate=(15, 5.0),
-        why="The login; by 1,000 to a page with a total 1 of servers, 2 of interfaces, 1 of public addresses, 2 of "
-            "disks; the sizes. The first pages of all kinds can be read concurrently. A window's interfaces and disks "
-            "can be read once its servers are known, their addresses after that."),
-    "baidu": Least(
-        calls=1, trips=1, window_calls=1, window_trips=1,
-        why="One page of 1,000 with the volumes in it."),
-    "ctyun": Least(
-        calls=20 + 6, trips=2, window_calls=1 + 6, window_trips=2,
-        why="20 pages of 50, and 6 of 300 disks, each with a total; disks cannot be read by server."),
-    "gcp": Least(
-        calls=1 + 3 + 1, trips=3, window_calls=1 + 2 + 1, window_trips=4, rate=(1500, 60.0),
-        why="The region's zones; one page of up to 500 servers for each of 3; the types of these. A window walks "
-            "the zones up to its end. A key signs its own token."),
-    "huaweicloud": Least(
-        calls=1 + 10 + 2, trips=3, window_calls=1 + 1 + 1, window_trips=3, rate=(200, 1.0),
-        why="The region's project; 10 pages of 100 with a count, as the vendor advises (1,000 are allowed); 2 pages of "
-            "1,000 disks, or those of the window by their ids."),
-    "jdcloud": Least(
-        calls=10 + 1, trips=2, window_calls=1 + 1, window_trips=2, rate=(1000, 60.0),
-        why="10 pages of 100 with a total; the types of the region in one call, at any time."),
-    "ksyun": Least(
-        calls=1 + 1 + 3, trips=5, window_calls=1 + 1 + 1, window_trips=3,
-        why="The projects; one page of 1,000; only its rows show whether the elastic IPs must be read: 200 to a page, "
-            "token after token: 3, or those of the window's interfaces."),
-    "openstack": Least(
-        calls=1 + 2 + 1, trips=3, window_calls=5, window_trips=4,
-        why="The login; a page of 1,000 servers, and the call that shows that it was the last one; the volumes beside "
-            "them. A window reads ids up to it, its own rows, its volumes, and the guard against lost cells beside "
-            "these."),
-    "qcloud": Least(
-        calls=10, trips=2, window_calls=1, window_trips=1, rate=(40, 1.0),
-        why="10 pages of 100 with a total: the first, then the others."),
-    "ucloud": Least(
-        calls=10, trips=2, window_calls=1, window_trips=1,
-        why="10 pages of 100 with a total: the first, then the others."),
-    "volcengine": Least(
-        calls=10 + 17, trips=10, window_calls=6 + 1, window_trips=7,
-        why="10 pages of 100, token after token; volumes 100 to a call, all of the region's, beside them: 17. A window "
-            "is a walk of 6 pages, then its own volumes."),
-}
+    return {name: cloud.least for name, cloud in simulators.clouds().items() if cloud.least}
 
 
 def names() -> list[str]:
-    """The parties with a simulator whose API's own minimum is known."""
-    from chalicelib import simulators
-
-    return [name for name in simulators.clouds() if name in LEAST]
+    """The parties whose API's own minimum is known."""
+    return list(least_of())
 
 
 # ---------------------------------------------------------------- in a process of its own
@@ -218,10 +145,10 @@ def _measured(party: str) -> dict[str, Any]:
 # ---------------------------------------------------------------- what it says
 
 def claims(found: dict[str, Any]) -> list[Claim]:
-    known = [name for name in found if name in LEAST]
-    calls = {name: _calls(found[name]["whole"]) / LEAST[name].calls for name in known}
-    parts = {name: _calls(found[name]["window"]) / LEAST[name].window_calls for name in known}
-    walls = {name: _wall(found[name]["whole"]) / LEAST[name].wall for name in known}
+    known = [name for name in found if name in least_of()]
+    calls = {name: _calls(found[name]["whole"]) / least_of()[name].calls for name in known}
+    parts = {name: _calls(found[name]["window"]) / least_of()[name].window_calls for name in known}
+    walls = {name: _wall(found[name]["whole"]) / least_of()[name].wall(LATENCY) for name in known}
     sdks = {name: _wall(sides["whole"]) / _wall(sides["sdk"])
             for name, sides in found.items() if sides["sdk"]["rounds"]}
 
@@ -244,15 +171,15 @@ def text(found: dict[str, Any]) -> str:
     parts: list[tuple[str, ...]] = []
     reasons: list[tuple[str, ...]] = []
     for name, sides in found.items():
-        least = LEAST.get(name)
+        least = least_of().get(name)
         mine, sdk = _wall(sides["whole"]), sides["sdk"]
         whole.append((name, _number(_calls(sides["whole"])), str(least.calls) if least else "–", seconds(mine),
-                      seconds(least.wall) if least else "–", _against(mine, least.wall) if least else "–",
+                      seconds(least.wall(LATENCY)) if least else "–", _against(mine, least.wall(LATENCY)) if least else "–",
                       *((_number(_calls(sdk)), seconds(_wall(sdk))) if sdk["rounds"] else ("–", "–")),
                       _fields(sides["whole"]), _fields(sdk)))
         part = _wall(sides["window"])
         parts.append((name, _number(_calls(sides["window"])), str(least.window_calls) if least else "–", seconds(part),
-                      seconds(least.window_wall) if least else "–"))
+                      seconds(least.window_wall(LATENCY)) if least else "–"))
         if least:
             rate = f"{least.rate[0]:,} calls in {least.rate[1]:g} s" if least.rate else "none published"
             pace = _pace(name, sides["whole"])

@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, quote
 
 import msgspec
 
-from ...simulators.cloud import Cloud
+from ...simulators.cloud import Cloud, Least
 from ...simulators.faults import Answer
 from ...simulators.fleet import Fleet, Machine
 from ...simulators.server import Call, Rate, Simulator
@@ -258,7 +258,10 @@ def start(fleets: Mapping[str, Fleet], secret: str, *, limited: bool = True,
     return Aliyun({"LTAIdemo": secret}, fleets, limited=limited, latency=latency), keys
 
 
-CLOUDS = {"aliyun": Cloud("cn-hangzhou", start)}
+CLOUDS = {"aliyun": Cloud("cn-hangzhou", start, Least(
+    calls=10 + 4, trips=4, window_calls=1 + 4, window_trips=4,
+    why="10 pages of 100 with a total; disks 500 to a call, but token after token: 4. A disk filter accepts one "
+        "instance, so a window of ten reads all disks too."))}
 
 
 def _interface(key: str, kind: str, ips: tuple[str, ...]) -> dict[str, Any]:

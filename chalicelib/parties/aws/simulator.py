@@ -18,7 +18,7 @@ from typing import TypeVar
 from urllib.parse import parse_qsl
 from xml.sax.saxutils import escape
 
-from ...simulators.cloud import Cloud
+from ...simulators.cloud import Cloud, Least
 from ...simulators.faults import Answer
 from ...simulators.fleet import Fleet, Machine
 from ...simulators.server import Call, Rate, Simulator
@@ -242,7 +242,10 @@ def start(fleets: Mapping[str, Fleet], secret: str, *, limited: bool = True,
     return Aws({"AKIADEMO": secret}, fleets, limited=limited, latency=latency), keys
 
 
-CLOUDS = {"aws": Cloud("us-east-1", start)}
+CLOUDS = {"aws": Cloud("us-east-1", start, Least(
+    calls=1 + 2 + 1, trips=2, window_calls=1 + 1 + 1, window_trips=2, rate=(100, 5.0),
+    why="One page of 1,000 instances; volumes 1,000 to a page, token after token: 2; the types once the instances "
+        "are known: 1. A window walks as far, and reads its own volumes beside the types."))}
 
 
 def kind_of(machine: Machine) -> str:

@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, parse_qsl
 
 import msgspec
 
-from ...simulators.cloud import Cloud
+from ...simulators.cloud import Cloud, Least
 from ...simulators.faults import Answer
 from ...simulators.fleet import Fleet, Machine
 from ...simulators.server import Call, Rate, Simulator
@@ -177,7 +177,11 @@ def start(fleets: Mapping[str, Fleet], secret: str, *, limited: bool = True,
     return Azure({CLIENT: secret}, fleets, limited=limited, latency=latency), keys
 
 
-CLOUDS = {"azure": Cloud("eastus", start)}
+CLOUDS = {"azure": Cloud("eastus", start, Least(
+    calls=1 + 1 + 2 + 1 + 2 + 1, trips=3, window_calls=6, window_trips=4, rate=(15, 5.0),
+    why="The login; by 1,000 to a page with a total 1 of servers, 2 of interfaces, 1 of public addresses, 2 of "
+        "disks; the sizes. The first pages of all kinds can be read concurrently. A window's interfaces and disks "
+        "can be read once its servers are known, their addresses after that."))}
 
 
 def _token_refused(status: int, error: str, number: int) -> _Refused:

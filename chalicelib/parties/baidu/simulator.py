@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, quote
 
 import msgspec
 
-from ...simulators.cloud import Cloud
+from ...simulators.cloud import Cloud, Least
 from ...simulators.faults import Answer
 from ...simulators.fleet import Fleet, Machine
 from ...simulators.server import Call, Rate, Simulator
@@ -165,7 +165,9 @@ def start(fleets: Mapping[str, Fleet], secret: str, *, limited: bool = True,
     return Baidu({"AKbaidudemo": secret}, fleets, limited=limited, latency=latency), keys
 
 
-CLOUDS = {"baidu": Cloud("bj", start)}
+CLOUDS = {"baidu": Cloud("bj", start, Least(
+    calls=1, trips=1, window_calls=1, window_trips=1,
+    why="One page of 1,000 with the volumes in it."))}
 
 
 def _volume_id(machine: Machine, number: int) -> str:

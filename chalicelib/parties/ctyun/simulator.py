@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, quote
 
 import msgspec
 
-from ...simulators.cloud import Cloud
+from ...simulators.cloud import Cloud, Least
 from ...simulators.faults import Answer
 from ...simulators.fleet import Fleet, Machine
 from ...simulators.server import Call, Rate, Simulator
@@ -200,4 +200,6 @@ def start(fleets: Mapping[str, Fleet], secret: str, *, limited: bool = True,
     return Ctyun({"AKdemo": secret}, fleets, limited=limited, latency=latency), keys
 
 
-CLOUDS = {"ctyun": Cloud("bb9fdb42056f11eda1610242ac110002", start)}
+CLOUDS = {"ctyun": Cloud("bb9fdb42056f11eda1610242ac110002", start, Least(
+    calls=20 + 6, trips=2, window_calls=1 + 6, window_trips=2,
+    why="20 pages of 50, and 6 of 300 disks, each with a total; disks cannot be read by server."))}

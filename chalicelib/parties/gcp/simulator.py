@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from ...simulators.cloud import Cloud
+from ...simulators.cloud import Cloud, Least
 from ...simulators.faults import Answer
 from ...simulators.fleet import Cursors, Fleet, Machine
 from ...simulators.server import Call, Rate, Simulator
@@ -201,7 +201,10 @@ def start(fleets: Mapping[str, Fleet], secret: str, *, limited: bool = True,
     return Gcp({EMAIL: key.public_key()}, fleets, limited=limited, latency=latency), given
 
 
-CLOUDS = {"gcp": Cloud("us-central1", start)}
+CLOUDS = {"gcp": Cloud("us-central1", start, Least(
+    calls=1 + 3 + 1, trips=3, window_calls=1 + 2 + 1, window_trips=4, rate=(1500, 60.0),
+    why="The region's zones; one page of up to 500 servers for each of 3; the types of these. A window walks "
+        "the zones up to its end. A key signs its own token."))}
 
 
 def _bytes(text: str) -> bytes:

@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, quote
 
 import msgspec
 
-from ...simulators.cloud import Cloud
+from ...simulators.cloud import Cloud, Least
 from ...simulators.faults import Answer
 from ...simulators.fleet import Fleet, Machine
 from ...simulators.server import Call, Rate, Simulator
@@ -239,4 +239,7 @@ def start(fleets: Mapping[str, Fleet], secret: str, *, limited: bool = True,
     return Huaweicloud({"AKIDdemo": secret}, fleets, limited=limited, latency=latency), keys
 
 
-CLOUDS = {"huaweicloud": Cloud("cn-north-4", start)}
+CLOUDS = {"huaweicloud": Cloud("cn-north-4", start, Least(
+    calls=1 + 10 + 2, trips=3, window_calls=1 + 1 + 1, window_trips=3, rate=(200, 1.0),
+    why="The region's project; 10 pages of 100 with a count, as the vendor advises (1,000 are allowed); 2 pages of "
+        "1,000 disks, or those of the window by their ids."))}

@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, quote
 
 import msgspec
 
-from ...simulators.cloud import Cloud
+from ...simulators.cloud import Cloud, Least
 from ...simulators.faults import Answer
 from ...simulators.fleet import Fleet, Machine
 from ...simulators.server import Call, Rate, Simulator
@@ -144,7 +144,9 @@ def start(fleets: Mapping[str, Fleet], secret: str, *, limited: bool = True,
     return Jdcloud({"JDCdemo": secret}, fleets, limited=limited, latency=latency), keys
 
 
-CLOUDS = {"jdcloud": Cloud("cn-north-1", start)}
+CLOUDS = {"jdcloud": Cloud("cn-north-1", start, Least(
+    calls=10 + 1, trips=2, window_calls=1 + 1, window_trips=2, rate=(1000, 60.0),
+    why="10 pages of 100 with a total; the types of the region in one call, at any time."))}
 
 
 def kind_of(machine: Machine) -> str:

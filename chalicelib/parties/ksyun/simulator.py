@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, quote
 
 import msgspec
 
-from ...simulators.cloud import Cloud
+from ...simulators.cloud import Cloud, Least
 from ...simulators.faults import Answer
 from ...simulators.fleet import Fleet, Machine
 from ...simulators.server import Call, Rate, Simulator
@@ -166,7 +166,10 @@ def start(fleets: Mapping[str, Fleet], secret: str, *, limited: bool = True,
     return Ksyun({"AKLTdemo": secret}, fleets, limited=limited, latency=latency), keys
 
 
-CLOUDS = {"ksyun": Cloud("cn-beijing-6", start)}
+CLOUDS = {"ksyun": Cloud("cn-beijing-6", start, Least(
+    calls=1 + 1 + 3, trips=5, window_calls=1 + 1 + 1, window_trips=3,
+    why="The projects; one page of 1,000; only its rows show whether the elastic IPs must be read: 200 to a page, "
+        "token after token: 3, or those of the window's interfaces."))}
 
 
 def _asked(call: Call) -> dict[str, str]:

@@ -14,7 +14,7 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from ...simulators.cloud import Cloud
+from ...simulators.cloud import Cloud, Least
 from ...simulators.faults import Answer
 from ...simulators.fleet import Fleet, Machine
 from ...simulators.server import Call, Simulator
@@ -243,7 +243,11 @@ def start(fleets: Mapping[str, Fleet], secret: str, *, limited: bool = True,
                   "project_id": made.project}
 
 
-CLOUDS = {"openstack": Cloud("RegionOne", start)}
+CLOUDS = {"openstack": Cloud("RegionOne", start, Least(
+    calls=1 + 2 + 1, trips=3, window_calls=5, window_trips=4,
+    why="The login; a page of 1,000 servers, and the call that shows that it was the last one; the volumes beside "
+        "them. A window reads ids up to it, its own rows, its volumes, and the guard against lost cells beside "
+        "these."))}
 
 
 def id_of(machine: Machine) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from ...simulators.cloud import Cloud
+from ...simulators.cloud import Cloud, Least
 from ...simulators.faults import Answer
 from ...simulators.fleet import Fleet, Machine
 from ...simulators.server import Call, Rate, Simulator
@@ -221,7 +221,9 @@ def start(fleets: Mapping[str, Fleet], secret: str, *, limited: bool = True,
     return Qcloud({"AKIDdemo": secret}, fleets, limited=limited, latency=latency), keys
 
 
-CLOUDS = {"qcloud": Cloud("ap-guangzhou", start)}
+CLOUDS = {"qcloud": Cloud("ap-guangzhou", start, Least(
+    calls=10, trips=2, window_calls=1, window_trips=1, rate=(40, 1.0),
+    why="10 pages of 100 with a total: the first, then the others."))}
 
 
 def _range(asked: dict[str, Any], known: set[str]) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from ...simulators.cloud import Cloud
+from ...simulators.cloud import Cloud, Least
 from ...simulators.faults import Answer
 from ...simulators.fleet import Fleet, Machine
 from ...simulators.server import Call, Rate, Simulator
@@ -105,7 +105,9 @@ def start(fleets: Mapping[str, Fleet], secret: str, *, limited: bool = True,
     return Ucloud({"4Zjdemo": secret}, fleets, limited=limited, latency=latency), keys
 
 
-CLOUDS = {"ucloud": Cloud("cn-bj2", start)}
+CLOUDS = {"ucloud": Cloud("cn-bj2", start, Least(
+    calls=10, trips=2, window_calls=1, window_trips=1,
+    why="10 pages of 100 with a total: the first, then the others."))}
 
 
 def _asked(call: Call) -> dict[str, str]:

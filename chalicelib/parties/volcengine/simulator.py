@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl, quote
 
 import msgspec
 
-from ...simulators.cloud import Cloud
+from ...simulators.cloud import Cloud, Least
 from ...simulators.faults import Answer
 from ...simulators.fleet import Fleet, Machine
 from ...simulators.server import Call, Rate, Simulator
@@ -189,7 +189,10 @@ def start(fleets: Mapping[str, Fleet], secret: str, *, limited: bool = True,
     return Volcengine({"AKLTdemo": secret}, fleets, limited=limited, latency=latency), keys
 
 
-CLOUDS = {"volcengine": Cloud("cn-beijing", start)}
+CLOUDS = {"volcengine": Cloud("cn-beijing", start, Least(
+    calls=10 + 17, trips=10, window_calls=6 + 1, window_trips=7,
+    why="10 pages of 100, token after token; volumes 100 to a call, all of the region's, beside them: 17. A window "
+        "is a walk of 6 pages, then its own volumes."))}
 
 
 def _instance(machine: Machine, region: str) -> dict[str, Any]:
