@@ -173,8 +173,9 @@ def text(found: dict[str, Any]) -> str:
     for name, sides in found.items():
         least = least_of().get(name)
         mine, sdk = _wall(sides["whole"]), sides["sdk"]
+        limit = least.wall(LATENCY) if least else None
         whole.append((name, _number(_calls(sides["whole"])), str(least.calls) if least else "–", seconds(mine),
-                      seconds(least.wall(LATENCY)) if least else "–", _against(mine, least.wall(LATENCY)) if least else "–",
+                      seconds(limit) if limit else "–", _against(mine, limit) if limit else "–",
                       *((_number(_calls(sdk)), seconds(_wall(sdk))) if sdk["rounds"] else ("–", "–")),
                       _fields(sides["whole"]), _fields(sdk)))
         part = _wall(sides["window"])
