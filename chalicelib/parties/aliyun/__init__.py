@@ -33,58 +33,12 @@ import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Protocol, TypeVar
-from urllib.parse import quote, urlsplit
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
 
-from ...cloud.cache import with_session
-from ...cloud.decoding import Strict, read, refusal
-from ...cloud.paging import Page, Rows, by_page, by_token, cut
-from ...concurrency import run_all, run_both
-from ...errors import (
-    ARREARS,
-    CLOCK,
-    DISABLED_KEY,
-    EXPIRED_KEY,
-    FAILED,
-    MALFORMED,
-    MISSING_RIGHT,
-    NOT_ACTIVATED,
-    REGION,
-    ROLE,
-    SUSPENDED,
-    THROTTLED,
-    UNAVAILABLE,
-    UNVERIFIED,
-    WRONG_KEY,
-    WRONG_TOKEN,
-    Meaning,
-    PartyFailed,
-    PartyMalformed,
-)
-from ...model import (
-    WHOLE,
-    Account,
-    Count,
-    Keys,
-    Limit,
-    Listing,
-    Party,
-    Region,
-    Request,
-    Response,
-    Send,
-    Server,
-    Source,
-    Status,
-    Text,
-    Window,
-    addresses,
-    attached,
-    labelled,
-    parse_time,
-)
+from ...cloud import api
 
 _PAGE = 100
 _DISKS = 500                                # most disks, or interfaces, that one call gives
@@ -93,57 +47,57 @@ _WORKERS = 10
 _T = TypeVar("_T")
 
 _STATUS = {                                 # Status, all documented words; there is none for a reboot or an error
-    "Pending": Status.BUILD,                # being created
-    "Starting": Status.STARTING,
-    "Running": Status.ACTIVE,
-    "Stopping": Status.STOPPING,
-    "Stopped": Status.SHUTOFF,
+    "Pending": api.Status.BUILD,            # being created
+    "Starting": api.Status.STARTING,
+    "Running": api.Status.ACTIVE,
+    "Stopping": api.Status.STOPPING,
+    "Stopped": api.Status.SHUTOFF,
 }
 
-_ELSEWHERE = Meaning(PartyFailed, "the region does not offer this call")
+_ELSEWHERE = api.Meaning(api.PartyFailed, "the region does not offer this call")
 _ERRORS = {                                 # the exact code, or what stands before its first dot
     # https://api.aliyun.com/document/Ecs/2014-05-26/errorCode, and the codes that the gateway gives for every product
-    "InvalidAccessKeyId": WRONG_KEY,
-    "IncompleteSignature": WRONG_KEY,
-    "SignatureDoesNotMatch": WRONG_KEY,
-    "InvalidAccessKeyId.Inactive": DISABLED_KEY,
-    "NoEnabledAccessKey": DISABLED_KEY,
-    "Forbidden.AccessKey": DISABLED_KEY,
-    "Forbidden.AccessKeyDisabled": DISABLED_KEY,
-    "InvalidSecurityToken": WRONG_TOKEN,
-    "MissingSecurityToken": WRONG_TOKEN,
-    "InvalidSecurityToken.Expired": EXPIRED_KEY,
-    "EntityNotExist": ROLE,
-    "InvalidTimeStamp": CLOCK,
-    "IllegalTimestamp": CLOCK,
-    "Forbidden": MISSING_RIGHT,
-    "NoPermission": MISSING_RIGHT,
-    "UnauthorizedOperation": MISSING_RIGHT,
-    "Forbidden.RiskControl": SUSPENDED,
-    "Forbidden.UserVerification": UNVERIFIED,
-    "RealNameAuthenticationError": UNVERIFIED,
-    "Forbidden.Unsubscribed": NOT_ACTIVATED,
-    "Forbidden.AccountInDebt": ARREARS,
-    "Account.Arrearage": ARREARS,
-    "InsufficientBalance": ARREARS,
-    "InvalidAccountStatus": SUSPENDED,
-    "InvalidAccountStatus.NotEnoughBalance": ARREARS,
-    "Throttling": THROTTLED,
-    "InvalidRegionId": REGION,
-    "IllegalRegionId": REGION,
+    "InvalidAccessKeyId": api.WRONG_KEY,
+    "IncompleteSignature": api.WRONG_KEY,
+    "SignatureDoesNotMatch": api.WRONG_KEY,
+    "InvalidAccessKeyId.Inactive": api.DISABLED_KEY,
+    "NoEnabledAccessKey": api.DISABLED_KEY,
+    "Forbidden.AccessKey": api.DISABLED_KEY,
+    "Forbidden.AccessKeyDisabled": api.DISABLED_KEY,
+    "InvalidSecurityToken": api.WRONG_TOKEN,
+    "MissingSecurityToken": api.WRONG_TOKEN,
+    "InvalidSecurityToken.Expired": api.EXPIRED_KEY,
+    "EntityNotExist": api.ROLE,
+    "InvalidTimeStamp": api.CLOCK,
+    "IllegalTimestamp": api.CLOCK,
+    "Forbidden": api.MISSING_RIGHT,
+    "NoPermission": api.MISSING_RIGHT,
+    "UnauthorizedOperation": api.MISSING_RIGHT,
+    "Forbidden.RiskControl": api.SUSPENDED,
+    "Forbidden.UserVerification": api.UNVERIFIED,
+    "RealNameAuthenticationError": api.UNVERIFIED,
+    "Forbidden.Unsubscribed": api.NOT_ACTIVATED,
+    "Forbidden.AccountInDebt": api.ARREARS,
+    "Account.Arrearage": api.ARREARS,
+    "InsufficientBalance": api.ARREARS,
+    "InvalidAccountStatus": api.SUSPENDED,
+    "InvalidAccountStatus.NotEnoughBalance": api.ARREARS,
+    "Throttling": api.THROTTLED,
+    "InvalidRegionId": api.REGION,
+    "IllegalRegionId": api.REGION,
     "RegionId": _ELSEWHERE,                 # RegionId.ApiNotSupported
-    "InvalidParameter": MALFORMED,
-    "MissingParameter": MALFORMED,
-    "UnsupportedOperation": MALFORMED,
-    "InvalidAction": MALFORMED,
-    "InvalidVersion": MALFORMED,
-    "InvalidApi": MALFORMED,
-    "InvalidProduct": MALFORMED,
-    "DryRunOperation": MALFORMED,           # meant where we ask for it, see _confirm
-    "InternalError": FAILED,
-    "UnknownError": FAILED,
-    "SignatureNonceUsed": FAILED,           # another try has another one
-    "ServiceUnavailable": UNAVAILABLE,
+    "InvalidParameter": api.MALFORMED,
+    "MissingParameter": api.MALFORMED,
+    "UnsupportedOperation": api.MALFORMED,
+    "InvalidAction": api.MALFORMED,
+    "InvalidVersion": api.MALFORMED,
+    "InvalidApi": api.MALFORMED,
+    "InvalidProduct": api.MALFORMED,
+    "DryRunOperation": api.MALFORMED,       # meant where we ask for it, see _confirm
+    "InternalError": api.FAILED,
+    "UnknownError": api.FAILED,
+    "SignatureNonceUsed": api.FAILED,       # another try has another one
+    "ServiceUnavailable": api.UNAVAILABLE,
 }
 
 _HOSTS = {
@@ -210,12 +164,12 @@ class _Tags(msgspec.Struct, gc=False):
 
 
 class _Instance(msgspec.Struct, gc=False):
-    InstanceId: Text
+    InstanceId: api.Text
     InstanceName: str | None = None
     Status: str | None = None
     InstanceType: str | None = None
-    Cpu: Count | None = None
-    Memory: Count | None = None
+    Cpu: api.Count | None = None
+    Memory: api.Count | None = None
     VpcAttributes: _Vpc | None = None
     NetworkInterfaces: _Interfaces | None = None
     InnerIpAddress: _Ips | None = None      # of the classic network, as is PublicIpAddress
@@ -223,7 +177,7 @@ class _Instance(msgspec.Struct, gc=False):
     EipAddress: _Eip | None = None
     CreationTime: str | None = None
     ZoneId: str | None = None
-    ResourceGroupId: Strict[str | None] = None          # "" is the default group
+    ResourceGroupId: api.Strict[str | None] = None      # "" is the default group
     Tags: _Tags | None = None
 
 
@@ -232,7 +186,7 @@ class _InstanceList(msgspec.Struct):
 
 
 class _Instances(msgspec.Struct):
-    TotalCount: Count
+    TotalCount: api.Count
     Instances: _InstanceList
 
 
@@ -241,14 +195,14 @@ class _Attachment(msgspec.Struct, gc=False):
 
 
 class _Attachments(msgspec.Struct, gc=False):
-    Attachment: Strict[list[_Attachment] | None] = None
+    Attachment: api.Strict[list[_Attachment] | None] = None
 
 
 class _Disk(msgspec.Struct, gc=False):
-    DiskId: Text
-    Size: Count | None = None
+    DiskId: api.Text
+    Size: api.Count | None = None
     InstanceId: Any = None                  # "" if several may attach it
-    Attachments: Strict[_Attachments | None] = None
+    Attachments: api.Strict[_Attachments | None] = None
 
 
 class _DiskList(msgspec.Struct):
@@ -257,11 +211,11 @@ class _DiskList(msgspec.Struct):
 
 class _Disks(msgspec.Struct):
     Disks: _DiskList
-    NextToken: Strict[str | None] = None
+    NextToken: api.Strict[str | None] = None
 
 
 class _FullInterface(msgspec.Struct, gc=False):
-    NetworkInterfaceId: Text
+    NetworkInterfaceId: api.Text
     AssociatedPublicIp: _PublicIp | None = None
     PrivateIpSets: _PrivateIps | None = None
 
@@ -272,11 +226,11 @@ class _FullInterfaceList(msgspec.Struct):
 
 class _FullInterfaces(msgspec.Struct):
     NetworkInterfaceSets: _FullInterfaceList
-    NextToken: Strict[str | None] = None
+    NextToken: api.Strict[str | None] = None
 
 
 class _Region(msgspec.Struct):
-    RegionId: Text
+    RegionId: api.Text
     LocalName: str | None = None
 
 
@@ -289,9 +243,9 @@ class _Regions(msgspec.Struct):
 
 
 class _Credentials(msgspec.Struct):
-    AccessKeyId: Text
-    AccessKeySecret: Text
-    SecurityToken: Text
+    AccessKeyId: api.Text
+    AccessKeySecret: api.Text
+    SecurityToken: api.Text
     Expiration: datetime
 
 
@@ -299,89 +253,84 @@ class _Assumed(msgspec.Struct):
     Credentials: _Credentials
 
 
-class _Refusal(msgspec.Struct):
-    Code: str | None = None
+class _DryRun(msgspec.Struct):
+    """Of its answer nothing is read."""
 
 
 # ---------------------------------------------------------------- listing
 
-def list_servers(source: Source, account: Account, window: Window, send: Send) -> Listing:
-    call = _caller(source.region, account, send)
-    wanted = window if account.project is None else WHOLE
+def list_servers(client: api.Client, window: api.Window) -> api.Listing:
+    project = client.project
+    wanted = window if project is None else api.WHOLE
     if window.last is None:
-        found, disks = run_both(lambda: _instances(call, wanted), lambda: _disks(call, [{}]))
-        rows, total = _kept(found, account.project, window)
+        instances, disks = client.run_all(lambda: _instances(client, wanted), lambda: _disks(client, [{}]))
+        rows, total = _kept(instances, project, window)
     else:
-        found = _instances(call, wanted)
-        rows, total = _kept(found, account.project, window)
-        each = len(rows) <= 1 + 2 * (found.total or 0) // _DISKS            # about two disks to an instance
-        disks = _disks(call, [{"InstanceId": row.InstanceId} for row in rows] if each else [{}])
+        instances = _instances(client, wanted)
+        rows, total = _kept(instances, project, window)
+        each = len(rows) <= 1 + 2 * (instances.total or 0) // _DISKS        # about two disks to an instance
+        disks = _disks(client, [{"InstanceId": row.InstanceId} for row in rows] if each else [{}])
     if rows and not disks:
-        _confirm(call, "DescribeDisks")
-    sizes = attached(((disk.InstanceId, *(a.InstanceId for a in _attachments(disk))), disk.Size) for disk in disks)
-    wan = _elastic(call, rows) if account.deep else {}
-    return Listing([_server(row, sizes.of(row.InstanceId), wan) for row in rows], total)
+        _confirm(client, "DescribeDisks")
+    sizes = api.attached(((disk.InstanceId, *(a.InstanceId for a in _attachments(disk))), disk.Size) for disk in disks)
+    elastic = _elastic(client, rows) if client.account.deep else {}
+    return api.Listing([_server(row, sizes.of(row.InstanceId), elastic) for row in rows], total)
 
 
-def _kept(found: Rows[_Instance], project: str | None, window: Window) -> tuple[list[_Instance], int]:
+def _kept(instances: api.Rows[_Instance], project: str | None, window: api.Window) -> tuple[list[_Instance], int]:
     """The rows of the project and the window, and how many there are of the project."""
     if project is None:
-        return found.rows, found.total or 0
-    rows = [row for row in found.rows
+        return instances.rows, instances.total or 0
+    rows = [row for row in instances.rows
             if ("default" if row.ResourceGroupId == "" else row.ResourceGroupId) == project]
-    return cut(rows, window), len(rows)
+    return api.cut(rows, window), len(rows)
 
 
-def _instances(call: "_Call", window: Window) -> Rows[_Instance]:
-    def fetch(number: int, size: int) -> Page[_Instance]:
-        answer = call("DescribeInstances", {"PageNumber": str(number), "PageSize": str(size)}, _Instances)
-        return Page([(row.InstanceId, row) for row in answer.Instances.Instance], answer.TotalCount)
+def _instances(client: api.Client, window: api.Window) -> api.Rows[_Instance]:
+    def fetch(number: int, size: int) -> api.Page[_Instance]:
+        query = {"PageNumber": str(number), "PageSize": str(size)}
+        answer = _call(client, "DescribeInstances", query, _Instances)
+        return api.Page([(row.InstanceId, row) for row in answer.Instances.Instance], answer.TotalCount)
 
-    found = by_page(fetch, window, _PAGE, _WORKERS)
-    if not found.total:
-        _confirm(call, "DescribeInstances")
-    return found
+    rows = api.by_page(fetch, window, _PAGE, _WORKERS)
+    if not rows.total:
+        _confirm(client, "DescribeInstances")
+    return rows
 
 
-def _confirm(call: "_Call", action: str) -> None:
+def _confirm(client: api.Client, action: str) -> None:
     """Returns if these keys may make the call, raises what it is refused with else."""
     try:
-        call(action, {"DryRun": "true"}, _Refusal)
-    except PartyMalformed as refused:
+        _call(client, action, {"DryRun": "true"}, _DryRun)
+    except api.PartyMalformed as refused:
         if refused.party_code == "DryRunOperation":
             return
         raise
-    raise PartyMalformed("The party listed nothing, and does not say whether the account may see it.")
+    raise api.PartyMalformed("The party listed nothing, and does not say whether the account may see it.")
 
 
-def _server(row: _Instance, disk_gib: int | None, elastic: Mapping[str, Sequence[str | None]]) -> Server:
-    lan = list((row.VpcAttributes and row.VpcAttributes.PrivateIpAddress
-                and row.VpcAttributes.PrivateIpAddress.IpAddress) or ())
-    wan = [row.EipAddress.IpAddress if row.EipAddress else None, *(_ips(row.PublicIpAddress))]
+def _server(row: _Instance, disk_gib: int | None, elastic: Mapping[str, Sequence[str | None]]) -> api.Server:
+    lan: list[str | None] = [*_ips(row.VpcAttributes and row.VpcAttributes.PrivateIpAddress)]
+    wan = [row.EipAddress.IpAddress if row.EipAddress else None, *_ips(row.PublicIpAddress)]
     for interface in sorted(_interfaces(row), key=lambda i: i.Type != "Primary"):
-        lan.append(interface.PrimaryIpAddress or "")
         sets = (interface.PrivateIpSets and interface.PrivateIpSets.PrivateIpSet) or ()
-        lan += [one.PrivateIpAddress or "" for one in sorted(sets, key=lambda one: not one.Primary)]
-        lan += [one.Ipv6Address or "" for one in (interface.Ipv6Sets and interface.Ipv6Sets.Ipv6Set) or ()]
+        lan += [interface.PrimaryIpAddress,
+                *(one.PrivateIpAddress for one in sorted(sets, key=lambda one: not one.Primary)),
+                *(one.Ipv6Address for one in (interface.Ipv6Sets and interface.Ipv6Sets.Ipv6Set) or ())]
         wan += elastic.get(interface.NetworkInterfaceId or "", ())
-    (lan4, lan6), (wan4, wan6) = addresses(*lan, *_ips(row.InnerIpAddress)), addresses(*wan)
-    return Server(
+    return api.Server(
         id=row.InstanceId,
         name=row.InstanceName or "",
         cpu=row.Cpu,
         memory_mib=row.Memory,
         disk_gib=disk_gib,
-        lan_ipv4=lan4,
-        wan_ipv4=wan4,
-        lan_ipv6=lan6,
-        wan_ipv6=wan6,
-        status=_STATUS.get((row.Status or "").strip(), Status.UNKNOWN),
-        party_status=row.Status or "",
-        created_at=parse_time(row.CreationTime),
+        **api.addresses([*lan, *_ips(row.InnerIpAddress)], wan),
+        **PARTY.status_of(row.Status),
+        created_at=api.parse_time(row.CreationTime),
         zone=row.ZoneId or "",
         project_id=row.ResourceGroupId or "",
         instance_type=row.InstanceType or "",
-        tags=labelled((tag.TagKey, tag.TagValue) for tag in (row.Tags and row.Tags.Tag) or ()),
+        tags=api.labelled((tag.TagKey, tag.TagValue) for tag in (row.Tags and row.Tags.Tag) or ()),
     )
 
 
@@ -389,8 +338,8 @@ def _attachments(disk: _Disk) -> Sequence[_Attachment]:
     return (disk.Attachments and disk.Attachments.Attachment) or ()
 
 
-def _ips(found: _Ips | None) -> list[str]:
-    return (found and found.IpAddress) or []
+def _ips(ips: _Ips | None) -> list[str]:
+    return (ips and ips.IpAddress) or []
 
 
 def _interfaces(row: _Instance) -> list[_Interface]:
@@ -399,113 +348,100 @@ def _interfaces(row: _Instance) -> list[_Interface]:
 
 # ---------------------------------------------------------------- disks; --deep: elastic addresses of interfaces
 
-def _disks(call: "_Call", filters: Sequence[Mapping[str, str]]) -> list[_Disk]:
+def _disks(client: api.Client, filters: Sequence[Mapping[str, str]]) -> list[_Disk]:
     """The disks of each filter; {} for those of the region."""
-    def walk(asked: Mapping[str, str]) -> list[_Disk]:
-        def fetch(token: str | None) -> Page[_Disk]:
-            answer = call("DescribeDisks", {**asked, **_after(token)}, _Disks)
-            return Page([(disk.DiskId, disk) for disk in answer.Disks.Disk], token=answer.NextToken)
+    def walk(query: Mapping[str, str]) -> list[_Disk]:
+        def fetch(token: str | None) -> api.Page[_Disk]:
+            answer = _call(client, "DescribeDisks", {**query, **_after(token)}, _Disks)
+            return api.Page([(disk.DiskId, disk) for disk in answer.Disks.Disk], token=answer.NextToken)
 
-        return by_token(fetch).rows
+        return api.by_token(fetch).rows
 
-    found = run_all([lambda asked=asked: walk(asked) for asked in filters], _WORKERS)
-    return list({disk.DiskId: disk for part in found for disk in part}.values())
+    return list({disk.DiskId: disk for disks in client.for_each(filters, walk) for disk in disks}.values())
 
 
-def _elastic(call: "_Call", rows: Iterable[_Instance]) -> dict[str, list[str | None]]:
+def _elastic(client: api.Client, rows: Iterable[_Instance]) -> dict[str, list[str | None]]:
     """Interface -> the elastic addresses bound to it, for the secondary interfaces of these rows."""
     def walk(ids: Sequence[str]) -> list[_FullInterface]:
-        asked = {f"NetworkInterfaceId.{n}": key for n, key in enumerate(ids, 1)}
+        def fetch(token: str | None) -> api.Page[_FullInterface]:
+            query = {**api.numbered("NetworkInterfaceId", ids), **_after(token)}
+            answer = _call(client, "DescribeNetworkInterfaces", query, _FullInterfaces)
+            return api.Page([(i.NetworkInterfaceId, i) for i in answer.NetworkInterfaceSets.NetworkInterfaceSet],
+                            token=answer.NextToken)
 
-        def fetch(token: str | None) -> Page[_FullInterface]:
-            answer = call("DescribeNetworkInterfaces", {**asked, **_after(token)}, _FullInterfaces)
-            return Page([(i.NetworkInterfaceId, i) for i in answer.NetworkInterfaceSets.NetworkInterfaceSet],
-                        token=answer.NextToken)
-
-        found = by_token(fetch).rows
-        if not found:                       # one may have gone meanwhile, but hardly all: no right to see them
-            raise PartyMalformed("The party shows none of the interfaces that it listed.")
-        return found
+        interfaces = api.by_token(fetch).rows
+        if not interfaces:                  # one may have gone meanwhile, but hardly all: no right to see them
+            raise api.PartyMalformed("The party shows none of the interfaces that it listed.")
+        return interfaces
 
     ids = [i.NetworkInterfaceId for row in rows for i in _interfaces(row)
            if i.NetworkInterfaceId and i.Type != "Primary"]
-    batches = [ids[at:at + _INTERFACES] for at in range(0, len(ids), _INTERFACES)]
-    found = run_all([lambda batch=batch: walk(batch) for batch in batches], _WORKERS)
     return {interface.NetworkInterfaceId: [one.PublicIpAddress for one in (
         interface.AssociatedPublicIp,
         *(ip.AssociatedPublicIp for ip in (interface.PrivateIpSets and interface.PrivateIpSets.PrivateIpSet) or ()),
-    ) if one] for part in found for interface in part}
+    ) if one] for interface in client.in_batches(ids, _INTERFACES, walk)}
 
 
 def _after(token: str | None) -> dict[str, str]:
-    return {"MaxResults": str(_DISKS), **({"NextToken": token} if token else {})}
+    return {"MaxResults": str(_DISKS), **api.given(NextToken=token)}
 
 
 # ---------------------------------------------------------------- regions, check
 
-def list_regions(account: Account, send: Send) -> list[Region]:
-    region = account.regions[0] if account.regions else PARTY.default_region
-    answer = _caller(region, account, send)("DescribeRegions", {"AcceptLanguage": "en-US"}, _Regions)
-    return [Region(found.RegionId, found.LocalName or "") for found in answer.Regions.Region]
+def list_regions(client: api.Client) -> list[api.Region]:
+    answer = _call(client, "DescribeRegions", {"AcceptLanguage": "en-US"}, _Regions)
+    return [api.Region(region.RegionId, region.LocalName or "") for region in answer.Regions.Region]
 
 
-def check(source: Source, account: Account, send: Send) -> None:
+def check(client: api.Client) -> None:
     """Both rights that a listing needs, without listing anything."""
-    call = _caller(source.region, account, send)
-    run_both(lambda: _confirm(call, "DescribeInstances"), lambda: _confirm(call, "DescribeDisks"))
+    client.for_each(("DescribeInstances", "DescribeDisks"), lambda action: _confirm(client, action))
 
 
-# ---------------------------------------------------------------- an assumed role
+# ---------------------------------------------------------------- the call, with the account's keys or an assumed role
 
-def _assume(account: Account, send: Send) -> tuple[float, Keys]:
+def _call(client: api.Client, action: str, query: Mapping[str, str], shape: type[_T]) -> _T:
+    url = client.url(f"https://{_HOSTS.get(client.region, f'ecs.{client.region}')}.aliyuncs.com/")
+    query = {"RegionId": client.region, **query}
+
+    def signed(keys: api.Keys) -> _T:
+        return client.call(action, _signer(action, "2014-05-26", url, query, keys), shape)
+
+    if "role_arn" in client.credentials:
+        return client.with_session("role", lambda: _assume(client), signed)
+    return signed(_own_keys(client))
+
+
+def _assume(client: api.Client) -> tuple[float, api.Keys]:
     """AssumeRole, narrowed to what we call, whatever the role itself may do.
 
     https://help.aliyun.com/zh/ram/developer-reference/api-sts-2015-04-01-assumerole
     """
     narrowed = {"Version": "1", "Statement": [
         {"Effect": "Allow", "Action": [*PARTY.permissions, *PARTY.deep_permissions], "Resource": "*"}]}
-    asked = {"RoleArn": account.credentials["role_arn"], "RoleSessionName": "twocloud", "DurationSeconds": "3600",
-             "Policy": msgspec.json.encode(narrowed).decode()}
-    if "external_id" in account.credentials:
-        asked["ExternalId"] = account.credentials["external_id"]
-    url = account.url("https://sts.aliyuncs.com/")
-    response = send("AssumeRole", lambda: sign("AssumeRole", "2015-04-01", url, asked, _own_keys(account),
-                                               time.time(), uuid.uuid4().hex))
-    made = read(response, _Assumed).Credentials
-    return made.Expiration.timestamp(), Keys(made.AccessKeyId, made.AccessKeySecret, made.SecurityToken)
+    query = {"RoleArn": client.credentials["role_arn"], "RoleSessionName": "twocloud", "DurationSeconds": "3600",
+             "Policy": msgspec.json.encode(narrowed).decode(),
+             **api.given(ExternalId=client.credentials.get("external_id"))}
+    url = client.url("https://sts.aliyuncs.com/")
+    session = client.call("AssumeRole", _signer("AssumeRole", "2015-04-01", url, query, _own_keys(client)),
+                          _Assumed).Credentials
+    return session.Expiration.timestamp(), api.Keys(
+        session.AccessKeyId, session.AccessKeySecret, session.SecurityToken)
 
 
-# ---------------------------------------------------------------- the call
-
-class _Call(Protocol):
-    def __call__(self, action: str, asked: Mapping[str, str], shape: type[_T], /) -> _T: ...
-
-
-def _caller(region: str, account: Account, send: Send) -> _Call:
-    """Signs with the account's own keys, or those of the role that it names."""
-    url = account.url(f"https://{_HOSTS.get(region, f'ecs.{region}')}.aliyuncs.com/")
-
-    def call(action: str, asked: Mapping[str, str], shape: type[_T]) -> _T:
-        def signed(keys: Keys) -> _T:
-            return read(send(action, lambda: sign(action, "2014-05-26", url, {"RegionId": region, **asked}, keys,
-                                                   time.time(), uuid.uuid4().hex)), shape)
-
-        if "role_arn" in account.credentials:
-            return with_session(account, "role", lambda: _assume(account, send), signed)
-        return signed(_own_keys(account))
-
-    return call
+def _own_keys(client: api.Client) -> api.Keys:
+    keys = client.credentials
+    return api.Keys(keys["access_key_id"], keys["access_key_secret"], keys.get("security_token"))
 
 
-def _own_keys(account: Account) -> Keys:
-    given = account.credentials
-    return Keys(given["access_key_id"], given["access_key_secret"], given.get("security_token"))
+def _signer(action: str, version: str, url: str, query: Mapping[str, str], keys: api.Keys) -> api.Sign:
+    return lambda: sign(action, version, url, query, keys, time.time(), uuid.uuid4().hex)
 
 
-def sign(action: str, version: str, url: str, asked: Mapping[str, str], keys: Keys, now: float,
-         nonce: str) -> Request:
+def sign(action: str, version: str, url: str, query: Mapping[str, str], keys: api.Keys, now: float,
+         nonce: str) -> api.Request:
     """ACS3-HMAC-SHA256. `now`: Unix time; the party allows fifteen minutes of difference, and each nonce once."""
-    query = "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in sorted(asked.items()))
+    quoted = urlencode(sorted(query.items()), quote_via=quote, safe="")
     headers = {
         "host": urlsplit(url).netloc, "x-acs-action": action, "x-acs-content-sha256": hashlib.sha256().hexdigest(),
         "x-acs-date": datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -513,23 +449,16 @@ def sign(action: str, version: str, url: str, asked: Mapping[str, str], keys: Ke
         **({"x-acs-security-token": keys.session_token} if keys.session_token else {})}
     names = ";".join(sorted(headers))
     lines = "".join(f"{name}:{headers[name]}\n" for name in sorted(headers))
-    canonical = "\n".join(("POST", "/", query, lines, names, headers["x-acs-content-sha256"]))
+    canonical = "\n".join(("POST", "/", quoted, lines, names, headers["x-acs-content-sha256"]))
     to_sign = f"ACS3-HMAC-SHA256\n{hashlib.sha256(canonical.encode()).hexdigest()}"
     signature = hmac.digest(keys.secret_access_key.encode(), to_sign.encode(), "sha256").hex()
-    return Request("POST", f"{url}?{query}", {
+    return api.Request("POST", f"{url}?{quoted}", {
         **headers, "accept": "application/json",                # the default is XML
         "authorization": f"ACS3-HMAC-SHA256 Credential={keys.access_key_id},SignedHeaders={names},"
                          f"Signature={signature}"})
 
 
-def error_code(response: Response) -> str | None:
-    if b'"Code"' not in response.body:
-        return None
-    said = refusal(response, _Refusal)
-    return said.Code if said else None
-
-
-PARTY = Party(
+PARTY = api.Party(
     name="aliyun",
     title="Alibaba Cloud ECS",
     reference="https://help.aliyun.com/zh/ecs/developer-reference/api-ecs-2014-05-26-describeinstances",
@@ -543,10 +472,11 @@ PARTY = Party(
     default_region="cn-beijing",
     project='a resource group, rg-…, or "default"',
     project_form=r"rg-[A-Za-z0-9]{1,60}|default",
-    limits={action: Limit(10) for action in (
-        "DescribeInstances", "DescribeDisks", "DescribeNetworkInterfaces", "DescribeRegions", "AssumeRole")},
-    error_code=error_code,
+    limits=api.per_second(10, "DescribeInstances", "DescribeDisks", "DescribeNetworkInterfaces", "DescribeRegions",
+                          "AssumeRole"),
+    error_code=api.error_at("Code"),
     errors=_ERRORS,
+    status=_STATUS,
     list_servers=list_servers,
     list_regions=list_regions,
     check=check,
