@@ -18,9 +18,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Answer(Generic[T]):
-    """`rows`: (id, row). `total`: of the whole list, None if not stated. `cursor`: of the next page, None if none."""
+    """`total`: of the whole list, None if not stated. `cursor`: of the next page, None if none."""
 
-    rows: Sequence[tuple[str, T]]
+    rows: Sequence[T]
     total: int | None
     cursor: str | None
 
@@ -62,11 +62,15 @@ def read_list(response: Response, key: str, rows: Any) -> Answer[Any]:
     with reading():
         answer: Any = read(response, _shape(key, rows))
         if not key:
-            return Answer(_keyed(answer), None, None)
-        found = answer
+            return Answer(_in_list(answer), None, None)
+        rows = answer
         for _ in key.split("."):
-            found = found.rows
-        return Answer(_keyed(found), _total(answer, response), _cursor(answer))
+            rows = rows.rows
+        return Answer(_in_list(rows), _total(answer, response), _cursor(answer))
+
+
+def _in_list(rows: Any) -> list[Any]:
+    return list(cast(dict[str, Any], rows).items()) if isinstance(rows, dict) else rows
 
 
 def _total(answer: Any, response: Response) -> int | None:
@@ -88,18 +92,18 @@ def _cursor(answer: Any) -> str | None:
     return (meta.links and meta.links.next) or None
 
 
-def _keyed(rows: Any) -> list[tuple[str, Any]]:
-    """A row's id, or else its text: rows without an id that are alike are numbered."""
-    if isinstance(rows, dict):
-        named = cast(dict[str, Any], rows)
-        return [(name, (name, row)) for name, row in named.items()]
+def keyed(rows: Sequence[T], mapped: bool) -> list[tuple[str, T]]:
+    """Rows by their id, or else by their text: those that are alike are numbered."""
+    if mapped:
+        return [(cast(Any, row)[0], row) for row in rows]
     seen: dict[str, int] = {}
-    keyed: list[tuple[str, Any]] = []
+    pairs: list[tuple[str, T]] = []
     for row in rows:
-        key = str(row.id) if hasattr(row, "id") else repr(row)
+        has_id = hasattr(row, "id")
+        key = str(cast(Any, row).id) if has_id else repr(row)
         seen[key] = seen.get(key, 0) + 1
-        keyed.append((key if hasattr(row, "id") or seen[key] == 1 else f"{key} {seen[key]}", row))
-    return keyed
+        pairs.append((key if has_id or seen[key] == 1 else f"{key} {seen[key]}", row))
+    return pairs
 
 
 def borne_out(rows: Rows[Any], totals: list[int], window: Window) -> int | None:

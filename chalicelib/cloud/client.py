@@ -13,7 +13,7 @@ from .. import concurrency
 from ..errors import PartyMalformed
 from ..model import WHOLE, Account, Region, Request, Response, Send, Sign, Source, Window
 from . import cache
-from .answers import Answer, borne_out, read_list
+from .answers import Answer, borne_out, keyed, read_list
 from .decoding import read
 from .paging import Page, Rows, by_page, by_token
 
@@ -70,13 +70,13 @@ class Client:
 
     def rows(self, what: "List[T]", headers: Headers = {}, /, **query: object) -> list[T]:
         """The rows of a list without pages."""
-        return [row for _, row in self._answer(what, headers, **query).rows]
+        return list(self._answer(what, headers, **query).rows)
 
     def pages(self, what: "List[T]", window: Window = WHOLE, headers: Headers = {}, /, **query: object) -> Rows[T]:
         """The rows of numbered pages."""
         def fetch(number: int, size: int) -> Page[T]:
             answer = self._answer(what, headers, **query, page=number, **{what.cloud.size: size})
-            return Page(answer.rows, answer.total)
+            return Page(keyed(answer.rows, what.mapped), answer.total)
 
         return by_page(fetch, window, what.cloud.most, _WORKERS, what.cloud.least)
 
@@ -90,7 +90,7 @@ class Client:
             def fetch(cursor: str | None, stated: set[int | None] = stated) -> Page[T]:
                 answer = self._answer(what, headers, **query, **{cloud.size: size, cloud.cursor: cursor})
                 stated.add(answer.total)
-                return Page(answer.rows, answer.total, answer.cursor)
+                return Page(keyed(answer.rows, what.mapped), answer.total, answer.cursor)
 
             rows = by_token(fetch, window)
             if stated == {None} and not what.counted:

@@ -93,7 +93,8 @@ def shown(path: Path) -> str:
 def read_by(module: str) -> frozenset[tuple[str, bool]]:
     """(name in the answer, strict) of each field of each struct in an adapter's module."""
     found: set[tuple[str, bool]] = set()
-    shared = {getattr(it, "__module__", "") for it in vars(importlib.import_module(module)).values()} & {"chalicelib.cloud.bearer", "chalicelib.cloud.client"}
+    declares = {getattr(it, "__module__", "") for it in vars(importlib.import_module(module)).values()} & {"chalicelib.cloud.client"}
+    shared = ["chalicelib.cloud.answers"] if declares else []
     for name in (module, *shared):
         for kind in vars(importlib.import_module(name)).values():
             if isinstance(kind, type) and issubclass(kind, msgspec.Struct) and kind is not msgspec.Struct:

@@ -14,58 +14,36 @@ Floating IPs are not in the list of servers; --deep reads them (/v1/floating-ips
 Errors are free text. No rate is published: 5 calls a second of each kind.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
-from ...cloud.bearer import FREE_TEXT, Call, Cloud, List, by_owner, error_code, in_order, without_prefix
-from ...cloud.cache import cached_lookup
-from ...concurrency import run_both
-from ...errors import PartyMalformed
-from ...model import (
-    Account,
-    Count,
-    Limit,
-    Listing,
-    Party,
-    Region,
-    Send,
-    Server,
-    Source,
-    Status,
-    Text,
-    Window,
-    addresses,
-    parse_time,
-    total_gib,
-)
+from ...cloud import api
 
-_CLOUD = Cloud("api.cloudscale.ch")
+_CLOUD = api.Cloud("api.cloudscale.ch")
 
 _STATUS = {                                 # status
-    "running": Status.ACTIVE,
-    "stopped": Status.SHUTOFF,
-    "paused": Status.PAUSED,
-    "changing": Status.BUILD,               # any transition; the party does not say which
+    "running": api.Status.ACTIVE,
+    "stopped": api.Status.SHUTOFF,
+    "paused": api.Status.PAUSED,
+    "changing": api.Status.BUILD,           # any transition; the party does not say which
 }
-
-_ERRORS = FREE_TEXT                         # errors are free text: what it says and the HTTP status tell
 
 
 # ---------------------------------------------------------------- the shapes that we read
 
 class _Slug(msgspec.Struct, gc=False):
-    slug: Text
+    slug: api.Text
 
 
 class _Flavor(msgspec.Struct, gc=False):
     slug: str | None = None
-    vcpu_count: Count | None = None
-    memory_gb: Count | None = None
+    vcpu_count: api.Count | None = None
+    memory_gb: api.Count | None = None
 
 
 class _Volume(msgspec.Struct, gc=False):
-    size_gb: Count | None = None
+    size_gb: api.Count | None = None
 
 
 class _Address(msgspec.Struct, gc=False):
@@ -78,7 +56,7 @@ class _Interface(msgspec.Struct, gc=False):
 
 
 class _Row(msgspec.Struct, gc=False):
-    uuid: Text
+    uuid: api.Text
     zone: _Slug
     name: str | None = None
     status: str | None = None
@@ -90,12 +68,12 @@ class _Row(msgspec.Struct, gc=False):
 
 
 class _Attached(msgspec.Struct, gc=False):
-    uuid: Text
+    uuid: api.Text
     server_uuids: list[str] | None = None
 
 
 class _Owner(msgspec.Struct, gc=False):
-    uuid: Text
+    uuid: api.Text
 
 
 class _FloatingIp(msgspec.Struct, gc=False):
@@ -104,85 +82,69 @@ class _FloatingIp(msgspec.Struct, gc=False):
 
 
 class _Region(msgspec.Struct):
-    slug: Text
+    slug: api.Text
     zones: list[_Slug]
 
 
 # ---------------------------------------------------------------- listing
 
-def list_servers(source: Source, account: Account, window: Window, send: Send) -> Listing:
-    call = Call(_CLOUD, 0, source.region, account, send)
-    rows, ips = run_both(lambda: _listed(call), lambda: _floating(call) if account.deep else {})
-    regions = cached_lookup(("cloudscale", account.endpoint), [row.zone.slug for row in rows], lambda _: _zones(call))
+def list_servers(client: api.Client, window: api.Window) -> api.Listing:
+    rows, ips = client.run_all(lambda: _listed(client), lambda: _floating(client) if client.account.deep else {})
+    regions = api.cached_lookup(("cloudscale", client.account.endpoint), [row.zone.slug for row in rows], lambda _: {
+        zone.slug: region.slug for region in client.all(_REGIONS) for zone in region.zones})
     if any(row.zone.slug not in regions for row in rows):
-        raise PartyMalformed("The party listed a server in a zone that is in none of its regions.")
-    return in_order((_server(row, ips.get(row.uuid, [])) for row in rows
-                     if regions[row.zone.slug] == source.region), window)
+        raise api.PartyMalformed("The party listed a server in a zone that is in none of its regions.")
+    return api.in_order((_server(row, ips.get(row.uuid, [])) for row in rows
+                         if regions[row.zone.slug] == client.region), window)
 
 
-def _listed(call: Call) -> list[_Row]:
-    rows: list[_Row] = call.get(_SERVERS).rows
-    if not rows:
-        volumes: list[_Attached] = call.get(_VOLUMES).rows
-        if any(volume.server_uuids for volume in volumes):
-            raise PartyMalformed("The party lists no servers, but volumes that are attached to some.")
+def _listed(client: api.Client) -> list[_Row]:
+    rows = client.all(_SERVERS)
+    if not rows and any(volume.server_uuids for volume in client.all(_VOLUMES)):
+        raise api.PartyMalformed("The party lists no servers, but volumes that are attached to some.")
     return rows
 
 
-def _floating(call: Call) -> dict[str, list[str]]:
-    ips: list[_FloatingIp] = call.get(_FLOATING_IPS).rows
-    return by_owner((ip.server and ip.server.uuid, without_prefix(ip.network)) for ip in ips)
+def _floating(client: api.Client) -> dict[str, list[str]]:
+    ips = client.all(_FLOATING_IPS)
+    return api.by_owner((ip.server and ip.server.uuid, api.without_prefix(ip.network)) for ip in ips)
 
 
-def _zones(call: Call) -> Mapping[str, str]:
-    regions: list[_Region] = call.get(_REGIONS).rows
-    return {zone.slug: region.slug for region in regions for zone in region.zones}
+_SERVERS = api.List(_CLOUD, "ListServers", "/v1/servers", "", _Row)
+_VOLUMES = api.List(_CLOUD, "ListVolumes", "/v1/volumes", "", _Attached)
+_FLOATING_IPS = api.List(_CLOUD, "ListFloatingIps", "/v1/floating-ips", "", _FloatingIp)
+_REGIONS = api.List(_CLOUD, "ListRegions", "/v1/regions", "", _Region)
 
 
-_SERVERS = List("ListServers", "/v1/servers", "", list[_Row])
-_VOLUMES = List("ListVolumes", "/v1/volumes", "", list[_Attached])
-_FLOATING_IPS = List("ListFloatingIps", "/v1/floating-ips", "", list[_FloatingIp])
-_REGIONS = List("ListRegions", "/v1/regions", "", list[_Region])
-
-
-def _server(row: _Row, floating: Sequence[str]) -> Server:
+def _server(row: _Row, floating: Sequence[str]) -> api.Server:
     flavor = row.flavor or _Flavor()
     found = [(net.type, ip.address) for net in row.interfaces or () for ip in net.addresses or ()]
-    lan4, lan6 = addresses(*(ip for kind, ip in found if kind == "private"))
-    wan4, wan6 = addresses(*(ip for kind, ip in found if kind == "public"), *floating)
-    return Server(
+    return api.Server(
         id=row.uuid,
         name=row.name or "",
         cpu=flavor.vcpu_count,
         memory_mib=None if flavor.memory_gb is None else flavor.memory_gb * 1024,
-        disk_gib=None if row.volumes is None else total_gib(volume.size_gb for volume in row.volumes),
-        lan_ipv4=lan4,
-        wan_ipv4=wan4,
-        lan_ipv6=lan6,
-        wan_ipv6=wan6,
-        status=_STATUS.get(row.status or "", Status.UNKNOWN),
-        party_status=row.status or "",
-        created_at=parse_time(row.created_at),
+        disk_gib=None if row.volumes is None else api.total_gib(volume.size_gb for volume in row.volumes),
+        **api.addresses(lan=(ip for kind, ip in found if kind == "private"),
+                        wan=[*(ip for kind, ip in found if kind == "public"), *floating]),
+        **PARTY.status_of(row.status),
+        created_at=api.parse_time(row.created_at),
         zone=row.zone.slug,
         instance_type=flavor.slug or "",
         tags=row.tags or {},
     )
 
 
-# ---------------------------------------------------------------- regions, check
+# ---------------------------------------------------------------- regions
 
-def list_regions(account: Account, send: Send) -> list[Region]:
-    regions: list[_Region] = Call(_CLOUD, 0, "", account, send).get(_REGIONS).rows
+def list_regions(client: api.Client) -> list[api.Region]:
+    regions = client.all(_REGIONS)
     if not regions:
-        raise PartyMalformed("The party lists no regions.")
-    return [Region(region.slug) for region in regions]
+        raise api.PartyMalformed("The party lists no regions.")
+    return [api.Region(region.slug) for region in regions]
 
 
-def check(source: Source, account: Account, send: Send) -> None:
-    Call(_CLOUD, 0, source.region, account, send).get(_SERVERS)
-
-
-PARTY = Party(
+PARTY = api.Party(
     name="cloudscale",
     title="cloudscale.ch",
     reference="https://www.cloudscale.ch/en/api/v1#servers-list",
@@ -193,10 +155,11 @@ PARTY = Party(
     region_form=r"[a-z]{2,12}",
     default_region="rma",
     unknown_region_is_empty=True,
-    limits={operation: Limit(5) for operation in ("ListServers", "ListVolumes", "ListFloatingIps", "ListRegions")},
-    error_code=error_code,
-    errors=_ERRORS,
+    limits=api.per_second(5, "ListServers", "ListVolumes", "ListFloatingIps", "ListRegions"),
+    error_code=api.any_error_code,
+    errors=api.FREE_TEXT,                   # errors are free text: what it says and the HTTP status tell
+    status=_STATUS,
     list_servers=list_servers,
     list_regions=list_regions,
-    check=check,
+    check=api.one_row(_SERVERS),
 )

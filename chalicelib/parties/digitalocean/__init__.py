@@ -19,54 +19,34 @@ from collections.abc import Mapping
 
 import msgspec
 
-from ...cloud.bearer import Call, Cloud, List, by_owner, disk_gib, error_code, in_order, plain
-from ...cloud.decoding import Nested, Whole, nested
-from ...concurrency import run_all
-from ...errors import FAILED, MALFORMED, MISSING_RIGHT, THROTTLED, UNAVAILABLE, WRONG_KEY, PartyMalformed
-from ...model import (
-    Account,
-    Count,
-    Limit,
-    Listing,
-    Party,
-    Region,
-    Send,
-    Server,
-    Source,
-    Status,
-    Text,
-    Window,
-    addresses,
-    parse_time,
-    total_gib,
-)
+from ...cloud import api
 
 _PAGE = 200
-_CLOUD = Cloud("api.digitalocean.com")
+_CLOUD = api.Cloud("api.digitalocean.com", lambda: _PAGE)
 
 _STATUS = {                                 # status, the complete enumeration
-    "new": Status.BUILD,
-    "active": Status.ACTIVE,
-    "off": Status.SHUTOFF,
-    "archive": Status.SHELVED_OFFLOADED,
+    "new": api.Status.BUILD,
+    "active": api.Status.ACTIVE,
+    "off": api.Status.SHUTOFF,
+    "archive": api.Status.SHELVED_OFFLOADED,
 }
 
 _ERRORS = {                                 # the id of an error
-    "unauthorized": WRONG_KEY,
-    "forbidden": MISSING_RIGHT,
-    "too_many_requests": THROTTLED,
-    "bad_request": MALFORMED,
-    "not_found": MALFORMED,
-    "unprocessable_entity": MALFORMED,
-    "server_error": FAILED,
-    "service_unavailable": UNAVAILABLE,
+    "unauthorized": api.WRONG_KEY,
+    "forbidden": api.MISSING_RIGHT,
+    "too_many_requests": api.THROTTLED,
+    "bad_request": api.MALFORMED,
+    "not_found": api.MALFORMED,
+    "unprocessable_entity": api.MALFORMED,
+    "server_error": api.FAILED,
+    "service_unavailable": api.UNAVAILABLE,
 }
 
 
 # ---------------------------------------------------------------- the shapes that we read
 
 class _Slug(msgspec.Struct, gc=False):
-    slug: Text
+    slug: api.Text
 
 
 class _Address(msgspec.Struct, gc=False):
@@ -80,7 +60,7 @@ class _Networks(msgspec.Struct, gc=False):
 
 
 class _DiskSize(msgspec.Struct, gc=False):
-    amount: Count | None = None
+    amount: api.Count | None = None
     unit: str | None = None                 # "gib", "tib"
 
 
@@ -93,21 +73,21 @@ class _Droplet(msgspec.Struct, gc=False):
     id: int
     region: _Slug
     name: str | None = None
-    memory: Count | None = None
-    vcpus: Count | None = None
-    disk: Count | None = None
-    disk_info: Nested = msgspec.UNSET
+    memory: api.Count | None = None
+    vcpus: api.Count | None = None
+    disk: api.Count | None = None
+    disk_info: api.Nested = msgspec.UNSET
     status: str | None = None
     created_at: str | None = None
     networks: _Networks | None = None
-    volume_ids: Whole[list[str] | None] = None
+    volume_ids: api.Whole[list[str] | None] = None
     size_slug: str | None = None
     tags: list[str] | None = None
 
 
 class _Volume(msgspec.Struct, gc=False):
-    id: Text
-    size_gigabytes: Count | None = None
+    id: api.Text
+    size_gigabytes: api.Count | None = None
 
 
 class _Owner(msgspec.Struct, gc=False):
@@ -115,72 +95,63 @@ class _Owner(msgspec.Struct, gc=False):
 
 
 class _ReservedIp(msgspec.Struct, gc=False):
-    id: Text = msgspec.field(name="ip")
+    id: api.Text = msgspec.field(name="ip")
     droplet: _Owner | None = None
 
 
 class _Region(msgspec.Struct):
-    id: Text = msgspec.field(name="slug")
+    id: api.Text = msgspec.field(name="slug")
     name: str | None = None
     available: bool | None = None
 
 
 # ---------------------------------------------------------------- listing
 
-def list_servers(source: Source, account: Account, window: Window, send: Send) -> Listing:
-    call = Call(_CLOUD, _PAGE, source.region, account, send)
-    plain_droplets, gpu_droplets, volumes, reserved = run_all([
-        lambda: call.all(_DROPLETS),
-        lambda: call.all(_GPU_DROPLETS, [("type", "gpus")]),
-        lambda: call.all(_VOLUMES, [("region", source.region)]),
-        lambda: call.all(_RESERVED_IPS),
-    ], 4)
-    rows: dict[int, _Droplet] = {row.id: row for row in [*plain_droplets, *gpu_droplets]
-                                 if row.region.slug == source.region}
-    tag = account.project
+def list_servers(client: api.Client, window: api.Window) -> api.Listing:
+    plain_droplets, gpu_droplets, volumes, reserved = client.run_all(
+        lambda: client.all(_DROPLETS), lambda: client.all(_GPU_DROPLETS),
+        lambda: client.all(_VOLUMES, region=client.region), lambda: client.all(_RESERVED_IPS))
+    rows = {row.id: row for row in [*plain_droplets, *gpu_droplets] if row.region.slug == client.region}
+    tag = client.project
     if tag is not None and any(row.tags is None for row in rows.values()):
-        raise PartyMalformed("The party does not show the Droplets' tags; the token needs the scope tag:read.")
+        raise api.PartyMalformed("The party does not show the Droplets' tags; the token needs the scope tag:read.")
     sizes = {volume.id: volume.size_gigabytes for volume in volumes}
-    floating = by_owner((ip.droplet and ip.droplet.id, ip.id) for ip in reserved)
-    return in_order((_server(row, sizes, floating.get(str(row.id), [])) for row in rows.values()
+    floating = api.by_owner((ip.droplet and ip.droplet.id, ip.id) for ip in reserved)
+    return api.in_order((_server(row, sizes, floating.get(str(row.id), [])) for row in rows.values()
                      if tag is None or tag in (row.tags or ())), window)
 
 
-_DROPLETS = List("ListDroplets", "/v2/droplets", "droplets", list[_Droplet])
-_GPU_DROPLETS = List("ListGpuDroplets", "/v2/droplets", "droplets", list[_Droplet])
-_VOLUMES = List("ListVolumes", "/v2/volumes", "volumes", list[_Volume])
-_RESERVED_IPS = List("ListReservedIps", "/v2/reserved_ips", "reserved_ips", list[_ReservedIp])
-_REGIONS = List("ListRegions", "/v2/regions", "regions", list[_Region])
+_DROPLETS = api.List(_CLOUD, "ListDroplets", "/v2/droplets", "droplets", _Droplet)
+_GPU_DROPLETS = api.List(_CLOUD, "ListGpuDroplets", "/v2/droplets", "droplets", _Droplet, query={"type": "gpus"})
+_VOLUMES = api.List(_CLOUD, "ListVolumes", "/v2/volumes", "volumes", _Volume)
+_RESERVED_IPS = api.List(_CLOUD, "ListReservedIps", "/v2/reserved_ips", "reserved_ips", _ReservedIp)
+_REGIONS = api.List(_CLOUD, "ListRegions", "/v2/regions", "regions", _Region)
 
 
-def _server(row: _Droplet, sizes: Mapping[str, int | None], reserved: list[str]) -> Server:
+def _server(row: _Droplet, sizes: Mapping[str, int | None], reserved: list[str]) -> api.Server:
     networks = row.networks or _Networks()
     found = [*(networks.v4 or ()), *(networks.v6 or ())]
-    lan4, lan6 = addresses(*(a.ip_address for a in found if a.type == "private"))
-    wan4, wan6 = addresses(*(a.ip_address for a in found if a.type == "public"), *reserved)
-    return Server(
+    return api.Server(
         id=str(row.id),
         name=row.name or "",
         cpu=row.vcpus,
         memory_mib=row.memory,
-        disk_gib=disk_gib(total_gib((row.disk, _scratch(row))), row.volume_ids, sizes),
-        lan_ipv4=lan4,
-        wan_ipv4=wan4,
-        lan_ipv6=lan6,
-        wan_ipv6=wan6,
-        status=_STATUS.get(row.status or "", Status.UNKNOWN),
-        party_status=row.status or "",
-        created_at=parse_time(row.created_at),
+        disk_gib=api.disk_gib(api.total_gib((row.disk, _scratch(row))), row.volume_ids, sizes),
+        **api.addresses(lan=(a.ip_address for a in found if a.type == "private"),
+                        wan=[*(a.ip_address for a in found if a.type == "public"), *reserved]),
+        **PARTY.status_of(row.status),
+        created_at=api.parse_time(row.created_at),
         zone=row.region.slug,
         instance_type=row.size_slug or "",
-        tags=plain(row.tags),
+        tags=api.plain(row.tags),
     )
 
 
 def _scratch(row: _Droplet) -> int | None:
     """GiB of scratch disks; None if a disk cannot be read, which may be one."""
-    disks = nested(row.disk_info, _DropletDisk)
-    return None if disks is None else total_gib(_amount(disk) for disk in disks if disk.type not in ("local", "boot"))
+    disks = api.nested(row.disk_info, _DropletDisk)
+    return None if disks is None else api.total_gib(
+        _amount(disk) for disk in disks if disk.type not in ("local", "boot"))
 
 
 def _amount(disk: _DropletDisk) -> int | None:
@@ -189,18 +160,7 @@ def _amount(disk: _DropletDisk) -> int | None:
     return disk.size.amount * (1024 if disk.size.unit == "tib" else 1)
 
 
-# ---------------------------------------------------------------- regions, check
-
-def list_regions(account: Account, send: Send) -> list[Region]:
-    rows: list[_Region] = Call(_CLOUD, _PAGE, "", account, send).all(_REGIONS)
-    return [Region(row.id, row.name or "", row.available is not False) for row in rows]
-
-
-def check(source: Source, account: Account, send: Send) -> None:
-    Call(_CLOUD, _PAGE, source.region, account, send).pages(_DROPLETS, Window(1, 1))
-
-
-PARTY = Party(
+PARTY = api.Party(
     name="digitalocean",
     title="DigitalOcean Droplets",
     reference="https://docs.digitalocean.com/reference/api/digitalocean/#operation/droplets_list",
@@ -212,11 +172,12 @@ PARTY = Party(
     unknown_region_is_empty=True,
     project="a tag that every Droplet of the project carries, spelt as the party shows it",
     project_form=r"[A-Za-z0-9:_-]{1,255}",
-    limits={operation: Limit(60, 60.0) for operation in (
-        "ListDroplets", "ListGpuDroplets", "ListVolumes", "ListReservedIps", "ListRegions")},
-    error_code=error_code,
+    limits=api.per_seconds(
+        60.0, 60, "ListDroplets", "ListGpuDroplets", "ListVolumes", "ListReservedIps", "ListRegions"),
+    error_code=api.any_error_code,
     errors=_ERRORS,
+    status=_STATUS,
     list_servers=list_servers,
-    list_regions=list_regions,
-    check=check,
+    list_regions=api.regions_of(_REGIONS, lambda row: api.Region(row.id, row.name or "", row.available is not False)),
+    check=api.one_row(_DROPLETS),
 )

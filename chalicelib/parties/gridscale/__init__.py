@@ -15,57 +15,35 @@ machine gave itself are known to nobody. Two words tell the state: `status` and,
 Two headers open it: X-Auth-UserId and X-Auth-Token. Errors are free text. No rate is published: 5 calls a second.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from ...cloud.bearer import FREE_TEXT, Call, Cloud, List, error_code, in_order, plain
-from ...cloud.decoding import Strict
-from ...concurrency import run_both
-from ...errors import PartyMalformed
-from ...model import (
-    Account,
-    Count,
-    Limit,
-    Listing,
-    Party,
-    Region,
-    Send,
-    Server,
-    Source,
-    Status,
-    Text,
-    Window,
-    addresses,
-    parse_time,
-    total_gib,
-)
+from ...cloud import api
 
 
-def _opened(account: Account) -> dict[str, str]:
-    return {"X-Auth-UserId": account.credentials["user_uuid"], "X-Auth-Token": account.credentials["token"]}
+def _opened(client: api.Client, call: Callable[[api.Headers], api.Response]) -> api.Response:
+    return call({"X-Auth-UserId": client.credentials["user_uuid"], "X-Auth-Token": client.credentials["token"]})
 
 
-_CLOUD = Cloud("api.gridscale.io", headers=_opened)
+_CLOUD = api.Cloud("api.gridscale.io", auth=_opened)
 
 _STATUS = {                                 # status, and of an active object its power
-    "active on": Status.ACTIVE,
-    "active off": Status.SHUTOFF,
-    "in-provisioning": Status.BUILD,
+    "active on": api.Status.ACTIVE,
+    "active off": api.Status.SHUTOFF,
+    "in-provisioning": api.Status.BUILD,
 }
-
-_ERRORS = FREE_TEXT                         # errors are free text: what it says and the HTTP status tell
 
 
 # ---------------------------------------------------------------- the shapes that we read
 
 class _Storage(msgspec.Struct, gc=False):
-    capacity: Count | None = None
+    capacity: api.Count | None = None
 
 
 class _Network(msgspec.Struct, gc=False):
     network_uuid: str | None = None
-    ordering: Count | None = None
+    ordering: api.Count | None = None
 
 
 class _PublicIp(msgspec.Struct, gc=False):
@@ -79,18 +57,18 @@ class _Relations(msgspec.Struct, gc=False):
 
 
 class _Row(msgspec.Struct, gc=False):
-    object_uuid: Text
+    object_uuid: api.Text
     name: str | None = None
-    cores: Count | None = None
-    memory: Count | None = None
+    cores: api.Count | None = None
+    memory: api.Count | None = None
     status: str | None = None
     power: bool | None = None
     relations: _Relations | None = None
     create_time: str | None = None
     change_time: str | None = None
     availability_zone: str | None = None
-    location_iata: Strict[str | None] = None
-    location_name: Strict[str | None] = None
+    location_iata: api.Strict[str | None] = None
+    location_name: api.Strict[str | None] = None
     labels: list[str] | None = None
 
 
@@ -107,19 +85,17 @@ class _Addressing(msgspec.Struct, gc=False):
 
 
 class _Location(msgspec.Struct):
-    iata: Text
+    iata: api.Text
     name: str | None = None
     active: bool | None = None
 
 
 # ---------------------------------------------------------------- listing
 
-def list_servers(source: Source, account: Account, window: Window, send: Send) -> Listing:
-    call = Call(_CLOUD, 0, source.region, account, send)
-    servers, networks = run_both(lambda: call.get(_SERVERS).rows, lambda: call.get(_NETWORKS).rows)
-    rows: list[_Row] = list(servers.values())
-    assigned = _assigned(list(networks.values()))
-    return in_order((_server(row, assigned) for row in rows if _location(row) == source.region), window)
+def list_servers(client: api.Client, window: api.Window) -> api.Listing:
+    servers, networks = client.run_all(lambda: client.all(_SERVERS), lambda: client.all(_NETWORKS))
+    assigned = _assigned([network for _, network in networks])
+    return api.in_order((_server(row, assigned) for _, row in servers if _location(row) == client.region), window)
 
 
 def _assigned(networks: Sequence[_Addressing]) -> dict[tuple[str, str], list[str]]:
@@ -135,56 +111,47 @@ def _assigned(networks: Sequence[_Addressing]) -> dict[tuple[str, str], list[str
 def _location(row: _Row) -> str:
     code = row.location_iata or (row.location_name or "").rpartition("/")[2]
     if not code:
-        raise PartyMalformed("The party listed a server without its location.")
+        raise api.PartyMalformed("The party listed a server without its location.")
     return code
 
 
-_SERVERS = List("ListServers", "/objects/servers", "servers", dict[str, _Row])
-_NETWORKS = List("ListNetworks", "/objects/networks", "networks", dict[str, _Addressing])
-_LOCATIONS = List("ListLocations", "/objects/locations", "locations", dict[str, _Location])
+_SERVERS = api.map_of(_CLOUD, "ListServers", "/objects/servers", "servers", _Row)
+_NETWORKS = api.map_of(_CLOUD, "ListNetworks", "/objects/networks", "networks", _Addressing)
+_LOCATIONS = api.map_of(_CLOUD, "ListLocations", "/objects/locations", "locations", _Location)
 
 
-def _server(row: _Row, assigned: Mapping[tuple[str, str], Sequence[str]]) -> Server:
+def _server(row: _Row, assigned: Mapping[tuple[str, str], Sequence[str]]) -> api.Server:
     related = row.relations or _Relations()
     word = row.status or ""
     if word == "active" and row.power is not None:
         word += " on" if row.power else " off"
     networks = sorted(related.networks or (), key=lambda network: network.ordering or 0)
-    lan4, lan6 = addresses(*(ip for network in networks
-                             for ip in assigned.get((network.network_uuid or "", row.object_uuid), ())))
-    wan4, wan6 = addresses(*(ip.ip for ip in related.public_ips or ()))
-    return Server(
+    return api.Server(
         id=row.object_uuid,
         name=row.name or "",
         cpu=row.cores,
         memory_mib=None if row.memory is None else row.memory * 1024,
-        disk_gib=None if related.storages is None else total_gib(one.capacity for one in related.storages),
-        lan_ipv4=lan4,
-        wan_ipv4=wan4,
-        lan_ipv6=lan6,
-        wan_ipv6=wan6,
-        status=_STATUS.get(word, Status.UNKNOWN),
-        party_status=word,
-        created_at=parse_time(row.create_time),
-        updated_at=parse_time(row.change_time),
+        disk_gib=None if related.storages is None else api.total_gib(one.capacity for one in related.storages),
+        **api.addresses(
+            lan=(ip for network in networks for ip in assigned.get((network.network_uuid or "", row.object_uuid), ())),
+            wan=(ip.ip for ip in related.public_ips or ())),
+        **PARTY.status_of(word),
+        created_at=api.parse_time(row.create_time),
+        updated_at=api.parse_time(row.change_time),
         zone=row.availability_zone or row.location_name or "",
-        tags=plain(row.labels),
+        tags=api.plain(row.labels),
     )
 
 
-# ---------------------------------------------------------------- regions, check
+# ---------------------------------------------------------------- regions
 
-def list_regions(account: Account, send: Send) -> list[Region]:
-    found: Mapping[str, _Location] = Call(_CLOUD, 0, "", account, send).get(_LOCATIONS).rows
-    codes = {place.iata: Region(place.iata, place.name or "", place.active is not False) for place in found.values()}
+def list_regions(client: api.Client) -> list[api.Region]:
+    places = [place for _, place in client.all(_LOCATIONS)]
+    codes = {place.iata: api.Region(place.iata, place.name or "", place.active is not False) for place in places}
     return [codes[code] for code in sorted(codes)]
 
 
-def check(source: Source, account: Account, send: Send) -> None:
-    Call(_CLOUD, 0, source.region, account, send).get(_SERVERS)
-
-
-PARTY = Party(
+PARTY = api.Party(
     name="gridscale",
     title="gridscale",
     reference="https://gridscale.io/en/api-documentation/index.html#operation/getServers",
@@ -195,10 +162,11 @@ PARTY = Party(
     region_form=r"[a-z]{3}",
     default_region="fra",
     unknown_region_is_empty=True,
-    limits={operation: Limit(5) for operation in ("ListServers", "ListNetworks", "ListLocations")},
-    error_code=error_code,
-    errors=_ERRORS,
+    limits=api.per_second(5, "ListServers", "ListNetworks", "ListLocations"),
+    error_code=api.any_error_code,
+    errors=api.FREE_TEXT,                   # errors are free text: what it says and the HTTP status tell
+    status=_STATUS,
     list_servers=list_servers,
     list_regions=list_regions,
-    check=check,
+    check=api.one_row(_SERVERS),
 )

@@ -20,60 +20,42 @@ from typing import Annotated
 
 import msgspec
 
-from ...cloud.bearer import Call, Cloud, List, by_owner, disk_gib, error_code, first_of, in_order
-from ...concurrency import run_all
-from ...errors import FAILED, MALFORMED, MISSING_RIGHT, THROTTLED, UNAVAILABLE, WRONG_KEY, PartyMalformed
-from ...model import (
-    Account,
-    Count,
-    Limit,
-    Listing,
-    Party,
-    Region,
-    Send,
-    Server,
-    Source,
-    Status,
-    Text,
-    Window,
-    addresses,
-    parse_time,
-)
+from ...cloud import api
 
 _PAGE = 50
-_CLOUD = Cloud("api.hetzner.cloud")
-_BY_ID = [("sort", "id:asc")]
+_CLOUD = api.Cloud("api.hetzner.cloud", lambda: _PAGE)
+_BY_ID = {"sort": "id:asc"}
 
 _STATUS = {                                 # status, the complete enumeration
-    "initializing": Status.BUILD,
-    "starting": Status.STARTING,
-    "running": Status.ACTIVE,
-    "stopping": Status.STOPPING,
-    "off": Status.SHUTOFF,
-    "deleting": Status.DELETED,
-    "migrating": Status.MIGRATING,
-    "rebuilding": Status.REBUILD,
-    "unknown": Status.UNKNOWN,
+    "initializing": api.Status.BUILD,
+    "starting": api.Status.STARTING,
+    "running": api.Status.ACTIVE,
+    "stopping": api.Status.STOPPING,
+    "off": api.Status.SHUTOFF,
+    "deleting": api.Status.DELETED,
+    "migrating": api.Status.MIGRATING,
+    "rebuilding": api.Status.REBUILD,
+    "unknown": api.Status.UNKNOWN,
 }
 
 _ERRORS = {                                 # the code of an error
-    "unauthorized": WRONG_KEY,
-    "forbidden": MISSING_RIGHT,
-    "rate_limit_exceeded": THROTTLED,
-    "invalid_input": MALFORMED,
-    "deprecated_api_endpoint": MALFORMED,
-    "conflict": FAILED,                     # something changed meanwhile: another try may succeed
-    "locked": FAILED,
-    "resource_unavailable": UNAVAILABLE,
-    "json_error": MALFORMED,
-    "not_found": MALFORMED,
-    "method_not_allowed": MALFORMED,
-    "service_error": FAILED,
-    "server_error": FAILED,
-    "maintenance": UNAVAILABLE,
-    "unavailable": UNAVAILABLE,
-    "bad_gateway": UNAVAILABLE,
-    "timeout": UNAVAILABLE,
+    "unauthorized": api.WRONG_KEY,
+    "forbidden": api.MISSING_RIGHT,
+    "rate_limit_exceeded": api.THROTTLED,
+    "invalid_input": api.MALFORMED,
+    "deprecated_api_endpoint": api.MALFORMED,
+    "conflict": api.FAILED,                 # something changed meanwhile: another try may succeed
+    "locked": api.FAILED,
+    "resource_unavailable": api.UNAVAILABLE,
+    "json_error": api.MALFORMED,
+    "not_found": api.MALFORMED,
+    "method_not_allowed": api.MALFORMED,
+    "service_error": api.FAILED,
+    "server_error": api.FAILED,
+    "maintenance": api.UNAVAILABLE,
+    "unavailable": api.UNAVAILABLE,
+    "bad_gateway": api.UNAVAILABLE,
+    "timeout": api.UNAVAILABLE,
 }
 
 
@@ -95,12 +77,12 @@ class _PrivateNet(msgspec.Struct, gc=False):
 
 class _Type(msgspec.Struct, gc=False):
     name: str | None = None
-    cores: Count | None = None
+    cores: api.Count | None = None
     memory: Annotated[float, msgspec.Meta(ge=0, le=10 ** 6)] | None = None          # GB
 
 
 class _Location(msgspec.Struct, gc=False):
-    name: Text
+    name: api.Text
     description: str | None = None
     id: int | None = None
 
@@ -118,7 +100,7 @@ class _Row(msgspec.Struct, gc=False):
     public_net: _PublicNet | None = None
     private_net: list[_PrivateNet] | None = None
     server_type: _Type | None = None
-    primary_disk_size: Count | None = None
+    primary_disk_size: api.Count | None = None
     volumes: list[int] | None = None
     location: _Location | None = None
     datacenter: _Site | None = None
@@ -127,7 +109,7 @@ class _Row(msgspec.Struct, gc=False):
 
 class _Volume(msgspec.Struct, gc=False):
     id: int
-    size: Count | None = None
+    size: api.Count | None = None
 
 
 class _FloatingIp(msgspec.Struct, gc=False):
@@ -138,64 +120,47 @@ class _FloatingIp(msgspec.Struct, gc=False):
 
 # ---------------------------------------------------------------- listing
 
-def list_servers(source: Source, account: Account, window: Window, send: Send) -> Listing:
-    call = Call(_CLOUD, _PAGE, source.region, account, send)
-    rows, volumes, ips = run_all([lambda what=what: call.all(what, _BY_ID)
-                                       for what in (_SERVERS, _VOLUMES, _FLOATING_IPS)], 3)
+def list_servers(client: api.Client, window: api.Window) -> api.Listing:
+    rows, volumes, ips = client.run_all(
+        lambda: client.all(_SERVERS), lambda: client.all(_VOLUMES), lambda: client.all(_FLOATING_IPS))
     sizes = {str(volume.id): volume.size for volume in volumes}
-    floating = by_owner((ip.server, ip.ip) for ip in ips)
-    return in_order((_server(row, sizes, floating.get(str(row.id), [])) for row in rows
-                     if _location(row).name == source.region), window)
+    floating = api.by_owner((ip.server, ip.ip) for ip in ips)
+    return api.in_order((_server(row, sizes, floating.get(str(row.id), [])) for row in rows
+                         if _location(row).name == client.region), window)
 
 
-_SERVERS = List("ListServers", "/v1/servers", "servers", list[_Row])
-_VOLUMES = List("ListVolumes", "/v1/volumes", "volumes", list[_Volume])
-_FLOATING_IPS = List("ListFloatingIps", "/v1/floating_ips", "floating_ips", list[_FloatingIp])
-_LOCATIONS = List("ListLocations", "/v1/locations", "locations", list[_Location])
+_SERVERS = api.List(_CLOUD, "ListServers", "/v1/servers", "servers", _Row, query=_BY_ID)
+_VOLUMES = api.List(_CLOUD, "ListVolumes", "/v1/volumes", "volumes", _Volume, query=_BY_ID)
+_FLOATING_IPS = api.List(_CLOUD, "ListFloatingIps", "/v1/floating_ips", "floating_ips", _FloatingIp, query=_BY_ID)
+_LOCATIONS = api.List(_CLOUD, "ListLocations", "/v1/locations", "locations", _Location)
 
 
 def _location(row: _Row) -> _Location:
     location = row.location or (row.datacenter and row.datacenter.location)
     if not location:
-        raise PartyMalformed("The party listed a server without its location.")
+        raise api.PartyMalformed("The party listed a server without its location.")
     return location
 
 
-def _server(row: _Row, sizes: Mapping[str, int | None], floating: list[str | None]) -> Server:
+def _server(row: _Row, sizes: Mapping[str, int | None], floating: list[str | None]) -> api.Server:
     public, kind = row.public_net or _PublicNet(), row.server_type or _Type()
-    lan4, lan6 = addresses(*(ip for net in row.private_net or () for ip in (net.ip, *(net.alias_ips or ()))))
-    wan4, wan6 = addresses(public.ipv4 and public.ipv4.ip, first_of(public.ipv6 and public.ipv6.ip), *floating)
-    return Server(
+    return api.Server(
         id=str(row.id),
         name=row.name or "",
         cpu=kind.cores,
         memory_mib=None if kind.memory is None else round(kind.memory * 1024),
-        disk_gib=disk_gib(row.primary_disk_size, row.volumes, sizes),
-        lan_ipv4=lan4,
-        wan_ipv4=wan4,
-        lan_ipv6=lan6,
-        wan_ipv6=wan6,
-        status=_STATUS.get(row.status or "", Status.UNKNOWN),
-        party_status=row.status or "",
-        created_at=parse_time(row.created),
+        disk_gib=api.disk_gib(row.primary_disk_size, row.volumes, sizes),
+        **api.addresses(lan=[*(ip for net in row.private_net or () for ip in (net.ip, *(net.alias_ips or ())))],
+                        wan=[public.ipv4 and public.ipv4.ip, api.first_of(public.ipv6 and public.ipv6.ip), *floating]),
+        **PARTY.status_of(row.status),
+        created_at=api.parse_time(row.created),
         zone=(row.datacenter and row.datacenter.name) or _location(row).name,
         instance_type=kind.name or "",
         tags=row.labels or {},
     )
 
 
-# ---------------------------------------------------------------- regions, check
-
-def list_regions(account: Account, send: Send) -> list[Region]:
-    rows: list[_Location] = Call(_CLOUD, _PAGE, "", account, send).all(_LOCATIONS)
-    return [Region(row.name, row.description or "") for row in rows]
-
-
-def check(source: Source, account: Account, send: Send) -> None:
-    Call(_CLOUD, _PAGE, source.region, account, send).pages(_SERVERS, Window(1, 1))
-
-
-PARTY = Party(
+PARTY = api.Party(
     name="hetzner",
     title="Hetzner Cloud",
     reference="https://docs.hetzner.cloud/reference/cloud#servers-list-servers",
@@ -205,11 +170,11 @@ PARTY = Party(
     region_form=r"[a-z]{3}[0-9]{0,2}",
     default_region="fsn1",
     unknown_region_is_empty=True,
-    limits={operation: Limit(1100, 3600.0) for operation in (
-        "ListServers", "ListVolumes", "ListFloatingIps", "ListLocations")},
-    error_code=error_code,
+    limits=api.per_seconds(3600.0, 1100, "ListServers", "ListVolumes", "ListFloatingIps", "ListLocations"),
+    error_code=api.any_error_code,
     errors=_ERRORS,
+    status=_STATUS,
     list_servers=list_servers,
-    list_regions=list_regions,
-    check=check,
+    list_regions=api.regions_of(_LOCATIONS, lambda row: api.Region(row.name, row.description or "")),
+    check=api.one_row(_SERVERS),
 )

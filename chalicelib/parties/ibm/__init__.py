@@ -20,81 +20,56 @@ second of each kind.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
 from urllib.parse import urlencode
 
 import msgspec
 
-from ...cloud.bearer import Call, Cloud, List, by_owner, disk_gib, error_code, only
-from ...cloud.cache import with_session
-from ...cloud.decoding import Nested, nested, reading
-from ...cloud.paging import Rows
-from ...concurrency import run_both
-from ...errors import FAILED, MALFORMED, MISSING_RIGHT, THROTTLED, UNAVAILABLE, WRONG_KEY
-from ...model import (
-    Account,
-    Count,
-    Limit,
-    Listing,
-    Party,
-    Region,
-    Request,
-    Send,
-    Server,
-    Source,
-    Status,
-    Text,
-    Window,
-    addresses,
-    parse_time,
-    total_gib,
-)
+from ...cloud import api
 
 _PAGE = 100
-_VERSION = (("version", "2024-11-12"), ("generation", 2))
-_T = TypeVar("_T")
+_VERSION = {"version": "2024-11-12", "generation": 2}
 
 _STATUS = {                                 # status, the complete enumeration
-    "pending": Status.BUILD,
-    "starting": Status.STARTING,
-    "running": Status.ACTIVE,
-    "stopping": Status.STOPPING,
-    "stopped": Status.SHUTOFF,
-    "restarting": Status.REBOOT,
-    "failed": Status.ERROR,
-    "deleting": Status.DELETED,
+    "pending": api.Status.BUILD,
+    "starting": api.Status.STARTING,
+    "running": api.Status.ACTIVE,
+    "stopping": api.Status.STOPPING,
+    "stopped": api.Status.SHUTOFF,
+    "restarting": api.Status.REBOOT,
+    "failed": api.Status.ERROR,
+    "deleting": api.Status.DELETED,
 }
 
 _ERRORS = {                                 # the code of an error, of VPC or of IAM
-    "BXNIM0415E": WRONG_KEY,                # IAM: no such key
-    "not_authenticated": WRONG_KEY,
-    "invalid_token": WRONG_KEY,
-    "not_authorized": MISSING_RIGHT,
-    "forbidden": MISSING_RIGHT,
-    "too_many_requests": THROTTLED,
-    "rate_limit_exceeded": THROTTLED,
-    "bad_request": MALFORMED,
-    "bad_field": MALFORMED,
-    "bad_version": MALFORMED,
-    "invalid_generation": MALFORMED,
-    "not_found": MALFORMED,
-    "internal_error": FAILED,
-    "service_unavailable": UNAVAILABLE,
+    "BXNIM0415E": api.WRONG_KEY,            # IAM: no such key
+    "not_authenticated": api.WRONG_KEY,
+    "invalid_token": api.WRONG_KEY,
+    "not_authorized": api.MISSING_RIGHT,
+    "forbidden": api.MISSING_RIGHT,
+    "too_many_requests": api.THROTTLED,
+    "rate_limit_exceeded": api.THROTTLED,
+    "bad_request": api.MALFORMED,
+    "bad_field": api.MALFORMED,
+    "bad_version": api.MALFORMED,
+    "invalid_generation": api.MALFORMED,
+    "not_found": api.MALFORMED,
+    "internal_error": api.FAILED,
+    "service_unavailable": api.UNAVAILABLE,
 }
 
 
 # ---------------------------------------------------------------- the shapes that we read
 
 class _Named(msgspec.Struct, gc=False):
-    name: Text
+    name: api.Text
 
 
 class _Identified(msgspec.Struct, gc=False):
-    id: Text
+    id: api.Text
 
 
 class _Cpu(msgspec.Struct, gc=False):
-    count: Count | None = None
+    count: api.Count | None = None
 
 
 class _Address(msgspec.Struct, gc=False):
@@ -112,17 +87,17 @@ class _Attachment(msgspec.Struct, gc=False):
 
 
 class _Disk(msgspec.Struct, gc=False):
-    size: Count | None = None
+    size: api.Count | None = None
 
 
 class _Instance(msgspec.Struct, gc=False):
-    id: Text
+    id: api.Text
     zone: _Named
     name: str | None = None
     status: str | None = None
     vcpu: _Cpu | None = None
-    memory: Count | None = None
-    disks: Nested = msgspec.UNSET
+    memory: api.Count | None = None
+    disks: api.Nested = msgspec.UNSET
     volume_attachments: list[_Attachment] | None = None
     primary_network_interface: _Identified | None = None
     network_interfaces: list[_Interface] | None = None
@@ -134,122 +109,96 @@ class _Instance(msgspec.Struct, gc=False):
 
 
 class _Volume(msgspec.Struct, gc=False):
-    id: Text
-    capacity: Count | None = None
+    id: api.Text
+    capacity: api.Count | None = None
 
 
 class _FloatingIp(msgspec.Struct, gc=False):
-    id: Text
+    id: api.Text
     address: str | None = None
     target: _Identified | None = None
 
 
 class _Region(msgspec.Struct):
-    name: Text
+    name: api.Text
     status: str | None = None
 
 
 class _Login(msgspec.Struct):
-    access_token: Text
-    expires_in: Count
+    access_token: api.Text
+    expires_in: api.Count
 
 
 # ---------------------------------------------------------------- listing
 
-def list_servers(source: Source, account: Account, window: Window, send: Send) -> Listing:
-    return _opened(source.region, account, send, lambda call: _listing(call, window))
-
-
-def _listing(call: Call, window: Window) -> Listing:
-    group = call.account.project
-    asked = [*_VERSION, *([("resource_group.id", group)] if group is not None else [])]
-    found, (volumes, ips) = run_both(
-        lambda: _instances(call, window, asked),
-        lambda: run_both(lambda: call.all(_VOLUMES, _VERSION), lambda: call.all(_FLOATING_IPS, _VERSION)))
-    rows: list[_Instance] = only(found.rows, lambda row: row.zone.name.rpartition("-")[0], call.region)
-    if group is not None:
-        only(rows, lambda row: row.resource_group and row.resource_group.id, group)
+def list_servers(client: api.Client, window: api.Window) -> api.Listing:
+    client.with_session("iam", lambda: _login(client), lambda _: None)         # once, before the calls side by side
+    found, volumes, ips = client.run_all(
+        lambda: client.walk(_INSTANCES, window, **{"resource_group.id": client.project}),
+        lambda: client.all(_VOLUMES), lambda: client.all(_FLOATING_IPS))
+    rows = api.only(found.rows, lambda row: row.zone.name.rpartition("-")[0], client.region)
+    if client.project is not None:
+        api.only(rows, lambda row: row.resource_group and row.resource_group.id, client.project)
     sizes = {volume.id: volume.capacity for volume in volumes}
-    floating = by_owner((ip.target and ip.target.id, ip.address) for ip in ips)
-    return Listing([_server(row, sizes, floating) for row in rows], found.total)
+    floating = api.by_owner((ip.target and ip.target.id, ip.address) for ip in ips)
+    return found.listing(lambda row: _server(row, sizes, floating))
 
 
-def _instances(call: Call, window: Window, asked: Sequence[tuple[str, object]]) -> Rows[_Instance]:
-    return call.walk(_INSTANCES, window, asked)
+def _opened(client: api.Client, call: Callable[[api.Headers], api.Response]) -> api.Response:
+    """With a token of the key's, which IAM gives."""
+    return client.with_session("iam", lambda: _login(client), lambda token: call({"Authorization": f"Bearer {token}"}))
 
 
-_INSTANCES = List("ListInstances", "/v1/instances", "instances", list[_Instance])
-_VOLUMES = List("ListVolumes", "/v1/volumes", "volumes", list[_Volume], counted=False)
-_FLOATING_IPS = List("ListFloatingIps", "/v1/floating_ips", "floating_ips", list[_FloatingIp], counted=False)
-_REGIONS = List("ListRegions", "/v1/regions", "regions", list[_Region])
+_CLOUD = api.Cloud("{region}.iaas.cloud.ibm.com", lambda: _PAGE, size="limit", cursor="start", auth=_opened)
+
+
+_INSTANCES = api.List(_CLOUD, "ListInstances", "/v1/instances", "instances", _Instance, query=_VERSION)
+_VOLUMES = api.List(_CLOUD, "ListVolumes", "/v1/volumes", "volumes", _Volume, counted=False,
+                    query=_VERSION)
+_FLOATING_IPS = api.List(_CLOUD, "ListFloatingIps", "/v1/floating_ips", "floating_ips", _FloatingIp, counted=False,
+                         query=_VERSION)
+_REGIONS = api.List(_CLOUD, "ListRegions", "/v1/regions", "regions", _Region, query=_VERSION)
 
 
 def _server(row: _Instance, sizes: Mapping[str, int | None],
-            floating: Mapping[str, Sequence[str | None]]) -> Server:
+            floating: Mapping[str, Sequence[str | None]]) -> api.Server:
     primary = {one.id for one in (row.primary_network_interface, row.primary_network_attachment) if one}
     nets = sorted([*(row.network_attachments or ()), *(row.network_interfaces or ())],
                   key=lambda net: net.id not in primary)
     targets = [key for net in nets
                for key in (net.id, net.virtual_network_interface and net.virtual_network_interface.id) if key]
-    lan4, lan6 = addresses(*(net.primary_ip.address for net in nets
-                             if net.primary_ip and net.primary_ip.address != "0.0.0.0"))        # noqa: S104
-    wan4, wan6 = addresses(*(ip for key in targets for ip in floating.get(key, ())))
-    stored = nested(row.disks, _Disk)
-    return Server(
+    stored = api.nested(row.disks, _Disk)
+    return api.Server(
         id=row.id,
         name=row.name or "",
         cpu=row.vcpu and row.vcpu.count,
         memory_mib=None if row.memory is None else row.memory * 1024,
-        disk_gib=disk_gib(None if stored is None else total_gib(disk.size for disk in stored),
+        disk_gib=api.disk_gib(None if stored is None else api.total_gib(disk.size for disk in stored),
                           None if row.volume_attachments is None else [
                               one.volume and one.volume.id for one in row.volume_attachments], sizes),
-        lan_ipv4=lan4,
-        wan_ipv4=wan4,
-        lan_ipv6=lan6,
-        wan_ipv6=wan6,
-        status=_STATUS.get(row.status or "", Status.UNKNOWN),
-        party_status=row.status or "",
-        created_at=parse_time(row.created_at),
+        **api.addresses(
+            lan=(net.primary_ip.address for net in nets
+                 if net.primary_ip and net.primary_ip.address != "0.0.0.0"),                    # noqa: S104
+            wan=(ip for key in targets for ip in floating.get(key, ()))),
+        **PARTY.status_of(row.status),
+        created_at=api.parse_time(row.created_at),
         zone=row.zone.name,
         project_id=row.resource_group.id if row.resource_group else "",
         instance_type=row.profile.name if row.profile else "",
     )
 
 
-# ---------------------------------------------------------------- regions, check
-
-def list_regions(account: Account, send: Send) -> list[Region]:
-    region = account.regions[0] if account.regions else PARTY.default_region
-    rows: list[_Region] = _opened(region, account, send, lambda call: call.get(_REGIONS, _VERSION).rows)
-    return [Region(row.name, "", row.status in (None, "available")) for row in rows]
-
-
-def check(source: Source, account: Account, send: Send) -> None:
-    _opened(source.region, account, send, lambda call: call.walk(_INSTANCES, Window(1, 1), _VERSION))
-
-
 # ---------------------------------------------------------------- the login
 
-def _opened(region: str, account: Account, send: Send, use: Callable[[Call], _T]) -> _T:
-    def with_token(token: str) -> _T:
-        cloud = Cloud(f"{region}.iaas.cloud.ibm.com", size="limit", cursor="start",
-                      headers=lambda _: {"Authorization": f"Bearer {token}"})
-        return use(Call(cloud, _PAGE, region, account, send))
-
-    return with_session(account, "iam", lambda: _login(account, send), with_token)
-
-
-def _login(account: Account, send: Send) -> tuple[float, str]:
-    url = account.url("https://iam.cloud.ibm.com/identity/token")
-    body = urlencode({"grant_type": "urn:ibm:params:oauth:grant-type:apikey", "apikey": account.credentials["token"]})
+def _login(client: api.Client) -> tuple[float, str]:
+    url = client.url("https://iam.cloud.ibm.com/identity/token")
+    body = urlencode({"grant_type": "urn:ibm:params:oauth:grant-type:apikey", "apikey": client.credentials["token"]})
     headers = {"Accept": "application/json", "Content-Type": "application/x-www-form-urlencoded"}
-    response = send("Login", lambda: Request("POST", url, headers, body.encode()))
-    with reading():
-        given = msgspec.json.decode(response.body, type=_Login)
-    return time.time() + given.expires_in, given.access_token
+    response = client.call("Login", lambda: api.Request("POST", url, headers, body.encode()), _Login)
+    return time.time() + response.expires_in, response.access_token
 
 
-PARTY = Party(
+PARTY = api.Party(
     name="ibm",
     title="IBM Cloud VPC",
     reference="https://cloud.ibm.com/apidocs/vpc/latest#list-instances",
@@ -261,11 +210,12 @@ PARTY = Party(
     unknown_region_is_empty=True,
     project="a resource group's id",
     project_form=r"[0-9a-f]{32}",
-    limits={"Login": Limit(10), **{operation: Limit(10) for operation in (
-        "ListInstances", "ListVolumes", "ListFloatingIps", "ListRegions")}},
-    error_code=error_code,
+    limits=api.per_second(10, "Login", "ListInstances", "ListVolumes", "ListFloatingIps", "ListRegions"),
+    error_code=api.any_error_code,
     errors=_ERRORS,
+    status=_STATUS,
     list_servers=list_servers,
-    list_regions=list_regions,
-    check=check,
+    list_regions=lambda client: [
+        api.Region(row.name, "", row.status in (None, "available")) for row in client.rows(_REGIONS)],
+    check=api.one_row(_INSTANCES),
 )

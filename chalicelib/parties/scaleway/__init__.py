@@ -24,50 +24,17 @@ The token is the secret key of an API key. No rate is published: 20 calls a seco
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 
-from ...cloud.bearer import Call, Cloud, List, by_owner, error_code, only, plain, without_prefix
-from ...cloud.cache import cached_lookup
-from ...cloud.paging import Rows
-from ...concurrency import run_all, run_both
-from ...errors import (
-    DISABLED_KEY,
-    EXPIRED_KEY,
-    FAILED,
-    MALFORMED,
-    MISSING_RIGHT,
-    REGION,
-    SUSPENDED,
-    THROTTLED,
-    WRONG_KEY,
-    PartyDenied,
-    PartyFailed,
-    UnknownRegion,
-)
-from ...model import (
-    WHOLE,
-    Account,
-    Count,
-    Limit,
-    Listing,
-    Party,
-    Region,
-    Send,
-    Server,
-    Source,
-    Status,
-    Text,
-    Window,
-    addresses,
-    parse_time,
-)
+from ...cloud import api
 
 _PAGE = 100
 _BATCH = 50                                 # ids that one query names
 _WORKERS = 10
-_CLOUD = Cloud("api.scaleway.com", headers=lambda account: {"X-Auth-Token": account.credentials["token"]})
+_CLOUD = api.Cloud("api.scaleway.com", lambda: _PAGE, auth=lambda client, call: call(
+    {"X-Auth-Token": client.credentials["token"]}))
 _LATER = replace(_CLOUD, size="page_size")  # the word of Block and IPAM
 _ZONES = {"fr-par": 3, "it-mil": 1, "nl-ams": 3, "pl-waw": 3}            # region -> its zones, -1 and on
 _RESTRICTED = "fr-snc"                      # a region that not every account may use
@@ -75,34 +42,34 @@ _MOST_ZONES = 3                             # of a region whose zones are not kn
 _NAMED = re.compile(r"-[A-Z]?([0-9]{1,3})C-([0-9]{1,4})G(?:-WIN)?", re.ASCII)   # CPUs and GiB in a type's name
 
 _STATUS = {                                 # state, the complete enumeration
-    "starting": Status.STARTING,
-    "running": Status.ACTIVE,
-    "stopping": Status.STOPPING,
-    "stopped": Status.SHUTOFF,
-    "stopped in place": Status.SHUTOFF,     # the word on the wire
-    "stopped_in_place": Status.SHUTOFF,     # the SDK's
-    "locked": Status.ERROR,                 # by the party, for abuse
+    "starting": api.Status.STARTING,
+    "running": api.Status.ACTIVE,
+    "stopping": api.Status.STOPPING,
+    "stopped": api.Status.SHUTOFF,
+    "stopped in place": api.Status.SHUTOFF,     # the word on the wire
+    "stopped_in_place": api.Status.SHUTOFF,     # the SDK's
+    "locked": api.Status.ERROR,             # by the party, for abuse
 }
 _DETAILS = {                                # state_detail, where it says more than the state
-    "rebooting": Status.REBOOT,
-    "terminating": Status.DELETED,
+    "rebooting": api.Status.REBOOT,
+    "terminating": api.Status.DELETED,
 }
 
 _ERRORS = {                                 # the type of an error, or what its message says of a place
-    "denied_authentication": WRONG_KEY,     # .not_found, .invalid_argument
-    "denied_authentication.expired": EXPIRED_KEY,
-    "denied_authentication.locked": DISABLED_KEY,
-    "locked": SUSPENDED,
-    "authorization_required": MISSING_RIGHT,
-    "permissions_denied": MISSING_RIGHT,
-    "too_many_requests": THROTTLED,
-    "unknown_zone": REGION,
-    "unknown_region": REGION,
-    "unknown_resource": MALFORMED,          # a path that is not there; an unknown zone has words of its own
-    "not_found": MALFORMED,
-    "invalid_arguments": MALFORMED,
-    "invalid_request_error": MALFORMED,
-    "api_error": FAILED,
+    "denied_authentication": api.WRONG_KEY,     # .not_found, .invalid_argument
+    "denied_authentication.expired": api.EXPIRED_KEY,
+    "denied_authentication.locked": api.DISABLED_KEY,
+    "locked": api.SUSPENDED,
+    "authorization_required": api.MISSING_RIGHT,
+    "permissions_denied": api.MISSING_RIGHT,
+    "too_many_requests": api.THROTTLED,
+    "unknown_zone": api.REGION,
+    "unknown_region": api.REGION,
+    "unknown_resource": api.MALFORMED,      # a path that is not there; an unknown zone has words of its own
+    "not_found": api.MALFORMED,
+    "invalid_arguments": api.MALFORMED,
+    "invalid_request_error": api.MALFORMED,
+    "api_error": api.FAILED,
 }
 
 Bytes = Annotated[int, msgspec.Meta(ge=0, le=10 ** 18)]
@@ -125,7 +92,7 @@ class _Nic(msgspec.Struct, gc=False):
 
 
 class _Row(msgspec.Struct, gc=False):
-    id: Text
+    id: api.Text
     name: str | None = None
     project: str | None = None
     commercial_type: str | None = None
@@ -144,7 +111,7 @@ class _Row(msgspec.Struct, gc=False):
 
 
 class _BlockVolume(msgspec.Struct, gc=False):
-    id: Text
+    id: api.Text
     size: Bytes | None = None
 
 
@@ -153,151 +120,141 @@ class _Resource(msgspec.Struct, gc=False):
 
 
 class _IpamIp(msgspec.Struct, gc=False):
-    id: Text
+    id: api.Text
     address: str | None = None
     resource: _Resource | None = None
 
 
 class _CommercialType(msgspec.Struct, gc=False):
-    ncpus: Count | None = None
+    ncpus: api.Count | None = None
     ram: Bytes | None = None
 
 
 # ---------------------------------------------------------------- listing
 
-def list_servers(source: Source, account: Account, window: Window, send: Send) -> Listing:
-    call = Call(_CLOUD, _PAGE, source.region, account, send)
-    zones = _zones(call)
-    if window == WHOLE:
-        found, ips = run_both(lambda: run_all([lambda zone=zone: run_both(lambda: _zone(call, zone, window),
-                                                                       lambda: _sbs(call, zone)) for zone in zones],
-                                               len(zones)),
-                          lambda: _ipam(call))
-        listed, volumes = [rows for rows, _ in found], [volume for _, part in found for volume in part]
+def list_servers(client: api.Client, window: api.Window) -> api.Listing:
+    zones = _zones(client)
+    if window == api.WHOLE:
+        listed, volumes, ips = client.run_all(
+            lambda: client.for_each(zones, lambda zone: _zone(client, zone, window)),
+            lambda: _joined(client.for_each(zones, lambda zone: _sbs(client, zone))),
+            lambda: _ipam(client))
     else:
-        listed = _zones_in_turn(call, zones, window)
-        named = [(zone, [volume.id for row in part.rows for volume in (row.volumes or {}).values()
-                         if volume.size is None and volume.id]) for zone, part in zip(zones, listed, strict=True)]
-        volumes, ips = run_both(
-            lambda: [volume for part in run_all([lambda zone=zone, ids=ids: _sbs(call, zone, ids)
-                                                      for zone, ids in named], len(zones)) for volume in part],
-            lambda: _ipam(call, [nic.id for part in listed for row in part.rows for nic in row.private_nics or ()
-                                if nic.id]))
+        listed = _zones_in_turn(client, zones, window)
+        disks = {zone: [volume.id for row in part.rows for volume in (row.volumes or {}).values()
+                        if volume.size is None and volume.id] for zone, part in zip(zones, listed, strict=True)}
+        nics = [nic.id for part in listed for row in part.rows for nic in row.private_nics or () if nic.id]
+        volumes, ips = client.run_all(
+            lambda: _joined(client.for_each(zones, lambda zone: _sbs(client, zone, disks[zone]))),
+            lambda: _ipam(client, nics))
     sizes = {volume.id: volume.size for volume in volumes}
-    private = by_owner((ip.resource and ip.resource.id, without_prefix(ip.address)) for ip in ips)
-    kinds = run_all([lambda zone=zone, part=part: _types(call, zone, part.rows)
-                          for zone, part in zip(zones, listed, strict=True)], len(zones))
-    return Listing([_server(row, zone, types, sizes, private)
-                    for zone, part, types in zip(zones, listed, kinds, strict=True) for row in part.rows],
-                   sum(part.total or 0 for part in listed))
+    private = api.by_owner((ip.resource and ip.resource.id, api.without_prefix(ip.address)) for ip in ips)
+    parts = list(zip(zones, listed, strict=True))
+    kinds = client.for_each(parts, lambda part: _types(client, part[0], part[1].rows))
+    return api.Listing([_server(row, zone, types, sizes, private)
+                        for (zone, part), types in zip(parts, kinds, strict=True) for row in part.rows],
+                       sum(part.total or 0 for part in listed))
 
 
-def _zones_in_turn(call: Call, zones: Iterable[str], window: Window) -> list[Rows[_Row]]:
+def _zones_in_turn(client: api.Client, zones: Iterable[str], window: api.Window) -> list[api.Rows[_Row]]:
     """The window's part of each zone: the totals of those before it tell where it begins."""
-    found: list[Rows[_Row]] = []
+    parts: list[api.Rows[_Row]] = []
     before = 0
     for zone in zones:
         first, last = max(1, window.first - before), None if window.last is None else window.last - before
         ended = last is not None and last < first               # the window, before this zone: its total is wanted
-        part = _zone(call, zone, Window(1, 1) if ended else Window(first, last))
-        found.append(Rows([], part.total) if ended else part)
+        part = _zone(client, zone, api.Window(1, 1) if ended else api.Window(first, last))
+        parts.append(api.Rows([], part.total) if ended else part)
         before += part.total or 0
-    return found
+    return parts
 
 
-def _zones(call: Call) -> tuple[str, ...]:
+def _zones(client: api.Client, region: str = "") -> tuple[str, ...]:
     """The region's zones in the order of their names. Raises UnknownRegion if it has none."""
-    known = _ZONES.get(call.region)
-    zones = tuple(f"{call.region}-{n}" for n in range(1, (known or _MOST_ZONES) + 1))
+    region = region or client.region
+    known = _ZONES.get(region)
+    zones = tuple(f"{region}-{n}" for n in range(1, (known or _MOST_ZONES) + 1))
     if known:
         return zones
-    there = cached_lookup(("scaleway zones", call.account.endpoint), zones, lambda missing: dict(
-        zip(missing, run_all([lambda zone=zone: _is_there(call, zone) for zone in missing], len(missing)),
-            strict=True)))
+    there = api.cached_lookup(("scaleway zones", client.account.endpoint), zones, lambda missing: dict(
+        zip(missing, client.for_each(missing, lambda zone: _is_there(client, zone)), strict=True)))
     if not any(there.values()):
-        raise UnknownRegion("Scaleway Instances has no such region.")
+        raise api.UnknownRegion("Scaleway Instances has no such region.")
     return tuple(zone for zone in zones if there.get(zone))
 
 
-def _is_there(call: Call, zone: str) -> bool:
+def _is_there(client: api.Client, zone: str) -> bool:
     try:
-        _zone(call, zone, Window(1, 1))
+        _zone(client, zone, api.Window(1, 1))
         return True
-    except UnknownRegion:
+    except api.UnknownRegion:
         return False
-    except PartyFailed as refused:          # said while the party was asked for its regions, not about this one
+    except api.PartyFailed as refused:      # said while the party was asked for its regions, not about this one
         if refused.party_code != "unknown_zone":
             raise
         return False
 
 
-def _zone(call: Call, zone: str, window: Window) -> Rows[_Row]:
-    project = call.account.project
-    what = List("ListServers", f"/instance/v1/zones/{zone}/servers", "servers", list[_Row])
-    found = call.pages(what, window, [("order", "creation_date_asc"), *([("project", project)] if project else [])])
-    if project:
-        only(found.rows, lambda row: row.project, project)
+def _zone(client: api.Client, zone: str, window: api.Window) -> api.Rows[_Row]:
+    servers = api.List(_CLOUD, "ListServers", f"/instance/v1/zones/{zone}/servers", "servers", _Row)
+    found = client.pages(servers, window, order="creation_date_asc", project=client.project or None)
+    if client.project:
+        api.only(found.rows, lambda row: row.project, client.project)
     return found
 
 
-def _sbs(call: Call, zone: str, ids: Sequence[str] | None = None) -> list[_BlockVolume]:
+def _sbs(client: api.Client, zone: str, ids: Sequence[str] | None = None) -> list[_BlockVolume]:
     """The zone's block volumes, or those of these ids."""
-    what = List("ListVolumes", f"/block/v1/zones/{zone}/volumes", "volumes", list[_BlockVolume])
-    return _named(call, what, [], "volume_ids", ids)
-
-
-def _ipam(call: Call, ids: Sequence[str] | None = None) -> list[_IpamIp]:
-    """The addresses of the region's private interfaces, or of these."""
-    what = List("ListIps", f"/ipam/v1/regions/{call.region}/ips", "ips", list[_IpamIp])
-    return _named(call, what, [("resource_type", "instance_private_nic")], "resource_ids", ids)
-
-
-def _named(call: Call, what: List, asked: Sequence[tuple[str, object]], parameter: str, ids: Sequence[str] | None,
-           ) -> list[Any]:
-    call = replace(call, cloud=_LATER)
+    volumes = api.List(_LATER, "ListVolumes", f"/block/v1/zones/{zone}/volumes", "volumes", _BlockVolume)
     if ids is None:
-        return call.all(what, asked)
-    batches = [ids[at:at + _BATCH] for at in range(0, len(ids), _BATCH)]
-    found = run_all([lambda batch=batch: call.all(what, [*asked, *((parameter, name) for name in batch)])
-                          for batch in batches], _WORKERS)
-    return [row for part in found for row in part]
+        return client.all(volumes)
+    return client.in_batches(ids, _BATCH, lambda batch: client.all(volumes, volume_ids=batch))
 
 
-def _types(call: Call, zone: str, rows: Iterable[_Row]) -> dict[str, _CommercialType]:
-    what = List("ListServerTypes", f"/instance/v1/zones/{zone}/products/servers", "servers",
-                 dict[str, _CommercialType])
-    return cached_lookup(("scaleway", call.account.endpoint, zone), [row.commercial_type or "" for row in rows],
-                     lambda _: dict(call.all(what)))
+def _ipam(client: api.Client, ids: Sequence[str] | None = None) -> list[_IpamIp]:
+    """The addresses of the region's private interfaces, or of these."""
+    ips = api.List(_LATER, "ListIps", "/ipam/v1/regions/{region}/ips", "ips", _IpamIp,
+                   query={"resource_type": "instance_private_nic"})
+    if ids is None:
+        return client.all(ips)
+    return client.in_batches(ids, _BATCH, lambda batch: client.all(ips, resource_ids=batch))
+
+
+def _joined(parts: Iterable[list[_BlockVolume]]) -> list[_BlockVolume]:
+    return [volume for part in parts for volume in part]
+
+
+def _types(client: api.Client, zone: str, rows: Iterable[_Row]) -> dict[str, _CommercialType]:
+    catalogue = api.map_of(
+        _CLOUD, "ListServerTypes", f"/instance/v1/zones/{zone}/products/servers", "servers", _CommercialType)
+    return api.cached_lookup(("scaleway", client.account.endpoint, zone), [row.commercial_type or "" for row in rows],
+                             lambda _: dict(client.all(catalogue)))
 
 
 def _server(row: _Row, zone: str, types: Mapping[str, _CommercialType], sizes: Mapping[str, int | None],
-            private: Mapping[str, list[str]]) -> Server:
+            private: Mapping[str, list[str]]) -> api.Server:
     cpu, memory_mib = _size(types.get(row.commercial_type or ""), row.commercial_type or "")
     detail = row.state_detail if row.state_detail in _DETAILS else None
     nics = [nic.id or "" for nic in row.private_nics or ()]
-    lan4, lan6 = addresses(row.private_ip, *(ip for nic in nics for ip in private.get(nic, ())))
-    wan4, wan6 = addresses(row.public_ip and row.public_ip.address, *(ip.address for ip in row.public_ips or ()),
-                           row.ipv6 and row.ipv6.address)
     disks = None if row.volumes is None else [sizes.get(volume.id or "") if volume.size is None else volume.size
                                               for volume in row.volumes.values()]
-    return Server(
+    return api.Server(
         id=row.id,
         name=row.name or "",
         cpu=cpu,
         memory_mib=memory_mib,
         disk_gib=None if disks is None or None in disks else -(-sum(size or 0 for size in disks) // 10 ** 9),
-        lan_ipv4=lan4,
-        wan_ipv4=wan4,
-        lan_ipv6=lan6,
-        wan_ipv6=wan6,
-        status=_DETAILS[detail] if detail else _STATUS.get(row.state or "", Status.UNKNOWN),
+        **api.addresses(lan=[row.private_ip, *(ip for nic in nics for ip in private.get(nic, ()))],
+                        wan=[row.public_ip and row.public_ip.address, *(ip.address for ip in row.public_ips or ()),
+                 row.ipv6 and row.ipv6.address]),
+        status=_DETAILS[detail] if detail else _STATUS.get(row.state or "", api.Status.UNKNOWN),
         party_status=" ".join(filter(None, (row.state, detail))),
-        created_at=parse_time(row.creation_date),
-        updated_at=parse_time(row.modification_date),
+        created_at=api.parse_time(row.creation_date),
+        updated_at=api.parse_time(row.modification_date),
         zone=zone,
         project_id=row.project or "",
         instance_type=row.commercial_type or "",
-        tags=plain(row.tags),
+        tags=api.plain(row.tags),
     )
 
 
@@ -311,24 +268,23 @@ def _size(kind: _CommercialType | None, name: str) -> tuple[int | None, int | No
 
 # ---------------------------------------------------------------- regions, check
 
-def list_regions(account: Account, send: Send) -> list[Region]:
+def list_regions(client: api.Client) -> list[api.Region]:
     """Those that this module knows: the party has no such call."""
-    return [*(Region(region) for region in _ZONES), Region(_RESTRICTED, "", _is_open(account, send))]
+    return [*(api.Region(region) for region in _ZONES), api.Region(_RESTRICTED, "", _is_open(client))]
 
 
-def _is_open(account: Account, send: Send) -> bool:
+def _is_open(client: api.Client) -> bool:
     try:
-        return bool(_zones(Call(_CLOUD, _PAGE, _RESTRICTED, account, send)))
-    except (UnknownRegion, PartyDenied):    # who may see nothing at all is told so by the other regions
+        return bool(_zones(client, _RESTRICTED))
+    except (api.UnknownRegion, api.PartyDenied):                # the other regions say so if nothing may be seen at all
         return False
 
 
-def check(source: Source, account: Account, send: Send) -> None:
-    call = Call(_CLOUD, _PAGE, source.region, account, send)
-    _zone(call, _zones(call)[0], Window(1, 1))
+def check(client: api.Client) -> None:
+    _zone(client, _zones(client)[0], api.Window(1, 1))
 
 
-PARTY = Party(
+PARTY = api.Party(
     name="scaleway",
     title="Scaleway Instances",
     reference="https://www.scaleway.com/en/developers/api/instances/",
@@ -340,9 +296,10 @@ PARTY = Party(
     default_region="fr-par",
     project="a project's id",
     project_form=r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}",
-    limits={operation: Limit(20) for operation in ("ListServers", "ListVolumes", "ListIps", "ListServerTypes")},
-    error_code=error_code,
+    limits=api.per_second(20, "ListServers", "ListVolumes", "ListIps", "ListServerTypes"),
+    error_code=api.any_error_code,
     errors=_ERRORS,
+    status=_STATUS,
     list_servers=list_servers,
     list_regions=list_regions,
     check=check,

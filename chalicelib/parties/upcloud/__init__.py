@@ -22,53 +22,32 @@ from typing import Annotated
 
 import msgspec
 
-from ...cloud.bearer import Call, Cloud, List, error_code, only, plain
-from ...cloud.paging import Page, by_place, cut
-from ...concurrency import run_all
-from ...errors import ARREARS, FAILED, MALFORMED, MISSING_RIGHT, THROTTLED, UNAVAILABLE, WRONG_KEY, PartyMalformed
-from ...model import (
-    Account,
-    Count,
-    Limit,
-    Listing,
-    Party,
-    Region,
-    Send,
-    Server,
-    Source,
-    Status,
-    Text,
-    Window,
-    addresses,
-    labelled,
-    total_gib,
-)
+from ...cloud import api
 
 _PAGE = 100
-_WORKERS = 10
-_CLOUD = Cloud("api.upcloud.com", size="limit")
+_CLOUD = api.Cloud("api.upcloud.com")
 
 _STATUS = {                                 # state, the complete enumeration
-    "started": Status.ACTIVE,
-    "stopped": Status.SHUTOFF,
-    "maintenance": Status.RESIZE,           # being changed; while it is made it has a `progress`, see _server
-    "error": Status.ERROR,
+    "started": api.Status.ACTIVE,
+    "stopped": api.Status.SHUTOFF,
+    "maintenance": api.Status.RESIZE,       # being changed; while it is made it has a `progress`, see _server
+    "error": api.Status.ERROR,
 }
 
 _ERRORS = {                                 # error_code
-    "AUTHENTICATION_FAILED": WRONG_KEY,
-    "ACCESS_KEY_INVALID": WRONG_KEY,
-    "INSUFFICIENT_CREDITS": ARREARS,
-    "TRIAL_PERIOD_EXPIRED": ARREARS,
-    "ACTION_FORBIDDEN": MISSING_RIGHT,
-    "ACCOUNT_FORBIDDEN": MISSING_RIGHT,
-    "SERVER_FORBIDDEN": MISSING_RIGHT,
-    "TOO_MANY_REQUESTS": THROTTLED,
-    "SERVER_NOT_FOUND": MALFORMED,
-    "SERVER_INVALID": MALFORMED,
-    "LABEL_INVALID": MALFORMED,
-    "INTERNAL_ERROR": FAILED,
-    "SERVICE_UNAVAILABLE": UNAVAILABLE,
+    "AUTHENTICATION_FAILED": api.WRONG_KEY,
+    "ACCESS_KEY_INVALID": api.WRONG_KEY,
+    "INSUFFICIENT_CREDITS": api.ARREARS,
+    "TRIAL_PERIOD_EXPIRED": api.ARREARS,
+    "ACTION_FORBIDDEN": api.MISSING_RIGHT,
+    "ACCOUNT_FORBIDDEN": api.MISSING_RIGHT,
+    "SERVER_FORBIDDEN": api.MISSING_RIGHT,
+    "TOO_MANY_REQUESTS": api.THROTTLED,
+    "SERVER_NOT_FOUND": api.MALFORMED,
+    "SERVER_INVALID": api.MALFORMED,
+    "LABEL_INVALID": api.MALFORMED,
+    "INTERNAL_ERROR": api.FAILED,
+    "SERVICE_UNAVAILABLE": api.UNAVAILABLE,
 }
 
 
@@ -94,13 +73,9 @@ class _Tags(msgspec.Struct, gc=False):
 
 class _Row(msgspec.Struct, gc=False):
     uuid: _Uuid
-    zone: Text
+    zone: api.Text
     created: _Unix | None = None
     labels: _Labels | None = None
-
-
-class _Servers(msgspec.Struct, gc=False):
-    server: list[_Row]
 
 
 class _Address(msgspec.Struct, gc=False):
@@ -113,7 +88,7 @@ class _Addresses(msgspec.Struct, gc=False):
 
 
 class _Interface(msgspec.Struct, gc=False):
-    index: Count | None = None
+    index: api.Count | None = None
     type: str | None = None
     ip_addresses: _Addresses | None = None
 
@@ -127,7 +102,7 @@ class _Networking(msgspec.Struct, gc=False):
 
 
 class _Storage(msgspec.Struct, gc=False):
-    storage_size: Count | None = None
+    storage_size: api.Count | None = None
     type: str | None = None
 
 
@@ -137,11 +112,11 @@ class _Storages(msgspec.Struct, gc=False):
 
 class _Detail(msgspec.Struct, gc=False):
     uuid: _Uuid
-    zone: Text
+    zone: api.Text
     title: str | None = None
     hostname: str | None = None
-    core_number: _Digits | Count | None = None
-    memory_amount: _Digits | Count | None = None
+    core_number: _Digits | api.Count | None = None
+    memory_amount: _Digits | api.Count | None = None
     state: str | None = None
     progress: float | str | None = None     # in percent, of a creation
     created: _Unix | None = None
@@ -153,108 +128,90 @@ class _Detail(msgspec.Struct, gc=False):
     tags: _Tags | None = None
 
 
+class _Details(msgspec.Struct):
+    server: _Detail
+
+
 class _Zone(msgspec.Struct):
-    id: Text
+    id: api.Text
     description: str | None = None
-
-
-class _Zones(msgspec.Struct):
-    zone: list[_Zone]
 
 
 # ---------------------------------------------------------------- listing
 
-def list_servers(source: Source, account: Account, window: Window, send: Send) -> Listing:
-    call, details, gone = Call(_CLOUD, _PAGE, source.region, account, send), dict[str, _Detail](), set[str]()
+def list_servers(client: api.Client, window: api.Window) -> api.Listing:
+    details, gone = dict[str, _Detail](), set[str]()
     while True:
-        rows = sorted((row for row in _rows(call) if row.zone == call.region),
+        rows = sorted((row for row in _rows(client) if row.zone == client.region),
                       key=lambda row: (10 ** 10 if row.created is None else row.created, row.uuid))
         if any(row.uuid in gone for row in rows):
-            raise PartyMalformed("The party lists a server whose details it does not have.")
-        wanted = [row.uuid for row in cut(rows, window)]
+            raise api.PartyMalformed("The party lists a server whose details it does not have.")
+        wanted = [row.uuid for row in api.cut(rows, window)]
         missing = [uuid for uuid in wanted if uuid not in details]
-        found = run_all([lambda uuid=uuid: _detail(call, uuid) for uuid in missing], _WORKERS)
+        found = client.for_each(missing, lambda uuid: _detail(client, uuid))
         details |= {detail.uuid: detail for detail in found if detail}
         if None not in found:
-            return Listing([_server(details[uuid]) for uuid in wanted], len(rows))
+            return api.Listing([_server(details[uuid]) for uuid in wanted], len(rows))
         gone |= set(missing) - details.keys()
 
 
-def _rows(call: Call) -> list[_Row]:
+def _rows(client: api.Client) -> list[_Row]:
     """The account's servers."""
-    project = call.account.project
-    query = [("label", project)] if project is not None else []
+    def fetch(offset: int, limit: int) -> api.Page[_Row]:
+        rows = client.rows(_SERVERS, label=client.project, limit=limit, offset=offset)
+        return api.Page([(row.uuid, row) for row in rows])
 
-    def fetch(offset: int, limit: int) -> Page[_Row]:
-        rows: list[_Row] = call.get(_SERVERS, [*query, ("limit", limit), ("offset", offset)]).rows.server
-        return Page([(row.uuid, row) for row in rows])
-
-    rows = by_place(fetch, call.page).rows
-    return rows if project is None else only(rows, lambda row: project in _words(row.labels), True)
+    rows = api.by_place(fetch, _PAGE).rows
+    return rows if client.project is None else api.only(rows, lambda row: client.project in _words(row.labels), True)
 
 
 def _words(labels: _Labels | None) -> Sequence[str]:
     return [f"{label.key}={label.value or ''}" for label in labels.label] if labels else []
 
 
-def _detail(call: Call, uuid: str) -> _Detail | None:
+def _detail(client: api.Client, uuid: str) -> _Detail | None:
     """None if the server is gone."""
     try:
-        detail: _Detail = call.get(List("GetServer", f"/1.3/server/{uuid}", "server", _Detail)).rows
-    except PartyMalformed as refused:
+        detail = api.read(client.get(_CLOUD, "GetServer", f"/1.3/server/{uuid}"), _Details).server
+    except api.PartyMalformed as refused:
         if refused.party_code != "SERVER_NOT_FOUND":
             raise
         return None
     if detail.uuid != uuid:
-        raise PartyMalformed("The party gave another server's details than was asked for.")
+        raise api.PartyMalformed("The party gave another server's details than was asked for.")
     return detail
 
 
-_SERVERS = List("ListServers", "/1.3/server", "servers", _Servers)
-_ZONES = List("ListZones", "/1.3/zone", "zones", _Zones)
+_SERVERS = api.List(_CLOUD, "ListServers", "/1.3/server", "servers.server", _Row)
+_ZONES = api.List(_CLOUD, "ListZones", "/1.3/zone", "zones.zone", _Zone)
 
 
-def _server(row: _Detail) -> Server:
+def _server(row: _Detail) -> api.Server:
     nets = row.networking.interfaces.interface if row.networking and row.networking.interfaces else []
     found = [(net.type, ip.address) for net in sorted(nets, key=lambda net: net.index or 0) if net.ip_addresses
              for ip in net.ip_addresses.ip_address]
     found += [(ip.access, ip.address) for ip in (row.ip_addresses.ip_address if row.ip_addresses else [])]
-    lan4, lan6 = addresses(*(ip for kind, ip in found if kind in ("private", "utility")))
-    wan4, wan6 = addresses(*(ip for kind, ip in found if kind == "public"))
     disks = row.storage_devices and row.storage_devices.storage_device
     labels = row.labels.label if row.labels else []
-    return Server(
+    return api.Server(
         id=row.uuid,
         name=row.title or row.hostname or "",
         cpu=None if row.core_number is None else int(row.core_number),
         memory_mib=None if row.memory_amount is None else int(row.memory_amount),
-        disk_gib=None if disks is None else total_gib(disk.storage_size for disk in disks if disk.type != "cdrom"),
-        lan_ipv4=lan4,
-        wan_ipv4=wan4,
-        lan_ipv6=lan6,
-        wan_ipv6=wan6,
-        status=Status.BUILD if row.state == "maintenance" and row.progress is not None else _STATUS.get(
-            row.state or "", Status.UNKNOWN),
+        disk_gib=None if disks is None else api.total_gib(disk.storage_size for disk in disks if disk.type != "cdrom"),
+        **api.addresses(lan=(ip for kind, ip in found if kind in ("private", "utility")),
+                        wan=(ip for kind, ip in found if kind == "public")),
+        status=api.Status.BUILD if row.state == "maintenance" and row.progress is not None else _STATUS.get(
+            row.state or "", api.Status.UNKNOWN),
         party_status=row.state or "",
         created_at=None if row.created is None else datetime.fromtimestamp(row.created, UTC),
         zone=row.zone,
         instance_type=row.plan or "",
-        tags={**plain(row.tags and row.tags.tag), **labelled((label.key, label.value) for label in labels)},
+        tags={**api.plain(row.tags and row.tags.tag), **api.labelled((label.key, label.value) for label in labels)},
     )
 
 
-# ---------------------------------------------------------------- regions, check
-
-def list_regions(account: Account, send: Send) -> list[Region]:
-    zones: _Zones = Call(_CLOUD, _PAGE, "", account, send).get(_ZONES).rows
-    return [Region(zone.id, zone.description or "") for zone in zones.zone]
-
-
-def check(source: Source, account: Account, send: Send) -> None:
-    Call(_CLOUD, _PAGE, source.region, account, send).get(_SERVERS, [("limit", 1), ("offset", 0)])
-
-
-PARTY = Party(
+PARTY = api.Party(
     name="upcloud",
     title="UpCloud",
     reference="https://developers.upcloud.com/1.3/8-servers/",
@@ -267,10 +224,11 @@ PARTY = Party(
     unknown_region_is_empty=True,
     project="a label that every server of the project carries, KEY=VALUE",
     project_form=r"[^=\x00-\x20\x7f]{2,32}=[^\x00-\x1f\x7f]{0,255}",
-    limits={"ListServers": Limit(10), "GetServer": Limit(60), "ListZones": Limit(10)},
-    error_code=error_code,
+    limits={**api.per_second(10, "ListServers", "ListZones"), **api.per_second(60, "GetServer")},
+    error_code=api.any_error_code,
     errors=_ERRORS,
+    status=_STATUS,
     list_servers=list_servers,
-    list_regions=list_regions,
-    check=check,
+    list_regions=api.regions_of(_ZONES, lambda row: api.Region(row.id, row.description or "")),
+    check=lambda client: client.rows(_SERVERS, limit=1, offset=0),
 )
