@@ -33,9 +33,11 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from ..errors import Internal, PartyDenied, PartyMalformed, PartyThrottled
-from ..model import Account, Limit, Listing, Party, Region, Request, Response, Send, Server, Source, Window, addresses
+from ..model import Account, Limit, Listing, Region, Request, Response, Send, Server, Source, Window, addresses
+from .client import Client
 from .decoding import decode, reading
 from .paging import cut
+from .party import Party
 
 T = TypeVar("T")
 Bytes = Annotated[int, msgspec.Meta(ge=0, le=10 ** 18)]
@@ -222,19 +224,19 @@ def total(sizes: Iterable[float | None], unit: float) -> int | None:
 
 # ---------------------------------------------------------------- a party
 
-def _list_servers(bridge: Bridge, source: Source, account: Account, window: Window, send: Send) -> Listing:
-    with open_driver(bridge, account, source.region, send) as driven:
-        return bridge.servers(driven, source, window)
+def _list_servers(bridge: Bridge, client: Client, window: Window) -> Listing:
+    with open_driver(bridge, client.account, client.region, client.send) as driven:
+        return bridge.servers(driven, client.source, window)
 
 
-def _list_regions(bridge: Bridge, default: str, account: Account, send: Send) -> list[Region]:
-    with open_driver(bridge, account, (*account.regions, default)[0], send) as driven:
+def _list_regions(bridge: Bridge, client: Client) -> list[Region]:
+    with open_driver(bridge, client.account, client.region, client.send) as driven:
         return bridge.regions(driven)
 
 
-def _check(bridge: Bridge, source: Source, account: Account, send: Send) -> None:
-    with open_driver(bridge, account, source.region, send) as driven:
-        bridge.check(driven, source)
+def _check(bridge: Bridge, client: Client) -> None:
+    with open_driver(bridge, client.account, client.region, client.send) as driven:
+        bridge.check(driven, client.source)
 
 
 def _error_word(read: Callable[[Any], Any], response: Response) -> str | None:
@@ -256,7 +258,7 @@ def party_of(bridge: Bridge, *, name: str, default_region: str, calls_a_second: 
         limits={call.operation: Limit(calls_a_second) for call in bridge.calls},
         error_code=partial(_error_word, word),
         list_servers=partial(_list_servers, bridge),
-        list_regions=partial(_list_regions, bridge, default_region),
+        list_regions=partial(_list_regions, bridge),
         check=partial(_check, bridge),
         **more,
     )
