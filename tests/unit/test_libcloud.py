@@ -34,7 +34,7 @@ def test_no_driver_opens_a_socket_of_its_own(name: str, monkeypatch: pytest.Monk
     case = WHAT[name]["cases"][0]
     send = Recorded(parties.load(name), case["exchanges"])
     source = Source("123", name, case.get("region", WHAT[name]["region"]))
-    assert parties.load(name).list_servers(source, account_of(name), WHOLE, send).total == len(case["servers"])
+    assert parties.list_servers(source, account_of(name), WHOLE, send).total == len(case["servers"])
 
 
 @pytest.mark.parametrize("name", BRIDGED)
