@@ -1,5 +1,5 @@
-"""What the tests of the bearer-token clouds share: an account at the simulator, and comparisons with clients that we did
-not write.
+"""What the tests of the bearer-token clouds share: an account at the simulator, and comparisons with clients that we
+did not write.
 
 `Machines` is what such a client lists: id -> name, cpu, memory (MiB), disk (GiB), lan, wan, state, created.
 """
@@ -73,7 +73,8 @@ def same_machines(house: App, stack: ExitStack, party: str, client: Client, **mo
         assert int(server.created_at.timestamp()) == int(other["created"])
 
 
-def libcloud_nodes(provider: str, url: str, keys: Sequence[str], listing: Mapping[str, Any] = {}, **more: Any) -> Machines:
+def libcloud_nodes(provider: str, url: str, keys: Sequence[str], listing: Mapping[str, Any] = {},
+                   **more: Any) -> Machines:
     """What Apache Libcloud's driver says: names and addresses; it has no processors, memory or disks."""
     pytest.importorskip("libcloud")
     from libcloud.compute.providers import get_driver
@@ -97,7 +98,8 @@ def same_names(house: App, stack: ExitStack, party: str, client: Client, *, all_
     assert theirs.keys() <= mine.keys()
     for key, other in theirs.items():
         assert mine[key].name == other["name"]
-        assert other["wan"] - {"0.0.0.0"} <= {*mine[key].wan_ipv4, *mine[key].wan_ipv6} | {"2600:3c03::f03c:91ff:fe24:3a2f"}
+        assert other["wan"] - {"0.0.0.0"} <= {*mine[key].wan_ipv4,
+                                              *mine[key].wan_ipv6} | {"2600:3c03::f03c:91ff:fe24:3a2f"}
         assert {ip for ip in other["lan"] if ip} <= set(mine[key].lan_ipv4) | set(mine[key].wan_ipv4)
     if all_of_them:
         assert theirs.keys() == mine.keys()
@@ -105,7 +107,8 @@ def same_names(house: App, stack: ExitStack, party: str, client: Client, *, all_
 
 # ---------------------------------------------------------------- tokens, regions, refusals
 
-def wrong_tokens_are_refused_and_regions_found(house: App, stack: ExitStack, party: str, neighbour: str = "", **more: Any) -> None:
+def wrong_tokens_are_refused_and_regions_found(house: App, stack: ExitStack, party: str, neighbour: str = "",
+                                               **more: Any) -> None:
     cloud, credentials = account_at(house, stack, party, neighbour, **more)
     for changed in (credentials["token"][:-1], credentials["token"] + "0", "x"):
         house.account(party, {**credentials, "token": changed}, cloud.url)
@@ -120,8 +123,8 @@ def wrong_tokens_are_refused_and_regions_found(house: App, stack: ExitStack, par
 
 
 def status_of(stack: ExitStack, party: str, path: str) -> int:
-    """What the simulator answers to a path that an adapter never asks for: page sizes and filters are held to as the real
-    one does."""
+    """What the simulator answers to a path that an adapter never asks for: page sizes and filters are held to as the
+    real one does."""
     cloud = stack.enter_context(Rest(kind_of(party), "t", {region_of(party): Fleet(1)}, limited=False))
     token = cloud.kind.issued("t")
     headers = {"Authorization": f"Bearer {token}", "X-Auth-Token": token,

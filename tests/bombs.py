@@ -1,4 +1,5 @@
-"""Ten answers of one shape at once, read in this process: prints by how many MB it grew. tests/unit/test_bombs.py runs it.
+"""Ten answers of one shape at once, read in this process: prints by how many MB it grew. tests/unit/test_bombs.py runs
+it.
 
 Arguments: the shape's name. The answers come from a server in a process of its own, so that its memory is not counted.
 """
@@ -28,7 +29,11 @@ def _hetzner(rows: bytes) -> bytes:
 
 
 def _ec2(inner: bytes) -> bytes:
-    return b'<DescribeInstancesResponse xmlns="x"><reservationSet>' + inner + b"</reservationSet></DescribeInstancesResponse>"
+    return (
+        b'<DescribeInstancesResponse xmlns="x"><reservationSet>'
+        + inner
+        + b"</reservationSet></DescribeInstancesResponse>"
+    )
 
 
 SHAPES: dict[str, tuple[str, Callable[[], bytes]]] = {       # name -> (party, the answer)
@@ -39,15 +44,18 @@ SHAPES: dict[str, tuple[str, Callable[[], bytes]]] = {       # name -> (party, t
     "texts": ("hetzner", lambda: _hetzner(b'{"id":1,"private_net":[{"alias_ips":[' + b'"abc",' * 700_000 + b'"a"]}]}')),
     "one long text": ("hetzner", lambda: _hetzner(b'{"id":1,"name":"' + b"x" * 60 * MB + b'"}')),
     "one long wide text": ("hetzner", lambda: _hetzner(b'{"id":1,"name":"' + b"x" * 30 * MB + '\U0001f600"}'.encode())),
-    "many labels": ("hetzner", lambda: _hetzner(b'{"id":1,"labels":{' + b",".join([b'"k%d":"v"' % n for n in range(3_000_000)]) + b"}}")),
+    "many labels": ("hetzner", lambda: _hetzner(b'{"id":1,"labels":{'
+                                                + b",".join([b'"k%d":"v"' % n for n in range(3_000_000)]) + b"}}")),
     "deep lists": ("hetzner", lambda: _hetzner(b'{"id":1,"x":' + b"[" * 30_000_000)),
-    "odd rows": ("hetzner", lambda: _hetzner(b",".join([b'{"id":%d,"name":[],"server_type":5}' % n for n in range(100_000)]))),
+    "odd rows": (
+        "hetzner", lambda: _hetzner(b",".join([b'{"id":%d,"name":[],"server_type":5}' % n for n in range(100_000)]))),
     "unclosed elements": ("aws", lambda: _ec2(b"<a>" * 3_000_000)),
     "flat elements": ("aws", lambda: _ec2(b"<a/>" * 3_000_000)),
     "as many elements as fit": ("aws", lambda: _ec2(b"<a></a>" * 400_000)),
     "nested elements": ("aws", lambda: _ec2(b"<a>" * 400_000 + b"</a>" * 400_000)),
     "attributes": ("aws", lambda: _ec2(b"<a " + b" ".join([b'a%d="1"' % n for n in range(1_000_000)]) + b"/>")),
-    "entities": ("aws", lambda: b'<!DOCTYPE a [<!ENTITY a "' + b"a" * 100_000 + b'">]><a>' + b"&a;" * 1_000_000 + b"</a>"),
+    "entities": ("aws", lambda: b'<!DOCTYPE a [<!ENTITY a "' + b"a" * 100_000 + b'">]><a>' + b"&a;" * 1_000_000
+                 + b"</a>"),
     "one long element": ("aws", lambda: _ec2(b"<a>" + b"x" * 60 * MB + b"</a>")),
 }
 
@@ -95,7 +103,8 @@ def main(name: str) -> None:
         mine = replace(account, tenant_id=str(tenant))
         sender = transport.sender(party, mine, party.default_region, time.monotonic() + 20)
         try:
-            found = parties.list_servers(Source(str(tenant), party.name, party.default_region), mine, Window(1, 1), sender)
+            found = parties.list_servers(Source(str(tenant), party.name, party.default_region), mine, Window(1, 1),
+                                         sender)
             words.append(str(len(found.servers)))
         except TwocloudError as error:
             words.append(error.word)

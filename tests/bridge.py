@@ -1,4 +1,5 @@
-"""What the tests of the bridged clouds share: Libcloud's recorded answers, through its driver alone and through the bridge."""
+"""What the tests of the bridged clouds share: Libcloud's recorded answers, through its driver alone and through the
+bridge."""
 
 import importlib
 from collections.abc import Mapping
@@ -30,7 +31,8 @@ class Played:
         self.answers = answers
         self.response = requests.Response()
 
-    def request(self, method: str, url: str, body: object = None, headers: object = None, **_: object) -> requests.Response:
+    def request(self, method: str, url: str, body: object = None, headers: object = None,
+                **_: object) -> requests.Response:
         asked = url.partition("command=")[2].partition("&")[0] or url.partition("?")[0]
         self.response = requests.Response()
         self.response.status_code, self.response._content = 200, self.answers[asked]
@@ -46,7 +48,8 @@ class Played:
 def their_nodes(party: str, answers: Mapping[str, bytes], listing: Mapping[str, Any] = {}, **more: Any) -> list[Any]:
     """The driver's own list, with nothing of the bridge about it."""
     row = bridge_of(party)
-    driver = getattr(importlib.import_module(f"libcloud.compute.drivers.{row.module}"), row.driver)("example", "example", **more)
+    driver = getattr(importlib.import_module(f"libcloud.compute.drivers.{row.module}"),
+                     row.driver)("example", "example", **more)
     driver.connection.conn_class = lambda **_: Played(answers)
     driver.connection.connect()
     return list(driver.list_nodes(**listing))
@@ -59,7 +62,8 @@ def our_servers(party: str, region: str, answers: Mapping[str, bytes]) -> list[S
         asked = path.partition("command=")[2].partition("&")[0] or "/" + path.partition("?")[0]
         return Response(200, {}, answers[asked])
 
-    return parties.load(party).list_servers(Client(Source("123", party, region), account_of(party), send), WHOLE).servers
+    return parties.load(party).list_servers(Client(Source("123", party, region), account_of(party), send),
+                                            WHOLE).servers
 
 
 def fixture(name: str) -> bytes:

@@ -63,7 +63,8 @@ def get(house: App, token: str | None = None, path: str = "/twocloud/servers", m
 
 def put(house: App, tenant: str, regions: tuple[str, ...], keys: dict[str, str] | None = None) -> None:
     """Its keys are wrong unless they are given."""
-    made = accounts.check(tenant, parties.load("qcloud"), keys or qcloud_keys(), project=None, regions=regions, deep=False,
+    made = accounts.check(tenant, parties.load("qcloud"), keys or qcloud_keys(), project=None, regions=regions,
+                          deep=False,
                           endpoint=house.clouds["qcloud"].url, local=True)
     accounts.put(house.deployment.store, house.deployment.sealer(), made, house.clock(), replace=True)
 
@@ -82,7 +83,8 @@ def live(house: App, patch: pytest.MonkeyPatch) -> dict[str, list[str]]:
         assert get(house) == get(house) == get(house, path="/twocloud/parties", query=None) == 200
         assert get(house, query={**GZ, "tenant_id": ["7"]}) == 403
         assert get(house, token="tc_wrong") == 401
-        assert get(house, query={**GZ, "party": ["qcloud,aws"], "region": ["all"], "on_error": ["partial"]}) in (200, 404)
+        assert get(house, query={**GZ, "party": ["qcloud,aws"], "region": ["all"],
+                                 "on_error": ["partial"]}) in (200, 404)
         house.user("pia", password="password")
         assert get(house, "pia", "/twocloud/tokens", "POST", None) == 200
         for fault, status in (("403", 502), ("429 for six hours", 503)):

@@ -1,9 +1,12 @@
 """What CloudWatch makes of a line by a metric filter's pattern, for no emulator runs them: moto and MiniStack keep the
 filters and count nothing, and AWS's own TestMetricFilter needs AWS.
 
-The part of the grammar for JSON that our patterns use, and nothing else: https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/FilterAndPatternSyntax.html
-    { selector op value }       selector: $.name(.name)*; op: = != < > <= >=; value: "text" (* stands for any characters)
-                                or a number; a text and a number are never equal; a field that is missing matches nothing
+The part of the grammar for JSON that our patterns use, and nothing else:
+https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/FilterAndPatternSyntax.html
+    { selector op value }       selector: $.name(.name)*; op: = != < > <= >=; value: "text" (* stands for any
+    characters)
+                                or a number; a text and a number are never equal; a field that is missing matches
+                                nothing
     a && b, a || b, (a)         && binds closer
 Whatever else a pattern holds is refused.
 """
@@ -15,15 +18,18 @@ from collections.abc import Callable
 from fnmatch import fnmatchcase
 from typing import Any
 
-_TOKEN = re.compile(r'\s*(?:(?P<selector>\$(?:\.[A-Za-z_][A-Za-z0-9_]*)+)|(?P<text>"[^"\\]*")|(?P<number>-?[0-9]+(?:\.[0-9]+)?)|'
+_TOKEN = re.compile(r'\s*(?:(?P<selector>\$(?:\.[A-Za-z_][A-Za-z0-9_]*)+)|(?P<text>"[^"\\]*")|'
+                    r'(?P<number>-?[0-9]+(?:\.[0-9]+)?)|'
                     r'(?P<sign>&&|\|\||!=|<=|>=|=|<|>|[(){}]))')
-_OPERATORS = {"=": operator.eq, "!=": operator.ne, "<": operator.lt, ">": operator.gt, "<=": operator.le, ">=": operator.ge}
+_OPERATORS = {"=": operator.eq, "!=": operator.ne, "<": operator.lt, ">": operator.gt, "<=": operator.le,
+              ">=": operator.ge}
 _MISSING = object()
 Test = Callable[[Any], bool]
 
 
 def matches(pattern: str, line: str) -> bool:
-    """A line that is no JSON object matches no pattern of this kind. Raises ValueError for a pattern beyond the grammar."""
+    """A line that is no JSON object matches no pattern of this kind. Raises ValueError for a pattern beyond the
+    grammar."""
     test = _Parser(pattern).whole()
     try:
         event = json.loads(line)
@@ -86,12 +92,14 @@ class _Parser:
             raise ValueError(f"no comparison: {sign}")
         if self._tokens and self._tokens[0][0] == "number":
             number = float(self._take("number"))
-            return lambda event: isinstance(found := _select(selector, event), int | float) and _OPERATORS[sign](found, number)
+            return lambda event: isinstance(found := _select(selector, event),
+                                            int | float) and _OPERATORS[sign](found, number)
         text = self._take("text")[1:-1]
         if sign not in ("=", "!="):
             raise ValueError(f"texts have no order: {self._pattern}")
         shape = re.sub(r"[\[?]", "[\\g<0>]", text)               # only * is special
-        return lambda event: isinstance(found := _select(selector, event), str) and fnmatchcase(found, shape) == (sign == "=")
+        return lambda event: isinstance(found := _select(selector, event),
+                                        str) and fnmatchcase(found, shape) == (sign == "=")
 
     def _next(self, sign: str) -> bool:
         if self._tokens and self._tokens[0] == ("sign", sign):

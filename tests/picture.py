@@ -20,7 +20,8 @@ from tests.canaries import watch
 PATH = ROOT / "docs/first.svg"
 WIDTH = 112
 # no font from a foreign host: the reader's own
-FORMAT = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL).replace("Fira Code, monospace", "monospace")
+FORMAT = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT,
+                flags=re.DOTALL).replace("Fira Code, monospace", "monospace")
 STEPS = (
     "curl -su {token}: '{url}?party=qcloud&tenant_id=123&region=gz&f=1&t=10' \\\n    | jq '.vm_servers[0]'",
     "curl -su {token}: '{url}?party=all&tenant_id=123&region=all' \\\n"
@@ -50,7 +51,8 @@ def draw() -> str:
         for step in STEPS:
             console.print()
             typed(plain(step.format(token=token, url=url)).replace("tc_…", "$TOKEN"))
-            shown = subprocess.run(["bash", "-euo", "pipefail", "-c", step.format(token=token, url=url)], capture_output=True,
+            shown = subprocess.run(["bash", "-euo", "pipefail", "-c", step.format(token=token, url=url)],
+                                   capture_output=True,
                                    text=True, timeout=60, check=True).stdout
             console.print(JSONHighlighter()(Text(plain(shown).rstrip())))
     finally:

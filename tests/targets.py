@@ -1,7 +1,8 @@
 """The three ways to run twocloud, as the contract's tests see them: an address, and a store to put tenants into.
 
 `serve` is `twocloud serve` as a process; `ministack` the packaged template on MiniStack, through its gateway and the
-custom authorizer; `runtime` the zip's functions under Amazon's runtime client behind the gateway of `deploy/gateway.py`.
+custom authorizer; `runtime` the zip's functions under Amazon's runtime client behind the gateway of
+`deploy/gateway.py`.
 """
 
 import base64
@@ -79,7 +80,8 @@ class Target:
 
     def account(self, tenant: str, party: str, keys: dict[str, str] | None = None) -> None:
         cloud, regions = {"qcloud": (self.qcloud, ("gz", "ap-shanghai")), "aws": (self.aws, ("us-east-1",))}[party]
-        made = accounts.check(tenant, parties.load(party), keys or self.keys[party], project=None, regions=regions, deep=False,
+        made = accounts.check(tenant, parties.load(party), keys or self.keys[party], project=None, regions=regions,
+                              deep=False,
                               endpoint=cloud.url, local=self.local)
         accounts.put(self.deployment.store, self.deployment.sealer(), made, time.time(), replace=True)
 
@@ -91,7 +93,8 @@ class Target:
         return made
 
     def issue(self, user: users.User, born: float = 0.0, lifetime: int = 3600, **limits: Any) -> str:
-        return canaries.watch(tokens.issue(self.deployment.store, user, tokens.Limits(**limits), lifetime, born or time.time())[0])
+        return canaries.watch(tokens.issue(self.deployment.store, user, tokens.Limits(**limits), lifetime, born
+                                           or time.time())[0])
 
     def token(self, *tenants: str, **limits: Any) -> str:
         return self.issue(self.user(*tenants, **limits))
@@ -125,18 +128,22 @@ def basic(name: str, password: str = "password") -> str:
 def always(answer: Answer, method: str, token: str) -> None:
     """What holds for every answer."""
     headers, status = answer.headers, answer.status
-    assert re.fullmatch(r"[0-9a-f-]{36}", headers.get("x-request-id", "")), f"X-Request-Id is {headers.get('x-request-id')}"
-    assert headers.get("x-content-type-options") == "nosniff", f"X-Content-Type-Options is {headers.get('x-content-type-options')}"
+    assert re.fullmatch(r"[0-9a-f-]{36}", headers.get("x-request-id",
+                                                      "")), f"X-Request-Id is {headers.get('x-request-id')}"
+    assert headers.get(
+        "x-content-type-options") == "nosniff", f"X-Content-Type-Options is {headers.get('x-content-type-options')}"
     assert headers.get("vary") == "Authorization, Accept-Encoding", f"Vary is {headers.get('vary')}"
     assert not token or token.encode() not in answer.body
     if status < 400:
-        assert headers.get("cache-control") in ("private, no-cache", "no-store"), f"Cache-Control is {headers.get('cache-control')}"
+        assert headers.get("cache-control") in ("private, no-cache",
+                                                "no-store"), f"Cache-Control is {headers.get('cache-control')}"
         return
     assert headers.get("cache-control") == "no-store", f"Cache-Control is {headers.get('cache-control')}"
     assert headers.get("content-type") == "application/json", f"Content-Type is {headers.get('content-type')}"
     if method != "HEAD":
         body = answer.json
-        expected = ["code", "msg", "error", *(["parameter"] if body.get("error") == "invalid_parameter" else []), "request_id"]
+        expected = ["code", "msg", "error", *(["parameter"] if body.get("error") == "invalid_parameter" else []),
+                    "request_id"]
         assert list(body) == expected, f"the keys are {list(body)}"
         assert body["code"] == status
         assert body["msg"]
@@ -150,7 +157,8 @@ def clouds(authority: Path | None) -> Iterator[tuple[Qcloud, Aws, dict[str, dict
     """Behind TLS, if there is an authority."""
     keys = {"qcloud": {"secret_id": "AKIDtest", "secret_key": canaries.secret("qcloud")},
             "aws": {"access_key_id": "AKIATEST", "secret_access_key": canaries.secret("aws")}}
-    with Qcloud({"AKIDtest": keys["qcloud"]["secret_key"]}, {"ap-guangzhou": Fleet(25), "ap-shanghai": Fleet(7, "sh")}, limited=False) as qcloud, \
+    with Qcloud({"AKIDtest": keys["qcloud"]["secret_key"]}, {"ap-guangzhou": Fleet(25), "ap-shanghai": Fleet(7, "sh")},
+                limited=False) as qcloud, \
             Aws({"AKIATEST": keys["aws"]["secret_access_key"]}, {"us-east-1": Fleet(5, "us")}, limited=False) as aws:
         if authority:
             for cloud in (qcloud, aws):
@@ -164,7 +172,8 @@ def served(folder: Path) -> Iterator[Target]:
     settings = settings_in(folder)
     deployment = many_sources.open_deployment(settings)
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("TWOCLOUD_", "AWS_"))}
-    process = subprocess.Popen([sys.executable, "-m", "chalicelib", "serve", "--port", "0"], cwd=ROOT, text=True, stderr=subprocess.PIPE,
+    process = subprocess.Popen([sys.executable, "-m", "chalicelib", "serve", "--port", "0"], cwd=ROOT, text=True,
+                               stderr=subprocess.PIPE,
                                env={**clean, "TWOCLOUD_STORE": settings.store, "TWOCLOUD_KEY": settings.key})
     try:
         assert process.stderr
@@ -199,7 +208,8 @@ def functions(stack: Stack, task: Path, here: Path, folder: Path) -> Iterator[st
 
 
 @pytest.fixture(scope="session")
-def targets(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Target]]:
+def targets(
+        request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Target]]:
     """Each is started when it is first asked for."""
     made: dict[str, Target] = {}
     with ExitStack() as opened:
@@ -213,7 +223,8 @@ def targets(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
                 deployed: Stack = request.getfixturevalue("stack")
                 url = deployed.url.removesuffix("/twocloud/servers")
                 if name == "runtime":
-                    url = opened.enter_context(functions(deployed, request.getfixturevalue("task"), request.getfixturevalue("here"), folder))
+                    url = opened.enter_context(functions(deployed, request.getfixturevalue("task"),
+                                                         request.getfixturevalue("here"), folder))
                 qcloud, aws, keys = opened.enter_context(clouds(deployed.authority))
                 made[name] = Target(name, url, deployed.deployment, qcloud, aws, keys, local=False)
             return made[name]

@@ -35,7 +35,8 @@ class Terminal:
         self.process = subprocess.Popen(
             [*program, *arguments], stdin=slave, stdout=slave if stdout is None else stdout, stderr=slave, cwd=folder,
             start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-            env={**clean, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}", "TERM": "xterm-256color", "HOME": str(folder),
+            env={**clean, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}", "TERM": "xterm-256color",
+                 "HOME": str(folder),
                  "TWOCLOUD_LOCAL": "1", "PYTHONUTF8": "1", **environment})
         os.close(slave)
 

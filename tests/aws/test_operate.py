@@ -38,7 +38,8 @@ pytestmark = pytest.mark.timeout(600)
 def blocks(page: str = "docs/operate.md") -> dict[str, list[str]]:
     """Heading -> its blocks."""
     parts = re.split(r"(?m)^## (.*)$", (ROOT / page).read_text())
-    return {heading: re.findall(r"```sh\n(.*?)```", text, re.DOTALL) for heading, text in zip(["", *parts[1::2]], parts[::2], strict=True)}
+    return {heading: re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+            for heading, text in zip(["", *parts[1::2]], parts[::2], strict=True)}
 
 
 PAGE = blocks()
@@ -54,7 +55,8 @@ def run(script: str, folder: Path, **environment: str) -> str:
     if not (command / "aws").exists():
         (command / "aws").symlink_to(AMAZONS)
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("TWOCLOUD_", "AWS_"))}
-    done = subprocess.run(["bash", "-euo", "pipefail", "-c", script], cwd=folder, capture_output=True, text=True, timeout=300,
+    done = subprocess.run(["bash", "-euo", "pipefail", "-c", script], cwd=folder, capture_output=True, text=True,
+                          timeout=300,
                           env={**clean, "PATH": f"{command}:{os.environ['PATH']}", "HOME": str(folder), **environment})
     assert done.returncode == 0, done.stderr + done.stdout
     return done.stdout
@@ -100,20 +102,25 @@ def test_credentials(served: App, mine: dict[str, str], tmp_path: Path) -> None:
     assert served.get(GZ).status_code == 200
     cloud.keys.clear()
     with pytest.raises(AssertionError, match="wrong key"):
-        run("twocloud account put 123 qcloud --replace --check --credentials-file new-keys.secret --endpoint " + cloud.url, tmp_path, **mine)
-    assert served.get(GZ).headers["Cache-Status"] == "twocloud; hit; detail=party_denied"       # the list is still there
+        run("twocloud account put 123 qcloud --replace --check --credentials-file new-keys.secret --endpoint "
+            + cloud.url, tmp_path, **mine)
+    # the list is still there
+    assert served.get(GZ).headers["Cache-Status"] == "twocloud; hit; detail=party_denied"
 
 
 def test_a_files_key(served: App, mine: dict[str, str], tmp_path: Path) -> None:
     script = next(block for block in PAGE["Change the key that seals the credentials"] if "key-2" in block)
-    script = script.replace("file:.twocloud/key ", "file:.twocloud/key ").replace("TWOCLOUD_OLD_KEY=file:.twocloud/key", f"TWOCLOUD_OLD_KEY={mine['TWOCLOUD_KEY']}")
+    script = script.replace("file:.twocloud/key ", "file:.twocloud/key ").replace(
+        "TWOCLOUD_OLD_KEY=file:.twocloud/key", f"TWOCLOUD_OLD_KEY={mine['TWOCLOUD_KEY']}")
     again = PAGE["Change the key that seals the credentials"][-1]
     assert again == "twocloud account list\ntwocloud account reseal\n"
     store, old = served.deployment.store, served.deployment.sealer()
     for row in accounts.every(store):       # as version 0.1.0 stored it
         keys = accounts.load(store, lambda: old, row.tenant_id, row.party, local=True).credentials
-        sealed = old.seal(json.dumps(dict(keys)).encode(), {"tenant": row.tenant_id, "party": row.party, "purpose": "credentials"})
-        store.put("account", f"{row.tenant_id}/{row.party}", msgspec.json.encode(msgspec.structs.replace(row, sealed=sealed, bound=False)))
+        sealed = old.seal(json.dumps(dict(keys)).encode(),
+                          {"tenant": row.tenant_id, "party": row.party, "purpose": "credentials"})
+        store.put("account", f"{row.tenant_id}/{row.party}",
+                  msgspec.json.encode(msgspec.structs.replace(row, sealed=sealed, bound=False)))
     run(again, tmp_path, **mine)
     assert {(row.key, row.bound) for row in accounts.every(store)} == {(old.name, True)}
     told = run(script + "twocloud account list -o json", tmp_path, **mine)
@@ -121,7 +128,8 @@ def test_a_files_key(served: App, mine: dict[str, str], tmp_path: Path) -> None:
     rows = accounts.every(served.deployment.store)
     assert {row.key for row in rows} == {new.name}
     assert new.name in told
-    assert accounts.load(served.deployment.store, lambda: new, "123", "qcloud", local=True).credentials["secret_id"] == "AKIDtest"
+    assert accounts.load(served.deployment.store, lambda: new, "123", "qcloud",
+                         local=True).credentials["secret_id"] == "AKIDtest"
 
 
 def test_passwords_and_tokens(served: App, mine: dict[str, str], tmp_path: Path) -> None:
@@ -131,7 +139,8 @@ def test_passwords_and_tokens(served: App, mine: dict[str, str], tmp_path: Path)
     text, token = tokens.issue(store, user, tokens.Limits(), 864_000, time.time())
     (tmp_path / "new-password.secret").write_text(new)
     (script,) = PAGE["Change a password or a token"]
-    shown = run(script.replace("new-password ", "new-password.secret ").replace("rotate", "rotate -o json"), tmp_path, **mine, TOKEN_ID=token.token_id)
+    shown = run(script.replace("new-password ", "new-password.secret ").replace("rotate", "rotate -o json"), tmp_path,
+                **mine, TOKEN_ID=token.token_id)
     rotated = canaries.watch(json.loads(shown)["token"])
     for password in (old, new):
         assert users.check_password(store, "ann", password, time.time()).name == "ann"
@@ -179,14 +188,16 @@ def test_a_backup_of_a_file_that_is_written_to(tmp_path: Path) -> None:
 
 # ---------------------------------------------------------------- rights
 
-def test_the_rights_that_the_page_names_are_those_that_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rights_that_the_page_names_are_those_that_are_used(tmp_path: Path,
+                                                                monkeypatch: pytest.MonkeyPatch) -> None:
     """Every call of every command that writes or reads the store, recorded."""
     used: set[str] = set()
     real = BaseClient._make_api_call        # type: ignore[attr-defined]
 
     def record(self: Any, operation: str, arguments: Any) -> Any:
         service = self.meta.service_model.service_name
-        used.update({f"{service}:{name}" for name in (("ReEncryptFrom", "ReEncryptTo") if operation == "ReEncrypt" else (operation,))})
+        used.update({f"{service}:{name}" for name in (("ReEncryptFrom", "ReEncryptTo") if operation == "ReEncrypt"
+                                                      else (operation,))})
         return real(self, operation, arguments)
 
     def twocloud(*arguments: str) -> None:
@@ -209,7 +220,8 @@ def test_the_rights_that_the_page_names_are_those_that_are_used(tmp_path: Path, 
         monkeypatch.setattr(BaseClient, "_make_api_call", record)
         keys = ("--credentials-file", "keys.secret")
         for line in (
-                ("user", "add", "ann", "--tenant", "123", "--tenant", "7"), ("user", "set", "ann", "--password-file", "password.secret", "--grace", "1h"),
+                ("user", "add", "ann", "--tenant", "123", "--tenant", "7"),
+                ("user", "set", "ann", "--password-file", "password.secret", "--grace", "1h"),
                 ("user", "disable", "ann"), ("user", "enable", "ann"), ("user", "list"), ("user", "show", "ann"),
                 ("account", "put", "123", "qcloud", *keys),
                 ("account", "put", "7", "qcloud", *keys), ("account", "list"), ("account", "show", "123", "qcloud"),
@@ -232,9 +244,11 @@ def test_the_rights_that_the_page_names_are_those_that_are_used(tmp_path: Path, 
         twocloud("tenant", "remove", "7")
         named = rights()
         assert (used - {"kms:Encrypt"}, used & {"kms:Encrypt"}) == named["users, tokens, accounts, tenants"]
-        sentence = re.search(r"These commands need (.*?) on the table", (ROOT / "docs/deploy.md").read_text(), re.DOTALL)
+        sentence = re.search(r"These commands need (.*?) on the table", (ROOT / "docs/deploy.md").read_text(),
+                             re.DOTALL)
         assert sentence
-        assert {f"dynamodb:{name}" for name in re.findall(r"`(?:dynamodb:)?(\w+)`", sentence[1])} == named["users, tokens, accounts, tenants"][0]
+        assert {f"dynamodb:{name}" for name in re.findall(r"`(?:dynamodb:)?(\w+)`",
+                                                          sentence[1])} == named["users, tokens, accounts, tenants"][0]
 
         used = set()
         twocloud("account", "rotate", "123", "qcloud", "--no-check", *keys)
@@ -252,10 +266,12 @@ def test_the_rights_that_the_page_names_are_those_that_are_used(tmp_path: Path, 
         monkeypatch.delenv("TWOCLOUD_OLD_KEY")
         monkeypatch.setenv("TWOCLOUD_KEY", f"file:{tmp_path}/key")
         accounts.put(source, FileSealer(tmp_path / "key"), accounts.check(
-            "123", parties.load("qcloud"), {"secret_id": "A", "secret_key": "k"}, project=None, regions=(), deep=False, endpoint=None, local=False), 0)
+            "123", parties.load("qcloud"), {"secret_id": "A", "secret_key": "k"}, project=None, regions=(), deep=False,
+            endpoint=None, local=False), 0)
         for _ in range(2):
             twocloud("store", "copy", f"sqlite:///{tmp_path}/a.db", "dynamodb://copied", "--to-key", f"kms:{two}")
             source.put("user", "more", b"{}")
             with suppress(AccountNotFound):                     # the first time removed it
                 accounts.remove(source, "123", "qcloud")
-        assert used == named["`store copy` to the table"][0] | named["users, tokens, accounts, tenants"][0] - {"dynamodb:Query"} | {"kms:Encrypt"}
+        assert used == named["`store copy` to the table"][0] | named["users, tokens, accounts, tenants"][0] - {
+            "dynamodb:Query"} | {"kms:Encrypt"}

@@ -50,7 +50,8 @@ from tests import ROOT, canaries, patterns
 from tests.fixtures import settings_in
 from tests.http.test_app import Context, basic, event
 
-FUNCTIONS = {"APIHandler": "app.app", "Authorize": "chalicelib.http.authorizer.authorize", "Spread": "app.spread", "Work": "app.work"}
+FUNCTIONS = {"APIHandler": "app.app", "Authorize": "chalicelib.http.authorizer.authorize", "Spread": "app.spread",
+             "Work": "app.work"}
 ROLES = {"APIHandler": "ApiHandlerRole", "Authorize": "AuthorizeRole", "Spread": "SpreadRole", "Work": "WorkRole"}
 pytestmark = pytest.mark.timeout(600)
 
@@ -67,14 +68,16 @@ def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None
 
 
 def runtime() -> str:
-    for name in (os.environ.get("RUNTIME", sys.executable), sys.executable, *(f"python{version}" for version in package.RUNTIMES)):
+    for name in (os.environ.get("RUNTIME", sys.executable), sys.executable,
+                 *(f"python{version}" for version in package.RUNTIMES)):
         try:
             python = package.interpreter(name)
             if package.version_of(python) in package.RUNTIMES:
                 return python
         except package.BuildError:
             continue
-    pytest.skip("no interpreter of one of Lambda's versions on this machine; name one: make test RUNTIME=/path/to/python3.12")
+    pytest.skip(
+        "no interpreter of one of Lambda's versions on this machine; name one: make test RUNTIME=/path/to/python3.12")
 
 
 @pytest.fixture(scope="session")
@@ -133,7 +136,8 @@ def test_native_code_is_for_lambdas_processor(out: Path) -> None:
 def test_every_module_is_compiled_for_lambdas_python(out: Path) -> None:
     found = files(out)
     python = runtime()
-    magic = bytes.fromhex(subprocess.run([python, "-c", "import importlib.util; print(importlib.util.MAGIC_NUMBER.hex())"],
+    magic = bytes.fromhex(subprocess.run([python, "-c",
+                                          "import importlib.util; print(importlib.util.MAGIC_NUMBER.hex())"],
                                          capture_output=True, text=True, check=True).stdout)
     tag = f"cpython-{package.version_of(python).replace('.', '')}"
     for name in found:
@@ -142,7 +146,10 @@ def test_every_module_is_compiled_for_lambdas_python(out: Path) -> None:
             compiled = found[f"{folder}/__pycache__/{module[:-3]}.{tag}.pyc".lstrip("/")]
             assert compiled[:4] == magic, name      # hash-based, not checked at start
             assert compiled[4:8] == b"\x01\0\0\0", name
-    assert json.loads((out / "template.json").read_text())["Resources"]["Work"]["Properties"]["Runtime"] == f"python{package.version_of(python)}"
+    assert (
+        json.loads((out / "template.json").read_text())["Resources"]["Work"]["Properties"]["Runtime"]
+        == f"python{package.version_of(python)}"
+    )
 
 
 def test_only_what_is_locked_and_needed_is_in_the_zip(out: Path) -> None:
@@ -157,17 +164,23 @@ def test_only_what_is_locked_and_needed_is_in_the_zip(out: Path) -> None:
         if not top.endswith(".dist-info"):
             owners.add(top) if top.removesuffix(".py") in IMPORTED_AS else None
             assert top in owners or top.startswith("_cffi_backend"), name
-        assert not re.search(r"(^|/)(tests?|chalicelib.simulators|benchmarks|deploy|cli|serve\.py|__main__\.py|\.env|\.git)(/|$)", name) \
+        assert not re.search(
+            r"(^|/)(tests?|chalicelib.simulators|benchmarks|deploy|cli|serve\.py|__main__\.py|\.env|\.git)(/|$)",
+            name) \
             or name.startswith(("certifi/", "charset_normalizer/", "boto", "idna/")), name
     ours = {path.relative_to(ROOT).as_posix() for path in (ROOT / "chalicelib").rglob("*.py")}
     left_out = ours - found.keys()
-    assert left_out == {*(f"chalicelib/{name}.py" for name in ("http/serve", "http/connections", "__main__", "fleet/rotation", "access/copying")),
-                        *(name for name in ours if re.match(r"chalicelib/(cli|simulators)/|chalicelib/parties/\w+/(test_\w+|simulator)\.py$", name))}
+    assert left_out == {*(f"chalicelib/{name}.py" for name in ("http/serve", "http/connections", "__main__",
+                                                               "fleet/rotation", "access/copying")),
+                        *(name for name in ours if re.match(
+                            r"chalicelib/(cli|simulators)/|chalicelib/parties/\w+/(test_\w+|simulator)\.py$", name))}
 
 
-IMPORTED_AS = {"boto3", "botocore", "certifi", "cffi", "charset_normalizer", "cryptography", "dateutil", "idna", "jmespath", "msgspec",
+IMPORTED_AS = {"boto3", "botocore", "certifi", "cffi", "charset_normalizer", "cryptography", "dateutil", "idna",
+               "jmespath", "msgspec",
                "pycparser", "requests", "s3transfer", "six", "tzdata", "urllib3"}
-NOT_IN_LAMBDA = {"libcloud", "types_boto3_dynamodb", "types_boto3_kms"}      # the bridge is an extra; types are for the checker
+# the bridge is an extra; types are for the checker
+NOT_IN_LAMBDA = {"libcloud", "types_boto3_dynamodb", "types_boto3_kms"}
 
 
 def test_whatever_our_code_imports_is_there(out: Path) -> None:
@@ -215,7 +228,8 @@ def test_what_is_left_of_botocores_descriptions_says_the_same(out: Path) -> None
         for name, shape in kept["shapes"].items():
             assert shape.get("members", {}).keys() == full["shapes"][name].get("members", {}).keys(), name
     endpoints: Any = whole.load_data("endpoints")
-    for kept, full in zip(json.loads(found["botocore/data/endpoints.json"])["partitions"], endpoints["partitions"], strict=True):
+    for kept, full in zip(json.loads(found["botocore/data/endpoints.json"])["partitions"], endpoints["partitions"],
+                          strict=True):
         assert kept["regions"] == full["regions"]
         assert kept["services"] == {name: full["services"][name] for name in kept["services"]}
         assert kept["services"].keys() == {"dynamodb", "kms", "sqs"} & full["services"].keys()
@@ -232,20 +246,25 @@ def test_the_bill_of_materials_is_that_of_the_zip(out: Path) -> None:
         assert row["licenses"][0]["license"]["name"]
         if name != "chalice":               # which Chalice puts there itself
             assert f"sha256:{row['hashes'][0]['content']}" in lock
-        assert f"| {name} | {row['version']} | {row['licenses'][0]['license']['name']} |" in (out / "licences.md").read_text()
+        assert f"| {name} | {row['version']} | {row['licenses'][0]['license']['name']} |" in (
+            out / "licences.md").read_text()
 
 
 def test_licence_texts_are_in_the_zip(out: Path) -> None:
     found = files(out)
     assert found["LICENSE"] == (ROOT / "LICENSE").read_bytes()
     for name in [*locked(), "chalice"]:
-        own = re.compile(rf"{re.escape(name).replace('-', '[-_.]').replace(chr(92) + '[-_.]', '[-_.]')}-[^/]+\.dist-info/.*(LICEN[CS]E|COPYING|NOTICE)", re.I)
+        own = re.compile(
+            rf"{re.escape(name).replace('-', '[-_.]').replace(chr(92) + '[-_.]', '[-_.]')}-[^/]+\.dist-info/"
+            rf".*(LICEN[CS]E|COPYING|NOTICE)", re.I)
         assert any(own.match(path) for path in found), name
 
 
 @pytest.mark.parametrize("break_it", ["no wheel", "wrong hash", "wrong version"])
-def test_a_requirement_that_cannot_be_had_ends_the_build(break_it: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lock = "".join(part for part in re.split(r"(?m)^(?=\S)", (ROOT / "requirements.txt").read_text()) if part.startswith("msgspec=="))
+def test_a_requirement_that_cannot_be_had_ends_the_build(break_it: str, tmp_path: Path,
+                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = "".join(part for part in re.split(r"(?m)^(?=\S)", (ROOT / "requirements.txt").read_text())
+                   if part.startswith("msgspec=="))
     if break_it == "no wheel":
         monkeypatch.setitem(package.PROCESSORS, "arm64", "sparc")
     elif break_it == "wrong hash":
@@ -289,7 +308,8 @@ def test_cfn_lint_and_the_sam_translator_take_the_template(template: dict[str, A
 
 
 def test_the_four_functions(template: dict[str, Any]) -> None:
-    found = {name: it["Properties"] for name, it in template["Resources"].items() if it["Type"] == "AWS::Serverless::Function"}
+    found = {name: it["Properties"] for name, it in template["Resources"].items()
+             if it["Type"] == "AWS::Serverless::Function"}
     assert {name: it["Handler"] for name, it in found.items()} == FUNCTIONS
     for name, it in found.items():
         assert it["Architectures"] == ["arm64"]
@@ -313,7 +333,8 @@ def test_only_settings_that_exist_are_given_to_a_function(template: dict[str, An
     assert "TWOCLOUD_KEY" not in given["Authorize"] | given["Spread"]
     assert "TWOCLOUD_LOCAL" not in set().union(*given.values())
     assert "TWOCLOUD_QUEUE" in given["Spread"]
-    for parameter, name in (("Timezone", "TWOCLOUD_TIMEZONE"), ("MaxAge", "TWOCLOUD_MAX_AGE"), ("StaleIfError", "TWOCLOUD_STALE_IF_ERROR"),
+    for parameter, name in (("Timezone", "TWOCLOUD_TIMEZONE"), ("MaxAge", "TWOCLOUD_MAX_AGE"),
+                            ("StaleIfError", "TWOCLOUD_STALE_IF_ERROR"),
                             ("History", "TWOCLOUD_HISTORY")):
         assert str(template["Parameters"][parameter]["Default"]) == settings.SETTINGS[name][0]
 
@@ -330,7 +351,11 @@ def test_the_queue_outlives_its_worker(template: dict[str, Any]) -> None:
 
 def test_what_is_kept_survives_the_stack(template: dict[str, Any]) -> None:
     for name in ("Table", "Key"):
-        assert template["Resources"][name]["DeletionPolicy"] == template["Resources"][name]["UpdateReplacePolicy"] == "Retain"
+        assert (
+            template["Resources"][name]["DeletionPolicy"]
+            == template["Resources"][name]["UpdateReplacePolicy"]
+            == "Retain"
+        )
     table = resource(template, "Table")
     assert table["BillingMode"] == "PAY_PER_REQUEST"
     assert table["DeletionProtectionEnabled"]
@@ -365,7 +390,8 @@ def test_the_gateway(template: dict[str, Any]) -> None:
     assert guard["identityValidationExpression"] == admission.HEADER_FORM
     line = json.loads(rest["AccessLogSetting"]["Format"])
     for shown in line.values():             # nothing that a caller sends in a header, a query or a path
-        assert re.fullmatch(r"\$context\.(requestTime|requestId|identity\.sourceIp|httpMethod|resourcePath|status|authorizer\.principalId|"
+        assert re.fullmatch(r"\$context\.(requestTime|requestId|identity\.sourceIp|httpMethod|resourcePath|status|"
+                            r"authorizer\.principalId|"
                             r"integration\.requestId|responseLength|responseLatency|error\.responseType)", shown), shown
 
 
@@ -382,7 +408,8 @@ def test_the_gateway_refuses_in_the_words_of_the_program(template: dict[str, Any
         assert list(body)[:3] == ["code", "msg", "error"]
         assert body.pop("request_id") == "$context.requestId"
         assert "$" not in json.dumps(body), kind                            # echoes nothing
-        headers = {name.removeprefix("gatewayresponse.header."): value for name, value in response["responseParameters"].items()}
+        headers = {name.removeprefix("gatewayresponse.header."): value
+                   for name, value in response["responseParameters"].items()}
         assert headers.pop("X-Request-Id") == "context.requestId"
         assert headers.pop("Cache-Control") == "'no-store'"
         assert {name: headers.pop(name).strip("'") for name in api.COMMON_HEADERS} == api.COMMON_HEADERS
@@ -392,7 +419,8 @@ def test_the_gateway_refuses_in_the_words_of_the_program(template: dict[str, Any
             assert headers.pop("Retry-After") == "'1'"
         assert not headers
     assert {int(it["statusCode"]) for it in responses.values()} == {400, 401, 403, 404, 413, 429, 500}
-    assert {"UNAUTHORIZED", "ACCESS_DENIED", "MISSING_AUTHENTICATION_TOKEN", "REQUEST_TOO_LARGE", "THROTTLED", "DEFAULT_4XX", "DEFAULT_5XX",
+    assert {"UNAUTHORIZED", "ACCESS_DENIED", "MISSING_AUTHENTICATION_TOKEN", "REQUEST_TOO_LARGE", "THROTTLED",
+            "DEFAULT_4XX", "DEFAULT_5XX",
             "INTEGRATION_FAILURE", "INTEGRATION_TIMEOUT", "AUTHORIZER_FAILURE"} <= set(responses)
 
 
@@ -421,10 +449,13 @@ def test_no_stars_but_where_aws_demands_them(template: dict[str, Any]) -> None:
                     statement = {**statement, "Resource": own}
                 assert list(statement["Resource"]) == ["Fn::GetAtt"]
                 assert statement["Resource"]["Fn::GetAtt"][0] in template["Resources"]
-    (traces,) = template["Resources"]["TracingRights"]["Properties"]["PolicyDocument"]["Statement"]      # only where they are asked for
-    assert traces == {"Effect": "Allow", "Action": ["xray:PutTraceSegments", "xray:PutTelemetryRecords"], "Resource": "*"}
+    # only where they are asked for
+    (traces,) = template["Resources"]["TracingRights"]["Properties"]["PolicyDocument"]["Statement"]
+    assert traces == {"Effect": "Allow", "Action": ["xray:PutTraceSegments", "xray:PutTelemetryRecords"],
+                      "Resource": "*"}
     assert template["Resources"]["TracingRights"]["Condition"] == "Traced"
-    role = "{'Fn::Sub': 'arn:${AWS::Partition}:iam::*:role/${TenantRole}'}"    # tenants' accounts are not known beforehand
+    # tenants' accounts are not known beforehand
+    role = "{'Fn::Sub': 'arn:${AWS::Partition}:iam::*:role/${TenantRole}'}"
     assert stars == [f"APIHandler ['sts:AssumeRole'] {role}", f"Work ['sts:AssumeRole'] {role}"]
     for role_name in ROLES.values():
         assert "ManagedPolicyArns" not in resource(template, role_name)
@@ -432,8 +463,10 @@ def test_no_stars_but_where_aws_demands_them(template: dict[str, Any]) -> None:
 
 def test_only_two_functions_open_credentials_and_only_under_their_context(template: dict[str, Any]) -> None:
     rows = resource(template, "Key")["KeyPolicy"]["Statement"]
-    assert all("*" not in action for row in rows for action in ([row["Action"]] if isinstance(row["Action"], str) else row["Action"]))
-    opening = [row for row in rows if "Decrypt" in str(row["Action"]) or "GenerateDataKey" in str(row["Action"]) or "CreateGrant" in str(row["Action"])]
+    assert all("*" not in action for row in rows for action in ([row["Action"]] if isinstance(row["Action"], str)
+                                                                else row["Action"]))
+    opening = [row for row in rows if "Decrypt" in str(row["Action"]) or "GenerateDataKey" in str(row["Action"])
+               or "CreateGrant" in str(row["Action"])]
     (row,) = opening
     assert row["Principal"] == {"AWS": [{"Fn::GetAtt": ["ApiHandlerRole", "Arn"]}, {"Fn::GetAtt": ["WorkRole", "Arn"]}]}
     context = accounts._context("123", "qcloud")
@@ -476,7 +509,8 @@ class Stack:
     @property
     def environment(self) -> dict[str, str]:
         """With which boto3 finds the emulator, as the account's own user."""
-        return {"AWS_ENDPOINT_URL": self.endpoint, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+        return {"AWS_ENDPOINT_URL": self.endpoint, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
+                "AWS_DEFAULT_REGION": "us-east-1"}
 
     @property
     def url(self) -> str:
@@ -491,16 +525,20 @@ class Stack:
         accounts.put(self.deployment.store, self.deployment.sealer(), made, time.time(), replace=True)
 
     def token(self, *tenants: str) -> str:
-        user = users.User(name=f"user-{os.urandom(4).hex()}", uid=users.new_uid(), tenants=tenants, password=users.hash_password("password"))
+        user = users.User(name=f"user-{os.urandom(4).hex()}", uid=users.new_uid(), tenants=tenants,
+                          password=users.hash_password("password"))
         users.add(self.deployment.store, user)
         return canaries.watch(tokens.issue(self.deployment.store, user, tokens.Limits(), 3600, time.time())[0])
 
-    def get(self, token: str, query: str = "?party=qcloud&tenant_id=123&region=gz&f=1&t=10", method: str = "GET", url: str = "") -> requests.Response:
-        return self.session.request(method, (url or self.url) + query, auth=(token, "password") if token else None, timeout=60)
+    def get(self, token: str, query: str = "?party=qcloud&tenant_id=123&region=gz&f=1&t=10", method: str = "GET",
+            url: str = "") -> requests.Response:
+        return self.session.request(method, (url or self.url) + query, auth=(token, "password") if token else None,
+                                    timeout=60)
 
     def function(self, logical: str) -> dict[str, Any]:
         prefix = self.outputs["APIHandlerName"].partition("-APIHandler-")[0]
-        (found,) = (it for it in self.client("lambda").list_functions()["Functions"] if it["FunctionName"].startswith(f"{prefix}-{logical}-"))
+        (found,) = (it for it in self.client("lambda").list_functions()["Functions"]
+                    if it["FunctionName"].startswith(f"{prefix}-{logical}-"))
         return found
 
 
@@ -510,12 +548,14 @@ def stack(here_for_ministack: Path, tmp_path_factory: pytest.TempPathFactory) ->
     pem, key = tls.certificate(folder)
     keys = {"secret_id": "AKIDtest", "secret_key": canaries.secret("qcloud")}
     fleet = Fleet(25)
-    with ministack(folder, rights=True) as endpoint, Qcloud({keys["secret_id"]: keys["secret_key"]}, {"ap-guangzhou": fleet}) as cloud:
+    with ministack(folder, rights=True) as endpoint, Qcloud({keys["secret_id"]: keys["secret_key"]},
+                                                            {"ap-guangzhou": fleet}) as cloud:
         tls.wrap(cloud, pem, key)
         outputs = emulator.deploy(endpoint, here_for_ministack, "twocloud-test", trusted=pem)
         client = emulator.client(endpoint, "dynamodb")
         kms = KmsSealer(outputs["Key"].removeprefix("kms:"), emulator.client(endpoint, "kms"))
-        made = Deployment(settings_in(folder, local=False), DynamoStore(outputs["Store"].removeprefix("dynamodb://"), time.time, client),
+        made = Deployment(settings_in(folder, local=False),
+                          DynamoStore(outputs["Store"].removeprefix("dynamodb://"), time.time, client),
                           lambda: kms, Transport(trusted=str(pem)), time.time)
         found = Stack(endpoint, outputs, made, cloud, keys, pem, fleet)
         found.account("123")
@@ -536,7 +576,8 @@ def here_for_ministack(here: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 def test_the_seeds_request_through_gateway_and_authorizer(stack: Stack) -> None:
     """As pasted, with curl."""
     url = f"{stack.url}?party=qcloud&tenant_id=123&region=gz&f=1&t=10"
-    done = subprocess.run(["curl", "-sS", "-u", f"{stack.token('123')}:password", url], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["curl", "-sS", "-u", f"{stack.token('123')}:password", url], capture_output=True, text=True,
+                          timeout=60)
     body = json.loads(done.stdout)
     assert list(body) == ["code", "msg", "vm_servers"]
     assert body["code"] == 200
@@ -591,9 +632,11 @@ def test_a_password_gives_a_token_and_only_that(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize(("method", "path", "status", "word"), [
-    ("GET", "nowhere", 404, "not_found"), ("GET", "servers/x", 404, "not_found"), ("PUT", "servers", 405, "method_not_allowed"),
+    ("GET", "nowhere", 404, "not_found"), ("GET", "servers/x", 404, "not_found"),
+    ("PUT", "servers", 405, "method_not_allowed"),
     ("POST", "health", 405, "method_not_allowed")])
-def test_other_refusals_have_the_envelope_and_repeat_nothing(stack: Stack, method: str, path: str, status: int, word: str) -> None:
+def test_other_refusals_have_the_envelope_and_repeat_nothing(stack: Stack, method: str, path: str, status: int,
+                                                             word: str) -> None:
     token = stack.token("123")
     answer = stack.get(token, "", method, stack.url.replace("servers", path))
     assert (answer.status_code, answer.json()["code"], answer.json()["error"]) == (status, status, word)
@@ -608,7 +651,8 @@ def test_foreign_and_open_paths(stack: Stack) -> None:
     assert stack.get(stack.token("9")).json()["error"] == "forbidden"
     assert stack.get("", "", url=stack.url.replace("servers", "health")).json()["status"] == "ok"
     assert stack.get("", "", url=stack.url.replace("servers", "openapi.json")).json()["openapi"].startswith("3.1")
-    for path, name in (("", "console.html"), ("docs", "reference.html")):       # the packaged pages, with and without the slash
+    # the packaged pages, with and without the slash
+    for path, name in (("", "console.html"), ("docs", "reference.html")):
         for url in {stack.url.replace("servers", path), stack.url.replace("servers", path).rstrip("/")}:
             answer = stack.get("", "", url=url)
             assert answer.content == console.page(name).body, url
@@ -643,7 +687,8 @@ def test_a_poison_message_ends_in_the_dead_letters(stack: Stack) -> None:
     said = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["All"])["Attributes"]
     assert json.loads(said["RedrivePolicy"])["maxReceiveCount"] == 5
     assert said["VisibilityTimeout"] == "780"
-    sqs.set_queue_attributes(QueueUrl=queue, Attributes={"VisibilityTimeout": "1"})       # five tries, but not in an hour
+    # five tries, but not in an hour
+    sqs.set_queue_attributes(QueueUrl=queue, Attributes={"VisibilityTimeout": "1"})
     try:
         sqs.send_message(QueueUrl=queue, MessageBody='{"tenant_id": "123", "poison": true}')
         dead = wait(lambda: sqs.receive_message(QueueUrl=stack.outputs["DeadLettersURL"]).get("Messages"), 90)
@@ -663,7 +708,8 @@ def test_the_schedule_fills_the_queue_and_the_worker_empties_it(stack: Stack) ->
     events.put_rule(Name=rule["Name"], ScheduleExpression="rate(1 minute)")               # the emulator's shortest
     written = wait(lambda: [name for name in names if kept(stack, name)], 150)           # spread over four minutes
     assert kept(stack, written[0]).total == 25                                          # type: ignore[union-attr]
-    counts = stack.client("sqs").get_queue_attributes(QueueUrl=stack.outputs["QueueURL"], AttributeNames=["All"])["Attributes"]
+    counts = stack.client("sqs").get_queue_attributes(QueueUrl=stack.outputs["QueueURL"],
+                                                      AttributeNames=["All"])["Attributes"]
     assert int(counts["ApproximateNumberOfMessagesDelayed"]) + int(counts["ApproximateNumberOfMessages"]) > 0
 
 
@@ -674,7 +720,8 @@ def test_alarms_go_off_and_tell_the_topic(stack: Stack, template: dict[str, Any]
     queue = sqs.create_queue(QueueName="pager")["QueueUrl"]
     arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
     sqs.set_queue_attributes(QueueUrl=queue, Attributes={"Policy": json.dumps({"Version": "2012-10-17", "Statement": [{
-        "Effect": "Allow", "Principal": {"Service": "sns.amazonaws.com"}, "Action": "sqs:SendMessage", "Resource": arn}]})})
+        "Effect": "Allow", "Principal": {"Service": "sns.amazonaws.com"}, "Action": "sqs:SendMessage",
+        "Resource": arn}]})})
     stack.client("sns").subscribe(TopicArn=stack.outputs["AlarmsTopic"], Protocol="sqs", Endpoint=arn)
     alarms = cloudwatch.describe_alarms()["MetricAlarms"]
     wanted = {name for name, it in template["Resources"].items() if it["Type"] == "AWS::CloudWatch::Alarm"}
@@ -686,7 +733,8 @@ def test_alarms_go_off_and_tell_the_topic(stack: Stack, template: dict[str, Any]
         if alarm["Statistic" if "Statistic" in alarm else "ExtendedStatistic"] != "SampleCount":
             cloudwatch.put_metric_data(Namespace=alarm["Namespace"], MetricData=[{
                 "MetricName": alarm["MetricName"], "Dimensions": alarm["Dimensions"], "Value": alarm["Threshold"] + 1}])
-    raised = {it["AlarmName"] for it in wait(lambda: cloudwatch.describe_alarms(StateValue="ALARM")["MetricAlarms"], 30)}
+    raised = {it["AlarmName"] for it in wait(lambda: cloudwatch.describe_alarms(StateValue="ALARM")["MetricAlarms"],
+                                             30)}
     assert {name.split("-")[2] for name in raised} == wanted - {"ScheduleStopped"}
     told = wait(lambda: sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages"), 30)
     said = json.loads(json.loads(told[0]["Body"])["Message"])
@@ -695,8 +743,8 @@ def test_alarms_go_off_and_tell_the_topic(stack: Stack, template: dict[str, Any]
 
 
 def test_filters_stand_on_the_groups_that_hold_the_functions_lines(stack: Stack, template: dict[str, Any]) -> None:
-    """Requests through the gateway and a message through the queue: the deployed filters match the lines that the deployed
-    functions left in their groups."""
+    """Requests through the gateway and a message through the queue: the deployed filters match the lines that the
+    deployed functions left in their groups."""
     logs = stack.client("logs")
     stack.account("watched")
     stack.cloud.fail("403")
@@ -706,7 +754,8 @@ def test_filters_stand_on_the_groups_that_hold_the_functions_lines(stack: Stack,
     finally:
         stack.cloud.forget()
     stack.client("sqs").send_message(
-        QueueUrl=stack.outputs["QueueURL"], MessageBody=schedule.write(schedule.Message("watched", "qcloud", "ap-guangzhou", time.time())),
+        QueueUrl=stack.outputs["QueueURL"], MessageBody=schedule.write(
+            schedule.Message("watched", "qcloud", "ap-guangzhou", time.time())),
         MessageAttributes={"run_id": {"DataType": "String", "StringValue": "run-7"}})
     assert wait(lambda: kept(stack, "watched"), 60).total == 25            # type: ignore[union-attr]
 
@@ -714,9 +763,11 @@ def test_filters_stand_on_the_groups_that_hold_the_functions_lines(stack: Stack,
         group = stack.function(function)["LoggingConfig"]["LogGroup"]
         return [it["message"] for it in logs.filter_log_events(logGroupName=group)["events"]]
 
-    told = wait(lambda: [line for line in lines("APIHandler") if answer.headers["X-Request-Id"] in line and '"call"' in line], 30)
+    told = wait(lambda: [line for line in lines("APIHandler") if answer.headers["X-Request-Id"] in line
+                         and '"call"' in line], 30)
     assert [json.loads(line)["tenant"] for line in told] == ["watched"]
-    (filter_,) = (it for it in logs.describe_metric_filters(logGroupName=stack.function("APIHandler")["LoggingConfig"]["LogGroup"])["metricFilters"]
+    (filter_,) = (it for it in logs.describe_metric_filters(
+        logGroupName=stack.function("APIHandler")["LoggingConfig"]["LogGroup"])["metricFilters"]
                   if it["metricTransformations"][0]["metricName"] == "PartyDenied")
     assert patterns.matches(filter_["filterPattern"], told[0])
     assert filter_["metricTransformations"][0]["metricNamespace"] == "twocloud/twocloud-test"
@@ -739,7 +790,8 @@ def test_rights_are_enforced_and_nobody_else_opens_credentials(stack: Stack) -> 
             "aws_secret_access_key": key["SecretAccessKey"]}
     table = stack.outputs["Store"].removeprefix("dynamodb://")
     with pytest.raises(ClientError, match="AccessDenied"):
-        boto3.client("dynamodb", **mine).get_item(TableName=table, Key={"pk": {"S": "account"}, "sk": {"S": "123/qcloud"}})
+        boto3.client("dynamodb", **mine).get_item(TableName=table,
+                                                  Key={"pk": {"S": "account"}, "sk": {"S": "123/qcloud"}})
     row = accounts.find(stack.deployment.store, "123", "qcloud")
     eve = KmsSealer(stack.outputs["Key"].removeprefix("kms:"), boto3.client("kms", **mine))
     assert eve.seal(b"x", accounts._context("123", "qcloud"))              # that is an operator's right
@@ -758,8 +810,11 @@ def test_the_page_names_what_the_template_has(template: dict[str, Any]) -> None:
     for name in FUNCTIONS:
         it = resource(template, name)
         row = next(line for line in page.splitlines() if line.startswith(f"| `{name}`"))
-        assert f"| {it['MemorySize']} MB | {it['Timeout']} s | {it['ReservedConcurrentExecutions']['Fn::If'][1]} |" in row
-        assert not granted(template, name) & {(write, kind) for write in ("PutItem", "BatchWriteItem") for kind in ("account", "user")}
+        assert (
+            f"| {it['MemorySize']} MB | {it['Timeout']} s | {it['ReservedConcurrentExecutions']['Fn::If'][1]} |" in row
+        )
+        assert not granted(template, name) & {(write, kind) for write in ("PutItem", "BatchWriteItem")
+                                              for kind in ("account", "user")}
 
 
 def test_the_pages_commands_work(stack: Stack, tmp_path: Path) -> None:
@@ -767,14 +822,24 @@ def test_the_pages_commands_work(stack: Stack, tmp_path: Path) -> None:
     (script,) = (block for block in re.findall(r"```sh\n(.*?)```", (ROOT / "docs/deploy.md").read_text(), re.DOTALL))
     (tmp_path / "keys.secret").write_text(json.dumps(stack.keys))
     (tmp_path / "outputs.json").write_text(json.dumps(stack.outputs))
-    (tmp_path / "aws").write_text(f"#!{sys.executable}\nimport json, re, sys\nassert sys.argv[1:5] == ['cloudformation', 'describe-stacks', "
-                                  f"'--stack-name', 'twocloud-prod']\nprint(json.load(open({str(tmp_path / 'outputs.json')!r}))"
+    (tmp_path
+     / "aws").write_text(f"#!{sys.executable}\nimport json, re, sys\nassert sys.argv[1:5] == ['cloudformation',"
+                         f" 'describe-stacks', "
+                                  f"'--stack-name', "
+                                  f"'twocloud-prod']\nprint(json.load(open({str(tmp_path / 'outputs.json')!r}))"
                                   "[re.search(\"OutputKey=='(\\w+)'\", sys.argv[-1])[1]])\n")
     (tmp_path / "aws").chmod(0o755)
-    script = script.replace("keys.json", "keys.secret").replace("put 123 qcloud", f"put 123 qcloud --replace --endpoint {stack.cloud.url}")
+    script = script.replace("keys.json", "keys.secret").replace(
+        "put 123 qcloud", f"put 123 qcloud --replace --endpoint {stack.cloud.url}")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("TWOCLOUD_", "AWS_"))}
-    done = subprocess.run(["bash", "-euo", "pipefail", "-c", f"{script}\necho; echo $TWOCLOUD_TOKEN >&2"], cwd=tmp_path, capture_output=True,
-                          text=True, timeout=120, env={**clean, **stack.environment, "PATH": f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}"})
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", f"{script}\necho; echo $TWOCLOUD_TOKEN >&2"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**clean, **stack.environment, "PATH": f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}"},
+    )
     canaries.watch(done.stderr.strip().rpartition("\n")[2])
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.strip().splitlines()[-1])["code"] == 200
@@ -786,14 +851,16 @@ def test_make_deploy_emulators_line_works_as_pasted(here_for_ministack: Path, tm
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "deploy.emulator"]
-    start = subprocess.run([*command, "start", here_for_ministack, "--port", str(port), "--folder", tmp_path / "run"], cwd=ROOT,
+    start = subprocess.run([*command, "start", here_for_ministack, "--port", str(port), "--folder", tmp_path / "run"],
+                           cwd=ROOT,
                            capture_output=True, text=True, timeout=300, check=False)
     try:
         assert start.returncode == 0, start.stderr
         line = start.stdout.strip()
         canaries.watch(line.split("'")[1].split(":")[0])
         everywhere = line.replace("party=qcloud", "party=all").replace("region=gz&f=1&t=10", "region=all")
-        one, every = (json.loads(subprocess.run(["bash", "-euc", f"{pasted} -s"], capture_output=True, timeout=60, check=True).stdout)
+        one, every = (json.loads(subprocess.run(["bash", "-euc", f"{pasted} -s"], capture_output=True, timeout=60,
+                                                check=True).stdout)
                       for pasted in (line, everywhere))
         assert len(one["vm_servers"]) == 10
         assert one["vm_servers"][0]["instance_name"] == "hehe"
@@ -853,31 +920,38 @@ def test_the_authorizer_starts_and_answers(stack: Stack, task: Path, tmp_path: P
 @pytest.mark.parametrize("form", ["Text", "JSON"])
 def test_lines_pass_through_the_runtime_as_they_are(stack: Stack, task: Path, tmp_path: Path, form: str) -> None:
     """Whatever the function's log format is: one line each, of JSON, not wrapped into another."""
-    with started(stack, task, "APIHandler", tmp_path, AWS_LAMBDA_LOG_FORMAT=form, AWS_LAMBDA_LOG_LEVEL="INFO") as function:
+    with started(stack, task, "APIHandler", tmp_path, AWS_LAMBDA_LOG_FORMAT=form,
+                 AWS_LAMBDA_LOG_LEVEL="INFO") as function:
         function.invoke(event("/twocloud/health", None))
-        function.invoke(event("/twocloud/servers", basic(stack.token("123")), query={"party": ["qcloud"], "tenant_id": ["9"], "region": ["gz"]}))
+        function.invoke(event("/twocloud/servers", basic(stack.token("123")),
+                              query={"party": ["qcloud"], "tenant_id": ["9"], "region": ["gz"]}))
         lines = [json.loads(line) for line in function.log.read_text().splitlines() if '"request"' in line]
-    assert [(line["event"], line["status"], line["request_id"]) for line in lines] == [("request", 200, "r-1"), ("request", 403, "r-1")]
+    assert [(line["event"], line["status"], line["request_id"])
+            for line in lines] == [("request", 200, "r-1"), ("request", 403, "r-1")]
     assert len({str(uuid.UUID(line["function_request_id"])) for line in lines}) == 2
 
 
 def test_the_schedule_and_the_worker_start_and_answer(stack: Stack, task: Path, tmp_path: Path) -> None:
     stack.account("spread")
     with started(stack, task, "Spread", tmp_path) as function:
-        assert function.invoke({"source": "aws.events", "detail-type": "Scheduled Event", "detail": {}, "version": "0", "account": "1",
+        assert function.invoke({"source": "aws.events", "detail-type": "Scheduled Event", "detail": {}, "version": "0",
+                                "account": "1",
                                 "time": "", "region": "us-east-1", "resources": [], "id": "1"})["messages"] >= 1
     stack.account("worked")
     bodies = [schedule.write(schedule.Message("worked", "qcloud", "ap-guangzhou", time.time())), "poison"]
     with started(stack, task, "Work", tmp_path) as function:
-        answer = function.invoke({"Records": [{"messageId": str(n), "receiptHandle": "r", "body": body} for n, body in enumerate(bodies)]})
+        answer = function.invoke(
+            {"Records": [{"messageId": str(n), "receiptHandle": "r", "body": body} for n, body in enumerate(bodies)]})
     assert answer == {"batchItemFailures": [{"itemIdentifier": "1"}]}
     assert kept(stack, "worked").total == 25                               # type: ignore[union-attr]
 
 
 # ---------------------------------------------------------------- the rights are those that are used
 
-def test_each_function_has_the_rights_that_it_uses(stack: Stack, template: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """And no other: every call of the store is recorded, function by function, and held against the function's policy."""
+def test_each_function_has_the_rights_that_it_uses(stack: Stack, template: dict[str, Any],
+                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no other: every call of the store is recorded, function by function, and held against the function's
+    policy."""
     used: dict[str, set[tuple[str, str]]] = {name: set() for name in (*FUNCTIONS, "operator")}
     now = ["APIHandler"]
 
@@ -890,10 +964,12 @@ def test_each_function_has_the_rights_that_it_uses(stack: Stack, template: dict[
     stack.account("rights")
     stack.account("everywhere", regions=())
     stack.account("going")
-    users.add(store, users.User(name="rita", uid=users.new_uid(), tenants=("rights",), password=users.hash_password("password")))
+    users.add(store, users.User(name="rita", uid=users.new_uid(), tenants=("rights",),
+                                password=users.hash_password("password")))
     for name, value in stack.environment.items():
         monkeypatch.setenv(name, value)
-    deployment = replace(stack.deployment, settings=replace(stack.deployment.settings, queue=stack.outputs["QueueURL"].rpartition("/")[2]))
+    deployment = replace(stack.deployment, settings=replace(stack.deployment.settings,
+                                                            queue=stack.outputs["QueueURL"].rpartition("/")[2]))
     app.use(deployment)
     store._client.meta.events.register("before-parameter-build.dynamodb", record)
     try:
@@ -908,7 +984,8 @@ def test_each_function_has_the_rights_that_it_uses(stack: Stack, template: dict[
 
         def refresh(tenant: str) -> None:
             body = schedule.write(schedule.Message(tenant, "qcloud", "ap-guangzhou", time.time() + 5))
-            assert app.work({"Records": [{"messageId": "1", "receiptHandle": "r", "body": body}]}, Context(130_000)) == {"batchItemFailures": []}
+            assert app.work({"Records": [{"messageId": "1", "receiptHandle": "r", "body": body}]},
+                            Context(130_000)) == {"batchItemFailures": []}
 
         proper = stack.cloud.answer
 
@@ -920,14 +997,16 @@ def test_each_function_has_the_rights_that_it_uses(stack: Stack, template: dict[
             return proper(call)
 
         def ask(path: str, header: str | None, method: str = "GET", **query: str) -> int:
-            return app.app(event(path, header, method, {k: [v] for k, v in query.items()} or None), Context())["statusCode"]
+            return app.app(event(path, header, method, {k: [v] for k, v in query.items()} or None),
+                           Context())["statusCode"]
 
         servers = {"party": "qcloud", "tenant_id": "rights", "region": "gz"}
         since = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         assert ask("/twocloud/health", None) == ask("/twocloud/parties", basic(token)) == 200
         for more in ({}, {"max_age": "600"}, {"f": "1", "t": "3"}, {"party": "all", "region": "all", "max_age": "600"}):
             assert ask("/twocloud/servers", basic(token), **{**servers, **more}) == 200
-        assert ask("/twocloud/servers", basic(token), party="qcloud", tenant_id="everywhere", region="all", on_error="partial") == 200
+        assert ask("/twocloud/servers", basic(token), party="qcloud", tenant_id="everywhere", region="all",
+                   on_error="partial") == 200
         stack.fleet.size += 1               # something changed
         assert ask("/twocloud/servers", basic(token), **servers, max_age="0") == 200
         assert ask("/twocloud/servers", basic(token), **servers, changed_since=since) in (200, 400)
@@ -941,13 +1020,16 @@ def test_each_function_has_the_rights_that_it_uses(stack: Stack, template: dict[
 
         now[0] = "Authorize"
         arn = "arn:aws:execute-api:us-east-1:123456789012:abc/api"
-        for header, route in ((basic(stack_token(stack, now)), "GET/twocloud/servers"), (basic("rita"), "POST/twocloud/tokens")):
+        for header, route in ((basic(stack_token(stack, now)), "GET/twocloud/servers"),
+                              (basic("rita"), "POST/twocloud/tokens")):
             authorizer.authorize({"type": "TOKEN", "authorizationToken": header, "methodArn": f"{arn}/{route}"}, None)
         with pytest.raises(Exception, match="Unauthorized"):
-            authorizer.authorize({"type": "TOKEN", "authorizationToken": basic("rita", "wrong"), "methodArn": f"{arn}/POST/twocloud/tokens"}, None)
+            authorizer.authorize({"type": "TOKEN", "authorizationToken": basic("rita", "wrong"),
+                                  "methodArn": f"{arn}/POST/twocloud/tokens"}, None)
 
         now[0] = "Spread"
-        app.spread({"source": "aws.events", "detail-type": "", "detail": {}, "version": "0", "account": "1", "time": "", "region": "r",
+        app.spread({"source": "aws.events", "detail-type": "", "detail": {}, "version": "0", "account": "1", "time": "",
+                    "region": "r",
                     "resources": [], "id": "1"}, Context(120_000))
         now[0] = "Work"
         refresh("rights")

@@ -64,22 +64,27 @@ def metrics(lines: dict[str, list[str]]) -> dict[str, list[float]]:
         assert "Dimensions" not in made
         assert "DefaultValue" not in made
         for line in lines[one["LogGroupName"]["Ref"]]:
-            if patterns.matches(one["FilterPattern"], line) and (value := patterns.value(made["MetricValue"], line)) is not None:
+            if patterns.matches(one["FilterPattern"],
+                                line) and (value := patterns.value(made["MetricValue"], line)) is not None:
                 found.setdefault(made["MetricName"], []).append(value)
     return found
 
 
 def test_patterns_count_what_happened(house: App, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lines that the program wrote, with the platform's own between them; a field that is called otherwise counts nothing."""
+    """Lines that the program wrote, with the platform's own between them; a field that is called otherwise counts
+    nothing."""
     lines = live(house, monkeypatch)
     for group in lines.values():
-        group += ["START RequestId: 8f5 Version: $LATEST\n", "REPORT RequestId: 8f5\tDuration: 1.5 ms\tBilled Duration: 2 ms\n", "[ERROR] x", "[]", '"x"',
+        group += ["START RequestId: 8f5 Version: $LATEST\n",
+                  "REPORT RequestId: 8f5\tDuration: 1.5 ms\tBilled Duration: 2 ms\n", "[ERROR] x", "[]", '"x"',
                   '{"time":"2026-11-23T00:00:00Z","type":"platform.report","record":{"metrics":{"durationMs":1.5}}}']
-    lines["AccessLog"] = [access("200"), access("304"), access("500"), access("500", "INTEGRATION_FAILURE"), access("502"), access("504"),
+    lines["AccessLog"] = [access("200"), access("304"), access("500"), access("500", "INTEGRATION_FAILURE"),
+                          access("502"), access("504"),
                           access("429", "THROTTLED"), access("429"), access("401", "UNAUTHORIZED")]
     found = metrics(lines)
     ages = found.pop("OldestList"), found.pop("LateList")
-    assert found == {"Errors": [1, 1, *[0] * 7], "Throttled": [1], "Failures": [1, 1], "PartyDenied": [1, 1, 1], "PartyThrottled": [1, 1]}
+    assert found == {"Errors": [1, 1, *[0] * 7], "Throttled": [1], "Failures": [1, 1], "PartyDenied": [1, 1, 1],
+                     "PartyThrottled": [1, 1]}
     (first, second) = read(lines["SpreadLog"][:2], "spread")
     assert ages == ([first["oldest"], second["oldest"]], [0, second["late"]])
     assert second["late"] == second["oldest"] - IDLE_EVERY > 0
@@ -90,23 +95,27 @@ def test_a_filter_matches_nothing_else(house: App, monkeypatch: pytest.MonkeyPat
     lines = live(house, monkeypatch)
     lines["AccessLog"] = [access("500"), access("200"), access("429", "THROTTLED")]
     whole = metrics(lines)
-    for name in {name for one in FILTERS.values() for name in re.findall(r"\$\.(\w+)", one["FilterPattern"] + one["MetricTransformations"][0]["MetricValue"])}:
+    for name in {name for one in FILTERS.values() for name in re.findall(
+            r"\$\.(\w+)", one["FilterPattern"] + one["MetricTransformations"][0]["MetricValue"])}:
         renamed = {group: [line.replace(f'"{name}":', f'"{name}_":') for line in some] for group, some in lines.items()}
         assert metrics(renamed) != whole, name
 
 
 @pytest.mark.parametrize(("pattern", "line", "matched"), [
-    ('{ $.a = "x" }', '{"a":"x"}', True), ('{ $.a = "x" }', '{"a":"X"}', False), ('{ $.a = "x*" }', '{"a":"xyz"}', True),
+    ('{ $.a = "x" }', '{"a":"x"}', True), ('{ $.a = "x" }', '{"a":"X"}', False),
+    ('{ $.a = "x*" }', '{"a":"xyz"}', True),
     ('{ $.a = "x?" }', '{"a":"xy"}', False), ('{ $.a != "x" }', '{"a":"y"}', True), ('{ $.a != "x" }', '{}', False),
     ('{ $.a != "x" }', '{"a":1}', False), ('{ $.a = "1" }', '{"a":1}', False), ("{ $.a = 1 }", '{"a":"1"}', False),
     ("{ $.a >= 1.5 }", '{"a":2}', True), ("{ $.a < -1 }", '{"a":0}', False), ("{ $.a.b = 1 }", '{"a":{"b":1}}', True),
-    ('{ $.a = "x" || $.b = 1 && $.c = 1 }', '{"a":"x","b":2}', True), ('{ ($.a = "x" || $.b = 1) && $.c = 1 }', '{"a":"x","c":2}', False),
+    ('{ $.a = "x" || $.b = 1 && $.c = 1 }', '{"a":"x","b":2}', True),
+    ('{ ($.a = "x" || $.b = 1) && $.c = 1 }', '{"a":"x","c":2}', False),
     ('{ $.a = "x" }', "a=x", False), ('{ $.a = "x" }', '["x"]', False)])
 def test_the_evaluator(pattern: str, line: str, matched: bool) -> None:
     assert patterns.matches(pattern, line) is matched
 
 
-@pytest.mark.parametrize("pattern", ["ERROR", "{ $.a }", "{ $.a = x }", '{ $.a > "x" }', '{ $.a = "x" } b', '{ $.a = "x" && }', "{ $.a IS NULL }", "[a, b]", ""])
+@pytest.mark.parametrize("pattern", ["ERROR", "{ $.a }", "{ $.a = x }", '{ $.a > "x" }', '{ $.a = "x" } b',
+                                     '{ $.a = "x" && }', "{ $.a IS NULL }", "[a, b]", ""])
 def test_the_evaluator_refuses_what_it_does_not_know(pattern: str) -> None:
     with pytest.raises(ValueError):
         patterns.matches(pattern, "{}")
@@ -114,13 +123,18 @@ def test_the_evaluator_refuses_what_it_does_not_know(pattern: str) -> None:
 
 # ---------------------------------------------------------------- alarms
 
-OF_AWS = {("AWS/ApiGateway", "Latency"): {"ApiName"}, ("AWS/ApiGateway", "Count"): {"ApiName"}, ("AWS/ApiGateway", "4XXError"): {"ApiName"},
-          ("AWS/ApiGateway", "5XXError"): {"ApiName"}, ("AWS/Lambda", "Errors"): {"FunctionName"}, ("AWS/Lambda", "Throttles"): {"FunctionName"},
+OF_AWS = {("AWS/ApiGateway", "Latency"): {"ApiName"}, ("AWS/ApiGateway", "Count"): {"ApiName"},
+          ("AWS/ApiGateway", "4XXError"): {"ApiName"},
+          ("AWS/ApiGateway", "5XXError"): {"ApiName"}, ("AWS/Lambda", "Errors"): {"FunctionName"},
+          ("AWS/Lambda", "Throttles"): {"FunctionName"},
           ("AWS/Lambda", "Duration"): {"FunctionName"}, ("AWS/Lambda", "ConcurrentExecutions"): {"FunctionName"},
-          ("AWS/SQS", "ApproximateNumberOfMessagesVisible"): {"QueueName"}, ("AWS/SQS", "ApproximateNumberOfMessagesDelayed"): {"QueueName"},
-          ("AWS/SQS", "ApproximateNumberOfMessagesNotVisible"): {"QueueName"}, ("AWS/SQS", "ApproximateAgeOfOldestMessage"): {"QueueName"},
+          ("AWS/SQS", "ApproximateNumberOfMessagesVisible"): {"QueueName"},
+          ("AWS/SQS", "ApproximateNumberOfMessagesDelayed"): {"QueueName"},
+          ("AWS/SQS", "ApproximateNumberOfMessagesNotVisible"): {"QueueName"},
+          ("AWS/SQS", "ApproximateAgeOfOldestMessage"): {"QueueName"},
           ("AWS/DynamoDB", "ReadThrottleEvents"): {"TableName"}, ("AWS/DynamoDB", "WriteThrottleEvents"): {"TableName"},
-          ("AWS/DynamoDB", "ConsumedReadCapacityUnits"): {"TableName"}, ("AWS/DynamoDB", "ConsumedWriteCapacityUnits"): {"TableName"},
+          ("AWS/DynamoDB", "ConsumedReadCapacityUnits"): {"TableName"},
+          ("AWS/DynamoDB", "ConsumedWriteCapacityUnits"): {"TableName"},
           ("AWS/Logs", "IncomingBytes"): {"LogGroupName"}}      # as AWS documents them
 MADE = {one["MetricTransformations"][0]["MetricName"] for one in FILTERS.values()}
 
@@ -143,7 +157,8 @@ def test_an_alarm_watches_what_there_is_and_says_what_to_do(name: str) -> None:
     assert re.search(r'the query "|log group', said), said
     assert set(re.findall(r'(?:query|then) "([^"]+)"', said)) <= QUERIES.keys()
     for other in re.findall(r"\b[A-Z][a-z]+[A-Z][A-Za-z]+\b", said):
-        assert other in ALARMS or other in MERGED["Parameters"] or other in ("EventBridge", "ThrottlingRateLimit", "MaximumConcurrency"), other
+        assert other in ALARMS or other in MERGED["Parameters"] or other in ("EventBridge", "ThrottlingRateLimit",
+                                                                             "MaximumConcurrency"), other
 
 
 def test_what_the_issue_asks_for_is_watched() -> None:
@@ -152,9 +167,14 @@ def test_what_the_issue_asks_for_is_watched() -> None:
     assert ALARMS["ListsLate"]["Threshold"] == schedule._OVERDUE
     assert not any(row["Value"] == {"Ref": "Authorize"} for alarm in ALARMS.values() if alarm["MetricName"] == "Errors"
                    for row in alarm.get("Dimensions", []))     # a wrong token is an error of that function
-    crashed = {row["Value"]["Ref"] for alarm in ALARMS.values() if alarm["MetricName"] == "Errors" for row in alarm.get("Dimensions", [])}
+    crashed = {row["Value"]["Ref"] for alarm in ALARMS.values() if alarm["MetricName"] == "Errors"
+               for row in alarm.get("Dimensions", [])}
     assert crashed == {"APIHandler", "Spread", "Work"}
-    assert RESOURCES["RestAPI"]["Properties"]["Name"] == RESOURCES["RestAPI"]["Properties"]["DefinitionBody"]["info"]["title"] == {"Ref": "AWS::StackName"}
+    assert (
+        RESOURCES["RestAPI"]["Properties"]["Name"]
+        == RESOURCES["RestAPI"]["Properties"]["DefinitionBody"]["info"]["title"]
+        == {"Ref": "AWS::StackName"}
+    )
     assert ALARMS["Slow"]["Dimensions"] == [{"Name": "ApiName", "Value": {"Ref": "AWS::StackName"}}]
 
 
@@ -171,11 +191,14 @@ def test_only_this_stacks_alarms_speak_to_the_topic() -> None:
 # ---------------------------------------------------------------- dashboard and queries
 
 FIELDS: dict[str, set[str]] = {}            # event -> its fields, as the page has them
-for _name, _events in re.findall(r"^\| `(\w+)` \| ([^|]+) \|", PAGE[PAGE.index("| field |"):PAGE.index("<!-- end of fields -->")], re.M):
+for _name, _events in re.findall(r"^\| `(\w+)` \| ([^|]+) \|",
+                                 PAGE[PAGE.index("| field |"):PAGE.index("<!-- end of fields -->")], re.M):
     for _event in _events.strip().split(", "):
         FIELDS.setdefault(_event, set()).add(_name)
-OF_INSIGHTS = {"timestamp", "message", "log", "requestId", "type", "billedDuration", "duration", "maxMemoryUsed", "memorySize", "initDuration"}
-WORDS = {"fields", "filter", "stats", "sort", "limit", "by", "as", "asc", "desc", "and", "or", "in", "count", "sum", "avg", "max", "pct", "latest", "ispresent"}
+OF_INSIGHTS = {"timestamp", "message", "log", "requestId", "type", "billedDuration", "duration", "maxMemoryUsed",
+               "memorySize", "initDuration"}
+WORDS = {"fields", "filter", "stats", "sort", "limit", "by", "as", "asc", "desc", "and", "or", "in", "count", "sum",
+         "avg", "max", "pct", "latest", "ispresent"}
 
 
 def named(query: str) -> set[str]:
@@ -189,7 +212,8 @@ def named(query: str) -> set[str]:
 
 def asked() -> Iterator[tuple[str, str]]:
     yield from ((name, it["QueryString"]) for name, it in QUERIES.items())
-    yield from ((widget["properties"]["title"], widget["properties"]["query"]) for widget in BODY["widgets"] if widget["type"] == "log")
+    yield from ((widget["properties"]["title"], widget["properties"]["query"]) for widget in BODY["widgets"]
+                if widget["type"] == "log")
 
 
 @pytest.mark.parametrize(("name", "query"), list(asked()))
@@ -210,7 +234,8 @@ def test_the_dashboard_shows_what_there_is() -> None:
     places: set[tuple[int, int]] = set()
     seen: set[str] = set()
     for widget in BODY["widgets"]:
-        place = {(x, y) for x in range(widget["x"], widget["x"] + widget["width"]) for y in range(widget["y"], widget["y"] + widget["height"])}
+        place = {(x, y) for x in range(widget["x"], widget["x"] + widget["width"])
+                 for y in range(widget["y"], widget["y"] + widget["height"])}
         assert not place & places
         assert max(x for x, _ in place) < 24
         places |= place
@@ -232,11 +257,13 @@ def test_the_pages_table_of_fields_is_what_is_written(house: App, monkeypatch: p
     for lines in live(house, monkeypatch).values():
         for line in read(lines):
             written.setdefault(line["event"], set()).update(line)
-    for path in [ROOT / "app.py", *(ROOT / "chalicelib").rglob("*.py")]:       # failures are many; their own fields stand in the code
+    # failures are many; their own fields stand in the code
+    for path in [ROOT / "app.py", *(ROOT / "chalicelib").rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "log.failure":
                 written["failure"] |= {word.arg for word in node.keywords if word.arg}
-    assert {name: sorted(fields) for name, fields in written.items()} == {name: sorted(fields | FIELDS["all"]) for name, fields in FIELDS.items() if name != "all"}
+    assert {name: sorted(fields) for name, fields in written.items()} == {
+        name: sorted(fields | FIELDS["all"]) for name, fields in FIELDS.items() if name != "all"}
 
 
 def test_the_page_names_every_query_and_every_cost() -> None:
@@ -256,8 +283,10 @@ def test_one_id_leads_from_the_request_to_every_call(served: App) -> None:
     assert answer.status_code == 502
     assert len(calls) >= 2
     assert {line["request_id"] for line in read(lines)} == {answer.headers["X-Request-Id"]}
-    (failed,) = (line for line in calls if line.get("error") == "party_denied")     # what it ended beside it failed otherwise
-    assert (failed["level"], failed["error"], failed["tenant"], failed["party"], failed["region"]) == ("INFO", "party_denied", "123", "qcloud", "ap-shanghai")
+    # what it ended beside it failed otherwise
+    (failed,) = (line for line in calls if line.get("error") == "party_denied")
+    assert (failed["level"], failed["error"], failed["tenant"], failed["party"],
+            failed["region"]) == ("INFO", "party_denied", "123", "qcloud", "ap-shanghai")
     assert {line["level"] for line in calls if "error" not in line} == {"DEBUG"}
 
 
@@ -300,7 +329,8 @@ def test_a_call_is_told_without_what_was_said(served: App) -> None:
         served.clouds["qcloud"].fail("500", None, (1,))
         served.get(f"{GZ}&max_age=0")
     first, second = read(lines, "call")
-    assert set(first) == {"at", "level", "event", "request_id", "tenant", "party", "region", "operation", "tries", "milliseconds"}
+    assert set(first) == {"at", "level", "event", "request_id", "tenant", "party", "region", "operation", "tries",
+                          "milliseconds"}
     assert (first["tries"], second["tries"]) == (1, 2)
     assert read(lines, "request")[1]["party_retries"] == 1
     assert not any("http" in line for line in lines)
@@ -315,16 +345,19 @@ def test_calls_that_went_well_are_told_at_level_debug_alone(served: App) -> None
             served.get(f"{GZ}&max_age=0")
     finally:
         log.logger.setLevel("DEBUG")
-    assert [(line["event"], line.get("error")) for line in read(lines)] == [("request", None), ("call", "party_denied"), ("request", "party_denied")]
+    assert [(line["event"], line.get("error")) for line in read(lines)] == [("request", None), ("call", "party_denied"),
+                                                                            ("request", "party_denied")]
 
 
 def test_commands_write_no_lines_of_calls_but_to_debug(served: App, tmp_path: Path) -> None:
     """They say in one clear line what went wrong; `serve` tells them."""
     keys = json.dumps(qcloud_keys())
-    environment = {**os.environ, "TWOCLOUD_STORE": f"sqlite:///{tmp_path}/own.db", "TWOCLOUD_KEY": f"file:{tmp_path}/key", "TWOCLOUD_LOCAL": "1"}
+    environment = {**os.environ, "TWOCLOUD_STORE": f"sqlite:///{tmp_path}/own.db",
+                   "TWOCLOUD_KEY": f"file:{tmp_path}/key", "TWOCLOUD_LOCAL": "1"}
 
     def twocloud(*arguments: str, given: str = "", **more: str) -> str:
-        return subprocess.run([sys.executable, "-m", "chalicelib", *arguments], input=given, env={**environment, **more}, cwd=ROOT,
+        return subprocess.run([sys.executable, "-m", "chalicelib", *arguments], input=given,
+                              env={**environment, **more}, cwd=ROOT,
                               capture_output=True, text=True, timeout=60).stderr
 
     twocloud("account", "put", "1", "qcloud", "--endpoint", served.clouds["qcloud"].url, given=keys)
@@ -364,7 +397,8 @@ def test_failures_of_the_worker_name_run_and_message(house: App) -> None:
     app.use(house.deployment)
     with heard() as lines:
         app.work({"Records": [record("poison", "run-9", "m-1"), record(schedule.write(SENT), "run-9", "m-2")]}, Run())
-    assert [(line["event"], line["message_id"], line["run_id"]) for line in read(lines) if line["level"] != "DEBUG"] == [
+    assert [(line["event"], line["message_id"], line["run_id"]) for line in read(lines)
+            if line["level"] != "DEBUG"] == [
         ("failure", "m-1", "run-9"), ("refresh", "m-2", "run-9")]
 
 
@@ -382,7 +416,8 @@ def keep(house: App, source: Source, age: float, idle: float | None) -> None:
 
 
 @pytest.mark.parametrize(("age", "idle", "oldest", "late", "overdue"), [
-    (60, 0, 60, 0, False), (READ_EVERY + 60, 0, READ_EVERY + 60, 60, False), (READ_EVERY + 1800, 0, READ_EVERY + 1800, 1800, False),
+    (60, 0, 60, 0, False), (READ_EVERY + 60, 0, READ_EVERY + 60, 60, False),
+    (READ_EVERY + 1800, 0, READ_EVERY + 1800, 1800, False),
     (READ_EVERY + 1801, 0, READ_EVERY + 1801, 1801, True), (IDLE_EVERY + 1800, 7200, IDLE_EVERY + 1800, 1800, False),
     (IDLE_EVERY + 1801, 7200, IDLE_EVERY + 1801, 1801, True),
     (10 ** 6, 86_400, 0, 0, False), (10 ** 6, None, 0, 0, False)])                # who never reads waits for nothing
@@ -422,7 +457,8 @@ def health(house: App) -> dict[str, Any]:
 
 
 def test_health_tells_the_schedules_age(house: App) -> None:
-    assert health(house) | {"version": ""} == {"code": 200, "msg": "", "status": "ok", "version": "", "schedule_age": None}
+    assert health(house) | {"version": ""} == {"code": 200, "msg": "", "status": "ok", "version": "",
+                                               "schedule_age": None}
     schedule.finish(house.deployment, schedule.survey(house.deployment), 300)
     for seconds, age, status in ((0, 0, "ok"), (899, 899, "ok"), (1, 900, "ok"), (1, 901, "late"), (-5000, 0, "ok")):
         house.clock.forward(seconds)
@@ -441,7 +477,8 @@ def test_health_reads_one_row_and_names_nobody(house: App, monkeypatch: pytest.M
     store, calls = type(house.deployment.store), list[str]()
     for name in ("get", "put", "list", "delete"):
         real = getattr(store, name)
-        monkeypatch.setattr(store, name, lambda *given, real=real, name=name, **more: (calls.append(name), real(*given, **more))[1])
+        monkeypatch.setattr(store, name, lambda *given, real=real, name=name,
+                            **more: (calls.append(name), real(*given, **more))[1])
     body = json.dumps(health(house))
     assert calls == ["get"]
     assert not re.search("123|ann|qcloud|sqlite|/tmp", body)

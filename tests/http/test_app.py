@@ -74,9 +74,11 @@ def test_the_seeds_request(client: Client, lambda_house: App) -> None:
 
 
 def test_every_format_passes_the_framework(client: Client, lambda_house: App) -> None:
-    for written, media in (("csv", "text/csv; charset=utf-8"), ("ndjson", "application/x-ndjson"), ("prometheus", "application/json"),
+    for written, media in (("csv", "text/csv; charset=utf-8"), ("ndjson", "application/x-ndjson"),
+                           ("prometheus", "application/json"),
                            ("ansible", "application/json")):
-        answer = client.http.get(f"{SEED.partition('&f=')[0]}&format={written}", headers={"Authorization": basic(lambda_house.token)})
+        answer = client.http.get(f"{SEED.partition('&f=')[0]}&format={written}",
+                                 headers={"Authorization": basic(lambda_house.token)})
         assert answer.status_code == 200
         assert answer.headers["Content-Type"] == media
         assert b"hehe" not in answer.body
@@ -93,7 +95,8 @@ def test_head_is_bound_like_get(client: Client, lambda_house: App) -> None:
 def test_other_methods_need_no_token(client: Client) -> None:
     for method in ("POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
         answer = client.http.request(method, "/twocloud/servers")
-        assert (answer.status_code, answer.headers["Allow"], answer.json_body["error"]) == (405, "GET, HEAD", "method_not_allowed")
+        assert (answer.status_code, answer.headers["Allow"],
+                answer.json_body["error"]) == (405, "GET, HEAD", "method_not_allowed")
 
 
 def test_any_content_type_on_a_get(client: Client, lambda_house: App) -> None:
@@ -152,7 +155,8 @@ def test_an_unfit_answer_of_a_store_is_our_fault(lambda_house: App, monkeypatch:
 # ---------------------------------------------------------------- the authorizer
 
 def ask(header: str, method: str = "GET", path: str = "twocloud/servers") -> dict[str, Any]:
-    return authorizer.authorize({"type": "TOKEN", "authorizationToken": header, "methodArn": f"{ARN}/{method}/{path}"}, {})
+    return authorizer.authorize({"type": "TOKEN", "authorizationToken": header, "methodArn": f"{ARN}/{method}/{path}"},
+                                {})
 
 
 def test_a_token_opens_every_route(lambda_house: App) -> None:
@@ -165,7 +169,8 @@ def test_a_token_opens_every_route(lambda_house: App) -> None:
 
 def test_every_bad_header_raises_the_gateways_word(lambda_house: App) -> None:
     lambda_house.user("bob", password="pw")
-    for header in ("", "x", "Basic !", basic("tc_wrong"), f"Bearer {lambda_house.token}x", basic("bob", "pw"), basic("bob", "wrong")):
+    for header in ("", "x", "Basic !", basic("tc_wrong"), f"Bearer {lambda_house.token}x", basic("bob", "pw"),
+                   basic("bob", "wrong")):
         with pytest.raises(Exception) as refused:
             ask(header)
         assert refused.value.args == ("Unauthorized",)
@@ -177,7 +182,8 @@ def test_a_password_opens_the_one_route_that_gives_tokens(lambda_house: App) -> 
     lambda_house.user("bob", password="pw")
     answer = ask(basic("bob", "pw"), "POST", "twocloud/tokens")
     assert answer["policyDocument"]["Statement"][0]["Resource"] == [f"{ARN}/POST/twocloud/tokens"]
-    for header, method in ((basic("bob", "wrong"), "POST"), (basic("bob", "pw"), "DELETE"), (basic(lambda_house.token), "POST")):
+    for header, method in ((basic("bob", "wrong"), "POST"), (basic("bob", "pw"), "DELETE"),
+                           (basic(lambda_house.token), "POST")):
         with pytest.raises(Exception, match="Unauthorized"):
             ask(header, method, "twocloud/tokens")
 
@@ -195,7 +201,8 @@ def test_too_many_passwords_pass_the_authorizer_to_be_told_by_the_handler(lambda
     assert told["headers"]["Retry-After"]
 
 
-def test_a_password_is_checked_once_for_authorizer_and_handler(lambda_house: App, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_password_is_checked_once_for_authorizer_and_handler(lambda_house: App,
+                                                               monkeypatch: pytest.MonkeyPatch) -> None:
     """And the handler checks it itself where the rows have changed since, or nobody has checked it."""
     store, header = lambda_house.deployment.store, basic("bob", "pw")
     lambda_house.user("bob", password="pw")
@@ -207,7 +214,8 @@ def test_a_password_is_checked_once_for_authorizer_and_handler(lambda_house: App
 
     def status(**authorizer: str) -> tuple[int, int]:
         counts.clear()
-        tried = {**sent, "requestContext": {**sent["requestContext"], "authorizer": {**sent["requestContext"]["authorizer"], **authorizer}}}
+        tried = {**sent, "requestContext": {**sent["requestContext"],
+                                            "authorizer": {**sent["requestContext"]["authorizer"], **authorizer}}}
         return app.app(tried, Context())["statusCode"], len(counts)
 
     assert counts == [1]
@@ -255,7 +263,8 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_authorizers_function_imports_only_what_it_needs() -> None:
     loaded = python("import sys, chalicelib.http.authorizer; print(*sys.modules)").stdout.split()
-    for heavy in ("boto3", "botocore", "requests", "urllib3", "cryptography", "chalicelib.cloud.sender", "chalicelib.http.api",
+    for heavy in ("boto3", "botocore", "requests", "urllib3", "cryptography", "chalicelib.cloud.sender",
+                  "chalicelib.http.api",
                   "chalicelib.parties.qcloud", "waitress", "click", "rich"):
         assert heavy not in loaded
     assert "chalicelib.access.tokens" in loaded
@@ -263,7 +272,8 @@ def test_the_authorizers_function_imports_only_what_it_needs() -> None:
 
 def test_the_api_function_does_not_load_the_command_or_the_store_it_does_not_use() -> None:
     loaded = python("import sys, app; print(*sys.modules)").stdout.split()
-    for heavy in ("boto3", "botocore", "waitress", "click", "rich", "chalicelib.parties.aws", "chalicelib.cli", "chalicelib.simulators"):
+    for heavy in ("boto3", "botocore", "waitress", "click", "rich", "chalicelib.parties.aws", "chalicelib.cli",
+                  "chalicelib.simulators"):
         assert heavy not in loaded
 
 
@@ -286,7 +296,8 @@ def test_every_route_is_bound_with_its_guard() -> None:
 
 
 def test_packaging_finds_the_app_and_the_authorizer(tmp_path: Path) -> None:
-    """`chalice package`'s own view of the app: an authorizer of its own module, a stated cache time, HEAD beside GET."""
+    """`chalice package`'s own view of the app: an authorizer of its own module, a stated cache time, HEAD beside
+    GET."""
     code = ("import json, sys; sys.path.insert(0, '.')\n"
             "from chalice.cli.factory import CLIFactory\n"
             "from chalice.deploy.swagger import TemplatedSwaggerGenerator\n"
@@ -312,8 +323,10 @@ def test_a_deployment_is_opened_on_first_use(tmp_path: Path, clock: Clock) -> No
 
 
 
-KNOWN_KEYS = {"version", "app_name", "autogen_policy", "api_gateway_endpoint_type", "minimum_compression_size", "lambda_architecture",
-              "lambda_timeout", "lambda_memory_size", "stages", "api_gateway_stage", "lambda_functions", "api_handler", "authorize",
+KNOWN_KEYS = {"version", "app_name", "autogen_policy", "api_gateway_endpoint_type", "minimum_compression_size",
+              "lambda_architecture",
+              "lambda_timeout", "lambda_memory_size", "stages", "api_gateway_stage", "lambda_functions", "api_handler",
+              "authorize",
               "spread", "work", "iam_policy_file", "prod"}
 
 
@@ -342,8 +355,10 @@ def every_null(value: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tu
             yield from every_null(below, (*path, key))
 
 
-FULL = event("/twocloud/servers", "Bearer x", query={"party": ["qcloud"], "tenant_id": ["123"], "region": ["gz"]}, body="{}")
-FULL["requestContext"] |= {"identity": {"sourceIp": "203.0.113.7"}, "authorizer": {"principalId": "x"}, "accountId": "1", "apiId": "a"}
+FULL = event("/twocloud/servers", "Bearer x", query={"party": ["qcloud"], "tenant_id": ["123"], "region": ["gz"]},
+             body="{}")
+FULL["requestContext"] |= {"identity": {"sourceIp": "203.0.113.7"}, "authorizer": {"principalId": "x"},
+                           "accountId": "1", "apiId": "a"}
 FULL |= {"pathParameters": {"proxy": "x"}, "stageVariables": {"name": "x"}}
 
 

@@ -1,6 +1,7 @@
 """The console in a real Chromium, against the API over HTTP with simulator clouds behind it.
 
-`python -m tests.http.test_console` makes the pictures in docs/console and prints how long things take with 10,000 servers.
+`python -m tests.http.test_console` makes the pictures in docs/console and prints how long things take with 10,000
+servers.
 """
 
 import base64
@@ -30,7 +31,8 @@ from tests.fixtures import App, Clock
 SOURCES = ROOT / "chalicelib/console"
 PHONE = {"width": 360, "height": 740}
 LISTED = "#place table, #place .instead:not(.loading)"
-HOSTILE = ("<img src=x onerror=alert(1)>", "</script><script>alert(2)</script>", "web\u202egnp.exe", "zero\u200bwidth", "=1+1", "a,\"b\"\r\nc",
+HOSTILE = ("<img src=x onerror=alert(1)>", "</script><script>alert(2)</script>", "web\u202egnp.exe", "zero\u200bwidth",
+           "=1+1", "a,\"b\"\r\nc",
            "{{ lookup('pipe', 'id') }}", "服务器-一", "", "javascript:alert(3)")
 
 
@@ -59,7 +61,8 @@ class Reader:
         self.page.goto(f"{self.url}/twocloud/{fragment}")
         return self
 
-    def signs_in(self, token: str, tenant: str = "123", fragment: str = "", keep: bool = False, wait: str = LISTED) -> "Reader":
+    def signs_in(self, token: str, tenant: str = "123", fragment: str = "", keep: bool = False,
+                 wait: str = LISTED) -> "Reader":
         self.goes(fragment)
         self.page.fill("#token", token)
         self.page.fill("#tenant-field", tenant)
@@ -113,23 +116,27 @@ def opens(chromium: Any, served: App) -> Iterator[Opens]:
     readers: list[Reader] = []
 
     def open_(**options: Any) -> Reader:
-        context = chromium.new_context(**{"locale": "en-GB", "timezone_id": "UTC", "viewport": {"width": 1300, "height": 850}, **options})
+        context = chromium.new_context(**{"locale": "en-GB", "timezone_id": "UTC",
+                                          "viewport": {"width": 1300, "height": 850}, **options})
         context.set_default_timeout(20_000)
         context.grant_permissions(["clipboard-read", "clipboard-write"], origin=served.url)
         reader = Reader(context.new_page(), served.url)
         reader.page.on("request", lambda request: reader.asked.append(request.url))
         reader.page.on("pageerror", lambda error: reader.faults.append(str(error)))
         reader.page.on("dialog", lambda dialog: (reader.faults.append("dialog"), dialog.dismiss()))
-        reader.page.on("console", lambda line: reader.faults.append(line.text) if line.type == "error" and "status of" not in line.text else None)
+        reader.page.on("console", lambda line: reader.faults.append(line.text) if line.type == "error"
+                       and "status of" not in line.text else None)
         readers.append(reader)
         return reader
 
     yield open_
     for reader in readers:
-        assert "tc_" not in reader.page.evaluate("location.href + document.cookie + JSON.stringify([history.state, localStorage])")
+        assert "tc_" not in reader.page.evaluate(
+            "location.href + document.cookie + JSON.stringify([history.state, localStorage])")
         reader.page.context.close()
         assert reader.faults == []
-        assert {url.split("/twocloud")[0] for url in reader.asked if not url.startswith(("data:", "blob:"))} <= {served.url}
+        assert {url.split("/twocloud")[0] for url in reader.asked
+                if not url.startswith(("data:", "blob:"))} <= {served.url}
         assert not any("tc_" in url for url in reader.asked)
 
 
@@ -148,7 +155,8 @@ def named(*names: str) -> list[Machine]:
 
 # ---------------------------------------------------------------- what is served
 
-@pytest.mark.parametrize(("path", "name"), [("/twocloud/", "console.html"), ("/twocloud", "console.html"), ("/twocloud/docs", "reference.html")])
+@pytest.mark.parametrize(("path", "name"), [("/twocloud/", "console.html"), ("/twocloud", "console.html"),
+                                            ("/twocloud/docs", "reference.html")])
 def test_the_policy_names_the_hashes_of_what_is_served(served: App, path: str, name: str) -> None:
     answer = served.get("", token="", path=path)
     text, headers = answer.content.decode(), answer.headers
@@ -160,7 +168,8 @@ def test_the_policy_names_the_hashes_of_what_is_served(served: App, path: str, n
         (inside,) = re.findall(rf"<{tag}\b[^>]*>(.*?)</{tag}>", text, re.DOTALL)
         return f"'sha256-{base64.b64encode(hashlib.sha256(inside.encode()).digest()).decode()}'"
 
-    assert policy == {"default-src": "'none'", "script-src": digest("script"), "style-src": digest("style"), "connect-src": "'self'",
+    assert policy == {"default-src": "'none'", "script-src": digest("script"), "style-src": digest("style"),
+                      "connect-src": "'self'",
                       "img-src": "data:", "base-uri": "'none'", "form-action": "'none'", "frame-ancestors": "'none'",
                       "require-trusted-types-for": "'script'", "trusted-types": "'none'"}
     assert headers["X-Content-Type-Options"] == "nosniff"
@@ -173,14 +182,17 @@ def test_the_policy_names_the_hashes_of_what_is_served(served: App, path: str, n
     assert again.status_code == 304
     assert not again.content
     assert again.headers["Content-Security-Policy"] == headers["Content-Security-Policy"]
-    assert served.get("x=1", token="", path=path).status_code == served.get("", token="", path=path, method="HEAD").status_code == 200
+    assert served.get("x=1", token="", path=path).status_code == served.get("", token="", path=path,
+                                                                            method="HEAD").status_code == 200
 
 
 def test_no_page_names_another_host_or_makes_markup_of_text() -> None:
     for name in ("console.html", "reference.html"):
         text = console.page(name).body.decode()
         assert set(re.findall(r"https?://[\w.]+", text)) <= {"http://www.w3.org"}
-        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|DOMParser|localStorage|\.cookie", text)
+        assert not re.search(
+            r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|DOMParser|localStorage|"
+            r"\.cookie", text)
         markup = re.sub(r"<(script|style)\b.*?</\1>", "", text, flags=re.DOTALL)
         assert not re.search(r"\s(style|on\w+)=", markup)
         assert len(re.findall("<script|<style", text)) == 2
@@ -193,14 +205,17 @@ def test_every_source_is_in_a_page() -> None:
 
 def test_both_languages_say_everything() -> None:
     english, chinese = (SOURCES / "texts.js").read_text().partition("\n};")[0].split("\n  zh: {")
-    keys = {language: set(re.findall(r"[{,\s](\w+): \"", text)) for language, text in (("en", english), ("zh", chinese))}
+    keys = {language: set(re.findall(r"[{,\s](\w+): \"", text))
+            for language, text in (("en", english), ("zh", chinese))}
     plain = {language: {re.sub("_(one|other)$", "", key) for key in found} for language, found in keys.items()}
     assert plain["en"] == plain["zh"]
     assert len(plain["en"]) > 120
-    scripts = "".join(path.read_text() for path in SOURCES.iterdir() if path.suffix in (".js", ".html") and path.name != "texts.js")
+    scripts = "".join(path.read_text() for path in SOURCES.iterdir() if path.suffix in (".js", ".html")
+                      and path.name != "texts.js")
     said = set(re.findall(r"\bt\(\"(\w+)\"", scripts)) | set(re.findall(r"data-(?:t|label|hint)=\"(\w+)\"", scripts))
     assert said <= plain["en"], said - plain["en"]
-    assert {key for key in plain["en"] if key not in scripts} <= {"name", "other"}         # nothing is said that nobody uses
+    # nothing is said that nobody uses
+    assert {key for key in plain["en"] if key not in scripts} <= {"name", "other"}
 
 
 # ---------------------------------------------------------------- signing in
@@ -211,7 +226,8 @@ def test_a_fleet_is_shown_and_nothing_is_left_behind(served: App, opens: Opens) 
     assert len(reader.column("server")) == 50
     assert set(reader.column("party")) == {"aws", "qcloud"}
     page = reader.page
-    assert page.evaluate("[localStorage.length, sessionStorage.length, document.cookie, location.hash]") == [0, 0, "", ""]
+    assert page.evaluate("[localStorage.length, sessionStorage.length, document.cookie, location.hash]") == [
+        0, 0, "", ""]
     assert page.evaluate("JSON.stringify(history.state)") == "null"
     assert page.input_value("#token") == ""
     assert served.token not in page.content()
@@ -285,13 +301,20 @@ def test_search_chips_and_back(served: App, opens: Opens) -> None:
 
 
 @pytest.mark.parametrize(("text", "fits"), [
-    ("name:hehe", lambda row: "hehe" in row["instance_name"]), ("cpu:>8", lambda row: row["cpu_num"] > 8), ("mem:<=2", lambda row: row["mem_size"] <= 2),
-    ("-party:qcloud", lambda row: row["party"] != "qcloud"), ("region:us-*", lambda row: row["region"].startswith("us-")),
-    ("ip:10.0.0.0/28", lambda row: any(int(ip.rpartition(".")[2]) < 16 for ip in row["lan_ip_set"].split(",") if ip.startswith("10.0.0."))),
-    ("ip:192.168.0.3", lambda row: "192.168.0.3" in row["lan_ip_set"].split(",")), ("tag:role=web", lambda row: row["tags"].get("role") == "web"),
-    ("wan: ip:122.*", lambda row: False), ("status:active cpu:16", lambda row: row["status"] == "ACTIVE" and row["cpu_num"] == 16),
-    ("10.0.0.1", lambda row: "10.0.0.1" in row["lan_ip_set"] or any("10.0.0.1" in value for value in row["tags"].values()))])
-def test_search_finds_what_it_says(served: App, opens: Opens, text: str, fits: Callable[[dict[str, Any]], bool]) -> None:
+    ("name:hehe", lambda row: "hehe" in row["instance_name"]), ("cpu:>8", lambda row: row["cpu_num"] > 8),
+    ("mem:<=2", lambda row: row["mem_size"] <= 2),
+    ("-party:qcloud", lambda row: row["party"] != "qcloud"),
+    ("region:us-*", lambda row: row["region"].startswith("us-")),
+    ("ip:10.0.0.0/28", lambda row: any(int(ip.rpartition(".")[2]) < 16 for ip in row["lan_ip_set"].split(",")
+                                       if ip.startswith("10.0.0."))),
+    ("ip:192.168.0.3", lambda row: "192.168.0.3" in row["lan_ip_set"].split(",")),
+    ("tag:role=web", lambda row: row["tags"].get("role") == "web"),
+    ("wan: ip:122.*", lambda row: False), ("status:active cpu:16", lambda row: row["status"] == "ACTIVE"
+                                           and row["cpu_num"] == 16),
+    ("10.0.0.1", lambda row: "10.0.0.1" in row["lan_ip_set"]
+     or any("10.0.0.1" in value for value in row["tags"].values()))])
+def test_search_finds_what_it_says(served: App, opens: Opens, text: str,
+                                   fits: Callable[[dict[str, Any]], bool]) -> None:
     reader = opens().signs_in(served.token, fragment="#columns=server,id")
     rows = served.get("party=all&tenant_id=123&region=all&max_age=9999").json()["vm_servers"]
     reader.page.fill("#search", text)
@@ -303,7 +326,8 @@ def test_search_finds_what_it_says(served: App, opens: Opens, text: str, fits: C
 
 def test_columns_sort_naturally_and_addresses_as_numbers(served: App, opens: Opens) -> None:
     machines(served, *[replace(one, lan=(address,), cpu=cpu) for one, address, cpu in zip(
-        named("web-10", "web-9", "Web-1", ""), ("10.0.0.10", "10.0.0.9", "9.255.0.1", "10.0.1.0"), (2, 16, 4, 1), strict=True)])
+        named("web-10", "web-9", "Web-1", ""), ("10.0.0.10", "10.0.0.9", "9.255.0.1", "10.0.1.0"), (2, 16, 4, 1),
+        strict=True)])
     reader = opens().signs_in(served.token)
     page = reader.page
 
@@ -399,7 +423,8 @@ def test_a_click_copies(served: App, opens: Opens) -> None:
 # ---------------------------------------------------------------- hostile names
 
 def test_names_are_text_and_hidden_signs_are_spelled_out(served: App, opens: Opens) -> None:
-    machines(served, *[replace(one, tags={"<b>x</b>": "javascript:alert(1)", "site": "https://example.com/?q=<i>"}) for one in named(*HOSTILE)])
+    machines(served, *[replace(one, tags={"<b>x</b>": "javascript:alert(1)", "site": "https://example.com/?q=<i>"})
+                       for one in named(*HOSTILE)])
     reader = opens().signs_in(served.token, fragment="#columns=server,id,tags")
     page = reader.page
     shown = reader.column("server")
@@ -432,14 +457,18 @@ def test_what_gets_into_the_page_does_not_run(served: App, opens: Opens) -> None
         const tried = [], attempt = (name, act) => { try { act(); tried.push(name); } catch {} };
         attempt("markup", () => { document.body.innerHTML += "<b>x</b>"; });
         attempt("insert", () => document.body.insertAdjacentHTML("beforeend", "<b>x</b>"));
-        attempt("source", () => { const made = document.createElement("script"); made.src = "https://example.com/x.js"; document.body.append(made); });
+        attempt("source", () => {
+            const made = document.createElement("script"); made.src = "https://example.com/x.js";
+            document.body.append(made);
+        });
         try { await fetch("https://example.com/"); tried.push("fetch"); } catch {}
         const image = new Image();
         image.src = "https://example.com/leak.png";
         await new Promise((done) => { image.onerror = image.onload = done; });
         return tried; }""")
     assert tried == []
-    assert all("Content Security Policy" in fault or "Trusted" in fault or "Fetch API" in fault for fault in reader.faults)
+    assert all("Content Security Policy" in fault or "Trusted" in fault or "Fetch API" in fault
+               for fault in reader.faults)
     assert reader.faults
     assert ("https://example.com/leak.png", "csp") in stopped
     assert {why for _, why in stopped} == {"csp"}
@@ -480,8 +509,10 @@ FORMS = {"csv": "", "json": "", "ndjson": "", "prometheus": "&port=9100&address=
 
 @pytest.mark.parametrize("form", FORMS)
 def test_an_export_is_what_the_api_writes(served: App, opens: Opens, form: str) -> None:
-    every = [replace(one, tags={"a-b": "1", "a.b": "2", "名": "值", "__ansible_x": "{{ y }}", "empty": ""} if n % 2 else {}, cpu=n + 1, wan=one.wan if n % 3 else (),
-                     lan=(f"10.0.0.{n}",), state="stopped" if n < 4 else "running") for n, one in enumerate(named(*HOSTILE, "twice", "twice", "all"))]
+    every = [replace(one, tags={"a-b": "1", "a.b": "2", "名": "值", "__ansible_x": "{{ y }}", "empty": ""} if n % 2
+                     else {}, cpu=n + 1, wan=one.wan if n % 3 else (),
+                     lan=(f"10.0.0.{n}",), state="stopped" if n < 4 else "running")
+             for n, one in enumerate(named(*HOSTILE, "twice", "twice", "all"))]
     machines(served, *every)
     query = "party=all&tenant_id=123&region=all&max_age=9999"
     served.get(query)                       # both read the list that is kept from now on
@@ -515,7 +546,11 @@ def test_the_command_gives_what_is_shown(served: App, opens: Opens) -> None:
     reader.page.click('[data-format="prometheus"]')             # the API would refuse it, and so nothing is saved
     assert reader.page.evaluate("document.activeElement.id") == "port"
     assert query == "party=aws&tenant_id=123&region=all&on_error=partial&status=SHUTOFF"
-    assert command == f"twocloud servers --url {served.url} --party aws --tenant 123 --region all --on-error partial --status SHUTOFF"
+    assert (
+        command
+        == f"twocloud servers --url {served.url} --party aws --tenant 123 --region all --on-error partial "
+           f"--status SHUTOFF"
+    )
     assert served.get(query).status_code == 200
     assert "-name:web" in reader.page.inner_text("#sheet")
 
@@ -537,7 +572,8 @@ def test_a_cloud_that_fails_is_named_and_no_format_hides_it(served: App, opens: 
     reader.page.keyboard.press("Escape")
     reader.searches("party:qcloud ")
     reader.page.click("#share")
-    assert reader.page.locator("[data-format]:disabled").count() == 0           # the one that failed could add nothing here
+    # the one that failed could add nothing here
+    assert reader.page.locator("[data-format]:disabled").count() == 0
 
 
 def test_an_old_list_is_marked_with_its_age(served: App, opens: Opens) -> None:
@@ -593,10 +629,12 @@ def test_a_server_that_is_down_leaves_the_last_list_with_its_time(served: App, o
 
 
 def test_the_gateways_throttle_is_waited_for(served: App, opens: Opens) -> None:
-    said = yaml.safe_load((ROOT / "deploy/merge.yaml").read_text())["Resources"]["RestAPI"]["Properties"]["DefinitionBody"]
+    said = yaml.safe_load(
+        (ROOT / "deploy/merge.yaml").read_text())["Resources"]["RestAPI"]["Properties"]["DefinitionBody"]
     body = said["x-amazon-apigateway-gateway-responses"]["THROTTLED"]["responseTemplates"]["application/json"]
     reader = opens()
-    reader.page.route("**/servers?*", lambda route: route.fulfill(status=429, body=body, headers={"Content-Type": "application/json", "Retry-After": "1"}), times=1)
+    reader.page.route("**/servers?*", lambda route: route.fulfill(
+        status=429, body=body, headers={"Content-Type": "application/json", "Retry-After": "1"}), times=1)
     reader.signs_in(served.token)
     assert reader.kinds() == ["throttled"]
     assert "Too many requests" in reader.text()
@@ -662,7 +700,8 @@ def test_changes_tell_what_appeared_and_vanished(served: App, opens: Opens) -> N
     reader = opens().signs_in(served.token, fragment="#show=changes", wait="[data-change]")
     reader.refreshes()
     reader.page.wait_for_selector("[data-change]")
-    said = {kind: reader.page.locator(f'[data-change="{kind}"] li').all_inner_texts() for kind in ("appeared", "changed", "vanished")}
+    said = {kind: reader.page.locator(f'[data-change="{kind}"] li').all_inner_texts()
+            for kind in ("appeared", "changed", "vanished")}
     assert [len(lines) for lines in said.values()] == [1, 0, 1]
     assert said["appeared"][0].startswith("new")
     assert "10 minutes ago" in said["appeared"][0]
@@ -672,9 +711,11 @@ def test_changes_tell_what_appeared_and_vanished(served: App, opens: Opens) -> N
     assert "since=day" in reader.page.url
 
 
-@pytest.mark.parametrize(("zone", "here"), [("Asia/Shanghai", "America/New_York"), ("America/St_Johns", "Pacific/Auckland")])
+@pytest.mark.parametrize(("zone", "here"), [("Asia/Shanghai", "America/New_York"),
+                                            ("America/St_Johns", "Pacific/Auckland")])
 def test_times_are_right_in_every_zone(served: App, opens: Opens, zone: str, here: str) -> None:
-    object.__setattr__(served.deployment, "settings", replace(served.deployment.settings, timezone=ZoneInfo(zone)))     # it is frozen
+    # it is frozen
+    object.__setattr__(served.deployment, "settings", replace(served.deployment.settings, timezone=ZoneInfo(zone)))
     made = datetime.fromtimestamp(served.clock.now, UTC) - timedelta(hours=3, seconds=5)
     machines(served, *[replace(one, created=made) for one in named("web")])
     reader = opens(timezone_id=here).signs_in(served.token)
@@ -708,8 +749,13 @@ def test_ten_thousand_servers(served: App, opens: Opens) -> None:
 def measured(reader: Reader) -> dict[str, float]:
     """Seconds from a letter in the search to the rows being laid out: over all servers, and over a hundred."""
     filters = """(text) => { const box = document.querySelector("#search"), began = performance.now();
-        box.value = text; box.dispatchEvent(new Event("input")); document.body.offsetHeight; return performance.now() - began; }"""
-    median = lambda: sorted(reader.page.evaluate(filters, text) for text in ("w", "we", "web", "web-1", "web-12") * 3)[7] / 1000  # noqa: E731
+        box.value = text; box.dispatchEvent(new Event("input")); document.body.offsetHeight;
+        return performance.now() - began; }"""
+
+    def median() -> float:
+        return sorted(reader.page.evaluate(filters, text)
+                      for text in ("w", "we", "web", "web-1", "web-12") * 3)[7] / 1000
+
     found = {"10,000": median()}
     reader.page.evaluate(filters, "")
     reader.page.evaluate("window.scrollTo(0, 0)")
@@ -735,7 +781,8 @@ def test_the_reference_shows_every_operation_and_parameter(served: App, opens: O
                     assert parameter["description"].split("`")[0][:60].strip() in text, parameter["name"]
     for name in document["components"]["schemas"]:
         assert reader.page.locator(f"#schema-{name}").count() == 1
-    targets = reader.page.eval_on_selector_all("a[href^='#']", "all => all.map(one => one.getAttribute('href').slice(1))")
+    targets = reader.page.eval_on_selector_all("a[href^='#']",
+                                               "all => all.map(one => one.getAttribute('href').slice(1))")
     assert all(reader.page.evaluate("id => Boolean(document.getElementById(id))", target) for target in set(targets))
     assert violations(reader) == []
     dark = opens(color_scheme="dark", viewport=PHONE)
@@ -750,7 +797,8 @@ def test_the_reference_shows_every_operation_and_parameter(served: App, opens: O
 def violations(reader: Reader) -> list[str]:
     reader.page.evaluate(browser.axe())     # by the debugger's own door, which no policy closes
     found = reader.page.evaluate("axe.run(document, {resultTypes: ['violations']})")
-    return [f"{one['id']}: {node['html'][:160]} {node['failureSummary'][:200]}" for one in found["violations"] for node in one["nodes"]]
+    return [f"{one['id']}: {node['html'][:160]} {node['failureSummary'][:200]}" for one in found["violations"]
+            for node in one["nodes"]]
 
 
 # either scheme and either language once; the other two pairs are slow
@@ -793,8 +841,10 @@ def test_axe_finds_nothing_in_any_state(served: App, opens: Opens, scheme: str, 
     assert violations(reader) == []
 
 
-@pytest.mark.parametrize("options", [{"viewport": PHONE, "has_touch": True}, {"viewport": {"width": 650, "height": 425}, "device_scale_factor": 2}])
-def test_a_phone_and_two_hundred_per_cent_need_no_sideways_scrolling(served: App, opens: Opens, options: dict[str, Any]) -> None:
+@pytest.mark.parametrize("options", [{"viewport": PHONE, "has_touch": True},
+                                     {"viewport": {"width": 650, "height": 425}, "device_scale_factor": 2}])
+def test_a_phone_and_two_hundred_per_cent_need_no_sideways_scrolling(served: App, opens: Opens,
+                                                                     options: dict[str, Any]) -> None:
     machines(served, *named(*HOSTILE, "a-very-long-name-" * 12))
     served.clouds["aws"].fail("reset")
     reader = opens(**options)
@@ -847,7 +897,8 @@ def main() -> None:
         chromium = stack.enter_context(browser.chromium(folder))
 
         def reader(**options: Any) -> Reader:
-            context = chromium.new_context(**{"locale": "en-GB", "viewport": {"width": 1280, "height": 800}, "reduced_motion": "reduce", **options})
+            context = chromium.new_context(**{"locale": "en-GB", "viewport": {"width": 1280, "height": 800},
+                                              "reduced_motion": "reduce", **options})
             context.set_default_timeout(100_000)
             return Reader(context.new_page(), url)
 
@@ -857,10 +908,13 @@ def main() -> None:
             from PIL import Image
 
             shot = Image.open(io.BytesIO(shown.page.screenshot()))
-            shot.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(ROOT / f"docs/console/{name}.png", optimize=True)
+            shot.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(ROOT / f"docs/console/{name}.png",
+                                                                             optimize=True)
 
         keep(reader().signs_in(token), "light")
-        keep(reader(color_scheme="dark").signs_in(token, fragment="#q=status:ACTIVE+party:qcloud&server=qcloud/ap-guangzhou/ins-u23j34j2", wait="#drawer[open]"), "dark")
+        keep(reader(color_scheme="dark").signs_in(token,
+                                                  fragment="#q=status:ACTIVE+party:qcloud&server=qcloud/ap-guangzhou/"
+                                                           "ins-u23j34j2", wait="#drawer[open]"), "dark")
         keep(reader(viewport=PHONE, device_scale_factor=1.5).signs_in(token), "phone")
         keep(reader(locale="zh-CN").signs_in(token), "chinese")
         clouds["aws"].fail("reset")
@@ -881,10 +935,12 @@ def main() -> None:
         many = reader().signs_in(token)
         many.page.click("#refresh")
         many.until("document.querySelector('.number').textContent.replace(/\\D/g, '') > 9000")
-        print({name: f"{seconds * 1000:.0f} ms" for name, seconds in measured(many).items()}, many.page.inner_text(".number"))
+        print({name: f"{seconds * 1000:.0f} ms" for name, seconds in measured(many).items()},
+              many.page.inner_text(".number"))
         began = time.monotonic()
         many.page.reload(wait_until="load")
-        print(f"first paint {many.page.evaluate('performance.getEntriesByName(`first-contentful-paint`)[0].startTime'):.0f} ms, "
+        print(f"first paint "
+              f"{many.page.evaluate('performance.getEntriesByName(`first-contentful-paint`)[0].startTime'):.0f} ms, "
               f"loaded {1000 * (time.monotonic() - began):.0f} ms")
         server.close()
         deployment.close()

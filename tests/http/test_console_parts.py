@@ -1,5 +1,5 @@
-"""The console's own scripts under node: a fleet that is too long for one answer, as its parts are joined, over HTTP; what
-is exported, byte for byte what the API writes."""
+"""The console's own scripts under node: a fleet that is too long for one answer, as its parts are joined, over HTTP;
+what is exported, byte for byte what the API writes."""
 
 import json
 import threading
@@ -20,7 +20,8 @@ from tests.unit.test_formats import FULL, HOSTILE, written
 
 SCRIPT = ROOT / "chalicelib/http/console/asking.js"
 ASK = """;getFleet("123", "tc_x", 0, new AbortController().signal).then(
-  ({ body }) => ({ ids: body.vm_servers, sources: body.sources }), (problem) => ({ kind: problem.kind, msg: problem.msg, status: problem.status }),
+  ({ body }) => ({ ids: body.vm_servers, sources: body.sources }),
+  (problem) => ({ kind: problem.kind, msg: problem.msg, status: problem.status }),
 ).then((told) => console.log(JSON.stringify(told)));"""
 
 
@@ -36,7 +37,8 @@ def api(*parts: tuple[int | None, int | None]) -> Iterator[str]:
             if "f" in asked:
                 counts = waiting.pop(0)
                 rows = [f"{name}{n}" for name, count in zip("ab", counts, strict=True) for n in range(count or 0)]
-                body = {"code": 200, "msg": "", "vm_servers": rows[int(asked["f"][0]) - 1:int(asked["t"][0])], "sources": [
+                body = {"code": 200, "msg": "", "vm_servers": rows[int(asked["f"][0]) - 1:int(asked["t"][0])],
+                        "sources": [
                     {"party": name, "region": "r", "state": "failed" if count is None else "ok", "count": count}
                     for name, count in zip("ab", counts, strict=True)]}
             written = json.dumps(body).encode()
@@ -70,11 +72,13 @@ def test_parts_join_to_the_whole() -> None:
     assert found["sources"][0]["state"] == "failed"
 
 
-@pytest.mark.parametrize("parts", [((3000, 5500), (None, 5500)), ((None, 5500), (3000, 5500)), ((3000, 5500), (2999, 5500))], ids=str)
+@pytest.mark.parametrize("parts", [((3000, 5500), (None, 5500)), ((None, 5500), (3000, 5500)),
+                                   ((3000, 5500), (2999, 5500))], ids=str)
 def test_parts_of_different_lists_are_no_list(parts: tuple[tuple[int | None, int | None], ...]) -> None:
     """The servers after the source that came or went would be missing, or there twice, and nobody would see it."""
     with api(*parts, (3000, 5500)) as base:
-        assert get_fleet(base) == {"kind": "failed", "msg": "The lists changed while their parts were read.", "status": 200}
+        assert get_fleet(base) == {"kind": "failed", "msg": "The lists changed while their parts were read.",
+                                   "status": 200}
 
 
 EXPORT = """;const { readFileSync } = require("fs");
@@ -86,13 +90,17 @@ process.stdout.write(FORMATS[process.argv[1]].write(chosen));"""
 @pytest.mark.parametrize("form", ["csv", "ndjson", "prometheus", "ansible"])
 def test_an_export_of_hostile_words_is_what_the_api_writes(form: str) -> None:
     """Every text, as the name of a machine and as name and value of tags, numbers among them."""
-    keys = ["10", "9", "-1", "__proto__", "constructor", "__ansible_vault", "a-b", "a.b", "a_b", "\U0001f600", "\uffff", "a{b", "a_b_2"]
-    names = [*HOSTILE, *keys, *(chr(code) for code in range(0xa1)), "ſtatus_x", "ungrouped", "regıon_x", "ｗeb", "x" * 254]
-    servers = [msgspec.structs.replace(FULL, id=f"i-{number}", name=name, zone=name, tags={name: name, "z;": f";{name}", **dict.fromkeys(keys[:number % 14], name)})
+    keys = ["10", "9", "-1", "__proto__", "constructor", "__ansible_vault", "a-b", "a.b", "a_b", "\U0001f600", "\uffff",
+            "a{b", "a_b_2"]
+    names = [*HOSTILE, *keys, *(chr(code) for code in range(0xa1)), "ſtatus_x", "ungrouped", "regıon_x", "ｗeb",
+             "x" * 254]
+    servers = [msgspec.structs.replace(FULL, id=f"i-{number}", name=name, zone=name,
+                                       tags={name: name, "z;": f";{name}", **dict.fromkeys(keys[:number % 14], name)})
                for number, name in enumerate(names)]
     servers += [Server(id=name or "x", name="twice") for name in HOSTILE]
     script = Path(SCRIPT.parent / "exports.js").read_text() + EXPORT
-    done = node(["-e", script, form], return_completed_process=True, capture_output=True, timeout=60, input=written(*servers, query="view=full").body)
+    done = node(["-e", script, form], return_completed_process=True, capture_output=True, timeout=60,
+                input=written(*servers, query="view=full").body)
     assert done.returncode == 0, done.stderr
     expected = written(*servers, query=f"format={form}&view=full{'&port=9100' if form == 'prometheus' else ''}").body
     assert done.stdout.decode().split("\n") == expected.decode().split("\n")

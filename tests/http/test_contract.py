@@ -1,7 +1,7 @@
 """What callers see, sentence by sentence, and the same of all three targets (`tests/targets.py`).
 
-A case is written once. Where a target is known to answer otherwise, DIFFERENCES says how and why, and the case must fail
-there in just this way: one that works after all, or fails otherwise, fails the run.
+A case is written once. Where a target is known to answer otherwise, DIFFERENCES says how and why, and the case must
+fail there in just this way: one that works after all, or fails otherwise, fails the run.
 """
 
 import base64
@@ -29,8 +29,10 @@ from tests.aws.test_package import ROOT, here, here_for_ministack, stack, task  
 from tests.targets import TARGETS, Answer, Target, basic, targets  # noqa: F401
 
 pytestmark = pytest.mark.timeout(600)
-TEN = ["instance_name", "instance_id", "cpu_num", "mem_size", "disk_size", "lan_ip_set", "wan_ip_set", "status", "create_at", "update_at"]
-MORE = ["party", "tenant_id", "region", "zone", "project_id", "instance_type", "party_status", "lan_ipv6_set", "wan_ipv6_set", "tags", "seen_at"]
+TEN = ["instance_name", "instance_id", "cpu_num", "mem_size", "disk_size", "lan_ip_set", "wan_ip_set", "status",
+       "create_at", "update_at"]
+MORE = ["party", "tenant_id", "region", "zone", "project_id", "instance_type", "party_status", "lan_ipv6_set",
+        "wan_ipv6_set", "tags", "seen_at"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +45,18 @@ class Difference:
     why: str
 
 
-_RENAMED = "the gateway had cached the policy: the handler refuses, and the gateway renames its `WWW-Authenticate`; status and body hold"
+_RENAMED = ("the gateway had cached the policy: the handler refuses, and the gateway renames its `WWW-Authenticate`; "
+            "status and body hold")
 _UNKNOWN = "the gateway knows no such method on any path and answers 404"
 DIFFERENCES = (
     Difference("runtime", "a revoked token is refused on the next request", "WWW-Authenticate is None", _RENAMED),
-    Difference("runtime", "a disabled user's token is refused on the next request", "WWW-Authenticate is None", _RENAMED),
+    Difference("runtime", "a disabled user's token is refused on the next request", "WWW-Authenticate is None",
+               _RENAMED),
     Difference("runtime", "a token that expires is refused on the next request", "WWW-Authenticate is None", _RENAMED),
     Difference("runtime", "methods that HTTP does not know are 405", "^404 ", _UNKNOWN),
     Difference("ministack", "methods that HTTP does not know are 405", "^404 ", _UNKNOWN),
-    Difference("ministack", "gzip, if the caller accepts it", "Content-Encoding is None", "MiniStack does not compress; on AWS the gateway does"),
+    Difference("ministack", "gzip, if the caller accepts it", "Content-Encoding is None",
+               "MiniStack does not compress; on AWS the gateway does"),
     Difference("ministack", "a link leads to the requested path", "instead of http",
                "MiniStack passes the function a path without its own prefix, `/_aws/execute-api/ID`"),
 )
@@ -79,7 +84,8 @@ def error(answer: Answer, status: int, word: str, parameter: str | None = None) 
     if status == 401:
         shown = answer.headers.get("www-authenticate")
         assert shown == api.CHALLENGE, f"WWW-Authenticate is {shown}"
-    assert ("retry-after" in answer.headers) == (status in (429, 503)), f"Retry-After is {answer.headers.get('retry-after')}"
+    assert ("retry-after" in answer.headers) == (status in (429,
+                                                            503)), f"Retry-After is {answer.headers.get('retry-after')}"
     assert status not in (429, 503) or re.fullmatch(r"[1-9]\d*", answer.headers["retry-after"])
     return body["msg"]
 
@@ -108,43 +114,60 @@ def anew(target: Target, *of: str) -> tuple[str, str]:
 
 REFUSED = {
     "a parameter that must be there is missing": [
-        ("party", "tenant_id=T&region=gz"), ("tenant_id", "party=qcloud&region=gz"), ("region", "party=qcloud&tenant_id=T"), ("party", "")],
+        ("party", "tenant_id=T&region=gz"), ("tenant_id", "party=qcloud&region=gz"),
+        ("region", "party=qcloud&tenant_id=T"), ("party", "")],
     "parameters that nobody knows are refused": [
-        ("x", "S&x=1"), ("Party", "S&Party=qcloud"), ("limit", "S&limit=10"), ("offset", "S&offset=0"), ("F", "S&F=1"), ("?", "S&=1")],
+        ("x", "S&x=1"), ("Party", "S&Party=qcloud"), ("limit", "S&limit=10"), ("offset", "S&offset=0"), ("F", "S&F=1"),
+        ("?", "S&=1")],
     "repeated parameters are refused": [
-        ("party", "S&party=qcloud"), ("tenant_id", "S&tenant_id=T"), ("region", "S&region=ap-shanghai"), ("f", "S&f=1&f=1"), ("view", "S&view=full&view=basic")],
+        ("party", "S&party=qcloud"), ("tenant_id", "S&tenant_id=T"), ("region", "S&region=ap-shanghai"),
+        ("f", "S&f=1&f=1"), ("view", "S&view=full&view=basic")],
     "a tenant is 1 to 64 of certain characters": [
         ("tenant_id", f"party=qcloud&region=gz&tenant_id={value}") for value in
         ("", "a" * 65, "a%20b", "a/b", "a%00", "%E7%A7%9F", "%EF%BC%91", "a%0A", "a,b", "*", "%ff", "a%2Bb", "a+b")],
     "numbers are plain ASCII digits": [
         (name, f"S&{name}={value}") for name in ("f", "t") for value in
-        ("", "0", "-1", "%2B1", "+1", "01", "1.0", "1e3", "10000000", "99999999999999999999", "%EF%BC%91", "%D9%A5", "1_0", "%201", "1%20", "1%0A", "0x1", "a", "%C2%B2")],
+        ("", "0", "-1", "%2B1", "+1", "01", "1.0", "1e3", "10000000", "99999999999999999999", "%EF%BC%91", "%D9%A5",
+         "1_0", "%201", "1%20", "1%0A", "0x1", "a", "%C2%B2")],
     "f is not after t": [("t", "S&f=2&t=1"), ("t", "S&t=9&f=10")],
     "a party is one of those known": [
-        ("party", f"tenant_id=T&region=gz&party={value}") for value in ("", "nobody", "QCLOUD", "qcloud%20", "..%2Faws", "q%EF%BD%83loud", "qcloud;aws", "*", "qcloud,", "qcloud,nobody", "qcloud,qcloud,x")],
+        ("party", f"tenant_id=T&region=gz&party={value}")
+        for value in ("", "nobody", "QCLOUD", "qcloud%20", "..%2Faws", "q%EF%BD%83loud", "qcloud;aws", "*", "qcloud,",
+                      "qcloud,nobody", "qcloud,qcloud,x")],
     "a region is one label": [
         ("region", f"party=qcloud&tenant_id=T&region={value}") for value in
-        ("", "evil.com/", "x%40evil.com", "a.b", "GZ%20", "%2e%2e", "a" * 100, "gz,", "gz%00", "gz%0d%0aX:1", "-", "%E5%B9%BF")],
+        ("", "evil.com/", "x%40evil.com", "a.b", "GZ%20", "%2e%2e", "a" * 100, "gz,", "gz%00", "gz%0d%0aX:1", "-",
+         "%E5%B9%BF")],
     "an alias belongs to one party": [("region", "party=aws&tenant_id=T&region=gz")],
     "choices are what they are": [
-        ("format", "S&format=xml"), ("format", "S&format="), ("format", "S&format=JSON"), ("view", "S&view=all"), ("view", "S&view="), ("status", "S&status=active"),
-        ("status", "S&status=ACTIVE,ERROR"), ("status", "S&status="), ("on_error", "S&on_error=ignore"), ("on_error", "S&on_error=")],
+        ("format", "S&format=xml"), ("format", "S&format="), ("format", "S&format=JSON"), ("view", "S&view=all"),
+        ("view", "S&view="), ("status", "S&status=active"),
+        ("status", "S&status=ACTIVE,ERROR"), ("status", "S&status="), ("on_error", "S&on_error=ignore"),
+        ("on_error", "S&on_error=")],
     "port and address belong to prometheus": [
-        ("port", "S&port=80"), ("address", "S&address=wan"), ("port", "S&format=csv&port=80"), ("port", "S&format=prometheus&port=0"),
-        ("port", "S&format=prometheus&port=65536"), ("port", "S&format=prometheus&port=08"), ("address", "S&format=prometheus&address=ipv6")],
+        ("port", "S&port=80"), ("address", "S&address=wan"), ("port", "S&format=csv&port=80"),
+        ("port", "S&format=prometheus&port=0"),
+        ("port", "S&format=prometheus&port=65536"), ("port", "S&format=prometheus&port=08"),
+        ("address", "S&format=prometheus&address=ipv6")],
     "prometheus and ansible are whole lists": [
-        ("f", "S&format=prometheus&f=1"), ("t", "S&format=prometheus&t=1"), ("f", "S&format=ansible&f=1"), ("t", "S&format=ansible&t=9")],
-    "an address is exact": [("ip", f"S&ip={value}") for value in ("", "10.0.0", "1.2.3.4/32", "256.1.1.1", "01.2.3.4", "10.0.0.1,10.0.0.2", "x")],
+        ("f", "S&format=prometheus&f=1"), ("t", "S&format=prometheus&t=1"), ("f", "S&format=ansible&f=1"),
+        ("t", "S&format=ansible&t=9")],
+    "an address is exact": [("ip", f"S&ip={value}") for value in ("", "10.0.0", "1.2.3.4/32", "256.1.1.1", "01.2.3.4",
+                                                                  "10.0.0.1,10.0.0.2", "x")],
     "a name is not empty": [("name", "S&name="), ("name", f"S&name={'x' * 129}"), ("name", "S&name=a%00b")],
-    "max_age is seconds": [("max_age", f"S&max_age={value}") for value in ("", "-1", "1.5", "00", "10000000", "1h", "%EF%BC%91")],
+    "max_age is seconds": [("max_age", f"S&max_age={value}")
+                           for value in ("", "-1", "1.5", "00", "10000000", "1h", "%EF%BC%91")],
     "changed_since is an RFC 3339 time": [
         ("changed_since", f"S&changed_since={value}") for value in
-        ("", "yesterday", "2026-09-21", "1790000000", "2026-13-01T00:00:00Z", "2026-09-21T00:00:00", "2026-09-21T00:00:00Z%0A")],
+        ("", "yesterday", "2026-09-21", "1790000000", "2026-13-01T00:00:00Z", "2026-09-21T00:00:00",
+         "2026-09-21T00:00:00Z%0A")],
     "a time before the history is refused": [("changed_since", "S&changed_since=2001-01-01T00:00:00Z")],
     "partial needs several sources": [("on_error", "S&on_error=partial")],
     "formats that are never partial": [
-        ("on_error", f"party=qcloud,aws&tenant_id=T&region=all&on_error=partial&format={written}") for written in ("csv", "prometheus", "ansible")],
-    "broken escapes are no way in": [("tenant_id", "party=qcloud&region=gz&tenant_id=%zz"), ("name", "S&name=%00"), ("party", "party=%&tenant_id=T&region=gz")],
+        ("on_error", f"party=qcloud,aws&tenant_id=T&region=all&on_error=partial&format={written}")
+        for written in ("csv", "prometheus", "ansible")],
+    "broken escapes are no way in": [("tenant_id", "party=qcloud&region=gz&tenant_id=%zz"), ("name", "S&name=%00"),
+                                     ("party", "party=%&tenant_id=T&region=gz")],
 }
 
 
@@ -207,7 +230,8 @@ def _(target: Target) -> None:
     tenant, token = anew(target)
     whole = target.ask(gz(tenant), token)
     rows = good(whole, 25)["vm_servers"]
-    assert [row for at in (1, 11, 21) for row in good(target.ask(gz(tenant, f"&f={at}&t={at + 9}"), token))["vm_servers"]] == rows
+    assert [row for at in (1, 11, 21) for row in good(target.ask(gz(tenant, f"&f={at}&t={at + 9}"),
+                                                                 token))["vm_servers"]] == rows
     assert good(target.ask(gz(tenant, "&f=20"), token))["vm_servers"] == rows[19:]
     assert good(target.ask(gz(tenant, "&t=3"), token))["vm_servers"] == rows[:3]
     beyond = target.ask(gz(tenant, "&f=26&t=9999999"), token)
@@ -244,7 +268,8 @@ def _(target: Target) -> None:
 def _(target: Target) -> None:
     tenant, token = anew(target)
     (to,) = re.findall(r'<([^>]+)>; rel="next"', target.ask(gz(tenant, "&t=10"), token).headers["link"])
-    there, asked = urljoin(f"{target.url}/twocloud/servers", to), f"{target.url}/twocloud/servers?{gz(tenant, '&f=11&t=20')}"
+    there, asked = urljoin(f"{target.url}/twocloud/servers",
+                           to), f"{target.url}/twocloud/servers?{gz(tenant, '&f=11&t=20')}"
     assert there == asked, f"{there} instead of {asked}"
 
 
@@ -252,7 +277,8 @@ def _(target: Target) -> None:
 def _(target: Target) -> None:
     tenant, token = anew(target)
     first = target.ask(gz(tenant), token)
-    for shown in (first.headers["etag"], first.headers["etag"].removeprefix("W/"), f'"x", {first.headers["etag"]}', "*"):
+    for shown in (first.headers["etag"], first.headers["etag"].removeprefix("W/"), f'"x", {first.headers["etag"]}',
+                  "*"):
         again = target.ask(gz(tenant), token, If_None_Match=shown)
         assert (again.status, again.body) == (304, b"")
         assert again.headers["etag"] == first.headers["etag"]
@@ -266,7 +292,8 @@ def _(target: Target) -> None:
     plain = target.ask(gz(tenant), token)
     packed = target.ask(gz(tenant), token, Accept_Encoding="gzip, deflate")
     assert "content-encoding" not in plain.headers
-    assert packed.headers.get("content-encoding") == "gzip", f"Content-Encoding is {packed.headers.get('content-encoding')}"
+    assert packed.headers.get(
+        "content-encoding") == "gzip", f"Content-Encoding is {packed.headers.get('content-encoding')}"
     assert gzip.decompress(packed.body) == plain.body
     assert packed.headers["etag"] == plain.headers["etag"]
 
@@ -283,8 +310,10 @@ def _(target: Target) -> None:
     tenant, token = anew(target)
     get, head = target.ask(gz(tenant), token), target.ask(gz(tenant), token, "HEAD")
     assert (head.status, head.body) == (200, b"")
-    assert all(head.headers[name] == get.headers[name] for name in ("etag", "x-total-count", "content-type", "cache-control"))
-    for query, shown, status in (("party=qcloud", token, 400), (gz("nobody"), token, 403), (gz(tenant), "tc_wrong", 401)):
+    assert all(head.headers[name] == get.headers[name]
+               for name in ("etag", "x-total-count", "content-type", "cache-control"))
+    for query, shown, status in (("party=qcloud", token, 400), (gz("nobody"), token, 403),
+                                 (gz(tenant), "tc_wrong", 401)):
         answer = target.ask(query, shown, "HEAD")
         assert (answer.status, answer.body) == (status, b"")
     assert target.ask("", None, "HEAD", "/twocloud/health").status == 200
@@ -297,7 +326,8 @@ def _(target: Target) -> None:
     one = whole[7]
     for more, keep in ((f"status={one['status']}", lambda row: row["status"] == one["status"]),
                        ("name=E", lambda row: "e" in row["instance_name"].lower()),
-                       (f"ip={one['lan_ip_set'].split(',')[0]}", lambda row: one["lan_ip_set"].split(",")[0] in row["lan_ip_set"].split(",")),
+                       (f"ip={one['lan_ip_set'].split(',')[0]}",
+                        lambda row: one["lan_ip_set"].split(",")[0] in row["lan_ip_set"].split(",")),
                        ("status=PAUSED", lambda row: False)):
         kept = [row for row in whole if keep(row)]
         answer = target.ask(gz(tenant, f"&{more}"), token)
@@ -309,8 +339,10 @@ def _(target: Target) -> None:
 @case("every format")
 def _(target: Target) -> None:
     tenant, token = anew(target)
-    for written, media, sign in (("json", "application/json", b'{"code":200'), ("csv", "text/csv; charset=utf-8", b"instance_name,"),
-                                 ("ndjson", "application/x-ndjson", b'{"instance_name"'), ("prometheus", "application/json", b"[{"),
+    for written, media, sign in (("json", "application/json", b'{"code":200'),
+                                 ("csv", "text/csv; charset=utf-8", b"instance_name,"),
+                                 ("ndjson", "application/x-ndjson", b'{"instance_name"'),
+                                 ("prometheus", "application/json", b"[{"),
                                  ("ansible", "application/json", b"{")):
         answer = target.ask(gz(tenant, f"&format={written}"), token)
         assert answer.status == 200, f"{written}: {answer.headers['content-type']}"
@@ -334,7 +366,8 @@ def _(target: Target) -> None:
 @case("a token is shown in many ways")
 def _(target: Target) -> None:
     tenant, token = anew(target)
-    for header in (basic(token), basic(token, ""), basic(token, "a:b"), f"Bearer {token}", f"bearer {token}", f"BEARER   {token}", basic(token).replace("Basic", "bASIC")):
+    for header in (basic(token), basic(token, ""), basic(token, "a:b"), f"Bearer {token}", f"bearer {token}",
+                   f"BEARER   {token}", basic(token).replace("Basic", "bASIC")):
         good(target.ask(gz(tenant, "&t=1"), Authorization=header), 1)
 
 
@@ -346,9 +379,13 @@ def _(target: Target) -> None:
     changed = token[:-1] + ("0" if token[-1] != "0" else "1")
     known = basic(token, "")[6:]
     seen = set()
-    for header in (None, "", "Basic", "Basic ", "Bearer", "Digest abc", token, f"Token {token}", basic(changed), basic("tc_" + "0" * 36), basic(""), basic(f" {token}"),
-                   basic(token.upper()), basic(expired), basic(user.name), f"Bearer {token}x", f"Bearer {token} {token}", f"Bearer {'a' * 5000}",
-                   f"Basic !{known}", f"Basic {known.rstrip('=')}!", f"Basic {base64.b64encode(token.encode()).decode()}", f"{basic(token)}, {basic(token)}", "Basic \xff\xfe"):
+    for header in (None, "", "Basic", "Basic ", "Bearer", "Digest abc", token, f"Token {token}", basic(changed),
+                   basic("tc_" + "0" * 36), basic(""), basic(f" {token}"),
+                   basic(token.upper()), basic(expired), basic(user.name), f"Bearer {token}x",
+                   f"Bearer {token} {token}", f"Bearer {'a' * 5000}",
+                   f"Basic !{known}", f"Basic {known.rstrip('=')}!",
+                   f"Basic {base64.b64encode(token.encode()).decode()}", f"{basic(token)}, {basic(token)}",
+                   "Basic \xff\xfe"):
         answer = target.ask(gz(tenant), **({} if header is None else {"Authorization": header}))
         try:
             error(answer, 401, "unauthorized")
@@ -366,7 +403,8 @@ def _(target: Target) -> None:
         right = basic(token, password)
         at = len(right.rstrip("=")) - 1
         if right.endswith("="):
-            error(target.ask(gz(tenant), Authorization=right[:at] + alphabet[alphabet.index(right[at]) + 1] + right[at + 1:]), 401, "unauthorized")
+            error(target.ask(gz(tenant), Authorization=right[:at] + alphabet[alphabet.index(right[at]) + 1]
+                             + right[at + 1:]), 401, "unauthorized")
 
 
 @case("401 before 400 before 403 before 404")
@@ -385,14 +423,18 @@ def _(target: Target) -> None:
     tenant, foreign = target.tenant("qcloud", "aws"), target.tenant()
     token = target.token(tenant, parties=("qcloud",), regions=("ap-guangzhou",))
     seen = set()
-    for query in (gz(foreign), gz("nobody"), gz(f"0{tenant}"), gz(tenant.upper()), f"party=aws&tenant_id={tenant}&region=us-east-1",
-                  f"party=qcloud&tenant_id={tenant}&region=ap-shanghai", f"party=qcloud,aws&tenant_id={tenant}&region=all", f"party=qcloud&tenant_id={tenant}&region=gz,ap-shanghai"):
+    for query in (gz(foreign), gz("nobody"), gz(f"0{tenant}"), gz(tenant.upper()),
+                  f"party=aws&tenant_id={tenant}&region=us-east-1",
+                  f"party=qcloud&tenant_id={tenant}&region=ap-shanghai",
+                  f"party=qcloud,aws&tenant_id={tenant}&region=all",
+                  f"party=qcloud&tenant_id={tenant}&region=gz,ap-shanghai"):
         answer = target.ask(query, token)
         error(answer, 403, "forbidden")
         seen.add(answer.body.replace(answer.headers["x-request-id"].encode(), b""))
     assert len(seen) == 1
     good(target.ask(gz(tenant), token), 25)                     # the limit covers the region under all its names
-    assert {row["region"] for row in good(target.ask(f"party=all&tenant_id={tenant}&region=all", token), 25)["vm_servers"]} == {"ap-guangzhou"}
+    assert {row["region"] for row in good(target.ask(f"party=all&tenant_id={tenant}&region=all", token),
+                                          25)["vm_servers"]} == {"ap-guangzhou"}
 
 
 @case("a user without tenants opens none")
@@ -434,7 +476,8 @@ def _(target: Target) -> None:
 @case("unknown paths")
 def _(target: Target) -> None:
     token = target.token()
-    for path in ("/", "/twocloud/nothing", "/twocloud/servers/1", "/TWOCLOUD/servers", "/twocloud/servers.json", "/twocloud/%2e%2e/servers", "/favicon.ico"):
+    for path in ("/", "/twocloud/nothing", "/twocloud/servers/1", "/TWOCLOUD/servers", "/twocloud/servers.json",
+                 "/twocloud/%2e%2e/servers", "/favicon.ico"):
         for shown in (None, token):
             error(target.ask("", shown, path=path), 404, "not_found")
     assert target.ask("", None, "HEAD", "/twocloud/nothing").status == 404
@@ -442,7 +485,8 @@ def _(target: Target) -> None:
 
 @case("other methods are 405 with Allow, and need no token")
 def _(target: Target) -> None:
-    for path, allow in (("servers", "GET, HEAD"), ("tokens", "POST, DELETE"), ("health", "GET, HEAD"), ("openapi.json", "GET, HEAD"), ("parties", "GET, HEAD")):
+    for path, allow in (("servers", "GET, HEAD"), ("tokens", "POST, DELETE"), ("health", "GET, HEAD"),
+                        ("openapi.json", "GET, HEAD"), ("parties", "GET, HEAD")):
         for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"} - set(allow.split(", ")):
             answer = target.ask("", None, method, f"/twocloud/{path}", body=b"")
             error(answer, 405, "method_not_allowed")
@@ -484,8 +528,10 @@ def _(target: Target) -> None:
 
 # -------------------------------- errors of parties
 
-FAULTS = {"429": (503, "party_throttled"), "500": (502, "party_error"), "502": (503, "party_unavailable"), "503": (503, "party_unavailable"),
-          "504": (503, "party_unavailable"), "401": (502, "party_denied"), "403": (502, "party_denied"), "cut body": (502, "party_malformed"),
+FAULTS = {"429": (503, "party_throttled"), "500": (502, "party_error"), "502": (503, "party_unavailable"),
+          "503": (503, "party_unavailable"),
+          "504": (503, "party_unavailable"), "401": (502, "party_denied"), "403": (502, "party_denied"),
+          "cut body": (502, "party_malformed"),
           "reset": (503, "party_unavailable"), "html": (502, "party_malformed")}
 
 
@@ -526,7 +572,8 @@ def _(target: Target) -> None:
 def _(target: Target) -> None:
     tenant, token = anew(target)
     fleet, rows = target.qcloud.fleets["ap-guangzhou"], target.qcloud.rows
-    target.qcloud.rows = {n: {**target.qcloud._row(Fleet(20)[n], "ap-guangzhou"), "InstanceName": "x" * 400_000} for n in range(20)}
+    target.qcloud.rows = {n: {**target.qcloud._row(Fleet(20)[n], "ap-guangzhou"), "InstanceName": "x" * 400_000}
+                          for n in range(20)}
     target.qcloud.fleets["ap-guangzhou"] = Fleet(20)
     try:
         found = re.search(r"f=(\d+)&t=(\d+)", error(target.ask(gz(tenant), token), 413, "too_large"))
@@ -545,7 +592,8 @@ def _(target: Target) -> None:
     assert "age" not in live.headers
     assert "cache-status" not in live.headers
     before = target.qcloud.count()
-    for more, headers in (("&max_age=600", {}), ("", {"Cache_Control": "max-age=600"}), ("", {"Cache_Control": "only-if-cached"})):
+    for more, headers in (("&max_age=600", {}), ("", {"Cache_Control": "max-age=600"}),
+                          ("", {"Cache_Control": "only-if-cached"})):
         kept = target.ask(gz(tenant, more), token, **headers)
         assert kept.body == live.body
         assert kept.headers["cache-status"] == "twocloud; hit"
@@ -567,7 +615,8 @@ def _(target: Target) -> None:
     assert body["msg"]
     assert body["vm_servers"] == live["vm_servers"]
     for written in ("csv", "ndjson", "prometheus", "ansible"):
-        assert target.ask(gz(tenant, f"&format={written}"), token).headers["cache-status"] == "twocloud; hit; detail=party_error"
+        assert target.ask(gz(tenant, f"&format={written}"),
+                          token).headers["cache-status"] == "twocloud; hit; detail=party_error"
     error(target.ask(gz(tenant, "&on_error=fail"), token), 502, "party_error")
 
 
@@ -582,7 +631,8 @@ def _(target: Target) -> None:
             ("aws", "us-east-1", "ok", 5), ("qcloud", "ap-guangzhou", "ok", 25), ("qcloud", "ap-shanghai", "ok", 7)]
         assert all(list(it) == ["party", "region", "state", "count", "age", "error", "msg"] for it in body["sources"])
         assert list(body["vm_servers"][0]) == TEN + MORE
-        assert [(row["party"], row["region"]) for row in body["vm_servers"]] == sorted((row["party"], row["region"]) for row in body["vm_servers"])
+        assert [(row["party"], row["region"]) for row in body["vm_servers"]] == sorted(
+            (row["party"], row["region"]) for row in body["vm_servers"])
     page = good(target.ask(f"party=all&tenant_id={tenant}&region=all&f=5&t=7&view=basic", token), 3)
     assert [row["instance_id"] for row in page["vm_servers"]] == [row["instance_id"] for row in body["vm_servers"]][4:7]
     assert list(page["vm_servers"][0]) == TEN
@@ -601,7 +651,8 @@ def _(target: Target) -> None:
     assert body["complete"] is False
     assert body["msg"]
     (failed,) = (it for it in body["sources"] if it["state"] == "failed")
-    assert (failed["party"], failed["region"], failed["error"], failed["count"] or 0) == ("aws", "us-east-1", "party_error", 0)
+    assert (failed["party"], failed["region"], failed["error"], failed["count"]
+            or 0) == ("aws", "us-east-1", "party_error", 0)
     assert failed["msg"]
     error(target.ask(f"{query}&format=csv", token), 502, "party_error")
 
@@ -645,7 +696,8 @@ def _(target: Target) -> None:
 def post(target: Target, name: str, body: object = None, password: str = "password", **headers: str) -> Answer:
     raw = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
     sent = {"Content_Type": "application/json"} if body is not None else {}
-    return target.ask("", None, "POST", "/twocloud/tokens", raw, **{"Authorization": basic(name, password), **sent, **headers})
+    return target.ask("", None, "POST", "/twocloud/tokens", raw,
+                      **{"Authorization": basic(name, password), **sent, **headers})
 
 
 @case("a password gives a token")
@@ -668,7 +720,8 @@ def _(target: Target) -> None:
 def _(target: Target) -> None:
     tenant = target.tenant("qcloud", "aws")
     user = target.user(tenant, "other", parties=("qcloud",))
-    narrow = post(target, user.name, {"duration": 60, "tenants": [tenant], "parties": ["qcloud"], "regions": ["ap-shanghai"]})
+    narrow = post(target, user.name, {"duration": 60, "tenants": [tenant], "parties": ["qcloud"],
+                                      "regions": ["ap-shanghai"]})
     assert narrow.status == 200
     assert narrow.json["duration"] == 60
     token = canaries.watch(narrow.json["token"])
@@ -683,15 +736,19 @@ def _(target: Target) -> None:
 @case("the body of a request for a token has its form")
 def _(target: Target) -> None:
     user = target.user("123")
-    for parameter, body in (("x", {"x": 1}), ("duration", {"duration": 59}), ("duration", {"duration": 43_201}), ("duration", {"duration": "60"}),
-                            ("duration", {"duration": True}), ("tenants", {"tenants": []}), ("tenants", {"tenants": "123"}), ("tenants", {"tenants": [1]}),
-                            ("parties", {"parties": ["nobody"]}), ("body", b"{"), ("body", []), ("body", b"\xff"), ("body", b"[" * 5000), ("body", 1)):
+    for parameter, body in (("x", {"x": 1}), ("duration", {"duration": 59}), ("duration", {"duration": 43_201}),
+                            ("duration", {"duration": "60"}),
+                            ("duration", {"duration": True}), ("tenants", {"tenants": []}),
+                            ("tenants", {"tenants": "123"}), ("tenants", {"tenants": [1]}),
+                            ("parties", {"parties": ["nobody"]}), ("body", b"{"), ("body", []), ("body", b"\xff"),
+                            ("body", b"[" * 5000), ("body", 1)):
         try:
             error(post(target, user.name, body), 400, "invalid_parameter", parameter)
         except AssertionError as wrong:
             raise AssertionError(f"{str(body)[:30]}: {wrong}") from wrong
     error(post(target, user.name, {"tenants": ["x" * 64] * 400}), 413, "too_large")
-    error(target.ask("x=1", None, "POST", "/twocloud/tokens", b"", Authorization=basic(user.name)), 400, "invalid_parameter", "x")
+    error(target.ask("x=1", None, "POST", "/twocloud/tokens", b"", Authorization=basic(user.name)), 400,
+          "invalid_parameter", "x")
 
 
 @case("a token is no way to a token, nor a password to a list")
@@ -741,7 +798,8 @@ def _(target: Target) -> None:
 # ---------------------------------------------------------------- the runs
 
 # MiniStack answers slowly; what is quick to ask of it is asked in tests/aws/test_package.py
-@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.slow) if name == "ministack" else name for name in TARGETS])
+@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.slow) if name == "ministack" else name
+                        for name in TARGETS])
 def target(request: pytest.FixtureRequest, targets: Callable[[str], Target]) -> Iterator[Target]:  # noqa: F811
     found = targets(request.param)
     yield found

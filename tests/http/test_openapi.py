@@ -38,12 +38,15 @@ def test_parameters_are_the_querys() -> None:
 
 
 def test_every_error_is_described_under_its_status() -> None:
-    said = {status for path in DOCUMENT["paths"].values() for operation in path.values() for status in operation["responses"]}
+    said = {status for path in DOCUMENT["paths"].values() for operation in path.values()
+            for status in operation["responses"]}
     kinds = {kind for of in openapi._ERRORS.values() for kind in of}
     for kind in kinds:
         assert str(kind.status) in said
-    missing = {errors.TwocloudError, errors.SettingsError, errors.Conflict, errors.SnapshotReplaced, errors.UnknownRegion, errors.NotFound, errors.PartyError}
-    everything = {kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.TwocloudError)}
+    missing = {errors.TwocloudError, errors.SettingsError, errors.Conflict, errors.SnapshotReplaced,
+               errors.UnknownRegion, errors.NotFound, errors.PartyError}
+    everything = {kind for kind in vars(errors).values() if isinstance(kind, type)
+                  and issubclass(kind, errors.TwocloudError)}
     assert ({(kind.status, kind.word) for kind in kinds}        # an unknown path is in no path's description
             == {(kind.status, kind.word) for kind in everything - missing})
 
@@ -65,7 +68,8 @@ def schema(name: str) -> dict:
 
 def test_every_format_has_its_media_type_and_its_body_fits(served: App) -> None:
     said = DOCUMENT["paths"]["/twocloud/servers"]["get"]["responses"]["200"]
-    for written, name in (("csv", ""), ("ndjson", "FullRow"), ("prometheus", "TargetGroups"), ("ansible", "AnsibleInventory")):
+    for written, name in (("csv", ""), ("ndjson", "FullRow"), ("prometheus", "TargetGroups"),
+                          ("ansible", "AnsibleInventory")):
         answer = served.get(f"{GZ}&format={written}&view=full")
         assert answer.headers["Content-Type"] in said["content"]
         if name == "FullRow":
@@ -83,7 +87,8 @@ def test_every_format_has_its_media_type_and_its_body_fits(served: App) -> None:
 def test_answers_fit_and_an_error_is_no_list(served: App) -> None:
     several = "party=all&tenant_id=123&region=gz,us-east-1"
     since = "changed_since=2026-09-21T14:00:00Z"
-    for query in (several, f"{several}&view=basic&f=2&t=3", f"{several}&{since}", f"{GZ}&{since}", GZ, US, f"{GZ}&view=full", f"{US}&view=full&t=3", f"{GZ}&f=99"):
+    for query in (several, f"{several}&view=basic&f=2&t=3", f"{several}&{since}", f"{GZ}&{since}", GZ, US,
+                  f"{GZ}&view=full", f"{US}&view=full&t=3", f"{GZ}&f=99"):
         jsonschema.validate(served.get(query).json(), schema("ListBody"))
     for answer in (served.get("x=1"), served.get(GZ, token=""), served.get("party=qcloud&tenant_id=9&region=gz")):
         jsonschema.validate(answer.json(), schema("ErrorBody"))
@@ -131,7 +136,8 @@ def the_body_says_what_the_status_says(context, response, case):
     """One ErrorBody for all: makers of SDKs leave out errors that have a schema for each status."""
     if response.status_code >= 400 and case.method != "HEAD":
         body = response.json()
-        assert body["code"] == response.status_code and body["error"] in WORDS[response.status_code] | {"not_found"}, body
+        assert body["code"] == response.status_code, body
+        assert body["error"] in WORDS[response.status_code] | {"not_found"}, body
 
 
 @schemathesis.hook
@@ -140,9 +146,11 @@ def before_call(context, case, kwargs):
     what goes with which format."""
     query = case.query or {}
     written = query.get("format", "json")
-    for name, good in (("port", "[1-9][0-9]{0,4}"), ("address", "lan|wan"), ("f", "[1-9][0-9]{0,6}"), ("t", "[1-9][0-9]{0,6}"),
+    for name, good in (("port", "[1-9][0-9]{0,4}"), ("address", "lan|wan"), ("f", "[1-9][0-9]{0,6}"),
+                       ("t", "[1-9][0-9]{0,6}"),
                        ("changed_since", "[0-9]{4}-[0-9][0-9]-[0-9][0-9]T.*")):
-        fits = {"port": written == "prometheus", "address": written == "prometheus", "f": written not in ("prometheus", "ansible"),
+        fits = {"port": written == "prometheus", "address": written == "prometheus",
+                "f": written not in ("prometheus", "ansible"),
                 "t": written not in ("prometheus", "ansible"), "changed_since": written == "json"}[name]
         if not fits and re.fullmatch(good, str(query.get(name, ""))):
             del query[name]
@@ -157,7 +165,8 @@ def before_call(context, case, kwargs):
     if (set(names) <= set(parties.names()) or names == ["all"]) and isinstance(region, str):
         if re.fullmatch("[A-Za-z0-9._-]{1,64}(,[A-Za-z0-9._-]{1,64})*", region):
             one = parties.load(names[0]).default_region if names != ["all"] else "gz"
-            query["region"] = f"{one},gz" if len(names) > 1 and "qcloud" in names else "all" if len(region) == 7 else one
+            several = len(names) > 1 and "qcloud" in names
+            query["region"] = f"{one},gz" if several else "all" if len(region) == 7 else one
             if query.get("on_error") == "partial" and len(names) == 1 and names != ["all"] and query["region"] == one:
                 query["on_error"] = "stale"
         if re.fullmatch("[A-Za-z0-9._-]{1,64}", str(query.get("tenant_id", ""))) and len(str(query["tenant_id"])) % 3:

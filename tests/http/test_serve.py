@@ -88,7 +88,8 @@ def test_pages_join_to_exactly_the_whole(served: App, source: str) -> None:
     assert served.get(f"{source}&f=5").json()["vm_servers"] == whole[4:]
     assert served.get(f"{source}&t=5").json()["vm_servers"] == whole[:5]
     beyond = served.get(f"{source}&f=1000&t=1001")
-    assert (beyond.status_code, beyond.json()["vm_servers"], beyond.headers["X-Total-Count"]) == (200, [], str(len(whole)))
+    assert (beyond.status_code, beyond.json()["vm_servers"],
+            beyond.headers["X-Total-Count"]) == (200, [], str(len(whole)))
 
 
 @pytest.mark.parametrize("source", [GZ, US])
@@ -119,14 +120,18 @@ def test_links_lead_through_the_list_and_back(served: App) -> None:
 def test_links_keep_what_was_asked(served: App) -> None:
     served.clouds["qcloud"].fleets["ap-guangzhou"] = Fleet(50)              # type: ignore[attr-defined]
     link = served.get(f"{GZ}&t=1&status=ACTIVE&name=E&max_age=0&on_error=fail").links["next"]["url"]
-    assert link == "/twocloud/servers?party=qcloud&tenant_id=123&region=gz&status=ACTIVE&name=E&max_age=0&on_error=fail&f=2&t=2"
+    assert (
+        link
+        == "/twocloud/servers?party=qcloud&tenant_id=123&region=gz&status=ACTIVE&name=E&max_age=0&on_error=fail&f=2&t=2"
+    )
 
 
 @pytest.mark.parametrize("view", ["basic", "full"])
 def test_not_changed_is_304(served: App, view: str) -> None:
     first = served.get(f"{GZ}&view={view}")
     served.clock.forward(60)                                # seen a minute later, the same list
-    for header in (first.headers["ETag"], first.headers["ETag"].removeprefix("W/"), f'"x", {first.headers["ETag"]}', "*"):
+    for header in (first.headers["ETag"], first.headers["ETag"].removeprefix("W/"), f'"x", {first.headers["ETag"]}',
+                   "*"):
         again = served.get(f"{GZ}&view={view}", headers={"If-None-Match": header})
         assert (again.status_code, again.content) == (304, b"")
         assert again.headers["ETag"] == first.headers["ETag"]
@@ -168,7 +173,8 @@ def test_filters(served: App) -> None:
     for query, kept in (
         (f"status={one['status']}", lambda r: r["status"] == one["status"]),
         ("name=E", lambda r: "e" in r["instance_name"]),
-        (f"ip={one['lan_ip_set'].split(',')[0]}", lambda r: one["lan_ip_set"].split(",")[0] in r["lan_ip_set"].split(",")),
+        (f"ip={one['lan_ip_set'].split(',')[0]}", lambda r: one["lan_ip_set"].split(",")[0] in r["lan_ip_set"].split(
+            ",")),
         ("status=ACTIVE&name=we", lambda r: r["status"] == "ACTIVE" and "we" in r["instance_name"]),
         ("status=PAUSED", lambda r: False),
     ):
@@ -215,12 +221,14 @@ def test_every_format_is_the_same_list_with_the_same_headers(served: App, writte
     again = served.get(f"{GZ}&format={written}", headers={"If-None-Match": answer.headers["ETag"]})
     assert (again.status_code, again.content) == (304, b"")
     assert again.headers["ETag"] == answer.headers["ETag"]
-    get, head = served.get(f"{GZ}&format={written}&max_age=900"), served.get(f"{GZ}&format={written}&max_age=900", method="HEAD")
+    get, head = served.get(f"{GZ}&format={written}&max_age=900"), served.get(f"{GZ}&format={written}&max_age=900",
+                                                                             method="HEAD")
     assert (head.status_code, head.content) == (200, b"")
     assert get.headers["Age"] == "0"
     for name in ("Content-Length", "ETag", "X-Total-Count", "Content-Type", "Age", "Cache-Status"):
         assert head.headers[name] == get.headers[name]
-    packed = served.session.get(f"{served.url}/twocloud/servers?{GZ}&format={written}&max_age=900", auth=(served.token, ""),
+    packed = served.session.get(f"{served.url}/twocloud/servers?{GZ}&format={written}&max_age=900",
+                                auth=(served.token, ""),
                                 headers={"Accept-Encoding": "gzip"}, stream=True, timeout=9)
     assert packed.headers["Content-Encoding"] == "gzip"
     assert gzip.decompress(packed.raw.read(decode_content=False)) == get.content
@@ -250,7 +258,8 @@ def test_an_old_list_is_marked_in_the_headers(served: App, written: str) -> None
 
 @pytest.mark.parametrize("written", ["csv", "ndjson"])
 def test_ranges_and_links_in_lines(served: App, written: str) -> None:
-    whole, seen, url = served.get(GZ).json()["vm_servers"], [], f"{served.url}/twocloud/servers?{GZ}&format={written}&f=1&t=10"
+    whole, seen, url = served.get(
+        GZ).json()["vm_servers"], [], f"{served.url}/twocloud/servers?{GZ}&format={written}&f=1&t=10"
     while url:
         answer = served.get(urlsplit(url).query)
         assert answer.headers["Content-Type"] == FORMATS[written]
@@ -277,7 +286,8 @@ def test_several_sources_in_every_format(served: App, written: str) -> None:
 def test_servers_without_an_address_are_counted(served: App) -> None:
     whole = served.get(GZ).json()["vm_servers"]
     answer = served.get(f"{GZ}&format=prometheus&address=wan&port=9100")
-    assert [group["targets"] for group in answer.json()] == [[f"{row['wan_ip_set'].split(',')[0]}:9100"] for row in whole if row["wan_ip_set"]]
+    assert [group["targets"] for group in answer.json()] == [[f"{row['wan_ip_set'].split(',')[0]}:9100"]
+                                                             for row in whole if row["wan_ip_set"]]
     missing = sum(not row["wan_ip_set"] for row in whole)
     assert answer.headers["X-Without-Address"] == str(missing)
     assert 0 < missing < 25
@@ -293,7 +303,8 @@ BAD = [
     ("party=%EF%BD%91cloud&tenant_id=123&region=gz", "party"), ("party=qcloud,&tenant_id=123&region=gz", "party"),
     ("party=qcloud,nocloud&tenant_id=123&region=gz", "party"), ("party=all,qcloud&tenant_id=123&region=gz", "party"),
     ("party=qcloud,all&tenant_id=123&region=gz", "party"), ("party=qcloud&tenant_id=123&region=all,gz", "region"),
-    ("party=qcloud&tenant_id=123&region=gz,all", "region"), ("party=qcloud,aws&tenant_id=123&region=us-east-1,all,gz", "region"),
+    ("party=qcloud&tenant_id=123&region=gz,all", "region"),
+    ("party=qcloud,aws&tenant_id=123&region=us-east-1,all,gz", "region"),
     ("party=qcloud,aws&tenant_id=123&region=mars", "region"), ("party=qcloud&tenant_id=123&region=gz,", "region"),
     ("party=&tenant_id=123&region=gz", "party"), ("party=qcloud%0A&tenant_id=123&region=gz", "party"),
     ("party=qcloud&tenant_id=&region=gz", "tenant_id"), ("party=qcloud&tenant_id=a/b&region=gz", "tenant_id"),
@@ -301,11 +312,14 @@ BAD = [
     (f"party=qcloud&tenant_id={'1' * 65}&region=gz", "tenant_id"),
     ("party=qcloud&tenant_id=%D9%A1%D9%A2%D9%A3&region=gz", "tenant_id"),
     ("party=qcloud&tenant_id=123&region=", "region"), ("party=qcloud&tenant_id=123&region=evil.com/", "region"),
-    ("party=qcloud&tenant_id=123&region=x@evil.com", "region"), ("party=qcloud&tenant_id=123&region=evil.com", "region"),
+    ("party=qcloud&tenant_id=123&region=x@evil.com", "region"),
+    ("party=qcloud&tenant_id=123&region=evil.com", "region"),
     ("party=qcloud&tenant_id=123&region=GZ", "region"), ("party=aws&tenant_id=123&region=gz", "region"),
-    ("party=aws&tenant_id=123&region=us-east-1.evil", "region"), ("party=qcloud&tenant_id=123&region=gz&region=sh", "region"),
+    ("party=aws&tenant_id=123&region=us-east-1.evil", "region"),
+    ("party=qcloud&tenant_id=123&region=gz&region=sh", "region"),
     *((f"{GZ}&{name}={value}", name) for name in ("f", "t") for value in (
-        "0", "-1", "+1", "01", "1.0", "1e3", "", "%201", "1%20", "1%0A", "%EF%BC%91", "%D9%A1", "1_0", "0x1", "12345678",
+        "0", "-1", "+1", "01", "1.0", "1e3", "", "%201", "1%20", "1%0A", "%EF%BC%91", "%D9%A1", "1_0", "0x1",
+        "12345678",
         "NaN", "9" * 5000, "null", "%C2%B2")),
     (f"{GZ}&f=3&t=2", "t"), (f"{GZ}&format=xml", "format"), (f"{GZ}&format=CSV", "format"), (f"{GZ}&view=all", "view"),
     (f"{GZ}&status=active", "status"), (f"{GZ}&status=", "status"), (f"{GZ}&name=", "name"), (f"{GZ}&name=%00", "name"),
@@ -317,14 +331,18 @@ BAD = [
     *((f"{GZ}{chosen}&{name}={value}", name) for name, value in (("port", "80"), ("address", "wan"))
       for chosen in ("", "&format=json", "&format=csv", "&format=ndjson", "&format=ansible")),
     *((f"{GZ}&format=prometheus&{name}={value}", name) for name, value in (
-        ("port", "0"), ("port", "65536"), ("port", "080"), ("port", ""), ("port", "http"), ("address", "LAN"), ("address", ""),
+        ("port", "0"), ("port", "65536"), ("port", "080"), ("port", ""), ("port", "http"), ("address", "LAN"),
+        ("address", ""),
         ("address", "10.0.0.1"), ("address", "lan,wan"))),
     *((f"{GZ}&format={chosen}&{name}=1", name) for chosen in ("prometheus", "ansible") for name in ("f", "t")),
-    *((f"{GZ}&format={chosen}&changed_since=2026-09-20T00:00:00Z", "format") for chosen in ("csv", "ndjson", "prometheus", "ansible")),
+    *((f"{GZ}&format={chosen}&changed_since=2026-09-20T00:00:00Z", "format")
+      for chosen in ("csv", "ndjson", "prometheus", "ansible")),
     *((f"party=qcloud,aws&tenant_id=123&region=all&format={chosen}&on_error=partial", "on_error")
-      for chosen in ("csv", "ndjson", "prometheus", "ansible")), *((f"{GZ}&changed_since={time}", "changed_since") for time in (
+      for chosen in ("csv", "ndjson", "prometheus", "ansible")),
+    *((f"{GZ}&changed_since={time}", "changed_since") for time in (
         "2026-01-01T00:00:00Z", "yesterday", "2026-09-21", "2026-09-21T00:00:00", "2026-13-01T00:00:00Z", "0", "",
-        "2026-09-21T00:00:00+00:00", "%D9%A2026-09-21T00:00:00Z", "0001-01-01T00:00:00%2B23:59", "2026-09-21T00:00:00Z%0A")),
+        "2026-09-21T00:00:00+00:00", "%D9%A2026-09-21T00:00:00Z", "0001-01-01T00:00:00%2B23:59",
+        "2026-09-21T00:00:00Z%0A")),
 ]
 
 
@@ -337,7 +355,8 @@ def test_bad_parameters(served: App, query: str, parameter: str) -> None:
     assert not served.clouds["aws"].calls
 
 
-@pytest.mark.parametrize("name", ["party", "tenant_id", "region", "f", "t", "format", "view", "status", "name", "ip", "changed_since",
+@pytest.mark.parametrize("name", ["party", "tenant_id", "region", "f", "t", "format", "view", "status", "name", "ip",
+                                  "changed_since",
                                   "max_age", "on_error", "x"])
 def test_a_value_that_is_no_utf_8_is_refused_by_its_name(served: App, name: str) -> None:
     """Not read as another character: `?x=%ff` used to arrive as U+FFFD."""
@@ -371,7 +390,8 @@ def test_every_bad_credential_gets_one_identical_401(served: App) -> None:
         basic(good[:-1] + other + ":"), basic("tc_" + "x" * 36 + ":"), basic(good), basic(f":{good}"), basic(""),
         basic(f" {good}:"), basic(f"{good} :"), basic(f"{good.upper()}:"), basic(b"\xff\xfe:"), basic("\u00e9:x"),
         f"Basic {base64.b64encode((good + ':').encode()).decode().rstrip('=')}x", f"Basic !{basic(good + ':')[6:]}",
-        basic(good + ":")[:-1], f"Bearer {good}x", f"Bearer {good} {good}", f"Bearer tc_{'0' * 36}", f"Bearer {'a' * 5000}",
+        basic(good + ":")[:-1], f"Bearer {good}x", f"Bearer {good} {good}", f"Bearer tc_{'0' * 36}",
+        f"Bearer {'a' * 5000}",
         basic("ann:password"), f"{basic(good + ':')}, {basic(good + ':')}", f"Basic\t{basic(good + ':')[6:]}",
     ):
         headers = {} if header is None else {"Authorization": header}
@@ -421,7 +441,8 @@ def test_foreign_and_missing_tenants_look_alike(served: App) -> None:
 
 
 def test_other_paths_and_methods(served: App) -> None:
-    for path in ("/", "/twocloudx", "/twocloud/nothing", "/twocloud/console.html", "/twocloud/servers/1", "/TWOCLOUD/servers", "/twocloud/%73ervers2",
+    for path in ("/", "/twocloudx", "/twocloud/nothing", "/twocloud/console.html", "/twocloud/servers/1",
+                 "/TWOCLOUD/servers", "/twocloud/%73ervers2",
                  "//twocloud/x", "/twocloud/servers%00"):
         error(served.get("", path=path), 404, "not_found")
         error(served.get("", path=path, token=""), 404, "not_found")
@@ -429,7 +450,8 @@ def test_other_paths_and_methods(served: App) -> None:
                         ("/twocloud/health", "GET, HEAD"), ("/twocloud/openapi.json", "GET, HEAD"),
                         ("/twocloud/parties", "GET, HEAD"), ("/twocloud", "GET, HEAD"), ("/twocloud/", "GET, HEAD"),
                         ("/twocloud/docs", "GET, HEAD")):
-        for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "FOO"} - set(allow.split(", ")):
+        for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND",
+                       "FOO"} - set(allow.split(", ")):
             answer = served.get(GZ, path=path, method=method, token="")
             error(answer, 405, "method_not_allowed")
             assert answer.headers["Allow"] == allow
@@ -517,7 +539,8 @@ def test_what_is_no_proper_http_gets_our_envelope(served: App, data: bytes, stat
 
 def test_pipelined_and_kept_alive(served: App) -> None:
     one = b"GET /twocloud/health HTTP/1.1\r\nHost: x\r\n\r\n"
-    assert raw(served, one * 3 + b"HEAD /twocloud/health HTTP/1.1\r\nHost: x\r\n\r\n" + one).count(b"HTTP/1.1 200 OK") == 5
+    assert raw(served, one * 3 + b"HEAD /twocloud/health HTTP/1.1\r\nHost: x\r\n\r\n"
+               + one).count(b"HTTP/1.1 200 OK") == 5
 
 
 def test_a_closed_server_leaves_no_thread(house: App) -> None:
@@ -588,12 +611,16 @@ def test_one_tenant_many_threads_never_mix(served: App) -> None:
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(query=st.binary(max_size=60) | st.text(max_size=30).map(lambda text: quote(text).encode())
-       | st.lists(st.tuples(st.sampled_from(["party", "tenant_id", "region", "f", "t", "view", "name", "ip", "status", "x"]),
+       | st.lists(st.tuples(st.sampled_from(["party", "tenant_id", "region", "f", "t", "view", "name", "ip", "status",
+                                             "x"]),
                             st.text(max_size=8)), max_size=6).map(lambda pairs: urlencode(pairs).encode()),
-       name=st.sampled_from([b"Authorization", b"Accept-Encoding", b"If-None-Match", b"Content-Type", b"Host", b"Cookie", b"X-Forwarded-Host",
-                             b"Accept", b"Range", b"Expect", b"Content-Length", b"Transfer-Encoding", b"Connection", b"X-HTTP-Method-Override"]),
+       name=st.sampled_from([b"Authorization", b"Accept-Encoding", b"If-None-Match", b"Content-Type", b"Host",
+                             b"Cookie", b"X-Forwarded-Host",
+                             b"Accept", b"Range", b"Expect", b"Content-Length", b"Transfer-Encoding", b"Connection",
+                             b"X-HTTP-Method-Override"]),
        value=st.binary(max_size=40), shown=st.booleans())
-def test_any_query_and_header_gets_a_proper_answer(served: App, query: bytes, name: bytes, value: bytes, shown: bool) -> None:
+def test_any_query_and_header_gets_a_proper_answer(served: App, query: bytes, name: bytes, value: bytes,
+                                                   shown: bool) -> None:
     """Never a 500, never a hang, always our envelope; a party is called only for a list that is then given."""
     clean = query.translate(None, b" \r\n\t#") if b" " in query or b"\n" in query else query
     clean = bytes(b for b in clean if b > 32 and b != 127 and b != 35)

@@ -57,7 +57,8 @@ def gets(served: App) -> requests.Response:
 
 # ---------------------------------------------------------------- doubtful framing
 
-def head(*fields: bytes, line: bytes = b"POST /twocloud/tokens HTTP/1.1", host: bytes = b"Host: x", after: bytes = b"") -> bytes:
+def head(*fields: bytes, line: bytes = b"POST /twocloud/tokens HTTP/1.1", host: bytes = b"Host: x",
+         after: bytes = b"") -> bytes:
     return b"\r\n".join([line, *([host] if host else []), *fields, b"", b""]) + after
 
 
@@ -109,9 +110,11 @@ def test_after_a_refusal_nothing_of_the_same_bytes_is_read(served: App) -> None:
 def test_what_is_right_is_still_read(served: App) -> None:
     served.user("bob", password="pw")
     given = b"Authorization: Basic Ym9iOnB3"
-    for data in (head(b"Transfer-Encoding: Chunked", given, after=b"2\r\n{}\r\n0\r\n\r\n"), head(b"Content-Length: 2", given, after=b"{}"),
+    for data in (head(b"Transfer-Encoding: Chunked", given, after=b"2\r\n{}\r\n0\r\n\r\n"),
+                 head(b"Content-Length: 2", given, after=b"{}"),
                  head(b"Content-Length: 16384", given, after=b"{}" + b" " * 16382),
-                 head(b"Content-Length: 2", given, b"Connection: keep-alive", line=b"POST /twocloud/tokens HTTP/1.0", after=b"{}"),
+                 head(b"Content-Length: 2", given, b"Connection: keep-alive", line=b"POST /twocloud/tokens HTTP/1.0",
+                      after=b"{}"),
                  b"\r\n\r\n" + head(given, line=b"POST http://x/twocloud/tokens HTTP/1.1")):
         with connect(served, data) as sock:
             assert sock.recv(65536).startswith((b"HTTP/1.1 200 ", b"HTTP/1.0 200 ")), data[:80]
@@ -124,7 +127,8 @@ def test_what_is_right_is_still_read(served: App) -> None:
 @pytest.mark.parametrize("expects", [b"", b"Expect: 100-continue\r\n"], ids=["", "expects"])
 @pytest.mark.parametrize("length", [b"16385", b"1000000", b"99999999999999"])
 def test_a_body_that_no_path_reads_is_refused_before_it_is_sent(served: App, length: bytes, expects: bytes) -> None:
-    status, body, closed = answered(served, b"POST /twocloud/tokens HTTP/1.1\r\nHost: x\r\n" + expects + b"Content-Length: " + length + b"\r\n\r\n")
+    status, body, closed = answered(served, b"POST /twocloud/tokens HTTP/1.1\r\nHost: x\r\n" + expects
+                                    + b"Content-Length: " + length + b"\r\n\r\n")
     assert (status, body["error"], closed) == (413, "too_large", True)
 
 
@@ -149,8 +153,10 @@ def test_nothing_of_a_body_is_kept_on_disk(served: App, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(waitress.buffers, "TempfileBasedBuffer", refuse)
     served.user("bob", password="pw")
-    assert requests.post(f"{served.url}/twocloud/tokens", data=b"{}" + b" " * 16_382, auth=("bob", "pw"), timeout=15).status_code == 200
-    assert requests.post(f"{served.url}/twocloud/tokens", data=b" " * 2_000_000, auth=("bob", "pw"), timeout=15).status_code == 413
+    assert requests.post(f"{served.url}/twocloud/tokens", data=b"{}" + b" " * 16_382, auth=("bob", "pw"),
+                         timeout=15).status_code == 200
+    assert requests.post(f"{served.url}/twocloud/tokens", data=b" " * 2_000_000, auth=("bob", "pw"),
+                         timeout=15).status_code == 413
 
 
 def test_a_get_that_expects_to_continue_is_answered(served: App) -> None:
@@ -167,7 +173,8 @@ UNFINISHED = {"nothing": b"", "head": b"GET /twocloud/servers HTTP/1.1\r\nHost: 
 
 
 @pytest.mark.parametrize("data", UNFINISHED.values(), ids=UNFINISHED)
-def test_connections_that_wait_make_room_for_new_ones(served: App, data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connections_that_wait_make_room_for_new_ones(served: App, data: bytes,
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:
     """As many as there may be, and more, from the very address of those who ask: the ones that wait longest go."""
     monkeypatch.setattr(connections, "CONNECTIONS_OF_ONE", 20)
     assert gets(served).status_code == 200
@@ -187,7 +194,8 @@ def test_connections_that_wait_make_room_for_new_ones(served: App, data: bytes, 
         assert ended >= 35 or data == HEALTH
 
 
-def test_when_all_places_are_taken_by_many_addresses_the_fullest_makes_room(served: App, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_when_all_places_are_taken_by_many_addresses_the_fullest_makes_room(served: App,
+                                                                            monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "CONNECTIONS", 20)
     with ExitStack() as stack:
         for _ in range(60):
@@ -249,7 +257,8 @@ def test_pipelining_is_answered_in_order_and_shares_with_others(served: App) -> 
             found += sock.recv(65536)
 
 
-@pytest.mark.parametrize("data", [b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", b"GET / HTTP/1.1\r\nHost: x\r\n" + b"a: b\r\n" * 5_000 + b"\r\n",
+@pytest.mark.parametrize("data", [b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+                                  b"GET / HTTP/1.1\r\nHost: x\r\n" + b"a: b\r\n" * 5_000 + b"\r\n",
                                   b"GET / HTTP/1.1\r\nHost: x\r\n" + b"x" * 200_000], ids=["address", "fields", "name"])
 def test_a_flood_of_a_head_is_refused(served: App, data: bytes) -> None:
     status, body, closed = answered(served, data)
@@ -270,7 +279,8 @@ def hanging(served: App, count: int, token: str) -> Iterator[None]:
     with ExitStack() as stack:
         for n in range(count):
             query = f"party=qcloud&tenant_id=123&region={'gz' if n % 2 else 'ap-shanghai'}&f={n + 1}&t={n + 1}"
-            stack.enter_context(connect(served, f"GET /twocloud/servers?{query} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n".encode()))
+            ask = f"GET /twocloud/servers?{query} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n"
+            stack.enter_context(connect(served, ask.encode()))
         time.sleep(1)
         yield
 
@@ -280,12 +290,14 @@ def test_a_tenant_whose_cloud_hangs_leaves_threads_to_the_others(served: App, mo
     other = served.issue(served.user("bob", tenants=("7",)))
     with hanging(served, connections.THREADS + 20, served.token):
         for _ in range(3):
-            answer = requests.get(f"{served.url}/twocloud/servers?party=aws&tenant_id=7&region=us-east-1", auth=(other, ""), timeout=10)
+            answer = requests.get(f"{served.url}/twocloud/servers?party=aws&tenant_id=7&region=us-east-1",
+                                  auth=(other, ""), timeout=10)
             assert answer.status_code == 404
         assert requests.get(f"{served.url}/twocloud/health", timeout=10).status_code == 200
 
 
-def test_a_caller_with_more_waiting_requests_than_are_kept_is_refused(served: App, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_caller_with_more_waiting_requests_than_are_kept_is_refused(served: App,
+                                                                      monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "SHARE", 2)
     monkeypatch.setattr(connections, "MOST_WAITING", 5)
     assert gets(served).status_code == 200
@@ -294,7 +306,8 @@ def test_a_caller_with_more_waiting_requests_than_are_kept_is_refused(served: Ap
             refused = gets(served)
             if refused.status_code != 200:
                 break
-        assert (refused.status_code, refused.json()["error"], refused.headers["Retry-After"]) == (429, "rate_limited", "1")
+        assert (refused.status_code, refused.json()["error"],
+                refused.headers["Retry-After"]) == (429, "rate_limited", "1")
         assert requests.get(f"{served.url}/twocloud/health", timeout=10).status_code == 200
 
 
@@ -368,7 +381,8 @@ def test_threads_are_shared_by_callers_and_nobody_waits_for_a_free_one(monkeypat
 def test_a_token_is_one_caller_however_it_is_shown(served: App) -> None:
     import base64
 
-    shown = {connections._digest(f"Basic {base64.b64encode(f'{served.token}:{password}'.encode()).decode()}") for password in ("", "a", "b")}
+    shown = {connections._digest(f"Basic {base64.b64encode(f'{served.token}:{password}'.encode()).decode()}")
+             for password in ("", "a", "b")}
     assert shown == {connections._digest(f"Bearer {served.token}")} != {connections._digest("Bearer other")}
 
 
@@ -400,7 +414,8 @@ def test_a_flood_of_guesses_is_refused_and_everybody_else_goes_on(served: App, m
     assert set(seen) <= {401, 429}
     assert seen.count(429) >= 200
     assert len(checked) == seen.count(401) <= serve._WRONG + 10
-    refused = requests.post(f"{served.url}/twocloud/tokens", auth=("bob", "pw"), headers={"Sec-Fetch-Site": "cross-site"}, timeout=9)
+    refused = requests.post(f"{served.url}/twocloud/tokens", auth=("bob", "pw"),
+                            headers={"Sec-Fetch-Site": "cross-site"}, timeout=9)
     assert (refused.status_code, refused.json()["error"]) == (403, "forbidden")
 
 

@@ -53,7 +53,8 @@ class Lab:
 @contextmanager
 def openstack(folder: Path, user: User, foreigner: User, secret: str, sizes: Mapping[str, int],
               rules: list[dict[str, str]]) -> Iterator[Lab]:
-    """`secret`: of the application credentials. `sizes`: project -> how many servers are inserted. `rules`: of access."""
+    """`secret`: of the application credentials. `sizes`: project -> how many servers are inserted. `rules`: of
+    access."""
     keystone, nova = free_ports(2)
     url = f"http://127.0.0.1:{keystone}"
     processes: list[subprocess.Popen[bytes]] = []
@@ -64,7 +65,8 @@ def openstack(folder: Path, user: User, foreigner: User, secret: str, sizes: Map
             wait(run(folder, processes, "make_keystone.py", folder, url, ADMIN), folder)
             run(folder, processes, "serve_openstack.py", "keystone", folder, keystone)
             answering(f"{url}/v3", processes[-1], folder)
-            projects, users, credentials = seed_keystone(url, nova, neighbours.url, user, foreigner, secret, sizes, rules)
+            projects, users, credentials = seed_keystone(url, nova, neighbours.url, user, foreigner, secret, sizes,
+                                                         rules)
             assert seeding.stdin
             seeding.stdin.write(json.dumps([[projects[name], users[0], size] for name, size in sizes.items()]).encode())
             seeding.stdin.close()
@@ -221,7 +223,8 @@ def seed_keystone(url: str, nova: int, neighbours: str, user: User, foreigner: U
     made = [make(f"users/{users[0]}/application_credentials", "application_credential", own, name=name, secret=secret,
                  roles=[{"name": "reader"}], **narrowed)["id"]
             for name, narrowed in (("twocloud", {}), ("narrow", {"access_rules": rules}))]
-    return projects, users, [{"application_credential_id": each, "application_credential_secret": secret} for each in made]
+    return projects, users, [{"application_credential_id": each, "application_credential_secret": secret}
+                             for each in made]
 
 
 class Neighbours:

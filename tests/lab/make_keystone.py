@@ -11,4 +11,5 @@ cli.main([*config, "db_sync"])
 CONF.clear()
 cli.main([*config, "bootstrap", "--bootstrap-username", "admin", "--bootstrap-password", password,
           "--bootstrap-project-name", "admin", "--bootstrap-role-name", "admin", "--bootstrap-service-name", "keystone",
-          "--bootstrap-region-id", "RegionOne", "--bootstrap-public-url", f"{url}/v3/", "--bootstrap-internal-url", f"{url}/v3/"])
+          "--bootstrap-region-id", "RegionOne", "--bootstrap-public-url", f"{url}/v3/", "--bootstrap-internal-url",
+          f"{url}/v3/"])

@@ -36,7 +36,8 @@ KINDS = [
     ("shelved_offloaded", None, 4, "SHELVED_OFFLOADED", "SHELVED_OFFLOADED"),
     ("active", "deleting", 1, "ACTIVE", "DELETED"), ("soft-delete", None, 4, "SOFT_DELETED", None),      # not listed
 ]
-FLAVORS = [("m1.small", 1, 2048, 20, 0), ("m1.large", 4, 8192, 80, 5), ("m1.tiny", 1, 512, 1, 0), ("m1.own", 2, 4096, 30, 3)]
+FLAVORS = [("m1.small", 1, 2048, 20, 0), ("m1.large", 4, 8192, 80, 5), ("m1.tiny", 1, 512, 1, 0),
+           ("m1.own", 2, 4096, 30, 3)]
 ON_VOLUME = "m1.own"                        # its servers boot from a volume
 COPIED = {"instances": "uuid", **dict.fromkeys(
     ("instance_extra", "instance_info_caches", "block_device_mapping", "instance_faults", "instance_metadata",
@@ -84,7 +85,8 @@ def make_server(admin: Any, cell: Any, flavor: Any, number: int) -> str:
                 volume_size=size, image_id=None if size else image, delete_on_termination=True, device_type="disk",
                 device_name=f"/dev/vd{'ab'[index]}", attachment_id=None, tag=None, no_device=False).create()
         if vm_state == "error":
-            objects.InstanceFault(ctxt, instance_uuid=key, code=500, message="No valid host", details="", host="h").create()
+            objects.InstanceFault(ctxt, instance_uuid=key, code=500, message="No valid host", details="",
+                                  host="h").create()
         if vm_state != "building":
             server.display_description = "seeded"               # a server never saved again has no time of a change
             server.save()
@@ -121,9 +123,11 @@ class Rows:
 
     @staticmethod
     def _put(database: sqlite3.Connection, table: str, row: dict[str, Any]) -> None:
-        database.execute(f"insert into {table} ({', '.join(row)}) values ({', '.join('?' * len(row))})", list(row.values()))
+        database.execute(f"insert into {table} ({', '.join(row)}) values ({', '.join('?' * len(row))})",
+                         list(row.values()))
 
-    def write(self, kind: int, key: str, owner: dict[str, str], server: dict[str, Any], texts: dict[str, str]) -> list[str]:
+    def write(self, kind: int, key: str, owner: dict[str, str], server: dict[str, Any],
+              texts: dict[str, str]) -> list[str]:
         """The ids of its volumes."""
         volumes: list[str] = []
         for table, rows in self.kinds[kind].items():
@@ -193,7 +197,8 @@ def main(folder: Path) -> None:
                             addresses["SIXTH"]] if shown and kind % 7 == 0 else [], "wan_ipv6": [],
                         "wan_ipv4": [addresses["FLOATING"]] if shown and kind % 2 == 0 else [],
                         "status": status, "party_status": word, "created_at": f"{created:%Y-%m-%dT%H:%M:%SZ}",
-                        "updated_at": changed and f"{changed:%Y-%m-%dT%H:%M:%SZ}", "zone": "nova", "project_id": project,
+                        "updated_at": changed and f"{changed:%Y-%m-%dT%H:%M:%SZ}", "zone": "nova",
+                        "project_id": project,
                         "instance_type": flavor[0], "tags": {"role": "web"} if kind % 3 == 0 else {}})
     for expected in out["expected"].values():
         expected.sort(key=lambda server: (server["created_at"], server["id"]))              # as Nova breaks ties

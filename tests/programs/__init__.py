@@ -33,7 +33,8 @@ def run(arguments: Sequence[str | Path], folder: Path, environment: Mapping[str,
     """A program in a folder that is its home too, so that nothing of this user's settings counts."""
     arguments = [program(str(arguments[0]), environment.get("PATH", PATHS)), *map(str, arguments[1:])]
     clean = {"PATH": PATHS, "HOME": str(folder), "LANG": "C.UTF-8", "TERM": "dumb", **environment}
-    return subprocess.run(arguments, cwd=folder, env=clean, input=stdin, capture_output=True, text=True, timeout=timeout,
+    return subprocess.run(arguments, cwd=folder, env=clean, input=stdin, capture_output=True, text=True,
+                          timeout=timeout,
                           stdin=None if stdin is not None else subprocess.DEVNULL)
 
 

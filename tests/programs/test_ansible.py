@@ -21,14 +21,17 @@ from tests.programs import ANSIBLES, ROOT, ansible_core, block, run
 COLLECTION = ROOT / "clients/ansible_collections/twocloud/twocloud"
 GROUPS = block("ansible.md", "yaml", "keyed_groups").split("keyed_groups")[1]
 EVIL = "{{ lookup('ansible.builtin.pipe', 'touch TEMPLATE-WAS-RUN') }}"
-NAMES = ["web", "twice", "twice", "", EVIL, "{% if 1 %}x{% endif %}", "a\nb", 'q"\'q', "\u202egnp.exe", "=cmd|'/c calc'!A0", "localhost", "all",
+NAMES = ["web", "twice", "twice", "", EVIL, "{% if 1 %}x{% endif %}", "a\nb", 'q"\'q', "\u202egnp.exe",
+         "=cmd|'/c calc'!A0", "localhost", "all",
          "tag_role_web", "名-1", "x" * 300, "!unsafe 1", "a b", "i-00000000", "${x}", "\\u007b{1}}"]
-TAGS: list[dict[str, str]] = [{"role": "web"}, {"role": EVIL, EVIL: "x"}, {"__ansible_vault": "x", "__ansible_unsafe": "y", "___ansible_vault": "z", "__ansible_vault_2": "w"},
+TAGS: list[dict[str, str]] = [{"role": "web"}, {"role": EVIL, EVIL: "x"}, {
+    "__ansible_vault": "x", "__ansible_unsafe": "y", "___ansible_vault": "z", "__ansible_vault_2": "w"},
                               {"a-b": "1", "a.b": "1"}, {"": ""}, {"__ansible_type": "_DateTime", "value": "x"}]
 
 
 def machine(number: int, name: str, tags: Mapping[str, str] = {}, **more: Any) -> Machine:
-    seed = {**{key: getattr(seed_machine(), key) for key in Machine.__slots__}, "number": number, "key": f"{number:08d}", "name": name}
+    seed = {**{key: getattr(seed_machine(), key) for key in Machine.__slots__}, "number": number,
+            "key": f"{number:08d}", "name": name}
     return Machine(**{**seed, "tags": dict(tags), "lan": (f"10.0.0.{number + 1}",), "wan": (), **more})
 
 
@@ -41,23 +44,29 @@ class Ansible:
     paths: str                              # where the commands of its ansible-core are
 
     def write(self, text: str, name: str = "servers.twocloud.yml") -> str:
-        head = f'plugin: twocloud.twocloud.twocloud\nurl: {self.house.url}\ntenant_id: "123"\nparty: qcloud\nregion: gz\n'
+        head = (
+            f'plugin: twocloud.twocloud.twocloud\nurl: {self.house.url}\ntenant_id: "123"\nparty: qcloud\nregion: gz\n'
+        )
         (self.folder / name).write_text(head + text)
         return name
 
     def run(self, *arguments: str, token: str | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
-        chosen = {"ANSIBLE_COLLECTIONS_PATH": f"{ROOT}/clients", "ANSIBLE_NOCOLOR": "1", "ANSIBLE_INVENTORY_UNPARSED_FAILED": "1",
+        chosen = {"ANSIBLE_COLLECTIONS_PATH": f"{ROOT}/clients", "ANSIBLE_NOCOLOR": "1",
+                  "ANSIBLE_INVENTORY_UNPARSED_FAILED": "1",
                   "ANSIBLE_INVENTORY_ENABLED": "twocloud.twocloud.twocloud", "COLUMNS": "1000",
                   "TWOCLOUD_TOKEN": self.house.token if token is None else token, "PATH": self.paths, **environment}
         done = run(arguments, self.folder, {name: value for name, value in chosen.items() if value})
         assert self.house.token not in done.stdout + done.stderr
-        done.stderr = re.sub(r"\n(?=\S)", " ", done.stderr) if self.paths == ANSIBLES["2.16"] else done.stderr     # it wraps lines
+        # it wraps lines
+        done.stderr = re.sub(r"\n(?=\S)", " ", done.stderr) if self.paths == ANSIBLES["2.16"] else done.stderr
         return done
 
     def list(self, *sources: str, **environment: str) -> dict[str, Any]:
-        done = self.run("ansible-inventory", "--list", *(part for name in sources or ("servers.twocloud.yml",) for part in ("-i", name)), **environment)
+        done = self.run("ansible-inventory", "--list", *(part for name in sources or ("servers.twocloud.yml",)
+                                                         for part in ("-i", name)), **environment)
         assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout, object_hook=lambda found: found.get("__ansible_unsafe", found) if len(found) == 1 else found)
+        return json.loads(done.stdout, object_hook=lambda found: found.get("__ansible_unsafe", found) if len(found) == 1
+                          else found)
 
 
 @pytest.fixture
@@ -77,7 +86,8 @@ newest_core = pytest.mark.parametrize(
 @pytest.fixture
 def script(ansible: Ansible) -> Iterator[str]:
     """The script of the docs, as it stands; `twocloud` is this clone's."""
-    (ansible.folder / "twocloud").write_text(f'#!/bin/sh\nPYTHONPATH="{ROOT}" exec "{sys.executable}" -m chalicelib "$@"\n')
+    (ansible.folder / "twocloud").write_text(
+        f'#!/bin/sh\nPYTHONPATH="{ROOT}" exec "{sys.executable}" -m chalicelib "$@"\n')
     (ansible.folder / "twocloud").chmod(0o755)
     made = run(["bash", "-euc", block("ansible.md", "sh", "twocloud.sh")], ansible.folder,
                {"TWOCLOUD_URL": ansible.house.url, "TWOCLOUD_TOKEN": ansible.house.token,
@@ -93,7 +103,8 @@ def fleet_of(house: App, *machines: Machine) -> None:
 
 
 def hostile(house: App) -> None:
-    fleet_of(house, *(machine(number, name, TAGS[number % len(TAGS)], wan=("122.0.0.1",) if number == 0 else ()) for number, name in enumerate(NAMES)))
+    fleet_of(house, *(machine(number, name, TAGS[number % len(TAGS)], wan=("122.0.0.1",) if number == 0 else ())
+                      for number, name in enumerate(NAMES)))
 
 
 @each_core
@@ -125,7 +136,8 @@ def test_a_playbook_pings_and_runs_no_name(ansible: Ansible, script: str) -> Non
     (ansible.folder / "play.yml").write_text("""
 - hosts: all
   gather_facts: false
-  vars: {ansible_connection: local, ansible_host: 127.0.0.1, ansible_python_interpreter: "{{ ansible_playbook_python }}"}
+  vars: {ansible_connection: local, ansible_host: 127.0.0.1,
+         ansible_python_interpreter: "{{ ansible_playbook_python }}"}
   tasks:
     - ping:
     - debug: {msg: "{{ twocloud_instance_name }} {{ twocloud_tags }} {{ hostvars[inventory_hostname] | to_json }}"}
@@ -134,9 +146,11 @@ def test_a_playbook_pings_and_runs_no_name(ansible: Ansible, script: str) -> Non
       register: printed
     - assert: {that: printed.stdout == twocloud_instance_name}
 """)
-    ansible.write(f"compose: {{called: twocloud_instance_name, ansible_connection: \"'local'\"}}\ngroups: {{evil: called is search('pipe')}}\n"
+    ansible.write(f"compose: {{called: twocloud_instance_name, ansible_connection: \"'local'\"}}\ngroups: "
+                  f"{{evil: called is search('pipe')}}\n"
                   f"strict: true\nkeyed_groups{GROUPS.split('groups:')[0]}  - {{prefix: name, key: instance_name}}\n")
-    for source, environment in (("servers.twocloud.yml", {}), ("./twocloud.sh", {"PATH": script, "ANSIBLE_INVENTORY_ENABLED": "script"})):
+    for source, environment in (("servers.twocloud.yml", {}),
+                                ("./twocloud.sh", {"PATH": script, "ANSIBLE_INVENTORY_ENABLED": "script"})):
         done = ansible.run("ansible-playbook", "-i", source, "play.yml", **environment)
         assert done.returncode == 0, done.stdout + done.stderr
         assert done.stdout.count("unreachable=0    failed=0") == 3, done.stdout + done.stderr
@@ -149,8 +163,10 @@ class Liar(Simulator):
     """What else may answer in place of twocloud."""
 
     ANSWERS = {
-        "hotel": b"<html>Welcome", "empty": b"{}", "list": b"[]", "none": b'{"code": 200, "msg": "", "vm_servers": null}',
-        "rows": b'{"code": 200, "msg": "", "vm_servers": [{}]}', "partial": b'{"code": 200, "msg": "", "vm_servers": [], "complete": false}',
+        "hotel": b"<html>Welcome", "empty": b"{}", "list": b"[]",
+        "none": b'{"code": 200, "msg": "", "vm_servers": null}',
+        "rows": b'{"code": 200, "msg": "", "vm_servers": [{}]}',
+        "partial": b'{"code": 200, "msg": "", "vm_servers": [], "complete": false}',
         "refusal": b'{"code": 502, "msg": "no", "vm_servers": []}', "redirect": b"",
     }
 
@@ -175,17 +191,24 @@ def test_no_inventory_is_empty_in_silence(ansible: Ansible) -> None:
         ansible.write("token_file: nowhere\n", "nofile.twocloud.yml")
         ansible.write("status: RUNNING\n", "refused.twocloud.yml")
         ansible.write("region: nowhere-1\nname: x\n", "region.twocloud.yml")
-        for name, url in (("open", "http://192.0.2.1"), ("gone", "http://127.0.0.1:1"), ("inside", "https://tc_x@127.0.0.1")):
-            (ansible.folder / f"{name}.twocloud.yml").write_text(f'plugin: twocloud.twocloud.twocloud\nurl: {url}\ntenant_id: "123"\n')
-        told = {"hotel": "no twocloud server", "empty": "no twocloud server", "list": "no twocloud server", "none": "complete list",
-                "rows": "complete list", "partial": "complete list", "refusal": "twocloud: no", "redirect": "no twocloud server",
+        for name, url in (("open", "http://192.0.2.1"), ("gone", "http://127.0.0.1:1"),
+                          ("inside", "https://tc_x@127.0.0.1")):
+            (ansible.folder / f"{name}.twocloud.yml").write_text(
+                f'plugin: twocloud.twocloud.twocloud\nurl: {url}\ntenant_id: "123"\n')
+        told = {"hotel": "no twocloud server", "empty": "no twocloud server", "list": "no twocloud server",
+                "none": "complete list",
+                "rows": "complete list", "partial": "complete list", "refusal": "twocloud: no",
+                "redirect": "no twocloud server",
                 "cut": "no twocloud server", "nofile": "token_file cannot be read", "refused": "status must be one of",
-                "region": "400 invalid_parameter, request id ", "open": "url must be https", "gone": "cannot be asked", "inside": "url must be https"}
-        done = ansible.run("ansible-inventory", "--list", *(part for name in told for part in ("-i", f"{name}.twocloud.yml")))
+                "region": "400 invalid_parameter, request id ", "open": "url must be https", "gone": "cannot be asked",
+                "inside": "url must be https"}
+        done = ansible.run("ansible-inventory", "--list",
+                           *(part for name in told for part in ("-i", f"{name}.twocloud.yml")))
         assert done.returncode == 1
         assert liar.count("elsewhere") == 0
         assert "No inventory was parsed" in done.stderr
-        parts = {found[2]: found[1] for found in re.finditer(r"<<< caused by >>>\s+(.*?)\s*Origin: <.*?source '[^']*/(\w+)\.twocloud\.yml'", done.stderr, re.DOTALL)}
+        parts = {found[2]: found[1] for found in re.finditer(
+            r"<<< caused by >>>\s+(.*?)\s*Origin: <.*?source '[^']*/(\w+)\.twocloud\.yml'", done.stderr, re.DOTALL)}
         assert parts.keys() == told.keys(), done.stderr
         for name, text in told.items():
             assert text in parts[name], (name, parts[name])
@@ -250,19 +273,24 @@ def test_the_cache_of_ansible(ansible: Ansible) -> None:
 
 @newest_core
 def test_options(ansible: Ansible) -> None:
-    fleet_of(ansible.house, machine(0, "web", wan=("122.0.0.1",)), machine(1, "web"), machine(2, "", lan=("10.0.0.1",)), machine(3, "off", state="stopped"))
+    fleet_of(ansible.house, machine(0, "web", wan=("122.0.0.1",)), machine(1, "web"), machine(2, "", lan=("10.0.0.1",)),
+             machine(3, "off", state="stopped"))
     (ansible.folder / "token.secret").write_text(f"{ansible.house.token}\n")
-    ansible.write("hostnames: [wan_ip, lan_ip]\naddress: lan\ntoken_file: token.secret\nstatus: ACTIVE\nmax_age: 60\ntimeout: 20\n")
+    ansible.write(
+        "hostnames: [wan_ip, lan_ip]\naddress: lan\ntoken_file: token.secret\nstatus: ACTIVE\nmax_age: "
+        "60\ntimeout: 20\n")
     hosts = ansible.list(TWOCLOUD_TOKEN="tc_other")["_meta"]["hostvars"]
     assert {name: vars.get("ansible_host") for name, vars in hosts.items()} == {
         "122.0.0.1": "10.0.0.1", "10.0.0.2": "10.0.0.2", "ins-00000002": "10.0.0.1"}
     ansible.write("address: wan\nname: WE\n")
     hosts = ansible.list()["_meta"]["hostvars"]
-    assert {name: vars.get("ansible_host") for name, vars in hosts.items()} == {"ins-00000000": "122.0.0.1", "ins-00000001": None}
+    assert {name: vars.get("ansible_host") for name, vars in hosts.items()} == {
+        "ins-00000000": "122.0.0.1", "ins-00000001": None}
 
 
 def fails(ansible: Ansible, *sources: str) -> str:
-    done = ansible.run("ansible-inventory", "--list", *(part for name in sources for part in ("-i", name)), ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED="1",
+    done = ansible.run("ansible-inventory", "--list", *(part for name in sources for part in ("-i", name)),
+                       ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED="1",
                        ANSIBLE_INVENTORY_ENABLED="twocloud.twocloud.twocloud,ini")
     assert done.returncode != 0, done.stdout
     return " ".join(done.stderr.split())
@@ -285,7 +313,8 @@ def test_two_machines_are_never_one_host(ansible: Ansible) -> None:
     for more, called in (("host_prefix: aws-\n", "aws-web"), ("host_prefix: \"{{ 'a' ~ 'ws-' }}\"\n", "aws-web"),
                          ("hostnames: [\"instance_name ~ '.' ~ party\"]\n", "web.aws"),
                          ('hostnames: ["{{ instance_name }}.{{ region }}"]\n', "web.us-east-1"),
-                         ("hostnames: [tags.nothing, tags.role]\n", "b"), ("hostnames: [zone]\nhost_prefix: z_\n", "z_us-east-1c")):
+                         ("hostnames: [tags.nothing, tags.role]\n", "b"),
+                         ("hostnames: [zone]\nhost_prefix: z_\n", "z_us-east-1c")):
         found = ansible.list(first, second(more))
         assert found["party_aws"]["hosts"] == [called], more
         assert sorted(found["party_qcloud"]["hosts"]) == ["db", "web"], more
@@ -295,7 +324,8 @@ def test_two_machines_are_never_one_host(ansible: Ansible) -> None:
     assert "Another source already has a host web" in fails(ansible, "own.ini", first)
     added = ansible.list(first, "own.ini", ANSIBLE_INVENTORY_ENABLED="twocloud.twocloud.twocloud,ini")
     assert added["_meta"]["hostvars"]["web"]["ansible_host"] == "192.0.2.9"
-    for wrong, told in (("host_prefix: tag_\n", "host_prefix 'tag_' cannot begin"), ("host_prefix: a b\n", "cannot begin"), ("hostnames: [nam]\n", "no field 'nam'"),
+    for wrong, told in (("host_prefix: tag_\n", "host_prefix 'tag_' cannot begin"),
+                        ("host_prefix: a b\n", "cannot begin"), ("hostnames: [nam]\n", "no field 'nam'"),
                         ("hostnames: [tags.nothing]\nstrict: true\n", "hostnames: tags.nothing cannot be evaluated")):
         assert told in fails(ansible, second(wrong)), wrong
 
@@ -303,8 +333,10 @@ def test_two_machines_are_never_one_host(ansible: Ansible) -> None:
 @each_core
 def test_an_option_that_is_none_is_refused_and_the_others_are_templates(ansible: Ansible) -> None:
     fleet_of(ansible.house, machine(0, "web", wan=("122.0.0.1",)))
-    for wrong, told in (("regions: [gz]\n", "There is no option 'regions'. Did you mean region?"), ("filters: {}\n", "There is no option 'filters'."),
-                        ("status: \"{{ nothing_of_this_name }}\"\n", "status cannot be evaluated"), ("1: x\n", "There is no option '1'.")):
+    for wrong, told in (("regions: [gz]\n", "There is no option 'regions'. Did you mean region?"),
+                        ("filters: {}\n", "There is no option 'filters'."),
+                        ("status: \"{{ nothing_of_this_name }}\"\n", "status cannot be evaluated"),
+                        ("1: x\n", "There is no option '1'.")):
         assert told in fails(ansible, ansible.write(wrong)), wrong
     (ansible.folder / "token.secret").write_text(f"{ansible.house.token}\n")
     (ansible.folder / "servers.twocloud.yml").write_text(f"""plugin: twocloud.twocloud.twocloud
@@ -319,7 +351,8 @@ timeout: "{{{{ wait | default(20) }}}}"
 address: "{{{{ 'l' ~ 'an' }}}}"
 validate_certs: "{{{{ 1 == 1 }}}}"
 """)
-    done = ansible.run("ansible-inventory", "--list", "-i", "servers.twocloud.yml", "-e", "tenant='123'", token="", WHERE=ansible.house.url)
+    done = ansible.run("ansible-inventory", "--list", "-i", "servers.twocloud.yml", "-e", "tenant='123'", token="",
+                       WHERE=ansible.house.url)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["_meta"]["hostvars"]["web"]["ansible_host"]["__ansible_unsafe"] == "10.0.0.1", (
         done.stderr)
@@ -333,7 +366,8 @@ def test_the_collection_is_one(ansible: Ansible, tmp_path: Path) -> None:
     """It builds, installs from what was built, is documented, and works from there; the docs name every option."""
     built = run(["ansible-galaxy", "collection", "build", "--output-path", tmp_path, COLLECTION], ansible.folder)
     (archive,) = tmp_path.glob("twocloud-twocloud-*.tar.gz")
-    installed = run(["ansible-galaxy", "collection", "install", "--offline", "-p", tmp_path / "there", archive], ansible.folder)
+    installed = run(["ansible-galaxy", "collection", "install", "--offline", "-p", tmp_path / "there", archive],
+                    ansible.folder)
     assert built.returncode == installed.returncode == 0, built.stderr + installed.stderr
     there = {"ANSIBLE_COLLECTIONS_PATH": str(tmp_path / "there")}
     ansible.write("")
@@ -341,9 +375,12 @@ def test_the_collection_is_one(ansible: Ansible, tmp_path: Path) -> None:
     told = ansible.run("ansible-doc", "-t", "inventory", "--json", "twocloud.twocloud.twocloud", **there)
     options = json.loads(told.stdout)["twocloud.twocloud.twocloud"]["doc"]["options"]
     page = (ROOT / "docs/ansible.md").read_text()
-    assert all(f"`{name}`" in page or f"{name}:" in page for name in options if not name.startswith(("cache", "leading", "use_extra"))), options.keys()
+    assert all(f"`{name}`" in page or f"{name}:" in page for name in options
+               if not name.startswith(("cache", "leading", "use_extra"))), options.keys()
     shown = ansible.run("ansible-doc", "-t", "inventory", "twocloud.twocloud.twocloud", **there)
     assert shown.returncode == 0
     assert "TWOCLOUD_TOKEN" in shown.stdout
     source = (COLLECTION / "plugins/inventory/twocloud.py").read_text()
-    assert not re.search(r"^\s*(import|from) (?!ansible\b|__future__\b|difflib\b|hashlib\b|ipaddress\b|json\b|re\b|collections\b|urllib\b)", source, re.M)
+    assert not re.search(
+        r"^\s*(import|from) (?!ansible\b|__future__\b|difflib\b|hashlib\b|ipaddress\b|json\b|re\b|collections\b|"
+        r"urllib\b)", source, re.M)

@@ -17,7 +17,8 @@ from tests.programs.test_ansible import machine
 from tests.unit.test_formats import HOSTILE
 
 LINES = [line for document in ("README.md", "docs/api.md", "docs/recipes.md") for text in blocks(document, "sh")
-         for line in text.replace("\\\n", "").splitlines() if re.match(r"(curl|http|wget) .*/servers", line) and "&f=" not in line and "format=" not in line]
+         for line in text.replace("\\\n", "").splitlines() if re.match(r"(curl|http|wget) .*/servers", line)
+         and "&f=" not in line and "format=" not in line]
 
 
 def there(house: App, token: str | None = None) -> dict[str, str]:
@@ -53,17 +54,20 @@ def test_what_the_docs_say_of_exits(served: App, tmp_path: Path) -> None:
     assert done.returncode == 22
     assert json.loads(done.stdout)["error"] == "party_unavailable"
     program("http")
-    done = run(["bash", "-euc", f'http --ignore-stdin --check-status -a "$TWOCLOUD_TOKEN:" {asked}'], tmp_path, there(served))
+    done = run(["bash", "-euc", f'http --ignore-stdin --check-status -a "$TWOCLOUD_TOKEN:" {asked}'], tmp_path,
+               there(served))
     assert done.returncode == 5
     assert json.loads(done.stdout)["error"] == "party_unavailable"
     served.clouds["qcloud"].forget()
     (tmp_path / "netrc.secret").write_text(f"machine 127.0.0.1 login {served.token} password x\n")
-    done = run(["bash", "-euc", f'curl -sf --compressed --netrc-file netrc.secret "$URL/twocloud/servers?{GZ}"'], tmp_path, there(served))
+    done = run(["bash", "-euc", f'curl -sf --compressed --netrc-file netrc.secret "$URL/twocloud/servers?{GZ}"'],
+               tmp_path, there(served))
     assert len(json.loads(done.stdout)["vm_servers"]) == 25
 
 
 @pytest.mark.parametrize(("language", "holds", "command"), [
-    ("python", "import requests", ["python", "-c"]), ("js", "await fetch", ["node", "--input-type=module", "-e"])], ids=["requests", "node"])
+    ("python", "import requests", ["python", "-c"]), ("js", "await fetch", ["node", "--input-type=module", "-e"])],
+                         ids=["requests", "node"])
 def test_programs_of_the_docs(served: App, tmp_path: Path, language: str, holds: str, command: list[str]) -> None:
     if command[0] == "python":
         _installed("requests")
@@ -83,8 +87,12 @@ def test_pandas(served: App, tmp_path: Path) -> None:
     served.clouds["qcloud"].fleets["ap-guangzhou"] = Machines(                      # type: ignore[attr-defined]
         [machine(0, "007"), machine(1, "1e5"), machine(2, "NA"), machine(3, "x", state="stopped")])
     _installed("pandas")
-    text = block("recipes.md", "python", "import pandas").replace("party=all", "party=qcloud").replace("region=all", "region=gz")
-    done = run(["python", "-c", f"{text}\nprint(list(fleet.instance_name), fleet.tenant_id[0] == '123', fleet.create_at.dtype)"], tmp_path, there(served))
+    text = block("recipes.md", "python", "import pandas").replace("party=all",
+                                                                  "party=qcloud").replace("region=all", "region=gz")
+    done = run(
+        ["python", "-c",
+         f"{text}\nprint(list(fleet.instance_name), fleet.tenant_id[0] == '123', fleet.create_at.dtype)"], tmp_path,
+        there(served))
     assert done.returncode == 0, done.stderr
     assert "['007', '1e5', 'NA', 'x'] True datetime64" in done.stdout, done.stdout
     assert re.search(r"qcloud\s+ACTIVE\s+3\s+24\n\s+SHUTOFF\s+1\s+8", done.stdout), done.stdout
@@ -100,12 +108,14 @@ def _installed(package: str) -> None:
 
 def test_terraform_reads_it(served: App, tmp_path: Path) -> None:
     program("terraform")
-    done = run(["bash", "-euo", "pipefail", "-c", block("recipes.md", "sh", "terraform")], tmp_path, {**there(served), "CHECKPOINT_DISABLE": "1"})
+    done = run(["bash", "-euo", "pipefail", "-c", block("recipes.md", "sh", "terraform")], tmp_path,
+               {**there(served), "CHECKPOINT_DISABLE": "1"})
     assert done.returncode == 0, done.stderr
     assert len(re.findall(r'"ins-\w{8}"', done.stdout)) == 25
     assert "null" not in done.stdout
     (tmp_path / "servers.json").unlink()
-    refused = run(["bash", "-euo", "pipefail", "-c", block("recipes.md", "sh", "terraform")], tmp_path, there(served, "tc_wrong"))
+    refused = run(["bash", "-euo", "pipefail", "-c", block("recipes.md", "sh", "terraform")], tmp_path,
+                  there(served, "tc_wrong"))
     assert refused.returncode == 22
     assert not refused.stdout
 
@@ -137,11 +147,13 @@ def test_the_table_of_the_spreadsheet_page(served: App, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("generator", ["openapi-python-client", "openapi-generator"])
 def test_generated_sdks(served: App, tmp_path: Path, generator: str) -> None:
-    """Made from what serve gives, without a warning that something is left out, and used: a list, an error, full records, a token."""
+    """Made from what serve gives, without a warning that something is left out, and used: a list, an error, full
+    records, a token."""
     for name in ("java", "openapi-generator-cli") if generator == "openapi-generator" else (generator,):
         program(name)
     document, *commands = block("recipes.md", "sh", "openapi.json").splitlines()
-    command = next(line for line in commands if line.startswith(f"{generator}-cli " if generator == "openapi-generator" else f"{generator} "))
+    command = next(line for line in commands if line.startswith(f"{generator}-cli " if generator == "openapi-generator"
+                                                                else f"{generator} "))
     made = run(["bash", "-euc", f"{document}\n{command}"], tmp_path, there(served))
     assert made.returncode == 0, made.stdout[-3000:] + made.stderr
     assert "Warning(s) encountered" not in made.stdout + made.stderr, made.stdout[-3000:] + made.stderr
@@ -168,7 +180,8 @@ print(full.party.value, full.region)
 wrong = AuthenticatedClient(base_url=os.environ["URL"], token="tc_wrong")
 refused = list_servers.sync(client=wrong, party="qcloud", tenant_id="123", region="gz")
 print(refused.code, refused.error)
-login = AuthenticatedClient(base_url=os.environ["URL"], token=base64.b64encode(b"bob:password").decode(), prefix="Basic")
+password = base64.b64encode(b"bob:password").decode()
+login = AuthenticatedClient(base_url=os.environ["URL"], token=password, prefix="Basic")
 issued = issue_token.sync(client=login, body=TokenRequest(duration=60))
 print(issued.code, issued.token.startswith("tc_"))
 """,
@@ -179,7 +192,8 @@ found = servers.list_servers("qcloud,aws", "123", "all", max_age=60).actual_inst
 full = next(row.actual_instance for row in found.vm_servers if row.actual_instance.party == "qcloud")
 print(full.party, full.region)
 try:
-    ServersApi(ApiClient(Configuration(host=os.environ["URL"], username="tc_wrong", password=""))).list_servers("qcloud", "123", "gz")
+    wrong = Configuration(host=os.environ["URL"], username="tc_wrong", password="")
+    ServersApi(ApiClient(wrong)).list_servers("qcloud", "123", "gz")
 except UnauthorizedException as refusal:
     print(refusal.data.code, refusal.data.error)
 login = TokensApi(ApiClient(Configuration(host=os.environ["URL"], username="bob", password="password")))
@@ -190,7 +204,9 @@ print(issued.code, issued.token.startswith("tc_"))
 
 
 def test_a_program_that_is_not_here_is_named_at_the_end(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-m", "pytest", "-n", "1", "-p", "no:cacheprovider", f"--basetemp={tmp_path}/x", f"{__file__}::test_terraform_reads_it"],
-                          cwd=ROOT, env={"PATH": str(tmp_path), "HOME": str(tmp_path)}, capture_output=True, text=True, timeout=100)
+    done = subprocess.run([sys.executable, "-m", "pytest", "-n", "1", "-p", "no:cacheprovider",
+                           f"--basetemp={tmp_path}/x", f"{__file__}::test_terraform_reads_it"],
+                          cwd=ROOT, env={"PATH": str(tmp_path), "HOME": str(tmp_path)}, capture_output=True, text=True,
+                          timeout=100)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"=+ tests skipped, and why =+\nnot on this machine: terraform\n", done.stdout), done.stdout

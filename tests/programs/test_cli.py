@@ -74,8 +74,10 @@ def credentials(cloud: Qcloud) -> str:
 # ---------------------------------------------------------------- users, tokens, accounts
 
 def test_users(twocloud: Command) -> None:
-    made = twocloud.json("user", "add", "ann", "--tenant", "123", "--tenant", "7", "--party", "qcloud", "--region", "gz")
-    assert made == {"user": "ann", "tenants": ["123", "7"], "parties": ["qcloud"], "regions": ["gz"], "disabled": False, "has_password": False}
+    made = twocloud.json("user", "add", "ann", "--tenant", "123", "--tenant", "7", "--party", "qcloud", "--region",
+                         "gz")
+    assert made == {"user": "ann", "tenants": ["123", "7"], "parties": ["qcloud"], "regions": ["gz"], "disabled": False,
+                    "has_password": False}
     assert twocloud("user", "add", "bob", "--tenant", "*", "--password-stdin", stdin=secret("pw") + "\n") == ""
     assert "User bob added." in twocloud.err
     twocloud("user", "add", "ann", code=4)
@@ -145,7 +147,8 @@ def test_tokens(twocloud: Command) -> None:
 def test_several_tokens_end_at_once(twocloud: Command) -> None:
     for name in ("ann", "bob"):
         twocloud("user", "add", name, "--tenant", "123")
-    ids = [(made := twocloud.json("token", "issue", "--user", name), watch(made["token"]))[0]["token_id"] for name in ("ann", "ann", "ann", "bob", "bob")]
+    ids = [(made := twocloud.json("token", "issue", "--user", name), watch(made["token"]))[0]["token_id"]
+           for name in ("ann", "ann", "ann", "bob", "bob")]
     twocloud("token", "revoke", ids[0], "0" * 16, ids[1], code=4)
     assert "Of 3 tokens 1 were not there" in twocloud.err
     assert {row["token_id"] for row in twocloud.json("token", "list")} == set(ids[2:])
@@ -165,13 +168,15 @@ def test_durations(twocloud: Command, ttl: str) -> None:
 
 
 def test_accounts(twocloud: Command, cloud: Qcloud, tmp_path: Path) -> None:
-    made = twocloud.json("account", "put", "123", "qcloud", "--project", "7", "--region", "gz", "--region", "sh", "--deep",
+    made = twocloud.json("account", "put", "123", "qcloud", "--project", "7", "--region", "gz", "--region", "sh",
+                         "--deep",
                          "--endpoint", cloud.url, stdin=credentials(cloud))
     assert {k: made[k] for k in ("tenant_id", "party", "project", "regions", "deep", "endpoint")} == {
         "tenant_id": "123", "party": "qcloud", "project": "7", "regions": ["ap-guangzhou", "ap-shanghai"], "deep": True,
         "endpoint": cloud.url}
     (tmp_path / "keys.secret").write_text(credentials(cloud))
-    put = ("account", "put", "123", "qcloud", "--endpoint", cloud.url, "--credentials-file", str(tmp_path / "keys.secret"))
+    put = ("account", "put", "123", "qcloud", "--endpoint", cloud.url, "--credentials-file",
+           str(tmp_path / "keys.secret"))
     twocloud("refresh", code=0)
     twocloud(*put, code=4)
     assert re.search(r"--replace: its snapshots \([12], with \d+ servers\) and the history", twocloud.err)
@@ -191,7 +196,8 @@ def test_accounts(twocloud: Command, cloud: Qcloud, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("arguments", "stdin"), [
     (("123", "qcloud"), "not json"), (("123", "qcloud"), "[]"), (("123", "qcloud"), ""), (("123", "qcloud"), "{}"),
-    (("123", "qcloud"), '{"secret_id": "canaryA"}'), (("123", "qcloud"), '{"secret_id": "a", "secret_key": "b", "more": "c"}'),
+    (("123", "qcloud"), '{"secret_id": "canaryA"}'),
+    (("123", "qcloud"), '{"secret_id": "a", "secret_key": "b", "more": "c"}'),
     (("123", "nocloud"), "{}"), (("a/b", "qcloud"), "{}"), (("123", "qcloud", "--region", "a/b"), "{}"),
     (("123", "qcloud", "--endpoint", "http://cloud.example"), '{"secret_id": "a", "secret_key": "b"}'),
     (("123", "qcloud", "--project", "x"), '{"secret_id": "a", "secret_key": "b"}'), (("123", "qcloud"), "[" * 70_000),
@@ -263,7 +269,8 @@ def test_servers_without_http(twocloud: Command, cloud: Qcloud) -> None:
     table = twocloud(*where, "--to", "3").splitlines()
     assert table[0].split() == ["NAME", "ID", "STATUS", "CPU", "MEM", "DISK", "LAN", "WAN", "CREATED", "UPDATED"]
     assert len(table) == 4
-    for arguments, code in ((("--from", "0"), 4), (("--from", "x"), 4), (("--status", "nice"), 4), (("--view", "x"), 4)):
+    for arguments, code in ((("--from", "0"), 4), (("--from", "x"), 4), (("--status", "nice"), 4),
+                            (("--view", "x"), 4)):
         twocloud(*where, *arguments, code=code)
     twocloud("servers", "--party", "qcloud", "--tenant", "7", "--region", "gz", code=4)
     twocloud("servers", "--party", "nocloud", "--tenant", "7", "--region", "gz", code=4)
@@ -277,7 +284,8 @@ def test_servers_without_http(twocloud: Command, cloud: Qcloud) -> None:
 
 @pytest.mark.parametrize("written", ["csv", "ndjson", "prometheus", "ansible"])
 @pytest.mark.parametrize("over", ["store", "http"])
-def test_servers_in_every_format(twocloud: Command, served: App, monkeypatch: pytest.MonkeyPatch, written: str, over: str) -> None:
+def test_servers_in_every_format(twocloud: Command, served: App, monkeypatch: pytest.MonkeyPatch, written: str,
+                                 over: str) -> None:
     """The API's own bytes, over the store as from a server, and what they cannot hold on standard error."""
     where = ["servers", "--party", "qcloud", "--tenant", "123", "--region", "gz", "-o", written]
     if over == "http":
@@ -311,7 +319,8 @@ def test_servers_in_every_format(twocloud: Command, served: App, monkeypatch: py
 def test_hostile_names_reach_no_terminal(twocloud: Command, cloud: Qcloud) -> None:
     twocloud("account", "put", "123", "qcloud", "--endpoint", cloud.url, stdin=credentials(cloud))
     cloud.fleets["ap-guangzhou"] = Fleet(1)
-    cloud.rows[0] = {**cloud._row(Fleet(1)[0], "ap-guangzhou"), "InstanceName": "\x1b[2J\x07evil\u202e[bold]x[/bold] 名"}
+    cloud.rows[0] = {**cloud._row(Fleet(1)[0], "ap-guangzhou"),
+                     "InstanceName": "\x1b[2J\x07evil\u202e[bold]x[/bold] 名"}
     table = twocloud("servers", "--party", "qcloud", "--tenant", "123", "--region", "gz")
     assert "\x1b" not in table
     assert "\x07" not in table
@@ -336,7 +345,8 @@ def test_servers_from_a_server(twocloud: Command, served: App, monkeypatch: pyte
     twocloud(*where, code=2)
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "http://cloud.example", "ftp://x", "x", "https://", "http://10.0.0.1", "https://[::1"])
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "http://cloud.example", "ftp://x", "x", "https://",
+                                 "http://10.0.0.1", "https://[::1"])
 def test_urls_that_cannot_be_asked(twocloud: Command, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("TWOCLOUD_TOKEN", "tc_x")
     twocloud("servers", "--url", url, "--party", "qcloud", "--tenant", "1", "--region", "gz", code=3)
@@ -353,7 +363,8 @@ def test_a_login_page_is_no_twocloud(twocloud: Command, monkeypatch: pytest.Monk
     for written in ("csv", "prometheus"):
         cloud.forget()
         cloud.fail("list" if written == "prometheus" else "html")
-        twocloud("servers", "--url", cloud.url, "--party", "qcloud", "--tenant", "1", "--region", "gz", "-o", written, code=3)
+        twocloud("servers", "--url", cloud.url, "--party", "qcloud", "--tenant", "1", "--region", "gz", "-o", written,
+                 code=3)
 
 
 def test_parties(twocloud: Command) -> None:
@@ -382,7 +393,8 @@ def test_audit_says_who_did_what(twocloud: Command, cloud: Qcloud, monkeypatch: 
     twocloud("tenant", "remove", "123")
     twocloud("user", "remove", "ann")
     assert [line["what"] for line in lines] == [
-        "user add", "user set", "user disable", "user enable", "token issue", "token rotate", "token revoke", "account put",
+        "user add", "user set", "user disable", "user enable", "token issue", "token rotate", "token revoke",
+        "account put",
         "account remove", "tenant remove", "user remove"]
     assert all(line["who"] == output.operator() for line in lines)
 
@@ -405,19 +417,22 @@ def test_what_was_removed_is_written_down_even_if_the_file_cannot_be_scrubbed(tw
 
 def run(*arguments: str, stdin: bytes = b"", **environment: str) -> subprocess.CompletedProcess[bytes]:
     clean = {k: v for k, v in os.environ.items() if not k.startswith("TWOCLOUD_")}
-    return subprocess.run([TWOCLOUD, *arguments], input=stdin, capture_output=True, timeout=60, env={**clean, **environment})
+    return subprocess.run([TWOCLOUD, *arguments], input=stdin, capture_output=True, timeout=60,
+                          env={**clean, **environment})
 
 
 def test_exit_codes_of_the_real_command(tmp_path: Path) -> None:
     store = {"TWOCLOUD_STORE": f"sqlite:///{tmp_path}/x.db", "TWOCLOUD_KEY": f"file:{tmp_path}/key"}
     assert run("--version").stdout.startswith(b"twocloud ")
     assert run("user", "add", "ann", **store).returncode == 0
-    assert run("nonsense").returncode == run("user", "add").returncode == run("user", "add", "a/b", **store).returncode == 2
+    assert run("nonsense").returncode == run("user", "add").returncode == run("user", "add", "a/b",
+                                                                              **store).returncode == 2
     bad = run("user", "list", TWOCLOUD_STORE="mysql://x")
     assert bad.returncode == 2
     assert bad.stderr.decode().strip() == "twocloud: TWOCLOUD_STORE must be sqlite:///PATH or dynamodb://TABLE."
     assert run("user", "show", "eve", **store).returncode == 4
-    module = subprocess.run([sys.executable, "-m", "chalicelib", "user", "list", "-o", "json"], capture_output=True, timeout=60, cwd=ROOT,
+    module = subprocess.run([sys.executable, "-m", "chalicelib", "user", "list", "-o", "json"], capture_output=True,
+                            timeout=60, cwd=ROOT,
                             env={**os.environ, **store})
     assert json.loads(module.stdout)[0]["user"] == "ann"
 
@@ -448,21 +463,28 @@ NASTY = ["", " ", "a b", "a/b", "../x", "\n", "x" * 5000, "é", "\u202e", "$(id)
 
 
 @pytest.mark.parametrize("command", [
-    ("user", "add", "{}"), ("user", "add", "n", "--tenant", "{}"), ("user", "add", "n", "--party", "{}"), ("user", "add", "n", "--region", "{}"),
-    ("user", "show", "{}"), ("user", "remove", "{}"), ("token", "issue", "--user", "{}"), ("token", "issue", "--user", "n", "--ttl", "{}"),
+    ("user", "add", "{}"), ("user", "add", "n", "--tenant", "{}"), ("user", "add", "n", "--party", "{}"),
+    ("user", "add", "n", "--region", "{}"),
+    ("user", "show", "{}"), ("user", "remove", "{}"), ("token", "issue", "--user", "{}"),
+    ("token", "issue", "--user", "n", "--ttl", "{}"),
     ("token", "show", "{}"), ("token", "revoke", "{}"), ("token", "rotate", "{}"), ("token", "list", "--user", "{}"),
-    ("account", "put", "{}", "qcloud"), ("account", "put", "1", "{}"), ("account", "put", "1", "qcloud", "--project", "{}"),
+    ("account", "put", "{}", "qcloud"), ("account", "put", "1", "{}"),
+    ("account", "put", "1", "qcloud", "--project", "{}"),
     ("account", "put", "1", "qcloud", "--endpoint", "{}"), ("account", "put", "1", "qcloud", "--region", "{}"),
-    ("account", "put", "1", "qcloud", "--credentials-file", "{}"), ("account", "check", "{}", "qcloud"), ("account", "show", "1", "{}"),
-    ("tenant", "remove", "{}"), ("parties", "{}"), ("serve", "--port", "{}"), ("servers", "--party", "{}", "--tenant", "1", "--region", "gz"),
-    ("servers", "--party", "qcloud", "--tenant", "{}", "--region", "gz"), ("servers", "--party", "qcloud", "--tenant", "1", "--region", "{}"),
+    ("account", "put", "1", "qcloud", "--credentials-file", "{}"), ("account", "check", "{}", "qcloud"),
+    ("account", "show", "1", "{}"),
+    ("tenant", "remove", "{}"), ("parties", "{}"), ("serve", "--port", "{}"),
+    ("servers", "--party", "{}", "--tenant", "1", "--region", "gz"),
+    ("servers", "--party", "qcloud", "--tenant", "{}", "--region", "gz"),
+    ("servers", "--party", "qcloud", "--tenant", "1", "--region", "{}"),
     ("servers", "--party", "qcloud", "--tenant", "1", "--region", "gz", "--from", "{}"),
 ], ids=" ".join)
 def test_nasty_words_are_refused_in_a_line(twocloud: Command, command: tuple[str, ...]) -> None:
     """Exit 2 or 4 for every option, never a trace, nothing stored."""
     for word in NASTY:
         arguments = [word if part == "{}" else part for part in command]
-        twocloud.monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b'{"secret_id": "a", "secret_key": "b"}')))
+        twocloud.monkeypatch.setattr(
+            "sys.stdin", io.TextIOWrapper(io.BytesIO(b'{"secret_id": "a", "secret_key": "b"}')))
         found = cli.main(arguments)
         said = twocloud.capsys.readouterr()
         if arguments[:3] == ["token", "list", "--user"] and found == 0:
@@ -483,7 +505,8 @@ def test_a_closed_pipe_is_silent(tmp_path: Path) -> None:
 def test_a_reader_that_has_seen_enough_is_no_failure(tmp_path: Path) -> None:
     """Nor is a disk that is full a success."""
     for command, code in (("parties -o json | true", "0"), ("parties | true", "0"), ("parties > /dev/full", "5")):
-        done = subprocess.run(f"{TWOCLOUD} {command}; echo ${{PIPESTATUS[0]}}", shell=True, executable="/bin/bash", capture_output=True,
+        done = subprocess.run(f"{TWOCLOUD} {command}; echo ${{PIPESTATUS[0]}}", shell=True, executable="/bin/bash",
+                              capture_output=True,
                               text=True, timeout=60, env={**os.environ, "TWOCLOUD_STORE": f"sqlite:///{tmp_path}/x.db"})
         assert done.stdout == f"{code}\n", (command, done)
         assert "Exception ignored" not in done.stderr
@@ -492,8 +515,10 @@ def test_a_reader_that_has_seen_enough_is_no_failure(tmp_path: Path) -> None:
 
 def test_serve_and_stop(tmp_path: Path) -> None:
     for stop in (signal.SIGTERM, signal.SIGINT):
-        process = subprocess.Popen([TWOCLOUD, "serve", "--port", "0"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                                   env={**os.environ, "TWOCLOUD_STORE": f"sqlite:///{tmp_path}/x.db", "TWOCLOUD_KEY": f"file:{tmp_path}/key"})
+        process = subprocess.Popen([TWOCLOUD, "serve", "--port", "0"], stderr=subprocess.PIPE, stdout=subprocess.PIPE,
+                                   text=True,
+                                   env={**os.environ, "TWOCLOUD_STORE": f"sqlite:///{tmp_path}/x.db",
+                                        "TWOCLOUD_KEY": f"file:{tmp_path}/key"})
         line = process.stderr.readline() if process.stderr else ""
         url = re.search(r"http://127\.0\.0\.1:\d+", line)
         assert url, line
@@ -509,14 +534,16 @@ def test_a_key_that_cannot_be_used_stops_serve(tmp_path: Path) -> None:
     (tmp_path / "junk").chmod(0o600)
     for key in (tmp_path / "junk", tmp_path):
         done = subprocess.run([TWOCLOUD, "serve", "--port", "0"], capture_output=True, text=True, timeout=60,
-                              env={**os.environ, "TWOCLOUD_STORE": f"sqlite:///{tmp_path}/x.db", "TWOCLOUD_KEY": f"file:{key}"})
+                              env={**os.environ, "TWOCLOUD_STORE": f"sqlite:///{tmp_path}/x.db",
+                                   "TWOCLOUD_KEY": f"file:{key}"})
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done
         assert done.stderr.startswith("twocloud: TWOCLOUD_KEY")
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
 def test_the_demo_leaves_nothing_however_soon_it_is_ended(tmp_path: Path, stop: signal.Signals) -> None:
-    process = subprocess.Popen([TWOCLOUD, "demo", "--port", "0"], stderr=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
+    process = subprocess.Popen([TWOCLOUD, "demo", "--port", "0"], stderr=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                               text=True,
                                env={**os.environ, "TMPDIR": str(tmp_path)})
     assert process.stdout
     watch(process.stdout.readline().split("'")[1].partition(":")[0])
@@ -528,19 +555,22 @@ def test_the_demo_leaves_nothing_however_soon_it_is_ended(tmp_path: Path, stop: 
 
 def test_a_port_that_is_taken(tmp_path: Path, served: App) -> None:
     port = served.url.rsplit(":", 1)[1]
-    done = run("serve", "--port", port, TWOCLOUD_STORE=f"sqlite:///{tmp_path}/x.db", TWOCLOUD_KEY=f"file:{tmp_path}/key")
+    done = run("serve", "--port", port, TWOCLOUD_STORE=f"sqlite:///{tmp_path}/x.db",
+               TWOCLOUD_KEY=f"file:{tmp_path}/key")
     assert done.returncode == 3
     assert b"Address already in use" in done.stderr
     assert b"Traceback" not in done.stderr
 
 
 def test_the_demo_prints_one_line_that_works_as_pasted() -> None:
-    process = subprocess.Popen([TWOCLOUD, "demo", "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen([TWOCLOUD, "demo", "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                               text=True)
     try:
         line = process.stdout.readline() if process.stdout else ""
         watch(line.split("'")[1].split(":")[0])
         assert line.startswith("curl -u 'tc_")
-        answer = json.loads(subprocess.run(line.replace("curl", "curl -sS"), shell=True, capture_output=True, timeout=30, check=True).stdout)
+        answer = json.loads(subprocess.run(line.replace("curl", "curl -sS"), shell=True, capture_output=True,
+                                           timeout=30, check=True).stdout)
         assert answer["vm_servers"][0] == {
             "instance_name": "hehe", "instance_id": "ins-u23j34j2", "cpu_num": 8, "mem_size": 16, "disk_size": 20,
             "lan_ip_set": "192.168.0.2,192.168.0.3", "wan_ip_set": "122.22.3.45,122.22.3.46", "status": "ACTIVE",

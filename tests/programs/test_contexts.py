@@ -64,10 +64,12 @@ def test_contexts_are_kept_and_their_tokens_never_shown(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o777 == 0o700
     (tmp_path / "t.secret").write_text(two)
-    assert run(tmp_path, "context", "add", "a.b", "--url", "http://127.0.0.1:8000", "--token-file", "t.secret").returncode == 0
+    assert run(tmp_path, "context", "add", "a.b", "--url", "http://127.0.0.1:8000", "--token-file",
+               "t.secret").returncode == 0
     told = run(tmp_path, "context", "list", "-o", "json").stdout
     assert json.loads(told) == [
-        {"name": "local", "current": False, "url": None}, {"name": "a.b", "current": False, "url": "http://127.0.0.1:8000"},
+        {"name": "local", "current": False, "url": None},
+        {"name": "a.b", "current": False, "url": "http://127.0.0.1:8000"},
         {"name": "prod", "current": True, "url": "https://prod.example"}]
     assert run(tmp_path, "context", "use", "a.b").returncode == 0
     assert json.loads(run(tmp_path, "context", "show", "-o", "json").stdout)["name"] == "a.b"
@@ -85,9 +87,11 @@ def test_contexts_are_kept_and_their_tokens_never_shown(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("arguments", "stdin"), [
     (("x", "--url", "https://h", "--token-stdin"), "tc_short"), (("x", "--url", "https://h", "--token-stdin"), ""),
-    (("x", "--url", "https://h"), "x"), (("local", "--url", "https://h", "--token-stdin"), "tc_" + "0" * 36), (("a/b", "--url", "https://h", "--token-stdin"), "x"),
+    (("x", "--url", "https://h"), "x"), (("local", "--url", "https://h", "--token-stdin"), "tc_" + "0" * 36),
+    (("a/b", "--url", "https://h", "--token-stdin"), "x"),
     *((("x", "--url", url, "--token-stdin"), "tc_" + "0" * 36) for url in (
-        "http://h", "http://10.0.0.1", "ftp://h", "h", "https://", "https://u:p@h", "https://h?x", "https://h#x", "https://h:99999", "http://127.0.0.1.evil.example",
+        "http://h", "http://10.0.0.1", "ftp://h", "h", "https://", "https://u:p@h", "https://h?x", "https://h#x",
+        "https://h:99999", "http://127.0.0.1.evil.example",
         "http://localhost.evil.example", "http://[::1", "http://127.0.0.1@evil.example")),
 ])
 def test_contexts_that_are_refused(tmp_path: Path, arguments: tuple[str, ...], stdin: str) -> None:
@@ -111,7 +115,9 @@ def test_a_file_that_others_may_read_is_not_used(tmp_path: Path, mode: int) -> N
     (tmp_path / CONFIG).unlink()
 
 
-@pytest.mark.parametrize("content", ["x", "current = 1", "[context.a]\nurl = 'https://h'", "[context.a]\nurl = 1\ntoken = 'x'", "more = 1", "context = 3", "\x00", "[context.a]\ntoken = 'tc_SECRETSECRET\n",
+@pytest.mark.parametrize("content", ["x", "current = 1", "[context.a]\nurl = 'https://h'",
+                                     "[context.a]\nurl = 1\ntoken = 'x'", "more = 1", "context = 3", "\x00",
+                                     "[context.a]\ntoken = 'tc_SECRETSECRET\n",
                                      "[context]\na = 1"])
 def test_a_file_of_another_form_is_one_clear_line(tmp_path: Path, content: str) -> None:
     path = tmp_path / CONFIG
@@ -157,7 +163,8 @@ def test_the_order_of_precedence_and_whose_token_goes_where(tmp_path: Path, othe
         add(tmp_path, "named", servers["named"].url, chosen)
         add(tmp_path, "cur", servers["current"].url, kept)
         assert run(tmp_path, "context", "use", "cur").returncode == 0
-        steps = [("option", ("--url", servers["option"].url), given), ("context", ("--context", "ctx"), chosen), ("environment", (), given), ("named", (), chosen), ("current", (), kept)]
+        steps = [("option", ("--url", servers["option"].url), given), ("context", ("--context", "ctx"), chosen),
+                 ("environment", (), given), ("named", (), chosen), ("current", (), kept)]
         environment = {"TWOCLOUD_URL": servers["environment"].url, "TWOCLOUD_CONTEXT": "named", "TWOCLOUD_TOKEN": given}
         for who, arguments, its_token in steps:
             if who == "named":
@@ -215,7 +222,8 @@ def test_a_redirect_gets_no_token(tmp_path: Path, other: Other) -> None:
 
 def test_a_proxy_sees_no_token_for_this_machine(tmp_path: Path, other: Other) -> None:
     with Other(Answer(200, {}, b"")) as proxy:
-        run(tmp_path, "servers", *GZ, "--url", other.url, TWOCLOUD_TOKEN=token("i"), HTTP_PROXY=proxy.url, http_proxy=proxy.url, ALL_PROXY=proxy.url)
+        run(tmp_path, "servers", *GZ, "--url", other.url, TWOCLOUD_TOKEN=token("i"), HTTP_PROXY=proxy.url,
+            http_proxy=proxy.url, ALL_PROXY=proxy.url)
         assert other.calls
         assert not proxy.calls
 
@@ -231,19 +239,26 @@ def test_every_way_to_be_no_twocloud_is_one_line_and_exit_3(tmp_path: Path, othe
     secure = Other(other.says)
     secure.speak_tls(context)
     plain_as_tls = other.url.replace("http:", "https:")
-    evil = Other(Answer(200, {"Content-Type": "application/json", "X-Request-Id": "r"}, b'{"code": 1, "msg": "\\u001b[2J", "error": "x"}'))
-    liar = Other(Answer(200, {"Content-Type": "application/json", "X-Request-Id": "r", "ETag": "x"}, b'{"vm_servers": 3, "msg": ""}'))
+    evil = Other(Answer(200, {"Content-Type": "application/json", "X-Request-Id": "r"},
+                        b'{"code": 1, "msg": "\\u001b[2J", "error": "x"}'))
+    liar = Other(Answer(200, {"Content-Type": "application/json", "X-Request-Id": "r", "ETag": "x"},
+                        b'{"vm_servers": 3, "msg": ""}'))
     odd = [Other(Answer(200, {"Content-Type": kind, "X-Request-Id": "r", "ETag": "x"}, body)) for kind, body in (
-        ("application/json", b'{"vm_servers": [3], "msg": ""}'), ("application/json", b'{"vm_servers": [{"instance_id": "i"}], "msg": "", "sources": [1]}'),
+        ("application/json", b'{"vm_servers": [3], "msg": ""}'),
+        ("application/json", b'{"vm_servers": [{"instance_id": "i"}], "msg": "", "sources": [1]}'),
         ("application/x-ndjson", b"[1]\n"), ("application/x-ndjson", b'{"instance_id": "i"}\n'))]
     with silent() as free:
         closed = f"http://127.0.0.1:{free.getsockname()[1]}"
     environment = {"TWOCLOUD_TOKEN": token("j")}
     for url, told in (
-            (other.url, "a web page: perhaps this network asks for a login first"), (secure.url, "no authority that is trusted here signed it"),
-            (plain_as_tls, "is it https that is spoken there?"), (closed, "nothing listens there"), ("https://no-such-host.invalid", "cannot be looked up"),
-            (evil.url, "no twocloud server"), (liar.url, "no twocloud server"), ("http://example.com", "a token must not travel in the open"),
-            ("https://u:p@h.example", "without user"), ("https://:p@h.example", "without user"), ("h", "an address is"), ("https://h:x", "no address")):
+            (other.url, "a web page: perhaps this network asks for a login first"),
+            (secure.url, "no authority that is trusted here signed it"),
+            (plain_as_tls, "is it https that is spoken there?"), (closed, "nothing listens there"),
+            ("https://no-such-host.invalid", "cannot be looked up"),
+            (evil.url, "no twocloud server"), (liar.url, "no twocloud server"),
+            ("http://example.com", "a token must not travel in the open"),
+            ("https://u:p@h.example", "without user"), ("https://:p@h.example", "without user"), ("h", "an address is"),
+            ("https://h:x", "no address")):
         done = run(tmp_path, "servers", *GZ, "--url", url, **environment)
         assert (done.returncode, done.stdout) == (3, ""), (url, done)
         assert told in done.stderr, (url, done.stderr)
@@ -256,7 +271,8 @@ def test_every_way_to_be_no_twocloud_is_one_line_and_exit_3(tmp_path: Path, othe
             assert len(done.stderr.splitlines()) == 1, (server.says, words, done)
         server.close()
     assert run(tmp_path, "servers", *GZ, "--url", other.url, TWOCLOUD_TOKEN="tc_\u4e2d").returncode == 2
-    trusted = run(tmp_path, "servers", *GZ, "--url", secure.url.replace("127.0.0.1", "localhost"), REQUESTS_CA_BUNDLE=str(pem), **environment)
+    trusted = run(tmp_path, "servers", *GZ, "--url", secure.url.replace("127.0.0.1", "localhost"),
+                  REQUESTS_CA_BUNDLE=str(pem), **environment)
     assert trusted.returncode == 3
     for server in (secure, evil, liar):
         server.close()
@@ -288,11 +304,12 @@ def test_a_certificate_of_another_host(tmp_path: Path, other: Other, monkeypatch
 
 # ---------------------------------------------------------------- completion, in the shells themselves
 
-ASK_BASH = r'''
+ASK_BASH = r"""
 eval "$(PYTHON -m chalicelib completion bash)"
 twocloud() { PYTHON -m chalicelib "$@"; }; export -f twocloud
 compopt() { :; }
-ask() { COMP_WORDS=(twocloud "$@"); COMP_CWORD=$(( ${#COMP_WORDS[@]} - 1 )); COMPREPLY=(); _twocloud_completion PROGRAM; printf '%s ' "${COMPREPLY[@]}"; echo; }
+ask() { COMP_WORDS=(twocloud "$@"); COMP_CWORD=$(( ${#COMP_WORDS[@]} - 1 )); COMPREPLY=(); _twocloud_completion PROGRAM;
+        printf '%s ' "${COMPREPLY[@]}"; echo; }
 ask doc
 ask context us
 ask servers --pa
@@ -305,7 +322,7 @@ ask servers --context ''
 ask account show 123 qc
 ask completion ''
 ask servers --output nd
-'''
+"""
 
 
 def test_completion_in_bash(served: App, tmp_path: Path) -> None:
@@ -316,8 +333,10 @@ def test_completion_in_bash(served: App, tmp_path: Path) -> None:
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m chalicelib "$@"\n')
     program.chmod(0o755)
     from tests.programs.test_terminal import ROOT
-    done = subprocess.run(["bash", "-c", ASK_BASH.replace("PYTHON", sys.executable).replace("PROGRAM", str(program))], capture_output=True, text=True, timeout=100, cwd=tmp_path,
-                          env={**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}", "HOME": str(tmp_path), "TWOCLOUD_STORE": database})
+    done = subprocess.run(["bash", "-c", ASK_BASH.replace("PYTHON", sys.executable).replace("PROGRAM", str(program))],
+                          capture_output=True, text=True, timeout=100, cwd=tmp_path,
+                          env={**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}",
+                               "HOME": str(tmp_path), "TWOCLOUD_STORE": database})
     answers = [line.split() for line in done.stdout.splitlines()]
     assert answers[:5] == [["doctor"], ["use"], ["--party"], ["qcloud"], ["aws,qcloud"]], (answers, done.stderr)
     assert "gz" in answers[5]
@@ -328,9 +347,12 @@ def test_completion_in_bash(served: App, tmp_path: Path) -> None:
 
 def test_completion_makes_no_store_and_hides_every_fault(tmp_path: Path) -> None:
     import sys
-    for environment in ({}, {"TWOCLOUD_STORE": "mysql://x"}, {"TWOCLOUD_STORE": "dynamodb://nowhere"}, {"TWOCLOUD_CONFIG": "/dev/null/x"}):
-        for words in ("twocloud servers --tenant ", "twocloud token show ", "twocloud servers --context ", "twocloud servers --party x --region "):
-            done = run(tmp_path, _TWOCLOUD_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=str(len(words.split())), **environment)
+    for environment in ({}, {"TWOCLOUD_STORE": "mysql://x"}, {"TWOCLOUD_STORE": "dynamodb://nowhere"},
+                        {"TWOCLOUD_CONFIG": "/dev/null/x"}):
+        for words in ("twocloud servers --tenant ", "twocloud token show ", "twocloud servers --context ",
+                      "twocloud servers --party x --region "):
+            done = run(tmp_path, _TWOCLOUD_COMPLETE="bash_complete", COMP_WORDS=words,
+                       COMP_CWORD=str(len(words.split())), **environment)
             assert done.returncode == 0, (words, environment, done)
             assert done.stderr == "", (words, environment, done)
     assert sorted(tmp_path.iterdir()) == []
@@ -351,21 +373,26 @@ def test_completion_in_other_shells(shell: str, tmp_path: Path) -> None:
     from tests.programs.test_terminal import ROOT
     from tests.terminal import Terminal
     if not shutil.which(shell):
-        pytest.skip(f"{shell} is not on this machine (Debian: apt-get install {shell}); only its script's syntax was not tried")
+        pytest.skip(
+            f"{shell} is not on this machine (Debian: apt-get install {shell}); only its script's syntax was not tried")
     (tmp_path / "bin").mkdir()
     program = tmp_path / "bin/twocloud"
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m chalicelib "$@"\n')
     program.chmod(0o755)
     path = f"{tmp_path}/bin:{os.environ['PATH']}"
     if shell == "fish":
-        done = subprocess.run([shell, "--no-config", "-c", "twocloud completion fish | source; complete -C 'twocloud servers --party qcl'; complete -C 'twocloud doc'"],
-                              capture_output=True, text=True, timeout=60, cwd=tmp_path, env={**os.environ, "PATH": path, "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)})
+        done = subprocess.run([shell, "--no-config", "-c",
+                               "twocloud completion fish | source; complete -C 'twocloud servers --party qcl'; "
+                               "complete -C 'twocloud doc'"],
+                              capture_output=True, text=True, timeout=60, cwd=tmp_path,
+                              env={**os.environ, "PATH": path, "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)})
         found = [line.split("\t")[0] for line in done.stdout.splitlines()]
         assert "qcloud" in found, done
         assert "doctor" in found, done
         return
     with Terminal("-f", "-i", folder=tmp_path, program=(shutil.which(shell) or "",), PATH=path, columns=100) as seen:
-        seen.type("PS1='> '; " + ASK_ZSH.strip().replace("\n", "; ").replace("DUMP", str(tmp_path / "dump")) + "; echo re''ady\r")
+        seen.type("PS1='> '; " + ASK_ZSH.strip().replace("\n", "; ").replace("DUMP", str(tmp_path / "dump"))
+                  + "; echo re''ady\r")
         seen.until(lambda text: "\nready" in text)
         seen.type("twocloud servers --party qcl\t")
         seen.until(lambda text: "--party qcloud" in text)

@@ -28,7 +28,8 @@ class Demo:
 
 @pytest.fixture(scope="module")
 def demo() -> Iterator[Demo]:
-    process = subprocess.Popen([sys.executable, "-m", "chalicelib", "demo", "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    process = subprocess.Popen([sys.executable, "-m", "chalicelib", "demo", "--port", "0"], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE,
                                text=True, cwd=ROOT)
     assert process.stdout
     assert process.stderr
@@ -49,12 +50,14 @@ def test_a_cloud_is_switched_off_and_on(demo: Demo) -> None:
     before = demo.get()
     assert before.json()["complete"]
     assert len(before.json()["vm_servers"]) == 335
-    assert requests.get(f"{demo.switch}/qcloud/off", timeout=10).status_code == 405             # no page opens it by accident
+    # no page opens it by accident
+    assert requests.get(f"{demo.switch}/qcloud/off", timeout=10).status_code == 405
     assert requests.post(f"{demo.switch}/nowhere/off", timeout=10).status_code == 404
     off = run(["curl", "-sS", "-X", "POST", f"{demo.switch}/qcloud/off"], Path("/"))
     assert off.stdout == "qcloud is off\n"
     stale = demo.get().json()
-    assert [row["instance_id"] for row in stale["vm_servers"]] == [row["instance_id"] for row in before.json()["vm_servers"]]
+    assert [row["instance_id"] for row in stale["vm_servers"]] == [row["instance_id"]
+                                                                   for row in before.json()["vm_servers"]]
     assert {source["state"] for source in stale["sources"]} == {"stale"}
     assert "this is the last good list" in stale["msg"]
     failed = demo.get(on_error="fail", format="csv")
@@ -90,14 +93,17 @@ def test_ansible_as_its_page_says(demo: Demo, tmp_path: Path) -> None:
 
 def test_promtool_as_its_page_says(demo: Demo, tmp_path: Path) -> None:
     program("promtool")
-    (tmp_path / "prometheus.yml").write_text(block("prometheus.md", "yaml", "scrape_configs").replace("https://HOST", demo.url))
+    (tmp_path / "prometheus.yml").write_text(block("prometheus.md", "yaml",
+                                                   "scrape_configs").replace("https://HOST", demo.url))
     done = run(["bash", "-euc", block("prometheus.md", "sh", "umask")], tmp_path, {"TWOCLOUD_TOKEN": demo.token})
     assert done.returncode == 0
     assert (tmp_path / "twocloud.token").stat().st_mode & 0o777 == 0o600
     (tmp_path / "rules.yml").write_text(block("prometheus.md", "yaml", "alert:"))
-    check, discovery, _ = (line.removeprefix("$ ").split() for line in block("prometheus.md", "console", "promtool").splitlines())
+    check, discovery, _ = (line.removeprefix("$ ").split()
+                           for line in block("prometheus.md", "console", "promtool").splitlines())
     assert run(check, tmp_path).returncode == 0
     assert run(["promtool", "check", "rules", "rules.yml"], tmp_path).returncode == 0
     found = run([*discovery[:3], "--timeout=12s", *discovery[3:]], tmp_path)
     (tmp_path / "twocloud.token").unlink()
-    assert found.stdout.count('"discoveredLabels"') == len(demo.get(party="all").json()["vm_servers"]) > 900, found.stderr
+    assert found.stdout.count('"discoveredLabels"') == len(
+        demo.get(party="all").json()["vm_servers"]) > 900, found.stderr

@@ -26,7 +26,8 @@ from tests import ROOT
 from tests.canaries import watch
 from tests.fixtures import App
 
-DOCUMENTS = [ROOT / "README.md", ROOT / "README.zh.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", ROOT / "README.zh.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md",
+             *sorted((ROOT / "docs").glob("*.md"))]
 
 
 # ---------------------------------------------------------------- what is made
@@ -42,7 +43,8 @@ def parties_table() -> str:
             rights += "; with `--deep` " + ", ".join(f"`{right}`" for right in party.deep_permissions)
         aliases = sorted(alias for alias, code in party.aliases.items() if code == party.default_region)
         regions = f"`{party.default_region}`" + "".join(f" or `{alias}`" for alias in aliases) + ", …"
-        lines.append(f"| [`{name}`](#{name}) | [{party.title}]({party.reference}) | {forms} | {rights} | {regions} | {party.order} "
+        lines.append(f"| [`{name}`](#{name}) | [{party.title}]({party.reference}) | {forms} | {rights} | {regions} | "
+                     f"{party.order} "
                      f"| {party.grade} |")
     return "\n".join(lines)
 
@@ -51,7 +53,8 @@ def names_table(head: str = "| party | cloud | grade |", grades: Mapping[str, st
     rows = []
     for name in parties.names():
         party = parties.load(name)
-        rows.append(f"| `{name}` | [{party.title}]({party.reference}) | {(grades or {}).get(party.grade, party.grade)} |")
+        rows.append(
+            f"| `{name}` | [{party.title}]({party.reference}) | {(grades or {}).get(party.grade, party.grade)} |")
     return "\n".join([head, "|---|---|---|", *rows])
 
 
@@ -83,7 +86,8 @@ def parameters_table() -> str:
                  else f"{form.lowest} to {form.highest}" if isinstance(form, query.Number)
                  else form.takes if isinstance(form, query.Text | query.List)
                  else "an RFC 3339 time" if isinstance(form, query.Time) else "an IPv4 or IPv6 address")
-        lines.append(f"| `{parameter.name}`{' (required)' if parameter.required else ''} | {takes} | {parameter.text} |")
+        lines.append(
+            f"| `{parameter.name}`{' (required)' if parameter.required else ''} | {takes} | {parameter.text} |")
     return "\n".join(lines)
 
 
@@ -94,9 +98,12 @@ def errors_table() -> str:
             if below.__module__ == errors.__name__:
                 yield from tree(below)
 
-    rows = {(kind.status, kind.word): kind.default for kind in tree(TwocloudError) if kind.word != "internal" or kind is TwocloudError}
-    rows[400, "invalid_parameter"] = "A parameter is bad, missing, unknown or given twice, or the party does not know the region; " \
-                                     "`parameter` names it."
+    rows = {(kind.status, kind.word): kind.default for kind in tree(TwocloudError) if kind.word != "internal"
+            or kind is TwocloudError}
+    rows[400, "invalid_parameter"] = (
+        "A parameter is bad, missing, unknown or given twice, or the party does not know the region; "
+        "`parameter` names it."
+    )
     rows[404, "account_not_found"] = "This tenant has no account at this party."
     extra = {429: " `Retry-After`.", 503: " `Retry-After`.", 405: " `Allow`.", 401: " `WWW-Authenticate`."}
     return "\n".join(["| status | `error` | meaning |", "|---|---|---|"] + [
@@ -105,14 +112,16 @@ def errors_table() -> str:
 
 def settings_table() -> str:
     return "\n".join(["| variable | default | meaning |", "|---|---|---|"] + [
-        f"| `{name}` | {f'`{default}`' if default else ''} | {meaning} |" for name, (default, meaning) in settings.SETTINGS.items()])
+        f"| `{name}` | {f'`{default}`' if default else ''} | {meaning} |"
+        for name, (default, meaning) in settings.SETTINGS.items()])
 
 
 def costs_table() -> str:
     return load.costs(json.loads((ROOT / "benchmarks/results.json").read_text())["benchmarks"]["load"]["figures"])
 
 
-def commands(command: click.Command, path: tuple[str, ...] = ("twocloud",)) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+def commands(command: click.Command, path: tuple[str, ...] = (
+        "twocloud",)) -> Iterator[tuple[tuple[str, ...], click.Command]]:
     yield path, command
     if isinstance(command, click.Group):
         context = click.Context(command)
@@ -139,12 +148,15 @@ def alarms_table() -> str:
         if it.get("Type") == "AWS::CloudWatch::Alarm":
             alarm = it["Properties"]
             space = alarm["Namespace"] if isinstance(alarm["Namespace"], str) else "`twocloud/STACK`"
-            limit = f"`{alarm['Threshold']['Ref']}`" if isinstance(alarm["Threshold"], dict) else f"{alarm['Threshold']:,}"
+            limit = f"`{alarm['Threshold']['Ref']}`" if isinstance(alarm["Threshold"],
+                                                                   dict) else f"{alarm['Threshold']:,}"
             periods, needed = alarm["EvaluationPeriods"], alarm.get("DatapointsToAlarm", alarm["EvaluationPeriods"])
             often = "" if periods == 1 else f", {needed} of {periods} times"
             missing = ", or no value" if alarm["TreatMissingData"] == "breaching" else ""
-            lines.append(f"| `{name}` | {space} `{alarm['MetricName']}`, {alarm.get('Statistic') or alarm['ExtendedStatistic']} in "
-                         f"{alarm['Period'] // 60} minutes {signs[alarm['ComparisonOperator']]} {limit}{often}{missing} | {alarm['AlarmDescription'].strip()} |")
+            lines.append(f"| `{name}` | {space} `{alarm['MetricName']}`, "
+                         f"{alarm.get('Statistic') or alarm['ExtendedStatistic']} in "
+                         f"{alarm['Period'] // 60} minutes {signs[alarm['ComparisonOperator']]} "
+                         f"{limit}{often}{missing} | {alarm['AlarmDescription'].strip()} |")
     return "\n".join(lines)
 
 
@@ -184,7 +196,8 @@ def test_links_lead_somewhere() -> None:
             assert target.startswith("https://") or page.exists(), (document.name, target)
             if anchor and page.suffix == ".md":
                 heads = re.findall(r"^#+ (.*)$", page.read_text(), re.M)
-                assert anchor in {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}, (document.name, anchor)
+                assert anchor in {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-")
+                                  for head in heads}, (document.name, anchor)
 
 
 def test_no_document_names_this_machine_or_lines_too_long() -> None:
@@ -200,7 +213,8 @@ def test_no_document_names_this_machine_or_lines_too_long() -> None:
 def test_the_changelog_keeps_its_form() -> None:
     text = (ROOT / "CHANGELOG.md").read_text()
     assert "## [Unreleased]" in text
-    assert set(re.findall(r"^### (.*)$", text, re.M)) <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+    assert set(re.findall(r"^### (.*)$", text, re.M)) <= {"Added", "Changed", "Deprecated", "Removed", "Fixed",
+                                                          "Security"}
     assert re.fullmatch(r"\d+\.\d+\.\d+", __version__)
 
 
@@ -213,7 +227,8 @@ def test_every_promise_of_the_readme_is_in_the_security_page() -> None:
 
 def test_files_that_the_documents_name_are_there() -> None:
     for document in DOCUMENTS:
-        for name in re.findall(r"`((?:tests|docs|chalicelib|chalicelib.simulators|benchmarks)/[\w/.]+\.\w+)`", document.read_text()):
+        for name in re.findall(r"`((?:tests|docs|chalicelib|chalicelib.simulators|benchmarks)/[\w/.]+\.\w+)`",
+                               document.read_text()):
             assert (ROOT / name).exists() or "/x/" in name, (document.name, name)
     drawn = re.search(r"```\n(app\.py.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
     assert drawn
@@ -231,7 +246,8 @@ def test_make_targets_that_the_documents_name_are_there() -> None:
 
 def test_make_help_lists_every_target() -> None:
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M)
-    listed = subprocess.run(["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True).stdout
+    listed = subprocess.run(["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True,
+                            timeout=60, check=True).stdout
     assert re.findall(r"^make ([a-z-]+) +\S", listed, re.M) == targets
     assert len(targets) == len(listed.splitlines())
 
@@ -245,7 +261,8 @@ def sh_blocks(document: str) -> list[str]:
 def bash(script: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     clean = {k: v for k, v in os.environ.items() if not k.startswith("TWOCLOUD_")}
-    return subprocess.run(["bash", "-euo", "pipefail", "-c", script], capture_output=True, text=True, timeout=90, cwd=folder,
+    return subprocess.run(["bash", "-euo", "pipefail", "-c", script], capture_output=True, text=True, timeout=90,
+                          cwd=folder,
                           env={**clean, "PATH": path, **environment})
 
 
@@ -258,7 +275,8 @@ def test_the_readmes_own_clouds(house: App, tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    script = script.replace("keys.json", "keys.secret").replace("account put 123 qcloud", f"account put 123 qcloud --endpoint {cloud.url}")
+    script = script.replace("keys.json", "keys.secret").replace("account put 123 qcloud",
+                                                                f"account put 123 qcloud --endpoint {cloud.url}")
     script = script.replace("8000", port)
     done = bash(f"trap 'kill %1' EXIT\n{script}\necho; echo $TWOCLOUD_TOKEN >&2", tmp_path, TWOCLOUD_LOCAL="1")
     watch(done.stderr.strip().splitlines()[-1])
@@ -269,8 +287,10 @@ def test_the_readmes_own_clouds(house: App, tmp_path: Path) -> None:
 
 def test_the_apis_examples(served: App, tmp_path: Path) -> None:
     served.user("bob", password="password")
-    for script in (script for script in sh_blocks("docs/api.md") if "format=" not in script and "while [" not in script):
-        done = bash(script.replace("ann:password", "bob:password"), tmp_path, URL=served.url, TWOCLOUD_TOKEN=served.token)
+    for script in (script for script in sh_blocks("docs/api.md") if "format=" not in script
+                   and "while [" not in script):
+        done = bash(script.replace("ann:password", "bob:password"), tmp_path, URL=served.url,
+                    TWOCLOUD_TOKEN=served.token)
         assert done.returncode == 0, (script, done.stderr)
         for answer in done.stdout.replace("}{", "}\n{").splitlines():
             body = json.loads(answer)
@@ -282,7 +302,8 @@ def test_the_apis_examples(served: App, tmp_path: Path) -> None:
 def test_the_commands_examples(served: App, tmp_path: Path) -> None:
     (script,) = sh_blocks("docs/command.md")
     here = served.deployment.settings
-    done = bash(script, tmp_path, URL=served.url, HOME=str(tmp_path), XDG_CONFIG_HOME="", TWOCLOUD_STORE=here.store, TWOCLOUD_KEY=here.key)
+    done = bash(script, tmp_path, URL=served.url, HOME=str(tmp_path), XDG_CONFIG_HOME="", TWOCLOUD_STORE=here.store,
+                TWOCLOUD_KEY=here.key)
     (tmp_path / ".config/twocloud/config.toml").unlink()
     rows = done.stdout.splitlines()
     assert done.returncode == 0, done
@@ -297,7 +318,8 @@ def test_the_examples_of_formats(served: App, tmp_path: Path) -> None:
     assert rows.startswith("instance_name,instance_id,")
     assert len(rows.splitlines()) == len(lines.splitlines()) + 1 == 26
     assert all(json.loads(line)["instance_id"] for line in lines.splitlines())
-    assert all(set(group) == {"targets", "labels"} and group["targets"][0].endswith(":9100") for group in json.loads(targets))
+    assert all(set(group) == {"targets", "labels"} and group["targets"][0].endswith(":9100")
+               for group in json.loads(targets))
     assert len(json.loads(inventory)["_meta"]["hostvars"]) == 25
 
 
@@ -318,8 +340,10 @@ def test_the_readmes_first_answer_is_the_demos() -> None:
         watch(line.split("'")[1].split(":")[0])
         pattern = re.search(r"^(curl -u .*)$", (ROOT / "README.md").read_text(), re.M)
         assert pattern
-        assert re.fullmatch(re.escape(pattern[1]).replace("tc_…", "tc_[0-9A-Za-z]{36}").replace("8000", r"\d+"), line.strip())
-        shown = json.loads(subprocess.run(line.replace("curl", "curl -sS"), shell=True, capture_output=True, timeout=30, check=True).stdout)
+        assert re.fullmatch(re.escape(pattern[1]).replace("tc_…", "tc_[0-9A-Za-z]{36}").replace("8000", r"\d+"),
+                            line.strip())
+        shown = json.loads(subprocess.run(line.replace("curl", "curl -sS"), shell=True, capture_output=True, timeout=30,
+                                          check=True).stdout)
         assert shown["vm_servers"][0] == first["vm_servers"][0]
         assert list(shown) == list(first)
     finally:

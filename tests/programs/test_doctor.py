@@ -25,7 +25,8 @@ def doctor(folder: Path, *arguments: str, code: int, **environment: str) -> dict
     assert "canary" not in done.stdout + done.stderr
     found = json.loads(done.stdout)
     for row in found:
-        assert row["state"] == "ok" or row["todo"] or row["check"] in ("accounts", "clock", "contexts", "seals", "reached", "lists"), row
+        assert row["state"] == "ok" or row["todo"] or row["check"] in ("accounts", "clock", "contexts", "seals",
+                                                                       "reached", "lists"), row
     worst = {"ok": 0, "warn": 1, "fail": 2}
     by_name: dict[str, dict[str, Any]] = {}
     for row in found:
@@ -40,7 +41,8 @@ def test_a_healthy_machine(folder: Path, cloud: Qcloud) -> None:
     calls = cloud.count()
     found = doctor(folder, code=0)
     assert {name: row["state"] for name, row in found.items()} == {
-        "program": "ok", "settings": "ok", "local": "warn", "contexts": "ok", "disk": "ok", "key": "ok", "store": "ok", "users": "ok",
+        "program": "ok", "settings": "ok", "local": "warn", "contexts": "ok", "disk": "ok", "key": "ok", "store": "ok",
+        "users": "ok",
         "seals": "ok", "123 qcloud": "ok", "clock": "ok", "lists": "ok"}
     assert cloud.count() == calls + 1
     assert "-> Unset it" in run(folder, "doctor").stdout
@@ -172,7 +174,8 @@ def test_explain_tells_party_and_kept_list_apart(folder: Path, cloud: Qcloud) ->
     assert "max_age allows 600 s" in told["sources"][0]["why"]
     assert cloud.count() == calls
     several = explain(folder, "--party", "qcloud", "--tenant", "123", "--region", "gz,sh", "--max-age", "600")
-    assert [(row["region"], row["from"]) for row in several["sources"]] == [("ap-guangzhou", "kept list"), ("ap-shanghai", "party")]
+    assert [(row["region"], row["from"]) for row in several["sources"]] == [("ap-guangzhou", "kept list"),
+                                                                            ("ap-shanghai", "party")]
     assert {call["region"] for call in several["calls"]} == {"ap-shanghai"}
     drawn = run(folder, "explain", *GZ).stdout
     for word in ("asked: the store", "policy: ", "DescribeInstances", "needs: cvm:DescribeInstances"):
@@ -228,7 +231,8 @@ def test_explain_over_http(served: App, tmp_path: Path) -> None:
     (tmp_path / CONFIG).unlink()
 
 
-@pytest.mark.parametrize("arguments", [("--party", "nope", "--tenant", "1", "--region", "x"), ("--party", "qcloud", "--tenant", "7", "--region", "gz")])
+@pytest.mark.parametrize("arguments", [("--party", "nope", "--tenant", "1", "--region", "x"),
+                                       ("--party", "qcloud", "--tenant", "7", "--region", "gz")])
 def test_explain_refuses_as_servers_does(folder: Path, arguments: tuple[str, ...]) -> None:
     one, other = run(folder, "explain", *arguments), run(folder, "servers", *arguments)
     assert one.returncode == other.returncode == 4
@@ -250,4 +254,5 @@ def test_a_file_of_contexts_that_others_may_read_is_told_once(folder: Path) -> N
     done = run(folder, "doctor", "--offline")
     assert done.returncode == 1, done
     assert done.stdout.count("others may read it") == 1, done
-    assert [row["state"] for row in json.loads(run(folder, "doctor", "--offline", "-o", "json").stdout) if row["check"] == "contexts"] == ["fail"]
+    assert [row["state"] for row in json.loads(run(folder, "doctor", "--offline", "-o", "json").stdout)
+            if row["check"] == "contexts"] == ["fail"]

@@ -1,5 +1,5 @@
-"""The command where the locale's encoding is not UTF-8, where an argument is not text in it, and where a stream is closed:
-no row is lost, and no failure is silent."""
+"""The command where the locale's encoding is not UTF-8, where an argument is not text in it, and where a stream is
+closed: no row is lost, and no failure is silent."""
 
 import csv
 import io
@@ -27,21 +27,26 @@ ASK = ["servers", "--party", "qcloud", "--tenant", "123", "--region", "gz"]
 def house(served: App) -> App:
     seed = {key: getattr(seed_machine(), key) for key in Machine.__slots__}
     served.clouds["qcloud"].fleets["ap-guangzhou"] = Machines(         # type: ignore[attr-defined]
-        [Machine(**{**seed, "number": number, "key": f"{number:08d}", "name": name}) for number, name in enumerate(NAMES)])
+        [Machine(**{**seed, "number": number, "key": f"{number:08d}", "name": name})
+         for number, name in enumerate(NAMES)])
     return served
 
 
-def twocloud(house: App, *arguments: str | bytes, encoding: str = "utf-8", closed: Sequence[int] = ()) -> subprocess.CompletedProcess[bytes]:
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": encoding, "TWOCLOUD_TOKEN": house.token, "LC_ALL": "C.UTF-8",
+def twocloud(house: App, *arguments: str | bytes, encoding: str = "utf-8",
+             closed: Sequence[int] = ()) -> subprocess.CompletedProcess[bytes]:
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": encoding,
+                   "TWOCLOUD_TOKEN": house.token, "LC_ALL": "C.UTF-8",
                    "PYTHONWARNINGS": "error::EncodingWarning"}
     shell = ["sh", "-c", f'exec "$@" {" ".join(f"{number}>&-" for number in closed)}', "sh"] if closed else []
-    return subprocess.run([*shell, sys.executable, "-m", "chalicelib", *arguments], env=environment, capture_output=True, timeout=100, cwd=ROOT)
+    return subprocess.run([*shell, sys.executable, "-m", "chalicelib", *arguments], env=environment,
+                          capture_output=True, timeout=100, cwd=ROOT)
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_no_encoding_loses_a_row(house: App, encoding: str) -> None:
     done = twocloud(house, *ASK, "--url", house.url, encoding=encoding)
-    table = done.stdout.decode("utf-8" if encoding == "ascii" else encoding).splitlines()      # click writes UTF-8 where ASCII is set
+    # click writes UTF-8 where ASCII is set
+    table = done.stdout.decode("utf-8" if encoding == "ascii" else encoding).splitlines()
     assert done.returncode == 0, done.stderr
     assert len(table) == 1 + len(NAMES), done.stderr
     for name, line in zip(NAMES, table[1:], strict=True):

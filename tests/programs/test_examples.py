@@ -38,7 +38,8 @@ RUN = {
     ("docs/recipes.md", "js", "await fetch"): "clients/test_by_hand.py::test_programs_of_the_docs",
     ("docs/ansible.md", "sh", "ansible-galaxy"): "clients/test_demo.py::test_ansible_as_its_page_says",
     ("docs/ansible.md", "sh", "--graph"): "clients/test_demo.py::test_ansible_as_its_page_says",
-    ("docs/ansible.md", "sh", "twocloud.sh"): "clients/test_ansible.py::test_the_plugin_and_the_script_say_the_same_of_hostile_names",
+    ("docs/ansible.md", "sh",
+     "twocloud.sh"): "clients/test_ansible.py::test_the_plugin_and_the_script_say_the_same_of_hostile_names",
     ("docs/prometheus.md", "sh", "umask"): "clients/test_demo.py::test_promtool_as_its_page_says",
     ("docs/prometheus.md", "console", "promtool"): "clients/test_demo.py::test_promtool_as_its_page_says",
     ("docs/spreadsheets.md", "sh", "servers.csv"): "clients/test_by_hand.py::test_the_table_of_the_spreadsheet_page",
@@ -55,11 +56,13 @@ RUN = {
     ("docs/operate.md", "sh", "--to-key"): "test_operate_aws.py::test_from_one_machine_to_aws",
     ("docs/operate.md", "sh", "redeploy"): "test_operate_aws.py::test_an_upgrade_and_the_way_back_under_readers",
     ("docs/keys.md", "sh", "account put"): "test_examples.py::test_a_key_is_handed_over",
-    ("docs/deploy.md", "console", "deploy-emulator"): "test_package.py::test_make_deploy_emulators_line_works_as_pasted",
+    ("docs/deploy.md", "console",
+     "deploy-emulator"): "test_package.py::test_make_deploy_emulators_line_works_as_pasted",
     ("docs/deploy.md", "sh", "stack_output"): "test_package.py::test_the_pages_commands_work",
     ("CONTRIBUTING.md", "sh", "parties/x"): "test_new_cloud.py::test_a_new_cloud_is_one_folder_and_make_docs",
     ("CONTRIBUTING.md", "sh", "-k x"): "test_new_cloud.py::test_the_tests_of_all_clouds_pass_for_a_new_one",
-    ("CONTRIBUTING.md", "sh", "make docs\npython"): "test_new_cloud.py::test_the_tests_of_all_clouds_pass_for_a_new_one",
+    ("CONTRIBUTING.md", "sh",
+     "make docs\npython"): "test_new_cloud.py::test_the_tests_of_all_clouds_pass_for_a_new_one",
 }
 NOT_RUN = {
     ("CONTRIBUTING.md", "sh", "make test"): "these run this test, among others; their names are held by test_docs.py",
@@ -70,7 +73,8 @@ NOT_RUN = {
     ("docs/spreadsheets.md", "sh", "soffice --headless"): "LibreOffice is large; it was run by hand",
     ("docs/console.md", "sh", "make run"): "what it starts is what test_the_readmes_first_answer_is_the_demos asks",
     ("docs/watch.md", "sh", "jq"): "jq need not be here; the fields that it reads are held by test_watch.py",
-    ("docs/keys.md", "console", ""): "the vendors' own commands need an account at each; the policies beside them are held by test_keys.py",
+    ("docs/keys.md", "console",
+     ""): "the vendors' own commands need an account at each; the policies beside them are held by test_keys.py",
 }
 
 
@@ -82,7 +86,8 @@ def examples() -> Iterator[tuple[Path, str, str]]:
 
 def rule_of(page: Path, kind: str, text: str) -> tuple[str, str, str] | None:
     """The longest that fits."""
-    fits = [rule for rule in (*RUN, *NOT_RUN) if rule[:2] == (page.relative_to(ROOT).as_posix(), kind) and rule[2] in text]
+    fits = [rule for rule in (*RUN, *NOT_RUN) if rule[:2] == (page.relative_to(ROOT).as_posix(), kind)
+            and rule[2] in text]
     return max(fits, key=lambda rule: len(rule[2]), default=None)
 
 
@@ -131,7 +136,8 @@ def test_the_client_in_curl(half: App, tmp_path: Path) -> None:
     *servers, failed, status, refused = done.stdout.splitlines()
     assert len({json.loads(line)["instance_id"] for line in servers}) == 25
     assert json.loads(failed)["party"] == "aws"
-    unchanged = tmp_path / "unchanged.json"                     # whether curl makes an empty file depends on its version
+    # whether curl makes an empty file depends on its version
+    unchanged = tmp_path / "unchanged.json"
     assert status == "304"
     assert (not unchanged.exists() or unchanged.read_bytes() == b"")
     assert len(json.loads((tmp_path / "servers.json").read_bytes())["vm_servers"]) == 25
@@ -141,7 +147,8 @@ def test_the_client_in_curl(half: App, tmp_path: Path) -> None:
 
 def test_the_client_in_python(half: App, tmp_path: Path) -> None:
     (tmp_path / "client.py").write_text(client("python"))
-    shown = subprocess.run([sys.executable, "client.py"], cwd=tmp_path, capture_output=True, text=True, timeout=90, check=True,
+    shown = subprocess.run([sys.executable, "client.py"], cwd=tmp_path, capture_output=True, text=True, timeout=90,
+                           check=True,
                            env={**os.environ, "URL": half.url, "TWOCLOUD_TOKEN": half.token}).stdout
     sizes, fleet, again, refused = shown.splitlines()
     assert sizes == "[10, 10, 5]"
@@ -153,9 +160,11 @@ def test_the_client_in_python(half: App, tmp_path: Path) -> None:
 def test_the_client_in_python_waits_as_it_is_told(served: App, tmp_path: Path) -> None:
     """The party has no room for two calls: the API says Retry-After once, and the client comes again."""
     served.clouds["qcloud"].fail("throttle", None, (1, 2))
-    script = re.sub(r"\nfleet = .*", "", client("python"), flags=re.DOTALL).replace("time.sleep(", "print('told', ") + "\n"
+    script = re.sub(r"\nfleet = .*", "", client("python"),
+                    flags=re.DOTALL).replace("time.sleep(", "print('told', ") + "\n"
     (tmp_path / "client.py").write_text(script)
-    shown = subprocess.run([sys.executable, "client.py"], cwd=tmp_path, capture_output=True, text=True, timeout=90, check=True,
+    shown = subprocess.run([sys.executable, "client.py"], cwd=tmp_path, capture_output=True, text=True, timeout=90,
+                           check=True,
                            env={**os.environ, "URL": served.url, "TWOCLOUD_TOKEN": served.token}).stdout
     assert re.fullmatch(r"told \d+\n\[10, 10, 5\]\n", shown), shown
 
@@ -168,12 +177,16 @@ def test_the_client_in_go(half: App, tmp_path: Path) -> None:
         warnings.warn("The client in Go is not tried: `make test` installs Go into .tools/go", stacklevel=1)
         pytest.skip("run `make test`, which installs Go")
     (tmp_path / "main.go").write_text(client("go"))
-    cache = ROOT / ".tools/go/cache"                              # of the standard library, compiled by `make test`: minutes
-    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "GOTOOLCHAIN": "local", "GOPROXY": "off", "CGO_ENABLED": "0",
-                   "GOCACHE": str(cache if own.exists() else tmp_path / "cache"), "URL": half.url, "TWOCLOUD_TOKEN": half.token}
+    # of the standard library, compiled by `make test`: minutes
+    cache = ROOT / ".tools/go/cache"
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "GOTOOLCHAIN": "local", "GOPROXY": "off",
+                   "CGO_ENABLED": "0",
+                   "GOCACHE": str(cache if own.exists() else tmp_path / "cache"), "URL": half.url,
+                   "TWOCLOUD_TOKEN": half.token}
 
     def go(*words: str) -> str:
-        return subprocess.run([program, *words], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=True).stdout
+        return subprocess.run([program, *words], cwd=tmp_path, env=environment, capture_output=True, text=True,
+                              timeout=300, check=True).stdout
 
     go("vet", "main.go")
     *numbers, complete, failed, unchanged, refused = go("run", "main.go").splitlines()
@@ -212,7 +225,8 @@ def test_the_chinese_page_is_in_step() -> None:
         return {"headings": re.findall(r"^#+ ", text, re.M), "blocks": re.findall(r"```.*?```", text, re.DOTALL),
                 "promises": re.findall(r"^\| (P\d+) ", text, re.M), "made": re.findall(r"<!-- (\w+) -->", text),
                 "parties": re.findall(r"^\| `(\w+)` \| (\S.*?) \|", block("names", text)[1], re.M),
-                "links": sorted({re.sub(r"/\w+\.png$", "/picture", link) for link in re.findall(r"\]\((?!README)([^)]+)\)", text)})}
+                "links": sorted({re.sub(r"/\w+\.png$", "/picture", link)
+                                 for link in re.findall(r"\]\((?!README)([^)]+)\)", text)})}
 
     assert shape(english) == shape(chinese)
     assert "](README.zh.md)" in english
@@ -222,7 +236,8 @@ def test_the_chinese_page_is_in_step() -> None:
 
 def test_the_picture_is_of_todays_program() -> None:
     if not shutil.which("jq"):
-        warnings.warn("The picture in the README is not held against the program: there is no jq on this machine", stacklevel=1)
+        warnings.warn("The picture in the README is not held against the program: there is no jq on this machine",
+                      stacklevel=1)
         pytest.skip("no jq on this machine")
     from tests import picture
 
@@ -232,7 +247,8 @@ def test_the_picture_is_of_todays_program() -> None:
 
 
 def test_what_the_comparison_calls_measured_is() -> None:
-    told = re.search(r"takes ([\d.]+) of Libcloud's time and ([\d.]+) of its memory", (ROOT / "docs/compare.md").read_text().replace("\n", " "))
+    told = re.search(r"takes ([\d.]+) of Libcloud's time and ([\d.]+) of its memory",
+                     (ROOT / "docs/compare.md").read_text().replace("\n", " "))
     found = re.findall(r"^\| 5,000 EC2 servers, (?:wall time|peak memory), ours / Libcloud.*? \| ([\d.]+) \|",
                        (ROOT / "docs/benchmarks.md").read_text(), re.M)
     assert told

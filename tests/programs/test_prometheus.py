@@ -54,12 +54,14 @@ def exporter() -> Iterator[int]:
 def configuration(url: str, port: int, token: str, *, interval: str = "1s") -> str:
     """The snippet of the docs, at this address and port, often; and a job that does the same with basic_auth."""
     text = SNIPPET
-    for old, new in (("https://HOST", url), ("5m", interval), ("port=9100", f"port={port}"), ("party=all", "party=qcloud"),
+    for old, new in (("https://HOST", url), ("5m", interval), ("port=9100", f"port={port}"),
+                     ("party=all", "party=qcloud"),
                      ("region=all", "region=gz"), ("twocloud.token", "token.secret")):
         assert text.count(old) == 1, old
         text = text.replace(old, new)
     job = text.split("scrape_configs:\n")[1]
-    by_name = re.sub(r"authorization: .*", f"basic_auth: {{username: {token}}}", job.replace("job_name: machines", "job_name: by_name"))
+    by_name = re.sub(r"authorization: .*", f"basic_auth: {{username: {token}}}",
+                     job.replace("job_name: machines", "job_name: by_name"))
     return f"global: {{scrape_interval: 1s, scrape_timeout: 1s}}\n{text}{by_name}"
 
 
@@ -99,14 +101,16 @@ def house(house: App) -> App:
 @pytest.fixture
 def prometheus(served: App, exporter: int, tmp_path: Path) -> Iterator[Prometheus]:
     served.clouds["qcloud"].fleets["ap-guangzhou"] = Machines([                      # type: ignore[attr-defined]
-        machine(7, "web", {"team": "blue"}, lan=("127.0.0.7",)), machine(8, "off", lan=("127.0.0.8",), state="stopped")])
+        machine(7, "web", {"team": "blue"}, lan=("127.0.0.7",)),
+        machine(8, "off", lan=("127.0.0.8",), state="stopped")])
     (tmp_path / "token.secret").write_text(served.token)
     (tmp_path / "prometheus.secret").write_text(configuration(served.url, exporter, served.token))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     with (tmp_path / "prometheus.log").open("wb") as log:
-        process = subprocess.Popen([program("prometheus"), f"--config.file={tmp_path}/prometheus.secret", f"--storage.tsdb.path={tmp_path}/metrics",
+        process = subprocess.Popen([program("prometheus"), f"--config.file={tmp_path}/prometheus.secret",
+                                    f"--storage.tsdb.path={tmp_path}/metrics",
                                     f"--web.listen-address={address}"], stdout=log, stderr=log)
     try:
         yield Prometheus(f"http://{address}")
@@ -121,13 +125,15 @@ def test_prometheus_keeps_its_targets_while_a_cloud_is_down(served: App, prometh
 
     def up(*addresses: str) -> bool:
         try:
-            return all({address: found["health"] for address, found in targets.items()} == dict.fromkeys(addresses, "up")
+            return all({address: found["health"] for address, found in targets.items()}
+                       == dict.fromkeys(addresses, "up")
                        for targets in prometheus.targets().values())
         except requests.ConnectionError:
             return False
 
     prometheus.until(lambda: up(web))                   # the machine that is off is dropped by the docs' own rule
-    assert prometheus.targets()["machines"][web] == {"instance": web, "instance_id": "ins-00000007", "name": "web", "party": "qcloud",
+    assert prometheus.targets()["machines"][web] == {"instance": web, "instance_id": "ins-00000007", "name": "web",
+                                                     "party": "qcloud",
                                                      "region": "ap-guangzhou", "team": "blue", "health": "up"}
     assert prometheus.failures() == 0
 
@@ -141,7 +147,8 @@ def test_prometheus_keeps_its_targets_while_a_cloud_is_down(served: App, prometh
     assert "detail=party_unavailable" in kept.headers["Cache-Status"]
     assert len(kept.json()) == 2
 
-    house.clock.forward(DAY + 1)                        # and beyond its age: an error, on which Prometheus keeps what it has
+    # and beyond its age: an error, on which Prometheus keeps what it has
+    house.clock.forward(DAY + 1)
     prometheus.until(lambda: prometheus.failures() >= 4)
     refused = house.get(f"{GZ}&format=prometheus")
     assert refused.status_code == 503
@@ -150,11 +157,13 @@ def test_prometheus_keeps_its_targets_while_a_cloud_is_down(served: App, prometh
     time.sleep(6)                                       # Prometheus brings targets up to date every 5 s
     assert up(web)
     asked = prometheus.get("/api/v1/query?query=tried").json()["data"]["result"]
-    assert {(row["metric"]["job"], row["metric"]["name"], row["value"][1]) for row in asked} == {("machines", "web", "1"), ("by_name", "web", "1")}
+    assert {(row["metric"]["job"], row["metric"]["name"], row["value"][1])
+            for row in asked} == {("machines", "web", "1"), ("by_name", "web", "1")}
 
     cloud.plans.clear()                                 # up again, with one more
     house.clock.forward(3600)
-    cloud.fleets["ap-guangzhou"] = Machines([*cloud.fleets["ap-guangzhou"].machines, machine(9, "new", lan=("127.0.0.9",))])     # type: ignore[attr-defined]
+    cloud.fleets["ap-guangzhou"] = Machines([*cloud.fleets["ap-guangzhou"].machines,
+                                             machine(9, "new", lan=("127.0.0.9",))])     # type: ignore[attr-defined]
     prometheus.until(lambda: up(web, f"127.0.0.9:{exporter}"))
 
 
@@ -192,7 +201,8 @@ def test_promtool_takes_the_configuration_and_finds_the_demo(served: App, tmp_pa
     assert all(labels["instance_id"].startswith("ins-") and labels["__address__"].endswith(":9100") for labels in kept)
 
 
-HOSTILE = ["{{ x }}", "a\nb", 'q"\'q\\', "\u202egnp.exe", "=cmd|'/c calc'!A0", "名", "\x00", "x" * 5000, "$1", "__meta_"]
+HOSTILE = ["{{ x }}", "a\nb", 'q"\'q\\', "\u202egnp.exe", "=cmd|'/c calc'!A0", "名", "\x00", "x" * 5000, "$1",
+           "__meta_"]
 
 
 def test_prometheus_takes_hostile_names(served: App, tmp_path: Path) -> None:
@@ -204,4 +214,5 @@ def test_prometheus_takes_hostile_names(served: App, tmp_path: Path) -> None:
     found = run(["promtool", "check", "service-discovery", "--timeout=5s", "prometheus.secret", "machines"], tmp_path)
     rows = json.loads(found.stdout[found.stdout.index("["):])
     assert {row["discoveredLabels"]["__meta_twocloud_instance_name"] for row in rows} == set(HOSTILE)
-    assert all(row["discoveredLabels"]["__meta_twocloud_tag_c_d"] == "1" and row["discoveredLabels"]["__meta_twocloud_tag_c_d_2"] == "2" for row in rows)
+    assert all(row["discoveredLabels"]["__meta_twocloud_tag_c_d"] == "1"
+               and row["discoveredLabels"]["__meta_twocloud_tag_c_d_2"] == "2" for row in rows)

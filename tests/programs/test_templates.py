@@ -1,5 +1,6 @@
 """No word of a cloud runs as a template on the machine that runs Ansible: every text field of a record, and every name
-of a tag, in each way of reading the list, under an ansible-core that evaluates any text (2.16) and one that does not."""
+of a tag, in each way of reading the list, under an ansible-core that evaluates any text (2.16) and one that does
+not."""
 
 import json
 import re
@@ -26,9 +27,12 @@ EXPORTS = ROOT / "chalicelib/console/exports.js"
 SOURCES = ("api", "plugin", "exported")  # the console writes what the API writes
 # each makes a file where Ansible evaluates it; %s says which one it was
 RUNS = {
-    "expression": "a {{ '{{' }} {{ lookup('ansible.builtin.pipe', 'touch RAN-%s') }}{%% if lookup('ansible.builtin.pipe', 'touch RAN-%s') %%}{%% endif %%}",
-    "header": "#jinja2:variable_start_string:'[[', variable_end_string:']]'\n[[ lookup('ansible.builtin.pipe', 'touch RAN-%s') ]]",
-    "header of one line": "#jinja2:variable_start_string:'[', variable_end_string:']',[ lookup('ansible.builtin.pipe', 'touch RAN-%s') ]",
+    "expression": "a {{ '{{' }} {{ lookup('ansible.builtin.pipe', 'touch RAN-%s') }}{%% if "
+                  "lookup('ansible.builtin.pipe', 'touch RAN-%s') %%}{%% endif %%}",
+    "header": "#jinja2:variable_start_string:'[[', variable_end_string:']]'\n[[ lookup('ansible.builtin.pipe',"
+              " 'touch RAN-%s') ]]",
+    "header of one line": "#jinja2:variable_start_string:'[', variable_end_string:']',[ lookup('ansible.builtin.pipe',"
+                          " 'touch RAN-%s') ]",
     "delimiters of the playbook": "[[ lookup('ansible.builtin.pipe', 'touch RAN-%s') ]]",
 }
 PLAYBOOK = """
@@ -71,7 +75,8 @@ PLAYBOOK = """
       loop: "{{ query('varnames', '^twocloud_') }}"
     - assert: {that: item.key != ''}
       loop: "{{ twocloud_tags | dict2items }}"
-    - template: {src: own.j2, dest: "own-{{ inventory_hostname }}", variable_start_string: "[[", variable_end_string: "]]"}
+    - template: {src: own.j2, dest: "own-{{ inventory_hostname }}",
+                 variable_start_string: "[[", variable_end_string: "]]"}
 - hosts: all
   gather_facts: false
   tasks:
@@ -92,7 +97,8 @@ def spoilt(name: str, attack: str) -> Server:
         elif field.type == tuple[str, ...]:
             filled[field.name] = (says, "10.0.0.1")
         elif field.type == dict[str, str]:
-            filled[field.name] = {says: "x", f"a {says}": says, "z": says, f"__ansible_vault{says}": "x", f"{{{{ '{says}' }}}}": ""}
+            filled[field.name] = {says: "x", f"a {says}": says, "z": says, f"__ansible_vault{says}": "x",
+                                  f"{{{{ '{says}' }}}}": ""}
     return Server(**filled, status=Status.ACTIVE)
 
 
@@ -109,7 +115,8 @@ def written(form: str) -> bytes:
 
 def exported() -> bytes:
     """The console's own script, under node."""
-    done = node(["-e", EXPORTS.read_text() + CONSOLE], return_completed_process=True, capture_output=True, input=written("json"), timeout=60)
+    done = node(["-e", EXPORTS.read_text() + CONSOLE], return_completed_process=True, capture_output=True,
+                input=written("json"), timeout=60)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -137,7 +144,8 @@ def test_every_text_field_is_spoilt() -> None:
         "cpu", "memory_mib", "disk_gib", "created_at", "updated_at", "status"}
     row = json.loads(written("json"))["vm_servers"][0]
     assert {name for name, value in row.items() if "RAN-" not in str(value)} == {
-        "cpu_num", "mem_size", "disk_size", "status", "create_at", "update_at", "party", "tenant_id", "region", "seen_at"}
+        "cpu_num", "mem_size", "disk_size", "status", "create_at", "update_at", "party", "tenant_id", "region",
+        "seen_at"}
 
 
 def test_the_console_writes_what_the_api_writes() -> None:
@@ -149,14 +157,18 @@ def test_the_console_writes_what_the_api_writes() -> None:
 @pytest.mark.parametrize("version", ANSIBLES)
 def test_no_word_of_a_cloud_is_evaluated(version: str, source: str, tmp_path: Path, twocloud: Fixed) -> None:
     environment = {"PATH": ansible_core(version), "ANSIBLE_NOCOLOR": "1", "ANSIBLE_INVENTORY_UNPARSED_FAILED": "1",
-                   "ANSIBLE_COLLECTIONS_PATH": f"{ROOT}/clients", "TWOCLOUD_TOKEN": "tc_x", "ANSIBLE_LOCALHOST_WARNING": "0",
+                   "ANSIBLE_COLLECTIONS_PATH": f"{ROOT}/clients", "TWOCLOUD_TOKEN": "tc_x",
+                   "ANSIBLE_LOCALHOST_WARNING": "0",
                    "ANSIBLE_INVENTORY_ENABLED": "script,twocloud.twocloud.twocloud"}
     (tmp_path / "play.yml").write_text(PLAYBOOK)
-    (tmp_path / "own.j2").write_text("[[ twocloud_instance_name ]] [[ twocloud_tags ]] [[ hostvars[inventory_hostname] ]] [[ twocloud_tags | dict2items ]]\n")
+    (tmp_path / "own.j2").write_text(
+        "[[ twocloud_instance_name ]] [[ twocloud_tags ]] [[ hostvars[inventory_hostname] ]] [[ twocloud_tags | "
+        "dict2items ]]\n")
     inventory = tmp_path / "list.twocloud.yml"
     inventory.write_text(f'plugin: twocloud.twocloud.twocloud\nurl: {twocloud.url}\ntenant_id: "123"\nstrict: true\n'
                          "keyed_groups:\n  - {key: tags}\n  - {prefix: '', separator: '', key: instance_name}\n"
-                         "compose: {composed: tags, called: instance_name ~ zone, keys: tags | list, pairs: tags | dict2items}\n")
+                         "compose: {composed: tags, called: instance_name ~ zone, keys: tags | list,"
+                         " pairs: tags | dict2items}\n")
     if source != "plugin":
         made = written("ansible")
         if source == "exported":            # as AWX does: one Ansible's output is another's inventory

@@ -32,7 +32,8 @@ HOSTILE = "\x1b]0;owned\x07\x1b[2J\x1b[31mred\x9b5;5H\u202egnp.exe\r\n\x08\x08we
 
 @pytest.fixture
 def cloud() -> Iterator[Qcloud]:
-    with Qcloud({"AKIDterm": secret("term")}, {"ap-guangzhou": Fleet(12), "ap-shanghai": Fleet(3)}, limited=False) as cloud:
+    with Qcloud({"AKIDterm": secret("term")}, {"ap-guangzhou": Fleet(12), "ap-shanghai": Fleet(3)},
+                limited=False) as cloud:
         yield cloud
 
 
@@ -46,9 +47,12 @@ def folder(tmp_path: Path, cloud: Qcloud) -> Path:
 
 
 def run(folder: Path, *arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("TWOCLOUD_") and k not in ("NO_COLOR", "FORCE_COLOR")}
-    return subprocess.run([*COMMAND, *arguments], input=stdin, capture_output=True, text=True, timeout=60, cwd=folder, env={
-        **clean, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}", "HOME": str(folder), "TWOCLOUD_LOCAL": "1", **environment})
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("TWOCLOUD_")
+             and k not in ("NO_COLOR", "FORCE_COLOR")}
+    return subprocess.run([*COMMAND, *arguments], input=stdin, capture_output=True, text=True, timeout=60, cwd=folder,
+                          env={
+        **clean, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}", "HOME": str(folder), "TWOCLOUD_LOCAL": "1",
+        **environment})
 
 
 def name(cloud: Qcloud, number: int, text: str) -> None:
@@ -64,7 +68,8 @@ def test_a_table_fits_the_terminal(folder: Path, cloud: Qcloud, width: int) -> N
     with Terminal("servers", *GZ, columns=width, lines=60, folder=folder) as seen:
         assert seen.end() == 0
     head, *rows = seen.rows
-    ids = [machine["InstanceId"] for machine in (cloud._row(cloud.fleets["ap-guangzhou"][n], "ap-guangzhou") for n in range(12))]
+    ids = [machine["InstanceId"] for machine in (cloud._row(cloud.fleets["ap-guangzhou"][n], "ap-guangzhou")
+                                                 for n in range(12))]
     assert head.split()[:2] == ["NAME", "ID"] if width >= 40 else "ID" in head
     for wanted in ids:
         assert sum(wanted in row for row in rows) == 1          # in one piece, so that it can be copied
@@ -111,7 +116,8 @@ def test_a_hostile_name_moves_no_cursor(folder: Path, cloud: Qcloud, written: st
     assert not re.search(r"[\x00-\x09\x0b\x0c\x0e-\x1f\x7f-\x9f\u200d\u202e]", left), ascii(left)
     if written in ("json", "ndjson") and not shown:             # the same name still
         whole = seen.raw.decode().replace("\r\n", "\n")
-        rows = json.loads(whole)["vm_servers"] if written == "json" else [json.loads(line) for line in whole.splitlines()]
+        rows = json.loads(whole)["vm_servers"] if written == "json" else [json.loads(line)
+                                                                          for line in whole.splitlines()]
         assert rows[0]["instance_name"] == HOSTILE
 
 
@@ -119,7 +125,8 @@ def test_a_file_gets_the_name_as_it_is(folder: Path, cloud: Qcloud) -> None:
     name(cloud, 0, HOSTILE)
     assert json.loads(run(folder, "servers", *GZ, "-o", "json").stdout)["vm_servers"][0]["instance_name"] == HOSTILE
     done = subprocess.run([*COMMAND, "servers", *GZ, "-o", "csv"], capture_output=True, timeout=60, cwd=folder,
-                          env={**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}", "TWOCLOUD_LOCAL": "1"})
+                          env={**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}",
+                               "TWOCLOUD_LOCAL": "1"})
     assert next(csv.DictReader(io.StringIO(done.stdout.decode(), newline="")))["instance_name"] == HOSTILE
     table = run(folder, "servers", *GZ).stdout
     assert "\x1b" not in table
@@ -136,7 +143,8 @@ def test_a_pipe_gets_the_full_width(folder: Path, cloud: Qcloud) -> None:
 
 
 @given(st.lists(st.fixed_dictionaries({"name": st.text(max_size=60), "id": st.from_regex(r"\Ai-[0-9a-f]{4,20}\Z"),
-                                       "status": st.sampled_from(["ACTIVE", "ERROR"]), "lan": st.text("0123456789.,", max_size=80)}),
+                                       "status": st.sampled_from(["ACTIVE", "ERROR"]),
+                                       "lan": st.text("0123456789.,", max_size=80)}),
                 min_size=1, max_size=6), st.integers(10, 130))
 def test_no_line_is_wider_than_the_terminal_unless_an_id_is(rows: list[dict[str, Any]], width: int) -> None:
     lines, dropped = draw(rows, ["name", "id", "status", "lan"], Screen(width))
@@ -171,21 +179,25 @@ def test_wrapping_loses_nothing(text: str, width: int) -> None:
 # ---------------------------------------------------------------- columns, sort
 
 ROWS = [{"id": f"i-{n}", "name": text, "lan": lan, "cpu": cpu} for n, (text, lan, cpu) in enumerate((
-    ("web-10", "10.0.0.10,10.0.0.1", 8), ("web-2", "10.0.0.9", None), ("Web-1", "", 16), ("db", "9.1.1.1", 2), ("", "fd00::1", 4),
+    ("web-10", "10.0.0.10,10.0.0.1", 8), ("web-2", "10.0.0.9", None), ("Web-1", "", 16), ("db", "9.1.1.1", 2),
+    ("", "fd00::1", 4),
     ("web-2a", "192.168.0.1", 1)))]
 
 
 @pytest.mark.parametrize(("order", "expected"), [
     ("name", ["db", "Web-1", "web-2", "web-2a", "web-10", ""]),
     ("name:desc", ["web-10", "web-2a", "web-2", "Web-1", "db", ""]),
-    ("lan", ["db", "web-2", "web-10", "web-2a", "", "Web-1"]), ("lan:desc", ["", "web-2a", "web-10", "web-2", "db", "Web-1"]),
-    ("cpu", ["web-2a", "db", "", "web-10", "Web-1", "web-2"]), ("cpu:desc", ["Web-1", "web-10", "", "db", "web-2a", "web-2"]),
+    ("lan", ["db", "web-2", "web-10", "web-2a", "", "Web-1"]),
+    ("lan:desc", ["", "web-2a", "web-10", "web-2", "db", "Web-1"]),
+    ("cpu", ["web-2a", "db", "", "web-10", "Web-1", "web-2"]),
+    ("cpu:desc", ["Web-1", "web-10", "", "db", "web-2a", "web-2"]),
     ("id:asc", ["web-10", "web-2", "Web-1", "db", "", "web-2a"])])
 def test_order(order: str, expected: list[str]) -> None:
     assert [row["name"] for row in columns.in_order(ROWS, order, list(ROWS[0]))] == expected
 
 
-@given(st.lists(st.one_of(st.text(max_size=12), st.integers(), st.booleans(), st.ip_addresses().map(str), st.lists(st.text(max_size=3), min_size=1))))
+@given(st.lists(st.one_of(st.text(max_size=12), st.integers(), st.booleans(), st.ip_addresses().map(str),
+                          st.lists(st.text(max_size=3), min_size=1))))
 def test_whatever_can_be_compared(values: list[Any]) -> None:
     rows = columns.in_order([{"x": value} for value in values], "x", ["x"])
     assert len(rows) == len(values)
@@ -201,7 +213,8 @@ def test_columns(folder: Path) -> None:
     assert lines("--columns", "id,name,zone")[0].split() == ["ID", "NAME", "ZONE"]
     assert lines("--columns", "zone,party")[1].endswith("qcloud")
     assert lines("-o", "csv", "--columns", "id,cpu_num")[0] == "instance_id,cpu_num"
-    assert list(json.loads(lines("-o", "ndjson", "--columns", "wan,instance_id,region")[0])) == ["wan_ip_set", "instance_id", "region"]
+    assert list(json.loads(lines("-o", "ndjson", "--columns", "wan,instance_id,region")[0])) == [
+        "wan_ip_set", "instance_id", "region"]
     assert len(lines("--no-header")) == len(lines("-o", "csv", "--no-header")) == 3
     whole = lines("-o", "csv")
     assert lines("-o", "csv", "--no-header") == whole[1:]
@@ -213,11 +226,15 @@ def test_columns(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("arguments", "told"), [
-    (("--columns", "idd"), "there are name, id, cpu"), (("--columns", ""), "no column ''"), (("--columns", "id,"), "no column ''"),
-    (("--sort", "x"), "there are name"), (("--sort", "name:up"), "COLUMN:desc"), (("-o", "json", "--columns", "id"), "the API's own answer"),
+    (("--columns", "idd"), "there are name, id, cpu"), (("--columns", ""), "no column ''"),
+    (("--columns", "id,"), "no column ''"),
+    (("--sort", "x"), "there are name"), (("--sort", "name:up"), "COLUMN:desc"),
+    (("-o", "json", "--columns", "id"), "the API's own answer"),
     (("-o", "ansible", "--no-header"), "the API's own"), (("-o", "prometheus", "--sort", "id"), "the API's own"),
-    (("--view", "basic", "--columns", "zone"), "no column 'zone'"), (("--columns", "\x1b[2J"), "there are"), (("--color", "pink"), "pink"),
-    (("--watch=1",), "at least 2"), (("--watch=-1",), "-1"), (("--watch=x",), "a duration"), (("--watch", "-o", "csv"), "ndjson"),
+    (("--view", "basic", "--columns", "zone"), "no column 'zone'"), (("--columns", "\x1b[2J"), "there are"),
+    (("--color", "pink"), "pink"),
+    (("--watch=1",), "at least 2"), (("--watch=-1",), "-1"), (("--watch=x",), "a duration"),
+    (("--watch", "-o", "csv"), "ndjson"),
     (("--watch",), "-o ndjson")])
 def test_what_is_refused_says_what_there_is(folder: Path, cloud: Qcloud, arguments: tuple[str, ...], told: str) -> None:
     done = run(folder, "servers", *GZ, *arguments)
@@ -230,10 +247,14 @@ def test_what_is_refused_says_what_there_is(folder: Path, cloud: Qcloud, argumen
 def test_other_lists_take_the_same(folder: Path) -> None:
     for user in ("u10", "u2", "=cmd"[1:]):
         assert run(folder, "user", "add", user, "--tenant", "7").returncode == 0
-    assert run(folder, "user", "list", "--columns", "user", "--sort", "user", "--no-header").stdout.split() == ["cmd", "u2", "u10"]
-    assert json.loads(run(folder, "user", "list", "-o", "json", "--columns", "user,disabled").stdout)[0] == {"user": "cmd", "disabled": False}
-    assert run(folder, "user", "list", "-o", "csv", "--columns", "user,tenants").stdout == 'user,tenants\ncmd,"[""7""]"\nu10,"[""7""]"\nu2,"[""7""]"\n'
-    assert [json.loads(line)["user"] for line in run(folder, "user", "list", "-o", "ndjson").stdout.splitlines()] == ["cmd", "u10", "u2"]
+    assert run(folder, "user", "list", "--columns", "user", "--sort", "user",
+               "--no-header").stdout.split() == ["cmd", "u2", "u10"]
+    assert json.loads(run(folder, "user", "list", "-o", "json", "--columns",
+                          "user,disabled").stdout)[0] == {"user": "cmd", "disabled": False}
+    assert run(folder, "user", "list", "-o", "csv", "--columns",
+               "user,tenants").stdout == 'user,tenants\ncmd,"[""7""]"\nu10,"[""7""]"\nu2,"[""7""]"\n'
+    assert [json.loads(line)["user"] for line in run(folder, "user", "list", "-o",
+                                                     "ndjson").stdout.splitlines()] == ["cmd", "u10", "u2"]
     assert run(folder, "user", "list", "--columns", "nope").returncode == 2
     assert run(folder, "token", "list", "-o", "json").stdout == "[]\n"
 
@@ -241,11 +262,15 @@ def test_other_lists_take_the_same(folder: Path) -> None:
 # ---------------------------------------------------------------- colours
 
 @pytest.mark.parametrize(("environment", "arguments", "on_terminal", "on_pipe"), [
-    ({}, (), True, False), ({"NO_COLOR": "1"}, (), False, False), ({"NO_COLOR": ""}, (), True, False), ({"TERM": "dumb"}, (), False, False),
-    ({"FORCE_COLOR": "1"}, (), True, True), ({"FORCE_COLOR": "0"}, (), False, False), ({"FORCE_COLOR": "1", "NO_COLOR": "1"}, (), False, False),
-    ({"NO_COLOR": "1"}, ("--color", "always"), True, True), ({}, ("--color", "never"), False, False), ({"FORCE_COLOR": "1"}, ("--color", "auto"), True, True),
+    ({}, (), True, False), ({"NO_COLOR": "1"}, (), False, False), ({"NO_COLOR": ""}, (), True, False),
+    ({"TERM": "dumb"}, (), False, False),
+    ({"FORCE_COLOR": "1"}, (), True, True), ({"FORCE_COLOR": "0"}, (), False, False),
+    ({"FORCE_COLOR": "1", "NO_COLOR": "1"}, (), False, False),
+    ({"NO_COLOR": "1"}, ("--color", "always"), True, True), ({}, ("--color", "never"), False, False),
+    ({"FORCE_COLOR": "1"}, ("--color", "auto"), True, True),
 ])
-def test_colours(folder: Path, environment: dict[str, str], arguments: tuple[str, ...], on_terminal: bool, on_pipe: bool) -> None:
+def test_colours(folder: Path, environment: dict[str, str], arguments: tuple[str, ...], on_terminal: bool,
+                 on_pipe: bool) -> None:
     with Terminal("servers", *GZ, *arguments, folder=folder, **environment) as seen:
         assert seen.end() == 0
     assert (b"\x1b[" in seen.raw) == on_terminal
@@ -277,7 +302,8 @@ def test_watch_marks_what_changed_and_ends_without_a_trace(folder: Path, cloud: 
 
 def test_watch_on_a_pipe_prints_a_line_for_each_event(folder: Path, cloud: Qcloud) -> None:
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}", "TWOCLOUD_LOCAL": "1"}
-    process = subprocess.Popen([*COMMAND, "servers", *GZ, "--watch=2", "-o", "ndjson", "--columns", "id,name", "--on-error", "fail"], text=True,
+    process = subprocess.Popen([*COMMAND, "servers", *GZ, "--watch=2", "-o", "ndjson", "--columns", "id,name",
+                                "--on-error", "fail"], text=True,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=folder, env=environment)
     assert process.stdout
     assert process.stderr
@@ -286,7 +312,8 @@ def test_watch_on_a_pipe_prints_a_line_for_each_event(folder: Path, cloud: Qclou
     assert set(first[0]["server"]) == {"instance_id", "instance_name"}
     name(cloud, 3, "renamed")
     changed = json.loads(process.stdout.readline())
-    assert (changed["event"], changed["fields"], changed["server"]["instance_name"]) == ("changed", ["instance_name", "update_at"], "renamed")
+    assert (changed["event"], changed["fields"], changed["server"]["instance_name"]) == (
+        "changed", ["instance_name", "update_at"], "renamed")
     cloud.fail("503")
     assert json.loads(process.stdout.readline())["event"] == "failed"
     calls = cloud.count()
@@ -301,14 +328,17 @@ def test_watch_on_a_pipe_prints_a_line_for_each_event(folder: Path, cloud: Qclou
 
 @pytest.mark.parametrize("view", ["full", "basic"])
 def test_watch_calls_nothing_vanished_whose_source_did_not_answer(folder: Path, cloud: Qcloud, view: str) -> None:
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}", "TWOCLOUD_LOCAL": "1", "TWOCLOUD_STALE_IF_ERROR": "0"}
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}", "TWOCLOUD_LOCAL": "1",
+                   "TWOCLOUD_STALE_IF_ERROR": "0"}
     other, credentials = simulators.clouds()["ucloud"].start({"cn-bj2": Fleet(3)}, secret("term-ucloud"), limited=False)
     with other:
         done = run(folder, "account", "put", "123", "ucloud", "--endpoint", other.url, stdin=json.dumps(credentials))
         assert done.returncode == 0, done.stderr
         process = subprocess.Popen(
-            [*COMMAND, "servers", "--party", "qcloud,ucloud", "--tenant", "123", "--region", "gz,cn-bj2", "--watch=2", "-o", "ndjson", "--view", view,
-             "--on-error", "partial"], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=folder, env=environment)
+            [*COMMAND, "servers", "--party", "qcloud,ucloud", "--tenant", "123", "--region", "gz,cn-bj2", "--watch=2",
+             "-o", "ndjson", "--view", view,
+             "--on-error", "partial"], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=folder,
+            env=environment)
         assert process.stdout
         assert process.stderr
         events = (json.loads(line)["event"] for line in process.stdout)
@@ -317,7 +347,8 @@ def test_watch_calls_nothing_vanished_whose_source_did_not_answer(folder: Path, 
         assert next(events) == "warning"    # as every look that lacks a source
         other.plans.clear()
         cloud.fleets["ap-guangzhou"] = Fleet(11)
-        assert next(event for event in events if event != "warning") == "vanished"              # one, of the cloud that answered
+        # one, of the cloud that answered
+        assert next(event for event in events if event != "warning") == "vanished"
         name(cloud, 3, "renamed")
         assert next(event for event in events if event != "warning") == "changed"               # and nothing appeared
         process.send_signal(signal.SIGINT)
@@ -334,8 +365,10 @@ def test_watch_ends_when_it_is_refused(folder: Path, cloud: Qcloud) -> None:
     assert run(folder, "servers", *GZ, "--watch=2", "-o", "ndjson").returncode == 4
 
 
-@pytest.mark.parametrize("command", [("servers", *GZ), ("servers", "--party", "qcloud", "--tenant", "123", "--region", "gz,sh"), ("doctor",),
-                                     ("refresh", "--tenant", "123", "--party", "qcloud", "--region", "gz")], ids=["one", "many", "doctor", "refresh"])
+@pytest.mark.parametrize("command", [("servers", *GZ), ("servers", "--party", "qcloud", "--tenant", "123", "--region",
+                                                        "gz,sh"), ("doctor",),
+                                     ("refresh", "--tenant", "123", "--party", "qcloud", "--region", "gz")],
+                         ids=["one", "many", "doctor", "refresh"])
 def test_ctrl_c_waits_for_nobody(folder: Path, cloud: Qcloud, command: tuple[str, ...]) -> None:
     cloud.fail("hang")
     with Terminal(*command, folder=folder) as seen:
@@ -358,11 +391,13 @@ def test_progress_is_for_terminals_alone(folder: Path, cloud: Qcloud) -> None:
     assert b"asking, 1 calls so far" in seen.raw
     assert seen.text == ""
     for quiet in ({"TERM": "dumb"}, {}):
-        with Terminal("servers", *GZ, *([] if quiet else ["--quiet"]), folder=folder, stdout=subprocess.DEVNULL, **quiet) as seen:
+        with Terminal("servers", *GZ, *([] if quiet else ["--quiet"]), folder=folder, stdout=subprocess.DEVNULL,
+                      **quiet) as seen:
             assert seen.end() == 0
         assert seen.raw == b""
     assert run(folder, "servers", *GZ).stderr == ""
-    with Terminal("refresh", "--tenant", "123", "--party", "qcloud", "--region", "gz", folder=folder, stdout=subprocess.DEVNULL) as seen:
+    with Terminal("refresh", "--tenant", "123", "--party", "qcloud", "--region", "gz", folder=folder,
+                  stdout=subprocess.DEVNULL) as seen:
         assert seen.end() == 0
     assert b"refresh" in seen.raw
     assert "1 of 1 lists refreshed." in seen.text
@@ -374,7 +409,8 @@ def test_quiet_keeps_warnings_and_debug_tells_the_calls(folder: Path, cloud: Qcl
     assert "added" in run(folder, "user", "add", "bob").stderr
     told = run(folder, "--debug", "servers", *GZ).stderr
     calls = [json.loads(line) for line in told.splitlines()]
-    assert [(call["event"], call["party"], call["operation"], call["tries"]) for call in calls if call["event"] == "call"] == [
+    assert [(call["event"], call["party"], call["operation"], call["tries"]) for call in calls
+            if call["event"] == "call"] == [
         ("call", "qcloud", "DescribeInstances", 1)]
     assert "canary" not in told
     cloud.fail("503")
@@ -387,7 +423,8 @@ def test_help_loads_no_more_than_it_shows() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=ROOT)
     loaded = set(done.stderr.split())
     assert "Usage: twocloud" in done.stdout
-    for name_ in ("requests", "urllib3", "rich", "boto3", "cryptography", "chalice", "waitress", "http.client", "chalicelib.cloud.sender", "chalicelib.parties"):
+    for name_ in ("requests", "urllib3", "rich", "boto3", "cryptography", "chalice", "waitress", "http.client",
+                  "chalicelib.cloud.sender", "chalicelib.parties"):
         assert name_ not in loaded, name_
 
 

@@ -17,13 +17,15 @@ from tests import canaries
 from tests.programs import ROOT
 
 HOSTILE = "import sys; sys.stdout.write('HOSTILE'); sys.exit(99)\n"
-_NO_NETWORK = re.compile("ConnectionError|NewConnectionError|Temporary failure|Network is unreachable|Read timed out|from versions: none")
+_NO_NETWORK = re.compile(
+    "ConnectionError|NewConnectionError|Temporary failure|Network is unreachable|Read timed out|from versions: none")
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
-    subprocess.run([sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps", "--no-build-isolation",
+    subprocess.run([sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps",
+                    "--no-build-isolation",
                     "--wheel-dir", folder, ROOT], check=True, timeout=100)
     (found,) = folder.glob("*.whl")
     return found
@@ -42,11 +44,13 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def clean(**more: str) -> dict[str, str]:
-    return {**{name: value for name, value in os.environ.items() if not name.startswith(("TWOCLOUD_", "AWS_", "PYTHON"))}, **more}
+    return {**{name: value for name, value in os.environ.items()
+               if not name.startswith(("TWOCLOUD_", "AWS_", "PYTHON"))}, **more}
 
 
 def locked(name: str) -> set[str]:
-    return {line.replace("_", "-").lower() for line in re.findall(r"^([A-Za-z0-9_.-]+)==", (ROOT / name).read_text(), re.MULTILINE)}
+    return {line.replace("_", "-").lower() for line in re.findall(r"^([A-Za-z0-9_.-]+)==", (ROOT / name).read_text(),
+                                                                  re.MULTILINE)}
 
 
 def test_it_holds_one_package_and_only_what_runs(wheel: Path) -> None:
@@ -56,7 +60,8 @@ def test_it_holds_one_package_and_only_what_runs(wheel: Path) -> None:
     assert {name.partition("/")[0] for name in ours} == {"twocloud"}
     assert {Path(name).suffix for name in ours} == {".py", ".js", ".css", ".html"}
     assert not [name for name in ours if Path(name).name.startswith("test_")]
-    expected = {path.relative_to(ROOT / "chalicelib").as_posix() for path in (ROOT / "chalicelib").rglob("*.py") if not path.name.startswith("test_")}
+    expected = {path.relative_to(ROOT / "chalicelib").as_posix() for path in (ROOT / "chalicelib").rglob("*.py")
+                if not path.name.startswith("test_")}
     found = {name.removeprefix("twocloud/") for name in ours if name.endswith(".py")}
     assert expected - found == {"http/authorizer.py"}           # the function's, which needs the framework
     assert found <= expected
@@ -86,18 +91,22 @@ def test_the_functions_get_what_the_command_gets_without_its_own() -> None:
 def test_unpacked_it_runs_without_the_framework(wheel: Path, tmp_path: Path, hostile: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
-    code = ("import sys; sys.modules |= dict.fromkeys(['chalice', 'app', 'chalicelib'])\n"           # each import of them fails
+    # each import of them fails
+    code = ("import sys; sys.modules |= dict.fromkeys(['chalice', 'app', 'chalicelib'])\n"
             "import pkgutil, importlib, twocloud\n"
             "for it in pkgutil.walk_packages(twocloud.__path__, 'twocloud.'):\n"
             "    it.name.endswith('__main__') or importlib.import_module(it.name)\n"
-            "from twocloud import parties; print(len([parties.load(name) for name in parties.names()]), twocloud.__file__)")
-    done = subprocess.run([sys.executable, "-P", "-c", code], cwd=hostile, env=clean(PYTHONPATH=str(tmp_path / "site")), capture_output=True, text=True, timeout=100)
+            "from twocloud import parties; print(len([parties.load(name) for name in parties.names()]),"
+            " twocloud.__file__)")
+    done = subprocess.run([sys.executable, "-P", "-c", code], cwd=hostile, env=clean(PYTHONPATH=str(tmp_path / "site")),
+                          capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{len(parties.names())} {tmp_path}/site/twocloud/__init__.py\n"
 
 
 @pytest.mark.parametrize("module", ["twocloud", "chalicelib"])
-def test_as_a_module_it_runs_nothing_from_the_current_folder(module: str, wheel: Path, tmp_path: Path, hostile: Path) -> None:
+def test_as_a_module_it_runs_nothing_from_the_current_folder(module: str, wheel: Path, tmp_path: Path,
+                                                             hostile: Path) -> None:
     """Python itself looks for the module's own name in the current folder first, unless it is told -P."""
     site = ROOT
     if module == "twocloud":
@@ -109,7 +118,8 @@ def test_as_a_module_it_runs_nothing_from_the_current_folder(module: str, wheel:
     for name in {"app.py", "chalicelib", "twocloud"} - {module}:
         (others / name).symlink_to(hostile / name)
     for flags, where in ((["-P"], hostile), ([], others)):
-        done = subprocess.run([sys.executable, *flags, "-m", module, "servers", "--help"], cwd=where, env=clean(PYTHONPATH=str(site)), capture_output=True, text=True,
+        done = subprocess.run([sys.executable, *flags, "-m", module, "servers", "--help"], cwd=where,
+                              env=clean(PYTHONPATH=str(site)), capture_output=True, text=True,
                               timeout=100)
         assert done.returncode == 0, done.stderr
         assert "Usage: twocloud servers" in done.stdout
@@ -124,7 +134,8 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     folder = tmp_path_factory.mktemp("empty")
     subprocess.run([sys.executable, "-m", "venv", folder / "env"], check=True, timeout=100)
     pip = [folder / "env/bin/python", "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
-    done = subprocess.run([*pip, "--only-binary", ":all:", "--require-hashes", "-r", ROOT / "requirements/local.txt"], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([*pip, "--only-binary", ":all:", "--require-hashes", "-r", ROOT / "requirements/local.txt"],
+                          capture_output=True, text=True, timeout=300)
     if done.returncode and _NO_NETWORK.search(done.stderr):
         pytest.skip("the wheel is not installed into an empty environment: pip reaches no index")
     assert done.returncode == 0, done.stderr
@@ -146,7 +157,8 @@ def test_installed_it_is_the_complete_command(installed: Path, hostile: Path, tm
     asked = run(installed / "twocloud", "servers", "--party", "qcloud", "--tenant", "123", "--region", "gz")
     assert asked.returncode == 4, asked.stderr                  # there is no such account
     assert "HOSTILE" not in asked.stdout + asked.stderr
-    demo = subprocess.Popen([installed / "twocloud", "demo", "--port", "0"], cwd=hostile, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    demo = subprocess.Popen([installed / "twocloud", "demo", "--port", "0"], cwd=hostile, env=environment,
+                            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         assert demo.stdout
         line = demo.stdout.readline()

@@ -32,9 +32,11 @@ def ec2(action: str, body: bytes) -> Answer:
 @pytest.fixture
 def types() -> Answer:
     """Never recorded: the memory of the types; the CPUs are in the rows."""
-    rows = "".join(f"<item><instanceType>{name}</instanceType><vCpuInfo><defaultVCpus>7</defaultVCpus></vCpuInfo><memoryInfo>"
+    rows = "".join(f"<item><instanceType>{name}</instanceType><vCpuInfo><defaultVCpus>7</defaultVCpus></"
+                   f"vCpuInfo><memoryInfo>"
                    f"<sizeInMiB>{mib}</sizeInMiB></memoryInfo></item>" for name, mib in MEMORY.items())
-    return ec2("DescribeInstanceTypes", '<DescribeInstanceTypesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/">'
+    return ec2("DescribeInstanceTypes",
+               '<DescribeInstanceTypesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/">'
                f"<instanceTypeSet>{rows}</instanceTypeSet></DescribeInstanceTypesResponse>".encode())
 
 
@@ -49,8 +51,10 @@ def test_aws_instances_and_their_volumes(types: Answer) -> None:
     assert {s.cpu for s in servers.values()} == {1}
     disks = {key: server.disk_gib for key, server in servers.items()}
     assert (disks["i-8b5739f2"], disks["i-c72af2f6"], disks["i-00ad9fc047e3bc490"]) == (8, 11, 10)
-    assert {gib for key, gib in disks.items() if key not in ("i-8b5739f2", "i-c72af2f6", "i-00ad9fc047e3bc490")} == {7, 8}
-    classic = {key: server for key, server in servers.items() if key == "i-680071e9" or key[:6] in ("i-09b6", "i-0e17", "i-0297")}
+    assert {gib for key, gib in disks.items() if key not in ("i-8b5739f2", "i-c72af2f6",
+                                                             "i-00ad9fc047e3bc490")} == {7, 8}
+    classic = {key: server for key, server in servers.items() if key == "i-680071e9"
+               or key[:6] in ("i-09b6", "i-0e17", "i-0297")}
     assert len(classic) == 4
     for server in classic.values():         # no interfaces: the addresses stand on the instance itself
         running = server.status is Status.ACTIVE
@@ -72,12 +76,14 @@ def flight(path: str) -> dict[str, Any]:
 
 
 def zones_of(aggregated: dict[str, Any], region: str, project: str) -> list[Answer]:
-    """The recorded list of all zones as the lists of zones that the adapter asks for, and the region that names them."""
+    """The recorded list of all zones as the lists of zones that the adapter asks for, and the region that names
+    them."""
     zones = sorted(zone.removeprefix("zones/") for zone in aggregated["items"] if zone.startswith(f"zones/{region}-"))
     return [
         made(f"{project}/regions/{region}", {"kind": "compute#region", "zones": [f"x/zones/{zone}" for zone in zones]}),
         *(made(f"{project}/zones/{zone}/instances", {
-            "kind": "compute#instanceList", "items": aggregated["items"][f"zones/{zone}"].get("instances", [])}) for zone in zones),
+            "kind": "compute#instanceList", "items": aggregated["items"][f"zones/{zone}"].get("instances", [])})
+          for zone in zones),
         *(made(f"{project}/zones/{zone}/machineTypes", {"kind": "compute#machineTypeList", "items": types_of_a()})
           for zone in zones)]
 
@@ -99,14 +105,17 @@ def test_gcp_stopped_and_running_with_disks_without_a_size() -> None:
     servers = {server.name: server for region in ("us-central1", "us-east1")
                for server in listed(Player("gcp", zones_of(recorded, region, project_path())), region)}
     assert {name: server.status for name, server in servers.items()} == {
-        "c7n-jenkins": Status.ACTIVE, "custodian": Status.ACTIVE, "custodian-dev": Status.SHUTOFF, "drone": Status.SHUTOFF}
+        "c7n-jenkins": Status.ACTIVE, "custodian": Status.ACTIVE, "custodian-dev": Status.SHUTOFF,
+        "drone": Status.SHUTOFF}
     assert {server.disk_gib for server in servers.values()} == {None}
     assert servers["drone"].wan_ipv4 == ()
     assert servers["c7n-jenkins"].wan_ipv4 == ("104.154.233.11",)
-    assert (servers["drone"].cpu, servers["drone"].memory_mib, servers["drone"].instance_type) == (1, 3840, "n1-standard-1")
+    assert (servers["drone"].cpu, servers["drone"].memory_mib,
+            servers["drone"].instance_type) == (1, 3840, "n1-standard-1")
 
 
-@pytest.mark.parametrize(("number", "status", "wan"), [(1, Status.ACTIVE, ("34.121.168.185",)), (2, Status.SUSPENDED, ())])
+@pytest.mark.parametrize(("number", "status", "wan"),
+                         [(1, Status.ACTIVE, ("34.121.168.185",)), (2, Status.SUSPENDED, ())])
 def test_gcp_paused_and_resumed(number: int, status: Status, wan: tuple[str, ...]) -> None:
     recorded = flight("flights/instance-pause-resume/" + AGGREGATED.format(number))
     (server,) = listed(Player("gcp", zones_of(recorded, "us-central1", project_path())), "us-central1")
@@ -121,7 +130,8 @@ def test_gcp_without_a_public_interface() -> None:
 
 
 def test_gcp_stopping() -> None:
-    recorded = flight("flights/instance-stop/get-compute-v1-projects-cloud-custodian-zones-us-central1-c-instances_1.json")
+    recorded = flight(
+        "flights/instance-stop/get-compute-v1-projects-cloud-custodian-zones-us-central1-c-instances_1.json")
     both = {"items": {"zones/us-central1-c": {"instances": recorded["items"]}}}
     (server,) = listed(Player("gcp", zones_of(both, "us-central1", project_path())), "us-central1")
     assert (server.status, server.disk_gib, server.wan_ipv4) == (Status.STOPPING, None, ("35.202.43.203",))
@@ -134,7 +144,8 @@ def test_huaweicloud_a_server_without_addresses_and_volumes() -> None:
     player = Player("huaweicloud", [
         *answers(there / "ecs_instance_query.yaml"), *answers(there / "evs_volume_query.yaml")], ("offset",))
     account = account_of("huaweicloud")
-    account = replace(account, credentials={**account.credentials, "project_id": "ap-southeat-1"})     # as it was recorded
+    # as it was recorded
+    account = replace(account, credentials={**account.credentials, "project_id": "ap-southeat-1"})
     (server,) = parties.list_servers(Source("1", "huaweicloud", "ap-southeast-1"), account, WHOLE, player).servers
     assert (server.status, server.cpu, server.memory_mib, server.disk_gib) == (Status.SHUTOFF, 1, 1024, None)
     assert (server.lan_ipv4, server.wan_ipv4) == ((), ())

@@ -70,7 +70,8 @@ def test_qcloud_an_error_inside_a_200() -> None:
 @pytest.mark.parametrize(("name", "attached"), [
     ("available", False), ("copy_instance_tags", True), ("not_encrypt", True)])
 def test_qcloud_disks(name: str, attached: bool) -> None:
-    player = Player("qcloud", [answer for answer in of_qcloud(f"TestCbs.test_cbs_{name}") if "Offset" in answer.asked], ("Offset",))
+    player = Player("qcloud", [answer for answer in of_qcloud(f"TestCbs.test_cbs_{name}") if "Offset" in answer.asked],
+                    ("Offset",))
     (disk,) = qcloud._disks(Client(Source("123", "qcloud", "ap-singapore"), account_of("qcloud"), player), ["ins-1"])
     assert bool(disk.InstanceId) is attached
     assert disk.DiskSize
@@ -95,7 +96,8 @@ def catalogues() -> list[Answer]:
     """The types of fr-par-1 and it-mil-1, as recorded; those of fr-par-2 never were."""
     there = folder("scaleway")
     recorded = [answer for name in ("get-server-simple", "server-type-list-on-it-mil1")
-                for answer in answers(there / f"cli/test-{name}.cassette.yaml") if answer.path.endswith("/products/servers")]
+                for answer in answers(there / f"cli/test-{name}.cassette.yaml")
+                if answer.path.endswith("/products/servers")]
     return [*recorded, counted("/instance/v1/zones/fr-par-2/products/servers", {}, 0)]
 
 
@@ -112,9 +114,11 @@ def test_scaleway_twelve_servers_in_ten_zones(monkeypatch: pytest.MonkeyPatch) -
         player = Player("scaleway", [*recorded, *block_and_ipam(zones), *catalogues()], ("page",))
         for server in listed(player, region):
             found[server.zone].append(server)
-    assert {zone: len(servers) for zone, servers in found.items() if servers} == {"it-mil-1": 1, "fr-par-2": 2, "fr-par-1": 9}
+    assert {zone: len(servers) for zone, servers in found.items()
+            if servers} == {"it-mil-1": 1, "fr-par-2": 2, "fr-par-1": 9}
     (milan,) = found["it-mil-1"]
-    assert (milan.name, milan.instance_type, milan.status, milan.wan_ipv4, milan.cpu, milan.memory_mib, milan.disk_gib) == (
+    assert (milan.name, milan.instance_type, milan.status, milan.wan_ipv4, milan.cpu, milan.memory_mib,
+            milan.disk_gib) == (
         "cli-srv-focused-booth", "BASIC3-X2C-4G", Status.ACTIVE, ("151.115.165.238",), 2, 4096, None)
     every = [server for servers in found.values() for server in servers]
     assert len({server.name for server in every}) == 11
@@ -131,7 +135,8 @@ def test_scaleway_the_life_of_a_server() -> None:
         row = json.loads(answer.response.body)["server"]
         path = answer.path.rpartition("/")[0]
         player = Player("scaleway", [
-            counted(path, [row], 1), *(counted(path.replace("fr-par-1", zone), [], 0) for zone in ("fr-par-2", "fr-par-3")),
+            counted(path, [row], 1), *(counted(path.replace("fr-par-1", zone), [], 0)
+                                       for zone in ("fr-par-2", "fr-par-3")),
             *block_and_ipam([f"fr-par-{n}" for n in (1, 2, 3)]),
             counted("/instance/v1/zones/fr-par-1/products/servers", {}, 0)])
         lives += [server.status for server in listed(player, "fr-par")]
@@ -143,9 +148,11 @@ def test_scaleway_the_life_of_a_server() -> None:
 def test_upcloud_two_servers_and_their_details() -> None:
     there = folder("upcloud")
     exchanges = answers(there / "getserverswithfilters.yaml")
-    rows = next(json.loads(answer.response.body)["servers"]["server"] for answer in exchanges if answer.path == "/1.3/server/")
+    rows = next(json.loads(answer.response.body)["servers"]["server"] for answer in exchanges
+                if answer.path == "/1.3/server/")
     assert len(rows) == 2
-    details = {answer.path: answer for answer in exchanges if answer.path.startswith("/1.3/server/") and len(answer.path) > 20}
+    details = {answer.path: answer for answer in exchanges if answer.path.startswith("/1.3/server/")
+               and len(answer.path) > 20}
     (known,) = [row for row in rows if f"/1.3/server/{row['uuid']}" in details]
     player = Player("upcloud", [                                # the other's details were not recorded
         made("/1.3/server", {"servers": {"server": [known]}}), *details.values()])
@@ -169,7 +176,8 @@ def test_upcloud_a_creation(name: str) -> None:
 # ---------------------------------------------------------------- linode
 
 def of_linode(name: str) -> list[Answer]:
-    return [replace(answer, path=answer.path.replace("/v4beta/", "/v4/")) for answer in answers(folder("linode") / f"{name}.yaml")]
+    return [replace(answer, path=answer.path.replace("/v4beta/", "/v4/"))
+            for answer in answers(folder("linode") / f"{name}.yaml")]
 
 
 NOTHING = {"data": [], "page": 1, "pages": 1, "results": 0}
@@ -177,9 +185,11 @@ NOTHING = {"data": [], "page": 1, "pages": 1, "results": 0}
 
 def test_linode_one_linode_in_the_making() -> None:
     recorded = [answer for answer in of_linode("TestInstances_List") if answer.method == "GET"]
-    player = Player("linode", [*recorded, *(made(path, NOTHING) for path in ("/v4/volumes", "/v4/vpcs/ips", "/v4/vpcs/ipv6s"))])
+    player = Player(
+        "linode", [*recorded, *(made(path, NOTHING) for path in ("/v4/volumes", "/v4/vpcs/ips", "/v4/vpcs/ipv6s"))])
     (server,) = listed(player, "us-sea")
-    assert (server.status, server.disk_gib, server.memory_mib, server.wan_ipv4) == (Status.BUILD, 25, 1024, ("192.0.2.0",))
+    assert (server.status, server.disk_gib, server.memory_mib,
+            server.wan_ipv4) == (Status.BUILD, 25, 1024, ("192.0.2.0",))
 
 
 def test_linode_an_address_in_a_vpc() -> None:
@@ -187,7 +197,8 @@ def test_linode_an_address_in_a_vpc() -> None:
     linode = next(json.loads(answer.response.body) for answer in recorded
                   if answer.method == "POST" and answer.path == "/v4/linode/instances")
     vpcs = [answer for answer in recorded if answer.path == "/v4/vpcs/ips"]
-    player = Player("linode", [*vpcs, made("/v4/linode/instances", {"data": [linode], "page": 1, "pages": 1, "results": 1}),
+    player = Player("linode", [*vpcs, made("/v4/linode/instances",
+                                           {"data": [linode], "page": 1, "pages": 1, "results": 1}),
                                *(made(path, NOTHING) for path in ("/v4/volumes", "/v4/vpcs/ipv6s"))])
     (server,) = listed(player, "au-mel")
     assert (server.lan_ipv4, server.wan_ipv4) == (("192.168.0.2",), ("192.0.2.0",))

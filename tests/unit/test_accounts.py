@@ -35,8 +35,10 @@ def test_every_documented_set_of_fields(party: str, credentials: dict[str, str])
 
 
 @pytest.mark.parametrize(("party", "credentials"), [
-    ("qcloud", {}), ("qcloud", {"secret_id": "A"}), ("qcloud", {**QCLOUD, "more": "x"}), ("qcloud", {**QCLOUD, "token": ""}),
-    ("qcloud", {**QCLOUD, "token": None}), ("qcloud", {"secret_id": 1, "secret_key": "k"}), ("qcloud", []), ("qcloud", "x"),
+    ("qcloud", {}), ("qcloud", {"secret_id": "A"}), ("qcloud", {**QCLOUD, "more": "x"}),
+    ("qcloud", {**QCLOUD, "token": ""}),
+    ("qcloud", {**QCLOUD, "token": None}), ("qcloud", {"secret_id": 1, "secret_key": "k"}), ("qcloud", []),
+    ("qcloud", "x"),
     ("qcloud", None), ("qcloud", {**QCLOUD, "secret_key": ["k"]}), ("qcloud", {**QCLOUD, "secret_key": "k\n"}),
     ("qcloud", {**QCLOUD, "secret_key": "a b"}), ("qcloud", {**QCLOUD, "secret_key": "ключ"}),
     ("qcloud", {**QCLOUD, "secret_key": "k" * 16_001}), ("aws", QCLOUD), ("aws", {"external_id": "e"}),
@@ -50,16 +52,21 @@ def test_other_fields_are_refused_without_repeating_them(party: str, credentials
 
 
 @pytest.mark.parametrize(("endpoint", "local", "good"), [
-    ("https://cloud.example", False, True), ("https://cloud.example:8443", False, True), ("https://cloud.example/", False, True),
+    ("https://cloud.example", False, True), ("https://cloud.example:8443", False, True),
+    ("https://cloud.example/", False, True),
     ("https://10.0.0.1", False, True), ("https://[::1]:443", False, True), ("http://127.0.0.1:9", True, True),
     ("http://localhost:9", True, True), ("http://[::1]:9", True, True), ("http://127.0.0.1:9", False, False),
     ("http://cloud.example", True, False), ("http://10.0.0.1", True, False), ("http://127.1:9", True, False),
     ("http://2130706433", True, False), ("http://0x7f.1", True, False), ("http://0177.0.0.1", True, False),
-    ("http://localhost.evil.com", True, False), ("http://127.0.0.1.evil.com", True, False), ("http://[::ffff:10.0.0.1]", True, False),
-    ("https://user:pw@cloud.example", True, False), ("https://cloud.example/path", True, False), ("https://cloud.example?x", True, False),
-    ("https://cloud.example#x", True, False), ("ftp://cloud.example", True, False), ("cloud.example", True, False), ("", True, False),
+    ("http://localhost.evil.com", True, False), ("http://127.0.0.1.evil.com", True, False),
+    ("http://[::ffff:10.0.0.1]", True, False),
+    ("https://user:pw@cloud.example", True, False), ("https://cloud.example/path", True, False),
+    ("https://cloud.example?x", True, False),
+    ("https://cloud.example#x", True, False), ("ftp://cloud.example", True, False), ("cloud.example", True, False),
+    ("", True, False),
     ("https://", True, False), ("https://a b", True, False), ("https://a\n", True, False), ("https://a:0", True, False),
-    ("https://a:99999", True, False), ("https://[::1", True, False), ("HTTPS://cloud.example", True, False), ("https://é", True, False),
+    ("https://a:99999", True, False), ("https://[::1", True, False), ("HTTPS://cloud.example", True, False),
+    ("https://é", True, False),
 ])
 def test_endpoints(endpoint: str, local: bool, good: bool) -> None:
     if good:
@@ -120,7 +127,8 @@ def test_a_row_copied_to_another_tenant_or_party_does_not_open(deployment: Deplo
     row = store.get("account", "123/qcloud")
     assert row
     for tenant, party in (("124", "qcloud"), ("123", "aws")):
-        moved = msgspec.structs.replace(msgspec.json.decode(row.value, type=accounts.AccountRow), tenant_id=tenant, party=party)
+        moved = msgspec.structs.replace(msgspec.json.decode(row.value, type=accounts.AccountRow), tenant_id=tenant,
+                                        party=party)
         store.put("account", f"{tenant}/{party}", msgspec.json.encode(moved))
         with pytest.raises(Internal, match="do not belong here"):
             accounts.load(store, sealer, tenant, party, local=True)

@@ -1,4 +1,5 @@
-"""No answer of a party makes the process grow by more than 200 MB, ten at once: tests/bombs.py, in a process of its own."""
+"""No answer of a party makes the process grow by more than 200 MB, ten at once: tests/bombs.py, in a process of its
+own."""
 
 import subprocess
 import sys
@@ -11,7 +12,8 @@ SHAPES = ["nested elements", "tiny rows", *(pytest.param(shape, marks=pytest.mar
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_ten_bombs_at_once_stay_below_200_mb(shape: str) -> None:
-    done = subprocess.run([sys.executable, "-m", "tests.bombs", shape], capture_output=True, text=True, timeout=100, check=True)
+    done = subprocess.run([sys.executable, "-m", "tests.bombs", shape], capture_output=True, text=True, timeout=100,
+                          check=True)
     grown, *words = done.stdout.split()
     assert int(grown) < 200, done.stdout
     assert set(words) <= {"party_malformed", "party_throttled", "party_timeout"}, done.stdout

@@ -1,8 +1,8 @@
 """Answers of clouds that were got wrong once, each with what must come: ../shared/cases, where that folder is present.
 
 Each case is played as tests/unit/test_parties.py plays those of the parties, and held to its `expect` by a check of its
-name. The cases are copied into the parties' own as well, so that they hold without the folder; this file shows that they
-were not bent on the way. TWOCLOUD_CASES names another folder.
+name. The cases are copied into the parties' own as well, so that they hold without the folder; this file shows that
+they were not bent on the way. TWOCLOUD_CASES names another folder.
 """
 
 import importlib
@@ -22,7 +22,8 @@ from tests import ROOT
 from tests.unit.test_parties import WHAT, Recorded
 
 FOLDER = Path(os.environ.get("TWOCLOUD_CASES") or ROOT.parent / "shared" / "cases")
-LATER = {"openstack-auth-url", "openstack-internal-only", "openstack-unversioned-endpoints", "gcp-universe", "huawei-eu"}
+LATER = {"openstack-auth-url", "openstack-internal-only", "openstack-unversioned-endpoints", "gcp-universe",
+         "huawei-eu"}
 FILES = sorted(path for path in FOLDER.glob("*.json") if path.stem not in LATER)
 CASES = [(path.stem, case) for path in FILES for case in json.loads(path.read_text())["cases"]]
 Outcome = dict[str, Server] | TwocloudError
@@ -56,7 +57,8 @@ def listed(outcome: Outcome, *ids: str) -> list[Server]:
     return [outcome[key] for key in ids]
 
 
-def refused(*words: str, never: tuple[str, ...] = ("wrong key",), error: str = "party_denied") -> Callable[[Outcome], None]:
+def refused(*words: str, never: tuple[str, ...] = ("wrong key",),
+            error: str = "party_denied") -> Callable[[Outcome], None]:
     """A check: an error of this word whose text has the words, and none of those that would mislead."""
     def check(outcome: Outcome) -> None:
         assert isinstance(outcome, PartyError), outcome
@@ -206,7 +208,8 @@ CHECKS: dict[str, list[tuple[str, Callable[[Outcome], object]]]] = {        # fi
         ("vcpus as a fraction", openstack_odd(cpu=None, memory_mib=512)),
         ("disk as text", openstack_odd(disk_gib=None, memory_mib=512, cpu=2)), ("metadata", openstack_metadata)],
     "openstack-detail-shorter-than-list": [("", refused(error="party_malformed", never=()))],
-    "cloudstack-count-is-the-page": [("listPublicIpAddresses", cloudstack_addresses), ("machines itself", cloudstack_machines)],
+    "cloudstack-count-is-the-page": [("listPublicIpAddresses", cloudstack_addresses),
+                                     ("machines itself", cloudstack_machines)],
     "qcloud-local-nvme": [("DiskSize -1", qcloud_unsized)],
     "hetzner-ipv6-only": [("IPv6 only", hetzner_ipv6), ("float", hetzner_float)],
     "cloudstack-nic-blank": [("empty text", cloudstack_blank)],
@@ -244,6 +247,7 @@ def ec2(action: str, asked: dict[str, str], inner: str) -> dict[str, Any]:
 
 WITHOUT = [
     ec2("DescribeInstances", {"MaxResults": "1000"},
-        "<reservationSet><item><instancesSet><item><instanceId>i-0a</instanceId><instanceState><name>running</name></instanceState>"
+        "<reservationSet><item><instancesSet><item><instanceId>i-0a</instanceId><instanceState><name>running</name></"
+        "instanceState>"
         "</item></instancesSet></item></reservationSet>"),
     ec2("DescribeVolumes", {"MaxResults": "1000"}, "<volumeSet/>")]

@@ -1,4 +1,5 @@
-"""The true cause of a refusal: each party's documented words, and words that no table knows but that say it themselves."""
+"""The true cause of a refusal: each party's documented words, and words that no table knows but that say it
+themselves."""
 
 import importlib
 from dataclasses import replace
@@ -24,7 +25,8 @@ SAYS = {                                    # words that are in nobody's table
     "DISABLED_KEY": "AccessKeyInactive api_key_disabled UserLocked SecretIdDisabled",
     "NOT_ACTIVATED": "ServiceNotOpen Product.NotActivated",
 }
-INNOCENT = ("InternalError", "InvalidParameterValue", "ResourceNotFound.Disk", "IpAddress.Invalid", "InvalidIpFormat", "SkipList",
+INNOCENT = ("InternalError", "InvalidParameterValue", "ResourceNotFound.Disk", "IpAddress.Invalid", "InvalidIpFormat",
+            "SkipList",
             "not_found", "UserNotInTheWhiteList", "Zone.NotOnSale", "DescriptionFormat", "KeyPair.NotFound")
 
 
@@ -36,7 +38,8 @@ def pairs(table: dict[str, str]) -> list[tuple[str, str]]:
     return [(cause, word) for cause, words in table.items() for word in words.split()]
 
 
-@pytest.mark.parametrize(("name", "cause", "word"), [(name, *pair) for name, what in WHAT.items() for pair in pairs(what.get("causes", {}))])
+@pytest.mark.parametrize(("name", "cause", "word"),
+                         [(name, *pair) for name, what in WHAT.items() for pair in pairs(what.get("causes", {}))])
 def test_a_documented_word_says_its_cause(name: str, cause: str, word: str) -> None:
     failure, verdict = refused(parties.load(name), word), NAMES[cause]
     assert type(failure) is verdict.error
@@ -57,7 +60,8 @@ def test_a_word_that_no_table_knows_says_its_cause_itself(name: str) -> None:
             assert failure.hint == NAMES[cause].hint, (name, word)
 
 
-FREE = [(name, *entry) for name, what in WHAT.items() for entry in what.get("free_text", [])]     # what it says -> its cause
+# what it says -> its cause
+FREE = [(name, *entry) for name, what in WHAT.items() for entry in what.get("free_text", [])]
 
 
 @pytest.mark.parametrize(("name", "status", "body", "cause"), FREE)

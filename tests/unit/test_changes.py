@@ -76,7 +76,8 @@ def test_appeared_changed_and_vanished(served: App) -> None:
     served.get(GZ)
     began = served.clock()
     served.clock.forward(60)
-    set_fleet(served, [machine(0), dataclasses.replace(machine(1), state="stopped"), machine(3), machine(4, cpu=99), machine(9)])
+    set_fleet(served, [machine(0), dataclasses.replace(machine(1), state="stopped"), machine(3), machine(4, cpu=99),
+                       machine(9)])
     served.get(GZ)
     served.clock.forward(60)
     calls = served.clouds["qcloud"].count()
@@ -198,7 +199,8 @@ def test_update_at_is_the_time_we_last_saw_it_change(served: App) -> None:
     served.get(GZ)
     served.clock.forward(60)
     second = served.clock()
-    set_fleet(served, [machine(0), machine(1, name="renamed"), machine(2), dataclasses.replace(machine(3), state="stopped")])
+    set_fleet(served, [machine(0), machine(1, name="renamed"), machine(2),
+                       dataclasses.replace(machine(3), state="stopped")])
     expected = [created[0], shown(first), created[2], shown(second)]
     for more in ("&max_age=0", "", "&max_age=999"):
         assert [row["update_at"] for row in served.get(GZ + more).json()["vm_servers"]] == expected, more
@@ -238,7 +240,8 @@ def test_an_empty_list_after_one_that_was_not_is_asked_for_twice(served: App, mo
     began, cloud = served.clock(), served.clouds["qcloud"]
     served.clock.forward(60)
     proper = cloud.answer
-    empty = dataclasses.replace(proper(cloud.calls[0]), body=b'{"Response":{"TotalCount":0,"InstanceSet":[],"RequestId":"x"}}')
+    empty = dataclasses.replace(proper(cloud.calls[0]),
+                                body=b'{"Response":{"TotalCount":0,"InstanceSet":[],"RequestId":"x"}}')
     answers = iter([empty])
     cloud.answer = lambda call: next(answers, None) or proper(call)              # type: ignore[method-assign]
     calls = cloud.count()
@@ -257,7 +260,8 @@ def test_an_empty_list_after_one_that_was_not_is_asked_for_twice(served: App, mo
 
 
 def test_overlapping_refreshes_lose_nobody(house: App) -> None:
-    """A slow listing that began before a machine was made ends after a quick one that saw it: the machine is not gone."""
+    """A slow listing that began before a machine was made ends after a quick one that saw it: the machine is not
+    gone."""
     set_fleet(house, [machine(0)])
     many_sources.list_servers(house.deployment, SOURCE)
     revision = accounts.find(house.deployment.store, "123", "qcloud").revision
@@ -267,7 +271,8 @@ def test_overlapping_refreshes_lose_nobody(house: App) -> None:
     quick = many_sources.list_servers(house.deployment, SOURCE)
     assert quick.total == 2
     house.clock.forward(5)
-    assert snapshots.save(house.deployment.store, SOURCE, revision, quick.servers[:1], slow_began + 1, history=99_999) is None
+    assert snapshots.save(house.deployment.store, SOURCE, revision, quick.servers[:1], slow_began + 1,
+                          history=99_999) is None
     found = changes.list_changes(house.deployment, SOURCE, slow_began)
     assert [server.id for server in found.answer.servers] == [ident(1)]
     assert found.vanished == []
@@ -278,9 +283,11 @@ def test_overlapping_refreshes_lose_nobody(house: App) -> None:
 
 def test_twocloud_changes(twocloud: Command, tmp_path: Path) -> None:           # noqa: F811
     keys = qcloud_keys()
-    with Qcloud({keys["secret_id"]: keys["secret_key"]}, {"ap-guangzhou": Machines([machine(n) for n in range(3)])}) as cloud:
+    with Qcloud({keys["secret_id"]: keys["secret_key"]},
+                {"ap-guangzhou": Machines([machine(n) for n in range(3)])}) as cloud:
         twocloud("account", "put", "123", "qcloud", "--region", "gz", "--endpoint", cloud.url, stdin=json.dumps(keys))
-        since = ("--party", "qcloud", "--tenant", "123", "--region", "all", "--since", datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+        since = ("--party", "qcloud", "--tenant", "123", "--region", "all", "--since",
+                 datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
         assert [row["count"] for row in twocloud.json("refresh")] == [3]
         assert {row["what"] for row in twocloud.json("changes", *since)} <= {"appeared"}
         time.sleep(1.1)
@@ -328,7 +335,8 @@ class Small(RuleBasedStateMachine):
 
     @initialize()
     def account(self) -> None:
-        made = accounts.check("123", parties.load("qcloud"), {"secret_id": "AKIDtest", "secret_key": "model"}, project=None,
+        made = accounts.check("123", parties.load("qcloud"), {"secret_id": "AKIDtest", "secret_key": "model"},
+                              project=None,
                               regions=("gz",), deep=False, endpoint=self.cloud.url, local=True)
         accounts.put(self.deployment.store, self.deployment.sealer(), made, self.clock(), replace=True)
         self.lists = []
@@ -375,8 +383,10 @@ class Small(RuleBasedStateMachine):
         numbers = {ident(n): n for n in range(12)}
         return {numbers[server.id]: server.cpu or 0 for server in found.servers}
 
-    @rule(max_age=st.sampled_from([0, 0, 30, 900, 86_400]), stale=st.sampled_from([0, 900, 86_400]), cached=st.booleans(),
-          window=st.sampled_from([WHOLE, WHOLE, Window(1, 5), Window(2, 3), Window(1, 100), Window(3)]), filtered=st.booleans())
+    @rule(max_age=st.sampled_from([0, 0, 30, 900, 86_400]), stale=st.sampled_from([0, 900, 86_400]),
+          cached=st.booleans(),
+          window=st.sampled_from([WHOLE, WHOLE, Window(1, 5), Window(2, 3), Window(1, 100), Window(3)]),
+          filtered=st.booleans())
     def asks(self, max_age: int, stale: int, cached: bool, window: Window, filtered: bool) -> None:
         calls, was_open = self.cloud.count(), self.is_open()
         wanted = Filter(ip=None, name="-") if filtered else Filter()
@@ -387,7 +397,8 @@ class Small(RuleBasedStateMachine):
         age = self.clock() - self.lists[-1][0] if self.lists else None
         young = age is not None and max_age > 0 and age <= max_age
         try:
-            found = many_sources.list_servers(self.deployment, SOURCE, window, wanted, Freshness(max_age, stale, cached))
+            found = many_sources.list_servers(self.deployment, SOURCE, window, wanted,
+                                              Freshness(max_age, stale, cached))
         except PartyError as error:
             assert not young
             if cached:
@@ -496,7 +507,8 @@ def test_against_a_plain_model_of_the_inventory(small: type[Small]) -> None:
 @given(fleets=st.lists(st.sets(st.integers(0, 9), max_size=10), min_size=2, max_size=5), dice=st.randoms())
 def test_windows_and_wholes_in_any_mix_lose_nobody(house: App, fleets: list[set[int]], dice: random.Random) -> None:
     """Only a whole list may say that somebody is gone."""
-    house.account("qcloud", {"secret_id": "AKIDtest", "secret_key": house.clouds["qcloud"].keys["AKIDtest"]}, house.clouds["qcloud"].url)   # type: ignore[attr-defined]
+    house.account("qcloud", {"secret_id": "AKIDtest", "secret_key": house.clouds["qcloud"].keys["AKIDtest"]},
+                  house.clouds["qcloud"].url)   # type: ignore[attr-defined]
     house.clouds["qcloud"].rates = {}       # type: ignore[attr-defined]
     house.deployment.transport.pace = lambda *_: None            # type: ignore[method-assign,assignment]
     began = house.clock()

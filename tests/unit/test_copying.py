@@ -66,7 +66,8 @@ SLOW_ON_MOTO = pytest.mark.parametrize(
 # ---------------------------------------------------------------- what a copy is
 
 def test_write_and_moment(store: Store, clock: Clock) -> None:
-    entries = [Entry("k", f"{n:03}", bytes([n % 256]) * n, n + 1, int(clock()) + 5 if n % 2 else None) for n in range(130)]
+    entries = [Entry("k", f"{n:03}", bytes([n % 256]) * n, n + 1, int(clock()) + 5 if n % 2 else None)
+               for n in range(130)]
     store.write(entries)
     store.write([])
     with store.moment() as there:
@@ -81,7 +82,8 @@ def test_write_and_moment(store: Store, clock: Clock) -> None:
     with store.moment() as there:
         assert sorted(there.walk()) == entries[::2]
         assert list(there.fetch([("k", "001")])) == []
-    store.write([Entry("big", f"{n:02}", bytes([n]) * 370_000, 1, None) for n in range(50)])      # DynamoDB gives 16 MB at once
+    # DynamoDB gives 16 MB at once
+    store.write([Entry("big", f"{n:02}", bytes([n]) * 370_000, 1, None) for n in range(50)])
     with store.moment() as there:
         found = sorted(there.fetch([("big", f"{n:02}") for n in range(50)]))
     assert [(it.key, it.value[0], len(it.value)) for it in found] == [(f"{n:02}", n, 370_000) for n in range(50)]
@@ -151,7 +153,8 @@ def test_a_write_that_was_lost_is_told(store: Store, other: SqliteStore, monkeyp
 
 
 def test_from_sqlite_it_is_one_moment(tmp_path: Path, clock: Clock) -> None:
-    """Two rows that a writer always changes together (SQLite's transactions are single rows: the first, then the second)."""
+    """Two rows that a writer always changes together (SQLite's transactions are single rows: the first, then the
+    second)."""
     source, target = (SqliteStore(f"{tmp_path}/{name}.db", clock) for name in ("a", "b"))
     fill(source, 3000)
     source.put("zz", "second", b"0")
@@ -192,7 +195,8 @@ class _Broken(Exception):
 
 
 @pytest.mark.slow
-def test_a_fault_at_each_call_of_either_store(store: Store, other: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_at_each_call_of_either_store(store: Store, other: SqliteStore,
+                                              monkeypatch: pytest.MonkeyPatch) -> None:
     """Begun again, it ends right."""
     fill(other, 900)
     for nth in range(60):
@@ -264,11 +268,14 @@ def test_many_rows_in_bounded_memory(tmp_path: Path, count: int, size: int) -> N
     for n in range(20):
         source.write([Entry("chunk", f"{n}/{m}", bytes(size) + b"%d" % m, 1, None) for m in range(count // 20)])
     source.close()
-    code = ("import resource, sys, time; from chalicelib.access import accounts, copying; from chalicelib.storage.sqlite import SqliteStore\n"
+    code = ("import resource, sys, time; from chalicelib.access import accounts, copying; from "
+            "chalicelib.storage.sqlite import SqliteStore\n"
             "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
             "a, b = (SqliteStore(path, time.time) for path in sys.argv[1:])\n"
-            "before = peak(); *_, told = copying.copy(a, 'a', b); print(told.rows, told.written, told.different, peak() - before)")
-    done = subprocess.run([sys.executable, "-c", code, f"{tmp_path}/a.db", f"{tmp_path}/b.db"], capture_output=True, text=True,
+            "before = peak(); *_, told = copying.copy(a, 'a', b); print(told.rows, told.written, told.different,"
+            " peak() - before)")
+    done = subprocess.run([sys.executable, "-c", code, f"{tmp_path}/a.db", f"{tmp_path}/b.db"], capture_output=True,
+                          text=True,
                           cwd=ROOT, check=True)
     seen, written, different, grown = map(int, done.stdout.split())
     assert (seen, written, different) == (count, count, 0)
@@ -285,7 +292,8 @@ def kms() -> Iterator[KmsSealer]:
 
 
 def put(store: Store, sealer: Sealer, tenant: str, **credentials: str) -> accounts.AccountRow:
-    made = accounts.check(tenant, parties.load("qcloud"), {"secret_id": "AKID", **credentials}, project=None, regions=("gz",),
+    made = accounts.check(tenant, parties.load("qcloud"), {"secret_id": "AKID", **credentials}, project=None,
+                          regions=("gz",),
                           deep=False, endpoint=None, local=False)
     return accounts.put(store, sealer, made, START, replace=True)
 
@@ -311,7 +319,8 @@ def test_accounts_are_sealed_for_where_they_go(tmp_path: Path, clock: Clock) -> 
         accounts.remove(source, "4", "qcloud")
         assert last(copying.copy(source, "a", target, (mine, theirs))) == Count(rows=29, written=1, removed=1)
         assert accounts.load(target, lambda: theirs, "3", "qcloud", local=False).credentials["secret_key"] == keys[3]
-        assert {key for key, _ in target.list("copy")} == {"begun", *(f"account/{n}/qcloud" for n in range(30) if n != 4)}
+        assert {key for key, _ in target.list("copy")} == {"begun",
+                                                           *(f"account/{n}/qcloud" for n in range(30) if n != 4)}
     source.close()
 
 
@@ -330,7 +339,8 @@ def test_an_account_that_cannot_be_sealed_is_named(tmp_path: Path, clock: Clock)
 
 def twocloud(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("TWOCLOUD_", "AWS_"))}
-    return subprocess.run([sys.executable, "-m", "chalicelib", *arguments], capture_output=True, text=True, cwd=folder, timeout=120,
+    return subprocess.run([sys.executable, "-m", "chalicelib", *arguments], capture_output=True, text=True, cwd=folder,
+                          timeout=120,
                           env={**clean, "PYTHONPATH": str(ROOT), **environment})
 
 
@@ -339,7 +349,8 @@ def test_the_command(tmp_path: Path) -> None:
     put(source, FileSealer(tmp_path / "key"), "123", secret_key=key)
     fill(source, 100, time.time())
     mine = {"TWOCLOUD_KEY": f"file:{tmp_path}/key"}
-    done = twocloud("store", "copy", "sqlite:///a.db", "sqlite:///b.db", "--to-key", "file:new", "-o", "json", folder=tmp_path, **mine)
+    done = twocloud("store", "copy", "sqlite:///a.db", "sqlite:///b.db", "--to-key", "file:new", "-o", "json",
+                    folder=tmp_path, **mine)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {"rows": 101, "written": 101, "different": 0, "removed": 0}, done.stderr
     assert "101 rows, 101 of them written now" in done.stderr
@@ -347,21 +358,27 @@ def test_the_command(tmp_path: Path) -> None:
     for text in (key, base64.b64encode(key.encode()).decode()[:-4]):
         assert text not in done.stdout + done.stderr
     there = SqliteStore(f"{tmp_path}/b.db", time.time)
-    assert accounts.load(there, lambda: FileSealer(tmp_path / "new"), "123", "qcloud", local=False).credentials["secret_key"] == key
+    assert accounts.load(there, lambda: FileSealer(tmp_path / "new"), "123", "qcloud",
+                         local=False).credentials["secret_key"] == key
     assert not (tmp_path / ".twocloud").exists()                # the store of the settings has no part in it
-    done = twocloud("store", "copy", f"sqlite:///{tmp_path}/a.db", "sqlite:///b.db", "--to-key", "file:new", folder=tmp_path, **mine)
+    done = twocloud("store", "copy", f"sqlite:///{tmp_path}/a.db", "sqlite:///b.db", "--to-key", "file:new",
+                    folder=tmp_path, **mine)
     assert done.returncode == 0
     assert "0 of them written now" in done.stderr
     there.put("user", "t000001/é", b"in use")
     for arguments, code, words in (
-            (("sqlite:///a.db", "sqlite:///b.db", "--to-key", "file:new"), 4, "in use"), (("sqlite:///a.db", "sqlite:///a.db"), 2, "same store"),
-            (("sqlite:///none.db", "sqlite:///c.db"), 2, "no store"), (("sqlite:///a.db", "dynamodb://table"), 2, "--to-key"),
-            (("a.db", "sqlite:///c.db"), 2, "sqlite:///PATH"), (("sqlite:///a.db", "sqlite:///c.db", "--to-key", "x"), 2, "kms:KEY")):
+            (("sqlite:///a.db", "sqlite:///b.db", "--to-key", "file:new"), 4, "in use"),
+            (("sqlite:///a.db", "sqlite:///a.db"), 2, "same store"),
+            (("sqlite:///none.db", "sqlite:///c.db"), 2, "no store"),
+            (("sqlite:///a.db", "dynamodb://table"), 2, "--to-key"),
+            (("a.db", "sqlite:///c.db"), 2, "sqlite:///PATH"),
+            (("sqlite:///a.db", "sqlite:///c.db", "--to-key", "x"), 2, "kms:KEY")):
         done = twocloud("store", "copy", *arguments, folder=tmp_path, **mine)
         assert (done.returncode, words in done.stderr) == (code, True), (arguments, done.stderr)
     assert not (tmp_path / "none.db").exists()
     assert not (tmp_path / "c.db").exists()
-    done = twocloud("store", "copy", "sqlite:///a.db", "sqlite:///c.db", "--to-key", "file:new", folder=tmp_path, TWOCLOUD_KEY="file:gone")
+    done = twocloud("store", "copy", "sqlite:///a.db", "sqlite:///c.db", "--to-key", "file:new", folder=tmp_path,
+                    TWOCLOUD_KEY="file:gone")
     assert done.returncode == 2
     assert "gone" in done.stderr
     assert not (tmp_path / "gone").exists()
@@ -370,7 +387,10 @@ def test_the_command(tmp_path: Path) -> None:
 def test_a_bar_on_a_terminal(tmp_path: Path) -> None:
     source = SqliteStore(f"{tmp_path}/a.db", time.time)
     fill(source, 1000, time.time())
-    done = subprocess.run(["script", "-qec", f"{sys.executable} -m chalicelib store copy sqlite:///{tmp_path}/a.db sqlite:///{tmp_path}/b.db",
-                           "/dev/null"], capture_output=True, text=True, cwd=ROOT, timeout=60, env={**os.environ, "TERM": "xterm"})
+    done = subprocess.run(["script", "-qec",
+                           f"{sys.executable} -m chalicelib store copy sqlite:///{tmp_path}/a.db sqlite:///"
+                           f"{tmp_path}/b.db",
+                           "/dev/null"], capture_output=True, text=True, cwd=ROOT, timeout=60,
+                          env={**os.environ, "TERM": "xterm"})
     assert done.returncode == 0, done.stdout
     assert "1000/1000" in done.stdout.replace(" ", ""), done.stdout

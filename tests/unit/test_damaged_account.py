@@ -49,9 +49,11 @@ def damage(how: str, field: str = "", value: Any = None) -> None:
 
 @pytest.mark.parametrize("way_out", ["replace", "remove"])
 @pytest.mark.parametrize("how", [("garbage",), ("empty",), ("list",), *(("field", name, value) for name, value in (
-    ("tenant_id", "9"), ("party", "aws"), ("sealed", 5), ("revision", 7), ("deep", None), ("regions", "gz"), ("endpoint", 1),
+    ("tenant_id", "9"), ("party", "aws"), ("sealed", 5), ("revision", 7), ("deep", None), ("regions", "gz"),
+    ("endpoint", 1),
     ("created_at", "x"), ("bound", 2)))], ids=str)
-def test_a_damaged_row_names_itself_and_can_be_put_again_or_removed(how: tuple[Any, ...], way_out: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_row_names_itself_and_can_be_put_again_or_removed(how: tuple[Any, ...], way_out: str,
+                                                                    capsys: pytest.CaptureFixture[str]) -> None:
     damage(*how)
     for line in (["list"], ["show", *PLACE], ["check", *PLACE], ["reseal"]):
         capsys.readouterr()
@@ -70,7 +72,8 @@ def test_a_damaged_row_names_itself_and_can_be_put_again_or_removed(how: tuple[A
 def test_the_schedule_goes_on_for_all_other_accounts() -> None:
     damage("field", "regions", 5)
     Path("keys.json").write_bytes(msgspec.json.encode(KEYS))
-    assert cli.main(["account", "put", "456", "qcloud", "--region", "ap-beijing", "--credentials-file", "keys.json"]) == 0
+    assert cli.main(["account", "put", "456", "qcloud", "--region", "ap-beijing", "--credentials-file",
+                     "keys.json"]) == 0
     Path("keys.json").unlink()
     with pytest.raises(Internal):
         accounts.every(output.deployment().store)

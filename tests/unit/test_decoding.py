@@ -53,7 +53,8 @@ class Page(msgspec.Struct, Generic[T]):
 
 def row(**fields: Any) -> Row:
     """The row that has this field, listed beside a good one, which must not change."""
-    body = msgspec.json.encode({"total": 2, "rows": [{"id": "good", "cpu": 2, "tags": {"k": "v"}}, {"id": "odd", **fields}]})
+    body = msgspec.json.encode(
+        {"total": 2, "rows": [{"id": "good", "cpu": 2, "tags": {"k": "v"}}, {"id": "odd", **fields}]})
     page = read(Response(200, {}, body), Page[Row])
     assert page.total == 2
     assert page.rows[0] == Row(id="good", cpu=2, tags={"k": "v"})
@@ -61,20 +62,30 @@ def row(**fields: Any) -> Row:
 
 
 @pytest.mark.parametrize(("field", "given", "shown"), [
-    ("cpu", "16", 16), ("cpu", " 16 ", 16), ("cpu", "2.0", 2), ("cpu", 2.0, 2), ("cpu", 2.5, None), ("cpu", "2.5", None), ("cpu", -1, None),
-    ("cpu", "-1", None), ("cpu", 10 ** 30, None), ("cpu", 1e308, None), ("cpu", "x", None), ("cpu", True, None), ("cpu", [2], None),
-    ("cpu", {}, None), ("cpu", "１６", None), ("cpu", "1_6", None), ("cpu", "", None), ("cpu", "9" * 5000, None), ("cpu", "null", None),
-    ("memory", "1.5", 1.5), ("memory", 2, 2.0), ("memory", 1e308, None), ("memory", "1e5", None), ("memory", "inf", None), ("memory", -1.5, None),
+    ("cpu", "16", 16), ("cpu", " 16 ", 16), ("cpu", "2.0", 2), ("cpu", 2.0, 2), ("cpu", 2.5, None),
+    ("cpu", "2.5", None), ("cpu", -1, None),
+    ("cpu", "-1", None), ("cpu", 10 ** 30, None), ("cpu", 1e308, None), ("cpu", "x", None), ("cpu", True, None),
+    ("cpu", [2], None),
+    ("cpu", {}, None), ("cpu", "１６", None), ("cpu", "1_6", None), ("cpu", "", None), ("cpu", "9" * 5000, None),
+    ("cpu", "null", None),
+    ("memory", "1.5", 1.5), ("memory", 2, 2.0), ("memory", 1e308, None), ("memory", "1e5", None),
+    ("memory", "inf", None), ("memory", -1.5, None),
     ("name", 5, "5"), ("name", 1.5, "1.5"), ("name", True, "true"), ("name", [], None), ("name", {}, None),
     ("on", "true", True), ("on", "False", False), ("on", 1, None), ("on", "yes", None),
-    ("ips", ["10.0.0.1", None, "10.0.0.2", {}, []], ["10.0.0.1", "10.0.0.2"]), ("ips", "10.0.0.1", None), ("ips", {}, None), ("ips", [5], ["5"]),
-    ("volumes", ["v1", None], None), ("volumes", ["v1", 7], ["v1", "7"]), ("sizes", [1, None], None), ("sizes", [1, "2"], [1, 2]),
-    ("disks", [{"size": 1}, None, {"size": "x"}], [Disk(1), Disk(), Disk()]), ("disks", "x", msgspec.UNSET), ("disks", {}, msgspec.UNSET),
-    ("disks", None, None), ("disks", [5], [Disk()]), ("root", "x", Disk()), ("root", {"size": "7"}, Disk(7)), ("root", None, None),
+    ("ips", ["10.0.0.1", None, "10.0.0.2", {}, []], ["10.0.0.1", "10.0.0.2"]), ("ips", "10.0.0.1", None),
+    ("ips", {}, None), ("ips", [5], ["5"]),
+    ("volumes", ["v1", None], None), ("volumes", ["v1", 7], ["v1", "7"]), ("sizes", [1, None], None),
+    ("sizes", [1, "2"], [1, 2]),
+    ("disks", [{"size": 1}, None, {"size": "x"}], [Disk(1), Disk(), Disk()]), ("disks", "x", msgspec.UNSET),
+    ("disks", {}, msgspec.UNSET),
+    ("disks", None, None), ("disks", [5], [Disk()]), ("root", "x", Disk()), ("root", {"size": "7"}, Disk(7)),
+    ("root", None, None),
     ("nics", [{"id": "n"}, None], None), ("nics", [{"id": "n", "ip": []}], [Nic("n")]), ("nics", [{"id": 5}], None),
-    ("tags", {"a": None, "b": 1, "c": True, "d": [], "e": "x", "f": {}, "g": 1.5}, {"a": "", "b": "1", "c": "true", "e": "x", "g": "1.5"}),
+    ("tags", {"a": None, "b": 1, "c": True, "d": [], "e": "x", "f": {}, "g": 1.5},
+     {"a": "", "b": "1", "c": "true", "e": "x", "g": "1.5"}),
     ("tags", ["a"], None), ("tags", "a", None), ("nets", {"a": [{"id": "n"}], "b": "x"}, {"a": [Nic("n")]}),
-    ("Kind:x", "c", None), ("either", 2.5, "2.5"), ("either", [], None), ("either", "x", "x"), ("place", ["a", None], ("a",)), ("place", "a", ()),
+    ("Kind:x", "c", None), ("either", 2.5, "2.5"), ("either", [], None), ("either", "x", "x"),
+    ("place", ["a", None], ("a",)), ("place", "a", ()),
     ("digits", 10, "10"), ("digits", "１０", None), ("digits", -1, None),
 ])
 def test_a_shown_value_is_read_or_becomes_its_default(field: str, given: object, shown: object) -> None:
@@ -84,9 +95,12 @@ def test_a_shown_value_is_read_or_becomes_its_default(field: str, given: object,
 
 
 @pytest.mark.parametrize("answer", [
-    {"total": "2", "rows": []}, {"total": 2.0, "rows": []}, {"total": -1, "rows": []}, {"rows": []}, {"total": 0}, {"total": 0, "rows": {}},
-    {"total": 0, "rows": None}, {"total": 1, "rows": [None]}, {"total": 1, "rows": ["x"]}, {"total": 1, "rows": [{"id": 5}]},
-    {"total": 1, "rows": [{"id": ""}]}, {"total": 1, "rows": [{"id": None}]}, {"total": 1, "rows": [{}]}, {"total": 0, "rows": [], "token": 5},
+    {"total": "2", "rows": []}, {"total": 2.0, "rows": []}, {"total": -1, "rows": []}, {"rows": []}, {"total": 0},
+    {"total": 0, "rows": {}},
+    {"total": 0, "rows": None}, {"total": 1, "rows": [None]}, {"total": 1, "rows": ["x"]},
+    {"total": 1, "rows": [{"id": 5}]},
+    {"total": 1, "rows": [{"id": ""}]}, {"total": 1, "rows": [{"id": None}]}, {"total": 1, "rows": [{}]},
+    {"total": 0, "rows": [], "token": 5},
     {"total": 0, "rows": [], "token": []}, [], "x", None, 5,
 ])
 def test_ids_totals_tokens_and_containers_are_strict(answer: object) -> None:
@@ -95,8 +109,10 @@ def test_ids_totals_tokens_and_containers_are_strict(answer: object) -> None:
 
 
 @pytest.mark.parametrize(("text", "name"), [
-    (b'"\\ud800"', "\ufffd"), (b'"a\\udc00b"', "a\ufffdb"), (b'"\\ud800\\ud800\\udc00"', "\ufffd\U00010000"), (b'"\\\\ud800"', "\\ud800"),
-    (b'"\\\\\\ud800"', "\\\ufffd"), (b'"\\ud83d\\ude00"', "\U0001f600"), (b'"a\xffb"', "a\ufffdb"), (b'"\xed\xa0\x80"', "\ufffd" * 3),
+    (b'"\\ud800"', "\ufffd"), (b'"a\\udc00b"', "a\ufffdb"), (b'"\\ud800\\ud800\\udc00"', "\ufffd\U00010000"),
+    (b'"\\\\ud800"', "\\ud800"),
+    (b'"\\\\\\ud800"', "\\\ufffd"), (b'"\\ud83d\\ude00"', "\U0001f600"), (b'"a\xffb"', "a\ufffdb"),
+    (b'"\xed\xa0\x80"', "\ufffd" * 3),
     (b'"a\x07b\nc"', "a b c"), (b'"a\\u0000b"', "a\0b"), (b'"\xe4\xb8\xad"', "\u4e2d"),
 ])
 def test_what_json_cannot_hold(text: bytes, name: str) -> None:
@@ -109,7 +125,8 @@ def test_numbers_that_json_cannot_hold_are_null() -> None:
     assert decode(body, Page[Row]).rows == [Row("a", "NaN")]
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"x", b"[" * 200_000, b'{"a":' * 100_000, b"[1", b'"a', b"\xff", b"[{}", b"nul", b"<html>"])
+@pytest.mark.parametrize("body", [b"", b"{", b"x", b"[" * 200_000, b'{"a":' * 100_000, b"[1", b'"a', b"\xff", b"[{}",
+                                  b"nul", b"<html>"])
 def test_what_is_no_json_stays_malformed(body: bytes) -> None:
     with pytest.raises(PartyMalformed):
         decode(body, Page[Row])
@@ -156,22 +173,27 @@ def test_a_refusal_has_its_shape_or_is_none() -> None:
     assert refusal(Response(400, {}, b"<html>"), Nic) is None
 
 
-VALUES = st.recursive(st.none() | st.booleans() | st.integers(-10 ** 20, 10 ** 30) | st.floats(allow_nan=False) | st.text(max_size=5),
-                      lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3), max_leaves=6)
+VALUES = st.recursive(st.none() | st.booleans() | st.integers(-10 ** 20, 10 ** 30) | st.floats(allow_nan=False)
+                      | st.text(max_size=5),
+                      lambda inner: st.lists(inner, max_size=3)
+                      | st.dictionaries(st.text(max_size=3), inner, max_size=3), max_leaves=6)
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.dictionaries(st.sampled_from([field.encode_name for field in msgspec.structs.fields(Row) if field.name != "id"]), VALUES), st.booleans())
+@given(st.dictionaries(st.sampled_from([field.encode_name for field in msgspec.structs.fields(Row)
+                                        if field.name != "id"]), VALUES), st.booleans())
 def test_whatever_a_shown_value_is_the_rows_beside_it_are_whole(fields: dict[str, Any], first: bool) -> None:
     found = row(**fields)
     assert found.id == "odd"
-    assert msgspec.convert(msgspec.to_builtins(msgspec.structs.replace(found, left=None)), Row) == msgspec.structs.replace(found, left=None)
+    assert msgspec.convert(msgspec.to_builtins(msgspec.structs.replace(found, left=None)),
+                           Row) == msgspec.structs.replace(found, left=None)
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=60), st.sampled_from([Page[Row], list[Row], dict[str, Row], list[Cat | Dog], Nested]))
 def test_no_bytes_raise_anything_but_malformed(noise: bytes, shape: Any) -> None:
-    for body in (noise, b'[{"id":"a","name":"' + noise + b'"}]', b'{"total":1,"rows":[{"id":"a","cpu":' + noise + b"}]}"):
+    for body in (noise, b'[{"id":"a","name":"' + noise + b'"}]',
+                 b'{"total":1,"rows":[{"id":"a","cpu":' + noise + b"}]}"):
         try:
             decode(body, shape)
         except PartyMalformed:

@@ -12,7 +12,8 @@ from chalicelib.errors import TwocloudError
 
 
 def tree(kind: type[TwocloudError] = TwocloudError) -> list[type[TwocloudError]]:
-    return [kind, *(found for below in kind.__subclasses__() if below.__module__ == errors.__name__ for found in tree(below))]
+    return [kind, *(found for below in kind.__subclasses__() if below.__module__ == errors.__name__
+                    for found in tree(below))]
 
 
 def test_the_drawing_is_the_tree() -> None:
@@ -40,10 +41,12 @@ def test_no_default_text_is_empty() -> None:
 # ---------------------------------------------------------------- one text, two ways out
 
 # What only an answer over HTTP has, or only the command: a text goes out by both.
-_ONE_WAY = re.compile(r"Retry-After|\bAllow\b|\bX-[A-Z]|\bheaders?\b|\bHTTP\b|\bstatus code\b|(?<![\w`])--[a-z]|exit code")
+_ONE_WAY = re.compile(
+    r"Retry-After|\bAllow\b|\bX-[A-Z]|\bheaders?\b|\bHTTP\b|\bstatus code\b|(?<![\w`])--[a-z]|exit code")
 # Modules whose errors go out by one way alone.
 _HTTP_ALONE = {"serve.py", "authorizer.py"}
-_COMMAND_ALONE = {"cli", "rotation.py", "copying.py", "settings.py", "sealing.py", "accounts.py", "storage", "simulators"}
+_COMMAND_ALONE = {"cli", "rotation.py", "copying.py", "settings.py", "sealing.py", "accounts.py", "storage",
+                  "simulators"}
 
 
 def _made(kind: type[errors.TwocloudError]) -> errors.TwocloudError:
@@ -67,7 +70,8 @@ def _raised(path: Path) -> Iterator[tuple[int, str]]:
     """Every text in the call that makes one of our errors, in whatever statement."""
     kinds = {kind.__name__ for kind in tree()} | {"Verdict"}
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Call) and (getattr(node.func, "id", "") in kinds or getattr(node.func, "attr", "") in kinds):
+        if isinstance(node, ast.Call) and (getattr(node.func, "id", "") in kinds
+                                           or getattr(node.func, "attr", "") in kinds):
             for part in [*node.args, *(word.value for word in node.keywords)]:
                 for text in ast.walk(part):
                     if isinstance(text, ast.Constant) and isinstance(text.value, str):
@@ -77,7 +81,8 @@ def _raised(path: Path) -> Iterator[tuple[int, str]]:
 def test_every_raised_text_fits_an_answer_and_the_command() -> None:
     root, found = Path(errors.__file__).parent, 0
     for path in sorted(root.rglob("*.py")):
-        if path.name.startswith("test_") or {path.relative_to(root).parts[0], path.name} & (_HTTP_ALONE | _COMMAND_ALONE):
+        if path.name.startswith("test_") or {path.relative_to(root).parts[0],
+                                             path.name} & (_HTTP_ALONE | _COMMAND_ALONE):
             continue
         for line, text in _raised(path):
             found += 1

@@ -38,7 +38,8 @@ class Stage(App):
         for thread in threading.enumerate():
             if thread.name.startswith("twocloud"):
                 thread.join()
-        time.sleep(0.02)                    # what had been sent by then has arrived, and is not counted with what follows
+        # what had been sent by then has arrived, and is not counted with what follows
+        time.sleep(0.02)
         cloud = self.clouds[party]
         cloud.forget()
         cache.forget()
@@ -46,7 +47,8 @@ class Stage(App):
         return cloud
 
     def listing(self, party: str, seconds: float = 25.0, window: Window = many_sources.WHOLE) -> many_sources.Answer:
-        return many_sources.list_servers(self.deployment, many_sources.source_of("123", party, CLOUDS[party].region), window,
+        return many_sources.list_servers(self.deployment, many_sources.source_of("123", party, CLOUDS[party].region),
+                                         window,
                                       deadline=time.monotonic() + seconds)
 
 

@@ -22,9 +22,11 @@ from tests.canaries import secret
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="not root: other users' files cannot be made here")
 
 
-def run(folder: Path, *arguments: str, uid: int | None = None, umask: int = -1, **more: str) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, *arguments: str, uid: int | None = None, umask: int = -1,
+        **more: str) -> subprocess.CompletedProcess[str]:
     kept = {name: os.environ[name] for name in ("PATH",) if name in os.environ}
-    return subprocess.run([sys.executable, *arguments], cwd=folder, capture_output=True, text=True, timeout=100, user=uid, umask=umask,
+    return subprocess.run([sys.executable, *arguments], cwd=folder, capture_output=True, text=True, timeout=100,
+                          user=uid, umask=umask,
                           env={**kept, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", **more}, check=False)
 
 
@@ -53,7 +55,8 @@ def test_everything_is_the_owners_alone_under_any_umask(tmp_path: Path) -> None:
     assert {path.stat().st_mode & 0o777 for path in tmp_path.rglob("*") if path.is_file()} == {0o600}
 
 
-@pytest.mark.parametrize(("mode", "fixed", "good"), [(0o440, True, True), (0o444, True, True), (0o466, True, False), (0o440, False, False), (0o400, False, True)])
+@pytest.mark.parametrize(("mode", "fixed", "good"), [(0o440, True, True), (0o444, True, True), (0o466, True, False),
+                                                     (0o440, False, False), (0o400, False, True)])
 def test_a_mounted_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, fixed: bool, good: bool) -> None:
     key, config = tmp_path / "key", tmp_path / "config.toml"
     FileSealer(key)
@@ -71,7 +74,9 @@ def test_a_mounted_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode:
 
 AS_NOBODY = """
 import os, sys
-import chalicelib.cli, chalicelib.storage.sqlite, chalicelib.fleet.many_sources, chalicelib.cli.listing, zoneinfo, encodings.idna, difflib, csv, chalicelib.http.formats, chalicelib.cli.users, chalicelib.cli.contexts, tomllib, rich.console, rich.table
+import chalicelib.cli, chalicelib.storage.sqlite, chalicelib.fleet.many_sources, chalicelib.cli.listing, zoneinfo
+import encodings.idna, difflib, csv, chalicelib.http.formats, chalicelib.cli.users, chalicelib.cli.contexts
+import tomllib, rich.console, rich.table
 os.setgroups([]); os.setgid(4242); os.setuid(4242)
 sys.exit(chalicelib.cli.main(sys.argv[1:]))
 """
@@ -83,7 +88,8 @@ def test_a_user_without_home_or_name() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.chown(folder, 4242, 4242)
-        for line, code in ((("user", "add", "ann"), 0), (("user", "list", "-o", "json"), 0), (("context", "list", "-o", "json"), 0),
+        for line, code in ((("user", "add", "ann"), 0), (("user", "list", "-o", "json"), 0),
+                           (("context", "list", "-o", "json"), 0),
                            (("context", "use", "local"), 2)):
             done = run(folder, "-c", AS_NOBODY, *line)
             assert done.returncode == code, done.stderr
@@ -96,7 +102,8 @@ def test_no_context_writes_down_tls_keys(tmp_path: Path) -> None:
     code = ("import chalicelib, ssl, requests, requests.adapters, certifi; from chalicelib.cloud import sockets\n"
             "from botocore.httpsession import create_urllib3_context as theirs\n"
             "from urllib3.util.ssl_ import create_urllib3_context as ours\n"
-            "made = [ssl.create_default_context(), theirs(), ours(), sockets.Adapter(certifi.where())._tls] if hasattr(sockets, 'Adapter')"
+            "made = [ssl.create_default_context(), theirs(), ours(), sockets.Adapter(certifi.where())._tls] if "
+            "hasattr(sockets, 'Adapter')"
             " else [ssl.create_default_context(), theirs(), ours()]\n"
             "made += [it for it in [getattr(requests.adapters, '_preloaded_ssl_context', None)] if it]\n"
             "print({it.keylog_filename for it in made})")
@@ -105,7 +112,8 @@ def test_no_context_writes_down_tls_keys(tmp_path: Path) -> None:
     assert not (tmp_path / "keys").exists(), done.stderr
 
 
-SERVE_AS_NOBODY = AS_NOBODY.replace("import os, sys\n", "import os, sys\nimport app, chalicelib.http.serve, chalicelib.cli.serving, idna\n")
+SERVE_AS_NOBODY = AS_NOBODY.replace("import os, sys\n",
+                                    "import os, sys\nimport app, chalicelib.http.serve, chalicelib.cli.serving, idna\n")
 
 
 @as_root
@@ -156,10 +164,12 @@ def test_a_key_on_a_real_read_only_mount(tmp_path: Path, mode: int, code: int) -
     (tmp_path / "keys.json").write_text(json.dumps({"secret_id": "AKIDmounted", "secret_key": secret("mounted")}))
     kept = {"PATH": os.environ.get("PATH", ""), "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1",
             "TWOCLOUD_KEY": f"file:{secrets}/key", "TWOCLOUD_CONFIG": f"{secrets}/config.toml"}
-    for mounted, line in ((True, ("account", "put", "123", "qcloud", "--credentials-file", "keys.json")), (True, ("context", "list")),
+    for mounted, line in ((True, ("account", "put", "123", "qcloud", "--credentials-file", "keys.json")),
+                          (True, ("context", "list")),
                           (False, ("context", "list"))):
         command = [sys.executable, "-m", "chalicelib", *line]
-        done = subprocess.run([unshare, "-m", "sh", "-c", MOUNTED, "sh", *command] if mounted else command, cwd=tmp_path, env=kept,
+        done = subprocess.run([unshare, "-m", "sh", "-c", MOUNTED, "sh", *command] if mounted else command,
+                              cwd=tmp_path, env=kept,
                               capture_output=True, text=True, timeout=100, check=False)
         assert done.returncode == (code if mounted else 2), done.stderr
         assert done.returncode == 0 or "chmod 600" in done.stderr

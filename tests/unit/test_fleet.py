@@ -25,7 +25,8 @@ from tests.fixtures import GZ, US, App
 from tests.http.test_serve import error
 
 ALL = "party=all&tenant_id=123&region=all"
-SOURCES = [("aws", "eu-west-1", 7), ("aws", "us-east-1", 12), ("qcloud", "ap-guangzhou", 25), ("qcloud", "ap-shanghai", 9)]
+SOURCES = [("aws", "eu-west-1", 7), ("aws", "us-east-1", 12), ("qcloud", "ap-guangzhou", 25),
+           ("qcloud", "ap-shanghai", 9)]
 REGIONS = {"aws": ("us-east-1", "eu-west-1"), "qcloud": ("ap-shanghai", "ap-guangzhou")}
 
 
@@ -33,7 +34,8 @@ def put(house: App, party: str, regions: tuple[str, ...] = (), tenant: str = "12
     cloud = house.clouds[party]
     (key, secret), = cloud.keys.items()     # type: ignore[attr-defined]
     names = {"qcloud": ("secret_id", "secret_key"), "aws": ("access_key_id", "secret_access_key")}[party]
-    made = accounts.check(tenant, parties.load(party), dict(zip(names, (key, secret), strict=True)), project=None, regions=regions,
+    made = accounts.check(tenant, parties.load(party), dict(zip(names, (key, secret), strict=True)), project=None,
+                          regions=regions,
                           deep=False, endpoint=cloud.url, local=True)
     accounts.put(house.deployment.store, house.deployment.sealer(), made, house.clock(), replace=True)
 
@@ -76,7 +78,8 @@ def servers(found: many_sources.Inventory) -> list[Server]:
     "party=all&region=all", "party=qcloud,aws&region=all", "party=aws,qcloud,aws&region=us-east-1,gz,sh,eu-west-1",
     "party=all&region=sh,ap-guangzhou,gz,eu-west-1,us-east-1"])
 def test_the_whole_is_the_join_of_its_sources(fleet: App, asked: str) -> None:
-    single = [fleet.get(f"party={party}&tenant_id=123&region={region}&view=full").json()["vm_servers"] for party, region, _ in SOURCES]
+    single = [fleet.get(f"party={party}&tenant_id=123&region={region}&view=full").json()["vm_servers"]
+              for party, region, _ in SOURCES]
     found = fleet.get(f"{asked}&tenant_id=123")
     body = found.json()
     assert list(body) == ["code", "msg", "vm_servers", "complete", "sources"]
@@ -84,7 +87,8 @@ def test_the_whole_is_the_join_of_its_sources(fleet: App, asked: str) -> None:
     assert body["msg"] == ""
     assert body["vm_servers"] == [row for rows in single for row in rows]
     assert body["complete"] is True
-    assert body["sources"] == [{"party": party, "region": region, "state": "ok", "count": count, "age": 0, "error": "", "msg": ""}
+    assert body["sources"] == [{"party": party, "region": region, "state": "ok", "count": count, "age": 0, "error": "",
+                                "msg": ""}
                                for party, region, count in SOURCES]
     assert found.headers["X-Total-Count"] == "53"
     assert "Link" not in found.headers
@@ -118,9 +122,11 @@ def test_pages_join_over_all_sources(fleet: App) -> None:
 
 
 @settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(sizes=st.lists(st.sampled_from([0, 1, 2, 5, 9]), min_size=4, max_size=4), first=st.integers(1, 30), length=st.integers(1, 30) | st.none(),
+@given(sizes=st.lists(st.sampled_from([0, 1, 2, 5, 9]), min_size=4, max_size=4), first=st.integers(1, 30),
+       length=st.integers(1, 30) | st.none(),
        kept=st.lists(st.booleans(), min_size=4, max_size=4), chosen=st.sampled_from(["", "&status=ACTIVE", "&name=e"]))
-def test_windows_over_the_whole(fleet: App, sizes: list[int], first: int, length: int | None, kept: list[bool], chosen: str) -> None:
+def test_windows_over_the_whole(fleet: App, sizes: list[int], first: int, length: int | None, kept: list[bool],
+                                chosen: str) -> None:
     """Whatever is kept and whatever must be asked: f to t of the join, and the total of all."""
     fleet.clock.forward(1000)
     for (party, region, _), size in zip(SOURCES, sizes, strict=True):
@@ -145,9 +151,11 @@ def test_windows_over_the_whole(fleet: App, sizes: list[int], first: int, length
         assert (part.count is not None)
 
 
-@pytest.mark.parametrize("chosen", ["status=ACTIVE", "name=WEB", "name=%E5%90%8D", "ip=10.0.0.3", "status=SHUTOFF&name=e"])
+@pytest.mark.parametrize("chosen", ["status=ACTIVE", "name=WEB", "name=%E5%90%8D", "ip=10.0.0.3",
+                                    "status=SHUTOFF&name=e"])
 def test_filters_work_on_everything(fleet: App, chosen: str) -> None:
-    single = [fleet.get(f"party={party}&tenant_id=123&region={region}&view=full&{chosen}").json()["vm_servers"] for party, region, _ in SOURCES]
+    single = [fleet.get(f"party={party}&tenant_id=123&region={region}&view=full&{chosen}").json()["vm_servers"]
+              for party, region, _ in SOURCES]
     joined = [row for rows in single for row in rows]
     for more in ("", "&max_age=999"):
         found = fleet.get(f"{ALL}&{chosen}{more}")
@@ -162,9 +170,12 @@ def test_what_the_window_does_not_touch_is_not_read(fleet: App, monkeypatch: pyt
     fleet.clock.forward(5)
     store, read, before = type(fleet.deployment.store), list[str](), calls(fleet)
     get = store.get
-    monkeypatch.setattr(store, "get", lambda self, kind, key: (read.append(key) if kind == "chunk" else None, get(self, kind, key))[1])
-    for window, touched in (("f=1&t=7", {"eu-west-1"}), ("f=7&t=8", {"eu-west-1", "us-east-1"}), ("f=20&t=20", {"ap-guangzhou"}),
-                            ("f=45", {"ap-shanghai"}), ("f=54", set()), ("f=54&t=99", set()), ("t=53", {r for _, r, _ in SOURCES})):
+    monkeypatch.setattr(store, "get", lambda self, kind,
+                        key: (read.append(key) if kind == "chunk" else None, get(self, kind, key))[1])
+    for window, touched in (("f=1&t=7", {"eu-west-1"}), ("f=7&t=8", {"eu-west-1", "us-east-1"}),
+                            ("f=20&t=20", {"ap-guangzhou"}),
+                            ("f=45", {"ap-shanghai"}), ("f=54", set()), ("f=54&t=99", set()),
+                            ("t=53", {r for _, r, _ in SOURCES})):
         read.clear()
         found = fleet.get(f"{ALL}&{window}&max_age=60")
         assert {key.split("/")[2] for key in read} == touched, window
@@ -209,7 +220,8 @@ def test_one_party_fails_and_its_lists_are_kept(fleet: App) -> None:
         assert body["complete"] is True
         assert found.headers["X-Total-Count"] == "53"
         assert [(row["state"], row["count"], row["age"], row["error"]) for row in body["sources"]] == [
-            ("stale", 7, 77, "party_unavailable"), ("stale", 12, 77, "party_unavailable"), ("ok", 25, 0, ""), ("ok", 9, 0, "")]
+            ("stale", 7, 77, "party_unavailable"), ("stale", 12, 77, "party_unavailable"), ("ok", 25, 0, ""),
+            ("ok", 9, 0, "")]
         assert found.headers["Age"] == "77"
         assert found.headers["Cache-Status"] == "twocloud; hit; detail=party_unavailable"
         assert body["msg"].startswith("aws eu-west-1: this is the last good list, 77 s old. ")
@@ -224,7 +236,8 @@ def test_whatever_fails_nothing_is_lost_without_a_word(fleet: App) -> None:
         for cloud in fleet.clouds.values():
             cloud.forget()
             if dice.random() < 0.7:
-                cloud.fail(dice.choice(["503", "403", "html", "cut body", "500"]), None, tuple(dice.sample(range(1, 9), dice.randrange(1, 7))))
+                cloud.fail(dice.choice(["503", "403", "html", "cut body", "500"]), None,
+                           tuple(dice.sample(range(1, 9), dice.randrange(1, 7))))
         fleet.clock.forward(400)            # breakers end, lists of refused credentials do not last
         on_error = dice.choice(["stale", "fail", "partial"])
         found = fleet.get(f"{ALL}&on_error={on_error}")
@@ -243,12 +256,14 @@ def test_whatever_fails_nothing_is_lost_without_a_word(fleet: App) -> None:
             else:
                 assert len(given) == row["count"] == sizes[row["party"], row["region"]]
                 assert (row["state"] == "stale") == bool(row["error"]) == bool(row["age"])
-        assert [(row["party"], row["region"]) for row in body["sources"]] == [(party, region) for party, region, _ in SOURCES]
+        assert [(row["party"], row["region"]) for row in body["sources"]] == [(party, region)
+                                                                              for party, region, _ in SOURCES]
         assert body["complete"] == all(row["state"] != "failed" for row in body["sources"])
 
 
 @pytest.mark.parametrize("named", [True, False])
-def test_one_cloud_hangs_and_the_answer_comes_and_says_so(fleet: App, monkeypatch: pytest.MonkeyPatch, named: bool) -> None:
+def test_one_cloud_hangs_and_the_answer_comes_and_says_so(fleet: App, monkeypatch: pytest.MonkeyPatch,
+                                                          named: bool) -> None:
     """Whether the account names its regions or the party would have to be asked for them first."""
     monkeypatch.setattr(sender_module, "CALL_SECONDS", 1.5)
     if not named:
@@ -261,7 +276,8 @@ def test_one_cloud_hangs_and_the_answer_comes_and_says_so(fleet: App, monkeypatc
     assert found.status_code == 200
     assert body["complete"] is False
     assert len(body["vm_servers"]) == 34
-    assert {(row["party"], row["state"], row["error"]) for row in body["sources"]} == {("aws", "failed", "party_timeout"), ("qcloud", "ok", "")}
+    assert {(row["party"], row["state"], row["error"])
+            for row in body["sources"]} == {("aws", "failed", "party_timeout"), ("qcloud", "ok", "")}
     error(fleet.get(ALL), 504, "party_timeout")
     fleet.clouds["aws"].forget()
     settle(fleet)
@@ -356,15 +372,19 @@ def test_regions_that_cannot_be_asked_for(fleet: App) -> None:
 def test_a_region_that_belongs_to_the_other_party_is_left_out(fleet: App) -> None:
     for asked in ("party=aws,qcloud&region=us-east-1,gz", "party=all&region=us-east-1,gz"):
         body = fleet.get(f"{asked}&tenant_id=123").json()
-        assert [(row["party"], row["region"]) for row in body["sources"]] == [("aws", "us-east-1"), ("qcloud", "ap-guangzhou")]
+        assert [(row["party"], row["region"]) for row in body["sources"]] == [("aws", "us-east-1"),
+                                                                              ("qcloud", "ap-guangzhou")]
     # its form would fit both, only one knows it
     body = fleet.get("party=aws,qcloud&tenant_id=123&region=na-siliconvalley,us-east-1").json()
-    assert [(row["party"], row["region"]) for row in body["sources"]] == [("aws", "us-east-1"), ("qcloud", "na-siliconvalley")]
+    assert [(row["party"], row["region"]) for row in body["sources"]] == [("aws", "us-east-1"),
+                                                                          ("qcloud", "na-siliconvalley")]
 
 
 @pytest.mark.parametrize("asked", [
-    "party=aws,qcloud&region=us-east-1,na-nowhere", "party=all&region=gz,na-nowhere", "party=qcloud&region=gz,ap-nowhere", "party=qcloud&region=gz,??",
-    "party=aws&region=gz,sh", "party=aws,qcloud&region=nowhere", "party=all&region=nowhere", "party=all&region=na-nowhere"])
+    "party=aws,qcloud&region=us-east-1,na-nowhere", "party=all&region=gz,na-nowhere",
+    "party=qcloud&region=gz,ap-nowhere", "party=qcloud&region=gz,??",
+    "party=aws&region=gz,sh", "party=aws,qcloud&region=nowhere", "party=all&region=nowhere",
+    "party=all&region=na-nowhere"])
 def test_a_region_that_nobody_knows_is_an_error(fleet: App, asked: str) -> None:
     """A typo is never left out without a word."""
     error(fleet.get(f"{asked}&tenant_id=123"), 400, "invalid_parameter", "region")
@@ -383,7 +403,8 @@ def test_all_is_what_the_token_covers(fleet: App) -> None:
     for limits, expected in ((("parties", ("aws",)), SOURCES[:2]), (("regions", ("gz", "us-east-1")), SOURCES[1:3]),
                              (("regions", ("ap-shanghai",)), SOURCES[3:])):
         token = fleet.issue(ann, **{limits[0]: limits[1]})
-        for asked in ("party=all&region=all", *(["party=all&region=gz,sh,us-east-1,eu-west-1"] if limits[0] == "regions" else [])):
+        for asked in ("party=all&region=all", *(["party=all&region=gz,sh,us-east-1,eu-west-1"] if limits[0] == "regions"
+                                                else [])):
             body = fleet.get(f"{asked}&tenant_id=123", token=token).json()
             assert [(row["party"], row["region"], row["count"]) for row in body["sources"]] == expected
             assert {row["party"] for row in body["vm_servers"]} == {party for party, _, _ in expected}
@@ -399,22 +420,28 @@ def same(answers: list[Any]) -> tuple[int, str]:
 def test_foreign_and_missing_look_alike(fleet: App) -> None:
     put(fleet, "aws", ("us-east-1",), tenant="7")
     narrow = fleet.issue(fleet.user("cid"), parties=("qcloud",), regions=("gz",))
-    for asked in ("party=all&region=all", "party=all&region=gz", "party=aws,qcloud&region=all", "party=aws&region=us-east-1,eu-west-1",
-                  "party=all&region=all&max_age=99&on_error=partial", "party=all&region=all&changed_since=2026-09-21T14:00:00Z"):
+    for asked in ("party=all&region=all", "party=all&region=gz", "party=aws,qcloud&region=all",
+                  "party=aws&region=us-east-1,eu-west-1",
+                  "party=all&region=all&max_age=99&on_error=partial",
+                  "party=all&region=all&changed_since=2026-09-21T14:00:00Z"):
         assert same([fleet.get(f"{asked}&tenant_id={tenant}") for tenant in ("7", "8", "999", "123x")])[0] == 403
         assert same([fleet.get(f"{asked}&tenant_id={tenant}", token=narrow) for tenant in ("7", "8")])[0] == 403
     # named beyond the token, whether or not there is an account or a list
     fleet.get(ALL)
     assert same([fleet.get(f"{asked}&tenant_id=123", token=narrow) for asked in (
-        "party=aws,qcloud&region=all", "party=qcloud&region=gz,sh", "party=qcloud&region=gz,ap-beijing", "party=aliyun,qcloud&region=all",
-        "party=aws&region=us-east-1,eu-west-1", "party=qcloud&region=gz,sh&max_age=99", "party=qcloud&region=gz,sh&on_error=partial")])[0] == 403
+        "party=aws,qcloud&region=all", "party=qcloud&region=gz,sh", "party=qcloud&region=gz,ap-beijing",
+        "party=aliyun,qcloud&region=all",
+        "party=aws&region=us-east-1,eu-west-1", "party=qcloud&region=gz,sh&max_age=99",
+        "party=qcloud&region=gz,sh&on_error=partial")])[0] == 403
     assert fleet.get("party=qcloud&region=all&tenant_id=123", token=narrow).json()["sources"][0]["count"] == 25
 
 
 def test_an_account_that_is_missing(fleet: App) -> None:
     wide = fleet.issue(fleet.user("dan", tenants=("*",)))
-    for asked in ("party=aliyun,qcloud&tenant_id=123&region=all", "party=aliyun,qcloud&tenant_id=123&region=gz,cn-hangzhou",
-                  "party=all&tenant_id=8&region=all", "party=all&tenant_id=8&region=gz", "party=qcloud&tenant_id=8&region=gz,sh"):
+    for asked in ("party=aliyun,qcloud&tenant_id=123&region=all",
+                  "party=aliyun,qcloud&tenant_id=123&region=gz,cn-hangzhou",
+                  "party=all&tenant_id=8&region=all", "party=all&tenant_id=8&region=gz",
+                  "party=qcloud&tenant_id=8&region=gz,sh"):
         error(fleet.get(asked, token=wide), 404, "account_not_found")
 
 
@@ -423,10 +450,12 @@ def test_checks_come_in_their_order(fleet: App) -> None:
     error(fleet.get("party=all&tenant_id=8&region=all&on_error=maybe", token="x"), 401, "unauthorized")
     error(fleet.get("party=all&tenant_id=8&region=all&on_error=maybe"), 400, "invalid_parameter", "on_error")
     error(fleet.get("party=aws,qcloud&tenant_id=8&region=nowhere"), 400, "invalid_parameter", "region")
-    error(fleet.get("party=all&tenant_id=8&region=all&changed_since=2020-01-01T00:00:00Z"), 400, "invalid_parameter", "changed_since")
+    error(fleet.get("party=all&tenant_id=8&region=all&changed_since=2020-01-01T00:00:00Z"), 400, "invalid_parameter",
+          "changed_since")
     error(fleet.get("party=aws,aliyun&tenant_id=123&region=us-east-1", token=narrow), 403, "forbidden")
     error(fleet.get(f"{GZ}&on_error=partial"), 400, "invalid_parameter", "on_error")
-    error(fleet.get(f"{US.replace('us-east-1', 'us-east-1,us-east-1')}&on_error=partial"), 400, "invalid_parameter", "on_error")
+    error(fleet.get(f"{US.replace('us-east-1', 'us-east-1,us-east-1')}&on_error=partial"), 400, "invalid_parameter",
+          "on_error")
 
 
 # ---------------------------------------------------------------- more than can be asked
@@ -462,7 +491,8 @@ def test_more_sources_than_can_be_asked_at_once(wide: App) -> None:
     assert "too many sources" in formats.message(first, several=True)
     wide.clock.forward(10)
     second = answer(wide, f"{EVERYWHERE}&f=3&t=60")
-    assert {part.source for part in second.parts if part.state == "ok"} >= {part.source for part in spared}      # now it is their turn
+    # now it is their turn
+    assert {part.source for part in second.parts if part.state == "ok"} >= {part.source for part in spared}
     assert len(servers(second)) == 58
     assert second.total == 100
     with pytest.raises(PartyError, match="too many"):
@@ -495,7 +525,8 @@ def test_a_source_that_breaks_is_our_fault(fleet: App, monkeypatch: pytest.Monke
         raise KeyError("gone")
 
     party = parties.load("aws")
-    monkeypatch.setattr("chalicelib.parties.load", lambda name, real=parties.load: dataclasses.replace(party, list_servers=broken)
+    monkeypatch.setattr("chalicelib.parties.load", lambda name,
+                        real=parties.load: dataclasses.replace(party, list_servers=broken)
                         if name == "aws" else real(name))
     error(fleet.get(f"{ALL}&on_error=partial"), 500, "internal")
     assert fleet.get(GZ).status_code == 200

@@ -27,24 +27,30 @@ from tests import ROOT
 
 UTC_ZONE = ZoneInfo("UTC")
 QUERY = [("party", "qcloud"), ("tenant_id", "123"), ("region", "gz")]
-SEED = Server(id="ins-u23j34j2", name="hehe", cpu=8, memory_mib=16384, disk_gib=20, lan_ipv4=("192.168.0.2", "192.168.0.3"),
+SEED = Server(id="ins-u23j34j2", name="hehe", cpu=8, memory_mib=16384, disk_gib=20,
+              lan_ipv4=("192.168.0.2", "192.168.0.3"),
               wan_ipv4=("122.22.3.45", "122.22.3.46"), status=Status.ACTIVE, party_status="RUNNING",
-              created_at=datetime(2014, 7, 29, 15, 8, 39, tzinfo=UTC), updated_at=datetime(2014, 8, 5, 17, 37, 56, tzinfo=UTC))
+              created_at=datetime(2014, 7, 29, 15, 8, 39, tzinfo=UTC),
+              updated_at=datetime(2014, 8, 5, 17, 37, 56, tzinfo=UTC))
 
 
 def answer(*servers: Server) -> Answer:
-    return Answer(Source("123", "qcloud", "ap-guangzhou"), list(servers), len(servers), datetime(2026, 9, 21, tzinfo=UTC))
+    return Answer(Source("123", "qcloud", "ap-guangzhou"), list(servers), len(servers),
+                  datetime(2026, 9, 21, tzinfo=UTC))
 
 
 def body(*servers: Server, view: str = "basic", zone: str = "UTC") -> bytes:
     given = answer(*servers)
     asked = parse([("party", "qcloud"), ("tenant_id", "123"), ("region", "gz"), ("view", view)])
-    return formats.list_json(formats.body(Inventory([SourceResult(given.source, given)], given.total), asked, ZoneInfo(zone)))
+    return formats.list_json(formats.body(Inventory([SourceResult(given.source, given)], given.total), asked,
+                                          ZoneInfo(zone)))
 
 
 def test_the_seeds_own_sample_to_the_byte() -> None:
-    sample = ('{"code": 200, "msg": "", "vm_servers": [{"instance_name": "hehe", "instance_id": "ins-u23j34j2", "cpu_num": 8, '
-              '"mem_size": 16, "disk_size": 20, "lan_ip_set": "192.168.0.2,192.168.0.3", "wan_ip_set": "122.22.3.45,122.22.3.46", '
+    sample = ('{"code": 200, "msg": "", "vm_servers": [{"instance_name": "hehe", "instance_id": "ins-u23j34j2",'
+              ' "cpu_num": 8, '
+              '"mem_size": 16, "disk_size": 20, "lan_ip_set": "192.168.0.2,192.168.0.3", "wan_ip_set": "122.22.3.45,'
+              '122.22.3.46", '
               '"status": "ACTIVE", "create_at": "2014-07-29 15:08:39", "update_at": "2014-08-05 17:37:56"}]}')
     assert body(SEED) == json.dumps(json.loads(sample), separators=(",", ":")).encode()
 
@@ -73,7 +79,8 @@ def test_what_is_unknown_stays_null_or_empty() -> None:
     row = json.loads(body(Server(id="i", name=""), view="full"))["vm_servers"][0]
     for field in ("cpu_num", "mem_size", "disk_size", "create_at", "update_at"):
         assert row[field] is None
-    for field in ("instance_name", "lan_ip_set", "wan_ip_set", "zone", "project_id", "instance_type", "party_status", "lan_ipv6_set"):
+    for field in ("instance_name", "lan_ip_set", "wan_ip_set", "zone", "project_id", "instance_type", "party_status",
+                  "lan_ipv6_set"):
         assert row[field] == ""
     assert row["status"] == "UNKNOWN"
     assert row["tags"] == {}
@@ -86,7 +93,8 @@ def test_memory_is_rounded_up(mib: int | None, gb: int | None) -> None:
 
 def test_zones() -> None:
     row = json.loads(body(SEED, zone="Asia/Shanghai", view="full"))["vm_servers"][0]
-    assert (row["create_at"], row["update_at"], row["seen_at"]) == ("2014-07-29 23:08:39", "2014-08-06 01:37:56", "2026-09-21 08:00:00")
+    assert (row["create_at"], row["update_at"], row["seen_at"]) == ("2014-07-29 23:08:39", "2014-08-06 01:37:56",
+                                                                    "2026-09-21 08:00:00")
     row = json.loads(body(SEED, zone="America/New_York"))["vm_servers"][0]
     assert row["create_at"] == "2014-07-29 11:08:39"
 
@@ -105,11 +113,13 @@ def test_times_at_the_edge_of_the_calendar() -> None:
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_any_name_comes_out_as_it_is(name: str) -> None:
-    assert json.loads(body(Server(id="i", name=name, tags={name: name}), view="full"))["vm_servers"][0]["instance_name"] == name
+    assert json.loads(body(Server(id="i", name=name, tags={name: name}),
+                           view="full"))["vm_servers"][0]["instance_name"] == name
 
 
 def test_errors_have_no_servers() -> None:
-    for error in (InvalidParameter("t", "bad"), PartyDenied("x"), PartyThrottled("x", retry_after=3), TwocloudError("inside")):
+    for error in (InvalidParameter("t", "bad"), PartyDenied("x"), PartyThrottled("x", retry_after=3),
+                  TwocloudError("inside")):
         found = json.loads(formats.error_json(error, "r"))
         assert "vm_servers" not in found
         assert found["request_id"] == "r"
@@ -144,43 +154,59 @@ def test_ten_thousand_full_records_fit() -> None:
 def written(*servers: Server, query: str, source: Source | None = None) -> formats.Written:
     """What `query` (its format, view, …) makes of these servers of one source."""
     asked = parse([*QUERY, *(tuple(pair.split("=")) for pair in query.split("&"))])     # type: ignore[misc]
-    given = Answer(source or Source("123", "qcloud", "ap-guangzhou"), list(servers), len(servers), datetime(2026, 9, 21, tzinfo=UTC))
+    given = Answer(source or Source("123", "qcloud", "ap-guangzhou"), list(servers), len(servers),
+                   datetime(2026, 9, 21, tzinfo=UTC))
     return formats.write(Inventory([SourceResult(given.source, given)], given.total), asked, UTC_ZONE)
 
 
-FULL = msgspec.structs.replace(SEED, zone="ap-guangzhou-6", project_id="7", instance_type="S5.LARGE8", lan_ipv6=("fd00::1",),
+FULL = msgspec.structs.replace(SEED, zone="ap-guangzhou-6", project_id="7", instance_type="S5.LARGE8",
+                               lan_ipv6=("fd00::1",),
                                tags={"team": "blue", "cost-center": "9", "团队": "蓝"})
 BARE = Server(id="i-2", name="")
 HEAD = "instance_name,instance_id,cpu_num,mem_size,disk_size,lan_ip_set,wan_ip_set,status,create_at,update_at"
-HOSTILE = ["=1+1", "+1", "-1", "@x", "\tx", "\rx", "\nx", "＝1", "＋1", "－1", "＠x", "'=x", 'a"b', "a,b", "a\r\nb", "", " =x", "a=b",
-           "\x00", "\ufeffx", "名", '"', "{{ 1 }}", "\u2028", "a;=cmd|' /C calc'!A0;b", "a\t@x", "a|+1", "a,-1", "a;b", "a\n=1", "a\r=1",
-           "a\u2028=1", "a\x85=1", "a; \u3000=1", "\ufeff=1", "\x00=1", '";"=1', '"=1', 'a;""=1', "\u00a0＝1", "\u22121", ";;;=", "﹦1", "a;\u200b-"]
+HOSTILE = ["=1+1", "+1", "-1", "@x", "\tx", "\rx", "\nx", "＝1", "＋1", "－1", "＠x", "'=x", 'a"b', "a,b", "a\r\nb", "",
+           " =x", "a=b",
+           "\x00", "\ufeffx", "名", '"', "{{ 1 }}", "\u2028", "a;=cmd|' /C calc'!A0;b", "a\t@x", "a|+1", "a,-1", "a;b",
+           "a\n=1", "a\r=1",
+           "a\u2028=1", "a\x85=1", "a; \u3000=1", "\ufeff=1", "\x00=1", '";"=1', '"=1', 'a;""=1', "\u00a0＝1",
+           "\u22121",
+           ";;;=", "﹦1", "a;\u200b-"]
 names = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(HOSTILE)
-tags = st.dictionaries(st.sampled_from(["a-b", "a.b", "a_b", "a_b_2", "A_b", "__ansible_vault", "_", "", "团队", "1"]) | names, names, max_size=6)
+tags = st.dictionaries(st.sampled_from(["a-b", "a.b", "a_b", "a_b_2", "A_b", "__ansible_vault", "_", "", "团队", "1"])
+                       | names, names, max_size=6)
 
 
 def test_csv_to_the_byte() -> None:
     assert written(SEED, BARE, query="format=csv").body.decode() == (
-        f'{HEAD}\r\nhehe,ins-u23j34j2,8,16,20,"192.168.0.2,192.168.0.3","122.22.3.45,122.22.3.46",ACTIVE,2014-07-29 15:08:39,'
+        f'{HEAD}\r\nhehe,ins-u23j34j2,8,16,20,"192.168.0.2,192.168.0.3","122.22.3.45,122.22.3.46",ACTIVE,'
+        f'2014-07-29 15:08:39,'
         '2014-08-05 17:37:56\r\n,i-2,,,,,,UNKNOWN,,\r\n')
     assert written(query="format=csv").body.decode() == f"{HEAD}\r\n"
     full = written(FULL, query="format=csv&view=full").body.decode().split("\r\n")
-    assert full[0] == f"{HEAD},party,tenant_id,region,zone,project_id,instance_type,party_status,lan_ipv6_set,wan_ipv6_set,tags,seen_at"
+    assert (
+        full[0]
+        == f"{HEAD},party,tenant_id,region,zone,project_id,instance_type,party_status,lan_ipv6_set,wan_ipv6_set,"
+           f"tags,seen_at"
+    )
     assert full[1].endswith(',qcloud,123,ap-guangzhou,ap-guangzhou-6,7,S5.LARGE8,RUNNING,fd00::1,,'
                             '"{""cost-center"":""9"",""team"":""blue"",""团队"":""蓝""}",2026-09-21 00:00:00')
 
 
 @pytest.mark.parametrize(("name", "shown"), [
-    ("=1+1", "'=1+1"), (" =x", " '=x"), ("\tx", "'\tx"), ("\t=x", "'\t'=x"), ("a=b-c+d@e", "a=b-c+d@e"), ("a;=cmd|' /C calc'!A0;b", "a;'=cmd|' /C calc'!A0;b"),
-    ("a\r\n-1", "a\r\n'-1"), ("'=x", "'=x"), ("web-1; db-2", "web-1; db-2"), ("＝1", "'＝1"), ("", ""), ('a|"@x', "a|\"'@x")])
+    ("=1+1", "'=1+1"), (" =x", " '=x"), ("\tx", "'\tx"), ("\t=x", "'\t'=x"), ("a=b-c+d@e", "a=b-c+d@e"),
+    ("a;=cmd|' /C calc'!A0;b", "a;'=cmd|' /C calc'!A0;b"),
+    ("a\r\n-1", "a\r\n'-1"), ("'=x", "'=x"), ("web-1; db-2", "web-1; db-2"), ("＝1", "'＝1"), ("", ""),
+    ('a|"@x', "a|\"'@x")])
 def test_what_could_be_a_formula_is_marked(name: str, shown: str) -> None:
-    row = next(csv.DictReader(io.StringIO(written(Server(id="i", name=name), query="format=csv").body.decode(), newline="")))
+    row = next(
+        csv.DictReader(io.StringIO(written(Server(id="i", name=name), query="format=csv").body.decode(), newline="")))
     assert row["instance_name"] == shown
     assert row["instance_id"] == "i"
 
 
 SIGN = re.compile(r"[=+\-@＝＋－＠﹢﹣﹦﹫\u2212]")
-BLANK = "".join(chr(code) for code in range(0x3001) if not chr(code).isprintable() or chr(code).isspace() or code == 0xad) + '\ufeff"'
+BLANK = "".join(chr(code) for code in range(0x3001) if not chr(code).isprintable() or chr(code).isspace()
+                or code == 0xad) + '\ufeff"'
 
 
 def cells(text: str, separator: str) -> Iterator[str]:
@@ -195,12 +221,14 @@ def cells(text: str, separator: str) -> Iterator[str]:
 def test_no_cell_is_a_formula(separator: str) -> None:
     """Whatever a program splits at, whatever it trims: every text field and every tag, in both views."""
     texts = [*HOSTILE, *(f"x{separator}{hostile}" for hostile in HOSTILE)]
-    servers = [Server(**{field.name: text for field in msgspec.structs.fields(Server) if field.type is str}, tags={text: text, "a": f"{text};"})
+    servers = [Server(**{field.name: text for field in msgspec.structs.fields(Server) if field.type is str},
+                      tags={text: text, "a": f"{text};"})
                for text in texts]
     for query in ("format=csv", "format=csv&view=full"):
         text = written(*servers, query=query).body.decode()
         assert not [cell for cell in cells(text, separator) if SIGN.match(cell.lstrip(BLANK))]
-    table = b"".join(lines.table(["name", "more"], [{"name": text, "more": [text, {text: 1}]} for text in texts])).decode()
+    table = b"".join(
+        lines.table(["name", "more"], [{"name": text, "more": [text, {text: 1}]} for text in texts])).decode()
     assert not [cell for cell in cells(table, separator) if SIGN.match(cell.lstrip(BLANK))]
 
 
@@ -211,11 +239,13 @@ def test_a_long_cell_takes_no_time() -> None:
         assert len(b"".join(lines.table(["a"], [{"a": text}]))) >= len(text)
 
 
-@given(st.lists(st.builds(lambda number, name, tags: Server(id=f"i{number}", name=name, tags=tags), st.integers(0, 3), names, tags), max_size=5))
+@given(st.lists(st.builds(lambda number, name, tags: Server(id=f"i{number}", name=name, tags=tags), st.integers(0, 3),
+                          names, tags), max_size=5))
 def test_csv_and_ndjson_say_what_json_says(servers: list[Server]) -> None:
     """Read back by the readers that everybody has: every record, every field."""
     whole = json.loads(body(*servers, view="full"))["vm_servers"]
-    rows = list(csv.DictReader(io.StringIO(written(*servers, query="format=csv&view=full").body.decode(), newline=""), strict=True))
+    rows = list(csv.DictReader(io.StringIO(written(*servers, query="format=csv&view=full").body.decode(), newline=""),
+                               strict=True))
     assert len(rows) == len(whole)
     for row, record in zip(rows, whole, strict=True):
         assert list(row) == list(record)
@@ -230,26 +260,32 @@ def test_csv_and_ndjson_say_what_json_says(servers: list[Server]) -> None:
 
 def test_ndjson_to_the_byte() -> None:
     assert written(BARE, BARE, query="format=ndjson").body == 2 * (
-        b'{"instance_name":"","instance_id":"i-2","cpu_num":null,"mem_size":null,"disk_size":null,"lan_ip_set":"","wan_ip_set":"",'
+        b'{"instance_name":"","instance_id":"i-2","cpu_num":null,"mem_size":null,"disk_size":null,"lan_ip_set":"",'
+        b'"wan_ip_set":"",'
         b'"status":"UNKNOWN","create_at":null,"update_at":null}\n')
     assert written(query="format=ndjson").body == b""
 
 
 def test_prometheus_to_the_byte() -> None:
     assert written(FULL, query="format=prometheus&port=9100").body.decode() == (
-        '[{"targets":["192.168.0.2:9100"],"labels":{"__meta_twocloud_instance_name":"hehe","__meta_twocloud_instance_id":"ins-u23j34j2",'
+        '[{"targets":["192.168.0.2:9100"],"labels":{"__meta_twocloud_instance_name":"hehe",'
+        '"__meta_twocloud_instance_id":"ins-u23j34j2",'
         '"__meta_twocloud_cpu_num":"8","__meta_twocloud_mem_size":"16","__meta_twocloud_disk_size":"20",'
         '"__meta_twocloud_lan_ip_set":"192.168.0.2,192.168.0.3","__meta_twocloud_wan_ip_set":"122.22.3.45,122.22.3.46",'
-        '"__meta_twocloud_status":"ACTIVE","__meta_twocloud_create_at":"2014-07-29 15:08:39","__meta_twocloud_update_at":"2014-08-05 17:37:56",'
+        '"__meta_twocloud_status":"ACTIVE","__meta_twocloud_create_at":"2014-07-29 15:08:39",'
+        '"__meta_twocloud_update_at":"2014-08-05 17:37:56",'
         '"__meta_twocloud_party":"qcloud","__meta_twocloud_tenant_id":"123","__meta_twocloud_region":"ap-guangzhou",'
-        '"__meta_twocloud_zone":"ap-guangzhou-6","__meta_twocloud_project_id":"7","__meta_twocloud_instance_type":"S5.LARGE8",'
-        '"__meta_twocloud_party_status":"RUNNING","__meta_twocloud_lan_ipv6_set":"fd00::1","__meta_twocloud_tag_team":"blue",'
+        '"__meta_twocloud_zone":"ap-guangzhou-6","__meta_twocloud_project_id":"7",'
+        '"__meta_twocloud_instance_type":"S5.LARGE8",'
+        '"__meta_twocloud_party_status":"RUNNING","__meta_twocloud_lan_ipv6_set":"fd00::1",'
+        '"__meta_twocloud_tag_team":"blue",'
         '"__meta_twocloud_tag_cost_center":"9","__meta_twocloud_tag_u56e2u961f":"蓝"}}]')
     assert written(query="format=prometheus").body == b"[]"
 
 
 @pytest.mark.parametrize(("server", "query", "targets"), [
-    (SEED, "", ["192.168.0.2"]), (SEED, "&address=wan", ["122.22.3.45"]), (SEED, "&address=wan&port=1", ["122.22.3.45:1"]),
+    (SEED, "", ["192.168.0.2"]), (SEED, "&address=wan", ["122.22.3.45"]),
+    (SEED, "&address=wan&port=1", ["122.22.3.45:1"]),
     (Server(id="i", name="", lan_ipv6=("fd00::1", "fd00::2")), "", ["[fd00::1]"]),
     (Server(id="i", name="", lan_ipv6=("fd00::1",)), "&port=65535", ["[fd00::1]:65535"]),
     (Server(id="i", name="", lan_ipv6=("fd00::1",), lan_ipv4=("10.0.0.1",)), "", ["10.0.0.1"]),
@@ -322,12 +358,18 @@ def inventory_of(*servers: Server, source: Source | None = None) -> dict[str, An
 
 def test_ansible_to_the_byte() -> None:
     assert written(BARE, query="format=ansible").body.decode() == (
-        '{"_meta":{"hostvars":{"i-2":{"twocloud_instance_name":"","twocloud_instance_id":"i-2","twocloud_cpu_num":null,"twocloud_mem_size":null,'
-        '"twocloud_disk_size":null,"twocloud_lan_ip_set":"","twocloud_wan_ip_set":"","twocloud_status":"UNKNOWN","twocloud_create_at":null,'
-        '"twocloud_update_at":null,"twocloud_party":"qcloud","twocloud_tenant_id":"123","twocloud_region":"ap-guangzhou","twocloud_zone":"",'
-        '"twocloud_project_id":"","twocloud_instance_type":"","twocloud_party_status":"","twocloud_lan_ipv6_set":"","twocloud_wan_ipv6_set":"",'
-        '"twocloud_seen_at":"2026-09-21 00:00:00","twocloud_tags":{}}}},"all":{"children":["party_qcloud","region_ap_guangzhou",'
-        '"status_UNKNOWN"]},"party_qcloud":{"hosts":["i-2"]},"region_ap_guangzhou":{"hosts":["i-2"]},"status_UNKNOWN":{"hosts":["i-2"]}}')
+        '{"_meta":{"hostvars":{"i-2":{"twocloud_instance_name":"","twocloud_instance_id":"i-2","twocloud_cpu_num":null,'
+        '"twocloud_mem_size":null,'
+        '"twocloud_disk_size":null,"twocloud_lan_ip_set":"","twocloud_wan_ip_set":"","twocloud_status":"UNKNOWN",'
+        '"twocloud_create_at":null,'
+        '"twocloud_update_at":null,"twocloud_party":"qcloud","twocloud_tenant_id":"123",'
+        '"twocloud_region":"ap-guangzhou","twocloud_zone":"",'
+        '"twocloud_project_id":"","twocloud_instance_type":"","twocloud_party_status":"","twocloud_lan_ipv6_set":"",'
+        '"twocloud_wan_ipv6_set":"",'
+        '"twocloud_seen_at":"2026-09-21 00:00:00","twocloud_tags":{}}}},"all":{"children":["party_qcloud",'
+        '"region_ap_guangzhou",'
+        '"status_UNKNOWN"]},"party_qcloud":{"hosts":["i-2"]},"region_ap_guangzhou":{"hosts":["i-2"]},'
+        '"status_UNKNOWN":{"hosts":["i-2"]}}')
     assert written(query="format=ansible").body == b'{"_meta":{"hostvars":{}},"all":{"children":[]}}'
 
 
@@ -340,7 +382,8 @@ def test_ansibles_groups_and_addresses() -> None:
     found = inventory_of(msgspec.structs.replace(FULL, tags={"a-b": "1", "a.b": "1", "c": ""}))
     assert (found["tag_a_b_1"], found["tag_c"]) == ({"hosts": ["hehe"]}, {"hosts": ["hehe"]})
     for server, address in ((Server(id="i", name="x", lan_ipv4=("10.0.0.1",), wan_ipv6=("2001:db8::1",)), "10.0.0.1"),
-                            (Server(id="i", name="x", lan_ipv6=("fd00::1",), wan_ipv6=("2001:db8::1",)), "2001:db8::1"), (BARE, None)):
+                            (Server(id="i", name="x", lan_ipv6=("fd00::1",), wan_ipv6=("2001:db8::1",)), "2001:db8::1"),
+                            (BARE, None)):
         (host,) = inventory_of(server)["_meta"]["hostvars"].values()
         assert host.get("ansible_host") == address
         assert ("ansible_host" in host) == (address is not None)
@@ -351,8 +394,10 @@ def test_ansibles_groups_and_addresses() -> None:
     ([("web", "1"), ("web", "2"), ("db", "3")], ["1", "2", "db"]),
     ([("2", "1"), ("web", "2")], ["1", "web"]),                                 # called what another one is
     ([("1", "1"), ("", "2")], ["1", "2"]),
-    ([("a b", "1"), ("a:b", "2"), ("!a", "3"), ("a,b", "4"), ("-x", "5"), ("~x", "6"), ("a/b", "7"), ("x\n", "8")], list("12345678")),
-    ([("localhost", "1"), ("LocalHost", "2"), ("127.0.0.1", "3"), ("::1", "4"), ("all", "5"), ("ungrouped", "6"), ("tag_x", "7")], list("1234567")),
+    ([("a b", "1"), ("a:b", "2"), ("!a", "3"), ("a,b", "4"), ("-x", "5"), ("~x", "6"), ("a/b", "7"), ("x\n", "8")],
+     list("12345678")),
+    ([("localhost", "1"), ("LocalHost", "2"), ("127.0.0.1", "3"), ("::1", "4"), ("all", "5"), ("ungrouped", "6"),
+      ("tag_x", "7")], list("1234567")),
     ([("名-1", "1"), ("{{x}}", "2")], ["名-1", "2"]),
     ([("web", "1"), ("db", "1")], ["web", "db"]), ([("", "1"), ("", "1")], ["qcloud.gz.1", "qcloud.gz.1_2"]),
     ([("qcloud.gz.1", "2"), ("", "1"), ("", "1")], ["2", "qcloud.gz.1", "qcloud.gz.1_2"]),
@@ -364,7 +409,8 @@ def test_names_of_hosts(servers: list[tuple[str, str]], hosts: list[str]) -> Non
 
 
 @given(st.lists(st.builds(lambda name, key, tags: Server(id=key, name=name, tags=tags),
-                          st.sampled_from(["web", "db", "1", "i-1", "party_qcloud", "localhost", "qcloud.ap-guangzhou.1"]) | names,
+                          st.sampled_from(["web", "db", "1", "i-1", "party_qcloud", "localhost",
+                                           "qcloud.ap-guangzhou.1"]) | names,
                           st.sampled_from(["1", "2", "i-1", "i-2", "web", "a b"]), tags), max_size=8))
 def test_ansible_takes_it(servers: list[Server]) -> None:
     """One host for each server, of its own variables; every host of a group is there, every group is a child of all."""
@@ -381,7 +427,8 @@ def test_ansible_takes_it(servers: list[Server]) -> None:
         assert set(group) == {"hosts"}
         assert set(group["hosts"]) <= set(hosts)
         assert len(group["hosts"]) == len(set(group["hosts"])) > 0
-    for host, server in zip(ansible.host_names([(Source("123", "qcloud", "ap-guangzhou"), server) for server in servers]), servers, strict=True):
+    for host, server in zip(ansible.host_names([(Source("123", "qcloud", "ap-guangzhou"), server)
+                                                for server in servers]), servers, strict=True):
         assert len(hosts[host]["twocloud_tags"]) == len(server.tags)
         assert sum(host in group["hosts"] for group in found.values()) >= 3
 
@@ -389,7 +436,8 @@ def test_ansible_takes_it(servers: list[Server]) -> None:
 def test_no_name_is_run_as_a_template() -> None:
     """Ansible would run it on the machine that runs the playbook."""
     evil = "{{ lookup('pipe', 'id') }}"
-    found = inventory_of(Server(id="i", name=evil, zone="{% x %}", tags={"a": evil, "__ansible_vault": "x", "b": "a:b c"}))
+    found = inventory_of(Server(id="i", name=evil, zone="{% x %}",
+                                tags={"a": evil, "__ansible_vault": "x", "b": "a:b c"}))
     host = found["_meta"]["hostvars"]["i"]
     assert host["twocloud_instance_name"] == {"__ansible_unsafe": evil}
     assert host["twocloud_zone"] == {"__ansible_unsafe": "{% x %}"}
@@ -397,7 +445,8 @@ def test_no_name_is_run_as_a_template() -> None:
     assert json.dumps(found).count("{{") == json.dumps(found).count("__ansible_unsafe\": \"{{")
 
 
-@pytest.mark.parametrize("query", ["format=csv", "format=ndjson", "format=csv&view=full", "format=prometheus", "format=ansible"])
+@pytest.mark.parametrize("query", ["format=csv", "format=ndjson", "format=csv&view=full", "format=prometheus",
+                                   "format=ansible"])
 def test_a_list_that_is_too_long_is_never_all_held(query: str) -> None:
     servers = [msgspec.structs.replace(FULL, id=f"i-{number}", name="x" * 100) for number in range(40_000)]
     tracemalloc.start()
@@ -408,7 +457,8 @@ def test_a_list_that_is_too_long_is_never_all_held(query: str) -> None:
     text = str(large.value.text)
     if "format=csv" in query or "ndjson" in query:
         fits = int(text.split("t=")[1].split(" ")[0])
-        assert 0.99 * formats.LARGEST_ANSWER < formats.carried(written(*servers[:fits], query=query).body) <= formats.LARGEST_ANSWER
+        assert 0.99 * formats.LARGEST_ANSWER < formats.carried(written(*servers[:fits],
+                                                                       query=query).body) <= formats.LARGEST_ANSWER
     else:
         assert "f=" not in text
         assert "whole list" in text

@@ -27,7 +27,8 @@ FLOORS = [                                  # a room imports only rooms on the f
     {"errors"},
 ]
 ENTRIES = {"app", "cli", "__main__"}        # which know one another: the command starts all of them
-EVERYWHERE = sorted([ROOT / "app.py", *(path for folder in ("chalicelib", "deploy", "benchmarks", "tests") for path in (ROOT / folder).rglob("*.py"))])
+EVERYWHERE = sorted([ROOT / "app.py", *(path for folder in ("chalicelib", "deploy", "benchmarks", "tests")
+                                        for path in (ROOT / folder).rglob("*.py"))])
 
 
 def room(module: str) -> str:
@@ -76,7 +77,8 @@ def test_a_room_imports_only_what_lies_below(path: Path) -> None:
         if name not in MODULES or name == "chalicelib":
             continue
         theirs = room(name)
-        assert floor(theirs) > floor(mine) or mine == theirs or {mine, theirs} <= ENTRIES, f"{path.name}:{line} imports {name}"
+        assert floor(theirs) > floor(mine) or mine == theirs or {
+            mine, theirs} <= ENTRIES, f"{path.name}:{line} imports {name}"
 
 
 def test_every_room_stands_on_a_floor() -> None:
@@ -85,7 +87,8 @@ def test_every_room_stands_on_a_floor() -> None:
 
 
 def test_no_modules_import_one_another() -> None:
-    graph = {module_of(path): {name for name, _ in imported(path, at_start=True) if name in MODULES} - {module_of(path)} for path in FILES}
+    graph = {module_of(path): {name for name, _ in imported(path, at_start=True) if name in MODULES} - {module_of(path)}
+             for path in FILES}
     ending = {name: wanted & graph.keys() for name, wanted in graph.items()}
     while ends := [name for name, wanted in ending.items() if not wanted]:
         for name in ends:
@@ -113,9 +116,14 @@ def importing(*names: str) -> set[str]:
 def test_only_one_room_does_it() -> None:
     assert using("os.environ", "os.getenv", "getenv") == {"chalicelib.settings"}
     assert importing("chalice") == {"app", "chalicelib.http.authorizer"}
-    assert importing("urllib3", "ssl", "http") == {f"chalicelib.cloud.{name}" for name in ("sockets", "sender", "failures")}
-    assert importing("socket") == {*(f"chalicelib.cloud.{name}" for name in ("sockets", "sender", "failures")), "chalicelib.http.serve", "chalicelib.http.connections"}    # one calls, two listen
-    assert importing("requests") == {*(f"chalicelib.cloud.{name}" for name in ("sockets", "sender", "failures")), "chalicelib.cli.remote"}  # the command asks our own server
+    assert importing("urllib3", "ssl", "http") == {f"chalicelib.cloud.{name}"
+                                                   for name in ("sockets", "sender", "failures")}
+    # one calls, two listen
+    assert importing("socket") == {*(f"chalicelib.cloud.{name}" for name in ("sockets", "sender", "failures")),
+                                   "chalicelib.http.serve", "chalicelib.http.connections"}
+    # the command asks our own server
+    assert importing("requests") == {*(f"chalicelib.cloud.{name}" for name in ("sockets", "sender", "failures")),
+                                     "chalicelib.cli.remote"}
     assert importing("sqlite3") == {"chalicelib.storage.sqlite"}
     assert importing("boto3") == set()      # botocore below it does; the functions start sooner without
     assert importing("waitress") == {"chalicelib.http.serve", "chalicelib.http.connections"}
@@ -138,9 +146,12 @@ def test_what_an_adapter_may_not_do() -> None:
 
 
 def test_no_inheritance_but_the_tree_of_errors_and_what_frameworks_ask_for() -> None:
-    allowed = {"Protocol", "ValueError", "NamedTuple", "TypedDict", "StrEnum", "Generic[T]", "Generic[_T]", "msgspec.Struct", "Chalice", "logging.Formatter", "threading.local",
-               "BasicRow", "socket.socket", "ssl.SSLSocket", "HTTPAdapter", "HTTPConnectionPool", "HTTPSConnectionPool", "_Sent",
-               "HTTPConnection", "HTTPSConnection", "waitress.task.ErrorTask", "connections.Channel", "Unauthorized", "Error",
+    allowed = {"Protocol", "ValueError", "NamedTuple", "TypedDict", "StrEnum", "Generic[T]", "Generic[_T]",
+               "msgspec.Struct", "Chalice", "logging.Formatter", "threading.local",
+               "BasicRow", "socket.socket", "ssl.SSLSocket", "HTTPAdapter", "HTTPConnectionPool", "HTTPSConnectionPool",
+               "_Sent",
+               "HTTPConnection", "HTTPSConnection", "waitress.task.ErrorTask", "connections.Channel", "Unauthorized",
+               "Error",
                "_Parser", "_Channel", "_Task", "_Server", "_Dispatcher",               # of waitress
                "click.ParamType[int]", "click.ParamType[str]", "click.ClickException", "click.Group"}
     for path in FILES:
@@ -149,13 +160,16 @@ def test_no_inheritance_but_the_tree_of_errors_and_what_frameworks_ask_for() -> 
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ClassDef):
                 for base in node.bases:
-                    assert ast.unparse(base) in allowed | {"TwocloudError"}, f"{path.name}: {node.name}({ast.unparse(base)})"
+                    assert ast.unparse(base) in allowed | {
+                        "TwocloudError"}, f"{path.name}: {node.name}({ast.unparse(base)})"
 
 
 def test_names_that_say_nothing_are_not_used() -> None:
     for path in FILES:
         stem = path.stem.lower()
-        assert not any(word in stem for word in ("manager", "helper", "util", "common", "base", "service", "handler")), path
+        assert not any(word in stem for word in ("manager", "helper", "util", "common", "base", "service",
+                                                 "handler")), path
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ClassDef):
-                assert not any(word in node.name for word in ("Manager", "Helper", "Util", "Base", "Service", "Data", "Info")), node.name
+                assert not any(word in node.name for word in ("Manager", "Helper", "Util", "Base", "Service", "Data",
+                                                              "Info")), node.name

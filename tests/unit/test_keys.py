@@ -24,7 +24,8 @@ __all__ = ["moto_url"]                      # a fixture
 PAGE = (ROOT / "docs/keys.md").read_text()
 SECTIONS = dict(re.findall(r"^## ([a-z]+)$\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE))
 POLICIES = {name: what["policies"] for name, what in WHAT.items() if "policies" in what}     # the second is for --deep
-RIGHT = re.compile(r"(?<![\w/.-])(?!arn:)(?:[a-z_]+:[A-Za-z]\w*(?::\w+)*|compute\.\w+\.\w+|[A-Z][A-Za-z]+ReadOnly|Microsoft\.\w+(?:/\w+)+|"
+RIGHT = re.compile(r"(?<![\w/.-])(?!arn:)(?:[a-z_]+:[A-Za-z]\w*(?::\w+)*|compute\.\w+\.\w+|[A-Z][A-Za-z]+ReadOnly|"
+                   r"Microsoft\.\w+(?:/\w+)+|"
                    r"subscriptions_view)(?![\w/])")
 
 
@@ -39,14 +40,16 @@ def policies(party: str) -> list[set[str]]:
     for block in [*blocks(SECTIONS[party], "json"), *blocks(SECTIONS[party], "yaml")]:
         if not isinstance(block, dict):
             continue
-        statements = [{key.lower(): value for key, value in each.items()} for each in block.get("Statement") or block.get("statement") or ()]
+        statements = [{key.lower(): value for key, value in each.items()} for each in block.get("Statement")
+                      or block.get("statement") or ()]
         assert all(each["effect"].lower() == "allow" for each in statements)
         if statements and not any("principal" in each for each in statements):
             found.append({word for each in statements for word in each["action"]})
         elif "Actions" in block or "includedPermissions" in block:
             found.append(set(block.get("Actions") or block["includedPermissions"]))
         elif "accessControlList" in block:
-            found.append({f"{each['service']} {word}" for each in block["accessControlList"] for word in each["permission"]})
+            found.append({f"{each['service']} {word}" for each in block["accessControlList"]
+                          for word in each["permission"]})
     return found
 
 
@@ -85,7 +88,8 @@ def shapes(party: Party) -> Iterator[tuple[set[str], set[str]]]:
 @pytest.mark.parametrize("name", parties.names())
 def test_the_fields_are_those_that_account_put_takes(name: str) -> None:
     told = [set(block) for block in blocks(SECTIONS[name], "json")
-            if isinstance(block, dict) and not block.keys() & {"Statement", "statement", "Actions", "accessControlList"}]
+            if isinstance(block, dict) and not block.keys() & {"Statement", "statement", "Actions",
+                                                               "accessControlList"}]
     assert told
     assert all(any(must <= fields <= may for must, may in shapes(parties.load(name))) for fields in told), told
 
@@ -101,23 +105,28 @@ def test_what_the_check_says_is_what_the_program_says() -> None:
 def test_amazons_policy_suffices_and_each_right_is_needed(house: App, moto_url: str) -> None:
     """Moto enforces policies: all of the page's list the servers, and without any one of them nothing is listed."""
     def client(service: str) -> Any:
-        return boto3.client(service, endpoint_url=moto_url, region_name="us-east-1", aws_access_key_id="AKIA", aws_secret_access_key="s")
+        return boto3.client(service, endpoint_url=moto_url, region_name="us-east-1", aws_access_key_id="AKIA",
+                            aws_secret_access_key="s")
 
     def enforced(after: str) -> None:
         requests.post(f"{moto_url}/moto-api/reset-auth", data=after, timeout=9)
 
     requests.post(f"{moto_url}/moto-api/reset", timeout=9)
     iam, ec2 = client("iam"), client("ec2")
-    ec2.run_instances(ImageId=ec2.describe_images()["Images"][0]["ImageId"], InstanceType="t3.micro", MinCount=3, MaxCount=3)
+    ec2.run_instances(ImageId=ec2.describe_images()["Images"][0]["ImageId"], InstanceType="t3.micro", MinCount=3,
+                      MaxCount=3)
     policy = next(block for block in blocks(SECTIONS["aws"], "json") if "Statement" in block)
     iam.create_user(UserName="twocloud")
     key = iam.create_access_key(UserName="twocloud")["AccessKey"]
-    house.account("aws", {"access_key_id": key["AccessKeyId"], "secret_access_key": canaries.watch(key["SecretAccessKey"])}, moto_url)
+    house.account("aws", {"access_key_id": key["AccessKeyId"],
+                          "secret_access_key": canaries.watch(key["SecretAccessKey"])}, moto_url)
     try:
         for missing in (None, *policy["Statement"][0]["Action"]):
             enforced("inf")
-            statement = {**policy["Statement"][0], "Action": [word for word in policy["Statement"][0]["Action"] if word != missing]}
-            iam.put_user_policy(UserName="twocloud", PolicyName="list", PolicyDocument=json.dumps({**policy, "Statement": [statement]}))
+            statement = {**policy["Statement"][0], "Action": [word for word in policy["Statement"][0]["Action"]
+                                                              if word != missing]}
+            iam.put_user_policy(UserName="twocloud", PolicyName="list",
+                                PolicyDocument=json.dumps({**policy, "Statement": [statement]}))
             cache.forget()
             enforced("0")
             if missing in (None, "ec2:DescribeRegions"):                # the latter is for region=all

@@ -1,4 +1,5 @@
-"""`account put --replace` killed between any two of its writes: the old account stands or the new one, nothing of both."""
+"""`account put --replace` killed between any two of its writes: the old account stands or the new one, nothing of
+both."""
 
 from collections.abc import Callable
 from typing import Any
@@ -66,7 +67,8 @@ def history(house: App, clock: Clock) -> None:
 
 def other(url: str) -> tuple[Account, dict[str, str]]:
     keys = {"secret_id": "AKIDother", "secret_key": secret("other")}
-    return accounts.check("123", parties.load("qcloud"), keys, project=None, regions=(), deep=False, endpoint=url, local=True), keys
+    return accounts.check("123", parties.load("qcloud"), keys, project=None, regions=(), deep=False, endpoint=url,
+                          local=True), keys
 
 
 @pytest.mark.parametrize("after", [False, True])
@@ -108,12 +110,14 @@ def test_killed_at_each_write(house: App, clock: Clock, after: bool) -> None:
         assert at > 5
 
 
-def test_changes_of_0_1_0_are_shown_if_they_can_only_be_this_accounts(house: App, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changes_of_0_1_0_are_shown_if_they_can_only_be_this_accounts(house: App, clock: Clock,
+                                                                      monkeypatch: pytest.MonkeyPatch) -> None:
     cloud = house.clouds["qcloud"]
     assert isinstance(cloud, Qcloud)
     real: Callable[..., Any] = msgspec.structs.replace
     with monkeypatch.context() as old:      # as version 0.1.0 wrote them
-        old.setattr(snapshots.msgspec.structs, "replace", lambda it, **more: real(it, **{**more, **({"revision": ""} if isinstance(it, snapshots.Change) else {})}))
+        old.setattr(snapshots.msgspec.structs, "replace", lambda it,
+                    **more: real(it, **{**more, **({"revision": ""} if isinstance(it, snapshots.Change) else {})}))
         began = clock()
         many_sources.list_servers(house.deployment, SOURCE)
         clock.forward(60)

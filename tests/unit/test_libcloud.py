@@ -29,7 +29,8 @@ def test_no_driver_opens_a_socket_of_its_own(name: str, monkeypatch: pytest.Monk
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a socket, past send")
 
-    for place in ("socket.socket.connect", "socket.create_connection", "requests.Session.send", "requests.sessions.Session.request"):
+    for place in ("socket.socket.connect", "socket.create_connection", "requests.Session.send",
+                  "requests.sessions.Session.request"):
         monkeypatch.setattr(place, refuse)
     case = WHAT[name]["cases"][0]
     send = Recorded(parties.load(name), case["exchanges"])
@@ -63,9 +64,12 @@ def test_only_what_lists_may_pass(name: str) -> None:
                 pass
     assert refused
     with libcloud.open_driver(row, account_of(name), WHAT[name]["region"], send) as driven:
-        for method, path in (("DELETE", "/1.0/servers"), ("GET", "/api/2.0/servers/"), ("GET", "/client/api?command=destroyVirtualMachine"),
-                             ("POST", "/service/server/info2"), ("POST", "/api/latest/DeleteVms"), ("GET", "https://evil.example/"),
-                             ("GET", "/client/api?x=listZones"), ("GET", "/1.0/servers\n"), ("PUT", "/service/servers")):
+        for method, path in (("DELETE", "/1.0/servers"), ("GET", "/api/2.0/servers/"),
+                             ("GET", "/client/api?command=destroyVirtualMachine"),
+                             ("POST", "/service/server/info2"), ("POST", "/api/latest/DeleteVms"),
+                             ("GET", "https://evil.example/"),
+                             ("GET", "/client/api?x=listZones"), ("GET", "/1.0/servers\n"),
+                             ("PUT", "/service/servers")):
             with pytest.raises(Internal):
                 driven.door.request(method, path)
 
@@ -95,7 +99,8 @@ def test_a_certificate_file_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -
 def test_importing_the_bridge_imports_no_libcloud() -> None:
     import subprocess
 
-    code = "import sys; from chalicelib import parties; parties.load('cloudstack'); print('libcloud' in sys.modules, 'requests' in sys.modules)"
+    code = ("import sys; from chalicelib import parties; parties.load('cloudstack'); "
+            "print('libcloud' in sys.modules, 'requests' in sys.modules)")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split()[0] == "False"
 
@@ -110,16 +115,20 @@ def brightbox_of(rows: list[dict[str, Any]]) -> Callable[[str, Sign], Response]:
     return send
 
 
-ROW = {"id": "srv-1", "name": "a", "status": "active", "interfaces": [], "cloud_ips": [], "image": None, "server_type": None, "zone": None}
+ROW = {"id": "srv-1", "name": "a", "status": "active", "interfaces": [], "cloud_ips": [], "image": None,
+       "server_type": None, "zone": None}
 
 
 def listed(send: Callable[[str, Sign], Response]) -> list[Server]:
-    return parties.load("brightbox").list_servers(Client(Source("1", "brightbox", "gb1"), account_of("brightbox"), send), WHOLE).servers
+    return parties.load("brightbox").list_servers(Client(Source("1", "brightbox", "gb1"), account_of("brightbox"),
+                                                         send), WHOLE).servers
 
 
 @pytest.mark.parametrize("wrong", [
-    lambda nodes: nodes[:-1], lambda nodes: nodes[::-1], lambda nodes: [*nodes, nodes[0]], lambda nodes: [], lambda nodes: None])
-def test_a_driver_that_leaves_out_a_row_is_not_believed(wrong: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    lambda nodes: nodes[:-1], lambda nodes: nodes[::-1], lambda nodes: [*nodes, nodes[0]], lambda nodes: [],
+    lambda nodes: None])
+def test_a_driver_that_leaves_out_a_row_is_not_believed(wrong: Callable[[Any], Any],
+                                                        monkeypatch: pytest.MonkeyPatch) -> None:
     driver = importlib.import_module("libcloud.compute.drivers.brightbox").BrightboxNodeDriver
     real = driver.list_nodes
     monkeypatch.setattr(driver, "list_nodes", lambda self: wrong(real(self)))
@@ -132,9 +141,12 @@ def test_its_exceptions_get_our_names_and_keep_their_texts(monkeypatch: pytest.M
     http = importlib.import_module("libcloud.common.exceptions")
     driver = importlib.import_module("libcloud.compute.drivers.brightbox").BrightboxNodeDriver
     for raised, ours in (
-            (types.InvalidCredsError("not for callers"), PartyDenied), (types.MalformedResponseError("not for callers"), PartyMalformed),
-            (types.LibcloudError("not for callers"), PartyMalformed), (types.ProviderError("not for callers", 500), PartyMalformed),
-            (http.RateLimitReachedError(), PartyThrottled), (http.BaseHTTPError(418, {"not": "for callers"}), PartyMalformed),
+            (types.InvalidCredsError("not for callers"), PartyDenied),
+            (types.MalformedResponseError("not for callers"), PartyMalformed),
+            (types.LibcloudError("not for callers"), PartyMalformed),
+            (types.ProviderError("not for callers", 500), PartyMalformed),
+            (http.RateLimitReachedError(), PartyThrottled),
+            (http.BaseHTTPError(418, {"not": "for callers"}), PartyMalformed),
             (KeyError("not for callers"), PartyMalformed), (TypeError("not for callers"), PartyMalformed),
             (AttributeError("not for callers"), PartyMalformed), (ValueError("not for callers"), PartyMalformed)):
         def fail(self: object, raised: Exception = raised) -> None:
@@ -162,7 +174,8 @@ def test_side_by_side_no_answer_meets_another() -> None:
     sys.setswitchinterval(1e-5)
     try:
         with ThreadPoolExecutor(40) as pool:
-            found = pool.map(lambda n: [server.id for server in listed(brightbox_of([{**ROW, "id": f"srv-{n}"}] * 3))], range(400))
+            found = pool.map(lambda n: [server.id for server in listed(brightbox_of([{**ROW, "id": f"srv-{n}"}] * 3))],
+                             range(400))
             assert list(found) == [[f"srv-{n}"] for n in range(400)]
     finally:
         sys.setswitchinterval(slow)

@@ -140,12 +140,14 @@ def test_a_refresh_waits_for_what_it_is_for(house: App) -> None:
     assert head.total == 25
 
 
-def test_commands_that_read_start_while_it_is_locked(house: App, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_that_read_start_while_it_is_locked(house: App, monkeypatch: pytest.MonkeyPatch,
+                                                     capsys: pytest.CaptureFixture[str]) -> None:
     settings = house.deployment.settings
     for name, value in (("STORE", settings.store), ("KEY", settings.key), ("LOCAL", "1")):
         monkeypatch.setenv(f"TWOCLOUD_{name}", value)
     with locked(file_of(house)):
-        for line in (("account", "list"), ("token", "list"), ("servers", "--party", "qcloud", "--tenant", "123", "--region", "gz")):
+        for line in (("account", "list"), ("token", "list"),
+                     ("servers", "--party", "qcloud", "--tenant", "123", "--region", "gz")):
             output.deployment.cache_clear()
             began = time.monotonic()
             assert cli.main(line) == 0, capsys.readouterr().err

@@ -1,4 +1,5 @@
-"""Listing a source: filters, limits of time, faults in the calls that only some accounts make (test_faults has the others)."""
+"""Listing a source: filters, limits of time, faults in the calls that only some accounts make (test_faults has the
+others)."""
 
 import random
 import threading
@@ -25,7 +26,8 @@ from chalicelib.simulators.server import Plan, Simulator
 from tests.fixtures import App, Clock, aws_keys, qcloud_keys, settings_in
 
 # party, deep, operation, which of its calls (a listing makes so many of each)
-CALLS = [("qcloud", True, "DescribeDisks", 1), ("qcloud", True, "DescribeNetworkInterfaces", 2), ("aws", True, "AssumeRole", 1)]
+CALLS = [("qcloud", True, "DescribeDisks", 1), ("qcloud", True, "DescribeNetworkInterfaces", 2),
+         ("aws", True, "AssumeRole", 1)]
 REGION = {"qcloud": "ap-guangzhou", "aws": "us-east-1"}
 
 
@@ -46,9 +48,11 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         made = Stage(deployment, clock)
         made.qcloud_keys, made.aws_keys = qcloud_keys(), aws_keys()             # type: ignore[attr-defined]
         made.clouds["qcloud"] = stack.enter_context(Qcloud(
-            {made.qcloud_keys["secret_id"]: made.qcloud_keys["secret_key"]}, {"ap-guangzhou": Fleet(250)}, limited=False))  # type: ignore[attr-defined]
+            {made.qcloud_keys["secret_id"]: made.qcloud_keys["secret_key"]}, {"ap-guangzhou": Fleet(250)},
+            limited=False))  # type: ignore[attr-defined]
         made.clouds["aws"] = stack.enter_context(Aws(
-            {made.aws_keys["access_key_id"]: made.aws_keys["secret_access_key"]}, {"us-east-1": Fleet(2300)}, limited=False,  # type: ignore[attr-defined]
+            {made.aws_keys["access_key_id"]: made.aws_keys["secret_access_key"]}, {"us-east-1": Fleet(2300)},
+            limited=False,  # type: ignore[attr-defined]
             roles={"arn:aws:iam::1:role/r": ""}))
         yield made
 
@@ -96,7 +100,8 @@ def test_every_fault_at_every_call(stage: Stage, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(("party", "special", "operation", "nth"), CALLS, ids=[f"{p}-{o}-{n}" for p, _, o, n in CALLS])
-def test_a_single_fault_that_passes_is_not_seen(stage: Stage, monkeypatch: pytest.MonkeyPatch, party: str, special: bool,
+def test_a_single_fault_that_passes_is_not_seen(stage: Stage, monkeypatch: pytest.MonkeyPatch, party: str,
+                                                special: bool,
                                                 operation: str, nth: int) -> None:
     for fault in ("500", "reset", "429", "503"):
         cloud = prepare(stage, party, special, monkeypatch)
@@ -106,9 +111,12 @@ def test_a_single_fault_that_passes_is_not_seen(stage: Stage, monkeypatch: pytes
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(faults=st.lists(st.tuples(st.sampled_from(sorted(set(FAULTS) - set(LATE) - {"bomb", "endless chunks", "endless line", "429 for six hours"})),
-                                 st.integers(1, 9)), max_size=4), size=st.integers(0, 600), party=st.sampled_from(["qcloud", "aws"]))
-def test_whatever_fails_the_list_is_whole_or_an_error(stage: Stage, monkeypatch: pytest.MonkeyPatch, faults: list[tuple[str, int]],
+@given(faults=st.lists(st.tuples(st.sampled_from(
+    sorted(set(FAULTS) - set(LATE) - {"bomb", "endless chunks", "endless line", "429 for six hours"})),
+                                 st.integers(1, 9)), max_size=4), size=st.integers(0, 600),
+    party=st.sampled_from(["qcloud", "aws"]))
+def test_whatever_fails_the_list_is_whole_or_an_error(stage: Stage, monkeypatch: pytest.MonkeyPatch,
+                                                      faults: list[tuple[str, int]],
                                                       size: int, party: str) -> None:
     cloud = prepare(stage, party, False, monkeypatch)
     before = cloud.fleets[REGION[party]]    # type: ignore[attr-defined]
@@ -132,7 +140,8 @@ def test_a_refusal_is_never_asked_again(stage: Stage, monkeypatch: pytest.Monkey
         cloud.fail("403")
         with pytest.raises(PartyDenied):
             stage.listing(party)
-        assert 1 <= cloud.count() <= (1 if party == "qcloud" else 2)             # aws: instances and volumes side by side
+        # aws: instances and volumes side by side
+        assert 1 <= cloud.count() <= (1 if party == "qcloud" else 2)
 
 
 def test_the_budget_holds_over_many_slow_calls(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,7 +206,8 @@ def test_an_address_is_found_in_any_of_the_sets(stage: Stage, monkeypatch: pytes
 
 def test_deep_gives_more_and_the_default_stays_one_call(house: App, stack: ExitStack) -> None:
     keys = qcloud_keys()
-    cloud = stack.enter_context(Qcloud({keys["secret_id"]: keys["secret_key"]}, {"ap-guangzhou": Fleet(250)}, attached=True))
+    cloud = stack.enter_context(Qcloud({keys["secret_id"]: keys["secret_key"]}, {"ap-guangzhou": Fleet(250)},
+                                       attached=True))
     source = many_sources.source_of("123", "qcloud", "gz")
     house.account("qcloud", keys, cloud.url)
     plain = many_sources.list_servers(house.deployment, source, Window(11, 20)).servers
@@ -231,7 +241,8 @@ def test_check_says_in_words_what_is_wrong(house: App, stack: ExitStack, tmp_pat
     elif change == "clock":
         cloud.late = 1000                   # type: ignore[attr-defined]
     elif change == "right":
-        body = (b'{"Response": {"Error": {"Code": "UnauthorizedOperation", "Message": "x"}, "RequestId": "x"}}' if party == "qcloud"
+        body = (b'{"Response": {"Error": {"Code": "UnauthorizedOperation", "Message": "x"}, "RequestId": "x"}}'
+                if party == "qcloud"
                 else b"<Response><Errors><Error><Code>UnauthorizedOperation</Code></Error></Errors></Response>")
         cloud.plans.append(Plan(answer=Answer(200 if party == "qcloud" else 403, {}, body)))
     if words is None:
@@ -243,7 +254,8 @@ def test_check_says_in_words_what_is_wrong(house: App, stack: ExitStack, tmp_pat
 
 
 def test_check_knows_a_wrong_region(house: App) -> None:
-    for party, region in (("qcloud", "ap-nowhere"), ("aws", "ap-east-1")):       # aws says "wrong key" where one must opt in
+    # aws says "wrong key" where one must opt in
+    for party, region in (("qcloud", "ap-nowhere"), ("aws", "ap-east-1")):
         with pytest.raises(UnknownRegion, match="region"):
             check.check_account(house.deployment, "123", party, region)
     with pytest.raises(UnknownRegion):

@@ -12,7 +12,9 @@ from chalicelib.model import Account, Keys, Server, Status, addresses, bounded, 
 
 
 def test_the_contracts_words() -> None:
-    assert list(Status) == ["BUILD", "ACTIVE", "REBOOT", "HARD_REBOOT", "STARTING", "STOPPING", "SHUTOFF", "SUSPENDED", "PAUSED", "RESCUE", "MIGRATING", "RESIZE", "VERIFY_RESIZE", "REBUILD", "SHELVED", "SHELVED_OFFLOADED", "SOFT_DELETED", "DELETED", "ERROR", "UNKNOWN"]
+    assert list(Status) == ["BUILD", "ACTIVE", "REBOOT", "HARD_REBOOT", "STARTING", "STOPPING", "SHUTOFF", "SUSPENDED",
+                            "PAUSED", "RESCUE", "MIGRATING", "RESIZE", "VERIFY_RESIZE", "REBUILD", "SHELVED",
+                            "SHELVED_OFFLOADED", "SOFT_DELETED", "DELETED", "ERROR", "UNKNOWN"]
 
 
 @given(st.datetimes(datetime(1971, 1, 1), datetime(2200, 1, 1)), st.integers(-14 * 60, 14 * 60))
@@ -29,11 +31,13 @@ def test_what_is_no_time_is_none(text: str | None) -> None:
 
 
 def test_times_as_parties_write_them() -> None:
-    for text in ("2022-09-14T02:09:47Z", "2022-09-14T02:09:47+00:00", "2022-09-14T10:09:47+08:00", "2022-09-14T02:09:47.000Z",
+    for text in ("2022-09-14T02:09:47Z", "2022-09-14T02:09:47+00:00", "2022-09-14T10:09:47+08:00",
+                 "2022-09-14T02:09:47.000Z",
                  "2022-09-14 02:09:47"):
         assert parse_time(text) == datetime(2022, 9, 14, 2, 9, 47, tzinfo=UTC)
     assert parse_time("2017-12-10T04:04Z") == datetime(2017, 12, 10, 4, 4, tzinfo=UTC)
-    for text in ("", None, "0000-00-00T00:00:00Z", "2022-13-01T00:00:00Z", "soon", "1663121387", "2022-09-14T02:09:47X"):
+    for text in ("", None, "0000-00-00T00:00:00Z", "2022-13-01T00:00:00Z", "soon", "1663121387",
+                 "2022-09-14T02:09:47X"):
         assert parse_time(text) is None
 
 
@@ -51,7 +55,8 @@ def test_addresses_are_sorted_out(found: list) -> None:
 
 
 def test_what_is_no_address() -> None:
-    assert addresses("256.0.0.1", "1.2.3", "01.2.3.4", "1.2.3.4\n", "1.2.3.4,5.6.7.8", "a:b", "::g", "１.2.3.4", "localhost") == ((), ())
+    assert addresses("256.0.0.1", "1.2.3", "01.2.3.4", "1.2.3.4\n", "1.2.3.4,5.6.7.8", "a:b", "::g", "１.2.3.4",
+                     "localhost") == ((), ())
     assert addresses("2001:DB8:0:0::1", "2001:db8::1") == ((), ("2001:db8::1",))
 
 

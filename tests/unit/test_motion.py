@@ -1,5 +1,5 @@
-"""Fleets that change while they are listed (P8): every server that lives through a listing is in it exactly once, "vanished" is
-never said of one that lives, and a quiet fleet costs no more calls than its pages.
+"""Fleets that change while they are listed (P8): every server that lives through a listing is in it exactly once,
+"vanished" is never said of one that lives, and a quiet fleet costs no more calls than its pages.
 """
 
 import importlib
@@ -58,7 +58,8 @@ class Plain:
         return Page([(str(n), str(n)) for n in self.names[offset:offset + limit]], len(self.names))
 
 
-changes = st.lists(st.tuples(st.sampled_from(["add", "remove", "both", "stay", "stay"]), st.floats(0, 0.999)), max_size=14)
+changes = st.lists(st.tuples(st.sampled_from(["add", "remove", "both", "stay", "stay"]), st.floats(0, 0.999)),
+                   max_size=14)
 
 
 @settings(max_examples=400, deadline=None)
@@ -94,7 +95,8 @@ def test_pages_without_seams_lose_nobody_whom_the_ids_do_not_betray(loop: str, o
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.sampled_from(sorted(LOOPS)), st.sampled_from(ORDERS), st.integers(20, 45), st.integers(5, 9), st.integers(0, 15),
+@given(st.sampled_from(sorted(LOOPS)), st.sampled_from(ORDERS), st.integers(20, 45), st.integers(5, 9),
+       st.integers(0, 15),
        st.integers(8, 25), changes)
 def test_a_window_has_no_hole(loop: str, order: str, size: int, page: int, first: int, wide: int,
                               steps: list[tuple[str, float]]) -> None:
@@ -108,7 +110,8 @@ def test_a_window_has_no_hole(loop: str, order: str, size: int, page: int, first
         return
     assert len(set(found.rows)) == len(found.rows) <= wide
     rows = [int(name) for name in found.rows]
-    lived = [n for n in sorted(fleet.lived, key=fleet.place) if rows and fleet.place(rows[0]) <= fleet.place(n) <= fleet.place(rows[-1])]
+    lived = [n for n in sorted(fleet.lived, key=fleet.place) if rows
+             and fleet.place(rows[0]) <= fleet.place(n) <= fleet.place(rows[-1])]
     assert set(lived) <= set(rows)
 
 
@@ -225,7 +228,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("party", sorted(CLOUDS))
 def test_a_fleet_in_motion_at_every_party(party: str, house: App, stack: ExitStack) -> None:
-    """Between any two calls something may change; what is listed and what is said to have vanished is held to the fleet."""
+    """Between any two calls something may change; what is listed and what is said to have vanished is held to the
+    fleet."""
     entry, listed, failures = CLOUDS[party], 0, list[str]()
     source = many_sources.source_of("123", party, entry.region)
     for order in ("oldest",) if WHAT[party].get("sorts_itself") else ORDERS:
@@ -253,7 +257,8 @@ def test_a_fleet_in_motion_at_every_party(party: str, house: App, stack: ExitSta
             assert len(set(names)) == len(names) == found.total, (order, turn)
             missing = {fleet.machine(n).name for n in fleet.lived} - set(names)
             assert not missing, (order, turn, missing)
-            gone = {entry.name for change in snapshots.changes(house.deployment.store, source, 0) for entry in change.vanished}
+            gone = {entry.name for change in snapshots.changes(house.deployment.store, source, 0)
+                    for entry in change.vanished}
             assert not gone & there, (order, turn)
     assert listed >= 0.8 * (listed + len(failures)), failures
 
@@ -291,7 +296,8 @@ def test_a_disk_that_moves_between_two_calls(party: str, house: App, stack: Exit
 @pytest.mark.parametrize("party", parties.names())
 def test_each_party_states_its_order_and_its_pages(party: str) -> None:
     order, _, pages = parties.load(party).order.partition("; ")
-    assert (order, pages) == ("no pages", "") or (re.match(r"none documented$|by .*(requested|documented)$", order) and re.match(
+    assert (order, pages) == ("no pages", "") or (re.match(r"none documented$|by .*(requested|documented)$", order)
+                                                  and re.match(
         r"numbered pages|pages at any row|.*(token|cursor|marker)s?\b", pages))
     module = importlib.import_module(f"chalicelib.parties.{party}")
     if "prove nothing" in pages:

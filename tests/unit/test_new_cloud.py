@@ -86,7 +86,8 @@ def commands(toy: str) -> list[str]:
     """The guide's blocks, with the toy's name for x."""
     guide = (ROOT / "CONTRIBUTING.md").read_text().split("\n## Add a cloud\n")[1].split("\n## ")[0]
     copied = TOYS[toy][0]
-    return [re.sub(r"\bX\b", toy.capitalize(), re.sub(r"(?<![A-Za-z-])x(?![A-Za-z])", toy, block)).replace("vultr", copied)
+    return [re.sub(r"\bX\b", toy.capitalize(), re.sub(r"(?<![A-Za-z-])x(?![A-Za-z])", toy,
+                                                      block)).replace("vultr", copied)
             for block in re.findall(r"```sh\n(.*?)```", guide, re.DOTALL)]
 
 
@@ -97,21 +98,25 @@ class Copy:
         self.root, self.bin = folder / "repository", folder / "bin"
         listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
         names = listed.split("\0")[:-1] or [str(path.relative_to(ROOT)) for path in ROOT.rglob("*")
-                                           if path.is_file() and not path.relative_to(ROOT).parts[0].startswith(".venv")]
+                                           if path.is_file()
+                                            and not path.relative_to(ROOT).parts[0].startswith(".venv")]
         for name in names:
             if (ROOT / name).exists():
                 (self.root / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(ROOT / name, self.root / name)
         self.before = self.files()
         self.bin.mkdir()
-        assert re.search(r"^docs: .*\n\t\$\(BIN\)/python -m tests\.programs\.test_docs$", (ROOT / "Makefile").read_text(), re.M)
+        assert re.search(r"^docs: .*\n\t\$\(BIN\)/python -m tests\.programs\.test_docs$",
+                         (ROOT / "Makefile").read_text(), re.M)
         make = self.bin / "make"
         make.write_text(f"#!/bin/sh\n[ \"$*\" = docs ] && exec {sys.executable} -m tests.programs.test_docs\nexit 2\n")
         make.chmod(0o755)
 
     def files(self) -> dict[str, str]:
-        return {str(path.relative_to(self.root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in self.root.rglob("*")
-                if path.is_file() and not {"__pycache__", ".pytest_cache", ".hypothesis"} & set(path.relative_to(self.root).parts)}
+        return {str(path.relative_to(self.root)): hashlib.sha256(path.read_bytes()).hexdigest()
+                for path in self.root.rglob("*")
+                if path.is_file() and not {"__pycache__", ".pytest_cache",
+                                           ".hypothesis"} & set(path.relative_to(self.root).parts)}
 
     def run(self, script: str) -> None:
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "TWOCLOUD_"))}

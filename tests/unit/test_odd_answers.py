@@ -5,8 +5,8 @@ For one party with every leaf:
 
 The whole-record cases of the parties are played with one leaf changed. Then either the list comes: every row, the
 others whole, the changed one different only by what is null, left out or another text. Or it is party_malformed,
-if that leaf is strict: its struct's field has no default or is Strict, see chalicelib/cloud/decoding.py, or `may_fail` of its cases names it.
-Never anything else, and each format can write what comes.
+if that leaf is strict: its struct's field has no default or is Strict, see chalicelib/cloud/decoding.py, or `may_fail`
+of its cases names it. Never anything else, and each format can write what comes.
 """
 
 import copy
@@ -38,12 +38,17 @@ SAMPLE = 20                                 # (leaf, change) pairs for one party
 LARGER_SAMPLE = 0 if os.environ.get("SWEEP") == "all" else 60
 MISSING = object()
 CHANGES: dict[str, Any] = {
-    "null": None, "missing": MISSING, "a text": "odd", "a number as text": "as text", "x.0": "as float", "a fraction": 1.5,
-    "negative": -7, "huge": 1e308, "beyond 64 bits": 10 ** 30, "a list with null": [None], "true": True, "an object": {"odd": {}},
+    "null": None, "missing": MISSING, "a text": "odd", "a number as text": "as text", "x.0": "as float",
+    "a fraction": 1.5,
+    "negative": -7, "huge": 1e308, "beyond 64 bits": 10 ** 30, "a list with null": [None], "true": True,
+    "an object": {"odd": {}},
 }
-XML_CHANGES: dict[str, Any] = {"missing": MISSING, "empty": "", "a text": "odd", "x.0": "as float", "a fraction": "1.5", "negative": "-7",
-                               "huge": "1" + "0" * 30, "a control character": "odd&#x7;", "a raw control character": "odd\x07"}
-WHAT_IS_STRICT = re.compile(r"^(id|uuid|instanceId|region\w*|zone\w*|project\w*|\w*token|\w*marker|\w*total\w*|\w*count)$", re.IGNORECASE)
+XML_CHANGES: dict[str, Any] = {"missing": MISSING, "empty": "", "a text": "odd", "x.0": "as float", "a fraction": "1.5",
+                               "negative": "-7",
+                               "huge": "1" + "0" * 30, "a control character": "odd&#x7;",
+                               "a raw control character": "odd\x07"}
+WHAT_IS_STRICT = re.compile(
+    r"^(id|uuid|instanceId|region\w*|zone\w*|project\w*|\w*token|\w*marker|\w*total\w*|\w*count)$", re.IGNORECASE)
 
 
 # ---------------------------------------------------------------- leaves
@@ -93,7 +98,8 @@ def shown(path: Path) -> str:
 def read_by(module: str) -> frozenset[tuple[str, bool]]:
     """(name in the answer, strict) of each field of each struct in an adapter's module."""
     found: set[tuple[str, bool]] = set()
-    declares = {getattr(it, "__module__", "") for it in vars(importlib.import_module(module)).values()} & {"chalicelib.cloud.client"}
+    declares = {getattr(it, "__module__", "") for it in vars(importlib.import_module(module)).values()} & {
+        "chalicelib.cloud.client"}
     shared = ["chalicelib.cloud.answers"] if declares else []
     for name in (module, *shared):
         for kind in vars(importlib.import_module(name)).values():
@@ -105,7 +111,8 @@ def read_by(module: str) -> frozenset[tuple[str, bool]]:
 
 
 def is_strict(name: str, path: Path) -> bool:
-    """A field without a default somewhere is read by this name, or it is the container of one, or what all parties hold strict."""
+    """A field without a default somewhere is read by this name, or it is the container of one, or what all parties hold
+    strict."""
     named = [step for step in path if isinstance(step, str)]
     last = named[-1] if named else ""
     if (last, True) in read_by(f"chalicelib.parties.{name}") or WHAT_IS_STRICT.match(last):
@@ -118,7 +125,8 @@ def is_strict(name: str, path: Path) -> bool:
 def playable(name: str) -> list[dict[str, Any]]:
     """The cases that give two servers or one, without calls whose order matters."""
     cases = [case for case in WHAT[name]["cases"] if case.get("servers") and len(case["servers"]) < 12
-             and not any(exchange.get("once") or "text" in exchange["answer"] for exchange in case["exchanges"] if name != "aws")]
+             and not any(exchange.get("once") or "text" in exchange["answer"] for exchange in case["exchanges"]
+                         if name != "aws")]
     cases = [case for case in cases if replays(name, case)]
     chosen = sorted(cases, key=lambda case: -len(json.dumps(case)))[:3]
     return sorted([*chosen, *[case for case in cases if len(case["servers"]) > 1][:2]], key=lambda case: case["name"])
@@ -173,7 +181,8 @@ def play(name: str, case: dict[str, Any], exchanges: list[dict[str, Any]]) -> li
     cache.forget()
     source = Source("123", name, case.get("region", WHAT[name]["region"]))
     party = parties.load(name)
-    listing = parties.list_servers(source, account_of(name, **case.get("account", {})), Window(*case.get("window", [1, None])),
+    listing = parties.list_servers(source, account_of(name, **case.get("account", {})),
+                                   Window(*case.get("window", [1, None])),
                                    Played(party, exchanges))
     write(source, listing)
     found: list[dict[str, Any]] = msgspec.json.decode(msgspec.json.encode(listing.servers))
@@ -184,9 +193,12 @@ def write(source: Source, listing: Listing) -> None:
     """Each format takes what was listed."""
     given = Answer(source, listing.servers, listing.total, datetime(2026, 9, 21, tzinfo=UTC))
     for form in ("json", "csv", "ndjson", "prometheus", "ansible"):
-        asked = parse([("party", source.party), ("tenant_id", "123"), ("region", source.region), ("format", form), ("view", "full")])
-        assert formats.write(Inventory([SourceResult(source, given)], given.total), asked, ZoneInfo("Asia/Shanghai")).body if form != "json" else (
-            formats.list_json(formats.body(Inventory([SourceResult(source, given)], given.total), asked, ZoneInfo("Asia/Shanghai"))))
+        asked = parse([("party", source.party), ("tenant_id", "123"), ("region", source.region), ("format", form),
+                       ("view", "full")])
+        assert formats.write(Inventory([SourceResult(source, given)], given.total), asked,
+                             ZoneInfo("Asia/Shanghai")).body if form != "json" else (
+            formats.list_json(formats.body(Inventory([SourceResult(source, given)], given.total), asked,
+                                           ZoneInfo("Asia/Shanghai"))))
 
 
 def wrong(before: dict[str, Any], after: dict[str, Any], was: Any, what: str) -> str:

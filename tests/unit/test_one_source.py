@@ -53,7 +53,8 @@ def rows(store: Store) -> list[tuple[str, str]]:
     return [(kind, key) for kind in KINDS for key, _ in store.list(kind)]
 
 
-def ask(house: App, window: Window = WHOLE, deployment: Deployment | None = None, seconds: float = 25.0, source: Source = SOURCE,
+def ask(house: App, window: Window = WHOLE, deployment: Deployment | None = None, seconds: float = 25.0,
+        source: Source = SOURCE,
         **policy: Any) -> many_sources.Answer:
     return many_sources.list_servers(deployment or house.deployment, source, window, Filter(), Freshness(**policy),
                                   deadline=time.monotonic() + seconds)
@@ -113,7 +114,8 @@ def test_a_list_that_is_young_enough_is_not_asked_for_again(served: App) -> None
 
 
 def test_windows_and_filters_of_a_kept_list_are_those_of_the_live_one(served: App) -> None:
-    queries = ("f=1&t=10", "f=11&t=20", "f=21", "t=3", "f=26", "f=24&t=99", "status=ACTIVE", "name=WEB&f=2&t=3", "view=full&t=2",
+    queries = ("f=1&t=10", "f=11&t=20", "f=21", "t=3", "f=26", "f=24&t=99", "status=ACTIVE", "name=WEB&f=2&t=3",
+               "view=full&t=2",
                "ip=10.0.0.5")
     live = {query: served.get(f"{GZ}&{query}") for query in queries}
     served.get(GZ)
@@ -122,7 +124,8 @@ def test_windows_and_filters_of_a_kept_list_are_those_of_the_live_one(served: Ap
         kept = served.get(f"{GZ}&{query}&max_age=60")
         assert kept.headers["Cache-Status"] == "twocloud; hit"
         assert kept.content == before.content, query
-        assert (kept.headers["X-Total-Count"], kept.headers["ETag"]) == (before.headers["X-Total-Count"], before.headers["ETag"])
+        assert (kept.headers["X-Total-Count"], kept.headers["ETag"]) == (before.headers["X-Total-Count"],
+                                                                         before.headers["ETag"])
         assert kept.headers.get("Link", "").replace("&max_age=60", "") == before.headers.get("Link", "")
         again = served.get(f"{GZ}&{query}&max_age=60", headers={"If-None-Match": before.headers["ETag"]})
         assert (again.status_code, again.headers["Age"]) == (304, "0")
@@ -136,7 +139,8 @@ def test_tags_in_any_order_are_the_same_bytes(served: App, form: str) -> None:
     tags = {"b": "1", "a-b": "2", "a": "3", "a.b": "4", "名": "5"}
     given = []
     for order in (list(tags), sorted(tags)):
-        cloud.fleets["ap-guangzhou"] = Machines([dataclasses.replace(Fleet(3)[n], tags={name: tags[name] for name in order}) for n in range(3)])
+        cloud.fleets["ap-guangzhou"] = Machines(
+            [dataclasses.replace(Fleet(3)[n], tags={name: tags[name] for name in order}) for n in range(3)])
         given += [served.get(f"{GZ}&format={form}"), served.get(f"{GZ}&format={form}&max_age=60")]
     assert {answer.status_code for answer in given} == {200}
     assert len({answer.content for answer in given}) == 1
@@ -144,19 +148,27 @@ def test_tags_in_any_order_are_the_same_bytes(served: App, form: str) -> None:
 
 
 CACHE_CONTROL: list[tuple[str, str, int, str]] = [
-    ("max-age=100", "", 100, "hit"), ("max-age=100", "", 101, "live"), ("MAX-AGE = 100", "", 100, "live"), ("Max-Age=100", "", 100, "hit"),
-    ('max-age="100"', "", 100, "hit"), ("max-age=0", "", 0, "live"), ("no-cache", "", 0, "live"), ("max-age=100, no-cache", "", 0, "live"),
-    ("max-age=100,max-age=10", "", 50, "live"), ("max-age=10,max-age=100", "", 50, "live"), ("max-age=100, max-age", "", 50, "hit"),
+    ("max-age=100", "", 100, "hit"), ("max-age=100", "", 101, "live"), ("MAX-AGE = 100", "", 100, "live"),
+    ("Max-Age=100", "", 100, "hit"),
+    ('max-age="100"', "", 100, "hit"), ("max-age=0", "", 0, "live"), ("no-cache", "", 0, "live"),
+    ("max-age=100, no-cache", "", 0, "live"),
+    ("max-age=100,max-age=10", "", 50, "live"), ("max-age=10,max-age=100", "", 50, "live"),
+    ("max-age=100, max-age", "", 50, "hit"),
     ("max-age=99999999999999999999", "", 86_400, "hit"), ("max-age", "", 0, "live"), ("max-age=", "", 0, "live"),
-    ("max-age=-1", "", 0, "live"), ("max-age=1.5", "", 0, "live"), ("max-age=１２", "", 0, "live"), ("max-age=abc", "", 0, "live"),
+    ("max-age=-1", "", 0, "live"), ("max-age=1.5", "", 0, "live"), ("max-age=１２", "", 0, "live"),
+    ("max-age=abc", "", 0, "live"),
     (",,;=,max-age=100,=", "", 100, "hit"), ("public; max-age=100", "", 0, "live"), ("x" * 4000, "", 0, "live"),
     # the parameter wins
-    ("max-age=100", "&max_age=10", 50, "live"), ("max-age=10", "&max_age=100", 50, "hit"), ("no-cache", "&max_age=100", 50, "hit"),
+    ("max-age=100", "&max_age=10", 50, "live"), ("max-age=10", "&max_age=100", 50, "hit"),
+    ("no-cache", "&max_age=100", 50, "hit"),
     ("max-age=100", "&max_age=0", 50, "live"),
     # never asked: a list as young as is wanted, or 504
-    ("only-if-cached", "", 86_400, "hit"), ("only-if-cached", "", 86_401, "504"), ("only-if-cached, max-age=10", "", 10, "hit"),
-    ("only-if-cached, max-age=10", "", 11, "504"), ("only-if-cached", "&max_age=10", 11, "504"), ("only-if-cached", "&max_age=10", 10, "hit"),
-    ("only-if-cached, no-cache", "", 0, "504"), ("only-if-cached", "&max_age=0", 0, "live"), ("only-if-cached", "&f=1&t=3", 9, "hit"),
+    ("only-if-cached", "", 86_400, "hit"), ("only-if-cached", "", 86_401, "504"),
+    ("only-if-cached, max-age=10", "", 10, "hit"),
+    ("only-if-cached, max-age=10", "", 11, "504"), ("only-if-cached", "&max_age=10", 11, "504"),
+    ("only-if-cached", "&max_age=10", 10, "hit"),
+    ("only-if-cached, no-cache", "", 0, "504"), ("only-if-cached", "&max_age=0", 0, "live"),
+    ("only-if-cached", "&f=1&t=3", 9, "hit"),
     ("only-if-cached", "&region=ap-shanghai", 0, "504"),
 ]
 
@@ -180,7 +192,8 @@ def test_what_the_requests_cache_control_means(lasting: App) -> None:
 
 
 def test_the_settings_age_is_the_default(served: App) -> None:
-    changed = dataclasses.replace(served.deployment, settings=dataclasses.replace(served.deployment.settings, max_age=300))
+    changed = dataclasses.replace(served.deployment,
+                                  settings=dataclasses.replace(served.deployment.settings, max_age=300))
     app.use(changed)
     served.get(GZ)
     served.clock.forward(300)
@@ -192,14 +205,16 @@ def test_the_settings_age_is_the_default(served: App) -> None:
 
 # ---------------------------------------------------------------- P6: stale if the party fails
 
-FAILURES = {"500": "party_error", "429": "party_throttled", "503": "party_unavailable", "html": "party_malformed", "reset": "party_unavailable",
+FAILURES = {"500": "party_error", "429": "party_throttled", "503": "party_unavailable", "html": "party_malformed",
+            "reset": "party_unavailable",
             "cut body": "party_malformed"}
 
 
 @pytest.mark.parametrize("fault", FAILURES)
 def test_the_last_good_list_up_to_the_second(lasting: App, fault: str) -> None:
     """Whole, a window, a filter: with the age and the reason; one second later the error."""
-    good = {more: lasting.get(GZ + more).json()["vm_servers"] for more in ("&f=11&t=20", "&status=ACTIVE", "&name=none", "")}
+    good = {more: lasting.get(GZ + more).json()["vm_servers"]
+            for more in ("&f=11&t=20", "&status=ACTIVE", "&name=none", "")}
     lasting.clouds["qcloud"].fail(fault)
     lasting.clock.forward(86_400)
     for more, rows in good.items():
@@ -219,8 +234,10 @@ def test_the_last_good_list_up_to_the_second(lasting: App, fault: str) -> None:
 
 BORNE = [
     ("", "stale-if-error=10", 10, True), ("", "stale-if-error=10", 11, False), ("", "stale-if-error=0", 0, False),
-    ("", "stale-if-error=99999999", 86_401, False), ("", "stale-if-error", 86_400, True), ("", "stale-if-error=x", 86_400, True),
-    ("&on_error=fail", "", 0, False), ("&on_error=fail", "stale-if-error=99", 9, False), ("&on_error=stale", "stale-if-error=1", 9, True),
+    ("", "stale-if-error=99999999", 86_401, False), ("", "stale-if-error", 86_400, True),
+    ("", "stale-if-error=x", 86_400, True),
+    ("&on_error=fail", "", 0, False), ("&on_error=fail", "stale-if-error=99", 9, False),
+    ("&on_error=stale", "stale-if-error=1", 9, True),
     ("&max_age=5", "", 6, True)]
 
 
@@ -250,7 +267,8 @@ def test_refused_credentials_are_no_outage(served: App) -> None:
     served.clock.forward(1)
     error(served.get(GZ), 502, "party_denied")
     error(served.get(f"{GZ}&f=1&t=10"), 502, "party_denied")
-    assert served.get(f"{GZ}&max_age=901").headers["Age"] == "901"               # who accepts such an age has not asked the party
+    # who accepts such an age has not asked the party
+    assert served.get(f"{GZ}&max_age=901").headers["Age"] == "901"
 
 
 def test_an_unknown_region_is_no_outage(served: App) -> None:
@@ -323,9 +341,11 @@ def test_many_callers_of_a_cold_source_cost_one_listing(house: App, twin: Deploy
     assert not any(kind == "lease" for kind, _ in rows(house.deployment.store))
 
 
-@pytest.mark.parametrize(("fault", "calls", "kind"), [("403", 1, PartyDenied), ("503", 2, PartyUnavailable), ("html", 1, PartyError)])
+@pytest.mark.parametrize(("fault", "calls", "kind"),
+                         [("403", 1, PartyDenied), ("503", 2, PartyUnavailable), ("html", 1, PartyError)])
 @pytest.mark.parametrize("callers", [50, 200])
-def test_many_callers_share_one_failure(house: App, twin: Deployment, fault: str, calls: int, kind: type[Exception], callers: int) -> None:
+def test_many_callers_share_one_failure(house: App, twin: Deployment, fault: str, calls: int, kind: type[Exception],
+                                        callers: int) -> None:
     cloud = house.clouds["qcloud"]
     cloud.latency = 0.2
     cloud.fail(fault)
@@ -380,7 +400,8 @@ def test_a_listing_that_began_long_ago_is_not_shared(house: App) -> None:
             revision = accounts.find(house.deployment.store, "123", "qcloud").revision
             head = snapshots.find(house.deployment.store, SOURCE, revision)
             assert head
-            snapshots.save(house.deployment.store, SOURCE, revision, snapshots.read(house.deployment.store, SOURCE, head),
+            snapshots.save(house.deployment.store, SOURCE, revision,
+                           snapshots.read(house.deployment.store, SOURCE, head),
                            house.clock() - age, history=9999)
             house.deployment.store.delete("lease", KEY)
 
@@ -551,7 +572,8 @@ def test_another_account_starts_without_a_list(served: App) -> None:
 @pytest.mark.parametrize("fault", [None, "503"])
 @pytest.mark.parametrize("window", [WHOLE, Window(1, 100)])
 @pytest.mark.parametrize("change", ["removed", "put anew"])
-def test_an_account_that_goes_while_it_is_listed_leaves_nothing(house: App, fault: str | None, window: Window, change: str) -> None:
+def test_an_account_that_goes_while_it_is_listed_leaves_nothing(house: App, fault: str | None, window: Window,
+                                                                change: str) -> None:
     """Nor does one that goes while its list is written down."""
     cloud = house.clouds["qcloud"]
     cloud.latency = 0.3
@@ -574,7 +596,8 @@ def test_an_account_that_goes_while_it_is_listed_leaves_nothing(house: App, faul
 
 
 @pytest.mark.parametrize("nth", [1, 2])
-def test_an_account_that_goes_while_its_list_is_kept_leaves_nothing(house: App, monkeypatch: pytest.MonkeyPatch, nth: int) -> None:
+def test_an_account_that_goes_while_its_list_is_kept_leaves_nothing(house: App, monkeypatch: pytest.MonkeyPatch,
+                                                                    nth: int) -> None:
     """Just before the chunk is written, or the head."""
     put, store, written = type(house.deployment.store).put, house.deployment.store, list[str]()
 
@@ -601,7 +624,8 @@ def test_a_store_that_fails_at_keeping_does_not_spoil_the_answer(served: App, mo
             cloud.fleets["ap-guangzhou"] = Fleet(n)             # type: ignore[attr-defined]
             served.deployment.noted.clear()
             with monkeypatch.context() as patch:
-                def failing(self: Store, of: str, *args: Any, real: Any = getattr(store, verb), kind: str = kind, **more: Any) -> Any:
+                def failing(self: Store, of: str, *args: Any, real: Any = getattr(store, verb), kind: str = kind,
+                            **more: Any) -> Any:
                     if of == kind:
                         raise OSError("no space left on device")
                     return real(self, of, *args, **more)
@@ -658,7 +682,8 @@ def test_a_token_never_sees_another_tenants_list(served: App) -> None:
 # ---------------------------------------------------------------- P10: nobody waits for another
 
 def test_a_hanging_source_does_not_hold_the_others(served: App, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Thirty callers wait for a cloud that hangs; meanwhile fifty requests of others are all answered before any of them."""
+    """Thirty callers wait for a cloud that hangs; meanwhile fifty requests of others are all answered before any of
+    them."""
     monkeypatch.setattr(sender_module, "CALL_SECONDS", 6.0)
     keys = qcloud_keys()
     with Qcloud({keys["secret_id"]: keys["secret_key"]}, {"ap-guangzhou": Fleet(5)}) as other:
@@ -682,10 +707,13 @@ def test_a_hanging_source_does_not_hold_the_others(served: App, monkeypatch: pyt
 def test_from_end_to_end_on_every_store(store: Store, clock: Clock, tmp_path: Path, stack: ExitStack) -> None:
     """List, keep, serve, stale, breaker, changes, remove: on SQLite and on two emulators of DynamoDB."""
     settings = settings_in(tmp_path)
-    deployment = Deployment(settings, store, lambda: sealing.open_sealer(settings.key), sender_module.Transport(jitter=lambda: 0.0), clock)
+    deployment = Deployment(settings, store, lambda: sealing.open_sealer(settings.key),
+                            sender_module.Transport(jitter=lambda: 0.0), clock)
     keys = qcloud_keys()
-    cloud = stack.enter_context(Qcloud({keys["secret_id"]: keys["secret_key"]}, {"ap-guangzhou": Fleet(1250)}, limited=False))
-    account = accounts.check("123", parties.load("qcloud"), keys, project=None, regions=(), deep=False, endpoint=cloud.url, local=True)
+    cloud = stack.enter_context(Qcloud({keys["secret_id"]: keys["secret_key"]}, {"ap-guangzhou": Fleet(1250)},
+                                       limited=False))
+    account = accounts.check("123", parties.load("qcloud"), keys, project=None, regions=(), deep=False,
+                             endpoint=cloud.url, local=True)
     accounts.put(store, deployment.sealer(), account, clock())
 
     def listed(window: Window = WHOLE, **policy: Any) -> many_sources.Answer:

@@ -286,7 +286,8 @@ def test_a_token_that_the_party_refuses_starts_the_walk_anew_once() -> None:
 
 def test_a_server_on_two_walked_pages_counts_once() -> None:
     pages = {None: (["a", "b"], "1"), "1": (["b", "c"], None)}
-    assert by_token(lambda token: Page([(n, n) for n in pages[token][0]], token=pages[token][1])).rows == ["a", "b", "c"]
+    assert by_token(lambda token: Page([(n, n) for n in pages[token][0]],
+                                       token=pages[token][1])).rows == ["a", "b", "c"]
 
 
 # ---------------------------------------------------------------- side by side

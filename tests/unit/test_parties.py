@@ -1,4 +1,5 @@
-"""Every party by its data: chalicelib/parties/<party>/cases.json holds what it is asked, what it answers, and what that becomes.
+"""Every party by its data: chalicelib/parties/<party>/cases.json holds what it is asked, what it answers, and what that
+becomes.
 
 A case: `account` (project, deep), `credentials` if not the file's, `region`, `window`, `constants` of the adapter's
 module, `exchanges` in any order (each may be asked again, but for one that is said `once`), and either `servers` with
@@ -9,11 +10,11 @@ file's `unasked` names words that differ from call to call or only sign.
 The file also says what the tests of all parties must know of this one:
 
     accounts       sets of fields by which an account can be put here; they may only grow
-    policies       how many policies keys.md holds, the second for --deep; named_beside: rights that it names for another end
-    causes         cause of a refusal, a name in errors.py -> the party's documented words; free_text: [status, body, cause]
-    may_fail       leaf of an answer, a pattern -> why an odd value there may fail the list
-    least_page     the fewest rows that its pages can hold; sorts_itself: the simulator's fleet must be in the party's order
-    absent         [operation, fault] that is no fault: a feature that the account may not have
+    policies       how many policies keys.md holds, the second for --deep; named_beside: rights that it names for
+    another end causes         cause of a refusal, a name in errors.py -> the party's documented words; free_text:
+    [status, body, cause] may_fail       leaf of an answer, a pattern -> why an odd value there may fail the list
+    least_page     the fewest rows that its pages can hold; sorts_itself: the simulator's fleet must be in the party's
+    order absent         [operation, fault] that is no fault: a feature that the account may not have
     one_endpoint   the simulator cannot tell for which region it is asked
 """
 
@@ -37,7 +38,8 @@ from chalicelib.errors import Meaning, PartyFailed, TwocloudError
 from chalicelib.model import GRADES, WHOLE, Account, Request, Response, Server, Sign, Source, Window
 from tests import ROOT
 
-WHAT = {path.parent.name: json.loads(path.read_text()) for path in sorted((ROOT / "chalicelib/parties").glob("*/cases.json"))}
+WHAT = {path.parent.name: json.loads(path.read_text())
+        for path in sorted((ROOT / "chalicelib/parties").glob("*/cases.json"))}
 CASES = [(name, case) for name, what in WHAT.items() for case in what["cases"]]
 
 
@@ -59,7 +61,8 @@ class Recorded:
 
     def __call__(self, operation: str, sign: Sign) -> Response:
         request = sign()
-        assert re.fullmatch(r"(Describe|List|Get|Query|Search)[A-Za-z]+|Login|AssumeRole", operation), operation     # P15
+        # P15
+        assert re.fullmatch(r"(Describe|List|Get|Query|Search)[A-Za-z]+|Login|AssumeRole", operation), operation
         assert request.method in ("GET", "POST")
         assert request.url.startswith("https://")
         there, asked = urlsplit(request.url), asked_in(request, WHAT[self.party.name].get("unasked", []))
@@ -184,7 +187,8 @@ def test_twocloud_can_only_read(name: str) -> None:
     assert stated
     for permission in stated:
         assert re.search(r"describe|list|get|read|view", permission, re.IGNORECASE), permission
-        assert not re.search(r"creat|updat|delet|writ|(?<!com)put|modif|start|stop|boot|run|attach|admin|owner|full|edit|manag|set|"
+        assert not re.search(r"creat|updat|delet|writ|(?<!com)put|modif|start|stop|boot|run|attach|admin|owner|full|"
+                             r"edit|manag|set|"
                              r"\*", permission, re.IGNORECASE), permission
     called = {exchange["operation"] for case in WHAT[name]["cases"] for exchange in case["exchanges"]}
     if any("describe" in permission.lower() for permission in stated):
@@ -196,7 +200,8 @@ def test_twocloud_can_only_read(name: str) -> None:
 def test_accounts_are_put_by_the_fields_that_are_promised(name: str) -> None:
     """They may only grow."""
     for fields in WHAT[name]["accounts"]:
-        made = accounts.check("123", parties.load(name), fields, project=None, regions=(), deep=False, endpoint=None, local=False)
+        made = accounts.check("123", parties.load(name), fields, project=None, regions=(), deep=False, endpoint=None,
+                              local=False)
         assert made.credentials == fields
 
 

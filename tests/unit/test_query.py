@@ -18,7 +18,8 @@ GOOD = [("party", "qcloud"), ("tenant_id", "123"), ("region", "gz")]
 
 def test_the_seeds_query() -> None:
     found = parse([*GOOD, ("f", "1"), ("t", "10")])
-    assert (found.parties, found.tenant_id, found.regions, found.window, found.ranged) == (("qcloud",), "123", ("gz",), Window(1, 10), True)
+    assert (found.parties, found.tenant_id, found.regions, found.window,
+            found.ranged) == (("qcloud",), "123", ("gz",), Window(1, 10), True)
     assert not found.several
     assert (found.format, found.view, found.status, found.name, found.ip, found.max_age, found.on_error) == (
         "json", "basic", None, None, None, None, "stale")
@@ -37,8 +38,10 @@ def test_addresses_have_one_spelling(text: str, address: str) -> None:
     assert parse([*GOOD, ("ip", text)]).ip == address
 
 
-values = st.text(max_size=12) | st.sampled_from(["1", "10", "qcloud", "gz", "full", "ACTIVE", "０１", "1e3", "\x00", "\ufffd", "::1"])
-names = st.sampled_from([p.name for p in PARAMETERS] + ["token", "password", "F", "x", "", "f\x00"]) | st.text(max_size=6)
+values = st.text(max_size=12) | st.sampled_from(["1", "10", "qcloud", "gz", "full", "ACTIVE", "０１", "1e3", "\x00",
+                                                 "\ufffd", "::1"])
+names = st.sampled_from([p.name for p in PARAMETERS]
+                        + ["token", "password", "F", "x", "", "f\x00"]) | st.text(max_size=6)
 
 
 @given(st.lists(st.tuples(names, values), max_size=8), st.booleans())
@@ -57,7 +60,8 @@ def test_any_pairs_are_a_query_or_one_named_refusal(pairs: list[tuple[str, str]]
     given = dict(pairs)
     assert found.window.first == int(given.get("f", "1"))
     assert str(found.window.first) == given.get("f", "1")
-    assert found.window.last is None or (str(found.window.last) == given["t"] and found.window.last >= found.window.first)
+    assert found.window.last is None or (str(found.window.last) == given["t"]
+                                         and found.window.last >= found.window.first)
     assert found.tenant_id == given["tenant_id"]
     assert found.status in (None, *Status)
     if found.ip:
@@ -90,7 +94,8 @@ def test_too_many_parameters_are_not_even_read() -> None:
 @given(st.builds(lambda first, size, view, name, status: [
     *GOOD, ("f", str(first)), ("t", str(first + size)), ("view", view), ("name", name), ("status", status)],
     st.integers(1, 99), st.integers(0, 99), st.sampled_from(["basic", "full"]),
-    st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="\ufffd"), min_size=1, max_size=20), st.sampled_from(list(Status))))
+    st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="\ufffd"), min_size=1, max_size=20),
+                 st.sampled_from(list(Status))))
 def test_a_link_asks_for_the_same(pairs: list[tuple[str, str]]) -> None:
     asked = parse(pairs)
     again = parse(parse_qsl(query.link(asked, Window(3, 4)), keep_blank_values=True))
@@ -102,14 +107,18 @@ def test_formats() -> None:
     assert (found.format, found.port, found.address, found.view) == ("prometheus", 65535, "wan", "basic")
     assert (parse(GOOD).port, parse(GOOD).address) == (None, "lan")
     for chosen in query.FORMATS:            # what goes with each of them
-        assert parse([*GOOD, ("format", chosen), ("view", "full"), ("status", "ACTIVE"), ("on_error", "fail"), ("max_age", "9")]).format == chosen
-    assert parse([*GOOD, ("format", "csv"), ("t", "9")]).window == parse([*GOOD, ("format", "ndjson"), ("t", "9")]).window == Window(1, 9)
+        assert parse([*GOOD, ("format", chosen), ("view", "full"), ("status", "ACTIVE"), ("on_error", "fail"),
+                      ("max_age", "9")]).format == chosen
+    assert parse([*GOOD, ("format", "csv"), ("t", "9")]).window == parse([*GOOD, ("format", "ndjson"),
+                                                                          ("t", "9")]).window == Window(1, 9)
 
 
 @pytest.mark.parametrize(("pairs", "parameter"), [
-    ("format=csv&port=1", "port"), ("port=1", "port"), ("format=ansible&address=wan", "address"), ("format=prometheus&f=1", "f"),
+    ("format=csv&port=1", "port"), ("port=1", "port"), ("format=ansible&address=wan", "address"),
+    ("format=prometheus&f=1", "f"),
     ("format=ansible&t=9", "t"), ("format=csv&changed_since=2026-09-20T00:00:00Z", "format"),
-    ("format=ndjson&region=all&on_error=partial", "on_error"), ("format=ansible&region=all&on_error=partial", "on_error")])
+    ("format=ndjson&region=all&on_error=partial", "on_error"),
+    ("format=ansible&region=all&on_error=partial", "on_error")])
 def test_what_a_format_cannot_say_is_refused(pairs: str, parameter: str) -> None:
     with pytest.raises(InvalidParameter) as refused:
         parse(list({**dict(GOOD), **dict(parse_qsl(pairs))}.items()))
@@ -132,7 +141,8 @@ def test_the_document_says_what_the_parser_takes() -> None:
             pattern = str(schema["pattern"])
             assert pattern.startswith("^")
             assert pattern.endswith("$")
-            for text in ("abc", "a" * 64, "a" * 65, "a" * 128, "a" * 129, "a b", "\x00", "é", "\x7f", "\x85", "\ufffd", "a\n"):
+            for text in ("abc", "a" * 64, "a" * 65, "a" * 128, "a" * 129, "a b", "\x00", "é", "\x7f", "\x85", "\ufffd",
+                         "a\n"):
                 try:
                     form.read(text)
                     taken = True
@@ -142,8 +152,10 @@ def test_the_document_says_what_the_parser_takes() -> None:
     assert Choice(("a",)).read("a") == "a"
 
 
-@pytest.mark.parametrize("body", [None, 1, [], "x", {"x": 1}, {"duration": 59}, {"duration": 1e3 + 0.5}, {"duration": 10**30},
-                                  {"tenants": {}}, {"tenants": ["a"] * 101}, {"tenants": [["a"]]}, {"parties": ["QCLOUD"]}])
+@pytest.mark.parametrize("body", [None, 1, [], "x", {"x": 1}, {"duration": 59}, {"duration": 1e3 + 0.5},
+                                  {"duration": 10**30},
+                                  {"tenants": {}}, {"tenants": ["a"] * 101}, {"tenants": [["a"]]},
+                                  {"parties": ["QCLOUD"]}])
 def test_bodies_that_are_refused(body: object) -> None:
     with pytest.raises(InvalidParameter):
         query.body_limits(body)
@@ -151,13 +163,15 @@ def test_bodies_that_are_refused(body: object) -> None:
 
 def test_bodies_that_are_taken() -> None:
     assert query.body_limits({}) == query.body_limits({"duration": 600.0}) == (600, None, None, None)
-    assert query.body_limits({"duration": 43200, "tenants": ["b", "a", "b"], "parties": ["aws"], "regions": ["gz"]}) == (
+    assert query.body_limits({"duration": 43200, "tenants": ["b", "a", "b"], "parties": ["aws"],
+                              "regions": ["gz"]}) == (
         43200, ("b", "a"), ("aws",), ("gz",))
     assert query.body_limits({"tenants": ["*"]})[1] == ("*",)
 
 
 @pytest.mark.parametrize(("text", "time"), [
-    ("2026-11-23T08:00:00Z", 1795420800), ("2026-11-23t08:00:00z", 1795420800), ("2026-11-23T16:00:00+08:00", 1795420800),
+    ("2026-11-23T08:00:00Z", 1795420800), ("2026-11-23t08:00:00z", 1795420800),
+    ("2026-11-23T16:00:00+08:00", 1795420800),
     ("2026-11-23T08:00:00-00:00", 1795420800), ("2026-11-23T08:00:00.5Z", 1795420800.5),
     ("2026-11-23T08:00:00.123456789Z", 1795420800.123456789),                   # Go's and `date --rfc-3339=ns`
     ("2016-12-31T23:59:60Z", 1483228800), ("2017-01-01T07:59:60.5+08:00", 1483228800.5)])
@@ -166,9 +180,12 @@ def test_every_time_of_rfc_3339(text: str, time: float) -> None:
 
 
 @pytest.mark.parametrize("text", [
-    "2026-11-23", "2026-11-23T08:00Z", "2026-11-23T08:00:00", "2026-11-23T08:00:00.Z", "2026-11-23T08:00:00,5Z", "20261123T080000Z",
-    "2026-02-30T08:00:00Z", "2026-11-23T24:00:00Z", "2026-11-23T08:00:60Z", "2026-11-23T08:00:61Z", "2026-11-23T08:00:00+0800",
-    "2026-11-23T08:00:00 08:00", "1795420800", "2026-W48-1T08:00:00Z", "２０26-11-23T08:00:00Z", "2026-11-23T08:00:00.1\n5Z"])
+    "2026-11-23", "2026-11-23T08:00Z", "2026-11-23T08:00:00", "2026-11-23T08:00:00.Z", "2026-11-23T08:00:00,5Z",
+    "20261123T080000Z",
+    "2026-02-30T08:00:00Z", "2026-11-23T24:00:00Z", "2026-11-23T08:00:60Z", "2026-11-23T08:00:61Z",
+    "2026-11-23T08:00:00+0800",
+    "2026-11-23T08:00:00 08:00", "1795420800", "2026-W48-1T08:00:00Z", "２０26-11-23T08:00:00Z",
+    "2026-11-23T08:00:00.1\n5Z"])
 def test_other_times_are_refused(text: str) -> None:
     with pytest.raises(InvalidParameter) as refused:
         parse([*GOOD, ("changed_since", text)])

@@ -48,7 +48,8 @@ def names_region(call: Call, region: str) -> bool:
     """Whether a call that arrived names this region, wherever it stands."""
     word = re.compile(rf"(?<![A-Za-z0-9_-]){re.escape(region)}(?![A-Za-z0-9_-])")
     return any(word.search(unquote(text)) for text in (
-        call.path, call.query, call.body.decode("utf-8", "replace"), *(value for name, value in call.headers.items() if name != "host")))
+        call.path, call.query, call.body.decode("utf-8", "replace"),
+        *(value for name, value in call.headers.items() if name != "host")))
 
 
 def sources(found: many_sources.Inventory) -> list[tuple[str, str]]:
@@ -57,7 +58,8 @@ def sources(found: many_sources.Inventory) -> list[tuple[str, str]]:
 
 def kinds(house: App) -> Counter[str]:
     """The rows that callers could make by naming regions."""
-    return Counter(kind for kind in ("breaker", "lease", "interest", "regions", "snapshot") for _ in house.deployment.store.list(kind))
+    return Counter(kind for kind in ("breaker", "lease", "interest", "regions", "snapshot")
+                   for _ in house.deployment.store.list(kind))
 
 
 @pytest.fixture
@@ -110,9 +112,11 @@ def test_every_pair_of_parties_and_their_default_regions(everywhere: App, monkey
             assert not failed
             own = {(one, DEFAULTS[one]), (other, DEFAULTS[other])}
             own |= {(name, code) for name in (one, other) for region in (DEFAULTS[one], DEFAULTS[other])
-                    if (code := parties.load(name).aliases.get(region))}         # bj is Baidu's region and an alias at Tencent
+                    # bj is Baidu's region and an alias at Tencent
+                    if (code := parties.load(name).aliases.get(region))}
             assert {(source.party, source.region) for source in found} == own, named
-            fitting += any(regions.means(DEFAULTS[a], Source("123", b, DEFAULTS[a])) for a, b in ((one, other), (other, one))
+            fitting += any(regions.means(DEFAULTS[a], Source("123", b, DEFAULTS[a]))
+                           for a, b in ((one, other), (other, one))
                            if DEFAULTS[a] != DEFAULTS[b] and _fits(b, DEFAULTS[a]))
     assert fitting > 300
     assert set(lists.calls.values()) == {1}
@@ -150,19 +154,23 @@ def test_all_parties_with_all_their_regions_at_once(world: App) -> None:
     own = {(name, entry.region) for name, entry in CLOUDS.items()}
     assert own <= {(part.source.party, part.source.region) for part in first.parts if part.state == "ok"}
     for name, region in sources(first):     # beside the default regions only those that the party lists too
-        row = known_regions.listed(world.deployment.store, "123", name, accounts.find(world.deployment.store, "123", name).revision)
-        assert (name, region) in own or (row and region in row.codes) or region in parties.load(name).aliases.values(), (name, region)
+        row = known_regions.listed(world.deployment.store, "123", name,
+                                   accounts.find(world.deployment.store, "123", name).revision)
+        assert (name, region) in own or (row and region in row.codes) or region in parties.load(
+            name).aliases.values(), (name, region)
     for name, cloud in world.clouds.items():
         mine = {region for party, region in sources(first) if party == name}
         foreign = [region for region in regions_named if region not in mine and len(region) > 3]
-        assert not [(call.operation, region) for call in cloud.calls for region in foreign if names_region(call, region)], name
+        assert not [(call.operation, region) for call in cloud.calls for region in foreign
+                    if names_region(call, region)], name
 
 
 @pytest.mark.parametrize("name", CLOUDS)
 def test_an_unknown_region_of_every_party(world: App, name: str, stack: ExitStack) -> None:
     """A name in the party's form that it does not have: 400, and within the hour nobody asks again."""
     party, cloud, tenant = parties.load(name), world.clouds[name], "123"
-    made_up = next((word for word in ("zz-nowhere-9", "zz-nowhere9", "zz-zzz9", "zz-zzz", "nowhere9", "zzz9", "zzz", "zzzz", "f" * 32) if _fits(name, word)), None)
+    made_up = next((word for word in ("zz-nowhere-9", "zz-nowhere9", "zz-zzz9", "zz-zzz", "nowhere9", "zzz9", "zzz",
+                                      "zzzz", "f" * 32) if _fits(name, word)), None)
     if made_up is None:
         assert re.fullmatch(r"[a-z|-]+", party.region_form)                      # its form is its list
         return
@@ -215,7 +223,8 @@ def test_many_callers_request_a_list_of_regions_once(two: App) -> None:
 
 def test_a_region_that_both_have_is_asked_of_both(two: App, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("qcloud", "aws"):
-        monkeypatch.setattr(f"chalicelib.parties.{module}.simulator.REGIONS", ("ap-guangzhou", "us-east-1", "eu-north-1"))
+        monkeypatch.setattr(f"chalicelib.parties.{module}.simulator.REGIONS",
+                            ("ap-guangzhou", "us-east-1", "eu-north-1"))
     for cloud in two.clouds.values():
         cloud.fleets["eu-north-1"] = Fleet(4, "north")                           # type: ignore[attr-defined]
     found = answer(two, "party=qcloud,aws&tenant_id=123&region=eu-north-1,gz")
@@ -353,7 +362,8 @@ def test_a_region_that_is_not_enabled_says_so(two: App) -> None:
     with pytest.raises(UnknownRegion, match="lists no region"):
         check.check_account(two.deployment, "123", "aws", "ap-nowhere-1")
     found = answer(two, "party=qcloud,aws&tenant_id=123&region=gz,af-south-1&on_error=partial")
-    assert [(part.source.region, part.state) for part in found.parts] == [("af-south-1", "failed"), ("ap-guangzhou", "ok")]
+    assert [(part.source.region, part.state) for part in found.parts] == [("af-south-1", "failed"),
+                                                                          ("ap-guangzhou", "ok")]
 
 
 def test_a_wrong_key_stays_a_wrong_key(two: App) -> None:
@@ -380,8 +390,8 @@ def test_the_schedule_knows_only_regions_that_answered(two: App) -> None:
 # ---------------------------------------------------------------- made-up names (P7)
 
 def within_the_rate(house: App, calls: int = 40, seconds: float = 1.0) -> bool:
-    """Whether no more calls arrived than the party allows, over the whole time and, as a busy machine bunches them, with
-    some room in each second. Without one limit for all names it was six times as many."""
+    """Whether no more calls arrived than the party allows, over the whole time and, as a busy machine bunches them,
+    with some room in each second. Without one limit for all names it was six times as many."""
     at = sorted(call.at for cloud in house.clouds.values() for call in cloud.calls)
     busiest = max((sum(start <= other < start + seconds for other in at) for start in at), default=0)
     return 0 < len(at) <= calls * ((at[-1] - at[0]) / seconds + 1) and busiest <= 1.5 * calls
@@ -451,7 +461,8 @@ def test_ten_thousand_names_leave_nothing_behind(two: App, monkeypatch: pytest.M
         raise next(failures)
 
     party = parties.load("qcloud")
-    monkeypatch.setattr(parties, "load", lambda name, real=parties.load: dataclasses.replace(party, list_servers=list_servers)
+    monkeypatch.setattr(parties, "load", lambda name,
+                        real=parties.load: dataclasses.replace(party, list_servers=list_servers)
                         if name == "qcloud" else real(name))
     monkeypatch.setattr(circuit_breaker, "_FAILURES", 10 ** 9)
     monkeypatch.setattr(one_source, "_LIVE_LISTINGS", 10 ** 9)

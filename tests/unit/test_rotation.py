@@ -31,14 +31,16 @@ SOURCE = Source("123", "qcloud", "ap-guangzhou")
 
 @contextmanager
 def reading(house: App, query: str = GZ) -> Iterator[list[tuple[int, str, int]]]:
-    """(status, what failed or "list", servers) of every answer that two readers had meanwhile; one may share the other's list."""
+    """(status, what failed or "list", servers) of every answer that two readers had meanwhile; one may share the
+    other's list."""
     seen: list[tuple[int, str, int]] = []
     stopped = threading.Event()
 
     def read() -> None:
         while not stopped.is_set():
             answer = house.get(query)
-            seen.append((answer.status_code, answer.headers.get("Cache-Status", "list").partition("detail=")[2] or "list", len(answer.json().get("vm_servers", ()))))
+            seen.append((answer.status_code, answer.headers.get("Cache-Status", "list").partition("detail=")[2]
+                         or "list", len(answer.json().get("vm_servers", ()))))
 
     readers = [threading.Thread(target=read) for _ in range(2)]
     for reader in readers:
@@ -62,8 +64,10 @@ def wait_for(seen: list[tuple[int, str, int]], more: int = 6) -> None:
 
 def with_key(house: App, key_id: str, key: str) -> Account:
     row = accounts.find(house.deployment.store, "123", "qcloud")
-    return replace(accounts.check("123", parties.load("qcloud"), {"secret_id": key_id, "secret_key": key}, project=row.project,
-                                  regions=row.regions, deep=row.deep, endpoint=row.endpoint, local=True), revision=row.revision)
+    return replace(accounts.check("123", parties.load("qcloud"), {"secret_id": key_id, "secret_key": key},
+                                  project=row.project,
+                                  regions=row.regions, deep=row.deep, endpoint=row.endpoint, local=True),
+                   revision=row.revision)
 
 
 def rotate(house: App, account: Account) -> None:
@@ -72,7 +76,8 @@ def rotate(house: App, account: Account) -> None:
 
 
 def test_a_partys_credentials_without_a_gap(served: App) -> None:
-    """Two keys at the party, one after the other in twocloud, then the old one ends: no reader sees more than the list."""
+    """Two keys at the party, one after the other in twocloud, then the old one ends: no reader sees more than the
+    list."""
     cloud = served.clouds["qcloud"]
     assert isinstance(cloud, Qcloud)
     before = served.get(GZ)
@@ -90,7 +95,8 @@ def test_a_partys_credentials_without_a_gap(served: App) -> None:
     assert head
     assert served.get(GZ).content == before.content
     assert served.get(f"{GZ}&changed_since=2026-09-21T14:13:21Z").status_code in (200, 400)
-    assert {"AKIDnew", "AKIDtest"} <= {call.headers["authorization"].split("Credential=")[1].split("/")[0] for call in cloud.calls}
+    assert {"AKIDnew", "AKIDtest"} <= {call.headers["authorization"].split("Credential=")[1].split("/")[0]
+                                       for call in cloud.calls}
 
 
 def _revision(house: App) -> str:
@@ -167,7 +173,8 @@ def test_another_files_key_without_a_gap(served: App, tmp_path: Path) -> None:
     old, new = open_sealer(settings.key), open_sealer(both.key)
     with reading(served, f"{GZ}&max_age=0") as during:
         wait_for(during)
-        assert [(done, refused) for _, done, refused in rotation.reseal(served.deployment, old, new)] == [(True, None)] * 2
+        assert [(done, refused) for _, done, refused in rotation.reseal(served.deployment, old,
+                                                                        new)] == [(True, None)] * 2
         wait_for(during)
     assert set(seen + during) == {(200, "list", 25)}
     assert {row.key for row in accounts.every(served.deployment.store)} == {new.name} != {old.name}
@@ -184,9 +191,14 @@ def test_resealing_goes_on_where_it_was_and_names_who_cannot(house: App, tmp_pat
     store, key = house.deployment.store, "elsewhere/qcloud"
     row = msgspec.json.decode(store.get("account", key).value, type=accounts.AccountRow)        # type: ignore[union-attr]
     stranger = FileSealer(tmp_path / "stranger")
-    store.put("account", key, msgspec.json.encode(msgspec.structs.replace(row, sealed=stranger.seal(b"{}", HERE), key="")))
-    results = {(it.tenant_id, it.party): (done, refused and refused.text) for it, done, refused in rotation.reseal(house.deployment, old, new)}
-    assert results["elsewhere", "qcloud"][1] == "Account elsewhere qcloud: These credentials were sealed with another key than TWOCLOUD_KEY names."
+    store.put(
+        "account", key, msgspec.json.encode(msgspec.structs.replace(row, sealed=stranger.seal(b"{}", HERE), key="")))
+    results = {(it.tenant_id, it.party): (done, refused and refused.text)
+               for it, done, refused in rotation.reseal(house.deployment, old, new)}
+    assert (
+        results["elsewhere", "qcloud"][1]
+        == "Account elsewhere qcloud: These credentials were sealed with another key than TWOCLOUD_KEY names."
+    )
     assert results["123", "qcloud"] == results["123", "aws"] == (True, None)
     accounts.remove(store, "elsewhere", "qcloud")
     revisions = {row.revision for row in accounts.every(store)}
@@ -205,7 +217,8 @@ def test_between_two_keys_of_kms_nothing_is_opened() -> None:
         assert new.open(moved, HERE) == plain
         assert new.name != old.name
         assert new.name.startswith("kms:arn:aws:kms:")
-        with pytest.raises(Internal, match="kms:Decrypt"):      # moto says AccessDenied of another key; AWS IncorrectKey
+        # moto says AccessDenied of another key; AWS IncorrectKey
+        with pytest.raises(Internal, match="kms:Decrypt"):
             old.open(moved, HERE)
         for wrong in ({**HERE, "tenant": "124"}, {"tenant": "123"}):
             with pytest.raises(Internal):
@@ -218,7 +231,8 @@ def test_between_two_keys_of_kms_nothing_is_opened() -> None:
 @pytest.mark.parametrize("kinds", ["file file", "file kms", "kms kms", "kms file"])
 def test_both_keys_open_and_the_new_one_seals(kinds: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with kms_keys() as keys:
-        made: list[Sealer] = [keys[n] if kind == "kms" else FileSealer(tmp_path / str(n)) for n, kind in enumerate(kinds.split())]
+        made: list[Sealer] = [keys[n] if kind == "kms" else FileSealer(tmp_path / str(n))
+                              for n, kind in enumerate(kinds.split())]
         old, new = made
         both = _Changing(new, old)
         sealed = old.seal(b"plain", HERE)
@@ -230,7 +244,8 @@ def test_both_keys_open_and_the_new_one_seals(kinds: str, tmp_path: Path, monkey
         assert both.is_named(new.name)
         assert not old.is_named("")
         with monkeypatch.context() as patch:                    # who is written down to have sealed it is asked alone
-            patch.setattr(type(new), "open", lambda self, *_: b"plain" if self is old else pytest.fail("the other was asked"))
+            patch.setattr(type(new), "open", lambda self, *_: b"plain" if self is old
+                          else pytest.fail("the other was asked"))
             assert type(new) is not type(old) or both.open(sealed, HERE, old.name) == b"plain"
         assert new.open(reseal(sealed, HERE, old, new), HERE) == b"plain"
         for text, context in ((sealed, {**HERE, "tenant": "x"}), (b"junk", HERE)):
@@ -257,7 +272,8 @@ def test_a_users_password_without_a_gap(served: App) -> None:
         return answer.status_code
 
     assert (status(old), status(new)) == (200, 401)
-    users.change(served.deployment.store, "bob", lambda user: users.with_password(user, users.hash_password(new), served.clock(), 600))
+    users.change(served.deployment.store, "bob", lambda user: users.with_password(
+        user, users.hash_password(new), served.clock(), 600))
     assert (status(old), status(new), status(secret("neither"))) == (200, 200, 401)
     served.clock.forward(599)
     assert (status(old), status(new)) == (200, 200)
@@ -270,11 +286,13 @@ def test_an_old_password_ends_with_what_ends_the_user(served: App) -> None:
     store, clock, old = served.deployment.store, served.clock, secret("old")
     served.user("bob", password=old)
     third = users.hash_password(secret("third"))
-    for change in (lambda user: msgspec.structs.replace(user, disabled=True), lambda user: users.with_password(user, third, clock(), 0),
+    for change in (lambda user: msgspec.structs.replace(user, disabled=True),
+                   lambda user: users.with_password(user, third, clock(), 0),
                    lambda user: users.with_password(user, third, clock(), 600)):
         users.change(store, "bob", lambda user: users.with_password(
             msgspec.structs.replace(user, disabled=False), users.hash_password(old), clock(), 0))
-        users.change(store, "bob", lambda user: users.with_password(user, users.hash_password(secret("new")), clock(), 600))
+        users.change(store, "bob", lambda user: users.with_password(user, users.hash_password(secret("new")), clock(),
+                                                                    600))
         assert users.check_password(store, "bob", old, clock())
         users.change(store, "bob", change)
         with pytest.raises(Unauthorized):
@@ -288,7 +306,8 @@ def test_a_wrong_password_costs_the_same_whoever_it_is(served: App, monkeypatch:
     served.user("bob", password=secret("bob"))
     served.user("eve", password=secret("eve"))
     served.user("none")
-    users.change(store, "eve", lambda user: users.with_password(user, users.hash_password(secret("new"), user.password), served.clock(), 600))
+    users.change(store, "eve", lambda user: users.with_password(user, users.hash_password(secret("new"), user.password),
+                                                                served.clock(), 600))
     counts: list[int] = []
     real = users._scrypt
     monkeypatch.setattr(users, "_scrypt", lambda *given: counts.__setitem__(-1, counts[-1] + 1) or real(*given))
@@ -305,10 +324,12 @@ def test_the_command_gives_a_new_password_the_salt_of_the_one_in_its_grace(serve
     second = users.hash_password(new, first)
     assert first.split("$")[4] == second.split("$")[4]
     assert first != second
-    assert users.hash_password(new, first.replace("$16$", "$8$", 1)).split("$")[:4] == first.split("$")[:4]    # a cost of today's
+    # a cost of today's
+    assert users.hash_password(new, first.replace("$16$", "$8$", 1)).split("$")[:4] == first.split("$")[:4]
     store = served.deployment.store
     served.user("eve", password=old)
-    users.change(store, "eve", lambda user: users.with_password(user, users.hash_password(new), served.clock(), 600))   # as 0.1 did
+    # as 0.1 did
+    users.change(store, "eve", lambda user: users.with_password(user, users.hash_password(new), served.clock(), 600))
     for password in (old, new):
         assert users.check_password(store, "eve", password, served.clock()).name == "eve"
 

@@ -61,7 +61,8 @@ def read_at(house: App, source: Source, when: float) -> None:
 
 
 def kept(house: App) -> list[Server]:
-    head = snapshots.find(house.deployment.store, SOURCE, accounts.find(house.deployment.store, "123", "qcloud").revision)
+    head = snapshots.find(house.deployment.store, SOURCE,
+                          accounts.find(house.deployment.store, "123", "qcloud").revision)
     assert head
     return snapshots.read(house.deployment.store, SOURCE, head)
 
@@ -73,9 +74,11 @@ def message(house: App, due: float | None = None, source: Source = SOURCE) -> Me
 # ---------------------------------------------------------------- which are due
 
 @pytest.mark.parametrize(("idle", "every"), [
-    (0, READ_EVERY), (3599, READ_EVERY), (3600, IDLE_EVERY), (86_399, IDLE_EVERY), (86_400, REST_EVERY), (29 * 86_400, REST_EVERY), (None, REST_EVERY)])
+    (0, READ_EVERY), (3599, READ_EVERY), (3600, IDLE_EVERY), (86_399, IDLE_EVERY), (86_400, REST_EVERY),
+    (29 * 86_400, REST_EVERY), (None, REST_EVERY)])
 def test_the_bounds(house: App, idle: int | None, every: int) -> None:
-    """Nine tenths of the time after which a list should be refreshed, so that a run that is a little late is in time."""
+    """Nine tenths of the time after which a list should be refreshed, so that a run that is a little late is in
+    time."""
     revision = put(house, ("gz",))
     now = house.clock()
     if idle is not None:
@@ -91,7 +94,8 @@ def test_the_least_fresh_come_first(house: App) -> None:
     ages = {"ap-guangzhou": 30_000, "ap-shanghai": 70_000, "ap-chengdu": 50_000}
     for region, age in ages.items():
         keep(house, Source("123", "qcloud", region), revision, house.clock() - age)
-    assert [source.region for source in schedule.due(house.deployment)] == ["ap-beijing", "ap-shanghai", "ap-chengdu", "ap-guangzhou"]
+    assert [source.region for source in schedule.due(house.deployment)] == ["ap-beijing", "ap-shanghai", "ap-chengdu",
+                                                                            "ap-guangzhou"]
 
 
 def test_what_is_known(house: App) -> None:
@@ -112,13 +116,15 @@ def test_what_is_known(house: App) -> None:
 
 
 def test_a_source_that_is_asked_for_is_known_from_then_on(served: App) -> None:
-    for query in (GZ, "party=aws&tenant_id=123&region=us-east-1,eu-west-1", f"{GZ.replace('gz', 'ap-beijing')}&max_age=99"):
+    for query in (GZ, "party=aws&tenant_id=123&region=us-east-1,eu-west-1",
+                  f"{GZ.replace('gz', 'ap-beijing')}&max_age=99"):
         served.get(query)
     assert len(schedule.known(served.deployment)) == 4
     written = [row.value for _, row in served.deployment.store.list("interest")]
     served.clock.forward(599)
     served.get(GZ)
-    assert [row.value for _, row in served.deployment.store.list("interest")] == written     # one small write in ten minutes
+    # one small write in ten minutes
+    assert [row.value for _, row in served.deployment.store.list("interest")] == written
     served.clock.forward(1)
     served.get(GZ)
     assert [row.value for _, row in served.deployment.store.list("interest")] != written
@@ -224,9 +230,11 @@ def test_a_failure_of_the_party_leaves_the_last_list(house: App) -> None:
 
 def test_an_account_that_went_while_the_message_waited(house: App) -> None:
     schedule.work(house.deployment, message(house))
-    house.deployment.store.delete("account", "123/qcloud")      # as it would be if the removal had been killed in the middle
+    # as it would be if the removal had been killed in the middle
+    house.deployment.store.delete("account", "123/qcloud")
     assert schedule.work(house.deployment, message(house)) == schedule.Result(SOURCE)
-    assert not [key for kind in ("snapshot", "chunk", "interest") for key, _ in house.deployment.store.list(kind, "123/qcloud/")]
+    assert not [key for kind in ("snapshot", "chunk", "interest")
+                for key, _ in house.deployment.store.list(kind, "123/qcloud/")]
 
 
 def test_a_region_that_is_not_there_is_not_asked_for_again(house: App) -> None:
@@ -236,7 +244,8 @@ def test_a_region_that_is_not_there_is_not_asked_for_again(house: App) -> None:
     assert gone not in schedule.known(house.deployment)
 
 
-@pytest.mark.parametrize(("party", "region"), [("nocloud", "gz"), ("qcloud", "evil.com/"), ("qcloud", ""), ("qcloud", "gz"), ("aws", "../x")])
+@pytest.mark.parametrize(("party", "region"), [("nocloud", "gz"), ("qcloud", "evil.com/"), ("qcloud", ""),
+                                               ("qcloud", "gz"), ("aws", "../x")])
 def test_a_message_that_nobody_of_ours_wrote_is_poison(house: App, party: str, region: str) -> None:
     with pytest.raises((InvalidParameter, Internal)):
         schedule.work(house.deployment, message(house, source=Source("123", party, region)))
@@ -272,7 +281,8 @@ def test_every_message_three_times_in_any_order(house: App, dice: random.Random,
     for sent in waiting:
         house.clock.forward(1)
         schedule.work(house.deployment, sent)
-    assert cloud.count() - calls <= 2                           # the first one was enough for all; none at all is asked twice
+    # the first one was enough for all; none at all is asked twice
+    assert cloud.count() - calls <= 2
     assert [server.id for server in kept(house)] == [ident(n) for n in sorted(steps[-1])]
     found = changes.list_changes(house.deployment, SOURCE, began)
     assert {server.id for server in found.vanished} >= {ident(n) for n in steps[0] - steps[-1]}
@@ -284,7 +294,8 @@ def test_workers_at_the_same_time_list_once(house: App) -> None:
     house.clouds["qcloud"].latency = 0.3
     sent = message(house)
     results: list[schedule.Result] = []
-    threads = [threading.Thread(target=lambda: results.append(schedule.work(house.deployment, sent))) for _ in range(10)]
+    threads = [threading.Thread(target=lambda: results.append(schedule.work(house.deployment, sent)))
+               for _ in range(10)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -334,10 +345,12 @@ def test_a_batch_names_only_what_must_come_again(house: App, client: Client, mon
     store = type(house.deployment.store)
     get = store.get
     monkeypatch.setattr(store, "get", lambda self, kind, key: get(self, kind, key) if key != "9/qcloud" else 1 / 0)
-    bodies = [schedule.write(message(house)), "junk", schedule.write(message(house, source=Source("123", "aws", "us-east-1"))),
+    bodies = [schedule.write(message(house)), "junk",
+              schedule.write(message(house, source=Source("123", "aws", "us-east-1"))),
               schedule.write(message(house, source=Source("404", "qcloud", "ap-guangzhou"))),
               schedule.write(message(house, source=Source("123", "nocloud", "x"))),
-              schedule.write(message(house, source=Source("9", "qcloud", "ap-guangzhou"))), schedule.write(message(house))]
+              schedule.write(message(house, source=Source("9", "qcloud", "ap-guangzhou"))),
+              schedule.write(message(house))]
     event = client.events.generate_sqs_event(bodies, "twocloud-refresh")
     for n, record in enumerate(event["Records"]):
         record["messageId"] = f"m{n}"
@@ -345,7 +358,8 @@ def test_a_batch_names_only_what_must_come_again(house: App, client: Client, mon
     assert answer == {"batchItemFailures": [{"itemIdentifier": f"m{n}"} for n in (1, 4, 5)]}
     assert len(kept(house)) == 25
     assert house.clouds["qcloud"].count() == 1
-    assert client.lambda_.invoke("work", client.events.generate_sqs_event([], "twocloud-refresh")).payload == {"batchItemFailures": []}
+    assert client.lambda_.invoke("work", client.events.generate_sqs_event([], "twocloud-refresh")).payload == {
+        "batchItemFailures": []}
 
 
 def test_the_functions_own_time_is_the_deadline(house: App) -> None:
@@ -353,19 +367,22 @@ def test_the_functions_own_time_is_the_deadline(house: App) -> None:
     house.clouds["qcloud"].fail("hang")
     event = {"Records": [{"messageId": "m", "body": schedule.write(message(house))}]}
     started = time.monotonic()
-    assert app.work(event, Context(6_000)) == {"batchItemFailures": []}               # a party that hangs is no reason to come again
+    # a party that hangs is no reason to come again
+    assert app.work(event, Context(6_000)) == {"batchItemFailures": []}
     assert time.monotonic() - started < 6
 
 
 # ---------------------------------------------------------------- from the schedule to the lists, over SQS
 
-TICK = {"version": "0", "account": "1", "region": "us-east-1", "detail": {}, "detail-type": "Scheduled Event", "source": "aws.events",
+TICK = {"version": "0", "account": "1", "region": "us-east-1", "detail": {}, "detail-type": "Scheduled Event",
+        "source": "aws.events",
         "time": "2026-11-23T00:00:00Z", "id": "x", "resources": []}
 
 
 @pytest.fixture(params=["moto", "ministack"])
 def sqs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    for name, value in (("AWS_DEFAULT_REGION", "us-east-1"), ("AWS_ACCESS_KEY_ID", "testing"), ("AWS_SECRET_ACCESS_KEY", "testing")):
+    for name, value in (("AWS_DEFAULT_REGION", "us-east-1"), ("AWS_ACCESS_KEY_ID", "testing"),
+                        ("AWS_SECRET_ACCESS_KEY", "testing")):
         monkeypatch.setenv(name, value)
     if request.param == "moto":
         with mock_aws():
@@ -375,18 +392,21 @@ def sqs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
         yield boto3.client("sqs")
 
 
-def test_the_schedule_fills_the_queue_and_the_worker_empties_it(house: App, sqs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_schedule_fills_the_queue_and_the_worker_empties_it(house: App, sqs: Any,
+                                                                monkeypatch: pytest.MonkeyPatch) -> None:
     names = [f"ap-r{n:02}" for n in range(25)]
     monkeypatch.setattr("chalicelib.parties.qcloud.simulator.REGIONS", tuple(names))
     cloud = house.clouds["qcloud"]
     cloud.fleets = {name: Fleet(2, name) for name in names}      # type: ignore[attr-defined]
-    made = accounts.check("123", parties.load("qcloud"), {"secret_id": "AKIDtest", "secret_key": cloud.keys["AKIDtest"]}, project=None,      # type: ignore[attr-defined]
+    made = accounts.check("123", parties.load("qcloud"), {
+        "secret_id": "AKIDtest", "secret_key": cloud.keys["AKIDtest"]}, project=None,      # type: ignore[attr-defined]
                           regions=tuple(names), deep=False, endpoint=cloud.url, local=True)
     accounts.put(house.deployment.store, house.deployment.sealer(), made, house.clock(), replace=True)
     app.use(house.deployment)
     dead = sqs.create_queue(QueueName="dead")["QueueUrl"]
     arn = sqs.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-    url = sqs.create_queue(QueueName=house.deployment.settings.queue, Attributes={"VisibilityTimeout": "0", "RedrivePolicy": json.dumps(
+    url = sqs.create_queue(QueueName=house.deployment.settings.queue,
+                           Attributes={"VisibilityTimeout": "0", "RedrivePolicy": json.dumps(
         {"deadLetterTargetArn": arn, "maxReceiveCount": "3"})})["QueueUrl"]
 
     sizes: list[int] = []
@@ -394,7 +414,8 @@ def test_the_schedule_fills_the_queue_and_the_worker_empties_it(house: App, sqs:
 
     def counted(*arguments: Any, **more: Any) -> Any:
         made = make(*arguments, **more)
-        made.meta.events.register("provide-client-params.sqs.SendMessageBatch", lambda params, **_: sizes.append(len(params["Entries"])))
+        made.meta.events.register("provide-client-params.sqs.SendMessageBatch", lambda params,
+                                  **_: sizes.append(len(params["Entries"])))
         made.meta.events.register("provide-client-params.sqs.SendMessageBatch", lambda params, **_: delays.extend(
             entry["DelaySeconds"] for entry in params["Entries"]))
         return made
@@ -417,7 +438,8 @@ def test_the_schedule_fills_the_queue_and_the_worker_empties_it(house: App, sqs:
         received = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages", [])
         if not received:
             break
-        records = [{"messageId": one["MessageId"], "body": one["Body"], "receiptHandle": one["ReceiptHandle"]} for one in received]
+        records = [{"messageId": one["MessageId"], "body": one["Body"], "receiptHandle": one["ReceiptHandle"]}
+                   for one in received]
         again = {failed["itemIdentifier"] for failed in app.work({"Records": records}, None)["batchItemFailures"]}
         worked += len(records) - len(again)
         for one in received:
@@ -425,14 +447,16 @@ def test_the_schedule_fills_the_queue_and_the_worker_empties_it(house: App, sqs:
                 sqs.delete_message(QueueUrl=url, ReceiptHandle=one["ReceiptHandle"])
     assert worked == 25
     assert cloud.count() == 25
-    assert {source.region: head.total for source, head in snapshots.heads(house.deployment.store)} == dict.fromkeys(names, 2)
+    assert {source.region: head.total for source, head in snapshots.heads(house.deployment.store)} == dict.fromkeys(
+        names, 2)
     assert schedule.due(house.deployment) == []
     assert app.spread(TICK, None) == {"messages": 0}
     (buried,) = sqs.receive_message(QueueUrl=dead, MaxNumberOfMessages=10, WaitTimeSeconds=1).get("Messages", [])
     assert buried["Body"] == "poison"
 
 
-def test_messages_that_the_queue_does_not_take_are_told(house: App, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_messages_that_the_queue_does_not_take_are_told(house: App, monkeypatch: pytest.MonkeyPatch,
+                                                        caplog: pytest.LogCaptureFixture) -> None:
     put(house, ("gz", "sh"))
     app.use(house.deployment)
 
@@ -470,7 +494,8 @@ def clouds(twocloud: Command, tmp_path: Path) -> Iterator[Qcloud]:              
 def test_twocloud_refresh(twocloud: Command, clouds: Qcloud) -> None:           # noqa: F811
     row = {"state": "ok", "error": "", "msg": ""}
     everything = [{"tenant_id": tenant, "party": "qcloud", "region": region, "count": count, **row}
-                  for tenant, region, count in (("123", "ap-guangzhou", 3), ("123", "ap-shanghai", 4), ("7", "ap-guangzhou", 3))]
+                  for tenant, region, count in (("123", "ap-guangzhou", 3), ("123", "ap-shanghai", 4),
+                                                ("7", "ap-guangzhou", 3))]
 
     def plain(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return [{key: found[key] for key in everything[0]} for found in rows]
@@ -489,7 +514,8 @@ def test_twocloud_refresh(twocloud: Command, clouds: Qcloud) -> None:           
     assert "no account" in twocloud.err
     twocloud("refresh", "--tenant", "7", "--party", "nocloud", "--region", "sh", code=4)
     calls = clouds.count()
-    assert twocloud.json("servers", "--party", "all", "--tenant", "123", "--region", "all", "--max-age", "60")["complete"]
+    assert twocloud.json("servers", "--party", "all", "--tenant", "123", "--region", "all", "--max-age",
+                         "60")["complete"]
     assert clouds.count() == calls
 
 
@@ -511,7 +537,8 @@ def test_serve_refreshes(twocloud: Command, clouds: Qcloud, tmp_path: Path) -> N
     """A list that is due is refreshed while nobody asks; then answers come from it, and nothing hinders the end."""
     twocloud("user", "add", "ann", "--tenant", "123")
     token = watch(twocloud.json("token", "issue", "--user", "ann")["token"])
-    process = subprocess.Popen([TWOCLOUD, "serve", "--port", "0", "--refresh", "1s"], stderr=subprocess.PIPE, stdout=subprocess.PIPE,
+    process = subprocess.Popen([TWOCLOUD, "serve", "--port", "0", "--refresh", "1s"], stderr=subprocess.PIPE,
+                               stdout=subprocess.PIPE,
                                text=True, cwd=tmp_path, env=dict(os.environ))
     try:
         line = process.stderr.readline() if process.stderr else ""
@@ -522,7 +549,8 @@ def test_serve_refreshes(twocloud: Command, clouds: Qcloud, tmp_path: Path) -> N
             time.sleep(0.1)
         time.sleep(2.5)
         assert clouds.count() == 3          # each once; two seconds later none is due
-        answer = requests.get(f"{url[0]}/twocloud/servers?party=qcloud&tenant_id=123&region=all", auth=(token, ""), timeout=9,
+        answer = requests.get(f"{url[0]}/twocloud/servers?party=qcloud&tenant_id=123&region=all", auth=(token, ""),
+                              timeout=9,
                               headers={"Cache-Control": "only-if-cached"})
         assert answer.status_code == 200
         assert len(answer.json()["vm_servers"]) == 7

@@ -35,7 +35,8 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SqliteSto
     store = SqliteStore(".twocloud/twocloud.db", time.time)
     sealer = FileSealer(Path(".twocloud/key"))
     for number in range(40):
-        made = accounts.check(str(100 + number), parties.load("qcloud"), keys(f"scrub-{number}"), project=None, regions=("gz",) * (number % 2),
+        made = accounts.check(str(100 + number), parties.load("qcloud"), keys(f"scrub-{number}"), project=None,
+                              regions=("gz",) * (number % 2),
                               deep=False, endpoint=None, local=False)
         accounts.put(store, sealer, made, 1)
     users.add(store, users.User(name="ann", uid="1", tenants=("123",)))
@@ -49,7 +50,8 @@ def traces(sealed: bytes) -> list[str]:
     text = base64.b64encode(sealed)
     assert len(text) > 200
     parts = {it[at:at + 24] for it in (sealed, text) for at in range(0, len(it) - 24, 12)}
-    found = [path.name for path in Path(".twocloud").iterdir() if path.is_file() and any(part in path.read_bytes() for part in parts)]
+    found = [path.name for path in Path(".twocloud").iterdir() if path.is_file()
+             and any(part in path.read_bytes() for part in parts)]
     return sorted(found)
 
 
@@ -102,11 +104,13 @@ def test_no_copy_stays_where_rows_move_between_pages(seed: int, tmp_path: Path) 
     store.scrub()
     data = b"".join(path.read_bytes() for path in folder.iterdir())
     assert [it for it in old if any(it[at:at + 24] in data for at in range(0, len(it) - 24, 24))] == []
-    assert {key: row.value for key, row in store.list("account")} == {str(number): value for number, value in now.items()}
+    assert {key: row.value for key, row in store.list("account")} == {str(number): value
+                                                                      for number, value in now.items()}
     store.close()
 
 
-def test_a_reader_that_stays_is_reported(store: SqliteStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_reader_that_stays_is_reported(store: SqliteStore, monkeypatch: pytest.MonkeyPatch,
+                                         capsys: pytest.CaptureFixture[str]) -> None:
     """Never silence: the log cannot be emptied, so the command ends with 5; the next one empties it."""
     monkeypatch.setattr(sqlite, "_BUSY_SECONDS", 0.3)
     old = row(store).sealed

@@ -27,13 +27,16 @@ from tests.fixtures import AWS, GZ, START, App, Clock
 
 OPEN = {"sealed", "bound", "revision", "created_at", "updated_at", "key"}       # what decides nothing about credentials
 OTHER = {                                   # another value for each field: a new field needs one here
-    "tenant_id": "124", "party": "aliyun", "project": "8", "regions": ("ap-shanghai",), "deep": True, "endpoint": "https://evil.example"}
+    "tenant_id": "124", "party": "aliyun", "project": "8", "regions": ("ap-shanghai",), "deep": True,
+    "endpoint": "https://evil.example"}
 SET = {"project": "7", "regions": ("gz",), "deep": False, "endpoint": "https://cloud.example"}
 PLAIN: dict[str, Any] = {"project": None, "regions": (), "deep": False, "endpoint": None}
 
 
-def put(store: Store, sealer: Sealer, settings: dict[str, Any] = PLAIN, tenant: str = "123", key: str = "") -> AccountRow:
-    made = accounts.check(tenant, parties.load("qcloud"), {"secret_id": "AKID", "secret_key": key or secret("sealed")}, local=False, **settings)
+def put(store: Store, sealer: Sealer, settings: dict[str, Any] = PLAIN, tenant: str = "123",
+        key: str = "") -> AccountRow:
+    made = accounts.check(tenant, parties.load("qcloud"), {"secret_id": "AKID", "secret_key": key or secret("sealed")},
+                          local=False, **settings)
     return accounts.put(store, sealer, made, START, replace=True)
 
 
@@ -86,7 +89,8 @@ def test_every_field_of_the_row_is_sealed_or_decides_nothing() -> None:
 @pytest.mark.parametrize("kind", ["file", "kms"])
 @pytest.mark.parametrize("settings", [PLAIN, SET], ids=["plain", "set"])
 @pytest.mark.parametrize("field", sorted(OTHER))
-def test_a_field_that_was_changed_in_the_store_is_refused(field: str, settings: dict[str, Any], kind: str, store: SqliteStore, tmp_path: Path) -> None:
+def test_a_field_that_was_changed_in_the_store_is_refused(field: str, settings: dict[str, Any], kind: str,
+                                                          store: SqliteStore, tmp_path: Path) -> None:
     with sealers(kind, tmp_path) as made:
         sealer = made("key")
         row = put(store, sealer, settings)
@@ -107,7 +111,8 @@ def test_rows_swapped_between_tenants_and_mixed_of_two_times(store: SqliteStore,
     first = put(store, sealer, {**SET, "endpoint": "https://old.example"})
     mine = put(store, sealer, SET)
     theirs = put(store, sealer, PLAIN, tenant="124")
-    for row in (theirs, msgspec.structs.replace(theirs, tenant_id="123"), msgspec.structs.replace(mine, sealed=theirs.sealed),
+    for row in (theirs, msgspec.structs.replace(theirs, tenant_id="123"),
+                msgspec.structs.replace(mine, sealed=theirs.sealed),
                 msgspec.structs.replace(first, sealed=mine.sealed), msgspec.structs.replace(mine, sealed=first.sealed)):
         write(store, row)
         refuses(store, sealer)
@@ -128,30 +133,36 @@ def test_an_endpoint_changed_in_sqlite_gets_no_byte(served: App) -> None:
     path = Path(served.deployment.settings.store.removeprefix("sqlite:///"))
     with Qcloud({}, {}) as foreign:
         with closing(sqlite3.connect(path)) as thief:
-            (value,), = thief.execute("SELECT value FROM entry WHERE kind = 'account' AND key = '123/qcloud'").fetchall()
+            (value,), = thief.execute(
+                "SELECT value FROM entry WHERE kind = 'account' AND key = '123/qcloud'").fetchall()
             row = msgspec.json.decode(value)
             for change in ({"endpoint": foreign.url}, {"endpoint": foreign.url, "bound": False}, {"endpoint": None}):
-                thief.execute("UPDATE entry SET value = ? WHERE kind = 'account' AND key = '123/qcloud'", (msgspec.json.encode({**row, **change}),))
+                thief.execute("UPDATE entry SET value = ? WHERE kind = 'account' AND key = '123/qcloud'",
+                              (msgspec.json.encode({**row, **change}),))
                 thief.commit()
                 answer = served.get(GZ)
                 assert (answer.status_code, answer.json()["error"]) == (500, "internal"), answer.text
                 with pytest.raises(Internal, match="Account 123 qcloud: its settings"):
                     check.check_account(served.deployment, "123", "qcloud")
         assert foreign.calls == []
-    assert served.get(GZ.replace("qcloud", "aws").replace("gz", "us-east-1")).status_code == 200       # the others go on
+    # the others go on
+    assert served.get(GZ.replace("qcloud", "aws").replace("gz", "us-east-1")).status_code == 200
 
 
-def test_rotating_sends_the_new_credentials_nowhere_else(house: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rotating_sends_the_new_credentials_nowhere_else(house: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                         capsys: pytest.CaptureFixture[str]) -> None:
     settings, store = house.deployment.settings, house.deployment.store
     for name, value in (("STORE", settings.store), ("KEY", settings.key), ("LOCAL", "1")):
         monkeypatch.setenv(f"TWOCLOUD_{name}", value)
-    (tmp_path / "new.secret").write_text(msgspec.json.encode({"secret_id": "AKIDnew", "secret_key": secret("new")}).decode())
+    (tmp_path / "new.secret").write_text(
+        msgspec.json.encode({"secret_id": "AKIDnew", "secret_key": secret("new")}).decode())
     row = accounts.find(store, "123", "qcloud")
     with Qcloud({}, {}) as foreign:
         write(store, msgspec.structs.replace(row, endpoint=foreign.url))
         for more in ((), ("--no-check",)):
             output.deployment.cache_clear()
-            assert cli.main(("account", "rotate", "123", "qcloud", "--credentials-file", str(tmp_path / "new.secret"), *more)) == 5
+            assert cli.main(("account", "rotate", "123", "qcloud", "--credentials-file", str(tmp_path / "new.secret"),
+                             *more)) == 5
             assert "Account 123 qcloud: its settings" in capsys.readouterr().err
         assert foreign.calls == []
         assert accounts.find(store, "123", "qcloud").sealed == row.sealed
@@ -211,7 +222,8 @@ def test_sealing_under_another_key_does_not_launder_a_change(kind: str, store: S
         refuses(store, old)
 
 
-def test_the_command_seals_old_rows(house: App, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_seals_old_rows(house: App, monkeypatch: pytest.MonkeyPatch,
+                                    capsys: pytest.CaptureFixture[str]) -> None:
     settings, store = house.deployment.settings, house.deployment.store
     for name, value in (("STORE", settings.store), ("KEY", settings.key), ("LOCAL", "1")):
         monkeypatch.setenv(f"TWOCLOUD_{name}", value)
@@ -229,7 +241,8 @@ def test_the_command_seals_old_rows(house: App, monkeypatch: pytest.MonkeyPatch,
 
 # ---------------------------------------------------------------- who may seal, but not open
 
-def test_an_operator_who_may_not_open_rotates_only_what_leads_nowhere_else(store: SqliteStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_operator_who_may_not_open_rotates_only_what_leads_nowhere_else(store: SqliteStore, tmp_path: Path,
+                                                                           monkeypatch: pytest.MonkeyPatch) -> None:
     with sealers("kms", tmp_path) as made:
         sealer = made("key")
         assert isinstance(sealer, KmsSealer)

@@ -8,15 +8,20 @@ from chalicelib.errors import SettingsError
 
 def test_defaults() -> None:
     found = settings.load({})
-    assert (found.store, found.key, str(found.timezone)) == ("sqlite:///.twocloud/twocloud.db", "file:.twocloud/key", "UTC")
-    assert (found.max_age, found.stale_if_error, found.history, found.local, found.in_lambda) == (0, 86400, 30, False, False)
+    assert (found.store, found.key, str(found.timezone)) == ("sqlite:///.twocloud/twocloud.db", "file:.twocloud/key",
+                                                             "UTC")
+    assert (found.max_age, found.stale_if_error, found.history, found.local,
+            found.in_lambda) == (0, 86400, 30, False, False)
 
 
 def test_what_is_taken() -> None:
     found = settings.load({"TWOCLOUD_STORE": "dynamodb://twocloud-prod", "TWOCLOUD_KEY": "kms:alias/twocloud",
-                           "TWOCLOUD_TIMEZONE": "Asia/Shanghai", "TWOCLOUD_MAX_AGE": "60", "TWOCLOUD_STALE_IF_ERROR": "0",
-                           "TWOCLOUD_HISTORY": "7", "TWOCLOUD_LOCAL": "1", "TWOCLOUD_QUEUE": "stack-Queue-1", "OTHER": "x"})
-    assert (found.store, found.key, str(found.timezone)) == ("dynamodb://twocloud-prod", "kms:alias/twocloud", "Asia/Shanghai")
+                           "TWOCLOUD_TIMEZONE": "Asia/Shanghai", "TWOCLOUD_MAX_AGE": "60",
+                           "TWOCLOUD_STALE_IF_ERROR": "0",
+                           "TWOCLOUD_HISTORY": "7", "TWOCLOUD_LOCAL": "1", "TWOCLOUD_QUEUE": "stack-Queue-1",
+                           "OTHER": "x"})
+    assert (found.store, found.key, str(found.timezone)) == ("dynamodb://twocloud-prod", "kms:alias/twocloud",
+                                                             "Asia/Shanghai")
     assert (found.max_age, found.stale_if_error, found.history, found.local) == (60, 0, 7, True)
     assert found.queue == "stack-Queue-1"
     assert settings.load({"TWOCLOUD_STORE": "sqlite:////var/lib/twocloud.db"}).store == "sqlite:////var/lib/twocloud.db"
@@ -24,12 +29,15 @@ def test_what_is_taken() -> None:
 
 
 @pytest.mark.parametrize(("name", "value"), [
-    *(("TWOCLOUD_STORE", v) for v in ("sqlite://x", "sqlite:///", "sqlite:///a/", "mysql://x", "dynamodb://", "dynamodb://a b", "x")),
+    *(("TWOCLOUD_STORE", v) for v in ("sqlite://x", "sqlite:///", "sqlite:///a/", "mysql://x", "dynamodb://",
+                                      "dynamodb://a b", "x")),
     *(("TWOCLOUD_KEY", v) for v in ("file:", "kms:", "x", "kms:a b", "env:X")),
-    *(("TWOCLOUD_TIMEZONE", v) for v in ("Mars/Phobos", "../etc/passwd", "/etc/localtime", "UTC\n", "x" * 300, "Asia", "é")),
+    *(("TWOCLOUD_TIMEZONE", v) for v in ("Mars/Phobos", "../etc/passwd", "/etc/localtime", "UTC\n", "x" * 300, "Asia",
+                                         "é")),
     *((n, v) for n in ("TWOCLOUD_MAX_AGE", "TWOCLOUD_STALE_IF_ERROR", "TWOCLOUD_HISTORY") for v in (
         "-1", "+1", "1.5", "01", " 1", "1 ", "1\n", "１", "٥", "1_0", "1e3", "99999999", "x")),
-    ("TWOCLOUD_HISTORY", "3651"), *(("TWOCLOUD_QUEUE", v) for v in ("a b", "https://sqs/x", "x.fifo", "q\n", "x" * 81)), *(("TWOCLOUD_LOCAL", v) for v in ("yes", "true", "2", "1 ")),
+    ("TWOCLOUD_HISTORY", "3651"), *(("TWOCLOUD_QUEUE", v) for v in ("a b", "https://sqs/x", "x.fifo", "q\n", "x" * 81)),
+    *(("TWOCLOUD_LOCAL", v) for v in ("yes", "true", "2", "1 ")),
 ])
 def test_a_bad_setting_stops_with_one_line_that_names_it(name: str, value: str) -> None:
     with pytest.raises(SettingsError) as stopped:

@@ -22,12 +22,14 @@ from chalicelib.storage.store import LARGEST, Store
 from tests.fixtures import START, Clock
 
 SOURCE = Source("123", "qcloud", "ap-guangzhou")
-OTHERS = [Source("123", "qcloud", "ap-guangzhou-open"), Source("1", "qcloud", "ap-guangzhou"), Source("123", "aws", "us-east-1")]
+OTHERS = [Source("123", "qcloud", "ap-guangzhou-open"), Source("1", "qcloud", "ap-guangzhou"),
+          Source("123", "aws", "us-east-1")]
 MONTH = 30 * 86_400
 
 
 def server(n: int, **more: Any) -> Server:
-    made = {"cpu": 2, "memory_mib": 4096, "disk_gib": 50, "lan_ipv4": (f"10.0.{n // 250}.{n % 250}",), "status": Status.ACTIVE,
+    made = {"cpu": 2, "memory_mib": 4096, "disk_gib": 50, "lan_ipv4": (f"10.0.{n // 250}.{n % 250}",),
+            "status": Status.ACTIVE,
             "party_status": "RUNNING", "created_at": datetime(2024, 1, 1, tzinfo=UTC), "tags": {"n": str(n)}}
     return Server(id=f"i-{n}", name=f"web-{n} 名", **{**made, **more})
 
@@ -36,7 +38,8 @@ def servers(count: int) -> list[Server]:
     return [server(n) for n in range(count)]
 
 
-def save(store: Store, listed: list[Server], at: float = START, revision: str = "r", source: Source = SOURCE) -> snapshots.Head | None:
+def save(store: Store, listed: list[Server], at: float = START, revision: str = "r",
+         source: Source = SOURCE) -> snapshots.Head | None:
     return snapshots.save(store, source, revision, listed, at, history=MONTH)
 
 
@@ -65,7 +68,8 @@ def test_a_window_reads_only_its_chunks(store: Store, monkeypatch: pytest.Monkey
     read: list[str] = []
     get = type(store).get
     monkeypatch.setattr(type(store), "get", lambda self, kind, key: read.append(key) or get(self, kind, key))
-    for first, last, chunks in ((1, 10, 1), (395, 405, 2), (1999, None, 1), (2000, 2000, 1), (2001, 2010, 0), (1, 1200, 3)):
+    for first, last, chunks in ((1, 10, 1), (395, 405, 2), (1999, None, 1), (2000, 2000, 1), (2001, 2010, 0),
+                                (1, 1200, 3)):
         read.clear()
         assert snapshots.read(store, SOURCE, head, Window(first, last)) == listed[first - 1:last]
         assert len(read) == chunks, (first, last)
@@ -101,7 +105,8 @@ def test_the_newer_listing_wins(store: Store) -> None:
     assert len(list(store.list("chunk"))) == 1
 
 
-def test_a_listing_that_was_overtaken_while_it_wrote_leaves_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_listing_that_was_overtaken_while_it_wrote_leaves_nothing(store: Store,
+                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
     save(store, servers(5))
     put = type(store).put
 
@@ -188,7 +193,8 @@ def test_what_is_forgotten_is_gone(store: Store) -> None:
     assert whole(store, source=OTHERS[0]) == servers(400)
     snapshots.forget_account(store, "123", "qcloud")
     assert whole(store, source=OTHERS[0]) is None
-    assert {key.split("/")[0] for kind in ("snapshot", "chunk", "change") for key, _ in store.list(kind)} == {"1", "123"}
+    assert {key.split("/")[0] for kind in ("snapshot", "chunk", "change")
+            for key, _ in store.list(kind)} == {"1", "123"}
     assert not [key for kind in ("snapshot", "chunk", "change") for key, _ in store.list(kind, "123/qcloud/")]
     assert whole(store, source=OTHERS[1]) == servers(400) == whole(store, source=OTHERS[2])
 
@@ -197,7 +203,8 @@ def test_what_is_forgotten_is_gone(store: Store) -> None:
 
 def test_what_appeared_changed_and_vanished(store: Store) -> None:
     save(store, servers(5))
-    after = [server(0), server(1, status=Status.SHUTOFF, party_status="STOPPED"), server(3), server(4, cpu=4), server(9)]
+    after = [server(0), server(1, status=Status.SHUTOFF, party_status="STOPPED"), server(3), server(4, cpu=4),
+             server(9)]
     head = save(store, after, START + 60)
     (change,) = snapshots.changes(store, SOURCE, START)
     assert (change.at, change.appeared) == (START + 60, ("i-9",))
@@ -232,7 +239,8 @@ states = st.lists(st.dictionaries(st.integers(0, 12), st.sampled_from([1, 2]), m
 
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(states, st.integers(0, 6), st.randoms())
-def test_changes_against_a_plain_model(tmp_path: Path, fleets: list[dict[int, int]], since: int, dice: random.Random) -> None:
+def test_changes_against_a_plain_model(tmp_path: Path, fleets: list[dict[int, int]], since: int,
+                                       dice: random.Random) -> None:
     """Whatever a fleet does, and whatever listing is written twice or late: the changes since any of the listings lead
     from what it was to what it is."""
     store = SqliteStore(f"{tmp_path}/{time.monotonic_ns()}.db", lambda: START)

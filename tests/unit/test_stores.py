@@ -180,7 +180,8 @@ def _hammer(path: str, name: str, times: int) -> None:
         while True:
             row = store.get("k", "shared")
             try:
-                store.put("k", "shared", str(int(row.value if row else 0) + 1).encode(), version=row.version if row else 0)
+                store.put("k", "shared", str(int(row.value if row else 0) + 1).encode(), version=row.version if row
+                          else 0)
                 break
             except Conflict:
                 continue

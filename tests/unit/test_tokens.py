@@ -100,7 +100,8 @@ REGIONS = {"qcloud": ("ap-guangzhou", "ap-shanghai"), "aws": ("us-east-1", "eu-w
 USERS = [((), (), ()), (("*",), (), ()), (("123",), (), ()), (("123", "007"), ("qcloud",), ()),
          (("*",), ("aws",), ()), (("*",), (), ("gz",)), (("123",), (), ("ap-guangzhou", "us-east-1"))]
 LIMITS = [(None, None, None), (("123",), None, None), (("007",), ("qcloud",), None), (("*",), None, ("gz",)),
-          (None, ("aws",), ("us-east-1",)), (None, None, ("ap-guangzhou",)), (("7",), ("aws", "qcloud"), ("eu-west-1",))]
+          (None, ("aws",), ("us-east-1",)), (None, None, ("ap-guangzhou",)),
+          (("7",), ("aws", "qcloud"), ("eu-west-1",))]
 
 
 def expected(user: tuple, limits: tuple, source: Source) -> bool:
@@ -136,14 +137,17 @@ def test_the_matrix_over_http(served: App) -> None:
             (GZ, {}, None), (GZ, {"If-None-Match": etag}, None), (GZ, {"If-None-Match": "*"}, None),
             (GZ, {"X-Tenant-Id": "7", "X-HTTP-Method-Override": "GET"}, None),
             (GZ, {"X-Forwarded-For": "127.0.0.1", "X-Original-URL": f"/twocloud/servers?{US7}"}, None),
-            (GZ, {}, US7), (f"{GZ}&max_age=9999", {}, None), ("party=qcloud&tenant_id=123&region=ap-guangzhou", {}, None),
+            (GZ, {}, US7), (f"{GZ}&max_age=9999", {}, None),
+            ("party=qcloud&tenant_id=123&region=ap-guangzhou", {}, None),
         ):
             answer = served.get(query, token=token, headers=headers, data=body)
             assert answer.status_code == 403
             assert "vm_servers" not in answer.text
             assert "ETag" not in answer.headers
-        for query in (f"{GZ}&tenant_id=7", f"tenant_id=7&{GZ}", f"{GZ}&tenant_id[]=7", f"{GZ}&Tenant_id=7", f"{GZ};tenant_id=7",
-                      f"{GZ}&token={token[:5]}", "party=qcloud&tenant_id=7%20&region=gz", "party=qcloud&tenant_id=*&region=gz",
+        for query in (f"{GZ}&tenant_id=7", f"tenant_id=7&{GZ}", f"{GZ}&tenant_id[]=7", f"{GZ}&Tenant_id=7",
+                      f"{GZ};tenant_id=7",
+                      f"{GZ}&token={token[:5]}", "party=qcloud&tenant_id=7%20&region=gz",
+                      "party=qcloud&tenant_id=*&region=gz",
                       "party=qcloud&tenant_id=7,123&region=gz", "party=qcloud&tenant_id=123%00&region=gz"):
             answer = served.get(query, token=token)
             assert answer.status_code == 400
@@ -159,10 +163,13 @@ US7 = "party=aws&tenant_id=7&region=us-east-1"
 
 @pytest.mark.parametrize(("user", "limits", "narrower"), [
     ((("123",), (), ()), Limits(("123",)), True), ((("123",), (), ()), Limits(("124",)), False),
-    ((("123",), (), ()), Limits(("*",)), False), ((("*",), (), ()), Limits(("*",)), True), ((("*",), (), ()), Limits(("x",)), True),
+    ((("123",), (), ()), Limits(("*",)), False), ((("*",), (), ()), Limits(("*",)), True),
+    ((("*",), (), ()), Limits(("x",)), True),
     (((), (), ()), Limits(("123",)), False), ((("*",), ("aws",), ()), Limits(None, ("qcloud",)), False),
-    ((("*",), ("aws",), ()), Limits(None, ("aws",)), True), ((("*",), (), ("gz",)), Limits(None, None, ("ap-guangzhou",)), True),
-    ((("*",), (), ("ap-guangzhou",)), Limits(None, None, ("gz",)), True), ((("*",), (), ("gz",)), Limits(None, None, ("sh",)), False),
+    ((("*",), ("aws",), ()), Limits(None, ("aws",)), True),
+    ((("*",), (), ("gz",)), Limits(None, None, ("ap-guangzhou",)), True),
+    ((("*",), (), ("ap-guangzhou",)), Limits(None, None, ("gz",)), True),
+    ((("*",), (), ("gz",)), Limits(None, None, ("sh",)), False),
     ((("*",), (), ("gz",)), Limits(None, None, ("gz", "sh")), False),
 ])
 def test_a_token_is_never_wider_than_its_user(deployment: Deployment, clock: Clock, user: tuple, limits: Limits,
@@ -297,10 +304,12 @@ def test_a_narrower_token(served: App) -> None:
     assert served.get("party=qcloud&tenant_id=7&region=gz", token=made["token"]).status_code == 404
     for body, status, parameter in (
         ({"tenants": ["123", "8"]}, 403, None), ({"tenants": ["*"]}, 403, None), ({"duration": 59}, 400, "duration"),
-        ({"duration": 43201}, 400, "duration"), ({"duration": "600"}, 400, "duration"), ({"duration": 600.5}, 400, "duration"), ({"duration": 1e300}, 400, "duration"),
+        ({"duration": 43201}, 400, "duration"), ({"duration": "600"}, 400, "duration"),
+        ({"duration": 600.5}, 400, "duration"), ({"duration": 1e300}, 400, "duration"),
         ({"duration": True}, 400, "duration"), ({"duration": None}, 400, "duration"), ({"tenants": []}, 400, "tenants"),
         ({"tenants": "123"}, 400, "tenants"), ({"tenants": [123]}, 400, "tenants"), ({"tenants": None}, 400, "tenants"),
-        ({"parties": ["nocloud"]}, 400, "parties"), ({"regions": ["a/b"]}, 400, "regions"), ({"color": 1}, 400, "color"),
+        ({"parties": ["nocloud"]}, 400, "parties"), ({"regions": ["a/b"]}, 400, "regions"),
+        ({"color": 1}, 400, "color"),
         ([], 400, "body"), ("x", 400, "body"),
     ):
         found, answer = post(body)
@@ -342,7 +351,8 @@ def test_wrong_passwords_are_limited_over_http(served: App) -> None:
 def test_bodies_that_are_no_json(served: App) -> None:
     served.user("bob", password="pw")
     for data, kind, parameter in ((b"{", "application/json", "body"), (b"\xff", "application/json", "body"),
-                                  (b"[" * 5000, "application/json", "body"), (b"duration=600", "text/plain", "Content-Type"),
+                                  (b"[" * 5000, "application/json", "body"),
+                                  (b"duration=600", "text/plain", "Content-Type"),
                                   (b"duration=600", "application/x-www-form-urlencoded", "Content-Type")):
         answer = served.session.post(f"{served.url}/twocloud/tokens", auth=("bob", "pw"), data=data,
                                      headers={"Content-Type": kind}, timeout=9)

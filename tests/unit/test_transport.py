@@ -69,7 +69,8 @@ class Plain(Simulator):
 
 def party(**changes: object) -> Party:
     """A party without rates whose error word stands in a header."""
-    return replace(QCLOUD, name="test", limits={}, errors={"Throttled": THROTTLED, "Denied": WRONG_KEY, "Odd": MALFORMED,
+    return replace(QCLOUD, name="test", limits={}, errors={"Throttled": THROTTLED, "Denied": WRONG_KEY,
+                                                           "Odd": MALFORMED,
                                                            "Broken": FAILED},
                    error_code=lambda response: response.headers.get("x-error"), **changes)      # type: ignore[arg-type]
 
@@ -99,7 +100,8 @@ def ask(cloud: Simulator, path: str = "/list") -> Request:
 
 @pytest.mark.parametrize("fault", [name for name in FAULTS if FAULTS[name][1] and name not in (
     # these are proper HTTP; what is wrong with them only their reader sees
-    "empty body", "html", "null", "list", "object", "empty xml", "deep json", "deep xml", "xml bomb", "not utf-8", "cut head",
+    "empty body", "html", "null", "list", "object", "empty xml", "deep json", "deep xml", "xml bomb", "not utf-8",
+    "cut head",
     "cut body without length")])
 def test_every_fault_becomes_its_error_within_the_deadline(cloud: Plain, door: Transport, fault: str) -> None:
     cloud.fail(fault)
@@ -336,15 +338,19 @@ def test_rates_that_are_at_rest_are_forgotten(door: Transport, monkeypatch: pyte
 
 
 @pytest.mark.parametrize(("request_", "named"), [
-    (Request("GET", "https://ecs.ap-here.example/", {}), True), (Request("GET", "https://ecs.example/?Region=ap-here", {}), True),
+    (Request("GET", "https://ecs.ap-here.example/", {}), True),
+    (Request("GET", "https://ecs.example/?Region=ap-here", {}), True),
     (Request("POST", "https://ecs.example/", {"X-TC-Region": "ap-here"}), True),
     (Request("POST", "https://ecs.example/", {}, b'{"region": "ap-here"}'), True),
     (Request("GET", "https://ecs.example/?filter=location%20eq%20%27ap-here%27", {}), True),
     (Request("POST", "https://login.example/token", {}, b"grant_type=client_credentials"), False),
-    (Request("GET", "https://ecs.example/zones/ap-here-a/types", {}), False), (Request("GET", "https://ecs.ap-there.example/", {}), False)])
-def test_only_the_answer_about_a_region_says_that_it_is_unknown(door: Transport, monkeypatch: pytest.MonkeyPatch, request_: Request,
+    (Request("GET", "https://ecs.example/zones/ap-here-a/types", {}), False),
+    (Request("GET", "https://ecs.ap-there.example/", {}), False)])
+def test_only_the_answer_about_a_region_says_that_it_is_unknown(door: Transport, monkeypatch: pytest.MonkeyPatch,
+                                                                request_: Request,
                                                                 named: bool) -> None:
-    """The same word about a zone, another host or a login is the party's failure: nothing says that the region is not there."""
+    """The same word about a zone, another host or a login is the party's failure: nothing says that the region is not
+    there."""
     of = replace(party(), errors={"Gone": REGION})
     monkeypatch.setattr(sender_module.Sender, "_exchange", lambda *_: Response(404, {"x-error": "Gone"}, b""))
     with pytest.raises(UnknownRegion if named else PartyFailed) as failed:
@@ -475,7 +481,8 @@ def test_a_body_that_drips_through_tls(tmp_path: Path) -> None:
         cloud.fail("slow body")
         started = time.monotonic()
         with pytest.raises(PartyTimeout):
-            sender(Transport(trusted=pem), 1.0)("list", lambda: Request("GET", f"https://localhost:{cloud.port}/list", {}))
+            sender(Transport(trusted=pem), 1.0)("list",
+                                                lambda: Request("GET", f"https://localhost:{cloud.port}/list", {}))
         assert time.monotonic() - started < 8
 
 
@@ -483,12 +490,14 @@ def test_a_body_that_drips_through_tls(tmp_path: Path) -> None:
 
 def exceptions_of(module: object) -> list[type[Exception]]:
     return [kind for _, kind in inspect.getmembers(module, inspect.isclass)
-            if issubclass(kind, Exception) and not issubclass(kind, Warning) and kind.__module__ == getattr(module, "__name__", "")]
+            if issubclass(kind, Exception) and not issubclass(kind, Warning)
+            and kind.__module__ == getattr(module, "__name__", "")]
 
 
 def made(kind: type[Exception]) -> Exception:
     """An instance, whatever its constructor wants."""
-    for arguments in ((), ("x",), ("x", "y"), (None, "x"), (None, "x", "y"), ("x", 1), (b"x", 3), (None, None, None, None)):
+    for arguments in ((), ("x",), ("x", "y"), (None, "x"), (None, "x", "y"), ("x", 1), (b"x", 3),
+                      (None, None, None, None)):
         with contextlib.suppress(Exception):
             return kind(*arguments)
     if kind is urllib3.exceptions.InvalidChunkLength:
@@ -497,7 +506,8 @@ def made(kind: type[Exception]) -> Exception:
 
 
 @pytest.mark.parametrize("kind", [*exceptions_of(requests.exceptions), *exceptions_of(urllib3.exceptions),
-                                  *exceptions_of(http.client), OSError, ConnectionResetError, BrokenPipeError, TimeoutError,
+                                  *exceptions_of(http.client), OSError, ConnectionResetError, BrokenPipeError,
+                                  TimeoutError,
                                   socket.gaierror, ssl.SSLError, ssl.SSLCertVerificationError, ConnectionRefusedError])
 @pytest.mark.parametrize("answered", [False, True])
 def test_every_exception_of_the_network_has_a_meaning(kind: type[Exception], answered: bool) -> None:
@@ -512,7 +522,8 @@ def test_what_is_not_the_networks_is_our_own_fault() -> None:
 
 
 def test_the_innermost_cause_decides() -> None:
-    for inner, outer_word in ((ConnectionResetError(), "party_unavailable"), (http.client.BadStatusLine("x"), "party_malformed"),
+    for inner, outer_word in ((ConnectionResetError(), "party_unavailable"),
+                              (http.client.BadStatusLine("x"), "party_malformed"),
                               (TimeoutError(), "party_timeout"), (http.client.IncompleteRead(b"x"), "party_malformed")):
         outer = requests.exceptions.ConnectionError(urllib3.exceptions.ProtocolError("Connection aborted.", inner))
         found = failure_of(outer, answered=False)
@@ -524,7 +535,8 @@ def test_the_innermost_cause_decides() -> None:
     (200, None, None), (204, None, None), (200, "Denied", "party_denied"), (200, "Denied.Sub.Sub", "party_denied"),
     (200, "Never.Heard", "party_error"), (500, "Never.Heard", "party_error"), (503, "Never.Heard", "party_unavailable"),
     (401, "Never.Heard", "party_denied"), (400, "Never.Heard", "party_malformed"), (301, None, "party_malformed"),
-    (304, None, "party_malformed"), (400, None, "party_malformed"), (404, None, "party_malformed"), (401, None, "party_denied"),
+    (304, None, "party_malformed"), (400, None, "party_malformed"), (404, None, "party_malformed"),
+    (401, None, "party_denied"),
     (403, None, "party_denied"), (429, None, "party_throttled"), (500, None, "party_error"), (501, None, "party_error"),
     (502, None, "party_unavailable"), (503, None, "party_unavailable"), (504, None, "party_unavailable"),
     (505, None, "party_error"), (599, None, "party_error"), (100, None, "party_malformed"),

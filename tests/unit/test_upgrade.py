@@ -50,23 +50,27 @@ NOW = 1_790_000_000.0
 SOURCE = Source("123", "qcloud", "ap-guangzhou")
 PASSWORD, KEY = "canary-rows-password", "canary-rows-key"
 LISTED = getattr(regions, "_Regions", None) or room("fleet.known_regions").Listed
-FORMS = {"user": users.User, "token": tokens.Token, "account": accounts.AccountRow, "snapshot": snapshots.Head, "chunk": Server,
+FORMS = {"user": users.User, "token": tokens.Token, "account": accounts.AccountRow, "snapshot": snapshots.Head,
+         "chunk": Server,
          "change": snapshots.Change, "vanished": snapshots.Vanished, "breaker": Breaker, "regions": LISTED,
          "message": schedule.Message, **({"health": schedule._Run} if hasattr(schedule, "_Run") else {})}
-KINDS = {"health", "user", "token", "account", "snapshot", "chunk", "change", "lease", "breaker", "interest", "regions", "try"}
+KINDS = {"health", "user", "token", "account", "snapshot", "chunk", "change", "lease", "breaker", "interest", "regions",
+         "try"}
 
 NEW = {"0.1.0": {"health"}}                 # kinds that came after that version
 
 
 def open_at(folder: Path) -> Any:
     return deployment.open_deployment(settings.load({
-        "TWOCLOUD_STORE": f"sqlite:///{folder}/store.db", "TWOCLOUD_KEY": f"file:{folder}/key", "TWOCLOUD_LOCAL": "1"}), lambda: NOW)
+        "TWOCLOUD_STORE": f"sqlite:///{folder}/store.db", "TWOCLOUD_KEY": f"file:{folder}/key", "TWOCLOUD_LOCAL": "1"}),
+                                      lambda: NOW)
 
 
 # ---------------------------------------------------------------- writing (an earlier version runs this too)
 
 def fleet(size: int, cpu: int = 2) -> list[Server]:
-    return [Server(id=f"ins-{n:04}", name=f"web-{n}", cpu=cpu if n == 1 else 4, memory_mib=8192, lan_ipv4=(f"10.0.0.{n % 250}",))
+    return [Server(id=f"ins-{n:04}", name=f"web-{n}", cpu=cpu if n == 1 else 4, memory_mib=8192,
+                   lan_ipv4=(f"10.0.0.{n % 250}",))
             for n in range(size)]
 
 
@@ -74,21 +78,25 @@ def write(folder: Path) -> dict[str, Any]:
     """Rows of every kind in folder's store; what the writer knows of them."""
     here = open_at(folder)
     store = here.store
-    user = users.User(name="ann", uid="u1", tenants=("123",), parties=("qcloud",), regions=("gz",), password=users.hash_password(PASSWORD))
+    user = users.User(name="ann", uid="u1", tenants=("123",), parties=("qcloud",), regions=("gz",),
+                      password=users.hash_password(PASSWORD))
     users.add(store, user)
     if hasattr(users, "with_password"):
         users.change(store, "ann", lambda row: users.with_password(row, users.hash_password(PASSWORD), NOW, 600))
     text, _ = tokens.issue(store, user, tokens.Limits(tenants=("123",)), 86_400, NOW, "golden")
-    account = accounts.check("123", parties.load("qcloud"), {"secret_id": "AKID", "secret_key": KEY}, project=None, regions=("gz",),
+    account = accounts.check("123", parties.load("qcloud"), {"secret_id": "AKID", "secret_key": KEY}, project=None,
+                             regions=("gz",),
                              deep=False, endpoint="http://127.0.0.1:9", local=True)
     row = accounts.put(store, here.sealer(), account, NOW)
     for at, servers in ((NOW - 600, fleet(450)), (NOW - 300, fleet(449, cpu=8))):
         snapshots.save(store, SOURCE, row.revision, servers, at, history=30 * 86_400)
     interest.note_reading(here, SOURCE)
     store.put("lease", "other/qcloud/x", b"12345678", expires=int(NOW) + 20)
-    store.put("regions", "123/qcloud/all", msgspec.msgpack.encode(LISTED(revision=row.revision, at=NOW - 60, codes=("ap-guangzhou",))),
+    store.put("regions", "123/qcloud/all", msgspec.msgpack.encode(LISTED(revision=row.revision, at=NOW - 60,
+                                                                         codes=("ap-guangzhou",))),
               expires=int(NOW) + 3600)
-    store.put("breaker", "123/qcloud/ap-shanghai", msgspec.msgpack.encode(Breaker(word="party_timeout", text="late", at=NOW - 60)),
+    store.put("breaker", "123/qcloud/ap-shanghai", msgspec.msgpack.encode(
+        Breaker(word="party_timeout", text="late", at=NOW - 60)),
               expires=int(NOW) + 3600)
     users._count_try(store, "eve", NOW)
     here.close()
@@ -105,9 +113,11 @@ def read(folder: Path, known: dict[str, Any]) -> dict[str, Any]:
     answer = many_sources.list_servers(here, SOURCE, Window(), lookup.Filter(), Freshness(max_age=3600))
     changes = snapshots.changes(store, SOURCE, NOW - 400)
     told = {
-        "allowed": tokens.allows(caller, SOURCE), "foreign": tokens.allows(caller, Source("9", "qcloud", "ap-guangzhou")),
+        "allowed": tokens.allows(caller, SOURCE), "foreign": tokens.allows(caller,
+                                                                           Source("9", "qcloud", "ap-guangzhou")),
         "label": caller.token.label, "user": users.check_password(store, "ann", PASSWORD, NOW).name,
-        "account": dict(accounts.load(store, here.sealer, "123", "qcloud", local=True).credentials) == {"secret_id": "AKID", "secret_key": KEY},
+        "account": dict(accounts.load(store, here.sealer, "123", "qcloud", local=True).credentials)
+        == {"secret_id": "AKID", "secret_key": KEY},
         "servers": msgspec.to_builtins(answer.servers), "kept": answer.kept, "changes": msgspec.to_builtins(changes),
         "regions": list(regions.open_regions(here, "123", "qcloud", Freshness(max_age=3600), time.monotonic() + 25)),
         "failed": {snapshots.key_of(source): at for source, at in circuit_breaker.last_failures(here).items()},
@@ -131,7 +141,8 @@ def golden() -> dict[str, Any]:
                 connection.execute("SELECT kind, key, value, expires FROM entry ORDER BY kind, key")]
         connection.close()
         told = read(here, known)
-        return {"seal": (here / "key").read_text().strip(), "known": known, "told": told, "forms": forms(), "rows": rows}
+        return {"seal": (here / "key").read_text().strip(), "known": known, "told": told, "forms": forms(),
+                "rows": rows}
 
 
 # ---------------------------------------------------------------- the tests
@@ -208,8 +219,10 @@ def test_the_earlier_version_reads_what_this_one_writes(tmp_path: Path) -> None:
     code = ("import json, sys; from pathlib import Path; import chalicelib; from tests import test_upgrade as it\n"
             "assert chalicelib.__file__.startswith(sys.argv[2]), chalicelib.__file__\n"
             "print(json.dumps(it.read(Path(sys.argv[1]), json.loads(sys.stdin.read()))))")
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "rows"), str(tmp_path / "old")], cwd=tmp_path / "old", input=json.dumps(known),
-                          capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(tmp_path / "old")})
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "rows"), str(tmp_path / "old")],
+                          cwd=tmp_path / "old", input=json.dumps(known),
+                          capture_output=True, text=True, check=False,
+                          env={**os.environ, "PYTHONPATH": str(tmp_path / "old")})
     assert done.returncode == 0, done.stderr
     assert holds(mine, json.loads(done.stdout))
 

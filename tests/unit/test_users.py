@@ -51,7 +51,8 @@ def test_a_disabled_user_and_one_without_password(deployment: Deployment, clock:
 
 
 @pytest.mark.parametrize("name", ["ann", "nobody"])
-def test_after_five_wrong_ones_in_a_minute_the_next_waits(deployment: Deployment, clock: Clock, ann: str, name: str) -> None:
+def test_after_five_wrong_ones_in_a_minute_the_next_waits(deployment: Deployment, clock: Clock, ann: str,
+                                                          name: str) -> None:
     for _ in range(5):
         with pytest.raises(Unauthorized):
             users.check_password(deployment.store, name, "wrong", clock())
@@ -114,7 +115,8 @@ def test_the_real_cost(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # ---------------------------------------------------------------- strangers
 
-def test_one_password_at_a_time_and_few_wait(deployment: Deployment, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_password_at_a_time_and_few_wait(deployment: Deployment, clock: Clock,
+                                             monkeypatch: pytest.MonkeyPatch) -> None:
     """Guesses for many users at once: one core at most, a bounded room before it, and a quick no for all others."""
     free, running, most = threading.Event(), [0], [0]
     seen: list[str] = []
@@ -150,7 +152,8 @@ def test_one_password_at_a_time_and_few_wait(deployment: Deployment, clock: Cloc
         users.check_password(deployment.store, "later", "wrong", clock())
 
 
-def test_nobody_waits_long_for_a_turn(deployment: Deployment, clock: Clock, ann: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_waits_long_for_a_turn(deployment: Deployment, clock: Clock, ann: str,
+                                      monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(users, "_WAIT_SECONDS", 0.05)
     with users._turn(), pytest.raises(RateLimited) as limited:
         users.check_password(deployment.store, "ann", ann, clock())

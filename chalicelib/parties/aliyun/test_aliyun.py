@@ -127,7 +127,8 @@ def test_the_sdk_signs_as_we_do(token: str | None) -> None:
     ({"x-acs-date": lambda v: v[:-2] + ("0Z" if v[-2] != "0" else "1Z")}, "SignatureDoesNotMatch"),
     ({"x-acs-date": lambda v: "2020-01-01T00:00:00Z"}, "InvalidTimeStamp.Expired"),
     ("query", "SignatureDoesNotMatch"), ("body", "IncompleteSignature"), ("twice", "SignatureNonceUsed"), ({}, None)])
-def test_the_stand_in_refuses_a_changed_byte(cloud: Aliyun, keys: dict[str, str], change: Any, code: str | None) -> None:
+def test_the_stand_in_refuses_a_changed_byte(cloud: Aliyun, keys: dict[str, str], change: Any,
+                                             code: str | None) -> None:
     request = aliyun.sign("DescribeInstances", "2014-05-26", f"{cloud.url}/", {"RegionId": REGION, "PageSize": "5"},
                           Keys(*keys.values()), time.time(), "0123")
     headers, url, body = dict(request.headers), request.url, b""
@@ -151,7 +152,8 @@ def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Aliyun, keys: 
     found = listing(house).servers
     assert len(found) == 400
     assert {server.id: ours(server) for server in found} == theirs
-    assert (cloud.count("DescribeInstances"), cloud.count("DescribeDisks")) == (5, 2)      # a first listing reads one page more
+    # a first listing reads one page more
+    assert (cloud.count("DescribeInstances"), cloud.count("DescribeDisks")) == (5, 2)
     for window, disks in ((Window(1, 1), 1), (Window(101, 102), 2), (Window(11, 20), 2), (Window(391, 400), 2)):
         cloud.forget()
         assert listing(house, window).servers == found[window.first - 1:window.last]
@@ -188,7 +190,8 @@ def test_the_sdks_models_know_every_field_of_our_fixtures(cloud: Aliyun, keys: d
               "DescribeNetworkInterfaces": sdk_models.DescribeNetworkInterfacesResponseBody}
     seen = 0
     for case in WHAT["aliyun"]["cases"]:
-        if case["name"].startswith(("unknown shape", "odd value")) or "null" in case["name"]:       # it makes empty lists of null ones
+        # it makes empty lists of null ones
+        if case["name"].startswith(("unknown shape", "odd value")) or "null" in case["name"]:
             continue
         for exchange in case["exchanges"]:
             said = exchange["answer"].get("json", {"Code": "x"})
@@ -261,7 +264,8 @@ def test_regions(house: App, cloud: Aliyun, keys: dict[str, str]) -> None:
     assert [r.code for r in parties.list_regions(account, send)] == [r.region_id for r in theirs.regions.region]
 
 
-@pytest.mark.parametrize("region", ["cn-hangzhou", "cn-beijing", "cn-north-2-gov-1", "cn-shenzhen-finance-1", "ap-southeast-1",
+@pytest.mark.parametrize("region", ["cn-hangzhou", "cn-beijing", "cn-north-2-gov-1", "cn-shenzhen-finance-1",
+                                    "ap-southeast-1",
                                     "cn-zhangjiakou", "cn-hangzhou-finance", "cn-shanghai-finance-1", "me-central-1"])
 def test_the_sdk_calls_the_same_host(region: str) -> None:
     hosts: list[str] = []
@@ -285,7 +289,8 @@ def test_the_stand_in_keeps_the_documented_limits(cloud: Aliyun, keys: dict[str,
     walk = ecs.describe_instances(sdk_models.DescribeInstancesRequest(region_id=REGION, max_results=5)).body
     assert len(walk.instances.instance) == 10
     assert walk.total_count == 0
-    for asked, code in (({"page_size": 101}, "InvalidParameter.PageSize"), ({"page_number": 0}, "InvalidParameter.PageNumber"),
+    for asked, code in (({"page_size": 101}, "InvalidParameter.PageSize"),
+                        ({"page_number": 0}, "InvalidParameter.PageNumber"),
                         ({"next_token": "x"}, "InvalidParameter.NextToken"), ({"dry_run": True}, "DryRunOperation"),
                         ({"region_id": "mars"}, "InvalidRegionId.NotFound"), ({"region_id": ""}, "MissingParameter")):
         with pytest.raises(Exception, match=code):

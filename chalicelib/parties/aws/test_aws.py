@@ -84,7 +84,8 @@ def boto_view(ec2: Any) -> dict[str, dict[str, Any]]:
         interfaces = i.get("NetworkInterfaces", [])
         addresses = [a for n in interfaces for a in n["PrivateIpAddresses"]]
         found[i["InstanceId"]] = {
-            "name": tags.get("Name", ""), "memory": kind["MemoryInfo"]["SizeInMiB"], "disk": sizes.get(i["InstanceId"], 0),
+            "name": tags.get("Name", ""), "memory": kind["MemoryInfo"]["SizeInMiB"],
+            "disk": sizes.get(i["InstanceId"], 0),
             "cpu": options["CoreCount"] * options["ThreadsPerCore"] if options else kind["VCpuInfo"]["DefaultVCpus"],
             "lan": [a["PrivateIpAddress"] for a in addresses], "state": i["State"]["Name"],
             "wan": [a["Association"]["PublicIp"] for a in addresses if "Association" in a], "tags": tags,
@@ -94,7 +95,8 @@ def boto_view(ec2: Any) -> dict[str, dict[str, Any]]:
 
 def our_view(servers: list[Server]) -> dict[str, dict[str, Any]]:
     return {s.id: {"name": s.name, "memory": s.memory_mib, "disk": s.disk_gib, "cpu": s.cpu, "lan": list(s.lan_ipv4),
-                   "wan": list(s.wan_ipv4), "state": s.party_status, "tags": s.tags, "created": s.created_at} for s in servers}
+                   "wan": list(s.wan_ipv4), "state": s.party_status, "tags": s.tags, "created": s.created_at}
+            for s in servers}
 
 
 def test_boto3_and_we_list_the_same_machines(house: App, amazon: Aws) -> None:
@@ -112,7 +114,8 @@ def test_boto3_and_we_list_the_same_machines(house: App, amazon: Aws) -> None:
 
 def test_the_same_regions_as_boto3(house: App, amazon: Aws) -> None:
     key_id, secret = next(iter(amazon.keys.items()))
-    account = Account(tenant_id="1", party="aws", credentials={"access_key_id": key_id, "secret_access_key": secret}, endpoint=amazon.url)
+    account = Account(tenant_id="1", party="aws", credentials={"access_key_id": key_id, "secret_access_key": secret},
+                      endpoint=amazon.url)
     send = house.deployment.transport.sender(aws.PARTY, account, "us-east-1", time.monotonic() + 9)
     mine = {region.code: region.open for region in parties.list_regions(account, send)}
     assert mine == {r["RegionName"]: r["OptInStatus"] != "not-opted-in" for r in
@@ -123,12 +126,15 @@ def test_an_assumed_role(house: App, amazon: Aws) -> None:
     """AssumeRole with an external id, kept until shortly before its end; the service's own keys sign only that."""
     key_id, secret = next(iter(amazon.keys.items()))
     amazon.roles["arn:aws:iam::123456789012:role/reader"] = "shared-with-tenant"
-    account = Account(tenant_id="1", party="aws", revision="r", endpoint=amazon.url, identity=lambda: Keys(key_id, secret),
-                      credentials={"role_arn": "arn:aws:iam::123456789012:role/reader", "external_id": "shared-with-tenant"})
+    account = Account(tenant_id="1", party="aws", revision="r", endpoint=amazon.url,
+                      identity=lambda: Keys(key_id, secret),
+                      credentials={"role_arn": "arn:aws:iam::123456789012:role/reader",
+                                   "external_id": "shared-with-tenant"})
 
     def listed() -> int:
         send = house.deployment.transport.sender(aws.PARTY, account, "us-east-1", time.monotonic() + 20)
-        return parties.list_servers(many_sources.source_of("1", "aws", "us-east-1"), account, many_sources.Window(1, 1), send).total
+        return parties.list_servers(many_sources.source_of("1", "aws", "us-east-1"), account, many_sources.Window(1, 1),
+                                    send).total
 
     count = listed()
     assert count > 2000
@@ -146,7 +152,8 @@ def test_an_assumed_role(house: App, amazon: Aws) -> None:
         parties.list_servers(many_sources.source_of("1", "aws", "us-east-1"), wrong, many_sources.Window(), send)
     assumed = boto(amazon, "sts").assume_role(RoleArn="arn:aws:iam::123456789012:role/reader", RoleSessionName="boto3",
                                               ExternalId="shared-with-tenant")["Credentials"]
-    assert boto3.client("ec2", endpoint_url=amazon.url, region_name="us-east-1", aws_access_key_id=assumed["AccessKeyId"],
+    assert boto3.client("ec2", endpoint_url=amazon.url, region_name="us-east-1",
+                        aws_access_key_id=assumed["AccessKeyId"],
                         aws_secret_access_key=assumed["SecretAccessKey"], aws_session_token=assumed["SessionToken"],
                         ).describe_regions()["Regions"]
 
@@ -154,7 +161,8 @@ def test_an_assumed_role(house: App, amazon: Aws) -> None:
 @pytest.mark.parametrize("change", ["Authorization", "body", "X-Amz-Date", "Host", "token", None])
 def test_the_simulator_refuses_a_changed_byte(amazon: Aws, change: str | None) -> None:
     key_id, secret = next(iter(amazon.keys.items()))
-    request = aws.sign("ec2", "us-east-1", f"{amazon.url}/", b"Action=DescribeRegions&Version=2016-11-15", Keys(key_id, secret))
+    request = aws.sign("ec2", "us-east-1", f"{amazon.url}/", b"Action=DescribeRegions&Version=2016-11-15",
+                       Keys(key_id, secret))
     headers, body = dict(request.headers), request.body
     if change == "body":
         body += b"&AllRegions=true"
@@ -174,12 +182,14 @@ def test_the_simulator_enforces_what_is_documented(amazon: Aws) -> None:
     ec2 = boto(amazon)
     token = ec2.describe_instances(MaxResults=5)["NextToken"]
     for call, asked, code in (
-        (ec2.describe_instances, {"MaxResults": 4}, "InvalidParameterValue"), (ec2.describe_instances, {"MaxResults": 1001}, "InvalidParameterValue"),
+        (ec2.describe_instances, {"MaxResults": 4}, "InvalidParameterValue"),
+        (ec2.describe_instances, {"MaxResults": 1001}, "InvalidParameterValue"),
         (ec2.describe_instances, {"MaxResults": 5, "InstanceIds": ["i-1"]}, "InvalidParameterCombination"),
         (ec2.describe_instances, {"MaxResults": 5, "NextToken": "made-up"}, "InvalidNextToken"),
         (ec2.describe_volumes, {"MaxResults": 5, "NextToken": token}, "InvalidNextToken"),
         (ec2.describe_instance_types, {"InstanceTypes": ["no.such"]}, "InvalidInstanceType"),
-        (ec2.describe_instances, {"Filters": [{"Name": "instance-id", "Values": [str(n) for n in range(201)]}]}, "FilterLimitExceeded"),
+        (ec2.describe_instances, {"Filters": [{"Name": "instance-id", "Values": [str(n) for n in range(201)]}]},
+         "FilterLimitExceeded"),
     ):
         with pytest.raises(ClientError) as refused:
             call(**asked)
@@ -193,8 +203,10 @@ def test_botocore_signs_the_suites_get_vanilla() -> None:
     """https://docs.aws.amazon.com/general/latest/gr/signature-v4-test-suite.html"""
     with time_machine.travel("2015-08-30T12:36:00Z", tick=False):
         request = AWSRequest("GET", "http://example.amazonaws.com/")
-        SigV4Auth(Credentials("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"), "service", "us-east-1").add_auth(request)
-    assert request.headers["Authorization"].endswith("Signature=5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31")
+        SigV4Auth(Credentials("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"), "service",
+                  "us-east-1").add_auth(request)
+    assert request.headers["Authorization"].endswith(
+        "Signature=5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31")
 
 
 # ---------------------------------------------------------------- an EC2 that we did not write
@@ -215,11 +227,13 @@ def moto_url() -> Iterator[str]:
 def test_motos_ec2(house: App, moto_url: str) -> None:
     """Wire format, pages by reservation, the join of volumes and types, against boto3's view of the same server."""
     requests.post(f"{moto_url}/moto-api/reset", timeout=9)
-    ec2 = boto3.client("ec2", endpoint_url=moto_url, region_name="us-east-1", aws_access_key_id="AKIA", aws_secret_access_key="s")
+    ec2 = boto3.client("ec2", endpoint_url=moto_url, region_name="us-east-1", aws_access_key_id="AKIA",
+                       aws_secret_access_key="s")
     image = ec2.describe_images()["Images"][0]["ImageId"]
     for n, kind in enumerate(("t3.micro", "m5.large", "c5.2xlarge", "t3.micro")):
         ec2.run_instances(ImageId=image, InstanceType=kind, MinCount=7, MaxCount=7, TagSpecifications=[
-            {"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": f"web-{n}"}, {"Key": "team", "Value": "blue"}]}])
+            {"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": f"web-{n}"},
+                                                  {"Key": "team", "Value": "blue"}]}])
     listed = [i for r in ec2.describe_instances()["Reservations"] for i in r["Instances"]]
     volume = ec2.create_volume(Size=77, AvailabilityZone=listed[0]["Placement"]["AvailabilityZone"])["VolumeId"]
     ec2.attach_volume(VolumeId=volume, InstanceId=listed[0]["InstanceId"], Device="/dev/sdf")

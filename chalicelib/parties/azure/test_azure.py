@@ -54,7 +54,8 @@ def graph(url: str, credentials: dict[str, Any]) -> ResourceGraphClient:
 
 
 def machines(url: str, credentials: dict[str, Any], region: str) -> dict[str, dict[str, Any]]:
-    """What the clients say of every server, from whole resources, by $skipToken, joined by whose interface or disk it is."""
+    """What the clients say of every server, from whole resources, by $skipToken, joined by whose interface or disk it
+    is."""
     client = graph(url, credentials)
     compute = ComputeManagementClient(Secret(url, credentials), credentials["subscription_id"], url, retry_total=0)
 
@@ -72,7 +73,8 @@ def machines(url: str, credentials: dict[str, Any], region: str) -> dict[str, di
             options = graph_models.QueryRequestOptions(result_format="objectArray", skip_token=answer.skip_token)
 
     def by_id(kind: str) -> dict[str, Any]:
-        return {row["id"].lower(): compute_models.Disk(row) if "disks" in kind else row["properties"] for row in every(kind)}
+        return {row["id"].lower(): compute_models.Disk(row) if "disks" in kind else row["properties"]
+                for row in every(kind)}
 
     interfaces, public = by_id("microsoft.network/networkinterfaces"), by_id("microsoft.network/publicipaddresses")
     disks = by_id("microsoft.compute/disks")
@@ -80,7 +82,8 @@ def machines(url: str, credentials: dict[str, Any], region: str) -> dict[str, di
     found = {}
     for row in every("microsoft.compute/virtualmachines"):
         vm = compute_models.VirtualMachine(row)
-        nics = sorted((interfaces[n.id.lower()] for n in vm.network_profile.network_interfaces), key=lambda n: not n["primary"])
+        nics = sorted((interfaces[n.id.lower()] for n in vm.network_profile.network_interfaces),
+                      key=lambda n: not n["primary"])
         configurations = [c["properties"] for nic in nics for c in nic["ipConfigurations"]]
         attached = [vm.storage_profile.os_disk, *vm.storage_profile.data_disks]
         power = row["properties"].get("extended", {}).get("instanceView", {}).get("powerState", {}).get("code")
@@ -89,14 +92,17 @@ def machines(url: str, credentials: dict[str, Any], region: str) -> dict[str, di
             "memory": sizes[vm.hardware_profile.vm_size].memory_in_mb,
             "disk": sum(disks[d.managed_disk.id.lower()].properties.disk_size_gb for d in attached),
             "lan": [c["privateIPAddress"] for c in configurations],
-            "wan": [public[c["publicIPAddress"]["id"].lower()]["ipAddress"] for c in configurations if "publicIPAddress" in c],
-            "state": power or vm.provisioning_state, "created": vm.time_created, "zone": vm.zones[0], "tags": vm.tags or {}}
+            "wan": [public[c["publicIPAddress"]["id"].lower()]["ipAddress"] for c in configurations
+                    if "publicIPAddress" in c],
+            "state": power or vm.provisioning_state, "created": vm.time_created, "zone": vm.zones[0], "tags": vm.tags
+            or {}}
     return found
 
 
 @pytest.fixture
 def cloud(stack: ExitStack) -> Azure:
-    simulator, _ = start({"eastus": Fleet(237, first=seed_machine()), "eastus2": Fleet(0), "westeurope": Fleet(3, "west")},
+    simulator, _ = start({"eastus": Fleet(237, first=seed_machine()), "eastus2": Fleet(0),
+                          "westeurope": Fleet(3, "west")},
                        canaries.secret("azure"), limited=False)
     assert isinstance(simulator, Azure)
     return stack.enter_context(simulator)
@@ -120,7 +126,8 @@ def test_the_clients_and_we_list_the_same_machines(house: App, cloud: Azure) -> 
     theirs = machines(cloud.url, keys(cloud), "eastus")
     assert found.total == len(theirs) == 237
     assert {s.id: {"name": s.name, "cpu": s.cpu, "memory": s.memory_mib, "disk": s.disk_gib, "lan": list(s.lan_ipv4),
-                   "wan": list(s.wan_ipv4), "state": s.party_status, "created": s.created_at, "zone": s.zone, "tags": s.tags}
+                   "wan": list(s.wan_ipv4), "state": s.party_status, "created": s.created_at, "zone": s.zone,
+                   "tags": s.tags}
             for s in found.servers} == theirs
     part = ours(house, cloud, window=Window(101, 110))
     assert part.servers == found.servers[100:110]
@@ -143,18 +150,21 @@ def test_the_client_asks_as_we_do(house: App, cloud: Azure) -> None:
                 skip=options["$skip"], top=options["$top"], result_format=options["resultFormat"])), **PLAIN)
         theirs = cloud.calls[-1]
         assert (theirs.method, theirs.path, theirs.query) == (call.method, call.path, call.query)
-        assert msgspec.json.decode(theirs.body) == asked | {"options": options | {"allowPartialScopes": False}}    # its default
+        # its default
+        assert msgspec.json.decode(theirs.body) == asked | {"options": options | {"allowPartialScopes": False}}
         assert theirs.headers["content-type"] == call.headers["content-type"] == "application/json"
         assert theirs.headers["authorization"].split()[0] == call.headers["authorization"].split()[0] == "Bearer"
         assert answer.total_records >= answer.count == len(answer.data)
-    list(ComputeManagementClient(Secret(cloud.url, keys(cloud)), SUBSCRIPTION, cloud.url).virtual_machine_sizes.list("eastus", **PLAIN))
+    list(ComputeManagementClient(Secret(cloud.url, keys(cloud)), SUBSCRIPTION,
+                                 cloud.url).virtual_machine_sizes.list("eastus", **PLAIN))
     theirs, mine = cloud.calls[-1], [call for call in cloud.calls if call.operation == "vmSizes"]
     assert theirs.path == mine[0].path
     assert theirs.method == mine[0].method
 
 
 def test_the_hosts_and_scopes_are_those_of_the_clients() -> None:
-    for ours_, theirs in ((azure._PUBLIC, AzureClouds.AZURE_PUBLIC_CLOUD), (azure._CHINA, AzureClouds.AZURE_CHINA_CLOUD),
+    for ours_, theirs in ((azure._PUBLIC, AzureClouds.AZURE_PUBLIC_CLOUD),
+                          (azure._CHINA, AzureClouds.AZURE_CHINA_CLOUD),
                           (azure._GOVERNMENT, AzureClouds.AZURE_US_GOVERNMENT)):
         ends = get_arm_endpoints(theirs)
         assert (f"https://{ours_.management}/", [ours_.scope]) == (ends["resource_manager"], ends["credential_scopes"])
@@ -188,7 +198,8 @@ def test_the_models_know_the_answers_of_our_fixtures() -> None:
 # ---------------------------------------------------------------- the simulator refuses what the real one refuses
 
 @pytest.mark.parametrize(("asked", "code"), [
-    ({"query": "Resources | where type =~ 'x' | drop name"}, "BadRequest"), ({"top": 1001}, "BadRequest"), ({"top": 0}, "BadRequest"),
+    ({"query": "Resources | where type =~ 'x' | drop name"}, "BadRequest"), ({"top": 1001}, "BadRequest"),
+    ({"top": 0}, "BadRequest"),
     ({"skip": -1}, "BadRequest")])
 def test_the_stand_in_enforces_what_is_documented(cloud: Azure, asked: dict[str, Any], code: str) -> None:
     with pytest.raises(HttpResponseError) as refused:
@@ -224,7 +235,8 @@ def test_the_stand_in_refuses_a_changed_byte(cloud: Azure, change: str | None) -
         token = token[:-1] + ("0" if token[-1] != "0" else "1")
     answer = requests.post(
         f"{cloud.url}/providers/Microsoft.ResourceGraph/resources?api-version=2021-03-01", timeout=9,
-        data=msgspec.json.encode({"subscriptions": [SUBSCRIPTION], "query": "Resources | project id | order by id asc"}),
+        data=msgspec.json.encode({"subscriptions": [SUBSCRIPTION],
+                                  "query": "Resources | project id | order by id asc"}),
         headers={"Authorization": f"{'Basic' if change == 'scheme' else 'Bearer'} {token}",
                  "Content-Type": "text/plain" if change == "content type" else "application/json"})
     assert answer.status_code == {"token": 401, "scheme": 401, "content type": 500, None: 200}[change]
@@ -259,7 +271,8 @@ def test_what_is_hidden_is_refused(house: App, cloud: Azure) -> None:
     ours(house, cloud)
     with pytest.raises(UnknownRegion):
         ours(house, cloud, "atlantis")
-    for kind, right in (("microsoft.network/networkinterfaces", "networkInterfaces/read"), ("microsoft.compute/disks", "disks/read"),
+    for kind, right in (("microsoft.network/networkinterfaces", "networkInterfaces/read"),
+                        ("microsoft.compute/disks", "disks/read"),
                         ("microsoft.network/publicipaddresses", "publicIPAddresses/read")):
         cloud.hidden = {kind}
         with pytest.raises(PartyDenied, match=right):
@@ -292,7 +305,8 @@ def test_the_check_of_an_account(house: App, cloud: Azure) -> None:
 
 
 def test_the_documented_rate_is_kept(house: App, stack: ExitStack) -> None:
-    """Five windows in a row are twenty queries; the simulator refuses the sixteenth in five seconds, we wait before it."""
+    """Five windows in a row are twenty queries; the simulator refuses the sixteenth in five seconds, we wait before
+    it."""
     simulator, given = start({"eastus": Fleet(30)}, canaries.secret("azure"))
     stack.enter_context(simulator)
     house.account("azure", given, simulator.url)

@@ -94,7 +94,8 @@ def account(keys: dict[str, str]) -> Account:
 
 def test_the_published_sample() -> None:
     """Sample values of Baidu's own document, and what bce-python-sdk 0.9.79 makes of them."""
-    keys = {"access_key_id": "0b0f67dfb88244b289b72b142befad0c", "secret_access_key": "bad522c2126a4618a8125f4b6cf6356f"}
+    keys = {"access_key_id": "0b0f67dfb88244b289b72b142befad0c",
+            "secret_access_key": "bad522c2126a4618a8125f4b6cf6356f"}
     headers = {"Host": "bj.bcebos.com", "Content-Length": "8", "Content-MD5": "0a52730597fb4ffa01fc117d9e71e3a9",
                "Content-Type": "text/plain", "x-bce-date": "2015-04-27T08:23:49Z"}
     url = "https://bj.bcebos.com/v1/test/myfolder/readme.txt?partNumber=9&uploadId=VXBsb2FkIElpZS5tMnRzIHVwbG9hZA"
@@ -106,7 +107,8 @@ def test_the_published_sample() -> None:
 
 def test_a_list_as_bce_python_sdk_signs_it() -> None:
     keys = {"access_key_id": "AKIDEXAMPLE", "secret_access_key": "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"}
-    request = baidu.sign("GET", "https://bcc.bj.baidubce.com/v2/instance?maxKeys=1000", b"", account(keys), 1767323045.0)
+    request = baidu.sign("GET", "https://bcc.bj.baidubce.com/v2/instance?maxKeys=1000", b"", account(keys),
+                         1767323045.0)
     assert request.headers["x-bce-date"] == NOW
     assert request.headers["Authorization"].endswith(
         "/11edf816d138f73eb28bd30754d7dfb7090baf7a5e51470e3e95eb30ad79044c")
@@ -175,7 +177,8 @@ def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Baidu, keys: d
 
 def test_the_sdk_and_we_see_the_same_regions(house: App, cloud: Baidu, keys: dict[str, str]) -> None:
     theirs = client(cloud.url, keys).describe_regions("").regions
-    opened = accounts.check("123", baidu.PARTY, keys, project=None, regions=(), deep=False, endpoint=cloud.url, local=True)
+    opened = accounts.check("123", baidu.PARTY, keys, project=None, regions=(), deep=False, endpoint=cloud.url,
+                            local=True)
     send = house.deployment.transport.sender(baidu.PARTY, opened, "bj", time.monotonic() + 20)
     assert [(region.code, region.name) for region in parties.list_regions(opened, send)] == [
         (region.region_id, region.region_name) for region in theirs] == list(REGIONS.items())
@@ -186,7 +189,8 @@ def test_the_status_table_is_the_sdks() -> None:
 
 
 @pytest.mark.parametrize("case", [
-    c for c in WHAT["baidu"]["cases"] if "servers" in c and "odd value" not in c["name"]], ids=lambda case: case["name"])
+    c for c in WHAT["baidu"]["cases"] if "servers" in c and "odd value" not in c["name"]],
+                         ids=lambda case: case["name"])
 def test_the_sdks_models_take_the_answers_of_the_cases(case: dict[str, Any]) -> None:
     """Every field that we read is one of theirs."""
     for exchange in case["exchanges"]:
@@ -206,7 +210,8 @@ def pruned(value: Any) -> Any:
 # ---------------------------------------------------------------- the simulator
 
 @pytest.mark.parametrize(("change", "code"), [
-    (None, None), ("signature", "SignatureDoesNotMatch"), ("key", "InvalidAccessKeyId"), ("query", "SignatureDoesNotMatch"),
+    (None, None), ("signature", "SignatureDoesNotMatch"), ("key", "InvalidAccessKeyId"),
+    ("query", "SignatureDoesNotMatch"),
     ("x-bce-date", "SignatureDoesNotMatch"), ("Host", "SignatureDoesNotMatch"), ("token", "InvalidSessionToken"),
     ("old", "RequestExpired"), ("early", "RequestExpired"), ("no header", "InvalidHTTPAuthHeader")])
 def test_the_stand_in_refuses_a_changed_byte(cloud: Baidu, keys: dict[str, str], change: str | None,
@@ -260,7 +265,8 @@ def test_temporary_keys(house: App, cloud: Baidu, keys: dict[str, str]) -> None:
         many_sources.list_servers(house.deployment, many_sources.source_of("123", "baidu", "bj"))
 
 
-def test_an_empty_list_is_believed_of_a_region_that_there_is(house: App, stack: ExitStack, keys: dict[str, str]) -> None:
+def test_an_empty_list_is_believed_of_a_region_that_there_is(house: App, stack: ExitStack,
+                                                             keys: dict[str, str]) -> None:
     empty = stack.enter_context(Baidu({keys["access_key_id"]: keys["secret_access_key"]}, {"bj": Fleet(0)}))
     house.account("baidu", keys, empty.url)
     assert many_sources.list_servers(house.deployment, many_sources.source_of("123", "baidu", "bj")).total == 0

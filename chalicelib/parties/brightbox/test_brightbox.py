@@ -6,7 +6,8 @@ from tests import bridge
 
 
 def test_libclouds_fixture_twice() -> None:
-    answers = {"/token": bridge.fixture("brightbox/token.json"), "/1.0/servers": bridge.fixture("brightbox/list_servers.json")}
+    answers = {"/token": bridge.fixture("brightbox/token.json"),
+               "/1.0/servers": bridge.fixture("brightbox/list_servers.json")}
     ours, nodes = bridge.our_servers("brightbox", "gb1", answers), bridge.their_nodes("brightbox", answers)
     bridge.ours_fit(ours, nodes)
     for server, node in zip(ours, nodes, strict=True):

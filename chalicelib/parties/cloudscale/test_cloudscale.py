@@ -22,7 +22,8 @@ def test_libcloud_and_we_list_the_same_machines(house: App, stack: ExitStack) ->
 
 
 def test_libclouds_fixture_becomes_the_machine_that_it_shows() -> None:
-    rows = [{**row, "zone": {"slug": "lpg1"}} for row in bearer.fixture("cloudscale/list_nodes.json")]         # older than zones
+    # older than zones
+    rows = [{**row, "zone": {"slug": "lpg1"}} for row in bearer.fixture("cloudscale/list_nodes.json")]
     server = bearer.first_of("cloudscale", "lpg", {
         "ListServers": rows, "ListRegions": [{"slug": "lpg", "zones": [{"slug": "lpg1"}]}]})
     assert (server.name, server.cpu, server.memory_mib, server.disk_gib) == ("db-master", 2, 4096, 50)
@@ -42,4 +43,5 @@ def test_floating_ips_are_read_by_deep(house: App, stack: ExitStack) -> None:
     cloud, _ = bearer.account_at(house, stack, "cloudscale", "lpg", deep=True)
     deep = bearer.listed(house, "cloudscale")
     assert cloud.count("ListFloatingIps") == 1
-    assert sum(any(ip.startswith("203.0.113.") for ip in server.wan_ipv4) for server in deep.servers) == -(-bearer.SIZE // 5)
+    assert sum(any(ip.startswith("203.0.113.") for ip in server.wan_ipv4)
+               for server in deep.servers) == -(-bearer.SIZE // 5)

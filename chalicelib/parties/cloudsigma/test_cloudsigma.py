@@ -16,7 +16,8 @@ def counted(name: str) -> bytes:
 
 @pytest.mark.parametrize("state", ["servers_detail_all_stopped.json", "servers_detail_mixed_state.json"])
 def test_libclouds_fixture_twice(state: str) -> None:
-    answers = {"/api/2.0/servers/detail/": bridge.fixture(f"cloudsigma_2_0/{state}"), "/api/2.0/drives/detail/": counted("cloudsigma_2_0/drives_detail.json")}
+    answers = {"/api/2.0/servers/detail/": bridge.fixture(f"cloudsigma_2_0/{state}"),
+               "/api/2.0/drives/detail/": counted("cloudsigma_2_0/drives_detail.json")}
     for drive in ("3f74acec-ba3c-4efd-ab9e-5d95a4c5fca9", "b02311e2-a83c-4c12-af10-b30d51c86913"):
         answers[f"/api/2.0/drives/{drive}/"] = bridge.fixture("cloudsigma_2_0/drives_get.json")
     ours, nodes = bridge.our_servers("cloudsigma", "zrh", answers), bridge.their_nodes("cloudsigma", answers)

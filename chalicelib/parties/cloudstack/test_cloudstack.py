@@ -36,7 +36,8 @@ def test_libclouds_fixture_twice(listed: str) -> None:
         "listZones", "listPublicIpAddresses", "listPortForwardingRules", "listIpForwardingRules", "listVolumes")}
     answers["listVirtualMachines"] = bridge.fixture(f"cloudstack/{listed}")
     rows = json.loads(answers["listVirtualMachines"])["listvirtualmachinesresponse"]["virtualmachine"]
-    answers["listZones"] = json.dumps({"listzonesresponse": {"zone": [{"id": rows[0]["zoneid"], "name": "a"}]}}).encode()
+    answers["listZones"] = json.dumps(
+        {"listzonesresponse": {"zone": [{"id": rows[0]["zoneid"], "name": "a"}]}}).encode()
     ours = bridge.our_servers("cloudstack", "a", answers)
     nodes = bridge.their_nodes("cloudstack", answers, host="cloud.example", path="/client/api")
     bridge.ours_fit(ours, nodes)
@@ -47,7 +48,8 @@ def test_libclouds_fixture_twice(listed: str) -> None:
 
 
 def signature(asked: Mapping[str, str], secret: str) -> str:
-    text = "&".join(f"{name.lower()}={quote(value, safe='')}" for name, value in sorted(asked.items(), key=lambda pair: pair[0].lower()))
+    text = "&".join(f"{name.lower()}={quote(value, safe='')}"
+                    for name, value in sorted(asked.items(), key=lambda pair: pair[0].lower()))
     return base64.b64encode(hmac.new(secret.encode(), text.lower().encode(), hashlib.sha1).digest()).decode()
 
 
@@ -59,13 +61,16 @@ def test_the_published_signature() -> None:
     assert signature(asked, secret) == "TTpdDq/7j/J58XCRHomKoQXEQds="
 
 
-STATES = {"running": "Running", "stopped": "Stopped", "starting": "Starting", "stopping": "Stopping", "pending": "Starting"}
-ITEMS = {"listZones": "zone", "listVirtualMachines": "virtualmachine", "listPublicIpAddresses": "publicipaddress", "listVolumes": "volume",
+STATES = {"running": "Running", "stopped": "Stopped", "starting": "Starting", "stopping": "Stopping",
+          "pending": "Starting"}
+ITEMS = {"listZones": "zone", "listVirtualMachines": "virtualmachine", "listPublicIpAddresses": "publicipaddress",
+         "listVolumes": "volume",
          "listPortForwardingRules": "portforwardingrule", "listIpForwardingRules": "ipforwardingrule"}
 
 
 class Cloudstack(Simulator):
-    """One zone. Pages of at most 500, also if none is asked for; `skips`: the planted fault, a page that loses its last row."""
+    """One zone. Pages of at most 500, also if none is asked for; `skips`: the planted fault, a page that loses its last
+    row."""
 
     def __init__(self, keys: Mapping[str, str], fleet: Fleet) -> None:
         self.keys = dict(keys)
@@ -99,16 +104,20 @@ class Cloudstack(Simulator):
         return {
             "listZones": lambda: [{"id": "zone-1", "name": "one", "networktype": "Advanced"}],
             "listVirtualMachines": lambda: [self._machine(machine) for machine in machines],
-            "listPublicIpAddresses": lambda: [{"id": f"ip-{machine.key}", "ipaddress": ip, "virtualmachineid": f"vm-{machine.number}"}
+            "listPublicIpAddresses": lambda: [{"id": f"ip-{machine.key}", "ipaddress": ip,
+                                               "virtualmachineid": f"vm-{machine.number}"}
                                               for machine in machines for ip in machine.wan],
-            "listVolumes": lambda: [{"id": f"vol-{machine.number}-{n}", "size": size * 1024 ** 3, "virtualmachineid": f"vm-{machine.number}"}
+            "listVolumes": lambda: [{"id": f"vol-{machine.number}-{n}", "size": size * 1024 ** 3,
+                                     "virtualmachineid": f"vm-{machine.number}"}
                                     for machine in machines for n, size in enumerate(machine.disks)],
         }.get(command, list)()
 
     @staticmethod
     def _machine(machine: Machine) -> dict[str, Any]:
-        return {"id": f"vm-{machine.number}", "name": machine.name, "state": STATES[machine.state], "zoneid": "zone-1", "zonename": "one",
-                "cpunumber": machine.cpu, "memory": machine.memory_gib * 1024, "created": machine.created.strftime("%Y-%m-%dT%H:%M:%S+0000"),
+        return {"id": f"vm-{machine.number}", "name": machine.name, "state": STATES[machine.state], "zoneid": "zone-1",
+                "zonename": "one",
+                "cpunumber": machine.cpu, "memory": machine.memory_gib * 1024,
+                "created": machine.created.strftime("%Y-%m-%dT%H:%M:%S+0000"),
                 "serviceofferingname": "Small", "serviceofferingid": "small",
                 "tags": [{"key": key, "value": value, "resourcetype": "UserVm"} for key, value in machine.tags.items()],
                 "nic": [{"id": ip, "ipaddress": ip, "isdefault": n == 0} for n, ip in enumerate(machine.lan)]}
@@ -137,7 +146,8 @@ def stage(house: App, stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> Iter
     made = Stage(house.deployment, house.clock)
     key, secret = "example", canaries.secret("cloudstack")
     made.cloud = stack.enter_context(Cloudstack({key: secret}, Fleet(1_100)))
-    made.account("cloudstack", {"api_url": f"{made.cloud.url}/client/api", "api_key": key, "secret_key": secret}, made.cloud.url)
+    made.account("cloudstack", {"api_url": f"{made.cloud.url}/client/api", "api_key": key, "secret_key": secret},
+                 made.cloud.url)
     yield made
 
 
@@ -146,7 +156,8 @@ def test_every_machine_of_three_pages_is_there_whole(stage: Stage) -> None:
     assert found.total == len(found.servers) == 1_100
     for server, n in zip(found.servers, range(1_100), strict=True):
         machine = stage.cloud.fleet[n]
-        assert (server.id, server.name, server.cpu, server.memory_mib) == (f"vm-{n}", machine.name, machine.cpu, machine.memory_gib * 1024)
+        assert (server.id, server.name, server.cpu, server.memory_mib) == (f"vm-{n}", machine.name, machine.cpu,
+                                                                           machine.memory_gib * 1024)
         assert server.disk_gib == sum(machine.disks)
         assert server.tags == machine.tags
         assert server.lan_ipv4 == machine.lan
@@ -155,9 +166,12 @@ def test_every_machine_of_three_pages_is_there_whole(stage: Stage) -> None:
         assert server.party_status == STATES[machine.state]
     pages = {command: stage.cloud.count(command) for command in ITEMS}
     volumes = sum(len(stage.cloud.fleet[n].disks) for n in range(1_100))
-    assert pages == {"listZones": 1, "listVirtualMachines": 4, "listPublicIpAddresses": 1, "listVolumes": -(-volumes // 500) + 1,     # a first listing reads one page more
+    # a first listing reads one page more
+    assert pages == {"listZones": 1, "listVirtualMachines": 4, "listPublicIpAddresses": 1,
+                     "listVolumes": -(-volumes // 500) + 1,
                      "listPortForwardingRules": 0, "listIpForwardingRules": 0}
-    joined = [server for first in range(1, 1_101, 400) for server in stage.listing(window=Window(first, first + 399)).servers]
+    joined = [server for first in range(1, 1_101, 400)
+              for server in stage.listing(window=Window(first, first + 399)).servers]
     assert joined == found.servers
     assert stage.listing().servers == found.servers
     beyond = stage.listing(window=Window(2_000, 2_009))
@@ -168,7 +182,8 @@ def test_every_machine_of_three_pages_is_there_whole(stage: Stage) -> None:
 def test_what_libcloud_alone_would_have_listed(stage: Stage) -> None:
     """Its own driver over its own sockets: the same machines, as far as its one page goes. That is why we walk."""
     driver = importlib.import_module("libcloud.compute.drivers.cloudstack").CloudStackNodeDriver(
-        "example", stage.cloud.keys["example"], secure=False, host="127.0.0.1", port=stage.cloud.port, path="/client/api")
+        "example", stage.cloud.keys["example"], secure=False, host="127.0.0.1", port=stage.cloud.port,
+        path="/client/api")
     nodes = {node.id: node for node in driver.list_nodes()}
     assert len(nodes) == 500
     for server in stage.listing().servers[:500]:
@@ -188,7 +203,8 @@ def test_a_wrong_secret_and_a_region_that_is_not_there(stage: Stage) -> None:
     stage.cloud.keys["example"] = canaries.secret("other")
     with pytest.raises(PartyDenied, match="401"):
         stage.listing()
-    stage.account("cloudstack", {"api_url": f"{stage.cloud.url}/client/api", "api_key": "example", "secret_key": stage.cloud.keys["example"]},
+    stage.account("cloudstack", {"api_url": f"{stage.cloud.url}/client/api", "api_key": "example",
+                                 "secret_key": stage.cloud.keys["example"]},
                   stage.cloud.url)
     with pytest.raises(UnknownRegion):
         many_sources.list_servers(stage.deployment, many_sources.source_of("123", "cloudstack", "two"))
@@ -201,7 +217,8 @@ COMMANDS = ("listZones", "listVirtualMachines", "listPublicIpAddresses", "listVo
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_every_fault_at_every_call(stage: Stage, fault: str) -> None:
-    """The fault's error, never a list; in time; with one retry at most; not libcloud's own, which its variable switches on."""
+    """The fault's error, never a list; in time; with one retry at most; not libcloud's own, which its variable switches
+    on."""
     stage.cloud.fleet = Fleet(60)
     for command in COMMANDS:
         stage.cloud.forget()
@@ -243,7 +260,8 @@ def test_libclouds_own_variables_change_nothing(stage: Stage, monkeypatch: pytes
 def test_a_name_that_cannot_be_looked_up_is_no_crash(house: App) -> None:
     """getaddrinfo's own error does not reach the driver, which would make another of it."""
     key = canaries.secret("nowhere")
-    house.account("cloudstack", {"api_url": "https://nowhere.invalid/client/api", "api_key": "x", "secret_key": key}, "https://nowhere.invalid")
+    house.account("cloudstack", {"api_url": "https://nowhere.invalid/client/api", "api_key": "x", "secret_key": key},
+                  "https://nowhere.invalid")
     with pytest.raises(PartyError) as failed:
         many_sources.list_servers(house.deployment, many_sources.source_of("123", "cloudstack", "one"))
     assert failed.value.word == "party_unavailable"

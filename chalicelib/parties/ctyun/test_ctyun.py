@@ -216,7 +216,8 @@ def test_a_project(house: App, cloud: Ctyun) -> None:
 
 @pytest.mark.parametrize("silent", [False, True])
 def test_regions(house: App, cloud: Ctyun, silent: bool) -> None:
-    """An unknown region is an error whether the party refuses it or lists nothing; an empty one that is there is not."""
+    """An unknown region is an error whether the party refuses it or lists nothing; an empty one that is there is
+    not."""
     cloud.silent = silent
     house.account("ctyun", keys_of(cloud), cloud.url)
     for region in ("0" * 32, CLOSED):

@@ -49,7 +49,8 @@ def token(credentials: dict[str, Any], audience: str | None = None, **more: Any)
     made = signer(credentials, **({"scopes": None} if audience else {}), **more)
     made._create_self_signed_jwt(audience)
     made._jwt_credentials.refresh(None)
-    return made._jwt_credentials.token.decode() if isinstance(made._jwt_credentials.token, bytes) else made._jwt_credentials.token
+    return made._jwt_credentials.token.decode() if isinstance(made._jwt_credentials.token,
+                                                              bytes) else made._jwt_credentials.token
 
 
 def _view(row: Any, types: dict[str, tuple[int, int]]) -> dict[str, Any]:
@@ -75,7 +76,8 @@ def by_hand(url: str, credentials: dict[str, Any], region: str) -> dict[str, dic
     follow = ""
     while True:
         page = get("aggregated/instances", maxResults="100", **({"pageToken": follow} if follow else {}))
-        found |= {row["id"]: _view(row, types) for zone, part in page["items"].items() if zone.startswith(f"zones/{region}-")
+        found |= {row["id"]: _view(row, types) for zone, part in page["items"].items()
+                  if zone.startswith(f"zones/{region}-")
                   for row in part.get("instances", ())}
         if not (follow := page.get("nextPageToken", "")):
             return found
@@ -88,7 +90,8 @@ def machines(url: str, credentials: dict[str, Any], region: str) -> dict[str, di
     from google.cloud.compute_v1.services.machine_types.transports import MachineTypesRestTransport
     from google.cloud.compute_v1.services.regions.transports import RegionsRestTransport
 
-    there: dict[str, Any] = {"host": url.removeprefix("http://"), "url_scheme": "http", "credentials": signer(credentials)}
+    there: dict[str, Any] = {"host": url.removeprefix("http://"), "url_scheme": "http",
+                             "credentials": signer(credentials)}
     regions = compute_v1.RegionsClient(transport=RegionsRestTransport(**there))
     zones = [z.rpartition("/")[2] for z in regions.get(project=PROJECT, region=region, retry=None).zones]
     kinds = compute_v1.MachineTypesClient(transport=MachineTypesRestTransport(**there))
@@ -96,7 +99,8 @@ def machines(url: str, credentials: dict[str, Any], region: str) -> dict[str, di
     client = compute_v1.InstancesClient(transport=InstancesRestTransport(**there))
     found = {}
     for zone in zones:
-        for row in client.list(compute_v1.ListInstancesRequest(project=PROJECT, zone=zone, max_results=100), retry=None):
+        for row in client.list(compute_v1.ListInstancesRequest(project=PROJECT, zone=zone, max_results=100),
+                               retry=None):
             found[str(row.id)] = _view(type(row).to_dict(row, preserving_proto_field_name=False), types)
     return found
 
@@ -157,18 +161,22 @@ def test_the_stand_in_refuses_a_changed_byte(cloud: Gcp, change: str | None, sta
     if change == "signature":
         signature = signature[:9] + ("A" if signature[9] != "A" else "B") + signature[10:]
     elif change == "claims":
-        claims = base64.urlsafe_b64encode(base64.urlsafe_b64decode(claims + "==").replace(b"readonly", b"allall!!")).decode().rstrip("=")
+        claims = base64.urlsafe_b64encode(
+            base64.urlsafe_b64decode(claims + "==").replace(b"readonly", b"allall!!")).decode().rstrip("=")
     elif change == "header":
         head = base64.urlsafe_b64encode(b'{"alg": "none"}').decode().rstrip("=")
     made = f"{head}.{claims}.{signature}"
     if change in ("long", "another key"):
-        pem = given["service_account"]["private_key"] if change == "long" else _pem(rsa.generate_private_key(65537, 2048))
+        pem = given["service_account"]["private_key"] if change == "long" else _pem(
+            rsa.generate_private_key(65537, 2048))
         made = jwt.encode(crypt.RSASigner.from_string(pem), {
-            "iss": EMAIL, "sub": EMAIL, "iat": now, "exp": now + (7200 if change == "long" else 3600), "scope": READ}).decode()
+            "iss": EMAIL, "sub": EMAIL, "iat": now, "exp": now + (7200 if change == "long" else 3600),
+            "scope": READ}).decode()
     elif change == "another scope":
         made = token(given, scopes=["https://www.googleapis.com/auth/drive"])
     elif change in ("audience", "another audience"):
-        made = token(given, "https://compute.googleapis.com/" if change == "audience" else "https://drive.googleapis.com/")
+        made = token(given, "https://compute.googleapis.com/" if change == "audience"
+                     else "https://drive.googleapis.com/")
     answer = requests.get(f"{cloud.url}{BASE}/regions", timeout=9, headers={
         "Authorization": f"{'Basic' if change == 'scheme' else 'Bearer'} {made}"})
     assert answer.status_code == status, answer.text
@@ -179,7 +187,8 @@ def _pem(key: Any, **how: Any) -> str:
 
 
 @pytest.mark.parametrize("change", [
-    {"private_key": "example"}, {"private_key": None}, {"client_email": None}, {"client_email": "a b@c"}, {"client_email": "a@b\n"},
+    {"private_key": "example"}, {"private_key": None}, {"client_email": None}, {"client_email": "a b@c"},
+    {"client_email": "a@b\n"},
     {"type": "authorized_user"}, {"private_key": "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"},
     {"private_key": lambda: _pem(ec.generate_private_key(ec.SECP256R1()))},
     {"private_key": lambda: _pem(rsa.generate_private_key(65537, 2048), encryption=BestAvailableEncryption(b"x"))}])
@@ -194,10 +203,12 @@ def test_a_key_that_cannot_sign_is_not_stored(cloud: Gcp, change: dict[str, Any]
         assert EMAIL not in refused.value.text
 
 
-@pytest.mark.parametrize("project", ["../x", "a/b", "UPPER-case", "short", "ends-with-", "a" * 31, "x?y=zzz", "x#yzzzz", ""])
+@pytest.mark.parametrize("project", ["../x", "a/b", "UPPER-case", "short", "ends-with-", "a" * 31, "x?y=zzz", "x#yzzzz",
+                                     ""])
 def test_a_project_stays_inside_its_part_of_the_path(cloud: Gcp, project: str) -> None:
     with pytest.raises(InvalidParameter):
-        accounts.check("1", parties.load("gcp"), {**keys(cloud), "project_id": project}, project=None, regions=(), deep=False,
+        accounts.check("1", parties.load("gcp"), {**keys(cloud), "project_id": project}, project=None, regions=(),
+                       deep=False,
                        endpoint=None, local=False)
 
 
@@ -237,7 +248,8 @@ def test_calls_of_a_list_and_of_a_window(house: App, cloud: Gcp) -> None:
     assert cloud.count() == 4
 
 
-def test_the_token_is_kept_for_its_hour_and_made_anew_if_refused(house: App, cloud: Gcp, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_token_is_kept_for_its_hour_and_made_anew_if_refused(house: App, cloud: Gcp,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
     sign = gcp.sign
     monkeypatch.setattr(gcp, "sign", lambda key, now: made.append(now) or sign(key, now))
@@ -254,7 +266,8 @@ def test_a_zone_that_is_down_is_no_shorter_list(house: App, cloud: Gcp) -> None:
     with pytest.raises(PartyUnavailable):
         ours(house, cloud)
     headers = {"Authorization": f"Bearer {token(keys(cloud))}"}
-    partial = requests.get(f"{cloud.url}{BASE}/aggregated/instances?returnPartialSuccess=true", headers=headers, timeout=9)
+    partial = requests.get(f"{cloud.url}{BASE}/aggregated/instances?returnPartialSuccess=true", headers=headers,
+                           timeout=9)
     assert partial.status_code == 200
     assert partial.json()["unreachables"]
 
@@ -265,7 +278,8 @@ def test_a_zone_that_is_down_is_no_shorter_list(house: App, cloud: Gcp) -> None:
     ("zones/us-central1-a/instances?filter=x", 400), ("zones/mars-a/instances", 400), ("regions/mars", 404),
     ("zones/us-central1-a/instances?maxResults=500&fields=kind", 200)])
 def test_the_stand_in_enforces_what_is_documented(cloud: Gcp, path: str, status: int) -> None:
-    answer = requests.get(f"{cloud.url}{BASE}/{path}", headers={"Authorization": f"Bearer {token(keys(cloud))}"}, timeout=9)
+    answer = requests.get(f"{cloud.url}{BASE}/{path}", headers={"Authorization": f"Bearer {token(keys(cloud))}"},
+                          timeout=9)
     assert answer.status_code == status
     assert (status != 200 or answer.json() == {"kind": "compute#instanceList"})
 
@@ -279,6 +293,7 @@ def test_what_is_not_there_is_told_apart(house: App, cloud: Gcp) -> None:
     house.account("gcp", {**keys(cloud), "project_id": "another-project"}, cloud.url)
     with pytest.raises(PartyDenied, match="wrong project"):
         ours(house, cloud)
-    house.account("gcp", {**keys(cloud), "service_account": {**keys(cloud)["service_account"], "client_email": "a@b.example"}}, cloud.url)
+    house.account("gcp", {**keys(cloud), "service_account": {**keys(cloud)["service_account"],
+                                                             "client_email": "a@b.example"}}, cloud.url)
     with pytest.raises(PartyDenied, match="wrong key"):
         ours(house, cloud)

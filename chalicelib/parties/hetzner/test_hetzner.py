@@ -22,9 +22,11 @@ def machines(url: str, credentials: Mapping[str, str], region: str) -> Machines:
         if server.location.name == region:
             found[str(server.id)] = {
                 "name": server.name, "cpu": server.server_type.cores, "memory": server.server_type.memory * 1024,
-                "disk": server.primary_disk_size + sum(sizes[volume.id] for volume in server.volumes), "state": server.status,
+                "disk": server.primary_disk_size + sum(sizes[volume.id] for volume in server.volumes),
+                "state": server.status,
                 "lan": [ip for net in server.private_net for ip in (net.ip, *net.alias_ips)],
-                "wan": {ip.ip for ip in [server.public_net.ipv4] if ip} | {ip for owner, ip in floating if owner == server.id},
+                "wan": {ip.ip for ip in [server.public_net.ipv4] if ip}
+                | {ip for owner, ip in floating if owner == server.id},
                 "created": server.created.timestamp()}
     return found
 

@@ -134,7 +134,8 @@ def test_the_sdks_signer_signs_our_requests_alike(house: App, cloud: Huaweicloud
         assert request.uri == f"{call.path}?{call.query}".rstrip("?")
 
 
-@pytest.mark.parametrize("change", ["Authorization", "query", "X-Sdk-Date", "Host", "X-Project-Id", "token", "old", None])
+@pytest.mark.parametrize("change", ["Authorization", "query", "X-Sdk-Date", "Host", "X-Project-Id", "token", "old",
+                                    None])
 def test_the_stand_in_refuses_a_changed_byte(cloud: Huaweicloud, change: str | None) -> None:
     account = Account(tenant_id="1", party="huaweicloud", credentials=keys_of(cloud))
     url = f"{cloud.url}/v1/{project_of(HOME)}/cloudservers/detail?limit=1&offset=1"
@@ -168,8 +169,8 @@ def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Huaweicloud) -
 
 
 def test_how_many_calls(house: App, cloud: Huaweicloud) -> None:
-    """A whole list: pages of 100 and one list of disks, at first with one page more as the proof. A window: one page, its
-    disks by 60. One lookup in all."""
+    """A whole list: pages of 100 and one list of disks, at first with one page more as the proof. A window: one page,
+    its disks by 60. One lookup in all."""
     cloud.fleets[HOME] = Fleet(1000)
     house.account("huaweicloud", keys_of(cloud), cloud.url)
     calls: list[tuple[int, int, int]] = []

@@ -18,19 +18,23 @@ from tests.fixtures import App
 
 def machines(url: str, credentials: Mapping[str, str], region: str) -> Machines:
     ibm_vpc, core = pytest.importorskip("ibm_vpc"), pytest.importorskip("ibm_cloud_sdk_core")
-    vpc = ibm_vpc.VpcV1(version="2024-11-12", authenticator=core.authenticators.IAMAuthenticator(credentials["token"], url=url))
+    vpc = ibm_vpc.VpcV1(
+        version="2024-11-12", authenticator=core.authenticators.IAMAuthenticator(credentials["token"], url=url))
     vpc.set_service_url(f"{url}/v1")
     sizes = {volume["id"]: volume["capacity"] for volume in _pages(vpc.list_volumes, "volumes")}
-    floating = [(ip["target"]["id"], ip["address"]) for ip in _pages(vpc.list_floating_ips, "floating_ips") if "target" in ip]
+    floating = [(ip["target"]["id"], ip["address"]) for ip in _pages(vpc.list_floating_ips, "floating_ips")
+                if "target" in ip]
     found: Machines = {}
     for row in _pages(vpc.list_instances, "instances"):
         primary = row["primary_network_interface"]["id"]
         nets = sorted(row["network_interfaces"], key=lambda net: net["id"] != primary)
-        targets = {net["id"] for net in nets} | {net["virtual_network_interface"]["id"] for net in row["network_attachments"]}
+        targets = {net["id"] for net in nets} | {net["virtual_network_interface"]["id"]
+                                                 for net in row["network_attachments"]}
         found[row["id"]] = {
             "name": row["name"], "cpu": row["vcpu"]["count"], "memory": row["memory"] * 1024, "state": row["status"],
             "disk": sum(sizes[one["volume"]["id"]] for one in row["volume_attachments"]),
-            "lan": [net["primary_ip"]["address"] for net in nets], "wan": {ip for target, ip in floating if target in targets},
+            "lan": [net["primary_ip"]["address"] for net in nets],
+            "wan": {ip for target, ip in floating if target in targets},
             "created": core.string_to_datetime(row["created_at"]).timestamp()}
     return found
 

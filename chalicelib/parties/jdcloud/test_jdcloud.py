@@ -82,7 +82,8 @@ def machines(url: str, credentials: dict[str, str], region: str) -> dict[str, di
     for row in pages(url, credentials, region):
         disks = [row["systemDisk"], *row.get("dataDisks", [])]
         ips = [one for attached in (row["primaryNetworkInterface"], *(row["secondaryNetworkInterfaces"] or []))
-               for one in (attached["networkInterface"]["primaryIp"], *(attached["networkInterface"]["secondaryIps"] or []))]
+               for one in (attached["networkInterface"]["primaryIp"],
+                           *(attached["networkInterface"]["secondaryIps"] or []))]
         found[row["instanceId"]] = {
             "name": row["instanceName"], "cpu": types[row["instanceType"]]["cpu"],
             "memory_mib": types[row["instanceType"]]["memoryMB"],
@@ -143,7 +144,8 @@ def keys() -> dict[str, str]:
 
 @pytest.fixture
 def cloud(stack: ExitStack, keys: dict[str, str]) -> Iterator[Jdcloud]:
-    yield stack.enter_context(Jdcloud({keys["access_key"]: keys["secret_key"]}, {"cn-north-1": Fleet(237)}, limited=False))
+    yield stack.enter_context(Jdcloud({keys["access_key"]: keys["secret_key"]}, {"cn-north-1": Fleet(237)},
+                                      limited=False))
 
 
 @pytest.mark.parametrize("token", [None, "a temporary token"])
@@ -198,9 +200,11 @@ def signing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("case", [
-    c for c in WHAT["jdcloud"]["cases"] if "servers" in c and "odd value" not in c["name"]], ids=lambda case: case["name"])
+    c for c in WHAT["jdcloud"]["cases"] if "servers" in c and "odd value" not in c["name"]],
+                         ids=lambda case: case["name"])
 def test_the_sdks_models_know_what_the_cases_hold(case: dict[str, Any]) -> None:
-    """Every field is one of theirs: their models take it by name. The document's sample has three that they have not."""
+    """Every field is one of theirs: their models take it by name. The document's sample has three that they have
+    not."""
     for exchange in case["exchanges"]:
         if exchange["answer"]["status"] != 200:
             continue
@@ -218,7 +222,8 @@ def test_the_sdks_models_know_what_the_cases_hold(case: dict[str, Any]) -> None:
 
 # ---------------------------------------------------------------- the simulator
 
-@pytest.mark.parametrize("change", [None, "signature", "key", "query", "path", "x-jdcloud-date", "x-jdcloud-nonce", "Host",
+@pytest.mark.parametrize("change", [None, "signature", "key", "query", "path", "x-jdcloud-date", "x-jdcloud-nonce",
+                                    "Host",
                                     "token", "clock", "no header", "older algorithm"])
 def test_the_stand_in_refuses_a_changed_byte(cloud: Jdcloud, keys: dict[str, str], change: str | None) -> None:
     request = jdcloud.sign(f"{cloud.url}/v1/regions/cn-north-1/instances?pageNumber=1&pageSize=10", "cn-north-1",
@@ -245,7 +250,8 @@ def test_the_stand_in_refuses_a_changed_byte(cloud: Jdcloud, keys: dict[str, str
     elif change == "no header":
         del headers["Authorization"]
     elif change == "older algorithm":
-        headers["Authorization"] = headers["Authorization"].replace("JDCLOUD3", "JDCLOUD2").replace("jdcloud3", "jdcloud2")
+        headers["Authorization"] = headers["Authorization"].replace("JDCLOUD3",
+                                                                    "JDCLOUD2").replace("jdcloud3", "jdcloud2")
     answer = requests.get(url, headers=headers, timeout=9)
     assert answer.status_code == (401 if change else 200), answer.text
     assert not change or answer.json()["error"]["status"] == "ACCESS_ERROR"
@@ -267,7 +273,8 @@ def test_the_stand_in_enforces_what_is_documented(cloud: Jdcloud, keys: dict[str
     assert refused.value.args == (400, "INVALID_ARGUMENT")
     kinds = DescribeInstanceTypesParameters("cn-north-1")
     kinds.setFilters([{"name": "instanceTypes", "values": ["g.n2.medium", "no.such"]}])
-    assert [kind["instanceType"] for kind in asked(cloud.url, keys, DescribeInstanceTypesRequest(kinds))["instanceTypes"]] == [
+    assert [kind["instanceType"] for kind in asked(cloud.url, keys,
+                                                   DescribeInstanceTypesRequest(kinds))["instanceTypes"]] == [
         "g.n2.medium"]
     with pytest.raises(Refused) as refused:
         pages(cloud.url, {**keys, "secret_key": canaries.secret("wrong")}, "cn-north-1")
@@ -284,14 +291,16 @@ def test_we_say_the_same_of_its_refusals(house: App, cloud: Jdcloud, keys: dict[
     house.account("jdcloud", keys, cloud.url)
     with pytest.raises(UnknownRegion):
         many_sources.list_servers(house.deployment, many_sources.source_of("123", "jdcloud", "cn-west-9"))
-    assert many_sources.list_servers(house.deployment, many_sources.source_of("123", "jdcloud", "cn-south-1")).total == 0
+    assert many_sources.list_servers(house.deployment,
+                                     many_sources.source_of("123", "jdcloud", "cn-south-1")).total == 0
 
 
 def test_temporary_keys(house: App, cloud: Jdcloud, keys: dict[str, str]) -> None:
     token = canaries.secret("token")
     cloud.tokens[keys["access_key"]] = token
     house.account("jdcloud", {**keys, "security_token": token}, cloud.url)
-    assert many_sources.list_servers(house.deployment, many_sources.source_of("123", "jdcloud", "cn-north-1")).total == 237
+    assert many_sources.list_servers(house.deployment,
+                                     many_sources.source_of("123", "jdcloud", "cn-north-1")).total == 237
     cache.forget()
     house.account("jdcloud", keys, cloud.url)
     with pytest.raises(PartyDenied):

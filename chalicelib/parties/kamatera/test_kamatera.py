@@ -12,9 +12,11 @@ from tests.fixtures import App
 
 def test_libclouds_fixture_twice() -> None:
     details = json.loads(bridge.fixture("kamatera/server_info.json"))
-    answers = {"/service/servers": json.dumps([{key: row[key] for key in ("id", "name", "power", "datacenter")} for row in details]).encode(),
+    answers = {"/service/servers": json.dumps([{key: row[key] for key in ("id", "name", "power", "datacenter")}
+                                               for row in details]).encode(),
                "/service/server/info": bridge.fixture("kamatera/server_info.json")}
-    ours, nodes = bridge.our_servers("kamatera", "IL", answers), bridge.their_nodes("kamatera", answers, {"ex_full_details": True})
+    ours, nodes = bridge.our_servers("kamatera", "IL",
+                                     answers), bridge.their_nodes("kamatera", answers, {"ex_full_details": True})
     bridge.ours_fit(ours, nodes)
     assert [server.zone for server in ours] == [node.extra["location"].id for node in nodes]
 
@@ -34,6 +36,7 @@ def test_the_account_is_the_only_one_that_is_asked_for(house: App) -> None:
     party = parties.load("kamatera")
     for _ in range(50):
         for tenant in ("one", "two"):
-            account = Account(tenant_id=tenant, party="kamatera", credentials={"client_id": tenant, "secret": f"secret-{tenant}"})
+            account = Account(tenant_id=tenant, party="kamatera",
+                              credentials={"client_id": tenant, "secret": f"secret-{tenant}"})
             party.list_servers(Client(Source(tenant, "kamatera", "EU"), account, send_for(f"secret-{tenant}")), WHOLE)
     assert len(seen) == 100

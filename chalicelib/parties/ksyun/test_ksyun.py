@@ -38,7 +38,8 @@ SIZE = 237
 
 
 def client(kind: Any, url: str, credentials: dict[str, Any], region: str = "cn-beijing-6", method: str = "POST") -> Any:
-    profile = ClientProfile(httpProfile=HttpProfile(protocol="http", endpoint=url.removeprefix("http://"), reqMethod=method))
+    profile = ClientProfile(httpProfile=HttpProfile(protocol="http", endpoint=url.removeprefix("http://"),
+                                                    reqMethod=method))
     return kind(credential.Credential(credentials["access_key"], credentials["secret_key"]), region, profile)
 
 
@@ -50,18 +51,21 @@ def ask(call: Any, request: Any, **asked: object) -> dict[str, Any]:
 
 def machines(url: str, credentials: dict[str, Any], region: str) -> dict[str, dict[str, Any]]:
     """What the SDK says of every machine, in the words of our records; projects, pages and the join are its users'."""
-    kec, eip = client(kec_client.KecClient, url, credentials, region), client(eip_client.EipClient, url, credentials, region)
+    kec, eip = client(kec_client.KecClient, url, credentials, region), client(eip_client.EipClient, url, credentials,
+                                                                              region)
     listed = json.loads(client(iam_client.IamClient, url, credentials, region).call("GetAccountAllProjectList", {}))
     projects = [project["ProjectId"] for project in listed["ListProjectResult"]["ProjectList"]]
     rows, total = list[Any](), 1
     while len(rows) < total:
-        answer = ask(kec.DescribeInstances, kec_models.DescribeInstancesRequest(), MaxResults=1000, Marker=len(rows), ProjectId=projects)
+        answer = ask(kec.DescribeInstances, kec_models.DescribeInstancesRequest(), MaxResults=1000, Marker=len(rows),
+                     ProjectId=projects)
         total = answer["InstanceCount"]
         rows += answer["InstancesSet"]
     public: dict[str, set[str]] = {}
     token = None
     while True:
-        answer = ask(eip.DescribeAddresses, eip_models.DescribeAddressesRequest(), MaxResults=1000, NextToken=token, ProjectId=projects)
+        answer = ask(eip.DescribeAddresses, eip_models.DescribeAddressesRequest(), MaxResults=1000, NextToken=token,
+                     ProjectId=projects)
         for address in answer["AddressesSet"]:
             public.setdefault(address.get("InstanceId", ""), set()).add(address["PublicIp"])
         token = answer.get("NextToken")
@@ -107,19 +111,24 @@ def url_of(cloud: Ksyun, action: str = "DescribeInstances", **asked: object) -> 
 def test_a_published_signature() -> None:
     """Made by requests-aws4auth 1.4.0, the signer of the vendor's SDK, with the example key of AWS's documents."""
     with time_machine.travel("2026-01-02T03:04:05Z", tick=False):
-        request = ksyun.sign("kec", "cn-beijing-6", "https://kec.api.ksyun.com/?Action=DescribeInstances&Version=2016-03-04&MaxResults=1000",
+        request = ksyun.sign("kec", "cn-beijing-6",
+                             "https://kec.api.ksyun.com/?Action=DescribeInstances&Version=2016-03-04&MaxResults=1000",
                              {"access_key": "AKIDEXAMPLE", "secret_key": "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"})
     assert request.headers["Authorization"].endswith(
-        "SignedHeaders=host;x-amz-content-sha256;x-amz-date, Signature=a89013fd5a30c880fabbbd8bf183a2b26621583b5c18b8fe604f5994cea819a8")
+        "SignedHeaders=host;x-amz-content-sha256;x-amz-date, "
+        "Signature=a89013fd5a30c880fabbbd8bf183a2b26621583b5c18b8fe604f5994cea819a8")
 
 
-@pytest.mark.parametrize(("service", "region"), [("kec", "cn-beijing-6"), ("iam", "cn-shanghai-2"), ("eip", "eu-east-1")])
+@pytest.mark.parametrize(("service", "region"), [("kec", "cn-beijing-6"), ("iam", "cn-shanghai-2"),
+                                                 ("eip", "eu-east-1")])
 def test_the_sdks_signer_signs_as_we_do(keys: dict[str, Any], service: str, region: str) -> None:
-    asked = {"Action": "DescribeInstances", "Version": "2016-03-04", "Region": region, "MaxResults": "1000", "Marker": "0",
+    asked = {"Action": "DescribeInstances", "Version": "2016-03-04", "Region": region, "MaxResults": "1000",
+             "Marker": "0",
              **{f"ProjectId.{n}": str(n * 7) for n in range(1, 13)}}
     url = f"https://{service}.api.ksyun.com/?{urlencode(asked)}"
     with time_machine.travel(1_790_000_000, tick=False):
-        theirs = requests.Request("GET", url, auth=AWS4Auth(keys["access_key"], keys["secret_key"], region, service)).prepare()
+        theirs = requests.Request("GET", url, auth=AWS4Auth(keys["access_key"], keys["secret_key"], region,
+                                                            service)).prepare()
         mine = ksyun.sign(service, region, url, keys)
     assert mine.headers["Authorization"] == theirs.headers["Authorization"]
     assert mine.url == theirs.url
@@ -172,10 +181,13 @@ def test_the_stand_in_refuses_a_changed_byte(cloud: Ksyun, keys: dict[str, Any],
 
 
 @pytest.mark.parametrize(("asked", "code"), [
-    ({"MaxResults": 4}, "InvalidParameterValue"), ({"MaxResults": 1001}, "InvalidParameterValue"), ({"Marker": "x"}, "InvalidParameterValue"),
+    ({"MaxResults": 4}, "InvalidParameterValue"), ({"MaxResults": 1001}, "InvalidParameterValue"),
+    ({"Marker": "x"}, "InvalidParameterValue"),
     ({"Version": "2020-01-14"}, "INVALID_ACTION"), ({"Action": "RunInstances"}, "INVALID_ACTION"),
-    ({"Region": "eu-east-1"}, "SignatureDoesNotMatch"), ({f"ProjectId.{n}": n for n in range(101)}, "InvalidParameterValue")])
-def test_the_stand_in_enforces_what_is_documented(cloud: Ksyun, keys: dict[str, Any], asked: dict[str, Any], code: str) -> None:
+    ({"Region": "eu-east-1"}, "SignatureDoesNotMatch"),
+    ({f"ProjectId.{n}": n for n in range(101)}, "InvalidParameterValue")])
+def test_the_stand_in_enforces_what_is_documented(cloud: Ksyun, keys: dict[str, Any], asked: dict[str, Any],
+                                                  code: str) -> None:
     request = ksyun.sign("kec", "cn-beijing-6", url_of(cloud, **{"action": "DescribeInstances", **asked}), keys)
     assert requests.get(request.url, headers=dict(request.headers), timeout=9).json()["Error"]["Code"] == code
     bare = {name: value for name, value in request.headers.items() if name != "Accept"}
@@ -218,7 +230,8 @@ def test_a_project_of_its_own(house: App, cloud: Ksyun, keys: dict[str, Any]) ->
 
 
 def test_the_sdk_and_we_see_the_same_regions(house: App, cloud: Ksyun, keys: dict[str, Any]) -> None:
-    theirs = ask(client(kec_client.KecClient, cloud.url, keys).DescribeRegions, kec_models.DescribeRegionsRequest())["RegionSet"]
+    theirs = ask(client(kec_client.KecClient, cloud.url, keys).DescribeRegions,
+                 kec_models.DescribeRegionsRequest())["RegionSet"]
     account = Account(tenant_id="1", party="ksyun", credentials=keys, endpoint=cloud.url)
     send = house.deployment.transport.sender(ksyun.PARTY, account, "cn-beijing-6", time.monotonic() + 9)
     mine = [region.code for region in parties.list_regions(account, send)]
@@ -237,7 +250,8 @@ def test_an_unknown_region_is_never_an_empty_list(house: App, cloud: Ksyun, keys
 
 
 @pytest.mark.parametrize("change", [{"secret_key": "wrong"}, {"access_key": "nobody"}])
-def test_a_refusal_is_never_an_empty_list(house: App, cloud: Ksyun, keys: dict[str, Any], change: dict[str, str]) -> None:
+def test_a_refusal_is_never_an_empty_list(house: App, cloud: Ksyun, keys: dict[str, Any],
+                                          change: dict[str, str]) -> None:
     house.account("ksyun", {**keys, **change}, cloud.url)
     with pytest.raises(PartyDenied):
         ours(house)
@@ -246,13 +260,15 @@ def test_a_refusal_is_never_an_empty_list(house: App, cloud: Ksyun, keys: dict[s
 # ---------------------------------------------------------------- what the vendor's request models know
 
 def test_the_sdk_knows_every_parameter_that_we_send(house: App, cloud: Ksyun, keys: dict[str, Any]) -> None:
-    models = {"DescribeInstances": kec_models.DescribeInstancesRequest, "DescribeAddresses": eip_models.DescribeAddressesRequest,
+    models = {"DescribeInstances": kec_models.DescribeInstancesRequest,
+              "DescribeAddresses": eip_models.DescribeAddressesRequest,
               "DescribeRegions": kec_models.DescribeRegionsRequest, "GetAccountAllProjectList": object}
     house.account("ksyun", keys, cloud.url)
     ours(house)
     ours(house, window=many_sources.Window(3, 9))
     ours(house, "eu-east-1")
     for call in cloud.calls:
-        sent = {part.partition("=")[0].partition(".")[0] for part in call.query.split("&")} - {"Action", "Version", "Region"}
+        sent = {part.partition("=")[0].partition(".")[0]
+                for part in call.query.split("&")} - {"Action", "Version", "Region"}
         assert sent <= getattr(models[call.operation](), "__dict__", {}).keys(), call.operation
     assert {call.operation for call in cloud.calls} == set(models)

@@ -55,6 +55,7 @@ def test_a_wrong_token_is_refused_and_regions_are_the_partys(house: App, stack: 
     bearer.wrong_tokens_are_refused_and_regions_found(house, stack, "linode", "eu-west")
 
 
-@pytest.mark.parametrize(("path", "status"), [("/v4/linode/instances?page_size=24", 400), ("/v4/linode/instances?page_size=501", 400)])
+@pytest.mark.parametrize(("path", "status"), [("/v4/linode/instances?page_size=24", 400),
+                                              ("/v4/linode/instances?page_size=501", 400)])
 def test_the_simulator_refuses_what_we_never_ask(stack: ExitStack, path: str, status: int) -> None:
     assert bearer.status_of(stack, "linode", path) == status

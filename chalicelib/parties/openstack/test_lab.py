@@ -66,7 +66,8 @@ def account_of(lab: Lab, opens: str = "many", project: str | None = None) -> Acc
 
 
 def account(credentials: Mapping[str, str], project: str | None = None) -> Account:
-    return accounts.check("123", openstack.PARTY, dict(credentials), project=project, regions=(), deep=False, endpoint=None,
+    return accounts.check("123", openstack.PARTY, dict(credentials), project=project, regions=(), deep=False,
+                          endpoint=None,
                           local=True)
 
 
@@ -78,7 +79,8 @@ class Ask:
         self.calls: Counter[str] = Counter()
 
     def servers(self, window: Window = WHOLE, region: str = "RegionOne") -> Listing:
-        return self._ask(lambda send: parties.list_servers(Source("123", "openstack", region), self.account, window, send))
+        return self._ask(lambda send: parties.list_servers(Source("123", "openstack", region), self.account, window,
+                                                           send))
 
     def regions(self) -> list[Region]:
         return self._ask(lambda send: parties.list_regions(self.account, send))
@@ -124,12 +126,14 @@ def every_record_of_more_than_a_thousand_servers(lab: Lab, _: pytest.MonkeyPatch
 def windows_join_to_the_whole(lab: Lab, _: pytest.MonkeyPatch) -> None:
     for project, far in (("many", Window(1001, 1020)), ("few", Window(88, 88))):
         whole, last = lab.expected[project], len(lab.expected[project])
-        for window in (Window(3, 9), Window(101, 110), far, Window(last - 3), Window(last - 5, last + 5), Window(last + 1, last + 10)):
+        for window in (Window(3, 9), Window(101, 110), far, Window(last - 3), Window(last - 5, last + 5),
+                       Window(last + 1, last + 10)):
             listing = listed(account_of(lab, project), window)
             assert records(listing) == whole[window.first - 1:window.last], window
             assert listing.total in ((last,) if project == "few" else (None, last)), window
     windows = [Window(first, first + 16) for first in range(1, len(lab.expected["few"]) + 1, 17)]
-    assert [record for window in windows for record in records(listed(account_of(lab, "few"), window))] == lab.expected["few"]
+    assert [record for window in windows for record in records(listed(account_of(lab, "few"),
+                                                                      window))] == lab.expected["few"]
 
 
 def small_pages_cut_through_seconds(lab: Lab, patched: pytest.MonkeyPatch) -> None:
@@ -162,10 +166,12 @@ def both_kinds_of_credentials_and_projects(lab: Lab, _: pytest.MonkeyPatch) -> N
     assert records(listed(account(credential), Window(1, 20))) == lab.expected["many"][:20]
     assert listed(account_of(lab, "none")) == Listing([], 0)
     assert records(listed(account_of(lab, "none", project=lab.projects["few"]))) == lab.expected["few"]
-    foreigner = {"auth_url": lab.auth_url.removesuffix("/v3"), "username": lab.foreigner.name, "password": lab.foreigner.password,
+    foreigner = {"auth_url": lab.auth_url.removesuffix("/v3"), "username": lab.foreigner.name,
+                 "password": lab.foreigner.password,
                  "user_domain": lab.foreigner.domain}
     assert records(listed(account({**foreigner, "project_id": lab.projects["few"]}))) == lab.expected["few"]
-    assert records(listed(account({**foreigner, "project_id": "few", "project_domain": "Default"}))) == lab.expected["few"]
+    assert records(
+        listed(account({**foreigner, "project_id": "few", "project_domain": "Default"}))) == lab.expected["few"]
     with pytest.raises(PartyDenied, match="another project"):
         listed(account(credential, project=lab.projects["few"]))
 
@@ -178,7 +184,8 @@ def a_credential_with_the_documented_access_rules(lab: Lab, patched: pytest.Monk
         patched.setattr(openstack, "_VERSIONS", versions)
         cache.forget()
         assert records(listed(account(credential), Window(1, 20))) == lab.expected["many"][:20]
-    for method, path in (("GET", "/os-keypairs"), ("POST", "/servers"), ("GET", "/servers/" + lab.expected["many"][0]["id"])):
+    for method, path in (("GET", "/os-keypairs"), ("POST", "/servers"),
+                         ("GET", "/servers/" + lab.expected["many"][0]["id"])):
         assert _status_of(lab, lab.narrow, method, path) == 401, path
     assert _status_of(lab, lab.credential, "GET", "/os-keypairs") == 200
 
@@ -245,6 +252,8 @@ def a_lost_cell_is_no_empty_list(lab: Lab, _: pytest.MonkeyPatch) -> None:
     assert records(listed(made)) == lab.expected["few"]
 
 
-PARTS = (every_record_of_more_than_a_thousand_servers, windows_join_to_the_whole, small_pages_cut_through_seconds, the_calls,
-         every_version_that_we_ask_for, both_kinds_of_credentials_and_projects, a_credential_with_the_documented_access_rules, refusals, regions,
+PARTS = (every_record_of_more_than_a_thousand_servers, windows_join_to_the_whole, small_pages_cut_through_seconds,
+         the_calls,
+         every_version_that_we_ask_for, both_kinds_of_credentials_and_projects,
+         a_credential_with_the_documented_access_rules, refusals, regions,
          a_token_that_is_not_taken_any_more_is_renewed, a_lost_cell_is_no_empty_list)

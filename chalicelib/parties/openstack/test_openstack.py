@@ -73,14 +73,17 @@ def listed(house: App, region: str = "RegionOne", **more: Any) -> many_sources.A
 
 def a_cloud(stack: ExitStack, house: App, size: int = 237, **more: Any) -> tuple[Openstack, dict[str, str]]:
     password = canaries.secret("openstack")
-    cloud = stack.enter_context(Openstack({("demo", "default"): password}, {}, {"RegionOne": Fleet(size, "os")}, **more))
-    credentials = {"auth_url": f"{cloud.url}/identity", "username": "demo", "password": password, "project_id": cloud.project}
+    cloud = stack.enter_context(Openstack({("demo", "default"): password}, {}, {"RegionOne": Fleet(size, "os")},
+                                          **more))
+    credentials = {"auth_url": f"{cloud.url}/identity", "username": "demo", "password": password,
+                   "project_id": cloud.project}
     put(house, credentials)
     return cloud, credentials
 
 
 def put(house: App, credentials: dict[str, str], project: str | None = None) -> None:
-    made = accounts.check("123", openstack.PARTY, credentials, project=project, regions=(), deep=False, endpoint=None, local=True)
+    made = accounts.check("123", openstack.PARTY, credentials, project=project, regions=(), deep=False, endpoint=None,
+                          local=True)
     accounts.put(house.deployment.store, house.deployment.sealer(), made, house.clock(), replace=True)
 
 
@@ -126,7 +129,8 @@ def test_the_sdk_knows_every_field_of_our_fixtures_and_stand_ins(house: App, sta
 
     cloud, _ = a_cloud(stack, house, 4)
     listed(house)
-    rows = [row for case in WHAT["openstack"]["cases"] if "unknown shape" not in case["name"] for exchange in case["exchanges"]
+    rows = [row for case in WHAT["openstack"]["cases"] if "unknown shape" not in case["name"]
+            for exchange in case["exchanges"]
             if exchange["operation"] == "ListServersDetailed"
             for row in (exchange["answer"].get("json") or {}).get("servers") or []]
     rows += [cloud._row(Fleet(4, "os")[n], 100) for n in range(4)]
@@ -158,7 +162,8 @@ def test_a_limit_that_is_cut_silently(house: App, stack: ExitStack, most: int) -
     whole = listed(house).servers
     a_cloud(stack, house, 30, most=most)
     assert [server.id for server in listed(house).servers] == [server.id for server in whole]
-    assert [server.id for server in listed(house, window=many_sources.Window(9, 11)).servers] == [s.id for s in whole[8:11]]
+    assert [server.id for server in listed(house, window=many_sources.Window(9, 11)).servers] == [
+        s.id for s in whole[8:11]]
 
 
 @pytest.mark.parametrize("lost", [1, 30])
@@ -179,14 +184,17 @@ def test_the_calls(house: App, stack: ExitStack) -> None:
     listed(house)
     assert Counter(call.operation for call in cloud.calls) == {
         "Login": 1, "ListServersDetailed": 1, "ListServers": 1, "ListVolumesDetailed": 2}
-    for window, calls in ((many_sources.Window(1, 10), {"ListServersDetailed": 1, "ListServers": 1, "ListVolumesDetailed": 1}),
-                          (many_sources.Window(901, 910), {"ListServersDetailed": 1, "ListServers": 2, "ListVolumesDetailed": 1})):
+    for window, calls in ((many_sources.Window(1, 10),
+                           {"ListServersDetailed": 1, "ListServers": 1, "ListVolumesDetailed": 1}),
+                          (many_sources.Window(901, 910),
+                           {"ListServersDetailed": 1, "ListServers": 2, "ListVolumesDetailed": 1})):
         cloud.forget()
         answer = listed(house, window=window)
         assert answer.total == 999
         assert len(answer.servers) == 10
         assert Counter(call.operation for call in cloud.calls) == calls
-        assert next(call for call in cloud.calls if call.operation == "ListServersDetailed").query.startswith("limit=11&")
+        assert next(call for call in cloud.calls if call.operation
+                    == "ListServersDetailed").query.startswith("limit=11&")
 
 
 def test_a_token_that_ended_early_is_renewed_once(house: App, stack: ExitStack) -> None:
@@ -223,11 +231,13 @@ def test_the_forms_of_credentials(house: App, stack: ExitStack, end: str) -> Non
     """The address with and without its version; names and passwords of any printable characters."""
     name, password = "Jörg 用户 =\"'\\", canaries.watch(f"{canaries.secret('openstack')} пароль \"\\ ")
     cloud = stack.enter_context(Openstack({(name, "default"): password}, {}, {"RegionOne": Fleet(3)}))
-    credentials = {"auth_url": f"{cloud.url}/identity{end}", "username": name, "password": password, "project_id": cloud.project}
+    credentials = {"auth_url": f"{cloud.url}/identity{end}", "username": name, "password": password,
+                   "project_id": cloud.project}
     put(house, credentials)
     assert listed(house).total == 3
     for wrong in ({"username": "a\nb"}, {"password": "\x00"}, {"password": "\ud800"}, {"auth_url": "https://me@host/"},
-                  {"auth_url": "http://example.com"}, {"auth_url": f"{cloud.url}/?x=1"}, {"region": "RegionOne"}, {"project_id": ""}):
+                  {"auth_url": "http://example.com"}, {"auth_url": f"{cloud.url}/?x=1"}, {"region": "RegionOne"},
+                  {"project_id": ""}):
         with pytest.raises(InvalidParameter):
             put(house, {**credentials, **wrong})
 
@@ -267,7 +277,8 @@ def test_the_stand_in_refuses_a_changed_byte(house: App, stack: ExitStack, chang
 def test_the_stand_in_enforces_what_is_documented(house: App, stack: ExitStack) -> None:
     cloud, credentials = a_cloud(stack, house, 30, most=20)
     nova = connection(credentials, "RegionOne").compute
-    for asked, status in (({"limit": "-1"}, 400), ({"limit": "x"}, 400), ({"marker": "nobody"}, 400), ({"sort_key": "nonsense"}, 400),
+    for asked, status in (({"limit": "-1"}, 400), ({"limit": "x"}, 400), ({"marker": "nobody"}, 400),
+                          ({"sort_key": "nonsense"}, 400),
                           ({"all_tenants": "1"}, 403), ({"limit": "5000"}, 200)):
         answer = nova.get("/servers", params=asked)
         assert answer.status_code == status, asked

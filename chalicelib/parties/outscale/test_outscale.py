@@ -37,9 +37,11 @@ def test_a_call_is_signed_as_by_its_driver(monkeypatch: pytest.MonkeyPatch) -> N
 
     with time_machine.travel("2026-01-02T03:04:05Z", tick=False):
         party = parties.load("outscale")
-        assert party.list_servers(Client(Source("1", "outscale", "eu-west-2"), account_of("outscale"), send), WHOLE).total == 0
+        assert party.list_servers(Client(Source("1", "outscale", "eu-west-2"), account_of("outscale"), send),
+                                  WHOLE).total == 0
         keys = WHAT["outscale"]["credentials"]
-        driver_class(keys["access_key"], keys["secret_key"], region="eu-west-2").list_nodes(ex_data=asked[0].body.decode())
+        driver_class(keys["access_key"], keys["secret_key"],
+                     region="eu-west-2").list_nodes(ex_data=asked[0].body.decode())
     (url, headers, data), = sent
     assert (asked[0].url, asked[0].body.decode(), dict(asked[0].headers)) == (url, data, headers)
 
@@ -56,7 +58,8 @@ def test_each_try_is_signed_by_its_own_time(stack: ExitStack, house: App) -> Non
     house.deployment.transport.jitter = lambda: 4.0             # seconds apart: another second in the signature
     house.account("outscale", {"access_key": "example", "secret_key": canaries.secret("outscale")}, cloud.url)
     cloud.fail("503", "ReadVms", (1,))
-    assert many_sources.list_servers(house.deployment, many_sources.source_of("123", "outscale", "eu-west-2")).total == 0
+    assert many_sources.list_servers(house.deployment,
+                                     many_sources.source_of("123", "outscale", "eu-west-2")).total == 0
     first, second = (call.headers for call in cloud.calls)
     assert first["x-osc-date"] != second["x-osc-date"]
     assert first["authorization"] != second["authorization"]

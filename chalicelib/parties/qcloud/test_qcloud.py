@@ -47,7 +47,9 @@ def test_tc3_of_tencents_own_document() -> None:
                           1551113065)
     assert request.headers["Authorization"].endswith(
         "Signature=72e494ea809ad7a8c8f7a4507b9bddcbaa8e581f516e8da2f66e2c5a96525168")
-    assert "Credential=AKIDz8krbsJ5yKBZQpn74WFkmLPx3EXAMPLE/2019-02-25/cvm/tc3_request" in request.headers["Authorization"]
+    assert (
+        "Credential=AKIDz8krbsJ5yKBZQpn74WFkmLPx3EXAMPLE/2019-02-25/cvm/tc3_request" in request.headers["Authorization"]
+    )
 
 
 # ---------------------------------------------------------------- the official SDK of Tencent
@@ -77,16 +79,20 @@ def sdk_pages(call: Any, request: Any, of: str, **asked: object) -> list[Any]:
 
 
 def test_the_sdk_and_we_list_the_same_machines(house: App, tencent: Qcloud) -> None:
-    house.account("qcloud", {"secret_id": next(iter(tencent.keys)), "secret_key": next(iter(tencent.keys.values()))}, tencent.url)
-    theirs = sdk_pages(sdk(tencent, cvm_client.CvmClient).DescribeInstances, cvm_models.DescribeInstancesRequest(), "InstanceSet")
+    house.account("qcloud", {"secret_id": next(iter(tencent.keys)), "secret_key": next(iter(tencent.keys.values()))},
+                  tencent.url)
+    theirs = sdk_pages(sdk(tencent, cvm_client.CvmClient).DescribeInstances, cvm_models.DescribeInstancesRequest(),
+                       "InstanceSet")
     found = ours(house.deployment, "gz").servers
     assert len(found) == len(theirs) == 237
     for mine, row in zip(found, theirs, strict=True):
-        assert (mine.id, mine.name, mine.cpu, mine.memory_mib) == (row.InstanceId, row.InstanceName, row.CPU, row.Memory * 1024)
+        assert (mine.id, mine.name, mine.cpu, mine.memory_mib) == (row.InstanceId, row.InstanceName, row.CPU,
+                                                                   row.Memory * 1024)
         assert mine.disk_gib == row.SystemDisk.DiskSize + sum(d.DiskSize for d in row.DataDisks or [])
         assert list(mine.lan_ipv4) == row.PrivateIpAddresses
         assert list(mine.wan_ipv4) == (row.PublicIpAddresses or [])
-        assert (mine.party_status, mine.zone, mine.instance_type) == (row.InstanceState, row.Placement.Zone, row.InstanceType)
+        assert (mine.party_status, mine.zone, mine.instance_type) == (row.InstanceState, row.Placement.Zone,
+                                                                      row.InstanceType)
         assert mine.created_at
         assert mine.created_at.strftime("%Y-%m-%dT%H:%M:%SZ") == row.CreatedTime
         assert mine.tags == {tag.Key: tag.Value for tag in row.Tags or []}
@@ -94,7 +100,8 @@ def test_the_sdk_and_we_list_the_same_machines(house: App, tencent: Qcloud) -> N
 
 def test_the_sdk_and_we_see_the_same_disks_and_interfaces(house: App, tencent: Qcloud) -> None:
     """--deep, against CBS and VPC read through the SDK one machine at a time."""
-    house.account("qcloud", {"secret_id": next(iter(tencent.keys)), "secret_key": next(iter(tencent.keys.values()))}, tencent.url,
+    house.account("qcloud", {"secret_id": next(iter(tencent.keys)), "secret_key": next(iter(tencent.keys.values()))},
+                  tencent.url,
                   deep=True)
     disks = sdk_pages(sdk(tencent, cbs_client.CbsClient).DescribeDisks, cbs_models.DescribeDisksRequest(), "DiskSet")
     interfaces = sdk_pages(sdk(tencent, vpc_client.VpcClient).DescribeNetworkInterfaces,
@@ -107,7 +114,8 @@ def test_the_sdk_and_we_see_the_same_disks_and_interfaces(house: App, tencent: Q
         assert set(mine.lan_ipv4) == {a.PrivateIpAddress for a in addresses}
         assert set(mine.wan_ipv4) == {a.PublicIpAddress for a in addresses if a.PublicIpAddress}
     plain = tencent.count("DescribeDisks")
-    house.account("qcloud", {"secret_id": next(iter(tencent.keys)), "secret_key": next(iter(tencent.keys.values()))}, tencent.url)
+    house.account("qcloud", {"secret_id": next(iter(tencent.keys)), "secret_key": next(iter(tencent.keys.values()))},
+                  tencent.url)
     ours(house.deployment, "gz")
     assert tencent.count("DescribeDisks") == plain          # the default makes no such call
 
@@ -116,7 +124,8 @@ def test_the_sdk_and_we_see_the_same_regions(house: App, tencent: Qcloud) -> Non
     (key_id, secret), = tencent.keys.items()
     answer = sdk(tencent, region_client.RegionClient).DescribeRegions(
         _asked(region_models.DescribeRegionsRequest(), {"Product": "cvm"}))
-    account = Account(tenant_id="1", party="qcloud", credentials={"secret_id": key_id, "secret_key": secret}, endpoint=tencent.url)
+    account = Account(tenant_id="1", party="qcloud", credentials={"secret_id": key_id, "secret_key": secret},
+                      endpoint=tencent.url)
     send = house.deployment.transport.sender(qcloud.PARTY, account, "ap-guangzhou", time.monotonic() + 9)
     mine = parties.list_regions(account, send)
     assert [region.code for region in mine if region.open] == [region.Region for region in answer.RegionSet]
@@ -141,14 +150,17 @@ def test_the_sdk_signs_as_we_do(tencent: Qcloud, monkeypatch: pytest.MonkeyPatch
             theirs = tencent.calls[-1]
             account = Account(tenant_id="1", party="qcloud", credentials={
                 "secret_id": key_id, "secret_key": secret, **({"token": token} if token else {})})
-            mine = qcloud.sign("cvm", "DescribeInstances", "ap-guangzhou", f"{tencent.url}/", theirs.body, account, time.time())
+            mine = qcloud.sign("cvm", "DescribeInstances", "ap-guangzhou", f"{tencent.url}/", theirs.body, account,
+                               time.time())
         assert mine.headers["Authorization"].replace(", ", ",") == theirs.headers["authorization"].replace(", ", ",")
-        for name in ("X-TC-Action", "X-TC-Version", "X-TC-Region", "X-TC-Timestamp", *(["X-TC-Token"] if token else [])):
+        for name in ("X-TC-Action", "X-TC-Version", "X-TC-Region", "X-TC-Timestamp",
+                     *(["X-TC-Token"] if token else [])):
             assert mine.headers[name] == theirs.headers[name.lower()]
 
 
 def test_the_sdk_knows_every_field_of_our_fixtures_and_the_simulators(tencent: Qcloud) -> None:
-    shapes = {"DescribeInstances": cvm_models.DescribeInstancesResponse, "DescribeDisks": cbs_models.DescribeDisksResponse,
+    shapes = {"DescribeInstances": cvm_models.DescribeInstancesResponse,
+              "DescribeDisks": cbs_models.DescribeDisksResponse,
               "DescribeNetworkInterfaces": vpc_models.DescribeNetworkInterfacesResponse}
     seen = 0
     with warnings.catch_warnings():
@@ -177,14 +189,16 @@ def test_the_sdk_knows_every_field_of_our_fixtures_and_the_simulators(tencent: Q
     ({"X-TC-Timestamp": lambda v: str(int(v) - 400)}, "AuthFailure.SignatureExpire"),
     ({"Authorization": lambda v: v.replace("AKIDtest", "AKIDother")}, "AuthFailure.SecretIdNotFound"),
     ({"Authorization": lambda v: "Basic x"}, "AuthFailure.InvalidAuthorization"),
-    ({"X-TC-Version": lambda v: "2016-01-01"}, "NoSuchVersion"), ({"X-TC-Action": lambda v: "RunInstances"}, "InvalidAction"),
+    ({"X-TC-Version": lambda v: "2016-01-01"}, "NoSuchVersion"),
+    ({"X-TC-Action": lambda v: "RunInstances"}, "InvalidAction"),
     ({"X-TC-Region": lambda v: "mars"}, "UnsupportedRegion"), ("body", "AuthFailure.SignatureFailure"),
     ({}, None),
 ])
 def test_the_simulator_refuses_a_changed_byte(tencent: Qcloud, change: Any, code: str | None) -> None:
     (key_id, secret), = tencent.keys.items()
     account = Account(tenant_id="1", party="qcloud", credentials={"secret_id": key_id, "secret_key": secret})
-    request = qcloud.sign("cvm", "DescribeInstances", "ap-guangzhou", f"{tencent.url}/", b'{"Offset":0,"Limit":5}', account, time.time())
+    request = qcloud.sign("cvm", "DescribeInstances", "ap-guangzhou", f"{tencent.url}/", b'{"Offset":0,"Limit":5}',
+                          account, time.time())
     headers, body = dict(request.headers), request.body
     if change == "body":
         body = b'{"Offset":0,"Limit":6}'
@@ -196,11 +210,14 @@ def test_the_simulator_refuses_a_changed_byte(tencent: Qcloud, change: Any, code
 
 def test_the_simulator_enforces_what_is_documented(tencent: Qcloud) -> None:
     client = sdk(tencent, cvm_client.CvmClient)
-    for asked, code in (({"Limit": 101}, "InvalidParameterValue.LimitExceeded"), ({"Limit": 0}, "InvalidParameterValue.LimitExceeded"),
+    for asked, code in (({"Limit": 101}, "InvalidParameterValue.LimitExceeded"),
+                        ({"Limit": 0}, "InvalidParameterValue.LimitExceeded"),
                         ({"Offset": -1}, "InvalidParameterValue"),
-                        ({"Filters": [{"Name": "project-id", "Values": list("123456")}]}, "InvalidFilterValue.LimitExceeded"),
+                        ({"Filters": [{"Name": "project-id", "Values": list("123456")}]},
+                         "InvalidFilterValue.LimitExceeded"),
                         ({"Filters": [{"Name": "nonsense", "Values": ["1"]}]}, "InvalidFilter"),
-                        ({"InstanceIds": ["ins-1"], "Filters": [{"Name": "zone", "Values": ["1"]}]}, "InvalidParameterConflict")):
+                        ({"InstanceIds": ["ins-1"], "Filters": [{"Name": "zone", "Values": ["1"]}]},
+                         "InvalidParameterConflict")):
         with pytest.raises(TencentCloudSDKException) as refused:
             client.DescribeInstances(_asked(cvm_models.DescribeInstancesRequest(), asked))
         assert refused.value.code == code

@@ -27,13 +27,16 @@ def machines(url: str, credentials: Mapping[str, str], region: str) -> Machines:
     for zone in [f"{region}-{n}" for n in (1, 2, 3)]:
         instances = InstanceV1API(client)
         types = instances.list_servers_types(zone=zone, per_page=100).servers
-        volumes = {volume.id: volume.size for volume in BlockV1API(client).list_volumes_all(zone=zone, include_deleted=False)}
+        volumes = {
+            volume.id: volume.size for volume in BlockV1API(client).list_volumes_all(zone=zone, include_deleted=False)}
         for server in instances.list_servers_all(zone=zone):
             kind = types[server.commercial_type]
             found[server.id] = {
                 "name": server.name, "cpu": kind.ncpus, "memory": kind.ram // 1024 ** 2,
-                "disk": sum(v.size or volumes[v.id] for v in server.volumes.values()) // 10 ** 9, "state": str(server.state),
-                "lan": [ip.address.partition("/")[0] for nic in server.private_nics for ip in ips if ip.resource.id == nic.id],
+                "disk": sum(v.size or volumes[v.id] for v in server.volumes.values()) // 10 ** 9,
+                "state": str(server.state),
+                "lan": [ip.address.partition("/")[0] for nic in server.private_nics for ip in ips
+                        if ip.resource.id == nic.id],
                 "wan": {ip.address for ip in server.public_ips}, "created": server.creation_date.timestamp()}
     return found
 
@@ -43,7 +46,8 @@ def test_the_sdk_and_we_list_the_same_machines(house: App, stack: ExitStack) -> 
 
 
 def test_a_wrong_token_is_refused_and_regions_are_the_partys(house: App, stack: ExitStack) -> None:
-    bearer.wrong_tokens_are_refused_and_regions_found(house, stack, "scaleway", "nl-ams", token=canaries.watch(str(uuid4())))
+    bearer.wrong_tokens_are_refused_and_regions_found(house, stack, "scaleway", "nl-ams",
+                                                      token=canaries.watch(str(uuid4())))
 
 
 @pytest.mark.parametrize(("path", "status"), [

@@ -82,7 +82,8 @@ DOCUMENTED = {"public_key": "ucloudsomeone" + "@" + "example.com" + "12962351208
 
 
 @pytest.mark.parametrize(("asked", "signature"), [
-    ({"Action": "DescribeUHostInstance", "Region": "cn-bj2", "Limit": "10"}, "cba5cf5ec4d4233d206b1b54951e3787350a642f"),
+    ({"Action": "DescribeUHostInstance", "Region": "cn-bj2", "Limit": "10"},
+     "cba5cf5ec4d4233d206b1b54951e3787350a642f"),
     ({"Action": "CreateUHostInstance", "CPU": "2", "ChargeType": "Month", "DiskSpace": "10",
       "ImageId": "f43736e1-65a5-4bea-ad2e-8a46e18883c2", "LoginMode": "Password", "Memory": "2048", "Name": "Host01",
       "Password": "VUNsb3VkLmNu", "Quantity": "1", "Region": "cn-bj2", "Zone": "cn-bj2-04"},
@@ -112,11 +113,15 @@ def test_temporary_keys(house: App, cloud: Ucloud, keys: dict[str, Any]) -> None
 
 
 @pytest.mark.parametrize(("change", "code"), [
-    ({}, 0), ({"Limit": "6"}, 171), ({"ProjectId": DEFAULT_PROJECT}, 171), ({"Region": "hk"}, 171), ({"Zone": "x"}, 171),
-    ({"Signature": "0" * 40}, 171), ({"Signature": None}, 170), ({"PublicKey": "other"}, 172), ({"SecurityToken": "x"}, 174),
+    ({}, 0), ({"Limit": "6"}, 171), ({"ProjectId": DEFAULT_PROJECT}, 171), ({"Region": "hk"}, 171),
+    ({"Zone": "x"}, 171),
+    ({"Signature": "0" * 40}, 171), ({"Signature": None}, 170), ({"PublicKey": "other"}, 172),
+    ({"SecurityToken": "x"}, 174),
     ({"Action": None}, 160)])
-def test_the_stand_in_refuses_a_changed_byte(cloud: Ucloud, keys: dict[str, Any], change: dict[str, str | None], code: int) -> None:
-    request = ucloud.sign(f"{cloud.url}/", {"Action": "DescribeUHostInstance", "Region": "cn-bj2", "ProjectId": "org-demo",
+def test_the_stand_in_refuses_a_changed_byte(cloud: Ucloud, keys: dict[str, Any], change: dict[str, str | None],
+                                             code: int) -> None:
+    request = ucloud.sign(f"{cloud.url}/", {"Action": "DescribeUHostInstance", "Region": "cn-bj2",
+                                            "ProjectId": "org-demo",
                                             "Offset": "0", "Limit": "5"}, keys)
     asked = {name: value for name, value in {**asked_in(request), **change}.items() if value is not None}
     said = requests.post(cloud.url, data=urlencode(asked), headers=dict(request.headers), timeout=9).json()
@@ -125,7 +130,8 @@ def test_the_stand_in_refuses_a_changed_byte(cloud: Ucloud, keys: dict[str, Any]
 
 def test_the_stand_in_enforces_what_is_documented(cloud: Ucloud, keys: dict[str, Any]) -> None:
     uhost = client(UHostClient, cloud.url, keys)
-    for asked, code in (({"Limit": 101}, 230), ({"Limit": 0}, 230), ({"Region": "mars"}, 230), ({"ProjectId": "org-x"}, 292)):
+    for asked, code in (({"Limit": 101}, 230), ({"Limit": 0}, 230), ({"Region": "mars"}, 230),
+                        ({"ProjectId": "org-x"}, 292)):
         with pytest.raises(exc.RetCodeException) as refused:
             uhost.describe_uhost_instance(asked)
         assert refused.value.code == code
@@ -168,7 +174,8 @@ def test_the_sdk_and_we_see_the_same_regions(house: App, cloud: Ucloud, keys: di
 
 
 @pytest.mark.parametrize("region", [
-    "cn-bj1", "cn-bj2", "cn-wlcb", "cn-wlcb2", "cn-sh2", "cn-jx", "cn-sh", "cn-hn1", "cn-gd2", "cn-gd", "cn-guiyang1", "hk",
+    "cn-bj1", "cn-bj2", "cn-wlcb", "cn-wlcb2", "cn-sh2", "cn-jx", "cn-sh", "cn-hn1", "cn-gd2", "cn-gd", "cn-guiyang1",
+    "hk",
     "tw-tp", "sg", "jpn-tky", "kr-seoul", "th-bkk", "idn-jakarta", "vn-sng", "ph-mnl", "ind-mumbai", "pk-khi", "us-den",
     "us-ca", "us-ws", "bra-saopaulo", "rus-mosc", "ge-fra", "uk-london", "uae-dubai", "afr-nigeria", "uz-tas", "kz-ala",
     "mx-mex"])
@@ -178,8 +185,10 @@ def test_every_published_region_has_the_form(region: str) -> None:
 
 
 @pytest.mark.parametrize(("change", "word"), [
-    ({"private_key": "wrong"}, "party_denied"), ({"public_key": "nobody"}, "party_denied"), ({"project_id": "org-x"}, "party_denied")])
-def test_a_refusal_is_never_an_empty_list(house: App, cloud: Ucloud, keys: dict[str, Any], change: dict[str, str], word: str) -> None:
+    ({"private_key": "wrong"}, "party_denied"), ({"public_key": "nobody"}, "party_denied"),
+    ({"project_id": "org-x"}, "party_denied")])
+def test_a_refusal_is_never_an_empty_list(house: App, cloud: Ucloud, keys: dict[str, Any], change: dict[str, str],
+                                          word: str) -> None:
     house.account("ucloud", {**keys, **change}, cloud.url)
     with pytest.raises(TwocloudError) as refused:
         ours(house)

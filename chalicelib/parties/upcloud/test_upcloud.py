@@ -18,7 +18,8 @@ def test_a_wrong_token_is_refused_and_regions_are_the_partys(house: App, stack: 
     bearer.wrong_tokens_are_refused_and_regions_found(house, stack, "upcloud", "us-nyc1")
 
 
-@pytest.mark.parametrize(("path", "status"), [("/1.3/server?limit=101", 400), ("/1.3/server/00000000-0000-4000-8000-000000000000", 404)])
+@pytest.mark.parametrize(("path", "status"), [("/1.3/server?limit=101", 400),
+                                              ("/1.3/server/00000000-0000-4000-8000-000000000000", 404)])
 def test_the_simulator_refuses_what_we_never_ask(stack: ExitStack, path: str, status: int) -> None:
     assert bearer.status_of(stack, "upcloud", path) == status
 

@@ -111,7 +111,8 @@ def test_signatures_of_volcenginesdk_core(token: str | None, signature: str) -> 
 def test_the_sdk_signs_as_we_do(token: str | None) -> None:
     asked = {"MaxResults": "100", "NextToken": "a+b/c=", "ProjectName": "web *~'%é 中"}
     with time_machine.travel(1_790_000_000, tick=False):
-        mine = volcengine.sign("storage_ebs", "DescribeVolumes", REGION, "https://storage-ebs.cn-beijing.volcengineapi.com/",
+        mine = volcengine.sign("storage_ebs", "DescribeVolumes", REGION,
+                               "https://storage-ebs.cn-beijing.volcengineapi.com/",
                                asked, Keys("AKLTtest", "plain example", token), time.time())
         theirs = {"Host": "storage-ebs.cn-beijing.volcengineapi.com"}
         SignerV4.sign("/", "GET", theirs, "", None, {"Action": "DescribeVolumes", "Version": "2020-04-01", **asked},
@@ -129,7 +130,8 @@ def test_the_sdk_signs_as_we_do(token: str | None) -> None:
     ({"x-date": lambda v: "20200101T000000Z"}, "InvalidTimestamp"),
     ({"x-content-sha256": lambda v: v[::-1]}, "SignatureDoesNotMatch"),
     ("query", "SignatureDoesNotMatch"), ("body", "SignatureDoesNotMatch"), ({}, None)])
-def test_the_stand_in_refuses_a_changed_byte(cloud: Volcengine, keys: dict[str, str], change: Any, code: str | None) -> None:
+def test_the_stand_in_refuses_a_changed_byte(cloud: Volcengine, keys: dict[str, str], change: Any,
+                                             code: str | None) -> None:
     request = volcengine.sign("ecs", "DescribeInstances", REGION, f"{cloud.url}/", {"MaxResults": "5"},
                               Keys(*keys.values()), time.time())
     headers, url, body = dict(request.headers), request.url, b""
@@ -197,7 +199,8 @@ def test_the_sdks_models_know_every_field(cloud: Volcengine, keys: dict[str, str
             said = exchange["answer"].get("json", {}).get("Result")
             if said and not case["name"].startswith(("unknown shape", "odd value")):
                 check(said, shapes[exchange["operation"]].__name__)
-    for operation, service in (("DescribeInstances", "ecs"), ("DescribeVolumes", "storage_ebs"), ("DescribeRegions", "ecs")):
+    for operation, service in (("DescribeInstances", "ecs"), ("DescribeVolumes", "storage_ebs"),
+                               ("DescribeRegions", "ecs")):
         request = volcengine.sign(service, operation, REGION, f"{cloud.url}/", {}, Keys(*keys.values()), time.time())
         said = requests.get(request.url, headers=request.headers, timeout=9).json()["Result"]
         check(said, shapes[operation].__name__)
@@ -282,8 +285,10 @@ def test_the_stand_in_keeps_the_documented_limits(cloud: Volcengine, keys: dict[
     assert len(disks.describe_volumes(ebs.DescribeVolumesRequest()).volumes) == 15
     with pytest.raises(ValueError, match="100"):            # the SDK itself refuses a larger page
         ebs.DescribeVolumesRequest(page_size=101)
-    for call, request, code in ((client.describe_instances, ecs.DescribeInstancesRequest(max_results=101), "InvalidParameter"),
-                                (client.describe_instances, ecs.DescribeInstancesRequest(next_token="x"), "InvalidNextToken"),
+    for call, request, code in ((client.describe_instances, ecs.DescribeInstancesRequest(max_results=101),
+                                 "InvalidParameter"),
+                                (client.describe_instances, ecs.DescribeInstancesRequest(next_token="x"),
+                                 "InvalidNextToken"),
                                 (disks.describe_volumes, ebs.DescribeVolumesRequest(
                                     volume_ids=[f"vol-{n}" for n in range(101)]), "InvalidParameter")):
         with pytest.raises(Exception, match=code) as refused:

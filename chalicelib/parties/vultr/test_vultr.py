@@ -25,8 +25,10 @@ def test_libclouds_fixture_becomes_the_machine_that_it_shows() -> None:
     instances, volumes = bearer.fixture("vultr_v2/list_nodes.json"), bearer.fixture("vultr_v2/list_volumes.json")
     here = [row for row in instances["instances"] if row["region"] == "fra"]
     server = bearer.first_of("vultr", "fra", {
-        "ListInstances": {**instances, "instances": here, "meta": {"total": len(here), "links": {"next": "", "prev": ""}}},
-        "ListBlocks": {**volumes, "meta": {"total": len(volumes["blocks"])}}, "ListReservedIps": bearer.NO_RESERVED_IPS})
+        "ListInstances": {**instances, "instances": here,
+                          "meta": {"total": len(here), "links": {"next": "", "prev": ""}}},
+        "ListBlocks": {**volumes, "meta": {"total": len(volumes["blocks"])}},
+        "ListReservedIps": bearer.NO_RESERVED_IPS})
     assert (server.name, server.cpu, server.memory_mib, server.disk_gib) == ("test1", 1, 2048, 55)
     assert (server.wan_ipv4, server.party_status) == (("45.76.83.44",), "active running")
 
@@ -35,6 +37,7 @@ def test_a_wrong_token_is_refused_and_regions_are_the_partys(house: App, stack: 
     bearer.wrong_tokens_are_refused_and_regions_found(house, stack, "vultr", "fra")
 
 
-@pytest.mark.parametrize(("path", "status"), [("/v2/instances?per_page=501", 400), ("/v2/instances?cursor=made-up", 400)])
+@pytest.mark.parametrize(("path", "status"), [("/v2/instances?per_page=501", 400),
+                                              ("/v2/instances?cursor=made-up", 400)])
 def test_the_simulator_refuses_what_we_never_ask(stack: ExitStack, path: str, status: int) -> None:
     assert bearer.status_of(stack, "vultr", path) == status
