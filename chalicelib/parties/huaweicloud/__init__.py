@@ -34,47 +34,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
 
-from ...cloud.cache import cached_lookup
-from ...cloud.decoding import Strict, read, refusal
-from ...cloud.paging import Page, Rows, by_offset, by_page
-from ...concurrency import run_all, run_both
-from ...errors import (
-    ADDRESS,
-    ARREARS,
-    CLOCK,
-    FAILED,
-    LOCKED,
-    MALFORMED,
-    MISSING_RIGHT,
-    REGION,
-    SUSPENDED,
-    THROTTLED,
-    WRONG_KEY,
-    WRONG_TOKEN,
-    Meaning,
-    PartyDenied,
-    PartyMalformed,
-    UnknownRegion,
-)
-from ...model import (
-    WHOLE,
-    Account,
-    Count,
-    Limit,
-    Listing,
-    Party,
-    Region,
-    Request,
-    Response,
-    Send,
-    Server,
-    Source,
-    Status,
-    Text,
-    Window,
-    addresses,
-    parse_time,
-)
+from ...cloud import api
 
 _PAGE = 100                                 # 1000 are allowed, 100 are advised
 _DISK_PAGE = 1000                           # most that ListVolumes takes
@@ -84,37 +44,36 @@ _PROJECT = r"[0-9a-f]{32}"
 _T = TypeVar("_T")
 
 _STATUS = {                                 # status, all documented words
-    "BUILD": Status.BUILD,
-    "REBOOT": Status.REBOOT,
-    "HARD_REBOOT": Status.HARD_REBOOT,
-    "REBUILD": Status.REBUILD,
-    "MIGRATING": Status.MIGRATING,
-    "RESIZE": Status.RESIZE,
-    "ACTIVE": Status.ACTIVE,                # or on its way down, see _TASKS
-    "SHUTOFF": Status.SHUTOFF,              # or on its way up
-    "REVERT_RESIZE": Status.RESIZE,
-    "VERIFY_RESIZE": Status.VERIFY_RESIZE,
-    "ERROR": Status.ERROR,
-    "DELETED": Status.DELETED,
-    "SHELVED": Status.SHELVED,              # made from an image
-    "SHELVED_OFFLOADED": Status.SHELVED_OFFLOADED,      # made from a volume
-    "UNKNOWN": Status.UNKNOWN,              # any other combination of vm_state and task_state
+    "BUILD": api.Status.BUILD,
+    "REBOOT": api.Status.REBOOT,
+    "HARD_REBOOT": api.Status.HARD_REBOOT,
+    "REBUILD": api.Status.REBUILD,
+    "MIGRATING": api.Status.MIGRATING,
+    "RESIZE": api.Status.RESIZE,
+    "ACTIVE": api.Status.ACTIVE,            # or on its way down, see _TASKS
+    "SHUTOFF": api.Status.SHUTOFF,          # or on its way up
+    "REVERT_RESIZE": api.Status.RESIZE,
+    "VERIFY_RESIZE": api.Status.VERIFY_RESIZE,
+    "ERROR": api.Status.ERROR,
+    "DELETED": api.Status.DELETED,
+    "SHELVED": api.Status.SHELVED,          # made from an image
+    "SHELVED_OFFLOADED": api.Status.SHELVED_OFFLOADED,  # made from a volume
+    "UNKNOWN": api.Status.UNKNOWN,          # any other combination of vm_state and task_state
     # Nova's words that the table leaves out
-    "PAUSED": Status.PAUSED,
-    "SUSPENDED": Status.SUSPENDED,
-    "SOFT_DELETED": Status.SOFT_DELETED,
+    "PAUSED": api.Status.PAUSED,
+    "SUSPENDED": api.Status.SUSPENDED,
+    "SOFT_DELETED": api.Status.SOFT_DELETED,
 }
 
 _TASKS = {                                  # OS-EXT-STS:task_state, those that the status does not tell
-    "powering-off": Status.STOPPING,
-    "powering-on": Status.STARTING,
-    "deleting": Status.DELETED,
+    "powering-off": api.Status.STOPPING,
+    "powering-on": api.Status.STARTING,
+    "deleting": api.Status.DELETED,
 }
 
-_REFUSED = Meaning(PartyDenied, "login refused: the key or the token is wrong or expired, the key is locked for five "
-                                "minutes after five failures, the account is in arrears or frozen, or this machine's "
-                                "clock is wrong")
-_SAID = (                                   # what the gateway's messages say of 0301 and 0303
+_REFUSED = api.denied("login refused: the key or the token is wrong or expired, the key is locked for five minutes "
+                      "after five failures, the account is in arrears or frozen, or this machine's clock is wrong")
+_CAUSES = (                                 # what the gateway's messages say of 0301 and 0303
     (r"reach(ed)? the limit|locked", "locked"),
     (r"arrears|overdue", "arrears"),
     (r"frozen|freez|suspend", "frozen"),
@@ -124,33 +83,33 @@ _SAID = (                                   # what the gateway's messages say of
 )
 
 _ERRORS = {                                 # not here: APIGW.0201 and others that come with several HTTP statuses
-    **{f"{gateway}.{number}": verdict for gateway in ("APIGW", "APIG") for number, verdict in {
-        "0101": REGION,                     # no such API at this host
+    **{f"{gateway}.{number}": meaning for gateway in ("APIGW", "APIG") for number, meaning in {
+        "0101": api.REGION,                 # no such API at this host
         "0301": _REFUSED,
-        "0301.locked": LOCKED,              # our words, see _SAID
-        "0301.wrong_key": WRONG_KEY,
-        "0301.token": WRONG_TOKEN,
-        "0301.clock": CLOCK,
-        "0301.arrears": ARREARS,
-        "0301.frozen": SUSPENDED,
-        "0302": MISSING_RIGHT,
-        "0303": WRONG_KEY,
-        "0303.clock": CLOCK,
-        "0304": MISSING_RIGHT,
-        "0305": WRONG_KEY,
-        "0306": MISSING_RIGHT,
-        "0307": WRONG_TOKEN,                # the token must be updated
-        "0308": THROTTLED,
-        "0310": MISSING_RIGHT,              # the project is unavailable
-        "0402": ADDRESS,
-        "0801": REGION,                     # the service is not open in this region
-        "0802": REGION,                     # the user is not let into this region
+        "0301.locked": api.LOCKED,          # our words, see _CAUSES
+        "0301.wrong_key": api.WRONG_KEY,
+        "0301.token": api.WRONG_TOKEN,
+        "0301.clock": api.CLOCK,
+        "0301.arrears": api.ARREARS,
+        "0301.frozen": api.SUSPENDED,
+        "0302": api.MISSING_RIGHT,
+        "0303": api.WRONG_KEY,
+        "0303.clock": api.CLOCK,
+        "0304": api.MISSING_RIGHT,
+        "0305": api.WRONG_KEY,
+        "0306": api.MISSING_RIGHT,
+        "0307": api.WRONG_TOKEN,            # the token must be updated
+        "0308": api.THROTTLED,
+        "0310": api.MISSING_RIGHT,          # the project is unavailable
+        "0402": api.ADDRESS,
+        "0801": api.REGION,                 # the service is not open in this region
+        "0802": api.REGION,                 # the user is not let into this region
     }.items()},
-    "Ecs.0000": MALFORMED,
-    "Ecs.0002": FAILED,                     # a system exception, although with HTTP 403
-    "Ecs.0003": MISSING_RIGHT,              # with HTTP 400: no permission, or the account is in arrears or frozen
-    "Ecs.0004": FAILED,
-    "Ecs.0005": MALFORMED,
+    "Ecs.0000": api.MALFORMED,
+    "Ecs.0002": api.FAILED,                 # a system exception, although with HTTP 403
+    "Ecs.0003": api.MISSING_RIGHT,          # with HTTP 400: no permission, or the account is in arrears or frozen
+    "Ecs.0004": api.FAILED,
+    "Ecs.0005": api.MALFORMED,
 }
 
 
@@ -158,8 +117,8 @@ _ERRORS = {                                 # not here: APIGW.0201 and others th
 
 class _Flavor(msgspec.Struct, gc=False):
     id: str | None = None
-    vcpus: Count | None = None
-    ram: Count | None = None
+    vcpus: api.Count | None = None
+    ram: api.Count | None = None
 
 
 class _Address(msgspec.Struct, gc=False):
@@ -169,11 +128,11 @@ class _Address(msgspec.Struct, gc=False):
 
 
 class _Attached(msgspec.Struct, gc=False):
-    id: Text
+    id: api.Text
 
 
 class _Server(msgspec.Struct, gc=False):
-    id: Text
+    id: api.Text
     name: str | None = None
     status: str | None = None
     task: str | None = msgspec.field(name="OS-EXT-STS:task_state", default=None)
@@ -183,28 +142,28 @@ class _Server(msgspec.Struct, gc=False):
     created: str | None = None
     updated: str | None = None
     zone: str | None = msgspec.field(name="OS-EXT-AZ:availability_zone", default=None)
-    enterprise_project_id: Strict[str | None] = None
+    enterprise_project_id: api.Strict[str | None] = None
     tags: list[str] | None = None
 
 
 class _Servers(msgspec.Struct):
-    count: Count
+    count: api.Count
     servers: list[_Server]
 
 
 class _Volume(msgspec.Struct, gc=False):
-    id: Text
-    size: Count | None = None
+    id: api.Text
+    size: api.Count | None = None
 
 
 class _Volumes(msgspec.Struct):
-    count: Count
+    count: api.Count
     volumes: list[_Volume]
 
 
 class _Project(msgspec.Struct):
     id: Annotated[str, msgspec.Meta(pattern=f"^{_PROJECT}$")]
-    name: Text
+    name: api.Text
     enabled: bool | None = None
 
 
@@ -213,7 +172,7 @@ class _Projects(msgspec.Struct):
 
 
 class _Region(msgspec.Struct):
-    id: Text
+    id: api.Text
     locales: dict[str, str | None] | None = None
 
 
@@ -233,61 +192,57 @@ class _Refusal(msgspec.Struct):
 
 # ---------------------------------------------------------------- listing
 
-def list_servers(source: Source, account: Account, window: Window, send: Send) -> Listing:
-    project = _project_of(source.region, account, send)
+def list_servers(client: api.Client, window: api.Window) -> api.Listing:
+    project = _project_of(client)
 
-    def fetch(number: int, size: int) -> Page[_Server]:
-        asked = {"offset": number, "limit": size, "enterprise_project_id": account.project or _ALL, **_VIRTUAL}
-        answer = _call("ecs", asked, _Servers, source.region, project, account, send)
-        if account.project is not None and any(r.enterprise_project_id != account.project for r in answer.servers):
-            raise PartyMalformed("The party listed servers of another enterprise project than the account's.")
-        return Page([(row.id, row) for row in answer.servers], answer.count)
+    def fetch(number: int, size: int) -> api.Page[_Server]:
+        answer = _servers(client, project, number, size)
+        rows = client.of_project(answer.servers, lambda row: row.enterprise_project_id, "enterprise project")
+        return api.Page([(row.id, row) for row in rows], answer.count)
 
-    def volumes(ids: Sequence[str] = ()) -> dict[str, int | None]:
-        return _volumes(ids, source.region, project, account, send)
-
-    def servers() -> Rows[_Server]:
-        return by_page(fetch, window, _PAGE, _WORKERS)
+    def servers() -> api.Rows[_Server]:
+        return api.by_page(fetch, window, _PAGE, _WORKERS)
 
     if window.last is None:
-        found, sizes = run_both(servers, volumes)
+        rows, volumes = client.run_all(servers, lambda: _all_volumes(client, project))
     else:
-        found = servers()
-        ids = list(dict.fromkeys(disk.id for row in found.rows for disk in row.volumes or ()))
-        batches = [ids[at:at + _IDS] for at in range(0, len(ids), _IDS)]
-        estimate = len(ids) * (found.total or 0) // max(1, len(found.rows))     # all disks, if all servers are alike
-        if estimate // _DISK_PAGE + 1 < len(batches):
-            sizes = volumes()
+        rows = servers()
+        ids = list(dict.fromkeys(disk.id for row in rows.rows for disk in row.volumes or ()))
+        estimate = len(ids) * (rows.total or 0) // max(1, len(rows.rows))       # all disks, if all servers are alike
+        if estimate // _DISK_PAGE + 1 < -(-len(ids) // _IDS):
+            volumes = _all_volumes(client, project)
         else:
-            parts = run_all([lambda batch=batch: volumes(batch) for batch in batches], _WORKERS)
-            sizes = {key: size for part in parts for key, size in part.items()}
-    return Listing([_server(row, sizes) for row in found.rows], found.total)
+            volumes = client.in_batches(ids, _IDS, lambda batch: _volumes(client, project, batch))
+    sizes = {volume.id: volume.size for volume in volumes}
+    return rows.listing(lambda row: _server(row, sizes))
 
 
 _ALL = "all_granted_eps"
-_VIRTUAL = {"not-tags": "__type_baremetal"}                     # or else bare metal is listed among the servers
 
 
-def _server(row: _Server, sizes: Mapping[str, int | None]) -> Server:
+def _servers(client: api.Client, project: str, number: int, size: int) -> _Servers:
+    return _call(client, "ListServersDetails", {
+        "offset": number, "limit": size, "enterprise_project_id": client.project or _ALL,
+        "not-tags": "__type_baremetal",     # or else bare metal is listed among the servers
+    }, _Servers, project)
+
+
+def _server(row: _Server, sizes: Mapping[str, int | None]) -> api.Server:
     interfaces = [address for network in (row.addresses or {}).values() for address in network]
     interfaces.sort(key=lambda address: not address.primary)
-    lan4, lan6 = addresses(*(address.addr for address in interfaces if address.kind != "floating"))
-    wan4, wan6 = addresses(*(address.addr for address in interfaces if address.kind == "floating"))
     flavor = row.flavor or _Flavor()
-    return Server(
+    return api.Server(
         id=row.id,
         name=row.name or "",
         cpu=flavor.vcpus,
         memory_mib=flavor.ram,
-        disk_gib=_sum(row, sizes),
-        lan_ipv4=lan4,
-        wan_ipv4=wan4,
-        lan_ipv6=lan6,
-        wan_ipv6=wan6,
-        status=_TASKS.get((row.task or "").strip()) or _STATUS.get((row.status or "").strip(), Status.UNKNOWN),
+        disk_gib=api.disk_gib(0, row.volumes and {disk.id for disk in row.volumes}, sizes),
+        **api.addresses(lan=[address.addr for address in interfaces if address.kind != "floating"],
+                        wan=[address.addr for address in interfaces if address.kind == "floating"]),
+        status=_TASKS.get((row.task or "").strip()) or _STATUS.get((row.status or "").strip(), api.Status.UNKNOWN),
         party_status=row.status or "",
-        created_at=parse_time(row.created),
-        updated_at=parse_time(row.updated),
+        created_at=api.parse_time(row.created),
+        updated_at=api.parse_time(row.updated),
         zone=row.zone or "",
         project_id=row.enterprise_project_id or "",
         instance_type=flavor.id or "",
@@ -295,84 +250,75 @@ def _server(row: _Server, sizes: Mapping[str, int | None]) -> Server:
     )
 
 
-def _sum(row: _Server, sizes: Mapping[str, int | None]) -> int | None:
-    if row.volumes is None:
-        return None
-    found = [sizes.get(key) for key in {disk.id for disk in row.volumes}]
-    return None if None in found else sum(size for size in found if size is not None)
+# ---------------------------------------------------------------- volumes, in any enterprise project
+
+def _volumes(client: api.Client, project: str, ids: Sequence[str]) -> list[_Volume]:
+    return _volume_list(client, project, {"ids": "[" + ",".join(f"'{key}'" for key in ids) + "]"}).volumes
 
 
-def _volumes(ids: Sequence[str], region: str, project: str, account: Account, send: Send) -> dict[str, int | None]:
-    """Sizes by id: of these disks, or of all if none is named. In any enterprise project: a disk may be in another."""
-    def ask(asked: Mapping[str, object]) -> _Volumes:
-        return _call("evs", {**asked, "enterprise_project_id": _ALL}, _Volumes, region, project, account, send)
+def _all_volumes(client: api.Client, project: str) -> list[_Volume]:
+    def fetch(offset: int, limit: int) -> api.Page[_Volume]:
+        answer = _volume_list(client, project, {"offset": offset, "limit": limit, "sort_key": "id", "sort_dir": "asc"})
+        return api.Page([(row.id, row) for row in answer.volumes], answer.count)
 
-    def fetch(offset: int, limit: int) -> Page[_Volume]:
-        answer = ask({"offset": offset, "limit": limit, "sort_key": "id", "sort_dir": "asc"})
-        return Page([(row.id, row) for row in answer.volumes], answer.count)
+    return api.by_offset(fetch, api.WHOLE, _DISK_PAGE, _WORKERS).rows
 
-    if ids:
-        found = ask({"ids": "[" + ",".join(f"'{key}'" for key in ids) + "]"}).volumes
-    else:
-        found = by_offset(fetch, WHOLE, _DISK_PAGE, _WORKERS).rows
-    return {row.id: row.size for row in found}
+
+def _volume_list(client: api.Client, project: str, query: Mapping[str, object]) -> _Volumes:
+    return _call(client, "ListVolumes", {**query, "enterprise_project_id": _ALL}, _Volumes, project)
 
 
 # ---------------------------------------------------------------- projects, regions, check
 
-def _project_of(region: str, account: Account, send: Send) -> str:
+def _project_of(client: api.Client) -> str:
     """The id of the region's project. Raises UnknownRegion if the key may use none there."""
-    if "project_id" in account.credentials:
-        return account.credentials["project_id"]
-    found = cached_lookup(("huaweicloud", account.fingerprint), [region], lambda _: {
-        project.name: project.id for project in _projects(account, send)})
-    if region not in found:
-        raise UnknownRegion(f"{PARTY.title} has no such region, or no project in it that this account may use.")
-    return found[region]
+    if "project_id" in client.credentials:
+        return client.credentials["project_id"]
+    ids = api.cached_lookup(("huaweicloud", client.account.fingerprint), [client.region], lambda _: {
+        project.name: project.id for project in _projects(client)})
+    if client.region not in ids:
+        raise api.UnknownRegion(f"{PARTY.title} has no such region, or no project in it that this account may use.")
+    return ids[client.region]
 
 
-def _projects(account: Account, send: Send) -> list[_Project]:
+def _projects(client: api.Client) -> list[_Project]:
     """https://support.huaweicloud.com/intl/en-us/api-iam/iam_06_0003.html; that of a region has the region's name."""
-    projects = _call("projects", {}, _Projects, "", "", account, send).projects
+    projects = _call(client, "ListAuthProjects", {}, _Projects).projects
     return [project for project in projects if project.enabled is not False]
 
 
-def list_regions(account: Account, send: Send) -> list[Region]:
+def list_regions(client: api.Client) -> list[api.Region]:
     """https://support.huaweicloud.com/intl/en-us/api-iam/iam_05_0001.html; open are those with a project of ours."""
-    regions, projects = run_both(lambda: _call("regions", {}, _Regions, "", "", account, send).regions,
-                             lambda: _projects(account, send))
-    given = account.credentials.get("project_id")
-    usable = {project.name.partition("_")[0] for project in projects if given in (None, project.id)}
-    return [Region(region.id, (region.locales or {}).get("en-us") or "", region.id in usable) for region in regions]
+    answer, projects = client.run_all(lambda: _call(client, "ListRegions", {}, _Regions), lambda: _projects(client))
+    own = client.credentials.get("project_id")
+    usable = {project.name.partition("_")[0] for project in projects if own in (None, project.id)}
+    return [api.Region(region.id, (region.locales or {}).get("en-us") or "", region.id in usable)
+            for region in answer.regions]
 
 
-def check(source: Source, account: Account, send: Send) -> None:
-    project = _project_of(source.region, account, send)
-    asked = {"offset": 1, "limit": 1, "enterprise_project_id": account.project or _ALL, **_VIRTUAL}
-    _call("ecs", asked, _Servers, source.region, project, account, send)
+def check(client: api.Client) -> None:
+    _servers(client, _project_of(client), 1, 1)
 
 
 # ---------------------------------------------------------------- the call
 
-_CALLS = {                                  # -> operation, host, path
-    "ecs": ("ListServersDetails", "ecs.{region}", "/v1/{project}/cloudservers/detail"),
-    "evs": ("ListVolumes", "evs.{region}", "/v2/{project}/cloudvolumes/detail"),
-    "projects": ("ListAuthProjects", "iam", "/v3/auth/projects"),
-    "regions": ("ListRegions", "iam", "/v3/regions"),
+_URLS = {
+    "ListServersDetails": "https://ecs.{region}.myhuaweicloud.com/v1/{project}/cloudservers/detail",
+    "ListVolumes": "https://evs.{region}.myhuaweicloud.com/v2/{project}/cloudvolumes/detail",
+    "ListAuthProjects": "https://iam.myhuaweicloud.com/v3/auth/projects",
+    "ListRegions": "https://iam.myhuaweicloud.com/v3/regions",
 }
 
 
-def _call(name: str, asked: Mapping[str, object], shape: type[_T], region: str, project: str, account: Account,
-          send: Send) -> _T:
-    operation, host, path = _CALLS[name]
-    query = urlencode(sorted(asked.items()), quote_via=quote, safe="~")
-    url = account.url(f"https://{host}.myhuaweicloud.com{path}".format(region=region, project=project)
-                      + (f"?{query}" if query else ""))
-    response = send(operation, lambda: sign(url, project, account, time.time()))
-    return read(response, shape, strict=False)                  # counts may be texts; texts are never counts
+def _call(client: api.Client, operation: str, query: Mapping[str, object], shape: type[_T], project: str = "") -> _T:
+    url = client.url(_URLS[operation].format(region=client.region, project=project))
+    if query:
+        url += f"?{urlencode(sorted(query.items()), quote_via=quote, safe='~')}"
+    # not strict: counts may be texts; texts are never counts
+    return client.call(operation, lambda: sign(url, project, client.account, time.time()), shape, strict=False)
 
 
-def sign(url: str, project: str, account: Account, now: float) -> Request:
+def sign(url: str, project: str, account: api.Account, now: float) -> api.Request:
     """SDK-HMAC-SHA256 of a GET whose query is sorted and quoted. `now`: Unix time."""
     keys, there = account.credentials, urlsplit(url)
     date = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
@@ -388,27 +334,27 @@ def sign(url: str, project: str, account: Account, now: float) -> Request:
     signature = hmac.digest(keys["secret_key"].encode(), to_sign.encode(), "sha256").hex()
     headers["Authorization"] = (f"SDK-HMAC-SHA256 Access={keys['access_key']}, SignedHeaders={signed}, "
                                 f"Signature={signature}")
-    return Request("GET", url, headers)
+    return api.Request("GET", url, headers)
 
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def error_code(response: Response) -> str | None:
+def error_code(response: api.Response) -> str | None:
     """`error_code` from the gateway, with what its message says; the services' `error.code`; not with 200."""
     if response.status == 200:
         return None
-    said = refusal(response, _Refusal)
-    word = said and (said.error_code or (said.error and said.error.code))
-    if said is None or not isinstance(word, str):
+    answer = api.refusal(response, _Refusal)
+    code = answer and (answer.error_code or (answer.error and answer.error.code))
+    if answer is None or not isinstance(code, str):
         return None
-    text = (said.error_msg or "")[:1000]
-    cause = next((cause for pattern, cause in _SAID if re.search(pattern, text, re.IGNORECASE)), "")
-    return f"{word}.{cause}" if f"{word}.{cause}" in _ERRORS else word
+    text = (answer.error_msg or "")[:1000]
+    cause = next((cause for pattern, cause in _CAUSES if re.search(pattern, text, re.IGNORECASE)), "")
+    return f"{code}.{cause}" if f"{code}.{cause}" in _ERRORS else code
 
 
-PARTY = Party(
+PARTY = api.Party(
     name="huaweicloud",
     title="Huawei Cloud ECS",
     reference="https://support.huaweicloud.com/intl/en-us/api-ecs/en-us_topic_0094148850.html",
@@ -421,9 +367,10 @@ PARTY = Party(
     default_region="cn-north-4",
     project="an enterprise project's id",
     project_form=r"0|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}",
-    limits={operation: Limit(200) for operation, _, _ in _CALLS.values()},
+    limits=api.per_second(200, *_URLS),
     error_code=error_code,
     errors=_ERRORS,
+    status=_STATUS,
     list_servers=list_servers,
     list_regions=list_regions,
     check=check,
