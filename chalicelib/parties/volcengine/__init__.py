@@ -25,55 +25,12 @@ import hmac
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Generic, Protocol, TypeVar
-from urllib.parse import quote, urlsplit
+from typing import Annotated, Generic, TypeVar
+from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
 
-from ...cloud.cache import with_session
-from ...cloud.decoding import Nested, Strict, nested, read, refusal
-from ...cloud.paging import Page, by_page, by_token
-from ...concurrency import run_all, run_both
-from ...errors import (
-    ARREARS,
-    CLOCK,
-    DISABLED_KEY,
-    EXPIRED_KEY,
-    FAILED,
-    MALFORMED,
-    MISSING_RIGHT,
-    REGION,
-    ROLE,
-    SUSPENDED,
-    THROTTLED,
-    UNAVAILABLE,
-    UNVERIFIED,
-    WRONG_KEY,
-    WRONG_TOKEN,
-    PartyMalformed,
-)
-from ...model import (
-    WHOLE,
-    Account,
-    Count,
-    Keys,
-    Limit,
-    Listing,
-    Party,
-    Region,
-    Request,
-    Response,
-    Send,
-    Server,
-    Source,
-    Status,
-    Text,
-    Window,
-    addresses,
-    labelled,
-    parse_time,
-    total_gib,
-)
+from ...cloud import api
 
 _PAGE = 100
 _VOLUMES = 100                              # most ids, and most volumes, of one call
@@ -81,73 +38,73 @@ _WORKERS = 10
 _T = TypeVar("_T")
 
 _STATUS = {                                 # Status, all words of the documented filter
-    "CREATING": Status.BUILD,
-    "RUNNING": Status.ACTIVE,
-    "STOPPING": Status.STOPPING,
-    "STOPPED": Status.SHUTOFF,
-    "REBOOTING": Status.REBOOT,
-    "STARTING": Status.STARTING,
-    "REBUILDING": Status.REBUILD,           # the system volume is replaced
-    "RESIZING": Status.RESIZE,
-    "ERROR": Status.ERROR,
-    "DELETING": Status.DELETED,
+    "CREATING": api.Status.BUILD,
+    "RUNNING": api.Status.ACTIVE,
+    "STOPPING": api.Status.STOPPING,
+    "STOPPED": api.Status.SHUTOFF,
+    "REBOOTING": api.Status.REBOOT,
+    "STARTING": api.Status.STARTING,
+    "REBUILDING": api.Status.REBUILD,       # the system volume is replaced
+    "RESIZING": api.Status.RESIZE,
+    "ERROR": api.Status.ERROR,
+    "DELETING": api.Status.DELETED,
     # of the life-cycle page (/docs/6396/67717); how the API spells them is inferred
-    "MIGRATING": Status.MIGRATING,
-    "MAINTAINING": Status.ACTIVE,
+    "MIGRATING": api.Status.MIGRATING,
+    "MAINTAINING": api.Status.ACTIVE,
 }
 
 _ERRORS = {                                 # the exact code, or what stands before its first dot
-    "MissingAuthenticationToken": WRONG_KEY,
-    "MissingSignature": WRONG_KEY,
-    "InvalidAuthorization": WRONG_KEY,
-    "InvalidCredential": WRONG_KEY,
-    "InvalidAccessKey": WRONG_KEY,
-    "SignatureDoesNotMatch": WRONG_KEY,
-    "InvalidAccessKeyId": WRONG_KEY,
-    "AccessKeyNotExist": WRONG_KEY,
-    "InvalidAccessKeyStatus": DISABLED_KEY,
-    "AccessKeyIsExpire": EXPIRED_KEY,
-    "InvalidSecretToken": WRONG_TOKEN,
-    "InvalidSecurityToken": WRONG_TOKEN,
-    "SessionTokenInvalid": WRONG_TOKEN,
-    "RoleNotExist": ROLE,
-    "UserNotExist": WRONG_KEY,
-    "AccountNotExist": SUSPENDED,
-    "AccountNotVerified": UNVERIFIED,
-    "AccountOverdueError": ARREARS,
-    "InvalidTimestamp": CLOCK,
-    "LackPolicy": MISSING_RIGHT,
-    "LackProjectPolicy": MISSING_RIGHT,
-    "AccessDenied": MISSING_RIGHT,
-    "AccessDeniedException": MISSING_RIGHT,
-    "FlowLimitExceeded": THROTTLED,
-    "InvalidRegion": REGION,                # not documented
-    "InvalidRegionId": REGION,
-    "ServiceNotFound": MALFORMED,
-    "MethodNotAllowed": MALFORMED,
-    "MissingParameter": MALFORMED,
-    "MissingRequestInfo": MALFORMED,
-    "InvalidArgument": MALFORMED,
-    "InvalidParameter": MALFORMED,
-    "InvalidNextToken": MALFORMED,
-    "InvalidActionOrVersion": MALFORMED,
-    "InternalError": FAILED,
-    "InternalServiceError": FAILED,
-    "InternalServiceTimeout": FAILED,
-    "ServiceFailure": FAILED,
-    "ServiceUnavailable": UNAVAILABLE,
+    "MissingAuthenticationToken": api.WRONG_KEY,
+    "MissingSignature": api.WRONG_KEY,
+    "InvalidAuthorization": api.WRONG_KEY,
+    "InvalidCredential": api.WRONG_KEY,
+    "InvalidAccessKey": api.WRONG_KEY,
+    "SignatureDoesNotMatch": api.WRONG_KEY,
+    "InvalidAccessKeyId": api.WRONG_KEY,
+    "AccessKeyNotExist": api.WRONG_KEY,
+    "InvalidAccessKeyStatus": api.DISABLED_KEY,
+    "AccessKeyIsExpire": api.EXPIRED_KEY,
+    "InvalidSecretToken": api.WRONG_TOKEN,
+    "InvalidSecurityToken": api.WRONG_TOKEN,
+    "SessionTokenInvalid": api.WRONG_TOKEN,
+    "RoleNotExist": api.ROLE,
+    "UserNotExist": api.WRONG_KEY,
+    "AccountNotExist": api.SUSPENDED,
+    "AccountNotVerified": api.UNVERIFIED,
+    "AccountOverdueError": api.ARREARS,
+    "InvalidTimestamp": api.CLOCK,
+    "LackPolicy": api.MISSING_RIGHT,
+    "LackProjectPolicy": api.MISSING_RIGHT,
+    "AccessDenied": api.MISSING_RIGHT,
+    "AccessDeniedException": api.MISSING_RIGHT,
+    "FlowLimitExceeded": api.THROTTLED,
+    "InvalidRegion": api.REGION,            # not documented
+    "InvalidRegionId": api.REGION,
+    "ServiceNotFound": api.MALFORMED,
+    "MethodNotAllowed": api.MALFORMED,
+    "MissingParameter": api.MALFORMED,
+    "MissingRequestInfo": api.MALFORMED,
+    "InvalidArgument": api.MALFORMED,
+    "InvalidParameter": api.MALFORMED,
+    "InvalidNextToken": api.MALFORMED,
+    "InvalidActionOrVersion": api.MALFORMED,
+    "InternalError": api.FAILED,
+    "InternalServiceError": api.FAILED,
+    "InternalServiceTimeout": api.FAILED,
+    "ServiceFailure": api.FAILED,
+    "ServiceUnavailable": api.UNAVAILABLE,
 }
 
 
 # ---------------------------------------------------------------- the shapes that we read
 
 class _Volume(msgspec.Struct, gc=False):
-    VolumeId: Text
+    VolumeId: api.Text
 
 
 class _LocalVolume(msgspec.Struct, gc=False):
-    Size: Count | None = None               # GiB of each
-    number: Count | None = msgspec.field(default=None, name="Count")
+    Size: api.Count | None = None           # GiB of each
+    number: api.Count | None = msgspec.field(default=None, name="Count")
 
 
 class _Interface(msgspec.Struct, gc=False):
@@ -166,14 +123,14 @@ class _Tag(msgspec.Struct, gc=False):
 
 
 class _Instance(msgspec.Struct, gc=False):
-    InstanceId: Text
+    InstanceId: api.Text
     InstanceName: str | None = None
     Status: str | None = None
     InstanceTypeId: str | None = None
-    Cpus: Count | None = None
-    MemorySize: Count | None = None
+    Cpus: api.Count | None = None
+    MemorySize: api.Count | None = None
     Volumes: list[_Volume] | msgspec.UnsetType | None = msgspec.UNSET
-    LocalVolumes: Nested = msgspec.UNSET
+    LocalVolumes: api.Nested = msgspec.UNSET
     NetworkInterfaces: list[_Interface] | None = None
     EipAddress: _Eip | None = None
     CreatedAt: str | None = None
@@ -185,32 +142,32 @@ class _Instance(msgspec.Struct, gc=False):
 
 class _Instances(msgspec.Struct):
     Instances: list[_Instance] | None
-    NextToken: Strict[str | None] = None
+    NextToken: api.Strict[str | None] = None
 
 
 class _EbsVolume(msgspec.Struct, gc=False):
-    VolumeId: Text
-    Size: Count | Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,9}\Z")] | None = None
+    VolumeId: api.Text
+    Size: api.Count | Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,9}\Z")] | None = None
 
 
 class _Volumes(msgspec.Struct):
-    TotalCount: Count
+    TotalCount: api.Count
     Volumes: list[_EbsVolume] | None
 
 
 class _Region(msgspec.Struct):
-    RegionId: Text
+    RegionId: api.Text
 
 
 class _Regions(msgspec.Struct):
     Regions: list[_Region]
-    NextToken: Strict[str | None] = None
+    NextToken: api.Strict[str | None] = None
 
 
 class _Credentials(msgspec.Struct):
-    AccessKeyId: Text
-    SecretAccessKey: Text
-    SessionToken: Text
+    AccessKeyId: api.Text
+    SecretAccessKey: api.Text
+    SessionToken: api.Text
     ExpiredTime: datetime
 
 
@@ -222,196 +179,153 @@ class _Envelope(msgspec.Struct, Generic[_T]):
     Result: _T
 
 
-class _Error(msgspec.Struct):
-    Code: str
-
-
-class _Metadata(msgspec.Struct):
-    Error: _Error | None = None
-
-
-class _Refusal(msgspec.Struct):
-    ResponseMetadata: _Metadata
-
-
 # ---------------------------------------------------------------- listing
 
-def list_servers(source: Source, account: Account, window: Window, send: Send) -> Listing:
-    call = _caller(source.region, account, send)
+def list_servers(client: api.Client, window: api.Window) -> api.Listing:
     size = _PAGE if window.last is None else min(_PAGE, window.last + 1)    # one more tells whether more follow
-    asked = {"MaxResults": str(size), **({"ProjectName": account.project} if account.project is not None else {})}
 
-    def fetch(token: str | None) -> Page[_Instance]:
-        answer = call("ecs", "DescribeInstances", {**asked, **({"NextToken": token} if token else {})}, _Instances)
-        rows = answer.Instances or []
-        if account.project is not None and any(row.ProjectName != account.project for row in rows):
-            raise PartyMalformed("The party listed servers of another project than the account's.")
-        return Page([(row.InstanceId, row) for row in rows], token=answer.NextToken)
+    def fetch(token: str | None) -> api.Page[_Instance]:
+        query = {"MaxResults": str(size), **api.given(ProjectName=client.project, NextToken=token)}
+        answer = _call(client, "DescribeInstances", query, _Instances)
+        rows = client.of_project(answer.Instances or [], lambda row: row.ProjectName)
+        return api.Page([(row.InstanceId, row) for row in rows], token=answer.NextToken)
 
-    found = by_token(fetch, window, stable=False)
-    sizes = _sizes(call, [volume.VolumeId for row in found.rows for volume in row.Volumes or ()])
-    return Listing([_server(row, sizes) for row in found.rows], found.total)
+    rows = api.by_token(fetch, window, stable=False)
+    sizes = _sizes(client, [volume.VolumeId for row in rows.rows for volume in row.Volumes or ()])
+    return rows.listing(lambda row: _server(row, sizes))
 
 
-def _server(row: _Instance, sizes: Mapping[str, int | None]) -> Server:
+def _server(row: _Instance, sizes: Mapping[str, int | None]) -> api.Server:
     interfaces = sorted(row.NetworkInterfaces or (), key=lambda i: i.Type != "primary")
-    lan4, lan6 = addresses(*(ip for i in interfaces for ip in (i.PrimaryIpAddress, *(i.Ipv6Addresses or ()))))
-    wan4, wan6 = addresses(row.EipAddress and row.EipAddress.IpAddress)
-    return Server(
+    return api.Server(
         id=row.InstanceId,
         name=row.InstanceName or "",
         cpu=row.Cpus,
         memory_mib=row.MemorySize,
         disk_gib=_disk_gib(row, sizes),
-        lan_ipv4=lan4,
-        wan_ipv4=wan4,
-        lan_ipv6=lan6,
-        wan_ipv6=wan6,
-        status=_STATUS.get((row.Status or "").strip(), Status.UNKNOWN),
-        party_status=row.Status or "",
-        created_at=parse_time(row.CreatedAt),
-        updated_at=parse_time(row.UpdatedAt),
+        **api.addresses(lan=[ip for i in interfaces for ip in (i.PrimaryIpAddress, *(i.Ipv6Addresses or ()))],
+                        wan=[row.EipAddress and row.EipAddress.IpAddress]),
+        **PARTY.status_of(row.Status),
+        created_at=api.parse_time(row.CreatedAt),
+        updated_at=api.parse_time(row.UpdatedAt),
         zone=row.ZoneId or "",
         project_id=row.ProjectName or "",
         instance_type=row.InstanceTypeId or "",
-        tags=labelled((tag.Key, tag.Value) for tag in row.Tags or ()),
+        tags=api.labelled((tag.Key, tag.Value) for tag in row.Tags or ()),
     )
 
 
 def _disk_gib(row: _Instance, sizes: Mapping[str, int | None]) -> int | None:
     """None if the answer says nothing of volumes, or names one whose size is not known."""
-    local = nested(row.LocalVolumes, _LocalVolume)
+    local = api.nested(row.LocalVolumes, _LocalVolume)
     if row.Volumes is msgspec.UNSET or local is None:
         return None
-    ids = {volume.VolumeId for volume in row.Volumes or ()}
-    return total_gib([*(sizes.get(key) for key in ids), *(
-        None if disk.number is None or disk.Size is None else disk.number * disk.Size for disk in local)])
+    own = api.total_gib(None if disk.number is None or disk.Size is None else disk.number * disk.Size for disk in local)
+    return api.disk_gib(own, {volume.VolumeId for volume in row.Volumes or ()}, sizes)
 
 
-def _sizes(call: "_Call", ids: Sequence[str]) -> dict[str, int | None]:
+def _sizes(client: api.Client, ids: Sequence[str]) -> dict[str, int | None]:
     """Volume -> GiB, of those that are still there."""
     def walk(batch: Sequence[str]) -> list[_EbsVolume]:
-        asked = {f"VolumeIds.{n}": key for n, key in enumerate(batch, 1)}
+        def fetch(number: int, size: int) -> api.Page[_EbsVolume]:
+            query = {**api.numbered("VolumeIds", batch), "PageNumber": str(number), "PageSize": str(size)}
+            answer = _call(client, "DescribeVolumes", query, _Volumes)
+            return api.Page([(volume.VolumeId, volume) for volume in answer.Volumes or ()], answer.TotalCount)
 
-        def fetch(number: int, size: int) -> Page[_EbsVolume]:
-            answer = call("storage_ebs", "DescribeVolumes",
-                          {**asked, "PageNumber": str(number), "PageSize": str(size)}, _Volumes)
-            return Page([(volume.VolumeId, volume) for volume in answer.Volumes or ()], answer.TotalCount)
+        return api.by_page(fetch, api.WHOLE, _VOLUMES, _WORKERS).rows
 
-        return by_page(fetch, WHOLE, _VOLUMES, _WORKERS).rows
-
-    ids = list(dict.fromkeys(ids))
-    batches = [ids[at:at + _VOLUMES] for at in range(0, len(ids), _VOLUMES)]
-    found = run_all([lambda batch=batch: walk(batch) for batch in batches], _WORKERS)
-    return {volume.VolumeId: None if volume.Size is None else int(volume.Size) for part in found for volume in part}
+    return {volume.VolumeId: None if volume.Size is None else int(volume.Size)
+            for volume in client.in_batches(list(dict.fromkeys(ids)), _VOLUMES, walk)}
 
 
 # ---------------------------------------------------------------- regions, check
 
-def list_regions(account: Account, send: Send) -> list[Region]:
+def list_regions(client: api.Client) -> list[api.Region]:
     """https://docs.byteplus.com/en/docs/ecs/DescribeRegions"""
-    call = _caller(account.regions[0] if account.regions else PARTY.default_region, account, send)
+    def fetch(token: str | None) -> api.Page[api.Region]:
+        answer = _call(client, "DescribeRegions", {"MaxResults": "100", **api.given(NextToken=token)}, _Regions)
+        return api.Page([(row.RegionId, api.Region(row.RegionId)) for row in answer.Regions], token=answer.NextToken)
 
-    def fetch(token: str | None) -> Page[Region]:
-        answer = call("ecs", "DescribeRegions", {"MaxResults": "100", **({"NextToken": token} if token else {})},
-                      _Regions)
-        return Page([(found.RegionId, Region(found.RegionId)) for found in answer.Regions], token=answer.NextToken)
-
-    return by_token(fetch).rows
+    return api.by_token(fetch).rows
 
 
-def check(source: Source, account: Account, send: Send) -> None:
+def check(client: api.Client) -> None:
     """Both rights that a listing needs."""
-    call = _caller(source.region, account, send)
-    run_both(lambda: call("ecs", "DescribeInstances", {"MaxResults": "1"}, _Instances),
-         lambda: call("storage_ebs", "DescribeVolumes", {"PageNumber": "1", "PageSize": "1"}, _Volumes))
+    client.run_all(lambda: _call(client, "DescribeInstances", {"MaxResults": "1"}, _Instances),
+                   lambda: _call(client, "DescribeVolumes", {"PageNumber": "1", "PageSize": "1"}, _Volumes))
 
 
-# ---------------------------------------------------------------- an assumed role
+# ---------------------------------------------------------------- the call, with the account's keys or an assumed role
 
+_VERSIONS = {"ecs": "2020-04-01", "storage_ebs": "2020-04-01", "sts": "2018-01-01"}
 _STS_REGION = "cn-beijing"                  # STS has one host and this region for all
 
 
-def _assume(account: Account, send: Send) -> tuple[float, Keys]:
+def _call(client: api.Client, action: str, query: Mapping[str, str], shape: type[_T]) -> _T:
+    service = "storage_ebs" if action == "DescribeVolumes" else "ecs"
+    url = client.url(f"https://{service.replace('_', '-')}.{client.region}.volcengineapi.com/")
+
+    def signed(keys: api.Keys) -> _T:
+        return client.call(action, lambda: sign(service, action, client.region, url, query, keys, time.time()),
+                           _Envelope[shape]).Result
+
+    if "role_trn" in client.credentials:
+        return client.with_session("role", lambda: _assume(client), signed)
+    return signed(_own_keys(client))
+
+
+def _assume(client: api.Client) -> tuple[float, api.Keys]:
     """AssumeRole, narrowed to what we call, whatever the role itself may do.
 
     https://www.volcengine.com/docs/6257/86374
     """
     narrowed = {"Statement": [{"Effect": "Allow", "Action": list(PARTY.permissions), "Resource": ["*"]}]}
-    asked = {"RoleTrn": account.credentials["role_trn"], "RoleSessionName": "twocloud", "DurationSeconds": "3600",
+    query = {"RoleTrn": client.credentials["role_trn"], "RoleSessionName": "twocloud", "DurationSeconds": "3600",
              "Policy": msgspec.json.encode(narrowed).decode()}
-    url = account.url("https://sts.volcengineapi.com/")
-    made = _read(send("AssumeRole", lambda: sign("sts", "AssumeRole", _STS_REGION, url, asked, _own_keys(account),
-                                                 time.time())), _Assumed).Credentials
-    return made.ExpiredTime.timestamp(), Keys(made.AccessKeyId, made.SecretAccessKey, made.SessionToken)
+    url = client.url("https://sts.volcengineapi.com/")
+    session = client.call("AssumeRole", lambda: sign("sts", "AssumeRole", _STS_REGION, url, query, _own_keys(client),
+                                                     time.time()), _Envelope[_Assumed]).Result.Credentials
+    return session.ExpiredTime.timestamp(), api.Keys(
+        session.AccessKeyId, session.SecretAccessKey, session.SessionToken)
 
 
-# ---------------------------------------------------------------- the call
-
-_VERSIONS = {"ecs": "2020-04-01", "storage_ebs": "2020-04-01", "sts": "2018-01-01"}
-
-
-class _Call(Protocol):
-    def __call__(self, service: str, action: str, asked: Mapping[str, str], shape: type[_T], /) -> _T: ...
+def _own_keys(client: api.Client) -> api.Keys:
+    keys = client.credentials
+    return api.Keys(keys["access_key_id"], keys["secret_access_key"], keys.get("session_token"))
 
 
-def _caller(region: str, account: Account, send: Send) -> _Call:
-    """Signs with the account's own keys, or those of the role that it names."""
-    def call(service: str, action: str, asked: Mapping[str, str], shape: type[_T]) -> _T:
-        url = account.url(f"https://{service.replace('_', '-')}.{region}.volcengineapi.com/")
-
-        def signed(keys: Keys) -> _T:
-            return _read(send(action, lambda: sign(service, action, region, url, asked, keys, time.time())), shape)
-
-        if "role_trn" in account.credentials:
-            return with_session(account, "role", lambda: _assume(account, send), signed)
-        return signed(_own_keys(account))
-
-    return call
-
-
-def _own_keys(account: Account) -> Keys:
-    given = account.credentials
-    return Keys(given["access_key_id"], given["secret_access_key"], given.get("session_token"))
-
-
-def _read(response: Response, shape: type[_T]) -> _T:
-    answer: _Envelope[_T] = read(response, _Envelope[shape])
-    return answer.Result
-
-
-def sign(service: str, action: str, region: str, url: str, asked: Mapping[str, str], keys: Keys,
-         now: float) -> Request:
+def sign(service: str, action: str, region: str, url: str, query: Mapping[str, str], keys: api.Keys,
+         now: float) -> api.Request:
     """HMAC-SHA256. `now`: Unix time; the party allows fifteen minutes of difference."""
     stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
-    asked = {"Action": action, "Version": _VERSIONS[service], **asked}
-    query = "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in sorted(asked.items()))
+    query = {"Action": action, "Version": _VERSIONS[service], **query}
+    quoted = urlencode(sorted(query.items()), quote_via=quote, safe="")
     headers = {"host": urlsplit(url).netloc, "x-content-sha256": hashlib.sha256().hexdigest(), "x-date": stamp,
                **({"x-security-token": keys.session_token} if keys.session_token else {})}
     names = ";".join(headers)
     lines = "".join(f"{name}:{value}\n" for name, value in headers.items())
-    canonical = "\n".join(("GET", "/", query, lines, names, headers["x-content-sha256"]))
+    canonical = "\n".join(("GET", "/", quoted, lines, names, headers["x-content-sha256"]))
     scope = f"{stamp[:8]}/{region}/{service}/request"
     to_sign = f"HMAC-SHA256\n{stamp}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
     key = keys.secret_access_key.encode()
     for part in scope.split("/"):
         key = hmac.digest(key, part.encode(), "sha256")
     signature = hmac.digest(key, to_sign.encode(), "sha256").hex()
-    return Request("GET", f"{url}?{query}", {
+    return api.Request("GET", f"{url}?{quoted}", {
         **headers, "authorization": f"HMAC-SHA256 Credential={keys.access_key_id}/{scope}, SignedHeaders={names}, "
                                     f"Signature={signature}"})
 
 
-def error_code(response: Response) -> str | None:
+_code = api.error_at("ResponseMetadata.Error.Code")
+
+
+def error_code(response: api.Response) -> str | None:
     """A throttle's word may be part of a longer one."""
-    if b'"Error"' not in response.body:
-        return None
-    said = refusal(response, _Refusal)
-    error = said and said.ResponseMetadata.Error
-    return error and ("FlowLimitExceeded" if "FlowLimitExceeded" in error.Code else error.Code)
+    code = _code(response)
+    return "FlowLimitExceeded" if code and "FlowLimitExceeded" in code else code
 
 
-PARTY = Party(
+PARTY = api.Party(
     name="volcengine",
     title="Volcano Engine ECS",
     reference="https://docs.byteplus.com/en/docs/ecs/DescribeInstances",
@@ -425,9 +339,10 @@ PARTY = Party(
     unknown_region_is_empty=True,
     project="a project's name",
     project_form=r"[A-Za-z0-9_.-]{1,64}",
-    limits={action: Limit(10) for action in ("DescribeInstances", "DescribeVolumes", "DescribeRegions", "AssumeRole")},
+    limits=api.per_second(10, "DescribeInstances", "DescribeVolumes", "DescribeRegions", "AssumeRole"),
     error_code=error_code,
     errors=_ERRORS,
+    status=_STATUS,
     list_servers=list_servers,
     list_regions=list_regions,
     check=check,
