@@ -38,98 +38,60 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from ...cloud.cache import cached_lookup, with_session
-from ...cloud.decoding import Strict, part, read, refusal
-from ...cloud.paging import Page, Rows, by_token, cut
-from ...concurrency import run_all
-from ...errors import (
-    FAILED,
-    MALFORMED,
-    MISSING_RIGHT,
-    THROTTLED,
-    UNAVAILABLE,
-    UNVERIFIED,
-    WRONG_KEY,
-    InvalidParameter,
-    Meaning,
-    PartyDenied,
-    PartyMalformed,
-    PartyUnavailable,
-    UnknownRegion,
-)
-from ...model import (
-    WHOLE,
-    Account,
-    Count,
-    Limit,
-    Listing,
-    Party,
-    Region,
-    Request,
-    Response,
-    Send,
-    Server,
-    Source,
-    Status,
-    Text,
-    Window,
-    addresses,
-    parse_time,
-)
+from ...cloud import api
 
 _PAGE = 500                                 # most that maxResults takes
-_WORKERS = 10                               # zones of one region
 _LIFETIME = 3600                            # seconds; most that a token may live
 _SCOPE = "https://www.googleapis.com/auth/compute.readonly"
 _T = TypeVar("_T")
 
 _STATUS = {                                 # Instance.status, the complete enumeration
-    "PENDING": Status.BUILD,
-    "PROVISIONING": Status.BUILD,           # or STARTING, see _server
-    "STAGING": Status.BUILD,                # the same
-    "RUNNING": Status.ACTIVE,
-    "PENDING_STOP": Status.STOPPING,        # the guest shuts down
-    "STOPPING": Status.STOPPING,
-    "STOPPED": Status.SHUTOFF,
-    "TERMINATED": Status.SHUTOFF,           # stopped; can be started again
-    "SUSPENDING": Status.ACTIVE,            # as Nova says until it is suspended
-    "SUSPENDED": Status.SUSPENDED,
-    "REPAIRING": Status.ERROR,              # broken, being repaired
-    "DEPROVISIONING": Status.DELETED,
+    "PENDING": api.Status.BUILD,
+    "PROVISIONING": api.Status.BUILD,       # or STARTING, see _server
+    "STAGING": api.Status.BUILD,            # the same
+    "RUNNING": api.Status.ACTIVE,
+    "PENDING_STOP": api.Status.STOPPING,    # the guest shuts down
+    "STOPPING": api.Status.STOPPING,
+    "STOPPED": api.Status.SHUTOFF,
+    "TERMINATED": api.Status.SHUTOFF,       # stopped; can be started again
+    "SUSPENDING": api.Status.ACTIVE,        # as Nova says until it is suspended
+    "SUSPENDED": api.Status.SUSPENDED,
+    "REPAIRING": api.Status.ERROR,          # broken, being repaired
+    "DEPROVISIONING": api.Status.DELETED,
 }
 
-_KEY = Meaning(PartyDenied, "wrong key: it is deleted or disabled, or the clock of this machine is wrong")
-_DISABLED = Meaning(PartyDenied, "product not activated: enable the Compute Engine API in the project")
-_PROJECT = Meaning(PartyDenied, "wrong project: there is none of this id, or the service account may not see it")
-_DELETED = Meaning(PartyDenied, "project deleted: it is deleted or about to be")
-_BILLING = Meaning(PartyDenied, "billing: billing is disabled in the project; link it to an open billing account")
-_SUSPENDED = Meaning(PartyDenied, "project suspended: the project is suspended by Google; appeal in its console")
-_DISABLED_ACCOUNT = Meaning(PartyDenied, "disabled: the service account is disabled or deleted; enable it")
-_CLOCK = Meaning(PartyDenied, "clock: the token is not valid at this time; the clock of this machine may be wrong")
-_PERIMETER = Meaning(PartyDenied, "wrong address: VPC Service Controls refuse this call; allow it in the perimeter")
-_POLICY = Meaning(PartyDenied, "organisation policy: a policy of the organisation forbids this call; allow it there")
-_CONTRADICTION = Meaning(PartyMalformed, "the party does not find a part of what it has just named")
+_KEY = api.denied("wrong key: it is deleted or disabled, or the clock of this machine is wrong")
+_DISABLED = api.denied("product not activated: enable the Compute Engine API in the project")
+_PROJECT = api.denied("wrong project: there is none of this id, or the service account may not see it")
+_DELETED = api.denied("project deleted: it is deleted or about to be")
+_BILLING = api.denied("billing: billing is disabled in the project; link it to an open billing account")
+_SUSPENDED = api.denied("project suspended: the project is suspended by Google; appeal in its console")
+_DISABLED_ACCOUNT = api.denied("disabled: the service account is disabled or deleted; enable it")
+_CLOCK = api.denied("clock: the token is not valid at this time; the clock of this machine may be wrong")
+_PERIMETER = api.denied("wrong address: VPC Service Controls refuse this call; allow it in the perimeter")
+_POLICY = api.denied("organisation policy: a policy of the organisation forbids this call; allow it there")
+_CONTRADICTION = api.Meaning(api.PartyMalformed, "the party does not find a part of what it has just named")
 
 _ERRORS = {                                 # a reason of error.details, else of error.errors, else error.status
     "authError": _KEY,
-    "required": WRONG_KEY,                  # no login at all
+    "required": api.WRONG_KEY,              # no login at all
     "UNAUTHENTICATED": _KEY,
-    "CREDENTIALS_MISSING": WRONG_KEY,
-    "ACCESS_TOKEN_TYPE_UNSUPPORTED": WRONG_KEY,
-    "CREDENTIAL_TYPE_UNSUPPORTED": WRONG_KEY,
-    "ACCOUNT_TYPE_UNSUPPORTED": WRONG_KEY,
+    "CREDENTIALS_MISSING": api.WRONG_KEY,
+    "ACCESS_TOKEN_TYPE_UNSUPPORTED": api.WRONG_KEY,
+    "CREDENTIAL_TYPE_UNSUPPORTED": api.WRONG_KEY,
+    "ACCOUNT_TYPE_UNSUPPORTED": api.WRONG_KEY,
     "JWT_TOKEN_INVALID": _KEY,
     "ACCESS_TOKEN_EXPIRED": _CLOCK,         # it was made a moment ago
     "expired": _CLOCK,
     "ACCOUNT_STATE_INVALID": _DISABLED_ACCOUNT,
     "accountDisabled": _DISABLED_ACCOUNT,
     "accountDeleted": _DISABLED_ACCOUNT,
-    "accountUnverified": UNVERIFIED,
-    "forbidden": MISSING_RIGHT,
-    "insufficientPermissions": MISSING_RIGHT,
-    "ACCESS_TOKEN_SCOPE_INSUFFICIENT": MISSING_RIGHT,
-    "IAM_PERMISSION_DENIED": MISSING_RIGHT,
-    "PERMISSION_DENIED": MISSING_RIGHT,
+    "accountUnverified": api.UNVERIFIED,
+    "forbidden": api.MISSING_RIGHT,
+    "insufficientPermissions": api.MISSING_RIGHT,
+    "ACCESS_TOKEN_SCOPE_INSUFFICIENT": api.MISSING_RIGHT,
+    "IAM_PERMISSION_DENIED": api.MISSING_RIGHT,
+    "PERMISSION_DENIED": api.MISSING_RIGHT,
     "accessNotConfigured": _DISABLED,
     "SERVICE_DISABLED": _DISABLED,
     "SERVICE_NOT_VISIBLE": _DISABLED,
@@ -137,7 +99,7 @@ _ERRORS = {                                 # a reason of error.details, else of
     "billingNotEnabled": _BILLING,
     "CONSUMER_SUSPENDED": _SUSPENDED,
     "GCP_SUSPENDED": _SUSPENDED,
-    "PROJECT_DELETED": _DELETED,            # our word, see _said_by_message
+    "PROJECT_DELETED": _DELETED,            # our word, see _MESSAGES
     "notFound.project": _PROJECT,
     "CONSUMER_INVALID": _PROJECT,
     "RESOURCE_PROJECT_INVALID": _PROJECT,
@@ -151,26 +113,26 @@ _ERRORS = {                                 # a reason of error.details, else of
     "LOCATION_ORG_POLICY_VIOLATED": _POLICY,
     "TLS_ORG_POLICY_VIOLATED": _POLICY,
     "TLS_CIPHER_RESTRICTION_VIOLATED": _POLICY,
-    "rateLimitExceeded": THROTTLED,         # with 403
-    "RATE_LIMIT_EXCEEDED": THROTTLED,
-    "RESOURCE_QUOTA_EXCEEDED": THROTTLED,
-    "userRateLimitExceeded": THROTTLED,
-    "concurrentLimitExceeded": THROTTLED,
-    "limitExceeded": THROTTLED,
-    "quotaExceeded": THROTTLED,
-    "dailyLimitExceeded": THROTTLED,
-    "RESOURCE_EXHAUSTED": THROTTLED,
+    "rateLimitExceeded": api.THROTTLED,     # with 403
+    "RATE_LIMIT_EXCEEDED": api.THROTTLED,
+    "RESOURCE_QUOTA_EXCEEDED": api.THROTTLED,
+    "userRateLimitExceeded": api.THROTTLED,
+    "concurrentLimitExceeded": api.THROTTLED,
+    "limitExceeded": api.THROTTLED,
+    "quotaExceeded": api.THROTTLED,
+    "dailyLimitExceeded": api.THROTTLED,
+    "RESOURCE_EXHAUSTED": api.THROTTLED,
     "notFound": _CONTRADICTION,             # a zone; of the region itself: see _zones
     "NOT_FOUND": _CONTRADICTION,
     "invalid.region": _CONTRADICTION,
-    "invalid": MALFORMED,
-    "invalidParameter": MALFORMED,
-    "badRequest": MALFORMED,
-    "INVALID_ARGUMENT": MALFORMED,
-    "backendError": UNAVAILABLE,
-    "UNAVAILABLE": UNAVAILABLE,
-    "internalError": FAILED,
-    "INTERNAL": FAILED,
+    "invalid": api.MALFORMED,
+    "invalidParameter": api.MALFORMED,
+    "badRequest": api.MALFORMED,
+    "INVALID_ARGUMENT": api.MALFORMED,
+    "backendError": api.UNAVAILABLE,
+    "UNAVAILABLE": api.UNAVAILABLE,
+    "internalError": api.FAILED,
+    "INTERNAL": api.FAILED,
 }
 
 
@@ -208,20 +170,20 @@ class _Interface(msgspec.Struct, gc=False):
 
 
 class _Features(msgspec.Struct, gc=False):
-    threadsPerCore: Count | None = None
-    visibleCoreCount: Count | None = None
+    threadsPerCore: api.Count | None = None
+    visibleCoreCount: api.Count | None = None
 
 
 class _Instance(msgspec.Struct, gc=False):
-    id: Text
-    zone: Text
+    id: api.Text
+    zone: api.Text
     name: str | None = None
     status: str | None = None
     machineType: str | None = None
     creationTimestamp: str | None = None
     lastStopTimestamp: str | None = None
     labels: dict[str, str] | None = None
-    disks: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET      # unset: an empty list is left out
+    disks: api.Nested = msgspec.UNSET       # unset: an empty list is left out
     networkInterfaces: list[_Interface] | None = None
     advancedMachineFeatures: _Features | None = None
 
@@ -232,22 +194,22 @@ class _Warning(msgspec.Struct):
 
 class _Instances(msgspec.Struct):
     kind: Literal["compute#instanceList"]
-    items: Strict[list[_Instance] | None] = None
-    nextPageToken: Strict[str | None] = None
-    warning: Strict[_Warning | None] = None
+    items: api.Strict[list[_Instance] | None] = None
+    nextPageToken: api.Strict[str | None] = None
+    warning: api.Strict[_Warning | None] = None
 
 
 class _Type(msgspec.Struct, gc=False):
     name: str = ""
-    guestCpus: Count | None = None
-    memoryMb: Count | None = None
+    guestCpus: api.Count | None = None
+    memoryMb: api.Count | None = None
 
 
 class _Types(msgspec.Struct):
     kind: Literal["compute#machineTypeList"]
-    items: Strict[list[_Type] | None] = None
-    nextPageToken: Strict[str | None] = None
-    warning: Strict[_Warning | None] = None
+    items: api.Strict[list[_Type] | None] = None
+    nextPageToken: api.Strict[str | None] = None
+    warning: api.Strict[_Warning | None] = None
 
 
 class _Zones(msgspec.Struct):
@@ -256,15 +218,15 @@ class _Zones(msgspec.Struct):
 
 
 class _Region(msgspec.Struct):
-    name: Text
+    name: api.Text
     status: str | None = None
 
 
 class _Regions(msgspec.Struct):
     kind: Literal["compute#regionList"]
     items: list[_Region]
-    nextPageToken: Strict[str | None] = None
-    warning: Strict[_Warning | None] = None
+    nextPageToken: api.Strict[str | None] = None
+    warning: api.Strict[_Warning | None] = None
 
 
 class _Reason(msgspec.Struct):
@@ -284,29 +246,29 @@ class _Refusal(msgspec.Struct):
 
 # ---------------------------------------------------------------- listing
 
-def list_servers(source: Source, account: Account, window: Window, send: Send) -> Listing:
-    zones = _zones(source.region, account, send)
+def list_servers(client: api.Client, window: api.Window) -> api.Listing:
+    zones = _zones(client)
     if window.last is not None and window.last < _PAGE:
-        found = _walk(zones, window, account, send)
+        found = _walk(client, zones, window)
     else:
-        lists = run_all([lambda zone=zone: _walk([zone], WHOLE, account, send).rows for zone in zones], _WORKERS)
+        lists = client.for_each(zones, lambda zone: _walk(client, [zone], api.WHOLE).rows)
         rows = [row for part in lists for row in part]
-        found = Rows(cut(rows, window), len(rows))
-    types = _types(found.rows, account, send)
-    return Listing([_server(row, types, account) for row in found.rows], found.total)
+        found = api.Rows(api.cut(rows, window), len(rows))
+    types = _types(client, found.rows)
+    return found.listing(lambda row: _server(row, types, client.credentials["project_id"]))
 
 
-def _zones(region: str, account: Account, send: Send) -> list[str]:
+def _zones(client: api.Client) -> list[str]:
     """The names of the region's zones, in order."""
     try:
-        answer = _call("GetRegion", f"regions/{region}", {"fields": "kind,zones"}, _Zones, account, send)
-    except PartyMalformed as refused:
+        answer = _call(client, "GetRegion", f"regions/{client.region}", {"fields": "kind,zones"}, _Zones)
+    except api.PartyMalformed as refused:
         if _ERRORS.get(refused.party_code) is _CONTRADICTION:   # of this very region: there is none
-            raise UnknownRegion(f"{PARTY.title} has no such region.") from None
+            raise api.UnknownRegion(f"{PARTY.title} has no such region.") from None
         raise
     names = sorted(_last(zone) for zone in answer.zones)
-    if not all(re.fullmatch(rf"{re.escape(region)}-[a-z0-9-]{{1,20}}", name, re.ASCII) for name in names):
-        raise PartyMalformed("The party named zones that cannot be in this region.")
+    if not all(re.fullmatch(rf"{re.escape(client.region)}-[a-z0-9-]{{1,20}}", name, re.ASCII) for name in names):
+        raise api.PartyMalformed("The party named zones that cannot be in this region.")
     return names
 
 
@@ -315,48 +277,43 @@ _FIELDS = ("kind,nextPageToken,warning/code,items(id,name,status,zone,machineTyp
            "ipv6AccessConfigs/externalIpv6),advancedMachineFeatures(threadsPerCore,visibleCoreCount))")
 
 
-def _walk(zones: Sequence[str], window: Window, account: Account, send: Send) -> Rows[_Instance]:
+def _walk(client: api.Client, zones: Sequence[str], window: api.Window) -> api.Rows[_Instance]:
     """The zones one after the other; a token is a zone's name with the page's own token."""
     size = _PAGE if window.last is None else min(_PAGE, window.last + 1)
 
-    def fetch(token: str | None) -> Page[_Instance]:
+    def fetch(token: str | None) -> api.Page[_Instance]:
         zone, _, here = (token or zones[0]).partition(" ")
-        asked = {"maxResults": str(size), "fields": _FIELDS, **({"pageToken": here} if here else {})}
-        answer = _call("ListInstances", f"zones/{zone}/instances", asked, _Instances, account, send)
+        query = {"maxResults": str(size), "fields": _FIELDS, **api.given(pageToken=here)}
+        answer = _call(client, "ListInstances", f"zones/{zone}/instances", query, _Instances)
         follow = zones[zones.index(zone) + 1:][:1]
-        return Page([(row.id, row) for row in answer.items or ()],
-                    token=f"{zone} {answer.nextPageToken}" if answer.nextPageToken else "".join(follow))
+        return api.Page([(row.id, row) for row in answer.items or ()],
+                        token=f"{zone} {answer.nextPageToken}" if answer.nextPageToken else "".join(follow))
 
-    return by_token(fetch, window)
+    return api.by_token(fetch, window)
 
 
-def _server(row: _Instance, types: Mapping[str, _Type], account: Account) -> Server:
+def _server(row: _Instance, types: Mapping[str, _Type], project: str) -> api.Server:
     lan: list[str | None] = []
     wan: list[str | None] = []
     for interface in row.networkInterfaces or ():
         lan += [interface.networkIP, interface.ipv6Address]
         wan += [nat.natIP for nat in interface.accessConfigs or ()]
         wan += [nat.externalIpv6 for nat in interface.ipv6AccessConfigs or ()]
-    (lan4, lan6), (wan4, wan6) = addresses(*lan), addresses(*wan)
     kind = _custom(_last(row.machineType)) or types.get(_last(row.machineType))
-    status = _STATUS.get((row.status or "").strip(), Status.UNKNOWN)
-    if status is Status.BUILD and row.lastStopTimestamp:
-        status = Status.STARTING            # it has run before: a start passes through the same words as a creation
-    return Server(
+    state = PARTY.status_of(row.status)
+    if state["status"] is api.Status.BUILD and row.lastStopTimestamp:
+        state["status"] = api.Status.STARTING   # it has run before: a start passes through the words of a creation
+    return api.Server(
         id=row.id,
         name=row.name or "",
         cpu=_cpu(row.advancedMachineFeatures or _Features(), kind),
         memory_mib=kind.memoryMb if kind else None,
         disk_gib=_disk_gib(row.disks),
-        lan_ipv4=lan4,
-        wan_ipv4=wan4,
-        lan_ipv6=lan6,
-        wan_ipv6=wan6,
-        status=status,
-        party_status=row.status or "",
-        created_at=parse_time(row.creationTimestamp),
+        **api.addresses(lan, wan),
+        **state,
+        created_at=api.parse_time(row.creationTimestamp),
         zone=_last(row.zone),
-        project_id=account.credentials["project_id"],
+        project_id=project,
         instance_type=_last(row.machineType),
         tags=row.labels or {},
     )
@@ -370,10 +327,11 @@ def _cpu(features: _Features, kind: _Type | None) -> int | None:
     return kind.guestCpus if kind else None
 
 
-def _disk_gib(raw: msgspec.Raw | msgspec.UnsetType) -> int | None:
-    disks = [] if raw is msgspec.UNSET else part(raw, list[_Disk])
-    sizes = [disk.diskSizeGb for disk in disks] if disks is not None else [None]
-    return None if None in sizes else sum(int(size) for size in sizes if size is not None)
+def _disk_gib(raw: api.Nested) -> int | None:
+    disks = [] if raw is msgspec.UNSET else api.part(raw, list[_Disk])
+    if disks is None:
+        return None
+    return api.total_gib(int(disk.diskSizeGb) if disk.diskSizeGb else None for disk in disks)
 
 
 def _last(url: str | None) -> str:
@@ -388,7 +346,7 @@ def _custom(name: str) -> _Type | None:
     return _Type(name, int(found[1]) if found[1].isdigit() else 2, int(found[2])) if found else None
 
 
-def _types(rows: Sequence[_Instance], account: Account, send: Send) -> dict[str, _Type]:
+def _types(client: api.Client, rows: Sequence[_Instance]) -> dict[str, _Type]:
     """A zone lists every type that can be had in it, so one or two zones know them all."""
     used = [(_last(row.zone), _last(row.machineType)) for row in rows if not _custom(_last(row.machineType))]
 
@@ -396,60 +354,54 @@ def _types(rows: Sequence[_Instance], account: Account, send: Send) -> dict[str,
         found: dict[str, _Type] = {}
         for zone in sorted({zone for zone, name in used if name in missing}):
             if any(at == zone and name in missing and name not in found for at, name in used):
-                found |= {kind.name: kind for kind in by_token(lambda token, zone=zone: page(zone, token)).rows}
+                found |= {kind.name: kind for kind in api.by_token(lambda token, zone=zone: page(zone, token)).rows}
         return found
 
-    def page(zone: str, token: str | None) -> Page[_Type]:
-        asked = {"maxResults": str(_PAGE), "fields": "kind,nextPageToken,warning/code,items(name,guestCpus,memoryMb)",
-                 **({"pageToken": token} if token else {})}
-        answer = _call("ListMachineTypes", f"zones/{zone}/machineTypes", asked, _Types, account, send)
-        return Page([(kind.name, kind) for kind in answer.items or ()], token=answer.nextPageToken)
+    def page(zone: str, token: str | None) -> api.Page[_Type]:
+        query = {"maxResults": str(_PAGE), "fields": "kind,nextPageToken,warning/code,items(name,guestCpus,memoryMb)",
+                 **api.given(pageToken=token)}
+        answer = _call(client, "ListMachineTypes", f"zones/{zone}/machineTypes", query, _Types)
+        return api.Page([(kind.name, kind) for kind in answer.items or ()], token=answer.nextPageToken)
 
-    return cached_lookup(("gcp", account.endpoint), [name for _, name in used], fetch)
+    return api.cached_lookup(("gcp", client.account.endpoint), [name for _, name in used], fetch)
 
 
 # ---------------------------------------------------------------- regions, check
 
-def list_regions(account: Account, send: Send) -> list[Region]:
+def list_regions(client: api.Client) -> list[api.Region]:
     """https://cloud.google.com/compute/docs/reference/rest/v1/regions/list"""
-    def fetch(token: str | None) -> Page[Region]:
-        asked = {"fields": "kind,nextPageToken,warning/code,items(name,status)",
-                 **({"pageToken": token} if token else {})}
-        answer = _call("ListRegions", "regions", asked, _Regions, account, send)
-        return Page([(r.name, Region(r.name, "", r.status == "UP")) for r in answer.items], token=answer.nextPageToken)
+    def fetch(token: str | None) -> api.Page[api.Region]:
+        query = {"fields": "kind,nextPageToken,warning/code,items(name,status)", **api.given(pageToken=token)}
+        answer = _call(client, "ListRegions", "regions", query, _Regions)
+        return api.Page([(row.name, api.Region(row.name, "", row.status == "UP")) for row in answer.items],
+                        token=answer.nextPageToken)
 
-    return by_token(fetch).rows
+    return api.by_token(fetch).rows
 
 
-def check(source: Source, account: Account, send: Send) -> None:
+def check(client: api.Client) -> None:
     """Two calls: the region's own right says nothing of the servers'."""
-    zones = _zones(source.region, account, send)
-    asked = {"maxResults": "1", "fields": _FIELDS}
-    _call("ListInstances", f"zones/{zones[0]}/instances", asked, _Instances, account, send)
+    query = {"maxResults": "1", "fields": _FIELDS}
+    _call(client, "ListInstances", f"zones/{_zones(client)[0]}/instances", query, _Instances)
 
 
 # ---------------------------------------------------------------- the call
 
-def _call(operation: str, path: str, asked: Mapping[str, str], shape: type[_T], account: Account, send: Send) -> _T:
-    project = account.credentials["project_id"]
-    url = account.url(f"https://compute.googleapis.com/compute/v1/projects/{project}/{path}"
-                      f"?{urlencode(asked, safe=',()/')}")
-
-    def use(token: str) -> Response:
-        return send(operation, lambda: Request("GET", url, {
-            "Authorization": f"Bearer {token}", "User-Agent": "twocloud (gzip)"}))      # or else it sends no gzip
-
-    response = with_session(account, "token", lambda: _token(account), use)
-    answer = read(response, shape)
+def _call(client: api.Client, operation: str, path: str, query: Mapping[str, str], shape: type[_T]) -> _T:
+    url = client.url(f"https://compute.googleapis.com/compute/v1/projects/{client.credentials['project_id']}/{path}"
+                     f"?{urlencode(query, safe=',()/')}")
+    answer = client.with_session("token", lambda: _token(client), lambda token: client.call(
+        operation, lambda: api.Request("GET", url, {
+            "Authorization": f"Bearer {token}", "User-Agent": "twocloud (gzip)"}), shape))  # or else it sends no gzip
     warning: _Warning | None = getattr(answer, "warning", None)
     if warning and warning.code != "NO_RESULTS_ON_PAGE":
-        raise PartyUnavailable("The party says that its list is not complete. Retry later.")
+        raise api.PartyUnavailable("The party says that its list is not complete. Retry later.")
     return answer
 
 
-def _token(account: Account) -> tuple[float, str]:
+def _token(client: api.Client) -> tuple[float, str]:
     now = int(time.time())
-    return now + _LIFETIME, sign(_key(account.credentials), now)
+    return now + _LIFETIME, sign(_key(client.credentials), now)
 
 
 def sign(key: _Key, now: int) -> str:
@@ -480,24 +432,25 @@ def examine(credentials: Mapping[str, str]) -> None:
     try:
         _rsa(_key(credentials))
     except (msgspec.MsgspecError, ValueError, TypeError, UnsupportedAlgorithm):
-        raise InvalidParameter("credentials", "service_account is the whole JSON key file of a service account, with "
-                                              "type, client_email and private_key (RSA, PEM, no passphrase).") from None
+        raise api.InvalidParameter(
+            "credentials", "service_account is the whole JSON key file of a service account, with type, client_email "
+                           "and private_key (RSA, PEM, no passphrase).") from None
 
 
-def error_code(response: Response) -> str | None:
+def error_code(response: api.Response) -> str | None:
     """The reason; one word for several things is told apart by what its message names."""
     if response.status < 400:
         return None
-    said = refusal(response, _Refusal)
-    if said is None:
+    refused = api.refusal(response, _Refusal)
+    if refused is None:
         return None
-    error = said.error
+    error = refused.error
     word = next((each.reason for each in error.errors or () if each.reason), None) or error.status
     for detail in error.details or ():
         if detail.reason in _ERRORS:
             return detail.reason
     if word in ("forbidden", "PERMISSION_DENIED"):
-        return _said_by_message(error.message) or word
+        return _reason_in(error.message) or word
     if word == "notFound" and re.search(r"'projects/[^/']+'", error.message):
         return "notFound.project"
     if word == "invalid" and re.search(r"Unknown (region|zone)", error.message):
@@ -505,9 +458,9 @@ def error_code(response: Response) -> str | None:
     return word
 
 
-def _said_by_message(message: str) -> str | None:
+def _reason_in(message: str) -> str | None:
     """The reason that a plain "forbidden" has in its message alone, as older answers do."""
-    return next((word for word, said in _MESSAGES.items() if re.search(said, message, re.IGNORECASE)), None)
+    return next((word for word, pattern in _MESSAGES.items() if re.search(pattern, message, re.IGNORECASE)), None)
 
 
 _MESSAGES = {
@@ -517,7 +470,7 @@ _MESSAGES = {
     "PROJECT_DELETED": r"project .*\b(deleted|deletion)\b",
 }
 
-PARTY = Party(
+PARTY = api.Party(
     name="gcp",
     title="Google Compute Engine",
     reference="https://cloud.google.com/compute/docs/reference/rest/v1/instances/list",
@@ -530,10 +483,10 @@ PARTY = Party(
     grade="recorded",
     region_form=r"[a-z]{2,20}-[a-z]{2,20}[0-9]{1,2}",
     default_region="us-central1",
-    limits={operation: Limit(1500, 60.0) for operation in (
-        "GetRegion", "ListInstances", "ListMachineTypes", "ListRegions")},
+    limits=api.per_seconds(60.0, 1500, "GetRegion", "ListInstances", "ListMachineTypes", "ListRegions"),
     error_code=error_code,
     errors=_ERRORS,
+    status=_STATUS,
     list_servers=list_servers,
     list_regions=list_regions,
     check=check,
