@@ -31,94 +31,57 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
 
-from ...cloud.decoding import Strict, read, refusal
-from ...cloud.paging import Page, Rows, by_token, cut
-from ...errors import (
-    ARREARS,
-    CLOCK,
-    FAILED,
-    MALFORMED,
-    MISSING_RIGHT,
-    NOT_ACTIVATED,
-    THROTTLED,
-    UNAVAILABLE,
-    WRONG_KEY,
-    WRONG_TOKEN,
-    PartyMalformed,
-)
-from ...model import (
-    WHOLE,
-    Account,
-    Attached,
-    Count,
-    Limit,
-    Listing,
-    Party,
-    Region,
-    Request,
-    Response,
-    Send,
-    Server,
-    Source,
-    Status,
-    Text,
-    Window,
-    addresses,
-    attached,
-    labelled,
-    parse_time,
-    total_gib,
-)
+from ...cloud import api
 
 _PAGE = 1000                                # most that both lists take
 _VALID = 1800                               # seconds that a signature holds, as the vendor's SDKs have it
 _T = TypeVar("_T")
 
 _STATUS = {                                 # InstanceStatus, the complete enumeration
-    "Starting": Status.STARTING,            # the first start as well
-    "Running": Status.ACTIVE,
-    "Stopping": Status.STOPPING,
-    "Stopped": Status.SHUTOFF,
-    "Recycled": Status.SOFT_DELETED,        # in the recycle bin
-    "Deleted": Status.DELETED,              # internal, never listed
-    "Scaling": Status.RESIZE,
-    "VolumeResizing": Status.RESIZE,
-    "Expired": Status.SUSPENDED,            # expired, or the account is in debt
-    "Error": Status.ERROR,
-    "Moving": Status.MIGRATING,             # to another zone
-    "SnapshotProcessing": Status.ACTIVE,    # the rest: something is done to an instance that runs on
-    "ImageProcessing": Status.ACTIVE,
-    "Recharging": Status.ACTIVE,
-    "BillingChanging": Status.ACTIVE,
-    "ChangeSubnet": Status.ACTIVE,
-    "ChangeVpc": Status.ACTIVE,
-    "AttachingPort": Status.ACTIVE,
-    "DetachingPort": Status.ACTIVE,
+    "Starting": api.Status.STARTING,        # the first start as well
+    "Running": api.Status.ACTIVE,
+    "Stopping": api.Status.STOPPING,
+    "Stopped": api.Status.SHUTOFF,
+    "Recycled": api.Status.SOFT_DELETED,    # in the recycle bin
+    "Deleted": api.Status.DELETED,          # internal, never listed
+    "Scaling": api.Status.RESIZE,
+    "VolumeResizing": api.Status.RESIZE,
+    "Expired": api.Status.SUSPENDED,        # expired, or the account is in debt
+    "Error": api.Status.ERROR,
+    "Moving": api.Status.MIGRATING,         # to another zone
+    "SnapshotProcessing": api.Status.ACTIVE,    # the rest: something is done to an instance that runs on
+    "ImageProcessing": api.Status.ACTIVE,
+    "Recharging": api.Status.ACTIVE,
+    "BillingChanging": api.Status.ACTIVE,
+    "ChangeSubnet": api.Status.ACTIVE,
+    "ChangeVpc": api.Status.ACTIVE,
+    "AttachingPort": api.Status.ACTIVE,
+    "DetachingPort": api.Status.ACTIVE,
 }
 
 _ERRORS = {                                 # https://cloud.baidu.com/doc/BCC/s/Ojwvyo6nc
-    "AccessDenied": MISSING_RIGHT,
-    "OptInRequired": NOT_ACTIVATED,
-    "InvalidAccessKeyId": WRONG_KEY,
-    "InvalidHTTPAuthHeader": WRONG_KEY,
-    "InvalidSessionToken": WRONG_TOKEN,
-    "AccountInDebt": ARREARS,               # from here on words of calls that buy something
-    "InsufficientBalance": ARREARS,
-    "PaymentFailed": ARREARS,
-    "SignatureDoesNotMatch": WRONG_KEY,     # with HTTP 400
-    "RequestExpired": CLOCK,
-    "RateLimit": THROTTLED,                 # see error_word
-    "BadRequest": MALFORMED,
-    "InappropriateJSON": MALFORMED,
-    "InvalidHTTPRequest": MALFORMED,
-    "InvalidURI": MALFORMED,
-    "InvalidVersion": MALFORMED,
-    "MalformedJSON": MALFORMED,
-    "NoSuchObject": MALFORMED,
-    "PreconditionFailed": MALFORMED,
-    "InternalError": FAILED,
-    "ServiceInternalError": FAILED,
-    "ServiceUnavailable": UNAVAILABLE,
+    "AccessDenied": api.MISSING_RIGHT,
+    "OptInRequired": api.NOT_ACTIVATED,
+    "InvalidAccessKeyId": api.WRONG_KEY,
+    "InvalidHTTPAuthHeader": api.WRONG_KEY,
+    "InvalidSessionToken": api.WRONG_TOKEN,
+    "AccountInDebt": api.ARREARS,           # from here on words of calls that buy something
+    "InsufficientBalance": api.ARREARS,
+    "PaymentFailed": api.ARREARS,
+    "SignatureDoesNotMatch": api.WRONG_KEY,     # with HTTP 400
+    "RequestExpired": api.CLOCK,
+    "RateLimit": api.THROTTLED,             # see error_code
+    "BadRequest": api.MALFORMED,
+    "InappropriateJSON": api.MALFORMED,
+    "InvalidHTTPRequest": api.MALFORMED,
+    "InvalidURI": api.MALFORMED,
+    "InvalidVersion": api.MALFORMED,
+    "MalformedJSON": api.MALFORMED,
+    "NoSuchObject": api.MALFORMED,
+    "PreconditionFailed": api.MALFORMED,
+    "InternalError": api.FAILED,
+    "ServiceInternalError": api.FAILED,
+    "ServiceUnavailable": api.UNAVAILABLE,
 }
 
 
@@ -148,7 +111,7 @@ class _Nic(msgspec.Struct, gc=False):
 
 
 class _Disk(msgspec.Struct, gc=False):
-    diskSizeInGB: Count | None = None
+    diskSizeInGB: api.Count | None = None
 
 
 class _Group(msgspec.Struct, gc=False):
@@ -161,14 +124,14 @@ class _Tag(msgspec.Struct, gc=False):
 
 
 class _Instance(msgspec.Struct, gc=False):
-    id: Text
+    id: api.Text
     name: str | None = None
     status: str | None = None
     spec: str | None = None
-    cpuCount: Count | None = None
-    memoryCapacityInGB: Count | None = None
+    cpuCount: api.Count | None = None
+    memoryCapacityInGB: api.Count | None = None
     volumes: list[_Disk] | None = None
-    localDiskSizeInGB: Count | None = None
+    localDiskSizeInGB: api.Count | None = None
     internalIp: str | None = None
     publicIp: str | None = None
     ipv6: str | None = None
@@ -176,14 +139,14 @@ class _Instance(msgspec.Struct, gc=False):
     nicInfo: _Nic | None = None
     createTime: str | None = None
     zoneName: str | None = None
-    resGroupInfos: Strict[list[_Group] | None] = None
+    resGroupInfos: api.Strict[list[_Group] | None] = None
     tags: list[_Tag] | None = None
 
 
 class _Instances(msgspec.Struct):
     isTruncated: bool
     instances: list[_Instance]
-    nextMarker: Strict[str | None] = None
+    nextMarker: api.Strict[str | None] = None
 
 
 class _Attachment(msgspec.Struct, gc=False):
@@ -191,19 +154,19 @@ class _Attachment(msgspec.Struct, gc=False):
 
 
 class _Volume(msgspec.Struct, gc=False):
-    id: Text
-    diskSizeInGB: Count | None = None
-    attachments: Strict[list[_Attachment] | None] = None
+    id: api.Text
+    diskSizeInGB: api.Count | None = None
+    attachments: api.Strict[list[_Attachment] | None] = None
 
 
 class _Volumes(msgspec.Struct):
     isTruncated: bool
     volumes: list[_Volume]
-    nextMarker: Strict[str | None] = None
+    nextMarker: api.Strict[str | None] = None
 
 
 class _Region(msgspec.Struct):
-    regionId: Text
+    regionId: api.Text
     regionName: str | None = None
 
 
@@ -211,34 +174,29 @@ class _Regions(msgspec.Struct):
     regions: list[_Region]
 
 
-class _Refusal(msgspec.Struct):
-    code: str | None = None
-
-
 # ---------------------------------------------------------------- listing
 
-def list_servers(source: Source, account: Account, window: Window, send: Send) -> Listing:
-    rows = _instances(source, account, window if account.project is None else WHOLE, send)
-    if account.project is not None:
-        kept = [row for row in rows.rows if account.project in _groups(row)]
-        rows = Rows(cut(kept, window), len(kept))
-    untold = any(row.volumes is None for row in rows.rows)
-    sizes = _sizes(source, account, send) if untold else Attached({}, True)
-    return Listing([_server(row, sizes, account.project) for row in rows.rows], rows.total)
+def list_servers(client: api.Client, window: api.Window) -> api.Listing:
+    rows = _instances(client, window if client.project is None else api.WHOLE)
+    if client.project is not None:
+        kept = [row for row in rows.rows if client.project in _groups(row)]
+        rows = api.Rows(api.cut(kept, window), len(kept))
+    unsized = any(row.volumes is None for row in rows.rows)
+    sizes = _sizes(client) if unsized else api.Attached({}, True)
+    return rows.listing(lambda row: _server(row, sizes, client.project))
 
 
-def _instances(source: Source, account: Account, window: Window, send: Send) -> Rows[_Instance]:
+def _instances(client: api.Client, window: api.Window) -> api.Rows[_Instance]:
     first = _PAGE if window.last is None else min(_PAGE, window.last + 1)       # one more tells whether more follow
 
-    def fetch(marker: str | None) -> Page[_Instance]:
-        answer = _list("ListInstances", "instance", marker, _PAGE if marker else first, _Instances, source, account,
-                       send)
-        return Page([(row.id, row) for row in answer.instances], token=_next(answer))
+    def fetch(marker: str | None) -> api.Page[_Instance]:
+        answer = _list(client, "ListInstances", "instance", marker, _PAGE if marker else first, _Instances)
+        return api.Page([(row.id, row) for row in answer.instances], token=_next(answer))
 
-    return by_token(fetch, window)
+    return api.by_token(fetch, window)
 
 
-def _server(row: _Instance, sizes: Attached, project: str | None = None) -> Server:
+def _server(row: _Instance, sizes: api.Attached, project: str | None = None) -> api.Server:
     """`sizes`: of all disks, by instance, for a row without its own. `project`: the one asked for, among the row's."""
     lan, wan = [row.internalIp], [row.publicIp]
     nic = row.nicInfo or _Nic()
@@ -250,81 +208,71 @@ def _server(row: _Instance, sizes: Attached, project: str | None = None) -> Serv
             lan += [address.privateIpAddress, address.ipv6Address]
             wan.append(address.publicIpAddress)
     lan += [row.ipv6, *(row.ipv6Addresses or ()), *(ip.privateIp for ip in nic.ipv6s or ())]
-    (lan4, lan6), (wan4, wan6) = addresses(*lan), addresses(*wan, *(ip.eip for ip in nic.ipv6s or ()))
-    return Server(
+    wan += [ip.eip for ip in nic.ipv6s or ()]
+    return api.Server(
         id=row.id,
         name=row.name or "",
         cpu=row.cpuCount,
         memory_mib=None if row.memoryCapacityInGB is None else row.memoryCapacityInGB * 1024,
         disk_gib=_disks(row, sizes),
-        lan_ipv4=lan4,
-        wan_ipv4=wan4,
-        lan_ipv6=lan6,
-        wan_ipv6=wan6,
-        status=_STATUS.get((row.status or "").strip(), Status.UNKNOWN),
-        party_status=row.status or "",
-        created_at=parse_time(row.createTime),
+        **api.addresses(lan, wan),
+        **PARTY.status_of(row.status),
+        created_at=api.parse_time(row.createTime),
         zone=row.zoneName or "",
         project_id=project or next(iter(_groups(row)), ""),
         instance_type=row.spec or "",
-        tags=labelled((tag.tagKey, tag.tagValue) for tag in row.tags or ()),
+        tags=api.labelled((tag.tagKey, tag.tagValue) for tag in row.tags or ()),
     )
 
 
-def _disks(row: _Instance, sizes: Attached) -> int | None:
+def _disks(row: _Instance, sizes: api.Attached) -> int | None:
     if row.volumes is None:
-        return total_gib((sizes.of(row.id), row.localDiskSizeInGB))
-    return total_gib(disk.diskSizeInGB for disk in row.volumes)
+        return api.total_gib((sizes.of(row.id), row.localDiskSizeInGB))
+    return api.total_gib(disk.diskSizeInGB for disk in row.volumes)
 
 
 def _groups(row: _Instance) -> list[str]:
     return [group.groupId for group in row.resGroupInfos or ()]
 
 
-def _sizes(source: Source, account: Account, send: Send) -> Attached:
+def _sizes(client: api.Client) -> api.Attached:
     """The disks of each instance of the region together, in GiB; a shared disk counts for each."""
-    def fetch(marker: str | None) -> Page[_Volume]:
-        answer = _list("ListVolumes", "volume", marker, _PAGE, _Volumes, source, account, send)
-        return Page([(volume.id, volume) for volume in answer.volumes], token=_next(answer))
+    def fetch(marker: str | None) -> api.Page[_Volume]:
+        answer = _list(client, "ListVolumes", "volume", marker, _PAGE, _Volumes)
+        return api.Page([(volume.id, volume) for volume in answer.volumes], token=_next(answer))
 
-    return attached(((attachment.instanceId for attachment in volume.attachments or ()), volume.diskSizeInGB)
-                    for volume in by_token(fetch).rows)
+    return api.attached(((attachment.instanceId for attachment in volume.attachments or ()), volume.diskSizeInGB)
+                    for volume in api.by_token(fetch).rows)
 
 
 def _next(answer: _Instances | _Volumes) -> str | None:
     if answer.isTruncated and not answer.nextMarker:
-        raise PartyMalformed("The party says that more rows follow, but not how to ask for them.")
+        raise api.PartyMalformed("The party says that more rows follow, but not how to ask for them.")
     return answer.nextMarker if answer.isTruncated else None
 
 
 # ---------------------------------------------------------------- regions, check
 
-def list_regions(account: Account, send: Send) -> list[Region]:
+def list_regions(client: api.Client) -> list[api.Region]:
     """https://cloud.baidu.com/doc/BCC/s/3lvc76e8v, at a host of no region; without a region in the body: all."""
-    url = account.url("https://bcc.baidubce.com/v2/region/describeRegions")
-    answer = _call("DescribeRegions", "POST", url, b"{}", _Regions, account, send)
-    return [Region(region.regionId, region.regionName or "") for region in answer.regions]
+    url = client.url("https://bcc.baidubce.com/v2/region/describeRegions")
+    answer = client.call("DescribeRegions", lambda: sign("POST", url, b"{}", client.account, time.time()), _Regions)
+    return [api.Region(region.regionId, region.regionName or "") for region in answer.regions]
 
 
-def check(source: Source, account: Account, send: Send) -> None:
-    _list("ListInstances", "instance", None, 1, _Instances, source, account, send)
+def check(client: api.Client) -> None:
+    _list(client, "ListInstances", "instance", None, 1, _Instances)
 
 
 # ---------------------------------------------------------------- the call
 
-def _list(operation: str, path: str, marker: str | None, size: int, shape: type[_T], source: Source, account: Account,
-          send: Send) -> _T:
-    asked = urlencode({**({"marker": marker} if marker else {}), "maxKeys": size}, quote_via=quote, safe="")
-    url = account.url(f"https://bcc.{source.region}.baidubce.com/v2/{path}?{asked}")
-    return _call(operation, "GET", url, b"", shape, account, send)
+def _list(client: api.Client, operation: str, path: str, marker: str | None, size: int, shape: type[_T]) -> _T:
+    query = urlencode({**api.given(marker=marker), "maxKeys": size}, quote_via=quote, safe="")
+    url = client.url(f"https://bcc.{client.region}.baidubce.com/v2/{path}?{query}")
+    return client.call(operation, lambda: sign("GET", url, b"", client.account, time.time()), shape)
 
 
-def _call(operation: str, method: str, url: str, body: bytes, shape: type[_T], account: Account, send: Send) -> _T:
-    response = send(operation, lambda: sign(method, url, body, account, time.time()))
-    return read(response, shape)
-
-
-def sign(method: str, url: str, body: bytes, account: Account, now: float) -> Request:
+def sign(method: str, url: str, body: bytes, account: api.Account, now: float) -> api.Request:
     """`now`: Unix time."""
     keys, stamp = account.credentials, datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     headers = {"Host": urlsplit(url).netloc, "x-bce-date": stamp}
@@ -333,7 +281,7 @@ def sign(method: str, url: str, body: bytes, account: Account, now: float) -> Re
     headers["Authorization"] = authorization(method, url, headers, keys, stamp)
     if body:
         headers["Content-Type"] = "application/json"
-    return Request(method, url, headers, body)
+    return api.Request(method, url, headers, body)
 
 
 def authorization(method: str, url: str, headers: Mapping[str, str], keys: Mapping[str, str], stamp: str) -> str:
@@ -347,15 +295,15 @@ def authorization(method: str, url: str, headers: Mapping[str, str], keys: Mappi
     return f"{scope}/{';'.join(sorted(name.lower() for name in headers))}/{signature}"
 
 
-def error_code(response: Response) -> str | None:
-    if b'"code"' not in response.body:
-        return None
-    said = refusal(response, _Refusal)
-    word = said and said.code
-    return "RateLimit" if word and re.search("RateLimit|RequestLimit|TooManyRequests|Throttl", word) else word
+_code = api.error_at("code")
 
 
-PARTY = Party(
+def error_code(response: api.Response) -> str | None:
+    code = _code(response)
+    return "RateLimit" if code and re.search("RateLimit|RequestLimit|TooManyRequests|Throttl", code) else code
+
+
+PARTY = api.Party(
     name="baidu",
     title="Baidu AI Cloud BCC",
     reference="https://cloud.baidu.com/doc/BCC/s/Xjwvyodmx",
@@ -367,9 +315,10 @@ PARTY = Party(
     unknown_region_is_empty=True,
     project="a resource group's id, RESG-…",
     project_form=r"[A-Za-z0-9_-]{1,64}",
-    limits={"ListInstances": Limit(5), "ListVolumes": Limit(5), "DescribeRegions": Limit(5)},
+    limits=api.per_second(5, "ListInstances", "ListVolumes", "DescribeRegions"),
     error_code=error_code,
     errors=_ERRORS,
+    status=_STATUS,
     list_servers=list_servers,
     list_regions=list_regions,
     check=check,

@@ -34,30 +34,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
 
-from ...cloud.decoding import Nested, nested, read, refusal
-from ...cloud.paging import Page, by_page
-from ...concurrency import run_both
-from ...errors import MALFORMED, MISSING_RIGHT, REGION, THROTTLED, WRONG_KEY, PartyMalformed
-from ...model import (
-    WHOLE,
-    Account,
-    Count,
-    Limit,
-    Listing,
-    Party,
-    Region,
-    Request,
-    Response,
-    Send,
-    Server,
-    Source,
-    Status,
-    Text,
-    Window,
-    addresses,
-    parse_time,
-    total_gib,
-)
+from ...cloud import api
 
 _PAGE = 50
 _DISK_PAGE = 300
@@ -66,33 +43,33 @@ _BEIJING = timezone(timedelta(hours=8))
 _T = TypeVar("_T")
 
 _STATUS = {                                 # instanceStatus, all words of the model
-    "creating": Status.BUILD,
-    "master_order_creating": Status.BUILD,
-    "starting": Status.STARTING,
-    "running": Status.ACTIVE,
-    "stopping": Status.STOPPING,
-    "stopped": Status.SHUTOFF,
-    "restarting": Status.REBOOT,
-    "rebuild": Status.REBUILD,
-    "error": Status.ERROR,
-    "backuping": Status.ACTIVE,             # being backed up, by two spellings
-    "backingup": Status.ACTIVE,
-    "snapshotting": Status.ACTIVE,
-    "expired": Status.SUSPENDED,            # not paid for
-    "freezing": Status.SUSPENDED,
-    "unsubscribed": Status.SOFT_DELETED,    # given back before its time, kept for a while
-    "unsubscribing": Status.DELETED,
-    "shelve": Status.SHELVED,               # stopped and not paid for; a word of the request's filter alone
+    "creating": api.Status.BUILD,
+    "master_order_creating": api.Status.BUILD,
+    "starting": api.Status.STARTING,
+    "running": api.Status.ACTIVE,
+    "stopping": api.Status.STOPPING,
+    "stopped": api.Status.SHUTOFF,
+    "restarting": api.Status.REBOOT,
+    "rebuild": api.Status.REBUILD,
+    "error": api.Status.ERROR,
+    "backuping": api.Status.ACTIVE,         # being backed up, by two spellings
+    "backingup": api.Status.ACTIVE,
+    "snapshotting": api.Status.ACTIVE,
+    "expired": api.Status.SUSPENDED,        # not paid for
+    "freezing": api.Status.SUSPENDED,
+    "unsubscribed": api.Status.SOFT_DELETED,    # given back before its time, kept for a while
+    "unsubscribing": api.Status.DELETED,
+    "shelve": api.Status.SHELVED,           # stopped and not paid for; a word of the request's filter alone
 }
 
 _ERRORS = {
-    "CTAPI_10002": WRONG_KEY,               # the access key is not valid
-    "CTAPI_10009": WRONG_KEY,               # signature verification failed
-    "Openapi.RegionInfo.AccessFailed": REGION,
-    "Region": REGION,                       # from here on: the families
-    "Throttled": THROTTLED,
-    "Denied": MISSING_RIGHT,
-    "Malformed": MALFORMED,
+    "CTAPI_10002": api.WRONG_KEY,           # the access key is not valid
+    "CTAPI_10009": api.WRONG_KEY,           # signature verification failed
+    "Openapi.RegionInfo.AccessFailed": api.REGION,
+    "Region": api.REGION,                   # from here on: the families
+    "Throttled": api.THROTTLED,
+    "Denied": api.MISSING_RIGHT,
+    "Malformed": api.MALFORMED,
 }
 
 _FAMILIES = (                               # what a part of a code tells, the first that fits
@@ -123,17 +100,17 @@ class _Card(msgspec.Struct, gc=False):
 
 class _Flavor(msgspec.Struct, gc=False):
     flavorName: str | None = None
-    flavorCPU: Count | None = None
-    flavorRAM: Count | None = None
+    flavorCPU: api.Count | None = None
+    flavorRAM: api.Count | None = None
 
 
 class _Instance(msgspec.Struct, gc=False):
-    instanceID: Text
+    instanceID: api.Text
     displayName: str | None = None
     instanceName: str | None = None
     instanceStatus: str | None = None
     flavor: _Flavor | None = None
-    attachedVolume: Nested = msgspec.UNSET
+    attachedVolume: api.Nested = msgspec.UNSET
     addresses: list[_Network] | None = None
     networkCardList: list[_Card] | None = None
     privateIP: str | None = None
@@ -147,7 +124,7 @@ class _Instance(msgspec.Struct, gc=False):
 
 
 class _Instances(msgspec.Struct):
-    totalCount: Count
+    totalCount: api.Count
     results: list[_Instance] | None
 
 
@@ -156,19 +133,19 @@ class _Attachment(msgspec.Struct, gc=False):
 
 
 class _Disk(msgspec.Struct, gc=False):
-    diskID: Text
-    diskSize: Count | None = None
+    diskID: api.Text
+    diskSize: api.Count | None = None
     instanceID: str | None = None
     attachments: list[_Attachment] | None = None
 
 
 class _Disks(msgspec.Struct):
-    totalCount: Count
+    totalCount: api.Count
     diskList: list[_Disk] | None
 
 
 class _Region(msgspec.Struct):
-    regionID: Text
+    regionID: api.Text
     regionName: str | None = None
     regionCode: str | None = None
     openapiAvailable: bool | None = None
@@ -191,51 +168,43 @@ class _Refusal(msgspec.Struct):
 
 # ---------------------------------------------------------------- listing
 
-def list_servers(source: Source, account: Account, window: Window, send: Send) -> Listing:
-    asked: dict[str, object] = {"regionID": source.region}
-    if account.project is not None:
-        asked["projectID"] = account.project
+def list_servers(client: api.Client, window: api.Window) -> api.Listing:
+    query: dict[str, object] = {"regionID": client.region}
+    project = {} if client.project is None else {"projectID": client.project}
 
-    def fetch(number: int, size: int) -> Page[_Instance]:
-        answer = _call("ListInstances", {**asked, "pageNo": number, "pageSize": size}, _Instances, account, send)
-        rows = answer.results or []
-        if account.project is not None and any(row.projectID != account.project for row in rows):
-            raise PartyMalformed("The party listed servers of another enterprise project than the account's.")
-        return Page([(row.instanceID, row) for row in rows], answer.totalCount)
+    def fetch(number: int, size: int) -> api.Page[_Instance]:
+        page = {**query, **project, "pageNo": number, "pageSize": size}
+        answer = _call(client, "ListInstances", page, _Instances)
+        rows = client.of_project(answer.results or [], lambda row: row.projectID, "enterprise project")
+        return api.Page([(row.instanceID, row) for row in rows], answer.totalCount)
 
-    def fetch_disks(number: int, size: int) -> Page[_Disk]:         # of every project: a disk may be in another
-        page = {"regionID": source.region, "pageNo": number, "pageSize": size}
-        answer = _call("ListEbs", page, _Disks, account, send)
-        return Page([(disk.diskID, disk) for disk in answer.diskList or ()], answer.totalCount)
+    def fetch_disks(number: int, size: int) -> api.Page[_Disk]:     # of every project: a disk may be in another
+        answer = _call(client, "ListEbs", {**query, "pageNo": number, "pageSize": size}, _Disks)
+        return api.Page([(disk.diskID, disk) for disk in answer.diskList or ()], answer.totalCount)
 
-    found, disks = run_both(lambda: by_page(fetch, window, _PAGE, _WORKERS),
-                        lambda: by_page(fetch_disks, WHOLE, _DISK_PAGE, _WORKERS))
+    found, disks = client.run_all(lambda: api.by_page(fetch, window, _PAGE, _WORKERS),
+                                  lambda: api.by_page(fetch_disks, api.WHOLE, _DISK_PAGE, _WORKERS))
     sizes = {disk.diskID: disk.diskSize for disk in disks.rows}
     attached: dict[str, set[str]] = {}
     for disk in disks.rows:                 # a shared disk counts for each server
         for owner in {disk.instanceID, *(attachment.instanceID for attachment in disk.attachments or ())}:
             attached.setdefault(owner or "", set()).add(disk.diskID)
-    return Listing([_server(row, attached.get(row.instanceID, set()), sizes) for row in found.rows], found.total)
+    return found.listing(lambda row: _server(row, attached.get(row.instanceID, set()), sizes))
 
 
-def _server(row: _Instance, attached: set[str], sizes: Mapping[str, int | None]) -> Server:
+def _server(row: _Instance, attached: set[str], sizes: Mapping[str, int | None]) -> api.Server:
     lan, wan = _addresses(row)
-    (lan4, lan6), (wan4, wan6) = addresses(*lan), addresses(*wan)
     flavor = row.flavor or _Flavor()
-    return Server(
+    return api.Server(
         id=row.instanceID,
         name=row.displayName or row.instanceName or "",
         cpu=flavor.flavorCPU,
         memory_mib=_memory(flavor),
         disk_gib=_sum(_named(row, attached), attached, sizes),
-        lan_ipv4=lan4,
-        wan_ipv4=wan4,
-        lan_ipv6=lan6,
-        wan_ipv6=wan6,
-        status=_STATUS.get((row.instanceStatus or "").strip(), Status.UNKNOWN),
-        party_status=row.instanceStatus or "",
-        created_at=parse_time(row.createdTime),
-        updated_at=parse_time(row.updatedTime),
+        **api.addresses(lan, wan),
+        **PARTY.status_of(row.instanceStatus),
+        created_at=api.parse_time(row.createdTime),
+        updated_at=api.parse_time(row.updatedTime),
         zone=row.azName or "",
         project_id=row.projectID or "",
         instance_type=flavor.flavorName or "",
@@ -252,12 +221,12 @@ def _memory(flavor: _Flavor) -> int | None:
 def _named(row: _Instance, attached: set[str]) -> list[str] | None:
     if not attached and (row.attachedVolume is msgspec.UNSET or bytes(row.attachedVolume) == b"null"):
         return None
-    return nested(row.attachedVolume, str)
+    return api.nested(row.attachedVolume, str)
 
 
 def _sum(named: Sequence[str] | None, attached: set[str], sizes: Mapping[str, int | None]) -> int | None:
     """`named`: None if the row does not say, or in no way that can be read."""
-    return None if named is None else total_gib(sizes.get(disk) for disk in attached | set(named))
+    return None if named is None else api.total_gib(sizes.get(disk) for disk in attached | set(named))
 
 
 def _addresses(row: _Instance) -> tuple[tuple[str | None, ...], tuple[str | None, ...]]:
@@ -274,14 +243,14 @@ def _addresses(row: _Instance) -> tuple[tuple[str | None, ...], tuple[str | None
 
 # ---------------------------------------------------------------- regions, check
 
-def list_regions(account: Account, send: Send) -> list[Region]:
-    regions = _call("ListRegions", {}, _Regions, account, send).regionList
-    return [Region(r.regionID, " ".join(filter(None, (r.regionName, r.regionCode))), r.openapiAvailable is not False)
-            for r in regions]
+def list_regions(client: api.Client) -> list[api.Region]:
+    return [api.Region(row.regionID, " ".join(filter(None, (row.regionName, row.regionCode))),
+                       row.openapiAvailable is not False)
+            for row in _call(client, "ListRegions", {}, _Regions).regionList]
 
 
-def check(source: Source, account: Account, send: Send) -> None:
-    _call("ListInstances", {"regionID": source.region, "pageNo": 1, "pageSize": 1}, _Instances, account, send)
+def check(client: api.Client) -> None:
+    _call(client, "ListInstances", {"regionID": client.region, "pageNo": 1, "pageSize": 1}, _Instances)
 
 
 # ---------------------------------------------------------------- the call
@@ -293,17 +262,16 @@ _CALLS = {                                  # -> method, host, path
 }
 
 
-def _call(operation: str, asked: Mapping[str, object], shape: type[_T], account: Account, send: Send) -> _T:
+def _call(client: api.Client, operation: str, query: Mapping[str, object], shape: type[_T]) -> _T:
     method, host, path = _CALLS[operation]
-    query = urlencode(sorted(asked.items()), quote_via=quote, safe="") if method == "GET" else ""
-    url = account.url(f"https://{host}.ctapi.ctyun.cn{path}" + (f"?{query}" if query else ""))
-    body = msgspec.json.encode(asked) if method == "POST" else b""
-    response = send(operation, lambda: sign(method, url, body, account, time.time(), str(uuid.uuid4())))
-    answer: _Answer[_T] = read(response, _Answer[shape])
-    return answer.returnObj
+    words = urlencode(sorted(query.items()), quote_via=quote, safe="") if method == "GET" else ""
+    url = client.url(f"https://{host}.ctapi.ctyun.cn{path}" + (f"?{words}" if words else ""))
+    body = msgspec.json.encode(query) if method == "POST" else b""
+    return client.call(operation, lambda: sign(method, url, body, client.account, time.time(), str(uuid.uuid4())),
+                       _Answer[shape]).returnObj
 
 
-def sign(method: str, url: str, body: bytes, account: Account, now: float, request_id: str) -> Request:
+def sign(method: str, url: str, body: bytes, account: api.Account, now: float, request_id: str) -> api.Request:
     """EOP. `now`: Unix time; the query is sorted and quoted."""
     keys, there = account.credentials, urlsplit(url)
     date = datetime.fromtimestamp(now, _BEIJING).strftime("%Y%m%dT%H%M%SZ")
@@ -312,15 +280,15 @@ def sign(method: str, url: str, body: bytes, account: Account, now: float, reque
     key = keys["secret_key"].encode()
     for part in (date, keys["access_key"], date[:8], to_sign):
         key = hmac.digest(key, part.encode(), "sha256")
-    return Request(method, url, {
+    return api.Request(method, url, {
         "Content-Type": "application/json;charset=UTF-8", "Host": there.netloc, "ctyun-eop-request-id": request_id,
         "Eop-date": date, "Eop-Authorization": f"{keys['access_key']} Headers=ctyun-eop-request-id;eop-date "
                                                f"Signature={base64.b64encode(key).decode()}"}, body)
 
 
-def error_code(response: Response) -> str | None:
+def error_code(response: api.Response) -> str | None:
     """errorCode, else the gateway's statusCode; a code that is not in the table comes after the name of its family."""
-    said = refusal(response, _Refusal)
+    said = api.refusal(response, _Refusal)
     if said is None:
         return None
     status = str(said.statusCode)
@@ -332,7 +300,7 @@ def error_code(response: Response) -> str | None:
     return next((f"{family}.{word}" for part, family in _FAMILIES if re.search(part, word)), word)
 
 
-PARTY = Party(
+PARTY = api.Party(
     name="ctyun",
     title="Tianyi Cloud ECS",
     reference="https://eop.ctyun.cn/ebp/ctapiDocument/search?sid=25&api=8309",
@@ -344,9 +312,10 @@ PARTY = Party(
     unknown_region_is_empty=True,
     project="an enterprise project's id",
     project_form=r"0|[a-z0-9]{32}",
-    limits={operation: Limit(20) for operation in _CALLS},
+    limits=api.per_second(20, *_CALLS),
     error_code=error_code,
     errors=_ERRORS,
+    status=_STATUS,
     list_servers=list_servers,
     list_regions=list_regions,
     check=check,

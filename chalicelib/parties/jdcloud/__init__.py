@@ -33,44 +33,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
 
-from ...cloud.cache import cached_lookup
-from ...cloud.decoding import Nested, Strict, nested, read, refusal
-from ...cloud.paging import Page, Rows, by_page, cut
-from ...concurrency import run_all
-from ...errors import (
-    FAILED,
-    MALFORMED,
-    MISSING_RIGHT,
-    REGION,
-    THROTTLED,
-    UNAVAILABLE,
-    WRONG_KEY,
-    Meaning,
-    PartyDenied,
-    PartyMalformed,
-    UnknownRegion,
-)
-from ...model import (
-    WHOLE,
-    Account,
-    Count,
-    Limit,
-    Listing,
-    Party,
-    Region,
-    Request,
-    Response,
-    Send,
-    Server,
-    Source,
-    Status,
-    Text,
-    Window,
-    addresses,
-    labelled,
-    parse_time,
-    total_gib,
-)
+from ...cloud import api
 
 _PAGE = 100
 _LEAST = 10                                 # a smaller page is refused
@@ -79,48 +42,48 @@ _WORKERS = 10
 _T = TypeVar("_T")
 
 _STATUS = {                                 # the documented table
-    "pending": Status.BUILD,
-    "starting": Status.STARTING,
-    "running": Status.ACTIVE,
-    "stopping": Status.STOPPING,
-    "stopped": Status.SHUTOFF,
-    "rebooting": Status.REBOOT,
-    "reboot": Status.REBOOT,                # third parties only
-    "rebuilding": Status.REBUILD,
-    "rebuildin": Status.REBUILD,            # as the table prints it
-    "resizing": Status.RESIZE,
-    "deleting": Status.DELETED,
-    "error": Status.ERROR,
+    "pending": api.Status.BUILD,
+    "starting": api.Status.STARTING,
+    "running": api.Status.ACTIVE,
+    "stopping": api.Status.STOPPING,
+    "stopped": api.Status.SHUTOFF,
+    "rebooting": api.Status.REBOOT,
+    "reboot": api.Status.REBOOT,            # third parties only
+    "rebuilding": api.Status.REBUILD,
+    "rebuildin": api.Status.REBUILD,        # as the table prints it
+    "resizing": api.Status.RESIZE,
+    "deleting": api.Status.DELETED,
+    "error": api.Status.ERROR,
 }
 
 _ERRORS = {                                 # the status, or else the code
-    "ACCESS_ERROR": WRONG_KEY,
-    "UNAUTHENTICATED": WRONG_KEY,
-    "401": WRONG_KEY,
-    "HTTP_FORBIDDEN": Meaning(PartyDenied, "refused: a permission is missing, or this address is not allowed"),
-    "PERMISSION_DENIED": MISSING_RIGHT,
-    "403": MISSING_RIGHT,
-    "NOT_FOUND": MALFORMED,                 # no such path; see _call
-    "404": MALFORMED,
-    "INVALID_REGION": REGION,               # see error_word
-    "RATE_LIMIT": THROTTLED,
-    "HTTP_RATE_LIMIT_EXCEEDED": THROTTLED,
-    "429": THROTTLED,
-    "OUT_OF_RANGE": MALFORMED,              # of the page's size
-    "INVALID_ARGUMENT": MALFORMED,
-    "HTTP_BAD_REQUEST": MALFORMED,
-    "HTTP_URI_TOO_LONG": MALFORMED,
-    "400": MALFORMED,
-    "INTERNAL": FAILED,
-    "UNKNOWN": FAILED,
-    "HTTP_INTERNAL_SERVER_ERROR": FAILED,
-    "500": FAILED,
-    "HTTP_BAD_GATEWAY": UNAVAILABLE,
-    "HTTP_SERVICE_UNAVAILABLE": UNAVAILABLE,
-    "HTTP_SERVER_TIMING_OUT": UNAVAILABLE,
-    "502": UNAVAILABLE,
-    "503": UNAVAILABLE,
-    "504": UNAVAILABLE,
+    "ACCESS_ERROR": api.WRONG_KEY,
+    "UNAUTHENTICATED": api.WRONG_KEY,
+    "401": api.WRONG_KEY,
+    "HTTP_FORBIDDEN": api.denied("refused: a permission is missing, or this address is not allowed"),
+    "PERMISSION_DENIED": api.MISSING_RIGHT,
+    "403": api.MISSING_RIGHT,
+    "NOT_FOUND": api.MALFORMED,             # no such path; see _call
+    "404": api.MALFORMED,
+    "INVALID_REGION": api.REGION,           # see error_code
+    "RATE_LIMIT": api.THROTTLED,
+    "HTTP_RATE_LIMIT_EXCEEDED": api.THROTTLED,
+    "429": api.THROTTLED,
+    "OUT_OF_RANGE": api.MALFORMED,          # of the page's size
+    "INVALID_ARGUMENT": api.MALFORMED,
+    "HTTP_BAD_REQUEST": api.MALFORMED,
+    "HTTP_URI_TOO_LONG": api.MALFORMED,
+    "400": api.MALFORMED,
+    "INTERNAL": api.FAILED,
+    "UNKNOWN": api.FAILED,
+    "HTTP_INTERNAL_SERVER_ERROR": api.FAILED,
+    "500": api.FAILED,
+    "HTTP_BAD_GATEWAY": api.UNAVAILABLE,
+    "HTTP_SERVICE_UNAVAILABLE": api.UNAVAILABLE,
+    "HTTP_SERVER_TIMING_OUT": api.UNAVAILABLE,
+    "502": api.UNAVAILABLE,
+    "503": api.UNAVAILABLE,
+    "504": api.UNAVAILABLE,
 }
 
 _REGIONS = {
@@ -134,7 +97,7 @@ _REGIONS = {
 # ---------------------------------------------------------------- the shapes that we read
 
 class _Size(msgspec.Struct, gc=False):
-    diskSizeGB: Count | None = None
+    diskSizeGB: api.Count | None = None
 
 
 class _Disk(msgspec.Struct, gc=False):
@@ -171,31 +134,31 @@ class _Tag(msgspec.Struct, gc=False):
 
 
 class _Instance(msgspec.Struct, gc=False):
-    instanceId: Text
+    instanceId: api.Text
     instanceName: str | None = None
     instanceType: str | None = None
     status: str | None = None
     systemDisk: _Disk | None = None
-    dataDisks: Nested = msgspec.UNSET
+    dataDisks: api.Nested = msgspec.UNSET
     privateIpAddress: str | None = None
     elasticIpAddress: str | None = None
     primaryNetworkInterface: _Attached | None = None
     secondaryNetworkInterfaces: list[_Attached] | None = None
     launchTime: str | None = None
     az: str | None = None
-    resourceGroupId: Strict[str | None] = None
+    resourceGroupId: api.Strict[str | None] = None
     tags: list[_Tag] | None = None
 
 
 class _Instances(msgspec.Struct):
-    totalCount: Count
+    totalCount: api.Count
     instances: list[_Instance] | None
 
 
 class _Type(msgspec.Struct, gc=False):
     instanceType: str | None = None
-    cpu: Count | None = None
-    memoryMB: Count | None = None
+    cpu: api.Count | None = None
+    memoryMB: api.Count | None = None
 
 
 class _Types(msgspec.Struct):
@@ -218,27 +181,27 @@ class _Refusal(msgspec.Struct):
 
 # ---------------------------------------------------------------- listing
 
-def list_servers(source: Source, account: Account, window: Window, send: Send) -> Listing:
-    rows = _instances(source, account, window if account.project is None else WHOLE, send)
-    if rows.total == 0 and not _fetch_types(source, account, send, ()):
-        raise UnknownRegion()
-    if account.project is not None:
-        kept = [row for row in rows.rows if row.resourceGroupId == account.project]
-        rows = Rows(cut(kept, window), len(kept))
-    types = _types(source, account, send, {row.instanceType for row in rows.rows if row.instanceType})
-    return Listing([_server(row, types.get(row.instanceType or "")) for row in rows.rows], rows.total)
+def list_servers(client: api.Client, window: api.Window) -> api.Listing:
+    rows = _instances(client, window if client.project is None else api.WHOLE)
+    if rows.total == 0 and not _fetch_types(client, ()):
+        raise api.UnknownRegion()
+    if client.project is not None:
+        kept = [row for row in rows.rows if row.resourceGroupId == client.project]
+        rows = api.Rows(api.cut(kept, window), len(kept))
+    types = _types(client, {row.instanceType for row in rows.rows if row.instanceType})
+    return rows.listing(lambda row: _server(row, types.get(row.instanceType or "")))
 
 
-def _instances(source: Source, account: Account, window: Window, send: Send) -> Rows[_Instance]:
-    def fetch(number: int, size: int) -> Page[_Instance]:
-        answer = _call("DescribeInstances", "instances", {"pageNumber": str(number), "pageSize": str(size)}, _Instances,
-                       source, account, send)
-        return Page([(row.instanceId, row) for row in answer.instances or ()], answer.totalCount)
+def _instances(client: api.Client, window: api.Window) -> api.Rows[_Instance]:
+    def fetch(number: int, size: int) -> api.Page[_Instance]:
+        query = {"pageNumber": str(number), "pageSize": str(size)}
+        answer = _call(client, "DescribeInstances", query, _Instances)
+        return api.Page([(row.instanceId, row) for row in answer.instances or ()], answer.totalCount)
 
-    return by_page(fetch, window, _PAGE, _WORKERS, least=_LEAST)
+    return api.by_page(fetch, window, _PAGE, _WORKERS, least=_LEAST)
 
 
-def _server(row: _Instance, kind: _Type | None) -> Server:
+def _server(row: _Instance, kind: _Type | None) -> api.Server:
     lan, wan = [row.privateIpAddress], [row.elasticIpAddress]
     others = sorted(row.secondaryNetworkInterfaces or (), key=lambda attached: attached.deviceIndex or 0)
     for attached in (row.primaryNetworkInterface, *others):
@@ -247,89 +210,82 @@ def _server(row: _Instance, kind: _Type | None) -> Server:
             lan.append(ip.privateIpAddress)
             wan.append(ip.elasticIpAddress)
         lan += [ip.ipv6Address for ip in interface.ipv6Addresses or ()]
-    (lan4, lan6), (wan4, wan6) = addresses(*lan), addresses(*wan)
-    return Server(
+    return api.Server(
         id=row.instanceId,
         name=row.instanceName or "",
         cpu=kind and kind.cpu,
         memory_mib=kind and kind.memoryMB,
         disk_gib=_disks(row),
-        lan_ipv4=lan4,
-        wan_ipv4=wan4,
-        lan_ipv6=lan6,
-        wan_ipv6=wan6,
-        status=_STATUS.get((row.status or "").strip(), Status.UNKNOWN),
-        party_status=row.status or "",
+        **api.addresses(lan, wan),
+        **PARTY.status_of(row.status),
         created_at=_time(row.launchTime),
         zone=row.az or "",
         project_id=row.resourceGroupId or "",
         instance_type=row.instanceType or "",
-        tags=labelled((tag.key, tag.value) for tag in row.tags or ()),
+        tags=api.labelled((tag.key, tag.value) for tag in row.tags or ()),
     )
 
 
 def _disks(row: _Instance) -> int | None:
     """Every instance has a system disk, so that one that is not told of is not known. No `dataDisks`: none."""
-    data = nested(row.dataDisks, _Disk)
+    data = api.nested(row.dataDisks, _Disk)
     if data is None:
         return None
     disks = [disk for disk in (row.systemDisk or _Disk(), *data) if disk.status not in ("detached", "error_attach")]
-    return total_gib((disk.cloudDisk or disk.localDisk or _Size()).diskSizeGB for disk in disks)
+    return api.total_gib((disk.cloudDisk or disk.localDisk or _Size()).diskSizeGB for disk in disks)
 
 
 def _time(text: str | None) -> datetime | None:
-    return parse_time(f"{text}+08:00" if re.fullmatch(r"[-0-9]{10}[ T][:0-9]{8}", text or "", re.ASCII) else text)
+    return api.parse_time(f"{text}+08:00" if re.fullmatch(r"[-0-9]{10}[ T][:0-9]{8}", text or "", re.ASCII) else text)
 
 
 # ---------------------------------------------------------------- types
 
-def _types(source: Source, account: Account, send: Send, names: set[str]) -> dict[str, _Type]:
+def _types(client: api.Client, names: set[str]) -> dict[str, _Type]:
     def fetch(missing: Sequence[str]) -> dict[str, _Type]:
-        batches = [missing[at:at + _TYPES] for at in range(0, len(missing), _TYPES)]
-        found = run_all([lambda batch=batch: _fetch_types(source, account, send, batch) for batch in batches],
-                             _WORKERS)
-        return {kind.instanceType: kind for part in found for kind in part if kind.instanceType}
+        kinds = client.in_batches(missing, _TYPES, lambda batch: _fetch_types(client, batch))
+        return {kind.instanceType: kind for kind in kinds if kind.instanceType}
 
-    return cached_lookup(("jdcloud", account.endpoint, source.region), sorted(names), fetch)
+    return api.cached_lookup(("jdcloud", client.account.endpoint, client.region), sorted(names), fetch)
 
 
-def _fetch_types(source: Source, account: Account, send: Send, names: Sequence[str]) -> list[_Type]:
+def _fetch_types(client: api.Client, names: Sequence[str]) -> list[_Type]:
     """These types; without names all that the region has, sold out or not."""
-    asked = {"filters.1.name": "instanceTypes"} if names else {}
-    asked |= {f"filters.1.values.{n}": name for n, name in enumerate(names, 1)}
-    answer = _call("DescribeInstanceTypes", "instanceTypes", asked, _Types, source, account, send)
-    return answer.instanceTypes or []
+    query = {"filters.1.name": "instanceTypes"} if names else {}
+    query |= api.numbered("filters.1.values", names)
+    return _call(client, "DescribeInstanceTypes", query, _Types).instanceTypes or []
 
 
 # ---------------------------------------------------------------- regions, check
 
-def list_regions(account: Account, send: Send) -> list[Region]:
+def list_regions(client: api.Client) -> list[api.Region]:
     """https://docs.jdcloud.com/cn/common-declaration/api/introduction: no call tells them."""
-    return [Region(code, name) for code, name in _REGIONS.items()]
+    return [api.Region(code, name) for code, name in _REGIONS.items()]
 
 
-def check(source: Source, account: Account, send: Send) -> None:
-    _call("DescribeInstances", "instances", {"pageNumber": "1", "pageSize": str(_LEAST)}, _Instances, source, account,
-          send)
+def check(client: api.Client) -> None:
+    _call(client, "DescribeInstances", {"pageNumber": "1", "pageSize": str(_LEAST)}, _Instances)
 
 
 # ---------------------------------------------------------------- the call
 
-def _call(operation: str, path: str, asked: Mapping[str, str], shape: type[_T], source: Source, account: Account,
-          send: Send) -> _T:
-    query = urlencode(asked, quote_via=quote, safe="")
-    url = account.url(f"https://vm.jdcloud-api.com/v1/regions/{source.region}/{path}" + (f"?{query}" if query else ""))
+_PATHS = {"DescribeInstances": "instances", "DescribeInstanceTypes": "instanceTypes"}
+
+
+def _call(client: api.Client, operation: str, query: Mapping[str, str], shape: type[_T]) -> _T:
+    words = urlencode(query, quote_via=quote, safe="")
+    url = client.url(f"https://vm.jdcloud-api.com/v1/regions/{client.region}/{_PATHS[operation]}"
+                     + (f"?{words}" if words else ""))
     try:
-        response = send(operation, lambda: sign(url, source.region, account, time.time(), str(uuid.uuid4())))
-    except PartyMalformed as refused:
-        if refused.http_status == 404 and source.region not in _REGIONS:
-            raise UnknownRegion("JD Cloud has no such region.") from None
+        return client.call(operation, lambda: sign(url, client.region, client.account, time.time(), str(uuid.uuid4())),
+                           _Answer[shape]).result
+    except api.PartyMalformed as refused:
+        if refused.http_status == 404 and client.region not in _REGIONS:
+            raise api.UnknownRegion("JD Cloud has no such region.") from None
         raise
-    answer: _Answer[_T] = read(response, _Answer[shape])
-    return answer.result
 
 
-def sign(url: str, region: str, account: Account, now: float, nonce: str) -> Request:
+def sign(url: str, region: str, account: api.Account, now: float, nonce: str) -> api.Request:
     """JDCLOUD3-HMAC-SHA256 of a GET. `now`: Unix time. `nonce`: another one for each request."""
     keys, there = account.credentials, urlsplit(url)
     stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
@@ -349,18 +305,18 @@ def sign(url: str, region: str, account: Account, now: float, nonce: str) -> Req
         key = hmac.digest(key, part.encode(), "sha256")
     headers["Authorization"] = (f"JDCLOUD3-HMAC-SHA256 Credential={keys['access_key']}/{scope}, "
                                 f"SignedHeaders={signed}, Signature={key.hex()}")
-    return Request("GET", url, {**headers, "x-jdcloud-content-sha256": _sha256(b"")})
+    return api.Request("GET", url, {**headers, "x-jdcloud-content-sha256": _sha256(b"")})
 
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def error_code(response: Response) -> str | None:
+def error_code(response: api.Response) -> str | None:
     """The error's status if we know it, else its code and status; a bad argument that is the region: INVALID_REGION."""
     if b'"error"' not in response.body:
         return None
-    said = refusal(response, _Refusal)
+    said = api.refusal(response, _Refusal)
     error = said and said.error
     if error is None or not (error.code or error.status):
         return None
@@ -371,7 +327,7 @@ def error_code(response: Response) -> str | None:
     return ".".join(str(word) for word in (error.code, error.status) if word)
 
 
-PARTY = Party(
+PARTY = api.Party(
     name="jdcloud",
     title="JD Cloud",
     reference="https://docs.jdcloud.com/cn/virtual-machines/api/describeinstances",
@@ -382,9 +338,10 @@ PARTY = Party(
     default_region="cn-north-1",
     project="a resource group's id",
     project_form=r"[A-Za-z0-9_-]{1,64}",
-    limits={"DescribeInstances": Limit(1000, 60.0), "DescribeInstanceTypes": Limit(1000, 60.0)},
+    limits=api.per_seconds(60.0, 1000, "DescribeInstances", "DescribeInstanceTypes"),
     error_code=error_code,
     errors=_ERRORS,
+    status=_STATUS,
     list_servers=list_servers,
     list_regions=list_regions,
     check=check,

@@ -25,41 +25,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from ...cloud.decoding import read, refusal
-from ...cloud.paging import Page, by_offset
-from ...errors import (
-    ADDRESS,
-    FAILED,
-    MALFORMED,
-    MFA,
-    MISSING_RIGHT,
-    REGION,
-    REGION_CLOSED,
-    THROTTLED,
-    UNAVAILABLE,
-    WRONG_KEY,
-    WRONG_TOKEN,
-    Meaning,
-    PartyDenied,
-)
-from ...model import (
-    Account,
-    Count,
-    Limit,
-    Listing,
-    Party,
-    Region,
-    Request,
-    Response,
-    Send,
-    Server,
-    Source,
-    Status,
-    Text,
-    Window,
-    addresses,
-    total_gib,
-)
+from ...cloud import api
 
 _PAGE = 100
 _WORKERS = 10                               # one second's worth of the rate
@@ -67,44 +33,44 @@ _Seconds = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799)]       # Unix t
 _T = TypeVar("_T")
 
 _STATUS = {                                 # State, all documented words; "" (their own query timed out) is UNKNOWN
-    "Initializing": Status.BUILD,
-    "Install Fail": Status.ERROR,
-    "Starting": Status.STARTING,
-    "Running": Status.ACTIVE,
-    "Stopping": Status.STOPPING,
-    "Stopped": Status.SHUTOFF,
-    "Rebooting": Status.REBOOT,
+    "Initializing": api.Status.BUILD,
+    "Install Fail": api.Status.ERROR,
+    "Starting": api.Status.STARTING,
+    "Running": api.Status.ACTIVE,
+    "Stopping": api.Status.STOPPING,
+    "Stopped": api.Status.SHUTOFF,
+    "Rebooting": api.Status.REBOOT,
 }
 
 _ERRORS = {                                 # RetCode; those of every product, then those that UHost gives for a list
-    "110": FAILED,                          # their own answer took longer than 60 s
-    "130": FAILED,                          # their gateway or their authentication
-    "150": UNAVAILABLE,
-    "153": THROTTLED,
-    "160": MALFORMED,                       # no Action
-    "161": MALFORMED,                       # unknown Action
-    "170": MALFORMED,                       # no signature
-    "171": WRONG_KEY,                       # signature; also keys of another UCloud than this one
-    "172": WRONG_KEY,                       # no such user, by the public key
-    "174": WRONG_TOKEN,                     # unknown token
-    "230": MALFORMED,                       # a parameter
-    "230.Region": REGION,                   # that parameter, see error_word
-    "292": Meaning(PartyDenied, "wrong project: the account has no project of this id"),
-    "293": REGION_CLOSED,                   # no right to the zone
-    "294": ADDRESS,
-    "295": MFA,                             # the safety lock: a second confirmation
-    "299": MISSING_RIGHT,
-    "8029": MALFORMED,
-    "8300": MISSING_RIGHT,
+    "110": api.FAILED,                      # their own answer took longer than 60 s
+    "130": api.FAILED,                      # their gateway or their authentication
+    "150": api.UNAVAILABLE,
+    "153": api.THROTTLED,
+    "160": api.MALFORMED,                   # no Action
+    "161": api.MALFORMED,                   # unknown Action
+    "170": api.MALFORMED,                   # no signature
+    "171": api.WRONG_KEY,                   # signature; also keys of another UCloud than this one
+    "172": api.WRONG_KEY,                   # no such user, by the public key
+    "174": api.WRONG_TOKEN,                 # unknown token
+    "230": api.MALFORMED,                   # a parameter
+    "230.Region": api.REGION,               # that parameter, see error_code
+    "292": api.Meaning(api.PartyDenied, "wrong project: the account has no project of this id"),
+    "293": api.REGION_CLOSED,               # no right to the zone
+    "294": api.ADDRESS,
+    "295": api.MFA,                         # the safety lock: a second confirmation
+    "299": api.MISSING_RIGHT,
+    "8029": api.MALFORMED,
+    "8300": api.MISSING_RIGHT,
     **dict.fromkeys(("8025", "8031", "8041", "8826", "8828", "8829", "8834", "8835", "8853", "8857", "8858", "8880",
-                     "8881", "8884", "8906", "8981"), FAILED),
+                     "8881", "8884", "8906", "8981"), api.FAILED),
 }
 
 
 # ---------------------------------------------------------------- the shapes that we read
 
 class _Disk(msgspec.Struct, gc=False):
-    Size: Count | None = None
+    Size: api.Count | None = None
 
 
 class _Address(msgspec.Struct, gc=False):
@@ -115,11 +81,11 @@ class _Address(msgspec.Struct, gc=False):
 
 
 class _Instance(msgspec.Struct, gc=False):
-    UHostId: Text
+    UHostId: api.Text
     Name: str | None = None
     State: str | None = None
-    CPU: Count | None = None
-    Memory: Count | None = None
+    CPU: api.Count | None = None
+    Memory: api.Count | None = None
     DiskSet: list[_Disk] | None = None
     IPSet: list[_Address] | None = None
     CreateTime: _Seconds | None = None
@@ -130,57 +96,52 @@ class _Instance(msgspec.Struct, gc=False):
 
 
 class _Instances(msgspec.Struct):
-    RetCode: Count
-    TotalCount: Count
+    RetCode: api.Count
+    TotalCount: api.Count
     UHostSet: list[_Instance] | None
 
 
 class _Region(msgspec.Struct):
-    Region: Text
+    Region: api.Text
     RegionName: str | None = None
 
 
 class _Regions(msgspec.Struct):
-    RetCode: Count
+    RetCode: api.Count
     Regions: list[_Region]
 
 
 class _Refusal(msgspec.Struct):
-    RetCode: Count
+    RetCode: api.Count
     Message: str | None = None
 
 
 # ---------------------------------------------------------------- listing
 
-def list_servers(source: Source, account: Account, window: Window, send: Send) -> Listing:
-    project = _project(account)
+def list_servers(client: api.Client, window: api.Window) -> api.Listing:
+    project = client.project or client.credentials["project_id"]
 
-    def fetch(offset: int, limit: int) -> Page[Server]:
-        answer = _instances(source, account, send, offset, limit)
-        return Page([(row.UHostId, _server(row, project)) for row in answer.UHostSet or ()], answer.TotalCount)
+    def fetch(offset: int, limit: int) -> api.Page[_Instance]:
+        query = {"Region": client.region, "ProjectId": project, "Offset": str(offset), "Limit": str(limit)}
+        answer = _call(client, "DescribeUHostInstance", query, _Instances)
+        return api.Page([(row.UHostId, row) for row in answer.UHostSet or ()], answer.TotalCount)
 
-    rows = by_offset(fetch, window, _PAGE, _WORKERS)
-    return Listing(rows.rows, rows.total)
+    return api.by_offset(fetch, window, _PAGE, _WORKERS).listing(lambda row: _server(row, project))
 
 
-def _server(row: _Instance, project: str) -> Server:
+def _server(row: _Instance, project: str) -> api.Server:
     own = row.IPSet or ()
     private = sorted((a for a in own if a.Type == "Private"), key=lambda a: a.Default != "true")
     public = sorted((a for a in own if a.Type and a.Type != "Private"), key=lambda a: -(a.Weight or 0))
-    lan4, lan6 = addresses(*(address.IP for address in private))
-    wan4, wan6 = addresses(*(address.IP for address in public))     # Bgp, BGP, Internation; the one in use weighs most
-    return Server(
+    return api.Server(
         id=row.UHostId,
         name=row.Name or "",
         cpu=row.CPU,
         memory_mib=row.Memory,
         disk_gib=_sum(row.DiskSet),
-        lan_ipv4=lan4,
-        wan_ipv4=wan4,
-        lan_ipv6=lan6,
-        wan_ipv6=wan6,
-        status=_STATUS.get((row.State or "").strip(), Status.UNKNOWN),
-        party_status=row.State or "",
+        **api.addresses(lan=(address.IP for address in private),
+                        wan=(address.IP for address in public)),     # Bgp, BGP, Internation; the one in use weighs most
+        **PARTY.status_of(row.State),
         created_at=datetime.fromtimestamp(row.CreateTime, UTC) if row.CreateTime else None,
         zone=row.Zone or "",
         project_id=project,
@@ -190,57 +151,41 @@ def _server(row: _Instance, project: str) -> Server:
 
 
 def _sum(disks: list[_Disk] | None) -> int | None:
-    return None if disks is None else total_gib(disk.Size for disk in disks)
+    return None if disks is None else api.total_gib(disk.Size for disk in disks)
 
 
-def _project(account: Account) -> str:
-    return account.project or account.credentials["project_id"]
+# ---------------------------------------------------------------- regions, the call
 
-
-# ---------------------------------------------------------------- regions, check
-
-def list_regions(account: Account, send: Send) -> list[Region]:
+def list_regions(client: api.Client) -> list[api.Region]:
     """https://docs.ucloud.cn/api/uaccount-api/get_region: one row for each zone that the account may use."""
-    names = {row.Region: row.RegionName or "" for row in _call("GetRegion", {}, _Regions, account, send).Regions}
-    return [Region(code, name) for code, name in names.items()]
+    names = {row.Region: row.RegionName or "" for row in _call(client, "GetRegion", {}, _Regions).Regions}
+    return [api.Region(code, name) for code, name in names.items()]
 
 
-def check(source: Source, account: Account, send: Send) -> None:
-    _instances(source, account, send, 0, 1)
+def _call(client: api.Client, action: str, query: Mapping[str, str], shape: type[_T]) -> _T:
+    url = client.url("https://api.ucloud.cn/")
+    return client.call(action, lambda: sign(url, {"Action": action, **query}, client.credentials), shape)
 
 
-# ---------------------------------------------------------------- the call
-
-def _instances(source: Source, account: Account, send: Send, offset: int, limit: int) -> _Instances:
-    asked = {"Region": source.region, "ProjectId": _project(account), "Offset": str(offset), "Limit": str(limit)}
-    return _call("DescribeUHostInstance", asked, _Instances, account, send)
-
-
-def _call(action: str, asked: Mapping[str, str], shape: type[_T], account: Account, send: Send) -> _T:
-    url = account.url("https://api.ucloud.cn/")
-    response = send(action, lambda: sign(url, {"Action": action, **asked}, account.credentials))
-    return read(response, shape)
-
-
-def sign(url: str, asked: Mapping[str, str], keys: Mapping[str, str]) -> Request:
+def sign(url: str, query: Mapping[str, str], keys: Mapping[str, str]) -> api.Request:
     """SHA-1 of every name and value, sorted by name, and the private key: all bare, with nothing between them."""
-    said = {**asked, "PublicKey": keys["public_key"]}
+    signed = {**query, "PublicKey": keys["public_key"]}
     if "security_token" in keys:
-        said["SecurityToken"] = keys["security_token"]
-    text = "".join(name + said[name] for name in sorted(said)) + keys["private_key"]
-    said["Signature"] = hashlib.sha1(text.encode()).hexdigest()     # noqa: S324  the party knows no other
-    return Request("POST", url, {"Content-Type": "application/x-www-form-urlencoded"}, urlencode(said).encode())
+        signed["SecurityToken"] = keys["security_token"]
+    text = "".join(name + signed[name] for name in sorted(signed)) + keys["private_key"]
+    signed["Signature"] = hashlib.sha1(text.encode()).hexdigest()     # noqa: S324  the party knows no other
+    return api.Request("POST", url, {"Content-Type": "application/x-www-form-urlencoded"}, urlencode(signed).encode())
 
 
-def error_code(response: Response) -> str | None:
+def error_code(response: api.Response) -> str | None:
     """RetCode as text; "230.Region" for the refusal of a region, which its Message alone tells from others."""
-    said = refusal(response, _Refusal)
-    if said and said.RetCode == 230 and "[Region]" in (said.Message or ""):
+    answer = api.refusal(response, _Refusal)
+    if answer and answer.RetCode == 230 and "[Region]" in (answer.Message or ""):
         return "230.Region"
-    return str(said.RetCode) if said and said.RetCode else None
+    return str(answer.RetCode) if answer and answer.RetCode else None
 
 
-PARTY = Party(
+PARTY = api.Party(
     name="ucloud",
     title="UCloud UHost",
     reference="https://docs.ucloud.cn/api/uhost-api/describe_uhost_instance",
@@ -252,10 +197,10 @@ PARTY = Party(
     default_region="cn-bj2",
     project="a project's id, asked for in place of the credentials' project_id",
     project_form=r"[A-Za-z0-9._-]{1,64}",
-    limits={"DescribeUHostInstance": Limit(10), "GetRegion": Limit(10)},
+    limits=api.per_second(10, "DescribeUHostInstance", "GetRegion"),
     error_code=error_code,
     errors=_ERRORS,
+    status=_STATUS,
     list_servers=list_servers,
     list_regions=list_regions,
-    check=check,
 )
