@@ -1,9 +1,9 @@
-"""Everything that can go wrong, with the HTTP status and the error word that a caller sees.
+"""The tree of errors, each with the HTTP status and the error code that a caller sees.
 
 TwocloudError
 ├── SettingsError                  (stops the start; never seen over HTTP)
-├── Conflict                       (a store's condition did not hold; never seen over HTTP)
-├── SnapshotReplaced               (a snapshot is not there as its head says; never seen over HTTP)
+├── Conflict                       (a conditional write of the store failed; never seen over HTTP)
+├── SnapshotReplaced               (a snapshot's chunks do not match its head; never seen over HTTP)
 ├── Internal                  500  internal
 │   ├── StoreBusy             500  internal
 │   └── Unopened              500  internal
@@ -25,8 +25,8 @@ TwocloudError
     ├── PartyUnavailable      503  party_unavailable
     └── PartyTimeout          504  party_timeout
 
-The text of an error is shown to callers: it says what is wrong and what to do, and holds nothing that a
-caller sent unchecked, no secret, and nothing that a party wrote beyond its own error word.
+Callers see the text of an error. It says what is wrong and what to do, and never holds unchecked input of the caller,
+a secret, or anything that a party wrote beyond its own error code.
 """
 
 import re
@@ -35,7 +35,7 @@ from typing import ClassVar
 
 
 class TwocloudError(Exception):
-    """Root of the tree. `status` and `word` belong to the class, the text to the instance."""
+    """The root of the tree. The class has `status` and `word` (`error` in an answer), the instance has the text."""
 
     status: ClassVar[int] = 500
     word: ClassVar[str] = "internal"
@@ -50,31 +50,31 @@ class TwocloudError(Exception):
 
 
 class SettingsError(TwocloudError):
-    """A setting of the environment cannot be used."""
+    """A setting cannot be used."""
 
 
 class Conflict(TwocloudError):
-    """Somebody else wrote the row first, or it exists already."""
+    """Another writer changed the row first, or the row already exists."""
 
 
 class SnapshotReplaced(TwocloudError):
-    """The chunks of a kept list do not fit its head: another list took their place, or it is damaged."""
+    """A snapshot's chunks do not match its head: a newer snapshot replaced it, or it is damaged."""
 
 
 class Internal(TwocloudError):
-    """Our fault."""
+    """An error of twocloud itself."""
 
 
 class StoreBusy(Internal):
-    """Another program holds the store's write lock; nothing was written."""
+    """Another program holds the store's write lock, so nothing was written."""
 
 
 class Unopened(Internal):
-    """A seal could not be opened: nothing is known of what it holds."""
+    """A seal could not be opened, so its content is unknown."""
 
 
 class InvalidParameter(TwocloudError):
-    """The request is badly formed. `parameter` names the culprit as the caller spelt it."""
+    """The request is malformed. `parameter`: the parameter at fault, as the caller spelt it."""
 
     status = 400
     word = "invalid_parameter"
@@ -92,7 +92,7 @@ class UnknownRegion(InvalidParameter):
 
 
 class Unauthorized(TwocloudError):
-    """No, malformed, unknown, expired or revoked credentials: always the same text."""
+    """Credentials missing, malformed, unknown, expired or revoked: always the same text, which reveals nothing."""
 
     status = 401
     word = "unauthorized"
@@ -101,7 +101,7 @@ class Unauthorized(TwocloudError):
 
 
 class Forbidden(TwocloudError):
-    """The token does not cover what was asked for, whether or not that exists: always the same text."""
+    """The token does not cover the query, whether or not the tenant exists: always the same text."""
 
     status = 403
     word = "forbidden"
@@ -111,7 +111,7 @@ class Forbidden(TwocloudError):
 class NotFound(TwocloudError):
     status = 404
     word = "not_found"
-    default = "No such path."
+    default = "Unknown path. GET /twocloud/openapi.json lists the paths."
 
 
 class AccountNotFound(TwocloudError):
@@ -123,10 +123,10 @@ class AccountNotFound(TwocloudError):
 class MethodNotAllowed(TwocloudError):
     status = 405
     word = "method_not_allowed"
-    default = "This path does not accept this method."
+    default = "This path does not support this method."
 
     def __init__(self, allow: str) -> None:
-        super().__init__(f"{self.default} It accepts: {allow}.")
+        super().__init__(f"{self.default} It supports: {allow}.")
         self.allow = allow
 
 
@@ -137,7 +137,7 @@ class TooLarge(TwocloudError):
 
 
 class RateLimited(TwocloudError):
-    """`retry_after`: whole seconds after which the next try can help."""
+    """`retry_after`: whole seconds until a retry can succeed."""
 
     status = 429
     word = "rate_limited"
@@ -150,11 +150,11 @@ class RateLimited(TwocloudError):
 
 
 class PartyError(TwocloudError):
-    """A party did not give a complete list.
+    """A party did not return a complete list.
 
-    `party_word`: the party's own error word, "" if it gave none. `hint`: what an operator can do about it.
-    `retry_after`: seconds the party asked us to wait, None if it did not say. `http_status`: of the party's answer,
-    None if there was none.
+    `party_code`: the party's own error code, "" if it sent none. `hint`: what an operator can do.
+    `retry_after`: seconds that the party wants us to wait, None if it does not say. `http_status`: of the party's
+    response, None if there was none.
     """
 
     status = 502
@@ -180,7 +180,7 @@ class PartyMalformed(PartyError):
 
 
 class PartyContradiction(PartyMalformed):
-    """No fleet gives such an answer, whatever happens to it meanwhile. A new listing can help."""
+    """The answer contradicts itself in a way that no change of the fleet explains. Listing again can help."""
 
 
 class PartyFailed(PartyError):
@@ -207,7 +207,7 @@ class PartyTimeout(PartyError):
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What a party's error word means here. `hint` is shown to operators and, in `msg`, to callers."""
+    """What a party's error code means here. `hint` is shown to operators and, in `msg`, to callers."""
 
     error: type[PartyError] | type[UnknownRegion]
     hint: str = ""
@@ -215,26 +215,26 @@ class Meaning:
 
 WRONG_KEY = Meaning(PartyDenied, "wrong key: the key id, the secret or the token is not valid")
 DISABLED_KEY = Meaning(PartyDenied, "disabled key: the key or its user is disabled; enable it, or use another key")
-EXPIRED_KEY = Meaning(PartyDenied, "expired key: the key or the temporary token has ended; make a new one")
-WRONG_TOKEN = Meaning(PartyDenied, "wrong token: the temporary token is not valid or has ended; make a new one")
-MISSING_RIGHT = Meaning(PartyDenied, "missing right: the key is valid but lacks a permission")
+EXPIRED_KEY = Meaning(PartyDenied, "expired key: the key or the temporary token has expired; create a new one")
+WRONG_TOKEN = Meaning(PartyDenied, "wrong token: the temporary token is not valid or has expired; create a new one")
+MISSING_RIGHT = Meaning(PartyDenied, "missing right: the key is valid but lacks a permission; grant it at the party")
 ROLE = Meaning(PartyDenied, "wrong role: the role does not exist, or does not trust this key")
 ADDRESS = Meaning(PartyDenied, "wrong address: the party refuses calls from this address; add it to the allow-list")
-MFA = Meaning(PartyDenied, "second factor: the party demands one for this call; use a key that needs none")
+MFA = Meaning(PartyDenied, "second factor: the party requires one for this call; use a key that needs none")
 LOCKED = Meaning(PartyDenied, "locked: too many failed logins; correct the key, then wait or have it unlocked")
 SUSPENDED = Meaning(PartyDenied, "account suspended: the party has locked or closed the account; ask its support")
 ARREARS = Meaning(PartyDenied, "billing: the account has unpaid bills or no way to pay; settle it with the party")
-UNVERIFIED = Meaning(PartyDenied, "unverified account: the party wants the owner's identity verified first")
+UNVERIFIED = Meaning(PartyDenied, "unverified account: verify the owner's identity with the party first")
 NOT_ACTIVATED = Meaning(PartyDenied, "product not activated: activate it in the party's console for this account")
 REGION_CLOSED = Meaning(PartyDenied, "region not open: it exists but is not enabled for this account; enable it")
-CLOCK = Meaning(PartyDenied, "clock: the party finds our time too far from its own; set this machine's clock")
+CLOCK = Meaning(PartyDenied, "clock: this machine's time is too far from the party's; set its clock")
 REGION = Meaning(UnknownRegion, "wrong region: the party does not know it, or it is not open to this account")
 THROTTLED = Meaning(PartyThrottled)
 FAILED = Meaning(PartyFailed)
 UNAVAILABLE = Meaning(PartyUnavailable)
-MALFORMED = Meaning(PartyMalformed, "the party says that our request is wrong")
+MALFORMED = Meaning(PartyMalformed, "the party says that the request is wrong")
 
-# Words that say their cause themselves, for codes that are in no table. The first that fits is the cause.
+# Patterns for codes that are in no table but name their cause. The first that matches decides.
 _CAUSES = tuple((re.compile(pattern, re.IGNORECASE), verdict) for pattern, verdict in (
     (r"arrears?|overdue|in_?debt|delinquent|past_?due|unpaid|(insufficient|not_?enough)_?(balance|funds|credits?)",
      ARREARS),
@@ -254,5 +254,5 @@ _CAUSES = tuple((re.compile(pattern, re.IGNORECASE), verdict) for pattern, verdi
 
 
 def cause_of(word: str) -> Meaning | None:
-    """The cause that an error word of any party names itself, None if it names none."""
+    """The meaning of a party's error code that is in no table, None if the code does not name its cause."""
     return next((verdict for pattern, verdict in _CAUSES if pattern.search(word)), None)

@@ -14,20 +14,21 @@ SETTINGS = {
                        "where accounts, users and tokens are kept: sqlite:///PATH (below the current folder; "
                        "four slashes: absolute) or dynamodb://TABLE"),
     "TWOCLOUD_KEY": ("file:.twocloud/key",
-                     "what seals the parties' credentials: file:PATH (made on first use, mode 0600) or kms:KEY"),
-    "TWOCLOUD_OLD_KEY": ("", "the key that TWOCLOUD_KEY replaces: what it sealed can still be opened"),
-    "TWOCLOUD_TIMEZONE": ("UTC", "IANA name of the zone in which times are shown"),
+                     "the key that seals the parties' credentials: file:PATH (created on first use, mode 0600) or "
+                     "kms:KEY"),
+    "TWOCLOUD_OLD_KEY": ("", "the key that TWOCLOUD_KEY replaces; credentials sealed by it can still be opened"),
+    "TWOCLOUD_TIMEZONE": ("UTC", "the time zone of the times in answers, by its IANA name"),
     "TWOCLOUD_MAX_AGE": ("0", "accept a snapshot up to this many seconds old; 0 always queries the party"),
     "TWOCLOUD_STALE_IF_ERROR": ("86400", "while a party fails, serve its snapshot up to this many seconds old"),
-    "TWOCLOUD_HISTORY": ("30", "how many days changes are kept"),
-    "TWOCLOUD_QUEUE": ("twocloud-refresh", "the SQS queue of the schedule's messages; on AWS only"),
-    "TWOCLOUD_LOG": ("info", "info logs the calls to parties that failed, debug all of them"),
+    "TWOCLOUD_HISTORY": ("30", "how many days the history of changes is kept"),
+    "TWOCLOUD_QUEUE": ("twocloud-refresh", "the SQS queue for the schedule's messages; on AWS only"),
+    "TWOCLOUD_LOG": ("info", "info logs failed calls to parties, debug logs all of them"),
     "TWOCLOUD_LOCAL": ("0", "1 allows accounts whose endpoint is http:// on loopback; refused in Lambda"),
-    "TWOCLOUD_URL": ("", "the server that the command queries, as --url; default: the store itself"),
+    "TWOCLOUD_URL": ("", "the server that the command queries, as --url; default: the store"),
     "TWOCLOUD_TOKEN": ("", "the token that the command sends to the server of --url or TWOCLOUD_URL, and to no other"),
-    "TWOCLOUD_CONTEXT": ("", "the context of the command, as --context"),
-    "TWOCLOUD_CONFIG": ("", "the command's file of contexts; default: twocloud/config.toml in XDG_CONFIG_HOME or "
-                            "~/.config"),
+    "TWOCLOUD_CONTEXT": ("", "the context that the command uses, as --context"),
+    "TWOCLOUD_CONFIG": ("", "the file that holds the command's contexts; default: twocloud/config.toml in "
+                            "XDG_CONFIG_HOME or ~/.config"),
 }
 
 NO_HOME = Path("/dev/null/twocloud/config.toml")                # of a user without a home: no file can be there

@@ -33,7 +33,7 @@ _LONGEST_SECRET = 16_000                    # a service account's key file with 
 _OPEN = {"sealed", "bound", "revision", "created_at", "updated_at", "key"}      # what the seal does not cover
 _ROW_SCOPE = {"tenant_id", "party", "project", "regions", "deep"}       # sealed, but sends credentials nowhere else
 _BLANKS = b" \t\n\r"
-_AGAIN = "Put the account again (--replace), or remove it."
+_AGAIN = "Store it again with `twocloud account put --replace`, or remove it."
 
 
 class AccountRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,7 +95,7 @@ def rotate(store: Store, sealer: Sealer, account: Account, now: float, *, trusti
             raise AccountNotFound()
         row = _read(stored.value, key)
         if row.revision != account.revision:
-            raise Conflict("The account was put again meanwhile; nothing was changed.")
+            raise Conflict("The account was replaced meanwhile; nothing was changed. Check it, then retry.")
         verify(sealer, row, trusting=trusting)
         row = _sealed(sealer, msgspec.structs.replace(row, updated_at=int(now)), account.credentials)
         with suppress(Conflict):
@@ -113,8 +113,8 @@ def verify(sealer: Sealer, row: AccountRow, *, trusting: bool = False) -> None:
         _credentials(sealer, row)
     except Unopened as refused:
         if not trusting and (doubtful := sorted(_settings(row).keys() - _ROW_SCOPE)):
-            raise Internal(f"{refused.text} So its settings ({', '.join(doubtful)}) cannot be checked. Look at them "
-                           "with `twocloud account show`, then pass --trust-settings.") from None
+            raise Internal(f"{refused.text} Its settings ({', '.join(doubtful)}) therefore cannot be checked. Review "
+                           "them with `twocloud account show`, then pass --trust-settings.") from None
 
 
 def resealed(value: bytes, old: Sealer, new: Sealer) -> bytes:
@@ -217,8 +217,8 @@ def _credentials(sealer: Sealer, row: AccountRow) -> dict[str, str]:
         raise Unopened(f"Account {row.tenant_id} {row.party}: this key did not seal its credentials.") from None
     found = plain[len(plain.rstrip(_BLANKS)):]
     if found != (_mark(row) if found or row.bound else b""):
-        raise Internal(f"Account {row.tenant_id} {row.party}: its settings in the store are not those that were "
-                       "sealed with its credentials, so nothing is sent. Put the account again (--replace).")
+        raise Internal(f"Account {row.tenant_id} {row.party}: its settings in the store differ from those sealed "
+                       f"with its credentials, so no call is made. {_AGAIN}")
     return credentials
 
 
@@ -240,9 +240,9 @@ def _read(value: bytes, key: str) -> AccountRow:
     try:
         row = _decode(value)
     except msgspec.DecodeError:
-        raise Internal(f"The account row {key} in the store cannot be read. {_AGAIN}") from None
+        raise Internal(f"Account row {key} in the store cannot be read. {_AGAIN}") from None
     if _key(row.tenant_id, row.party) != key:
-        raise Internal(f"The account row {key} in the store names another account. {_AGAIN}")
+        raise Internal(f"Account row {key} in the store names another account. {_AGAIN}")
     return row
 
 
@@ -260,12 +260,12 @@ def check(tenant_id: str, party: Party, credentials: object, *, project: str | N
           deep: bool, endpoint: str | None, local: bool) -> Account:
     """An account made of what an operator typed. Raises InvalidParameter, whose text repeats no secret."""
     if not re.fullmatch(IDENTIFIER, tenant_id, re.ASCII):
-        raise InvalidParameter("tenant_id", "A tenant id is 1-64 letters, digits, '.', '_' or '-'.")
+        raise InvalidParameter("tenant_id", "A tenant id must be 1-64 letters, digits, '.', '_' or '-'.")
     if project is not None and not (party.project_form and re.fullmatch(party.project_form, project, re.ASCII)):
-        takes = f"takes {party.project}" if party.project else "has no projects"
-        raise InvalidParameter("--project", f"{party.title} {takes}.")
+        needs = f"needs {party.project}" if party.project else "has no projects"
+        raise InvalidParameter("--project", f"{party.title} {needs}.")
     if deep and not party.deep_permissions:
-        raise InvalidParameter("--deep", f"{party.title} gives every field without --deep.")
+        raise InvalidParameter("--deep", f"{party.title} returns every field without --deep.")
     if endpoint is not None:
         check_endpoint(endpoint, local=local)
     fields = _check_credentials(party, credentials)
@@ -292,12 +292,12 @@ def _check_url(parameter: str, url: str, path: str, *, local: bool) -> None:
         there = urlsplit(url)
         host, port = there.hostname or "", there.port
     except ValueError:
-        raise InvalidParameter(parameter, f"The address is {shown}.") from None
+        raise InvalidParameter(parameter, f"The URL must be {shown}.") from None
     plain = re.fullmatch(rf"https?://[A-Za-z0-9.:\[\]_-]+{path}/?", url, re.ASCII)
     if not plain or not host or port == 0:
-        raise InvalidParameter(parameter, f"The address is {shown}, without user or query.")
+        raise InvalidParameter(parameter, f"The URL must be {shown}, without user or query.")
     if there.scheme == "http" and not (local and _on_loopback(host)):
-        raise InvalidParameter(parameter, "The address must be https, or http on loopback with TWOCLOUD_LOCAL=1.")
+        raise InvalidParameter(parameter, "The URL must be https, or http on loopback with TWOCLOUD_LOCAL=1.")
 
 
 def _on_loopback(host: str) -> bool:
@@ -310,17 +310,17 @@ def _on_loopback(host: str) -> bool:
 def _check_credentials(party: Party, given: object) -> Mapping[str, str]:
     forms = " or ".join(", ".join(form) for form in party.credentials)
     if not isinstance(given, dict):
-        raise InvalidParameter("credentials", f"Credentials are one JSON object with {forms}.")
+        raise InvalidParameter("credentials", f"The credentials must be one JSON object with {forms}.")
     fields: dict[str, str] = {}
     for name, value in cast(dict[object, object], given).items():
         if name in party.objects:
             value = msgspec.json.encode(value).decode() if isinstance(value, dict) else None
         if not isinstance(name, str) or not isinstance(value, str) or not value or len(value) > _LONGEST_SECRET:
-            raise InvalidParameter("credentials", f"Each field of the credentials is a text that is not empty"
-                                                  f"{_objects(party)}; {party.title} takes {forms}.")
+            raise InvalidParameter("credentials", f"Each field of the credentials must be a string that is not empty"
+                                                  f"{_objects(party)}; {party.title} needs {forms}.")
         if name not in party.objects and not re.fullmatch(party.forms.get(name, r"[!-~]+"), value, re.ASCII):
-            raise InvalidParameter("credentials", f"The field {_shown(name)} holds a blank or a character that it "
-                                                  "cannot have; was it copied whole?")
+            raise InvalidParameter("credentials", f"The field {_shown(name)} holds a blank or another invalid "
+                                                  "character. Was it truncated?")
         fields[name] = value
     for form in party.credentials:
         needed = {name for name in form if not name.endswith("?")}
@@ -328,7 +328,7 @@ def _check_credentials(party: Party, given: object) -> Mapping[str, str]:
             if party.examine:
                 party.examine(fields)
             return fields
-    raise InvalidParameter("credentials", f"{party.title} takes {forms} (\"?\" marks what may be left out).")
+    raise InvalidParameter("credentials", f"{party.title} needs {forms} (\"?\" marks optional fields).")
 
 
 def _objects(party: Party) -> str:
@@ -345,6 +345,6 @@ def own_identity() -> Keys:
     """The keys of this service itself (the function's role), with which it assumes tenants' roles at aws."""
     found = amazon.session().get_credentials()
     if found is None:
-        raise Internal("This service has no AWS identity of its own to assume a role with.")
+        raise Internal("This service has no AWS identity to assume a role with. Give it AWS credentials.")
     frozen = found.get_frozen_credentials()
     return Keys(frozen.access_key or "", frozen.secret_key or "", frozen.token)

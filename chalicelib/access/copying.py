@@ -70,13 +70,13 @@ def _begin(target: Store, name: str) -> tuple[int, bool]:
     if row is None:
         with target.moment() as there:
             if next(there.walk(), None):
-                raise Conflict("The store to copy to holds rows of its own. Name an empty one.")
+                raise Conflict("The target store already holds rows. Name an empty one.")
         begun = _Begun(source=name, version=new_version())
         target.put(_OWN, "begun", msgspec.json.encode(begun), version=0)
         return begun.version, True
     begun = msgspec.json.decode(row.value, type=_Begun)
     if begun.source != name:
-        raise Conflict(f"The store to copy to holds a copy of {begun.source}. Name an empty one.")
+        raise Conflict(f"The target store already holds a copy of {begun.source}. Name an empty one.")
     for batch in _batches(_walk(target)):
         _check_own(batch, begun.version)
     return begun.version, False
@@ -84,7 +84,8 @@ def _begin(target: Store, name: str) -> tuple[int, bool]:
 
 def _check_own(batch: Sequence[Entry], version: int) -> None:
     if any(entry.version != version for entry in batch):
-        raise Conflict("The store to copy to is in use: somebody else has written to it. Nothing more is copied.")
+        raise Conflict("The target store is in use: another program has written to it. The copy stopped; name an empty "
+                       "store.")
 
 
 def _walk(store: Store) -> Iterator[Entry]:

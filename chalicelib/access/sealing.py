@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 _FILE, _KMS = b"\x01", b"\x02"              # the first byte of what is sealed names the seal
 _LONGEST_KMS = 4096                         # bytes that kms:Encrypt takes
-_ANOTHER = "These credentials were sealed with another key than TWOCLOUD_KEY names."
-_NOT_ALLOWED = "This AWS identity may not open credentials: it needs kms:Decrypt on the key that sealed them."
-_NOT_HERE = "These sealed credentials do not belong here, or were changed."
+_ANOTHER = "These credentials were sealed with another key than TWOCLOUD_KEY."
+_NOT_ALLOWED = "This AWS identity cannot open credentials: grant it kms:Decrypt on the key that sealed them."
+_NOT_HERE = "These sealed credentials belong to another account, or were changed."
 
 
 class Sealer(Protocol):
@@ -148,8 +148,9 @@ class KmsSealer:
 
     def seal(self, plain: bytes, context: Mapping[str, str]) -> bytes:
         if len(plain) > _LONGEST_KMS:
-            raise InvalidParameter("credentials", f"KMS seals at most {_LONGEST_KMS} bytes: the credentials as JSON "
-                                                  "and 128 bytes for the digest of the settings.")
+            raise InvalidParameter("credentials", f"The credentials are too long: KMS seals at most {_LONGEST_KMS} "
+                                                  "bytes, "
+                                                  "of which the digest of the settings takes 128.")
         said = self._client.encrypt(KeyId=self._key, Plaintext=plain, EncryptionContext=dict(context))
         self._arn = said["KeyId"]
         return _KMS + said["CiphertextBlob"]
@@ -205,14 +206,15 @@ def _key_in(path: Path, make: bool) -> bytes:
             files.make_folder(path.parent)
             _make_key(path)
         if files.is_exposed(path):
-            raise SettingsError(f"TWOCLOUD_KEY: others may read {path}; run: chmod 600 {path}")
+            raise SettingsError(f"TWOCLOUD_KEY: other users can read {path}. Run: chmod 600 {path}")
         key = base64.b64decode(path.read_bytes().strip(), validate=True)
     except OSError as problem:
         raise SettingsError(f"TWOCLOUD_KEY: {path} cannot be used: {problem}.") from None
     except ValueError:
         key = b""
     if len(key) != 32:
-        raise SettingsError(f"TWOCLOUD_KEY: {path} does not hold a key (32 bytes in base64).")
+        raise SettingsError(f"TWOCLOUD_KEY: {path} does not hold a key (32 bytes in base64). Restore it from its "
+                            "backup.")
     return key
 
 

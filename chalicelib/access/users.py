@@ -144,7 +144,7 @@ def _turn() -> Generator[None]:
 
 
 def _busy() -> RateLimited:
-    return RateLimited(2, "Too many passwords are being checked.")
+    return RateLimited(2, "Too many passwords are being checked at once.")
 
 
 def _is_password(kept: list[str], given: str) -> bool:

@@ -17,33 +17,33 @@ import click
 from .. import __version__, log
 from ..errors import Conflict, SettingsError, TwocloudError
 from . import contexts
-from .output import deployment, everywhere, keep, say, start_journal
+from .output import deployment, everywhere, keep, say, start_log
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
 USAGE, REFUSED, FAILED, INTERRUPTED = 2, 4, 5, 130
 COMMANDS = {                                # name: where it is (its first line of help, for the list of all)
-    "account": ("accounts:account", "A tenant's account at a party: put, check, list, remove."),
-    "changes": ("listing:changes", "What appeared, changed (which fields) and vanished since a time."),
-    "completion": ("completion:completion", "Print what teaches a shell to complete this command's words."),
-    "context": ("contexts:context", "The servers that the command asks, with their tokens."),
-    "demo": ("demo:demo", "Serve, with simulated clouds and a ready tenant, user and token."),
-    "doctor": ("doctor:doctor", "Check settings, store, key, clock, accounts; say what to do."),
-    "explain": ("explain:explain", "Ask as `servers` does, and tell how the answer came about."),
-    "parties": ("listing:parties_command", "What each party needs: credential fields, narrowest permission, regions."),
-    "refresh": ("listing:refresh_command", "List sources now and keep the lists."),
-    "serve": ("serving:serve", "The API on this machine over the configured store."),
-    "servers": ("servers:servers", "The servers of one tenant at one party in one region, or many."),
-    "store": ("stores:store", "Where everything is kept, as a whole."),
+    "account": ("accounts:account", "Manage a tenant's accounts at parties: put, check, list, rotate, remove."),
+    "changes": ("listing:changes", "List what appeared, changed and vanished since a time."),
+    "completion": ("completion:completion", "Print the shell completion script."),
+    "context": ("contexts:context", "Manage contexts: twocloud servers and their tokens."),
+    "demo": ("demo:demo", "Serve simulated clouds, with a ready tenant, user and token."),
+    "doctor": ("doctor:doctor", "Check settings, store, key, clock and accounts; say what to do."),
+    "explain": ("explain:explain", "Run a query and explain where each list came from, and why."),
+    "parties": ("listing:parties_command", "Show what each party needs: credential fields, permission, regions."),
+    "refresh": ("listing:refresh_command", "List sources now and save the snapshots."),
+    "serve": ("serving:serve", "Serve the API on this machine over the configured store."),
+    "servers": ("servers:servers", "List a tenant's servers, from one source or many."),
+    "store": ("stores:store", "Copy the whole store."),
     "tenant": ("accounts:tenant", "A tenant as a whole."),
-    "token": ("tokens:token", "What callers show: issue, list, rotate, revoke."),
-    "user": ("users:user", "Who may ask for tokens, and how wide they can be."),
+    "token": ("tokens:token", "Manage the tokens that callers send: issue, list, rotate, revoke."),
+    "user": ("users:user", "Manage users and what their tokens may access."),
 }
 
 
 class _Commands(click.Group):
-    """Its commands are imported when they are called."""
+    """A group that imports each command when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -57,11 +57,11 @@ class _Commands(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Click itself ends with 1 where the reader of a pipe has seen enough."""
+        """Run the command. A reader that closes the pipe is no failure; Click itself would exit with 1."""
         try:
-            found = super().invoke(ctx)
+            result = super().invoke(ctx)
             sys.stdout.flush()
-            return found
+            return result
         except BrokenPipeError:
             _hush()
             return None
@@ -76,15 +76,15 @@ class _Commands(click.Group):
     def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
         from click.shell_completion import CompletionItem  # for shells alone
 
-        found = [CompletionItem(name, help=text) for name, (_, text) in COMMANDS.items() if name.startswith(incomplete)]
-        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
+        items = [CompletionItem(name, help=text) for name, (_, text) in COMMANDS.items() if name.startswith(incomplete)]
+        return [*items, *click.Command.shell_complete(self, ctx, incomplete)]
 
 
 def _with_options_everywhere(command: click.Command) -> None:
-    """--color, --context and their like are taken after any command, too; the help of all shows them once."""
+    """Accept --color, --context and the other global options after any command too; only the main help shows them."""
     if isinstance(command, click.Group):
-        for below in command.commands.values():
-            _with_options_everywhere(below)
+        for subcommand in command.commands.values():
+            _with_options_everywhere(subcommand)
     elif not any(parameter.name == "debug" for parameter in command.params):
         hidden = click.Command("", params=[])
         for option in _everywhere:
@@ -97,19 +97,23 @@ def _with_options_everywhere(command: click.Command) -> None:
 
 _everywhere = (
     click.option("--context", metavar="NAME", expose_value=False, callback=keep("context"),
-                 shell_complete=contexts.complete_names, help="The server to ask, by its context; local: the store."),
+                 shell_complete=contexts.complete_names, help="Query the server of this context; local: the store on "
+                                                              "this machine."),
     *everywhere,
 )
 
 
 @click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-               epilog="--context, --color, --quiet and --debug may stand after any command, too. Settings: "
+               epilog="You can also give --context, --color, --quiet and --debug after a command. Settings: "
                       "TWOCLOUD_STORE, TWOCLOUD_KEY, TWOCLOUD_TIMEZONE, TWOCLOUD_LOCAL; TWOCLOUD_URL with "
                       "TWOCLOUD_TOKEN, TWOCLOUD_CONTEXT. Exit codes: 0 ok, 1 doctor found a failure, 2 usage, "
                       "3 network, 4 refused, 5 failed.")
 @click.version_option(__version__, prog_name="twocloud", message="%(prog)s %(version)s")
 def twocloud() -> None:
-    """List any tenant's servers in any cloud, and never lie about what is known."""
+    """List any tenant's servers in any cloud, and never lie about what is known.
+
+    A party is a cloud as the API names it: aws, azure, qcloud; `twocloud parties` lists them.
+    """
 
 
 for _option in reversed(_everywhere):
@@ -117,21 +121,21 @@ for _option in reversed(_everywhere):
 
 
 def _hush() -> None:
-    """What could not be written is not tried again at the end of the process."""
+    """Drop the output that could not be written, so that Python does not try again when the process ends."""
     with suppress(OSError, ValueError):                         # a stdout that is no file
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _open_streams() -> None:
-    """Make every text writable: a character that the locale's encoding lacks is written as an escape."""
-    for number in range(3):                 # no file of ours may take the place of a closed stream
+    """Make every text writable: characters that the locale's encoding lacks are written as escapes."""
+    for number in range(3):                 # otherwise a file that we open would get a closed stream's number
         try:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
     streams: list[object] = [sys.stdout, sys.stderr]            # None where it is closed, whatever typeshed says
     if streams[0] is None:
-        closed = os.open(os.devnull, os.O_RDONLY)               # `>&-`: a command that prints data fails
+        closed = os.open(os.devnull, os.O_RDONLY)               # `>&-`: commands that print data fail
         sys.stdout = io.TextIOWrapper(io.FileIO(closed, "w"), "utf-8", write_through=True)
     if streams[1] is None:
         sys.stderr = io.TextIOWrapper(io.FileIO(os.devnull, "w"), "utf-8")
@@ -141,7 +145,7 @@ def _open_streams() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; the exit code. One clear line on standard error for whatever goes wrong."""
+    """Run the command and return its exit code. Any error is one clear line on standard error."""
     _open_streams()
     try:
         twocloud.main(arguments, prog_name="twocloud", standalone_mode=False)
@@ -157,11 +161,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return USAGE
         return REFUSED if isinstance(error, Conflict) or error.status < 500 else FAILED
     except Exception as problem:                                # the store is out of reach, the disk is full, …
-        start_journal()
+        start_log()
         log.failure()
         say(f"twocloud: {type(problem).__name__}: {problem}")
         return FAILED
     finally:
-        if deployment.cache_info().currsize:                    # nobody waits for a party that hangs
+        if deployment.cache_info().currsize:                    # do not wait for a party that hangs
             deployment().close()
             deployment.cache_clear()

@@ -1,4 +1,4 @@
-"""twocloud account … and twocloud tenant …"""
+"""The commands `twocloud account …` and `twocloud tenant …`."""
 
 from contextlib import suppress
 from dataclasses import replace
@@ -34,7 +34,7 @@ from .users import PartyName
 
 
 def record(row: AccountRow) -> dict[str, Any]:
-    """An account without its secrets."""
+    """The account as the commands print it, without its secrets."""
     return {"tenant_id": row.tenant_id, "party": row.party, "project": row.project, "regions": list(row.regions),
             "deep": row.deep, "endpoint": row.endpoint, "created_at": when(row.created_at),
             "updated_at": when(row.updated_at), "key": row.key or None, "settings_sealed": row.bound}
@@ -43,34 +43,35 @@ def record(row: AccountRow) -> dict[str, Any]:
 _tenant_argument = click.argument("tenant_id", metavar="TENANT", type=Identifier(), shell_complete=completion.tenants)
 _party_argument = click.argument("party", type=PartyName(), shell_complete=completion.parties)
 _credentials_option = click.option("--credentials-file", type=click.File("rb"), metavar="F",
-                                   help="Default: standard input.")
+                                   help="Read the credentials from this file. Default: standard input.")
 
 
 @click.group()
 def account() -> None:
-    """A tenant's account at a party: put, check, list, remove. Secrets are never shown."""
+    """Manage a tenant's accounts at parties: put, check, list, rotate, remove. Secrets are never shown."""
 
 
 @account.command()
 @_tenant_argument
 @_party_argument
-@click.option("--project", metavar="ID", help="Narrow the account to one project or resource group of it.")
+@click.option("--project", metavar="ID", help="Narrow the account to this project or resource group.")
 @click.option("--region", "regions", multiple=True, type=Identifier(), metavar="R", shell_complete=completion.regions,
-              help="A region in which this tenant has servers; may be given more than once.")
-@click.option("--deep", is_flag=True, help="Make the extra calls that complete every field, where a party needs them.")
-@click.option("--endpoint", metavar="URL", help="Stands in for every host of the party: https://HOST[:PORT].")
+              help="A region where this tenant has servers; repeat it for more.")
+@click.option("--deep", is_flag=True, help="Make the extra calls that some parties need to fill every field.")
+@click.option("--endpoint", metavar="URL", help="Send all calls for this account to https://HOST[:PORT].")
 @_credentials_option
-@click.option("--check", is_flag=True, help="Ask the party first; what it refuses is not stored.")
+@click.option("--check", is_flag=True, help="Check the credentials with the party first; store nothing if it refuses "
+                                            "them.")
 @click.option("--replace", "replacing", is_flag=True,
-              help="Replace the account that is there; its snapshots and their history are dropped.")
+              help="Replace an existing account. Drops its snapshots and their history.")
 @output_option
 def put(tenant_id: str, party: str, project: str | None, regions: tuple[str, ...], deep: bool, endpoint: str | None,
         credentials_file: IO[bytes] | None, check: bool, replacing: bool, output: str) -> None:
     """Store a tenant's account.
 
-    The credentials are one JSON object of the party's fields (`twocloud parties NAME` shows them), read from a
-    file or from standard input. They are sealed together with the settings before they are stored. An account that
-    exists is replaced only with --replace; for new credentials of the same account use `twocloud account rotate`.
+    Give the credentials as one JSON object, in a file or on standard input; `twocloud parties NAME` shows the fields.
+    They are sealed together with the settings before they are stored. To replace an existing account, pass --replace;
+    for new credentials of the same account, use `twocloud account rotate`.
     """
     here = deployment()
     if not replacing:
@@ -85,11 +86,11 @@ def put(tenant_id: str, party: str, project: str | None, regions: tuple[str, ...
     if output == "json":
         show(output, record(row))
     else:
-        say(f"Account of {tenant_id} at {party} stored. Try it: twocloud account check {tenant_id} {party}")
+        say(f"Account of {tenant_id} at {party} stored. Check it: twocloud account check {tenant_id} {party}")
 
 
 def _refuse_to_replace(tenant_id: str, party: str) -> None:
-    """Raises Conflict if there is an account; the text says what replacing it would drop."""
+    """Raise Conflict if the account exists; the text says what --replace would drop."""
     store = deployment().store
     with suppress(AccountNotFound):
         row = accounts.find(store, tenant_id, party)
@@ -97,8 +98,8 @@ def _refuse_to_replace(tenant_id: str, party: str) -> None:
                  if source.party == party and head.revision == row.revision]
         raise Conflict(
             f"Tenant {tenant_id} already has an account at {party}, stored {when(row.created_at)}. To replace it, pass "
-            f"--replace: its snapshots ({len(heads)}, with {sum(head.total for head in heads)} servers) and the "
-            "history of their changes are dropped. For new credentials of the same account: "
+            f"--replace; that drops its snapshots ({len(heads)}, with {sum(head.total for head in heads)} servers) and "
+            "the history of their changes. For new credentials of the same account: "
             f"twocloud account rotate {tenant_id} {party}")
 
 
@@ -120,19 +121,19 @@ def _checked(tenant_id: str, party: str, file: IO[bytes] | None, project: str | 
 @_tenant_argument
 @_party_argument
 @_credentials_option
-@click.option("--no-check", is_flag=True, help="Do not ask the party first.")
+@click.option("--no-check", is_flag=True, help="Store the credentials without checking them with the party.")
 @click.option("--trust-settings", "trusting", is_flag=True,
-              help="Where the old seal cannot be opened: keep the settings that `account show` shows.")
+              help="If the old seal cannot be opened, keep the settings that `account show` prints.")
 @output_option
 def rotate_account(tenant_id: str, party: str, credentials_file: IO[bytes] | None, no_check: bool, trusting: bool,
                    output: str) -> None:
-    """Replace the credentials of an account by others of the same account; its settings and lists stay.
+    """Replace an account's credentials by others of the same account. Its settings and snapshots stay.
 
-    The party is asked with the new ones first: what it refuses, or what lists none of the servers that are kept,
-    is not stored. End the old ones at the party two minutes after.
+    The new credentials are checked with the party first; they are not stored if the party refuses them or if they
+    list none of the servers in the snapshots. Wait two minutes, then delete the old credentials at the party.
     """
     row = accounts.find(deployment().store, tenant_id, party)
-    accounts.verify(deployment().sealer(), row, trusting=trusting)  # before anything is sent where it says
+    accounts.verify(deployment().sealer(), row, trusting=trusting)  # before anything is sent to its endpoint
     made = replace(_checked(tenant_id, party, credentials_file, row.project, row.regions, row.deep, row.endpoint),
                    revision=row.revision)
     if not no_check:
@@ -149,12 +150,12 @@ def rotate_account(tenant_id: str, party: str, credentials_file: IO[bytes] | Non
 @account.command()
 @output_option
 def reseal(output: str) -> None:
-    """Seal every account under TWOCLOUD_KEY, credentials and settings.
+    """Seal the credentials and settings of every account under TWOCLOUD_KEY.
 
-    To change the key, set TWOCLOUD_OLD_KEY to the key you are replacing; every process that opens credentials
-    meanwhile needs both. Without it, accounts that version 0.1.0 stored are sealed again under the same key, with
-    their settings as they stand: look through `twocloud account list` first. Run it again at any time. Exit code 5:
-    an account could not be sealed.
+    To change the key, set TWOCLOUD_OLD_KEY to the key you are replacing, also for every process that reads
+    credentials meanwhile. Without TWOCLOUD_OLD_KEY, accounts that version 0.1.0 stored are sealed again under the
+    same key, with their present settings: review `twocloud account list` first. You can run this again at any time.
+    Exit code 5: an account could not be sealed.
     """
     here = deployment()
     new = open_sealer(here.settings.key)
@@ -169,7 +170,7 @@ def reseal(output: str) -> None:
     show(output, rows)
     say(f"{len(rows) - len(bad)} of {len(rows)} accounts are sealed under {new.name}.")
     if bad:
-        raise Internal(f"{len(bad)} accounts could not be sealed; they stay as they were.")
+        raise Internal(f"{len(bad)} accounts could not be sealed; they are unchanged. The rows above say why.")
 
 
 @account.command("list")
@@ -177,10 +178,11 @@ def reseal(output: str) -> None:
                 shell_complete=completion.tenants)
 @list_options
 def list_accounts(tenant_id: str | None, output: str) -> None:
-    """All accounts, or one tenant's.
+    """List all accounts, or one tenant's.
 
-    Nothing is opened: anyone who can write the store can change what this shows. `account check` and every listing
-    compare the settings with the sealed ones. `settings_sealed` is false for an account that version 0.1.0 stored.
+    This does not open the seals, so it shows what anyone with write access to the store may have changed. `account
+    check` and every listing compare the settings with the sealed ones. `settings_sealed` is false for an account that
+    version 0.1.0 stored.
     """
     show(output, [record(row) for row in accounts.every(deployment().store, tenant_id)])
 
@@ -190,9 +192,9 @@ def list_accounts(tenant_id: str | None, output: str) -> None:
 @_party_argument
 @output_option
 def show_account(tenant_id: str, party: str, output: str) -> None:
-    """One account, without its secrets.
+    """Show one account, without its secrets.
 
-    As in `account list`, nothing is opened: `account check` compares the settings with the sealed ones.
+    Like `account list`, this does not open the seal: `account check` compares the settings with the sealed ones.
     """
     show(output, record(accounts.find(deployment().store, tenant_id, party)))
 
@@ -201,10 +203,10 @@ def show_account(tenant_id: str, party: str, output: str) -> None:
 @_tenant_argument
 @_party_argument
 @click.option("--region", type=Identifier(), metavar="R", shell_complete=completion.regions,
-              help="Default: the account's first, or the party's.")
+              help="The region to call. Default: the account's first, or the party's own.")
 @output_option
 def check(tenant_id: str, party: str, region: str | None, output: str) -> None:
-    """Make one cheap signed call and say in words what is wrong: wrong key, missing right, wrong region, clock."""
+    """Make one cheap signed call and say what is wrong: wrong key, missing permission, wrong region, clock."""
     result: dict[str, Any] = {"tenant_id": tenant_id, "party": party}
     try:
         code = check_account(deployment(), tenant_id, party, region)
@@ -219,7 +221,7 @@ def check(tenant_id: str, party: str, region: str | None, output: str) -> None:
 @_tenant_argument
 @_party_argument
 def remove(tenant_id: str, party: str) -> None:
-    """Remove an account, also from the bytes of the store's file."""
+    """Remove an account; its bytes are erased from the store's file too."""
     accounts.remove(deployment().store, tenant_id, party)
     log.audit(operator(), "account remove", tenant_id=tenant_id, party=party)
     deployment().store.scrub()
@@ -228,15 +230,15 @@ def remove(tenant_id: str, party: str) -> None:
 
 @click.group()
 def tenant() -> None:
-    """A tenant as a whole."""
+    """Remove a tenant and all that belongs to it."""
 
 
 @tenant.command("remove")
 @_tenant_argument
 def remove_tenant(tenant_id: str) -> None:
-    """Remove a tenant's accounts, and the tenant from every user and token, also from the bytes of the store's file.
+    """Remove a tenant's accounts, and the tenant from every user and token.
 
-    Tokens that opened only this tenant end.
+    Tokens for this tenant alone are revoked. All bytes of it are erased from the store's file too.
     """
     store = deployment().store
     for row in accounts.every(store, tenant_id):

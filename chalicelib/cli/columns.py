@@ -1,4 +1,4 @@
-"""Which columns are shown and in which order rows stand: --columns, --sort."""
+"""--columns and --sort: which columns are shown, and in which order the rows come."""
 
 import ipaddress
 import re
@@ -10,28 +10,28 @@ import click
 Key = tuple[object, ...]
 
 
-def chosen(asked: str, known: Mapping[str, str] | Sequence[str]) -> list[str]:
-    """The names of a comma list. `known`: the columns that there are, or these with their other names."""
-    names = [name.strip() for name in asked.split(",")]
+def chosen(wanted: str, known: Mapping[str, str] | Sequence[str]) -> list[str]:
+    """The names in a comma list. `known`: the columns, or a map of every name of a column to the name to use."""
+    names = [name.strip() for name in wanted.split(",")]
     for name in names:
         _check("--columns", name, known)
     return list(dict.fromkeys(_canonical(name, known) for name in names))
 
 
-def in_order(rows: Sequence[Mapping[str, Any]], asked: str, known: Mapping[str, str] | Sequence[str]) -> list[Any]:
-    """By `COLUMN` or `COLUMN:desc`: numbers in texts as numbers, addresses as addresses, what is not there last."""
-    column, _, way = asked.partition(":")
+def in_order(rows: Sequence[Mapping[str, Any]], order: str, known: Mapping[str, str] | Sequence[str]) -> list[Any]:
+    """Sort by `COLUMN` or `COLUMN:desc`: numbers in texts as numbers, addresses as addresses, missing values last."""
+    column, _, direction = order.partition(":")
     _check("--sort", column, known)
-    if way not in ("", "asc", "desc"):
-        raise click.UsageError("--sort takes COLUMN, COLUMN:asc or COLUMN:desc.")
+    if direction not in ("", "asc", "desc"):
+        raise click.UsageError("Give --sort as COLUMN, COLUMN:asc or COLUMN:desc.")
     column = _canonical(column, known)
-    there = [row for row in rows if row.get(column) not in (None, "", [], {})]
+    present = [row for row in rows if row.get(column) not in (None, "", [], {})]
     missing = [row for row in rows if row.get(column) in (None, "", [], {})]
-    return [*sorted(there, key=lambda row: natural(row[column]), reverse=way == "desc"), *missing]
+    return [*sorted(present, key=lambda row: natural(row[column]), reverse=direction == "desc"), *missing]
 
 
 def natural(value: object) -> Key:
-    """web-2 before web-10; 10.0.0.9 before 10.0.0.10; a list by its first."""
+    """The sort key of a value: web-2 before web-10, 10.0.0.9 before 10.0.0.10, a list by its first element."""
     if isinstance(value, list | tuple):
         return natural(cast(Sequence[object], value)[0]) if value else ()
     if isinstance(value, bool | int | float):
@@ -51,4 +51,4 @@ def _canonical(name: str, known: Mapping[str, str] | Sequence[str]) -> str:
 
 def _check(option: str, name: str, known: Mapping[str, str] | Sequence[str]) -> None:
     if name not in known:
-        raise click.UsageError(f"{option}: there is no column {name[:40]!r}; there are {', '.join(known)}.")
+        raise click.UsageError(f"{option}: no column {name[:40]!r}. Columns: {', '.join(known)}.")

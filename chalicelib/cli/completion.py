@@ -1,4 +1,4 @@
-"""Shell completion: what a word may become, from what is on this machine. No network, no store that is not there."""
+"""Shell completion, from what is on this machine: makes no network call and creates no store."""
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -10,16 +10,17 @@ from click.shell_completion import get_completion_class
 
 from .. import settings
 
-_MOST = 200                                 # words to choose from
+_MOST = 200                                 # suggestions
 
 
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    """Print what teaches a shell to complete this command's words.
+    """Print the shell completion script.
 
     \b
+    To install it:
     bash (4.4 or newer), in ~/.bashrc:    eval "$(twocloud completion bash)"
     zsh, in ~/.zshrc after compinit:      eval "$(twocloud completion zsh)"
     fish: twocloud completion fish > ~/.config/fish/completions/twocloud.fish
@@ -38,7 +39,7 @@ def parties(context: click.Context, parameter: click.Parameter, incomplete: str)
 
 
 def regions(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
-    """Of the party that was named before, or else those that are kept."""
+    """The regions of the parties named before it on the line, or of all stored accounts."""
     found = list[str]()
     given = context.params.get("party") or context.params.get("party_names")
     named = given.split(",") if isinstance(given, str) else list(given or ())
@@ -54,7 +55,7 @@ def regions(context: click.Context, parameter: click.Parameter, incomplete: str)
 
 
 def tenants(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
-    with suppress(Exception):               # a completion never fails in the middle of a line
+    with suppress(Exception):               # completion must not print an error into the line
         return _listed(sorted({row.tenant_id for row in _accounts()}), incomplete)
     return []
 
@@ -86,7 +87,7 @@ def _accounts() -> Iterator[Any]:
 
 
 def _store() -> Iterator[Any]:
-    """The local store, if there is one: looking for words makes none, and asks no cloud."""
+    """The local store if it exists: completion creates none."""
     import time
 
     from ..storage.store import open_store
@@ -101,6 +102,6 @@ def _store() -> Iterator[Any]:
 
 
 def _listed(words: list[str], incomplete: str, *, many: bool = False) -> list[str]:
-    """Those that the word may become; of a comma list, its last."""
+    """The words that complete `incomplete`. `many`: it is a comma list, and its last word is completed."""
     before, comma, last = incomplete.rpartition(",") if many else ("", "", incomplete)
     return [before + comma + word for word in words if word.startswith(last)][:_MOST]

@@ -1,7 +1,7 @@
-"""Which server the command asks: --url, --context, the environment, the file of contexts, or none but the store.
+"""Which server the command queries: --url, --context, the environment, the contexts file, or none (the store).
 
-The file holds tokens as they are, as such files do: it must be its owner's alone, or it is not read. A token goes to
-the URL that it was kept with and to no other.
+The contexts file holds tokens in plain text, so it is read only if nobody but its owner can read it. A token is sent
+only to the URL that it was saved with.
 """
 
 import ipaddress
@@ -22,13 +22,13 @@ from .. import files, settings
 from ..errors import NotFound, SettingsError
 from .output import Identifier, Network, hint, kept, list_options, output_option, read_secret, show
 
-LOCAL = "local"                             # the store itself; no context can have this name
+LOCAL = "local"                             # the store on this machine; no context can have this name
 _TOKEN = re.compile(r"tc_[0-9A-Za-z]{36}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class There:
-    """A server to ask. `chosen`: by what."""
+    """A server to query. `chosen`: the option, variable or context that chose it."""
 
     url: str
     token: str = field(repr=False)
@@ -42,7 +42,7 @@ class _File:
 
 
 def there(url: str | None) -> There | None:
-    """The server to ask; None: the store. --url, --context, TWOCLOUD_URL, TWOCLOUD_CONTEXT, the file's current."""
+    """The server to query, None for the store, by the order that the help of `context` states."""
     given, name = settings.client(), kept("context")
     if url and name:
         raise click.UsageError("Give --url or --context, not both.")
@@ -60,26 +60,26 @@ def there(url: str | None) -> There | None:
         return None
     if name not in found.contexts:
         known = ", ".join([LOCAL, *sorted(found.contexts)])
-        raise click.UsageError(f"{chosen}: there is no context {name[:64]!r}; there are {known}.")
+        raise click.UsageError(f"{chosen}: no context {name[:64]!r}. Contexts: {known}.")
     context = found.contexts[name]
     check_url(context["url"], f"context {name}")
     return There(context["url"].rstrip("/"), context["token"], f"context {name} ({chosen})")
 
 
 def check_url(url: str, what: str) -> None:
-    """https, or http on this machine: a token must not travel in the open."""
+    """Raise Network unless the URL is https, or http on loopback: a token must not travel unencrypted."""
     try:
         address = urlsplit(url)
         host = address.hostname or ""
         _ = address.port
     except ValueError:
-        raise Network(f"{what}: this is no address; it is https://HOST[:PORT].") from None
+        raise Network(f"{what}: not a valid URL. Give https://HOST[:PORT].") from None
     extra = "@" in address.netloc or address.query or address.fragment
     if address.scheme not in ("http", "https") or not host or extra:
-        raise Network(f"{what}: an address is https://HOST[:PORT], without user or query.")
+        raise Network(f"{what}: the URL must be https://HOST[:PORT], without user or query.")
     if address.scheme == "http" and not on_loopback(host):
-        raise Network(f"{what}: it must be https, or http on this machine: a token must not travel in the open. "
-                      "Put TLS before the server, or an SSH tunnel between.")
+        raise Network(f"{what}: plain http is accepted on this machine only, because it would send the token "
+                      "unencrypted. Use https, or an SSH tunnel to the server.")
 
 
 def on_loopback(host: str) -> bool:
@@ -91,7 +91,7 @@ def on_loopback(host: str) -> bool:
 # ---------------------------------------------------------------- the file
 
 def read(path: Path) -> _File:
-    """Raises SettingsError if others may read it, or if it does not have its form."""
+    """Read the contexts file. Raises SettingsError if others may read it, or if its form is wrong."""
     import tomllib
 
     try:
@@ -104,16 +104,17 @@ def read(path: Path) -> _File:
     except OSError as problem:
         raise SettingsError(f"{path} cannot be read: {problem.strerror}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
-        raise SettingsError(f"{path} is not TOML{_where(problem)}; correct it by hand.") from None
+        raise SettingsError(f"{path} is not TOML{_where(problem)}. Correct it by hand.") from None
     current, contexts = found.pop("current", ""), found.pop("context", {})
     if found or not isinstance(current, str) or not isinstance(contexts, dict) or not all(
             map(_is_context, cast(dict[str, Any], contexts).values())):
-        raise SettingsError(f"{path} holds something else than current and [context.NAME] with url and token.")
+        raise SettingsError(f"{path} must hold only `current` and [context.NAME] tables with url and token. Correct it "
+                            "by hand.")
     return _File(current, cast(dict[str, dict[str, str]], contexts))
 
 
 def _where(problem: Exception) -> str:
-    """The place alone: the line may hold a token."""
+    """The line and column of a TOML error, without the text there: it may hold a token."""
     place = re.search(r"\(at (line \d+, column \d+)\)", str(problem))
     return f" ({place[1]})" if place else ""
 
@@ -124,15 +125,16 @@ def _is_context(found: object) -> bool:
 
 
 def _write(path: Path, made: _File) -> None:
-    """Aside, then in its place: nobody reads half a file, and it is never wider than its owner's."""
-    lines = ["# written by `twocloud context`; keep it to yourself: chmod 600", f"current = {json.dumps(made.current)}"]
+    """Write a new file with mode 0600 and rename it, so that nobody reads half a file or another's token."""
+    lines = ["# written by `twocloud context`; holds tokens, keep it private: chmod 600", "current = "
+                                                                                          f"{json.dumps(made.current)}"]
     for name, context in sorted(made.contexts.items()):
         lines += ["", f"[context.{json.dumps(name)}]"]
         lines += [f"{key} = {json.dumps(value)}" for key, value in context.items()]
     if path == settings.NO_HOME:
-        raise SettingsError("This user has no home folder: set HOME, XDG_CONFIG_HOME or TWOCLOUD_CONFIG.")
+        raise SettingsError("This user has no home folder. Set HOME, XDG_CONFIG_HOME or TWOCLOUD_CONFIG.")
     try:
-        path = path.resolve()               # a link to where it is kept stays a link
+        path = path.resolve()               # a symbolic link stays a link
         files.make_folder(path.parent)
         aside = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
         with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
@@ -159,11 +161,11 @@ def complete_names(context: click.Context, parameter: click.Parameter, incomplet
 
 @click.group()
 def context() -> None:
-    """The servers that the command asks, with their tokens: add, use, list, show, remove.
+    """Manage contexts, that is: twocloud servers and their tokens.
 
-    They are kept in ~/.config/twocloud/config.toml, which must be yours alone (mode 0600). `local` is the store of
-    this machine. First counts --url or --context, then TWOCLOUD_URL with TWOCLOUD_TOKEN, then TWOCLOUD_CONTEXT, then
-    what `use` chose, then the store.
+    Contexts are saved in ~/.config/twocloud/config.toml, which must be readable by you alone (mode 0600). The context
+    `local` is the store on this machine. The first of these that is set decides: --url or --context; TWOCLOUD_URL with
+    TWOCLOUD_TOKEN; TWOCLOUD_CONTEXT; the context chosen by `use`; the store.
     """
 
 
@@ -173,20 +175,21 @@ def context() -> None:
 @click.option("--token-file", type=click.File("rb"), metavar="F", help="Read the token from a file.")
 @click.option("--token-stdin", is_flag=True, help="Read the token from standard input.")
 def add(name: str, url: str, token_file: IO[bytes] | None, token_stdin: bool) -> None:
-    """Add a server, or put it anew. The first one is used from then on."""
+    """Add or replace a server. The first one becomes the current context."""
     if name == LOCAL:
-        raise click.UsageError(f"{LOCAL} is the store of this machine; choose another name.")
+        raise click.UsageError(f"The name {LOCAL} means the store on this machine. Choose another name.")
     if bool(token_file) == token_stdin:
         raise click.UsageError("Give --token-file or --token-stdin.")
     try:
         check_url(url, "--url")
-    except Network as refused:              # nothing was asked yet: it is the option that is wrong
+    except Network as refused:              # nothing was sent yet: the option is wrong
         raise click.UsageError(refused.message) from None
     token = read_secret(token_file, "the token", 1024)
     if not _TOKEN.fullmatch(token):
-        raise click.UsageError("This is no token of twocloud: tc_ and 36 letters and digits. Was it copied whole?")
+        raise click.UsageError("Not a valid twocloud token: it must be tc_ and 36 letters and digits. Was it "
+                               "truncated?")
     _change(lambda file: _File(file.current or name, {**file.contexts, name: {"url": url.rstrip("/"), "token": token}}))
-    hint(f"Context {name} added. Try it: twocloud doctor --context {name}")
+    hint(f"Context {name} added. Check it: twocloud doctor --context {name}")
 
 
 def _row(name: str, file: _File) -> dict[str, Any]:
@@ -197,7 +200,7 @@ def _row(name: str, file: _File) -> dict[str, Any]:
 @context.command("list")
 @list_options
 def list_contexts(output: str) -> None:
-    """All contexts. Tokens are never shown."""
+    """List all contexts. Tokens are never shown."""
     found = read(settings.client().config)
     show(output, [_row(name, found) for name in (LOCAL, *sorted(found.contexts))])
 
@@ -205,21 +208,21 @@ def list_contexts(output: str) -> None:
 @context.command()
 @click.argument("name", type=Identifier(), shell_complete=complete_names)
 def use(name: str) -> None:
-    """Ask this server from now on; `local`: the store."""
+    """Make NAME the current context; `local`: the store on this machine."""
     def choose(file: _File) -> _File:
         if name != LOCAL:
             _known(file, name)
         return _File(name, file.contexts)
 
     _change(choose)
-    hint(f"Context {name} is used from now on.")
+    hint(f"Current context: {name}.")
 
 
 @context.command("show")
 @click.argument("name", required=False, metavar="[NAME]", type=Identifier(), shell_complete=complete_names)
 @output_option
 def show_context(name: str | None, output: str) -> None:
-    """One context, or the current one. Its token is never shown."""
+    """Show one context, or the current one. Its token is never shown."""
     found = read(settings.client().config)
     name = name or found.current or LOCAL
     if name != LOCAL:
@@ -230,16 +233,16 @@ def show_context(name: str | None, output: str) -> None:
 @context.command()
 @click.argument("name", type=Identifier(), shell_complete=complete_names)
 def remove(name: str) -> None:
-    """Remove a context with its token. The token itself lives on: revoke it where it was issued."""
+    """Remove a context and its copy of the token. The token stays valid: revoke it where it was issued."""
     def without(file: _File) -> _File:
         _known(file, name)
         return _File("" if file.current == name else file.current,
                      {known: context for known, context in file.contexts.items() if known != name})
 
     _change(without)
-    hint(f"Context {name} removed. Its token lives on until it is revoked.")
+    hint(f"Context {name} removed. Its token stays valid until it is revoked.")
 
 
 def _known(file: _File, name: str) -> None:
     if name not in file.contexts:
-        raise NotFound(f"There is no context {name}.")
+        raise NotFound(f"No context {name}. `twocloud context list` shows them.")

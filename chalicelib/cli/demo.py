@@ -20,7 +20,7 @@ from .output import Network, Port
 @click.command()
 @click.option("--port", default=8000, show_default=True, type=Port(), help="0: any free port.")
 def demo(port: int) -> None:
-    """Serve, with simulated clouds and a ready tenant, user and token; nothing is kept."""
+    """Serve simulated clouds, with a ready tenant, user and token. Nothing is saved."""
     log.start()
     with serve.until_stopped(), ExitStack() as stack:           # the folder with its key goes, whenever it is ended
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="twocloud-demo-"))

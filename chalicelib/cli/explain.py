@@ -59,7 +59,7 @@ def _over_store(pairs: list[tuple[str, str]]) -> tuple[dict[str, Any], TwocloudE
     found, error, fleet = [], None, None
     before = dict[Any, tuple[Any, Any]]()
     try:
-        with waiting(lambda: f"asking, {stats.calls} calls so far" if stats.calls else "asking"):
+        with waiting(lambda: f"querying, {stats.calls} calls so far" if stats.calls else "querying"):
             if asked.several:
                 found, _ = regions.sources(here, asked, None, policy, deadline, stats)
             else:

@@ -1,4 +1,4 @@
-"""twocloud changes, twocloud refresh, twocloud parties."""
+"""The commands `twocloud changes`, `twocloud refresh` and `twocloud parties`."""
 
 from typing import Any
 
@@ -17,24 +17,24 @@ from .output import deployment, hint, kept, list_options, progress, say, show
 
 @click.command()
 @click.option("--party", required=True, metavar="P", shell_complete=completion.parties,
-              help="The cloud; several with commas; or all.")
+              help="The cloud, several separated by commas, or all.")
 @click.option("--tenant", "tenant_id", required=True, metavar="ID", shell_complete=completion.tenants,
               help="The tenant.")
 @click.option("--region", required=True, metavar="R", shell_complete=completion.regions,
-              help="The region; several with commas; or all.")
+              help="The region, several separated by commas, or all.")
 @click.option("--since", required=True, metavar="TIME", help="RFC 3339, such as 2026-11-23T08:00:00Z.")
 @list_options
 def changes(party: str, tenant_id: str, region: str, since: str, output: str) -> None:
-    """What appeared, changed (which fields) and vanished since a time, from the kept lists."""
-    asked, here = query.parse([("party", party), ("tenant_id", tenant_id), ("region", region),
+    """List what appeared, changed (with the fields) and vanished since a time, from the snapshots."""
+    request, here = query.parse([("party", party), ("tenant_id", tenant_id), ("region", region),
                                ("changed_since", since)]), deployment()
-    assert asked.changed_since is not None
-    found, failed = regions.sources(here, asked, None)
+    assert request.changed_since is not None
+    found, failed = regions.sources(here, request, None)
     for error in failed.values():
         raise error
     rows: list[dict[str, Any]] = []
     for source in found:
-        changed = list_changes(here, source, asked.changed_since)
+        changed = list_changes(here, source, request.changed_since)
         where = {"party": source.party, "region": source.region}
         rows += [{"what": "changed" if changed.fields.get(server.id) else "appeared", "id": server.id,
                   "name": server.name, **where, "fields": list(changed.fields.get(server.id, ()))}
@@ -51,9 +51,10 @@ def changes(party: str, tenant_id: str, region: str, since: str, output: str) ->
 @click.option("--region", metavar="R", shell_complete=completion.regions, help="Only this region's.")
 @list_options
 def refresh_command(tenant_id: str | None, party: str | None, region: str | None, output: str) -> None:
-    """List sources now and keep the lists: the regions that accounts name, and what was asked for in the last month.
+    """List sources now and save the snapshots: regions that accounts name, and those queried in the last month.
 
-    A tenant, a party and a region given together need not be known yet. Ends with 5 if one of them failed.
+    With --tenant, --party and --region together you can also list a source for the first time. Exit code 5: a source
+    failed.
     """
     here = deployment()
     if tenant_id and party and region:
@@ -64,7 +65,7 @@ def refresh_command(tenant_id: str | None, party: str | None, region: str | None
                   if tenant_id in (None, source.tenant_id) and party in (None, source.party)
                   and source.region in (region or source.region, parties.load(source.party).aliases.get(region or ""))]
     if not wanted:
-        say("No source is known: name regions on the account, or give --tenant, --party and --region.")
+        say("No source to refresh. Give --tenant, --party and --region, or name regions on the account.")
     results = list(progress(schedule.run(here, wanted), len(wanted), "refresh"))
     results.sort(key=lambda result: (result.source.tenant_id, result.source.party, result.source.region))
     rows = [{"tenant_id": r.source.tenant_id, "party": r.source.party, "region": r.source.region,
@@ -72,16 +73,19 @@ def refresh_command(tenant_id: str | None, party: str | None, region: str | None
              "msg": r.error.text if r.error else ""} for r in results]
     show(output, rows, ("tenant_id", "party", "region", "state", "count", "error", "msg"))
     bad = [result.error for result in results if result.error]
-    hint(f"{len(rows) - len(bad)} of {len(rows)} lists refreshed.")
+    hint(f"{len(rows) - len(bad)} of {len(rows)} sources refreshed.")
     if bad:
-        raise PartyError(f"{len(bad)} of {len(rows)} lists could not be refreshed; the last good ones stay.")
+        raise PartyError(f"{len(bad)} of {len(rows)} sources could not be refreshed; their last snapshots stay.")
 
 
 @click.command("parties")
 @click.argument("name", required=False, shell_complete=completion.parties)
 @list_options
 def parties_command(name: str | None, output: str) -> None:
-    """What each party needs: credential fields, narrowest permission, regions."""
+    """Show what each party needs: credential fields, narrowest permission, regions.
+
+    A party is a cloud as the API names it.
+    """
     chosen = [parties.load(known) for known in (parties.names() if name is None else [name])]
     rows = [msgspec.to_builtins(openapi.party_row(party)) for party in chosen]
     if name and output == "json":
@@ -89,7 +93,7 @@ def parties_command(name: str | None, output: str) -> None:
     elif name:
         row = rows[0]
         if output != "table" or kept("columns") or kept("sort"):
-            raise click.UsageError("One party is shown as a table of its fields, or with -o json.")
+            raise click.UsageError("For one party, use -o table without --columns and --sort, or -o json.")
         show(output, {**row, "credentials": " or ".join(", ".join(form) for form in row["credentials"]),
                       "regions": [f"{code} ({', '.join(names)})" for code, names in row["regions"].items()]})
     elif output == "json":

@@ -1,4 +1,4 @@
-"""How commands read and write: output formats, durations, secrets, the deployment they work on."""
+"""What the commands share: output formats, parameter types, reading of secrets, the deployment."""
 
 import logging
 import os
@@ -28,20 +28,20 @@ F = TypeVar("F", bound=Callable[..., object])
 T = TypeVar("T")
 
 output_option = click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table",
-                             show_default=True, help="How data is printed.")
+                             show_default=True, help="Output format.")
 
 
 def list_options(command: F) -> F:
-    """How a list is printed; `show` finds what was chosen."""
+    """Add the options that say how a list is printed; `show` reads their values."""
     for option in reversed((
             click.option("-o", "--output", type=click.Choice(["table", "json", "csv", "ndjson"]), default="table",
-                         show_default=True, help="How data is printed."), *shape_options)):
+                         show_default=True, help="Output format."), *shape_options)):
         command = option(command)
     return command
 
 
 def keep(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
-    """An option that every command understands alike: what was given is kept in the context."""
+    """A callback that puts the option's value into the context, where `kept` finds it."""
     def keep(context: click.Context, parameter: click.Parameter, value: Any) -> None:
         if value not in (None, False):
             context.meta[f"twocloud.{name}"] = value
@@ -59,31 +59,31 @@ def _option(name: str, *words: str, **more: Any) -> Callable[[F], F]:
 
 shape_options = (
     _option("columns", "--columns", metavar="A,B,C", help="Only these columns, in this order."),
-    _option("sort", "--sort", metavar="COLUMN[:desc]", help="Sort by this column; what is unknown stands last."),
-    _option("bare", "--no-header", is_flag=True, help="Without the line of names."),
+    _option("sort", "--sort", metavar="COLUMN[:desc]", help="Sort by this column; unknown values sort last."),
+    _option("bare", "--no-header", is_flag=True, help="Omit the header row."),
 )
-everywhere = (                              # the group shows them, and each command takes them as well
+everywhere = (                              # the main help shows them, and each command accepts them too
     _option("color", "--color", type=click.Choice(["auto", "always", "never"]),
-            help="Colours and marks; auto: on a terminal, as NO_COLOR, FORCE_COLOR and TERM say."),
-    _option("quiet", "-q", "--quiet", is_flag=True, help="No hints, no progress; errors and warnings stay."),
-    _option("debug", "--debug", is_flag=True, help="Say on standard error what is asked of whom. Never a secret."),
+            help="Colours and marks. auto: on a terminal, subject to NO_COLOR, FORCE_COLOR and TERM."),
+    _option("quiet", "-q", "--quiet", is_flag=True, help="Print no hints and no progress; errors and warnings remain."),
+    _option("debug", "--debug", is_flag=True, help="Log each call on standard error, without secrets."),
 )
 
 
 class Network(click.ClickException):
-    """A server cannot be reached, an address cannot be listened on."""
+    """A server cannot be reached, or the address to listen on cannot be used."""
 
     exit_code = 3
 
 
-def start_journal() -> None:
+def start_log() -> None:
     log.start(logging.DEBUG if kept("debug") else logging.INFO)
 
 
 @cache
 def deployment() -> "Deployment":
-    """What the environment's settings describe."""
-    start_journal()
+    """Open the deployment that the environment's settings describe."""
+    start_log()
     from ..fleet.deployment import open_deployment  # slow to import; not for help and completion
 
     found = settings.load()
@@ -94,7 +94,7 @@ def deployment() -> "Deployment":
 
 
 def operator() -> str:
-    """Who runs the command, for the audit: the operating system knows it better than the environment."""
+    """Who runs the command, for the audit log. The environment can be changed by the user, the user id cannot."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
@@ -102,19 +102,19 @@ def operator() -> str:
 
 
 def say(text: str) -> None:
-    """What must be known beside the data. It may hold what a server wrote."""
+    """Print to standard error. The text may come from a server, so characters that move the cursor are replaced."""
     click.echo("\n".join(plain(line) for line in text.splitlines()), err=True)
 
 
 def hint(text: str) -> None:
-    """What is good to know; not with --quiet."""
+    """Print to standard error, unless --quiet is given."""
     if not kept("quiet"):
         say(text)
 
 
 def echo(text: bytes, *, end: str = "\n") -> None:
-    """Data to standard output. A file gets its bytes in UTF-8, whatever the locale; on a terminal no character of it
-    can do anything."""
+    """Write data to standard output: to a file as UTF-8 whatever the locale, to a terminal without control
+    characters."""
     if not sys.stdout.isatty():
         click.echo(text, nl=bool(end))
         return
@@ -127,7 +127,7 @@ def echo(text: bytes, *, end: str = "\n") -> None:
 
 
 def progress(items: Iterable[T], total: int, label: str) -> Iterator[T]:
-    """The items as they come; a bar on a terminal's standard error."""
+    """Yield the items as they come, with a progress bar if standard error is a terminal."""
     if kept("quiet") or not lively(sys.stderr):
         yield from items
         return
@@ -140,13 +140,13 @@ def progress(items: Iterable[T], total: int, label: str) -> Iterator[T]:
 
 @contextmanager
 def waiting(text: Callable[[], str]) -> Generator[None]:
-    """While something takes longer than a moment, say so on a terminal's standard error."""
+    """Show the text and the seconds so far, if standard error is a terminal and the work takes long."""
     if kept("quiet") or not lively(sys.stderr):
         yield
         return
     ended, began = threading.Event(), time.monotonic()
 
-    def tell() -> None:
+    def tick() -> None:
         drawn = False
         while not ended.wait(0.2):
             if (seconds := time.monotonic() - began) > 0.6:
@@ -157,18 +157,18 @@ def waiting(text: Callable[[], str]) -> Generator[None]:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
 
-    teller = threading.Thread(target=tell, daemon=True, name="twocloud-waiting")
-    teller.start()
+    ticker = threading.Thread(target=tick, daemon=True, name="twocloud-waiting")
+    ticker.start()
     try:
         yield
     finally:
         ended.set()
-        teller.join()
+        ticker.join()
 
 
 def show(output: str, rows: Sequence[dict[str, Any]] | dict[str, Any], names: Sequence[str] = ()) -> None:
-    """Print one record, or a list of records as --columns and --sort say. `names`: the columns, where the rows may
-    not tell."""
+    """Print one record, or a list of records shaped by --columns and --sort. `names`: the columns, for lists that may
+    be empty."""
     import msgspec
 
     if isinstance(rows, dict):
@@ -199,12 +199,12 @@ def show(output: str, rows: Sequence[dict[str, Any]] | dict[str, Any], names: Se
 
 
 def table(rows: Sequence[dict[str, Any]], names: Sequence[str], spare: Sequence[str] = ()) -> None:
-    """On standard output. What it has no room for is said."""
+    """Print a table on standard output, and a hint if columns were left out."""
     lines, dropped = draw(rows, names, screen(), header=not kept("bare"), spare=spare)
     for line in lines:
         click.echo(line, color=True)
     if dropped:
-        hint(f"No room for: {', '.join(dropped)}. A wider terminal, --columns or -o csv shows them.")
+        hint(f"No room for: {', '.join(dropped)}. To see them, widen the terminal or pass --columns or -o csv.")
 
 
 def when(unix: int) -> str:
@@ -221,21 +221,21 @@ class Duration(click.ParamType[int]):
             return value
         found = re.fullmatch(r"(0|[1-9][0-9]{0,6})([smhd])", value, re.ASCII)
         if not found:
-            self.fail("a duration is a number and s, m, h or d: 90s, 10m, 12h, 90d", param, ctx)
+            self.fail("must be a number and s, m, h or d: 90s, 10m, 12h, 90d", param, ctx)
         seconds = int(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]
         if seconds > 3650 * 86400:
-            self.fail("at most 3650d", param, ctx)
+            self.fail("must be at most 3650d", param, ctx)
         return seconds
 
 
 class Label(click.ParamType[str]):
-    """Up to 64 printable characters."""
+    """A text of up to 64 printable characters."""
 
     name = "text"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if len(value) > 64 or not value.isprintable():
-            self.fail("at most 64 printable characters", param, ctx)
+            self.fail("must be at most 64 printable characters", param, ctx)
         return value
 
 
@@ -244,23 +244,23 @@ class UserName(click.ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if not USER_FORM.fullmatch(value):
-            self.fail("1-64 letters, digits, '.', '_', '@', '+' or '-'", param, ctx)
+            self.fail("must be 1-64 letters, digits, '.', '_', '@', '+' or '-'", param, ctx)
         return value
 
 
 class Port(click.ParamType[int]):
-    """0-65535 in plain digits; 0 is any free one."""
+    """A port from 0 to 65535 in plain digits; 0 means any free port."""
 
     name = "port"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if not re.fullmatch(r"0|[1-9][0-9]{0,4}", str(value), re.ASCII) or int(value) > 65535:
-            self.fail("a port is a number from 0 to 65535", param, ctx)
+            self.fail("must be a number from 0 to 65535", param, ctx)
         return int(value)
 
 
 class Identifier(click.ParamType[str]):
-    """1-64 letters, digits, '.', '_' or '-'. `also`: other words that are allowed."""
+    """A name of 1-64 letters, digits, '.', '_' or '-'. `also`: other words that are allowed."""
 
     name = "name"
 
@@ -269,16 +269,16 @@ class Identifier(click.ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if value not in self.also and not IDENTIFIER_FORM.fullmatch(value):
-            self.fail("1-64 letters, digits, '.', '_' or '-'", param, ctx)
+            self.fail("must be 1-64 letters, digits, '.', '_' or '-'", param, ctx)
         return value
 
 
 def read_secret(file: IO[bytes] | None, what: str, most: int = 65_536) -> str:
-    """From a file, or from standard input; a line's end at the end is not part of it."""
+    """Read a secret from the file, or from standard input; one line break at the end is dropped."""
     if file is None and not sys.stdin:                          # `<&-`
-        raise click.UsageError(f"There is no standard input to read {what} from.")
+        raise click.UsageError(f"Cannot read {what}: standard input is closed.")
     if file is None and sys.stdin.isatty():
-        say(f"Type {what} and end with Ctrl-D.")
+        say(f"Type {what}, then press Enter and Ctrl-D.")
     raw = (file or sys.stdin.buffer).read(most + 1)
     if len(raw) > most:
         raise click.UsageError(f"{what} is longer than {most} bytes.")

@@ -1,4 +1,7 @@
-"""Asks a server: one GET with the token, to its own host alone, within a time. What is no answer of ours is Network."""
+"""Query a server: one GET with the token, sent to its own host only, with a deadline.
+
+A response that does not come from twocloud is raised as Network.
+"""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -14,7 +17,7 @@ from requests.structures import CaseInsensitiveDict
 from .. import __version__, log
 from ..errors import TwocloudError
 from .contexts import There, on_loopback
-from .output import Network, start_journal
+from .output import Network, start_log
 from .terminal import plain
 
 _SECONDS = 40.0                             # a server answers within 25 s; the rest is the network's
@@ -22,7 +25,7 @@ _MOST = 64 * 1024 * 1024                    # bytes
 
 
 class Answered(TwocloudError):
-    """A server's own error, told again. `status` decides the exit code; `retry_after`: seconds."""
+    """An error that the server returned. `status` decides the exit code; `retry_after`: seconds."""
 
     def __init__(self, status: int, text: str, word: str = "", request_id: str = "", retry_after: float | None = None,
                  parameter: str | None = None) -> None:
@@ -43,13 +46,13 @@ class Got:
 
 
 def get(there: There, path: str, query: str = "", *, with_token: bool = True, seconds: float = _SECONDS) -> Got:
-    """Whatever it answers, in whole. Raises Network."""
+    """The whole response, whatever its status. Raises Network if there is none."""
     if with_token and not there.token:
-        raise click.UsageError(f"Set TWOCLOUD_TOKEN to a token of {there.url}, or keep both: twocloud context add NAME "
+        raise click.UsageError(f"Set TWOCLOUD_TOKEN to a token of {there.url}, or save both: twocloud context add NAME "
                                f"--url {there.url} --token-stdin")
     if not there.token.isascii() or not there.token.isprintable():
-        raise click.UsageError(f"What is set as the token of {there.url} is none. Was it copied whole?")
-    start_journal()
+        raise click.UsageError(f"The token for {there.url} is not a valid twocloud token. Was it truncated?")
+    start_log()
     host = urlsplit(there.url).hostname or ""
     began = time.monotonic()
     with requests.Session() as session:
@@ -61,9 +64,9 @@ def get(there: There, path: str, query: str = "", *, with_token: bool = True, se
                                  headers={"User-Agent": f"twocloud/{__version__}"})
             body = _read(answer, began + seconds)
         except requests.RequestException as problem:
-            raise Network(f"{there.url} cannot be asked: {_reason(problem, host)}") from None
+            raise Network(f"{there.url} cannot be reached: {_reason(problem, host)}") from None
         except OSError as problem:
-            raise Network(f"{there.url} cannot be asked: {problem.strerror or type(problem).__name__}.") from None
+            raise Network(f"{there.url} cannot be reached: {problem.strerror or type(problem).__name__}.") from None
     got = Got(answer.status_code, CaseInsensitiveDict(answer.headers), body, (time.monotonic() - began) * 1000)
     log.logger.debug("asked", extra={"fields": {
         "host": host, "path": path, "status": got.status, "milliseconds": round(got.milliseconds, 1),
@@ -76,12 +79,12 @@ def _nowhere(resp: requests.Response) -> None:
 
 
 def _nothing(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """No credentials, not from a netrc file either."""
+    """Send no credentials, not even from a netrc file."""
     return request
 
 
 def _read(answer: requests.Response, until: float) -> bytes:
-    """A server that drips does not hold us longer than one that is silent."""
+    """Read the body until the deadline: a slow body must not take longer than a silent server."""
     pieces, size = list[bytes](), 0
     try:
         while piece := answer.raw.read1(65_536, decode_content=True):
@@ -90,7 +93,7 @@ def _read(answer: requests.Response, until: float) -> bytes:
             if time.monotonic() > until:
                 raise requests.ReadTimeout
             if size > _MOST:
-                raise requests.ConnectionError("too long")
+                raise requests.ConnectionError("body too large")
     except requests.RequestException:
         raise
     except Exception as problem:            # urllib3's, which requests translates in its own reading alone
@@ -99,28 +102,28 @@ def _read(answer: requests.Response, until: float) -> bytes:
 
 
 def _reason(problem: requests.RequestException, host: str) -> str:
-    """What happened, and what to look at."""
+    """What happened, and what to do."""
     text = _chain(problem)
     if isinstance(problem, requests.exceptions.SSLError) or "SSL" in text:
         verified = "CERTIFICATE_VERIFY_FAILED" in text
         why = next((known for word, known in _CERTIFICATE if word in text),
-                   "no authority that is trusted here signed it (REQUESTS_CA_BUNDLE names a file of others)")
-        return (f"the certificate of {host} is refused: {why}." if verified else
-                f"TLS with {host} failed; is it https that is spoken there?")
+                   "the authority that signed it is unknown. Set REQUESTS_CA_BUNDLE to a PEM file that holds it")
+        return (f"certificate of {host} not trusted: {why}." if verified else
+                f"TLS with {host} failed. Does this port serve https?")
     if isinstance(problem, requests.exceptions.ProxyError):
-        return "the proxy of HTTPS_PROXY does not let us through."
+        return "the proxy in HTTPS_PROXY refused the connection."
     if isinstance(problem, requests.Timeout) or "timed out" in text:
-        return f"{host} did not answer in time. Is it the right address, and is a firewall between?"
+        return f"{host} did not answer in time. Check the address, and firewalls on the way."
     if "NameResolution" in text or "gaierror" in text or "Name or service" in text:
-        return f"the name {host} cannot be looked up."
+        return f"DNS does not know the name {host}."
     if "refused" in text:
-        return "nothing listens there. Is the server up, and the port right?"
+        return "connection refused. Check that the server is running, and the port."
     return f"the connection broke ({type(problem).__name__})."
 
 
 _CERTIFICATE = (("has expired", "it has expired, or this machine's clock is wrong"),
                 ("not yet valid", "it is not valid yet, or this machine's clock is wrong"),
-                ("ostname mismatch", "it is another host's"), ("IP address mismatch", "it is not for this address"))
+                ("ostname mismatch", "it is for another host"), ("IP address mismatch", "it is not for this address"))
 
 
 def _chain(problem: BaseException | None) -> str:
@@ -135,7 +138,7 @@ def _chain(problem: BaseException | None) -> str:
 
 
 def read_json(there: There, got: Got) -> dict[str, Any]:
-    """The JSON object of an answer of ours. Raises Answered for an error of it, Network if it is none of ours."""
+    """The JSON object of a twocloud response. Raises Answered if it is an error, Network if it is not twocloud's."""
     try:
         body = msgspec.json.decode(got.body, type=dict[str, Any])
         if "X-Request-Id" not in got.headers:
@@ -150,7 +153,7 @@ def read_json(there: There, got: Got) -> dict[str, Any]:
 
 
 def read_list(there: There, got: Got) -> dict[str, Any]:
-    """The same for an answer that holds servers."""
+    """The same, for a response that holds servers."""
     body = read_json(there, got)
     sources, servers = body.get("sources", []), body.get("vm_servers")
     if "ETag" not in got.headers or not isinstance(body.get("msg"), str) or not are_records(servers, ("instance_id",)) \
@@ -178,13 +181,13 @@ def _host_of(url: str) -> str | None:
 
 
 def stranger(there: There, got: Got) -> Network:
-    """What answered is no twocloud; what it is instead, as far as can be seen."""
+    """The error for a response that is not twocloud's; its text says what it seems to be instead."""
     kind = got.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     what = f"HTTP {got.status}"
     if 300 <= got.status < 400:
         to = _host_of(got.headers.get("Location", ""))
         elsewhere = f" to {plain(to)[:100]}" if to else ""
-        what += f", a redirect{elsewhere}, which is not followed: the token is for this address alone"
+        what += f", a redirect{elsewhere}, which is not followed: the token is for this address only"
     elif kind == "text/html":
-        what += ", a web page: perhaps this network asks for a login first, or the address is another site's"
-    return Network(f"{there.url} is no twocloud server; it answered {what}.")
+        what += ", a web page. Perhaps this network requires a login, or the address is wrong"
+    return Network(f"{there.url} is not a twocloud server; it answered {what}.")

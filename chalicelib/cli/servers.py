@@ -1,4 +1,4 @@
-"""twocloud servers: the API's answer, without HTTP or from a server, in every format."""
+"""The command `twocloud servers`: the API's answer from the store or from a server, in every format."""
 
 import re
 import time
@@ -21,34 +21,35 @@ _FULL = {**_BASIC, "party": "party", "tenant": "tenant_id", "region": "region", 
          "type": "instance_type", "party_status": "party_status", "lan6": "lan_ipv6_set", "wan6": "wan_ipv6_set",
          "tags": "tags", "seen": "seen_at"}
 _TABLE = ("name", "id", "status", "cpu", "mem", "disk", "lan", "wan", "created", "updated")
-_SPARE = ("updated", "created", "disk", "mem", "cpu", "wan")    # left out first where a terminal is narrow
+_SPARE = ("updated", "created", "disk", "mem", "cpu", "wan")    # left out first on a narrow terminal
 _SHAPED = ("table", "csv", "ndjson")
-_WATCHED = 10                               # seconds between two looks
+_WATCHED = 10                               # seconds between two queries
 
 
 def asking_options(command: Any) -> Any:
-    """What is asked for, as the API's parameters."""
+    """Add the options that make up a query; they are the API's parameters."""
     for option in reversed((
         click.option("--party", required=True, metavar="P", shell_complete=completion.parties,
-                     help="The cloud; several with commas; or all."),
+                     help="The cloud, several separated by commas, or all."),
         click.option("--tenant", "tenant_id", required=True, metavar="ID", shell_complete=completion.tenants,
                      help="The tenant."),
         click.option("--region", required=True, metavar="R", shell_complete=completion.regions,
-                     help="The party's region code or an alias of it; several with commas; or all."),
+                     help="The party's region code or an alias of it, several separated by commas, or all."),
         click.option("--from", "f", metavar="N", help="First position, counted from 1."),
         click.option("--to", "t", metavar="N", help="Last position, included."),
         click.option("--view", metavar="basic|full", shell_complete=_words("basic", "full"),
                      help="The ten fields, or all."),
         click.option("--status", metavar="WORD", shell_complete=_statuses, help="Only servers with this status."),
-        click.option("--name", metavar="PART", help="Only servers whose name holds this."),
+        click.option("--name", metavar="PART", help="Only servers whose name contains this."),
         click.option("--ip", metavar="ADDRESS", help="Only servers with exactly this address."),
-        click.option("--max-age", metavar="SECONDS", help="A list this young will do; 0 asks the party."),
+        click.option("--max-age", metavar="SECONDS", help="Accept a snapshot up to this many seconds old; 0 always "
+                                                          "queries the cloud."),
         click.option("--on-error", metavar="stale|fail|partial", shell_complete=_words("stale", "fail", "partial"),
-                     help="What to do if a party fails."),
+                     help="If a party fails: use its snapshot (stale), fail, or leave it out (partial)."),
         click.option("--changed-since", metavar="TIME",
-                     help="Only servers that appeared or changed after it (RFC 3339)."),
-        click.option("--url", metavar="URL", help="Ask this server with the token in TWOCLOUD_TOKEN; default: the "
-                                                  "context, or the store itself."),
+                     help="Only servers that appeared or changed after this time (RFC 3339)."),
+        click.option("--url", metavar="URL", help="Query this server with the token in TWOCLOUD_TOKEN. Default: the "
+                                                  "current context, or the store."),
     )):
         command = option(command)
     return command
@@ -65,7 +66,7 @@ def _statuses(context: click.Context, parameter: click.Parameter, incomplete: st
 
 
 class _Pause(click.ParamType[int]):
-    """`10`, `10s`, `5m` -> seconds, 2 at least."""
+    """`10`, `10s`, `5m` -> seconds, at least 2."""
 
     name = "seconds"
 
@@ -73,7 +74,7 @@ class _Pause(click.ParamType[int]):
         text = f"{value}s" if str(value).isdigit() else value
         seconds = Duration().convert(text, param, ctx)
         if seconds < 2:
-            self.fail("at least 2 seconds, so that nobody is hammered", param, ctx)
+            self.fail("must be at least 2 seconds", param, ctx)
         return seconds
 
 
@@ -83,40 +84,41 @@ class _Pause(click.ParamType[int]):
 @click.option("--address", metavar="lan|wan", shell_complete=_words("lan", "wan"),
               help="Only with -o prometheus: which address is the target.")
 @click.option("-o", "--output", type=click.Choice(["table", *query.FORMATS]), default="table", show_default=True,
-              help="How data is printed.")
+              help="Output format.")
 @shape_options[0]
 @shape_options[1]
 @shape_options[2]
 @click.option("--watch", type=_Pause(), is_flag=False, flag_value=str(_WATCHED), metavar="[SECONDS]",
-              help=f"Look again every {_WATCHED} seconds, or as often as said, and mark what changed; -o ndjson prints "
-                   "a line for each change. Ctrl-C ends it.")
+              help=f"Query again every {_WATCHED} seconds, or every SECONDS, and mark what changed; -o ndjson prints a "
+                   "line for each change. Press Ctrl-C to stop.")
 def servers(url: str | None, output: str, watch: int | None, **asked: str | None) -> None:
-    """The servers of one tenant at one party in one region: the API's answer, without HTTP or from a server.
+    """List a tenant's servers: the API's answer, from the store or from a server.
 
-    A terminal that is narrow gets fewer columns, and ids in whole; elsewhere a table has its full width. --columns,
-    --sort and --no-header shape table, csv and ndjson; the other formats are the API's own, byte for byte.
+    A table on a narrow terminal leaves out columns but never cuts ids; in a file or a pipe it has its full width.
+    --columns, --sort and --no-header work with table, csv and ndjson; the other formats equal the API's answer byte
+    for byte.
     """
     pairs = [(name, value) for name, value in asked.items() if value is not None]
     shape = _shape(pairs, output)
     there = contexts.there(url)
     if watch:
-        from .watching import watch as look_again  # for those who watch
+        from .watching import watch as look_again  # not needed without --watch
 
         if output not in ("table", "ndjson"):
-            raise click.UsageError("--watch goes with -o table on a terminal, or with -o ndjson anywhere.")
+            raise click.UsageError("Use --watch with -o table on a terminal, or with -o ndjson.")
         if "max_age" not in dict(pairs):
             pairs.append(("max_age", str(watch)))
         look_again(lambda: _rows(there, pairs, shape, "json"), watch, shape.columns, _FULL, output)
         return
-    if output in ("json", "prometheus", "ansible") or (output != "table" and not shape.asked):
-        body, told = ask(there, [*pairs, *([("format", output)] if output != "json" else [])], output)
-        if told:
-            say(told)
+    if output in ("json", "prometheus", "ansible") or (output != "table" and not shape.wanted):
+        body, warning = ask(there, [*pairs, *([("format", output)] if output != "json" else [])], output)
+        if warning:
+            say(warning)
         echo(body, end="" if output in ("csv", "ndjson") else "\n")             # their last line has its end
         return
-    rows, told, _ = _rows(there, pairs, shape, "json" if output == "table" else "ndjson")
-    if told:
-        say(told)
+    rows, warning, _ = _rows(there, pairs, shape, "json" if output == "table" else "ndjson")
+    if warning:
+        say(warning)
     if output == "table":
         table(rows, shape.columns, _SPARE)
         return
@@ -135,27 +137,27 @@ def servers(url: str | None, output: str, watch: int | None, **asked: str | None
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """`columns`: their short names. `asked`: something of it was asked for. `sort`: as it was given."""
+    """`columns`: short names. `wanted`: one of the options that shape a list was given. `sort`: as it was given."""
 
     columns: list[str]
     known: Mapping[str, str]                # any name of a column -> its short name
     sort: str | None
-    asked: bool
+    wanted: bool
 
 
 def _shape(pairs: list[tuple[str, str]], output: str) -> Shape:
-    """What --columns and --sort ask for; a column beyond the ten asks for the full view."""
+    """Read --columns and --sort. A column beyond the ten of the basic view adds view=full to the query."""
     given = dict(pairs)
-    wanted, sort = kept("columns"), kept("sort")
-    asked = any(kept(name) is not None for name in ("columns", "sort", "bare"))
-    if asked and output not in _SHAPED:
-        raise click.UsageError(f"--columns, --sort and --no-header go with {', '.join(_SHAPED)}; -o {output} is the "
-                               "API's own answer.")
+    names, sort = kept("columns"), kept("sort")
+    wanted = any(kept(name) is not None for name in ("columns", "sort", "bare"))
+    if wanted and output not in _SHAPED:
+        raise click.UsageError(f"Use --columns, --sort and --no-header with {', '.join(_SHAPED)}; -o {output} is the "
+                               "API's unchanged answer.")
     several = any(given[name] == "all" or "," in given[name] for name in ("party", "region"))
     full = several if "view" not in given else given["view"] == "full"
     fields = _FULL if full or "view" not in given else _BASIC
     known = {**{name: name for name in fields}, **{field: name for name, field in fields.items()}}
-    chosen = columns.chosen(wanted, known) if wanted is not None else None
+    chosen = columns.chosen(names, known) if names is not None else None
     columns.in_order((), sort, known) if sort is not None else None
     named = {*(chosen or ()), *([known[sort.partition(":")[0]]] if sort else [])}
     if "view" not in given and not named <= _BASIC.keys():
@@ -163,14 +165,14 @@ def _shape(pairs: list[tuple[str, str]], output: str) -> Shape:
     usual = _FULL if full else _BASIC
     if output == "table":
         usual = ("party", "region", *_TABLE) if several and full else _TABLE
-    return Shape(chosen or list(usual), known, sort, asked)
+    return Shape(chosen or list(usual), known, sort, wanted)
 
 
 def _rows(there: contexts.There | None, pairs: list[tuple[str, str]], shape: Shape,
           written: str) -> tuple[list[dict[str, Any]], str, set[tuple[str, str]]]:
-    """Records by the columns' short names, in their order; what must be told beside them; and, where JSON is written,
-    the sources (party, region) that gave nothing."""
-    body, told = ask(there, [*pairs, *([("format", written)] if written != "json" else [])], written)
+    """(records by the columns' short names, in order; the warning to print beside them; if `written` is json, the
+    sources (party, region) that failed)."""
+    body, warning = ask(there, [*pairs, *([("format", written)] if written != "json" else [])], written)
     try:
         whole: dict[str, Any] = msgspec.json.decode(body) if written == "json" else {
             "vm_servers": msgspec.json.Decoder(dict[str, Any]).decode_lines(body)}
@@ -178,19 +180,20 @@ def _rows(there: contexts.There | None, pairs: list[tuple[str, str]], shape: Sha
                 for row in whole["vm_servers"]]
         missing = {(part["party"], part["region"]) for part in whole.get("sources", ()) if part["state"] == "failed"}
     except (msgspec.DecodeError, KeyError):
-        raise Network("The server's answer lacks what it should hold; is it of another version?") from None
-    return (columns.in_order(rows, shape.sort, shape.known) if shape.sort else rows), told, missing
+        raise Network("The server's answer lacks fields that this command needs. Compare versions: twocloud "
+                      "doctor") from None
+    return (columns.in_order(rows, shape.sort, shape.known) if shape.sort else rows), warning, missing
 
 
 # ---------------------------------------------------------------- the answer
 
 def ask(there: contexts.There | None, pairs: list[tuple[str, str]], output: str) -> tuple[bytes, str]:
-    """The answer's body, of any length, and what must be told beside it."""
+    """(the answer's body, of any length; the warning to print beside it)."""
     if there:
-        with waiting(lambda: f"asking {urlsplit(there.url).hostname}"):
+        with waiting(lambda: f"waiting for {urlsplit(there.url).hostname}"):
             return _ask_server(there, pairs, output)
     stats = CallStats()
-    with waiting(lambda: f"asking, {stats.calls} calls so far" if stats.calls else "asking"):
+    with waiting(lambda: f"querying, {stats.calls} calls so far" if stats.calls else "querying"):
         return ask_store(pairs, stats)
 
 
@@ -198,16 +201,16 @@ def ask_store(pairs: list[tuple[str, str]], stats: CallStats) -> tuple[bytes, st
     from ..fleet import many_sources
     from ..http import api, formats
 
-    asked, here = query.parse(pairs), deployment()
-    fleet = many_sources.answer(here, asked, api.freshness_of(asked, "", here.settings), None,
-                             time.monotonic() + many_sources.REQUEST_SECONDS, stats)
-    written = formats.write(fleet, asked, here.settings.timezone, most=None)
+    request, here = query.parse(pairs), deployment()
+    fleet = many_sources.answer(here, request, api.freshness_of(request, "", here.settings), None,
+                                time.monotonic() + many_sources.REQUEST_SECONDS, stats)
+    written = formats.write(fleet, request, here.settings.timezone, most=None)
     return written.body, " ".join(filter(None, (
-        formats.message(fleet, several=asked.several), _without_address(written.without_address or 0))))
+        formats.message(fleet, several=request.several), _without_address(written.without_address or 0))))
 
 
 def _without_address(count: int) -> str:
-    return f"Without such an address, and so no target: {count} of the servers." if count else ""
+    return f"{count} servers have no such address and are no targets." if count else ""
 
 
 def _ask_server(there: contexts.There, pairs: list[tuple[str, str]], output: str) -> tuple[bytes, str]:
@@ -219,14 +222,14 @@ def _ask_server(there: contexts.There, pairs: list[tuple[str, str]], output: str
     if is_list and output not in ("table", "json"):
         if got.headers.get("Content-Type") != formats.MEDIA_TYPES[output]:
             raise remote.stranger(there, got)
-        return got.body, _told_by(got.headers)
-    body = remote.read_list(there, got)     # or an error, in JSON whatever was asked for
+        return got.body, _warning_in(got.headers)
+    body = remote.read_list(there, got)     # errors are JSON in every format
     return got.body, body["msg"]
 
 
-def _told_by(headers: Mapping[str, str]) -> str:
-    """What formats without room for it leave to the headers: that a list is old, that servers are no targets."""
+def _warning_in(headers: Mapping[str, str]) -> str:
+    """The warning that formats without room for it put into headers: a stale list, servers without address."""
     failed = re.search(r"detail=(\w+)", headers.get("Cache-Status", ""))
-    old = f"This is the last good list, {headers.get('Age', '?')} s old ({failed[1]})." if failed else ""
+    old = f"This is a stale snapshot, {headers.get('Age', '?')} s old ({failed[1]})." if failed else ""
     missing = headers.get("X-Without-Address", "0")
     return " ".join(filter(None, (old, _without_address(int(missing) if missing.isdigit() else 0))))

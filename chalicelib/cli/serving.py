@@ -14,11 +14,11 @@ from .output import Duration, Network, Port, deployment, say
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=8000, show_default=True, type=Port(), help="0: any free port.")
+@click.option("--port", default=8000, show_default=True, type=Port(), help="Port to listen on; 0: any free port.")
 @click.option("--refresh", "pause", type=Duration(), metavar="TIME",
-              help="Look this often for lists that are due, and refresh them: 30s, 5m. Default: never.")
+              help="Refresh snapshots that are due, this often: 30s, 5m. Default: never.")
 def serve(host: str, port: int, pause: int | None) -> None:
-    """The API on this machine over the configured store, answering as the deployed gateway does."""
+    """Serve the API on this machine over the configured store, as the deployed gateway does."""
     from ..http import serve as server  # the other commands need no web server
 
     if pause is not None and pause < 1:
@@ -30,7 +30,8 @@ def serve(host: str, port: int, pause: int | None) -> None:
     try:
         bound = server.Server(here, host, port)
     except OSError as problem:
-        raise Network(f"cannot listen on {host}:{port}: {problem.strerror}") from None
+        raise Network(f"Cannot listen on {host}:{port}: {problem.strerror}. Choose another with --host and "
+                      "--port.") from None
     stopped = threading.Event()
     with server.until_stopped():
         say(f"twocloud listens on http://{bound.address}/twocloud/servers")
@@ -42,7 +43,7 @@ def serve(host: str, port: int, pause: int | None) -> None:
 
 
 def _refresh(here: Deployment, pause: int, stopped: threading.Event) -> None:
-    """What the schedule and the queue do on AWS. A run that fails as a whole is told, and the next one tries again."""
+    """Do what the schedule and the queue do on AWS. A run that fails as a whole is logged; the next one tries again."""
     while not stopped.wait(pause):
         with log.about(run_id=str(uuid.uuid4())):
             try:

@@ -1,4 +1,4 @@
-"""twocloud store …"""
+"""The command `twocloud store …`."""
 
 import sys
 import time
@@ -16,82 +16,84 @@ from ..access.copying import Count
 from ..access.sealing import open_sealer
 from ..errors import Internal
 from ..storage.store import open_store
-from .output import kept, operator, output_option, say, show, start_journal
+from .output import kept, operator, output_option, say, show, start_log
 from .terminal import coloured, lively
 
 
 class StoreName(click.ParamType[str]):
-    """As TWOCLOUD_STORE; a file's path is made absolute, so that it names the same store from every folder."""
+    """A store URL like TWOCLOUD_STORE. A file's path is made absolute: the copy records where it came from."""
 
     name = "store"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if not settings.is_store(value):
-            self.fail("a store is sqlite:///PATH or dynamodb://TABLE", param, ctx)
+            self.fail("must be sqlite:///PATH or dynamodb://TABLE", param, ctx)
         scheme, _, rest = value.partition("://")
         return f"sqlite:///{Path(rest.removeprefix('/')).resolve()}" if scheme == "sqlite" else value
 
 
 class KeyName(click.ParamType[str]):
-    """As TWOCLOUD_KEY."""
+    """A key like TWOCLOUD_KEY."""
 
     name = "key"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if not settings.is_key(value):
-            self.fail("a key is file:PATH or kms:KEY", param, ctx)
+            self.fail("must be file:PATH or kms:KEY", param, ctx)
         return value
 
 
 @click.group()
 def store() -> None:
-    """Where everything is kept, as a whole."""
+    """Copy the whole store."""
 
 
 @store.command("copy")
 @click.argument("source", metavar="FROM", type=StoreName())
 @click.argument("target", metavar="TO", type=StoreName())
-@click.option("--to-key", type=KeyName(), metavar="KEY", help="Seal the credentials under this key on the way; "
-              "TWOCLOUD_KEY opens them. Must be given from one sort of store to another.")
+@click.option("--to-key", type=KeyName(), metavar="KEY", help="Seal the credentials under this key in the copy; "
+              "TWOCLOUD_KEY opens them. Required between SQLite and DynamoDB.")
 @output_option
 def copy_store(source: str, target: str, to_key: str | None, output: str) -> None:
     """Copy a store: FROM and TO are sqlite:///PATH or dynamodb://TABLE.
 
-    TO must be empty or an unused copy of FROM: broken off, it goes on where it was; run again, it takes over what
-    changed. Each row that was written is read again and compared. From SQLite it is a copy of one moment, whoever
-    writes meanwhile; from DynamoDB stop the writers first. Ends with 5 if a row differs.
+    TO must be empty or an unused copy of FROM. An interrupted copy resumes where it stopped; a repeated one copies
+    what has changed since. Each written row is read back and compared. A copy from SQLite is consistent while others
+    write; before a copy from DynamoDB, stop the writers. Exit code 5: a row differs.
     """
     if source == target:
         raise click.UsageError("FROM and TO are the same store.")
     if to_key is None and source.partition(":")[0] != target.partition(":")[0]:
-        raise click.UsageError("Say with --to-key which key seals the credentials there: kms:KEY on AWS, file:PATH on "
-                               "one machine.")
+        raise click.UsageError("Name the key that seals the credentials in the copy with --to-key: kms:KEY on AWS, "
+                               "file:PATH on one machine.")
     if source.startswith("sqlite:") and not Path(source.removeprefix("sqlite:///")).is_file():
-        raise click.UsageError(f"There is no store {source}.")
-    start_journal()
+        raise click.UsageError(f"There is no store at {source}.")
+    start_log()
     mine = settings.load()
     seals = (open_sealer(mine.key, mine.old_key, make=False), open_sealer(to_key)) if to_key else None
     here, there = open_store(source, time.time), open_store(target, time.time)
-    told = Count()
+    counted = Count()
     try:
         with _bar() as (started, seen):
-            for told in copying.copy(here, source, there, seals, started):
-                seen(told.rows)
+            for counted in copying.copy(here, source, there, seals, started):
+                seen(counted.rows)
     finally:
         here.close()
         there.close()
-    counts = msgspec.to_builtins(told)
+    counts = msgspec.to_builtins(counted)
     log.audit(operator(), "store copy", source=source, target=target, **counts)
     if output == "json":
         show(output, counts)
-    say(f"{told.rows} rows, {told.written} of them written now; {told.removed} removed that are gone from {source}.")
-    if told.different:
-        raise Internal(f"{told.different} rows of {target} are not what was written: somebody else writes to it.")
+    say(f"{counted.rows} rows, {counted.written} of them written now; removed {counted.removed} that {source} no "
+        "longer has.")
+    if counted.different:
+        raise Internal(f"{counted.different} rows of {target} differ from what was written. Stop whatever else writes "
+                       "to it, then copy again.")
 
 
 @contextmanager
 def _bar() -> Generator[tuple[Callable[[int | None], None], Callable[[int], None]]]:
-    """(tell how many there are, tell how many were seen); a bar on a terminal's standard error."""
+    """(set the total, set how many are done) of a progress bar, drawn if standard error is a terminal."""
     if kept("quiet") or not lively(sys.stderr):
         yield lambda total: None, lambda seen: None
         return

@@ -1,6 +1,6 @@
-"""What a terminal is given: colours where they are wanted, text that cannot move its cursor, tables that fit.
+"""What goes to a terminal: colours, text that cannot move the cursor, tables that fit its width.
 
-Elsewhere (a file, a pipe) a table has its full width: nothing is cut, wrapped or coloured.
+In a file or a pipe a table has its full width: nothing is cut, wrapped or coloured.
 """
 
 import re
@@ -15,17 +15,17 @@ import click
 from .. import settings
 
 _GAP = 2                                    # cells between two columns
-_LONG = 24                                  # cells from which a column may be wrapped,
-_NARROW = 12                                # and to which
+_LONG = 24                                  # columns wider than this many cells may be wrapped,
+_NARROW = 12                                # down to this many
 _COLOURS = {"ACTIVE": "green", "ok": "green", "ERROR": "red", "failed": "red", "fail": "red", "vanished": "red",
             "UNKNOWN": "yellow", "stale": "yellow", "warn": "yellow", "changed": "yellow", "appeared": "green"}
 _COLOURED = ("status", "state", "what")     # columns whose words have colours
-_VARIATIONS = re.compile("[\ufe00-\ufe0f]")  # of the glyph before: terminals do not agree how wide they make it
+_VARIATIONS = re.compile("[\ufe00-\ufe0f]")  # of the glyph before; terminals disagree on its width then
 
 
 @dataclass(frozen=True, slots=True)
 class Screen:
-    """Where a table goes. `width` None: as wide as it is; `colour`: it may be coloured."""
+    """Where a table is drawn. `width` and `height` in cells, None: no limit; `colour`: it may be coloured."""
 
     width: int | None = None
     height: int | None = None
@@ -39,28 +39,27 @@ def screen() -> Screen:
 
 
 def coloured(stream: IO[str]) -> bool:
-    """--color, then NO_COLOR and FORCE_COLOR, then whether it is a terminal that knows colours."""
+    """Whether to colour: --color decides, else NO_COLOR and FORCE_COLOR, else whether it is a terminal."""
     context = click.get_current_context(silent=True)
-    asked = context.meta.get("twocloud.color", "auto") if context else "auto"
-    if asked != "auto":
-        return asked == "always"
+    option = context.meta.get("twocloud.color", "auto") if context else "auto"
+    if option != "auto":
+        return option == "always"
     wanted = settings.client().colours
     return stream.isatty() if wanted is None else wanted
 
 
 def lively(stream: IO[str]) -> bool:
-    """Whether lines may be drawn over: a terminal that is not dumb."""
+    """Whether lines can be overwritten: a terminal that is not dumb."""
     return stream.isatty() and not settings.client().dumb
 
 
 def plain(text: str) -> str:
-    """One line that cannot move the cursor, colour, name or turn round anything: what is not a printable character
-    becomes the replacement character."""
+    """One line of printable characters; the others, which could control the terminal, become U+FFFD."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in _VARIATIONS.sub("", text))
 
 
 def harmless(text: str, encoding: str = "utf-8") -> str:
-    """The same for JSON, where an escape means the same character, as the one that `encoding` lacks does."""
+    """JSON text with control characters, and those that `encoding` lacks, written as JSON escapes."""
     shown = "".join(c if c.isprintable() or c == "\n" else _escaped(c) for c in text)
     try:
         shown.encode(encoding)
@@ -99,8 +98,8 @@ def coloured_word(text: str, *, colour: bool) -> str:
 
 def draw(rows: Sequence[Mapping[str, Any]], names: Sequence[str], to: Screen, *, header: bool = True,
          spare: Sequence[str] = ()) -> tuple[list[str], list[str]]:
-    """(lines, names of the columns for which there was no room). `spare`: columns to leave out first, in this order;
-    then from the right. The column of ids is never left out, cut or wrapped, so that an id can be copied."""
+    """(lines, names of the columns left out for lack of room). `spare`: columns to leave out first, in this order;
+    then from the right. Id columns are never left out, cut or wrapped, so that ids can be copied."""
     from rich.cells import cell_len  # for the commands that draw a table
 
     table = {name: [cell(row.get(name)) for row in rows] for name in names}
@@ -141,7 +140,7 @@ def _total(widths: Mapping[str, int], shown: Sequence[str]) -> int:
 
 
 def _shared(natural: Mapping[str, int], least: Mapping[str, int], shown: Sequence[str], most: int) -> dict[str, int]:
-    """Each column's width: what is left beyond the least goes to the narrowest that want more, evenly."""
+    """Each column's width: its least, plus an even share of the rest, the narrowest columns first."""
     widths = {name: least[name] for name in shown}
     left = most - _total(widths, shown)
     wanting = sorted((name for name in shown if natural[name] > widths[name]), key=lambda name: natural[name])
@@ -157,7 +156,7 @@ def _padded(text: str, width: int, measure: Callable[[str], int]) -> str:
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """In lines of at most so many cells, broken after a comma or a blank where that can be."""
+    """The text in lines of at most `width` cells, broken after a comma or a blank where possible."""
     from rich.cells import cell_len, chop_cells
 
     if cell_len(text) <= width:

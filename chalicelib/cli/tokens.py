@@ -1,4 +1,4 @@
-"""twocloud token …"""
+"""The command `twocloud token …`."""
 
 from typing import Any
 
@@ -13,9 +13,11 @@ from . import completion
 from .output import Duration, Label, UserName, deployment, hint, list_options, operator, output_option, show, when
 from .users import grant_options, limits
 
+_NO_TOKEN = "No token with this id. `twocloud token list` shows their ids."
+
 
 def record(token: Token) -> dict[str, Any]:
-    """Null: as wide as its user."""
+    """The token as the commands print it. Null: no limit of its own, so its user's."""
     def listed(names: tuple[str, ...] | None) -> list[str] | None:
         return None if names is None else list(names)
 
@@ -26,24 +28,25 @@ def record(token: Token) -> dict[str, Any]:
 
 @click.group()
 def token() -> None:
-    """What callers show: issue, list, rotate, revoke."""
+    """Manage the tokens that callers send: issue, list, rotate, revoke."""
 
 
 @token.command()
 @click.option("--user", "name", required=True, type=UserName(), metavar="NAME",
-              shell_complete=completion.users, help="Whose token it is.")
+              shell_complete=completion.users, help="The user the token belongs to.")
 @grant_options
-@click.option("--ttl", type=Duration(), default="90d", show_default=True, help="How long it lives: 90s, 10m, 12h, 90d.")
-@click.option("--label", type=Label(), metavar="L", help="What it is for.")
+@click.option("--ttl", type=Duration(), default="90d", show_default=True, help="How long it is valid: 90s, 10m, 12h, "
+                                                                               "90d.")
+@click.option("--label", type=Label(), metavar="L", help="A note on what it is for.")
 @output_option
 def issue(name: str, tenants: tuple[str, ...], party_names: tuple[str, ...], regions: tuple[str, ...], ttl: int,
           label: str | None, output: str) -> None:
-    """Make a token and show it, this once. Without limits of its own it is as wide as its user."""
+    """Issue a token and print it. It is never shown again. Without limits of its own it has its user's."""
     if ttl < 1:
         raise click.UsageError("--ttl must be at least 1s.")
     owner = users.find(deployment().store, name)
     if not owner:
-        raise NotFound(f"There is no user {name}.")
+        raise NotFound(f"No user {name}. `twocloud user list` shows them.")
     narrowed = Limits(_tenants(tenants), limits(party_names) or None, limits(regions) or None)
     try:
         text, made = tokens.issue(deployment().store, owner, narrowed, ttl, deployment().clock(), label or "")
@@ -58,7 +61,7 @@ def issue(name: str, tenants: tuple[str, ...], party_names: tuple[str, ...], reg
               shell_complete=completion.users, help="Only this user's.")
 @list_options
 def list_tokens(name: str | None, output: str) -> None:
-    """All tokens that have not ended."""
+    """List all tokens that are still valid."""
     show(output, [record(found) for found in tokens.every(deployment().store, name)])
 
 
@@ -66,22 +69,22 @@ def list_tokens(name: str | None, output: str) -> None:
 @click.argument("token_id", metavar="ID", shell_complete=completion.token_ids)
 @output_option
 def show_token(token_id: str, output: str) -> None:
-    """One token, by its public id."""
+    """Show one token, by its public id."""
     found = tokens.find(deployment().store, token_id)
     if not found:
-        raise NotFound("There is no token of this id.")
+        raise NotFound(_NO_TOKEN)
     show(output, record(found))
 
 
 @token.command()
 @click.argument("token_id", metavar="ID", shell_complete=completion.token_ids)
-@click.option("--grace", type=Duration(), default="10m", show_default=True, help="How long the old one still works.")
+@click.option("--grace", type=Duration(), default="10m", show_default=True, help="How long the old token stays valid.")
 @output_option
 def rotate(token_id: str, grace: int, output: str) -> None:
-    """Make a new token with the same limits and life, show it, and let the old one end."""
+    """Issue a new token with the same limits and lifetime, print it, and let the old one expire."""
     rotated = tokens.rotate(deployment().store, token_id, grace, deployment().clock())
     if not rotated:
-        raise NotFound("There is no token of this id.")
+        raise NotFound(_NO_TOKEN)
     text, made = rotated
     log.audit(operator(), "token rotate", old_token_id=token_id, **record(made))
     _show_once(text, made, output)
@@ -89,12 +92,12 @@ def rotate(token_id: str, grace: int, output: str) -> None:
 
 @token.command()
 @click.argument("token_ids", metavar="[ID]...", nargs=-1, shell_complete=completion.token_ids)
-@click.option("--user", "name", type=UserName(), metavar="NAME", help="Every token of this user.")
-@click.option("--all", "all_of_them", is_flag=True, help="Every token there is.")
+@click.option("--user", "name", type=UserName(), metavar="NAME", help="Revoke every token of this user.")
+@click.option("--all", "all_of_them", is_flag=True, help="Revoke every token there is.")
 def revoke(token_ids: tuple[str, ...], name: str | None, all_of_them: bool) -> None:
-    """End tokens now. Ends with 4 if one of them was not there; the others are ended all the same."""
+    """Revoke tokens at once. Exit code 4: one of them does not exist; the others are revoked all the same."""
     if bool(token_ids) + (name is not None) + all_of_them != 1:
-        raise click.UsageError("Give ids, or --user, or --all.")
+        raise click.UsageError("Give token ids, or --user, or --all.")
     store = deployment().store
     wanted = token_ids or [token.token_id for token in tokens.every(store, name)]
     missing = 0
@@ -103,10 +106,11 @@ def revoke(token_ids: tuple[str, ...], name: str | None, all_of_them: bool) -> N
             log.audit(operator(), "token revoke", token_id=token_id)
             hint(f"Token {token_id} revoked.")
         else:
-            missing += bool(token_ids)      # of all, one may have ended meanwhile
+            missing += bool(token_ids)      # with --user or --all, one may have expired meanwhile
     if missing:
-        raise NotFound("There is no token of this id." if len(token_ids) == 1
-                       else f"Of {len(token_ids)} tokens {missing} were not there.")
+        raise NotFound(_NO_TOKEN if len(token_ids) == 1
+                       else f"{missing} of {len(token_ids)} tokens do not exist. `twocloud token list` shows their "
+                            "ids.")
 
 
 def _tenants(names: tuple[str, ...]) -> tuple[str, ...] | None:
@@ -120,4 +124,4 @@ def _show_once(text: str, made: Token, output: str) -> None:
         show(output, {"token": text, **record(made)})
     else:
         click.echo(text)
-        hint(f"Token {made.token_id} of {made.user}, until {when(made.expires_at)}. It is not shown again.")
+        hint(f"Token {made.token_id} of {made.user}, valid until {when(made.expires_at)}. It is not shown again.")

@@ -1,4 +1,4 @@
-"""twocloud user …"""
+"""The command `twocloud user …`."""
 
 from typing import IO, Any
 
@@ -31,22 +31,22 @@ class PartyName(click.ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if value != ALL and value not in parties.names():
-            self.fail(f"unknown party; known are: {', '.join(parties.names())}", param, ctx)
+            self.fail(f"unknown party. Parties: {', '.join(parties.names())}", param, ctx)
         return value
 
 
 def grant_options(command: Any) -> Any:
-    """--tenant, --party, --region: what is covered."""
+    """Add --tenant, --party and --region: what a user or a token covers."""
     for option in (
         click.option("--region", "regions", multiple=True, type=Identifier(ALL), metavar="R",
                      shell_complete=completion.regions,
-                     help="A region, under any of its names; none given: all."),
+                     help="A region that may be queried, by any of its names; repeat it for more. Default: all."),
         click.option("--party", "party_names", multiple=True, type=PartyName(), metavar="P",
                      shell_complete=completion.parties,
-                     help="A party; none given: all."),
+                     help="A party that may be queried; repeat it for more. Default: all."),
         click.option("--tenant", "tenants", multiple=True, type=Identifier(ALL), metavar="ID",
                      shell_complete=completion.tenants,
-                     help="A tenant; '*' is all tenants."),
+                     help="A tenant that may be queried; repeat it for more. '*': all tenants."),
     ):
         command = option(command)
     return command
@@ -59,7 +59,7 @@ def _password_options(command: Any) -> Any:
 
 
 def limits(names: tuple[str, ...]) -> tuple[str, ...]:
-    """What was typed -> what is kept: `*` or nothing is no limit."""
+    """The names as they are stored: `*` or none becomes (), no limit."""
     return () if ALL in names else tuple(dict.fromkeys(names))
 
 
@@ -85,7 +85,7 @@ def record(user: User) -> dict[str, Any]:
 
 @click.group()
 def user() -> None:
-    """Who may ask for tokens, and how wide they can be."""
+    """Manage users and what their tokens may access."""
 
 
 @user.command()
@@ -95,9 +95,9 @@ def user() -> None:
 @output_option
 def add(name: str, tenants: tuple[str, ...], party_names: tuple[str, ...], regions: tuple[str, ...],
         password_file: IO[bytes] | None, password_stdin: bool, output: str) -> None:
-    """Add a user. No --tenant is no tenant; no --party or --region is all of them.
+    """Add a user. Without --tenant the user may query no tenant; without --party or --region, all of them.
 
-    Without a password the user cannot get tokens over HTTP, only by `twocloud token issue`.
+    A user without a password cannot get tokens over HTTP; issue them with `twocloud token issue`.
     """
     password = _password(password_file, password_stdin)
     made = User(name=name, uid=users.new_uid(), tenants=_tenants(tenants), parties=limits(party_names),
@@ -106,7 +106,7 @@ def add(name: str, tenants: tuple[str, ...], party_names: tuple[str, ...], regio
     try:
         users.add(deployment().store, made)
     except Conflict:
-        raise Conflict(f"There is a user {name} already; change it with: twocloud user set {name}") from None
+        raise Conflict(f"User {name} already exists. To change it: twocloud user set {name}") from None
     log.audit(operator(), "user add", **record(made))
     _done(output, f"User {name} added.", made)
 
@@ -114,7 +114,7 @@ def add(name: str, tenants: tuple[str, ...], party_names: tuple[str, ...], regio
 @user.command("list")
 @list_options
 def list_users(output: str) -> None:
-    """All users."""
+    """List all users."""
     show(output, [record(found) for found in users.every(deployment().store)])
 
 
@@ -122,23 +122,23 @@ def list_users(output: str) -> None:
 @click.argument("name", type=UserName(), shell_complete=completion.users)
 @output_option
 def show_user(name: str, output: str) -> None:
-    """One user."""
+    """Show one user."""
     show(output, record(_known(name)))
 
 
 @user.command("set")
 @click.argument("name", type=UserName(), shell_complete=completion.users)
 @grant_options
-@click.option("--no-tenants", is_flag=True, help="Cover no tenant at all.")
+@click.option("--no-tenants", is_flag=True, help="Remove every tenant from the user.")
 @_password_options
-@click.option("--grace", type=Duration(), metavar="TIME", help="How long the old password still works. Default: 0s.")
+@click.option("--grace", type=Duration(), metavar="TIME", help="How long the old password stays valid. Default: 0s.")
 @output_option
 def set_user(name: str, tenants: tuple[str, ...], party_names: tuple[str, ...], regions: tuple[str, ...],
              no_tenants: bool, password_file: IO[bytes] | None, password_stdin: bool, grace: int | None,
              output: str) -> None:
-    """Replace what is given, keep the rest. `--party '*'` and `--region '*'` take a limit away.
+    """Change a user: the options given replace the old values, the rest stays.
 
-    Tokens stay as they are when the password changes.
+    `--party '*'` and `--region '*'` remove a limit. A new password does not revoke the user's tokens.
     """
     if tenants and no_tenants:
         raise click.UsageError("Give --tenant or --no-tenants, not both.")
@@ -151,9 +151,9 @@ def set_user(name: str, tenants: tuple[str, ...], party_names: tuple[str, ...], 
         changes["regions"] = limits(regions)
     password = _password(password_file, password_stdin)
     if not changes and not password:
-        raise click.UsageError("Nothing to set.")
+        raise click.UsageError("Nothing to change. Give --tenant, --party, --region or a password.")
     if grace and not password:
-        raise click.UsageError("--grace goes with a new password.")
+        raise click.UsageError("Give --grace together with a new password.")
     _change(name, "set", changes, output, password, grace or 0)
 
 
@@ -161,7 +161,7 @@ def set_user(name: str, tenants: tuple[str, ...], party_names: tuple[str, ...], 
 @click.argument("name", type=UserName(), shell_complete=completion.users)
 @output_option
 def disable(name: str, output: str) -> None:
-    """Refuse the user and all tokens of it from the next request on; `enable` takes it back."""
+    """Refuse the user and all its tokens from the next request on. To undo it: `twocloud user enable`."""
     _change(name, "disable", {"disabled": True}, output)
 
 
@@ -169,14 +169,14 @@ def disable(name: str, output: str) -> None:
 @click.argument("name", type=UserName(), shell_complete=completion.users)
 @output_option
 def enable(name: str, output: str) -> None:
-    """Let a disabled user in again."""
+    """Accept a disabled user and its tokens again."""
     _change(name, "enable", {"disabled": False}, output)
 
 
 @user.command()
 @click.argument("name", type=UserName(), shell_complete=completion.users)
 def remove(name: str) -> None:
-    """Remove the user and all tokens of it."""
+    """Remove a user and revoke all its tokens."""
     _known(name)
     users.remove(deployment().store, name)
     tokens.revoke_all(deployment().store, name)
@@ -186,7 +186,7 @@ def remove(name: str) -> None:
 
 def _known(name: str) -> User:
     if not (found := users.find(deployment().store, name)):
-        raise NotFound(f"There is no user {name}.")
+        raise NotFound(f"No user {name}. `twocloud user list` shows them.")
     return found
 
 
@@ -201,7 +201,7 @@ def _change(name: str, what: str, changes: dict[str, Any], output: str, password
 
     changed = users.change(deployment().store, name, how)
     if not changed:
-        raise NotFound(f"There is no user {name}.")
+        raise NotFound(f"No user {name}. `twocloud user list` shows them.")
     log.audit(operator(), f"user {what}", **record(changed))
     _done(output, f"User {name}: {what} done.", changed)
 

@@ -1,4 +1,4 @@
-"""--watch: the same question again and again, and what is different since the last answer."""
+"""--watch: repeat a query and show what changed since the last answer."""
 
 import sys
 import time
@@ -17,13 +17,13 @@ Row = dict[str, Any]
 Sources = Collection[tuple[str, str]]         # (party, region); region "*": all of them
 Ask = Callable[[], tuple[list[Row], str, Sources]]
 _MARKS = {"appeared": "+", "changed": "~", "vanished": "-"}
-_LONGEST = 300                              # seconds between two tries while nothing answers
-_TIMELESS = ("seen",)                       # differs each time and says nothing of the server
+_LONGEST = 300                              # seconds between two tries while the query fails
+_TIMELESS = ("seen",)                       # differs each time and is no change of the server
 
 
 @dataclass(slots=True)
 class _State:
-    """The last good list, when it came, and how often in a row nothing came since."""
+    """The last list, when it came (Unix time, 0.0: never), and how many queries in a row failed since."""
 
     rows: dict[tuple[object, ...], Row] = field(default_factory=dict[tuple[object, ...], Row])
     at: float = 0.0
@@ -31,20 +31,21 @@ class _State:
 
 
 def watch(ask: Ask, every: int, names: Sequence[str], fields: Mapping[str, str], output: str) -> None:
-    """Until Ctrl-C, or until the question itself is refused. `ask` gives rows, what must be told beside them, and the
-    sources that are missing from them. `names`: the columns; `fields`: what ndjson calls them.
+    """Repeat the query until Ctrl-C, or until it is refused. `ask` returns (rows, warning, sources that are missing
+    from them). `names`: the columns; `fields`: what ndjson calls them.
 
-    The first answer must come; later, who does not answer gets more time each time, or as much as it asks for.
+    A failure of the first query is raised. Later failures double the pause, or make it as long as Retry-After says.
     """
     drawing = output == "table"
     if drawing and not lively(sys.stdout):
-        raise click.UsageError("--watch draws on a terminal; elsewhere give -o ndjson, a line for each change.")
+        raise click.UsageError("--watch with -o table needs a terminal. Use -o ndjson, which prints a line for each "
+                               "change.")
     state = _State()
     while True:
-        pause, now, failure, told = float(every), time.time(), "", ""
+        pause, now, failure, warning = float(every), time.time(), "", ""
         rows, before = list[Row](), state.rows
         try:
-            rows, told, missing = ask()
+            rows, warning, missing = ask()
         except (TwocloudError, Network) as error:
             if not before and not state.at:
                 raise
@@ -52,39 +53,39 @@ def watch(ask: Ask, every: int, names: Sequence[str], fields: Mapping[str, str],
             state.failures += 1
         else:
             listed = {_key(row): row for row in rows}
-            state.rows, state.failures = {**listed, **_untold(before, listed, missing)}, 0
+            state.rows, state.failures = {**listed, **_of_missing_sources(before, listed, missing)}, 0
         changes = [] if failure or not state.at else list(_changes(before, state.rows))
         if drawing:
-            _draw(state, names, changes, failure or told, now, pause)
+            _draw(state, names, changes, failure or warning, now, pause)
         else:
             first = [] if state.at or failure else [("listed", row, list[str]()) for row in rows]
-            _print([*first, *changes], failure, told, now, {name: fields[name] for name in names}, fields)
+            _print([*first, *changes], failure, warning, now, {name: fields[name] for name in names}, fields)
         if not failure:
             state.at = now
         time.sleep(pause)
 
 
 def _why(error: Exception) -> str:
-    """The text of a failure that may pass. Raises what will not."""
+    """The text of a temporary failure. Raises any other."""
     if isinstance(error, TwocloudError) and not isinstance(error, PartyError) and error.status < 500 \
             and error.status != 429:
-        raise error                         # the token was revoked, the account is gone
+        raise error                         # such as a revoked token, a removed account
     return error.text if isinstance(error, TwocloudError) else error.format_message() if isinstance(
         error, click.ClickException) else str(error)
 
 
 def _pause(error: Exception, every: int, state: _State) -> float:
-    asked = error.retry_after if isinstance(error, PartyError | RateLimited) else getattr(error, "retry_after", None)
-    return max(every, asked or 0.0, min(_LONGEST, every * 2 ** min(state.failures, 10)))
+    wanted = error.retry_after if isinstance(error, PartyError | RateLimited) else getattr(error, "retry_after", None)
+    return max(every, wanted or 0.0, min(_LONGEST, every * 2 ** min(state.failures, 10)))
 
 
 def _key(row: Row) -> tuple[object, ...]:
     return row.get("party"), row.get("region"), row["id"]
 
 
-def _untold(before: Mapping[tuple[object, ...], Row], listed: Collection[tuple[object, ...]], missing: Sources) -> dict[
-        tuple[object, ...], Row]:
-    """Those of which nobody knows whether they vanished: their source did not answer, or the view does not name it."""
+def _of_missing_sources(before: Mapping[tuple[object, ...], Row], listed: Collection[tuple[object, ...]],
+                        missing: Sources) -> dict[tuple[object, ...], Row]:
+    """Rows that may still exist: their source did not answer, or the view does not name their source."""
     return {key: row for key, row in before.items() if missing and key not in listed and (
         "region" not in row or not {(row["party"], row["region"]), (row["party"], "*")}.isdisjoint(missing))}
 
@@ -102,11 +103,11 @@ def _changes(before: Mapping[tuple[object, ...], Row], after: Mapping[tuple[obje
 
 # ---------------------------------------------------------------- shown
 
-def _print(changes: Sequence[tuple[str, Row, list[str]]], failure: str, told: str, now: float,
+def _print(changes: Sequence[tuple[str, Row, list[str]]], failure: str, warning: str, now: float,
            names: Mapping[str, str], fields: Mapping[str, str]) -> None:
-    if failure or told:
+    if failure or warning:
         echo(msgspec.json.encode({"at": when(int(now)), "event": "failed" if failure else "warning",
-                                  "msg": failure or told}))
+                                  "msg": failure or warning}))
     for what, row, other in changes:
         echo(msgspec.json.encode({"at": when(int(now)), "event": what,
                                   "fields": [fields[name] for name in other],
@@ -114,9 +115,9 @@ def _print(changes: Sequence[tuple[str, Row, list[str]]], failure: str, told: st
     sys.stdout.flush()
 
 
-def _draw(state: _State, names: Sequence[str], changes: Sequence[tuple[str, Row, list[str]]], told: str, now: float,
+def _draw(state: _State, names: Sequence[str], changes: Sequence[tuple[str, Row, list[str]]], warning: str, now: float,
           pause: float) -> None:
-    """The whole screen anew; what does not fit below is counted."""
+    """Redraw the whole screen; lines that do not fit are counted."""
     to = screen()
     width, height = to.width or 80, to.height or 24
     marks = {_key(row): _MARKS[what] for what, row, _ in changes}
@@ -124,16 +125,17 @@ def _draw(state: _State, names: Sequence[str], changes: Sequence[tuple[str, Row,
     rows = [{**row, "": marks.get(_key(row), " ")} for row in [*state.rows.values(), *gone]]
     counts = ", ".join(f"{len(found)} {what}" for what in _MARKS if (found := [c for c in changes if c[0] == what]))
     head = f"{time.strftime('%H:%M:%S', time.localtime(now))}  {len(state.rows)} servers" + (
-        f", {counts}" if counts else "") + f"; again in {pause:.0f} s, Ctrl-C ends"
+        f", {counts}" if counts else "") + f"; next query in {pause:.0f} s, Ctrl-C to stop"
     top = wrapped(plain(head), width)
-    if told:
-        old = f"The list is of {time.strftime('%H:%M:%S', time.localtime(state.at))}. " if state.failures else ""
-        lines = wrapped(plain(f"! {old}{told}"), width)
+    if warning:
+        old = f"This list is from {time.strftime('%H:%M:%S', time.localtime(state.at))}. " if state.failures else ""
+        lines = wrapped(plain(f"! {old}{warning}"), width)
         top += [click.style(line, fg="yellow") for line in lines] if to.colour else lines
     body, _ = draw(rows, ["", *names], to, spare=("updated", "created", "disk", "mem", "cpu", "wan"))
     room = max(2, height - len(top) - 1)
     if len(body) > room:
-        body = [*body[:room - 1], f"… {len(body) - room + 1} more lines; a filter or a taller terminal shows them"]
+        body = [*body[:room - 1], f"… {len(body) - room + 1} more lines; filter the list or enlarge the terminal to "
+                                  "see them"]
     written = "".join(f"{line}\x1b[K\r\n" for line in [*top, *body])
     click.echo(f"\x1b[H{written}\x1b[J", nl=False, color=True)
     sys.stdout.flush()

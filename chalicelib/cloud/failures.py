@@ -61,9 +61,9 @@ def causes(problem: BaseException) -> list[BaseException]:
 _NETWORK: tuple[tuple[tuple[type[BaseException], ...], type[PartyError], str], ...] = (
     ((TimeoutError, urllib3.exceptions.TimeoutError, requests.Timeout), PartyTimeout, ""),
     ((socket.gaierror, urllib3.exceptions.NameResolutionError),
-     PartyUnavailable, "The party's name cannot be looked up. Retry later."),
+     PartyUnavailable, "DNS does not know the party's host name, or did not answer. Retry later."),
     ((ssl.SSLError, urllib3.exceptions.SSLError, requests.exceptions.SSLError),
-     PartyUnavailable, "The party's certificate cannot be trusted, or its TLS failed."),
+     PartyUnavailable, "The TLS connection to the party failed, or its certificate is not trusted."),
     ((http.client.RemoteDisconnected, ConnectionRefusedError), PartyUnavailable, ""),
     ((http.client.IncompleteRead, urllib3.exceptions.IncompleteRead, urllib3.exceptions.InvalidChunkLength),
      PartyMalformed, "The party's answer was cut short or badly framed."),
@@ -72,7 +72,7 @@ _NETWORK: tuple[tuple[tuple[type[BaseException], ...], type[PartyError], str], .
       urllib3.exceptions.ResponseNotChunked, urllib3.exceptions.InvalidHeader, urllib3.exceptions.HeaderParsingError,
       requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError,
       requests.exceptions.InvalidHeader),
-     PartyMalformed, "The party's answer is not proper HTTP."),
+     PartyMalformed, "The party's answer is not valid HTTP."),
     ((OSError, urllib3.exceptions.HTTPError, requests.RequestException), PartyUnavailable, ""),
 )
 

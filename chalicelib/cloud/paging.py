@@ -250,16 +250,16 @@ class _Loop(Generic[T]):
     def _check_room(self, calls: int) -> None:
         """Refuse a total before memory or calls are spent on it."""
         if calls > _MOST_PAGES:
-            raise PartyMalformed("The party states a total that no list of servers has.")
+            raise PartyMalformed("The party states an impossible total.")
         if calls > self.how.room():
-            raise PartyThrottled("The party's documented rate does not allow so many calls in the time of one "
-                                 "request; ask for a range (f, t).")
+            raise PartyThrottled("The party's documented rate limit does not allow so many calls in one request. "
+                                 "Request a range (f, t).")
 
     def _read(self, at: int, limit: int, turn: int) -> _Piece[T]:
         page = self.fetch(at, limit)
         count = len(page.rows)
         if page.total is None or page.total < 0:
-            raise PartyMalformed("The party's answer holds no total.")
+            raise PartyMalformed("The party's answer lacks the total.")
         if count > limit:
             raise PartyMalformed("The party's page holds more rows than were requested.")
         if (count and at + count > page.total) or (count < limit and at + count < page.total):
@@ -366,7 +366,7 @@ def by_place(fetch: Callable[[int, int], Page[T]], page_size: int) -> Rows[T]:
         if idle > _ROUNDS:
             raise PartyContradiction(_DISAGREE)
         if len(pieces) >= _MOST_PAGES:
-            raise PartyMalformed("The party's pages do not come to an end.")
+            raise PartyMalformed("The party's pages do not end.")
     rows = list(_merged(pieces).values())
     return Rows(rows, len(rows))
 
@@ -432,7 +432,7 @@ def _walk(fetch: Callable[[str | None], Page[T]], window: Window) -> _Walk[T]:
             if token in seen or len(seen) >= _MOST_PAGES:
                 break
             seen.add(token)
-    raise PartyMalformed("The party's pages do not come to an end.")
+    raise PartyMalformed("The party's pages do not end.")
 
 
 def _united(one: dict[str, T], other: dict[str, T]) -> dict[str, T]:

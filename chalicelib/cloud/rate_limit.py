@@ -31,8 +31,8 @@ class RateLimiter:
             if now >= deadline:
                 raise PartyTimeout()
             if start >= deadline:
-                raise PartyThrottled("The party's documented rate does not allow so many calls in the time of one "
-                                     "request; ask for a range (f, t).", retry_after=start - now)
+                raise PartyThrottled("The party's documented rate limit does not allow so many calls in one request. "
+                                     "Request a range (f, t).", retry_after=start - now)
             self._starts.append(start)
             return start - now
 

@@ -236,7 +236,7 @@ class Sender:
             if answer.status_code >= 400 and len(body) > LONGEST_REFUSAL:
                 body = b""                                      # its status says enough
             if not permit.bounded(body):
-                raise PartyMalformed("The party's answer holds more values than can be read.")
+                raise PartyMalformed("The party's answer holds too many values.")
             return Response(answer.status_code, {k.lower(): v for k, v in answer.raw.headers.items()}, body, permit)
         except Exception as problem:
             permit.release()

@@ -18,7 +18,7 @@ from .known_regions import Outcome
 REQUEST_SECONDS = 25.0                      # in which every request is answered
 ANSWER_SECONDS = 2.0                        # of it, kept for what comes after the party
 _DENIED_SECONDS = 900                       # refused credentials are no outage: how long a stale snapshot still serves
-NO_SNAPSHOT = "No list that is young enough is kept, and the request forbids asking."
+NO_SNAPSHOT = "No snapshot is recent enough, and only-if-cached forbids querying the party."
 
 
 @dataclass(frozen=True, slots=True)

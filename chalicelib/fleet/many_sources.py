@@ -33,7 +33,7 @@ __all__ = ["ANY_AGE", "REQUEST_SECONDS", "Answer", "Deployment", "Filter", "Fres
 _CONCURRENCY = 16                           # sources that are queried at the same time
 _MOST_LIVE = 64                             # sources of one request that are queried if they have snapshots,
 _MOST_COLD = 160                            # and if they have none; each then gets two seconds
-_OVER_LIMIT = "There are too many sources to ask all of them in one request."
+_OVER_LIMIT = "Too many sources for one request. Name fewer parties or regions, or accept snapshots with max_age."
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
-"""Query string -> Query: every rule about what may be asked for, in one table that also makes the OpenAPI document.
+"""Query string -> Query: the rules for every parameter, in one table that the OpenAPI document is made from too.
 
-Pure: knows no request, token or store. What is wrong is InvalidParameter, which names the parameter.
+Pure: knows no request, token or store. Errors are InvalidParameter, which names the parameter.
 """
 
 import ipaddress
@@ -22,10 +22,10 @@ T = TypeVar("T", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A well-formed request for servers. Regions are as the caller spelt them: aliases belong to the party.
+    """A well-formed query. Regions are as the caller spelt them: aliases belong to the party.
 
-    `parties`, `regions` None: all that the token covers. `several`: more than one source was asked for, or `all`.
-    `changed_since`: Unix time. `given`: the parameters as they came, without f and t.
+    `parties`, `regions` None: all that the token covers. `several`: the query names more than one source, or `all`.
+    `changed_since`: Unix time. `given`: the parameters as received, without f and t.
     """
 
     tenant_id: str
@@ -51,10 +51,10 @@ class Query:
 
 
 class Form(Protocol):
-    """What a value looks like: how it is read, and what OpenAPI says of it."""
+    """The form of a value: how it is read, and its OpenAPI schema."""
 
     def read(self, text: str) -> Any:
-        """Raises ValueError whose text says what the parameter takes."""
+        """Raises ValueError, whose text completes "NAME must be"."""
         ...
 
     def schema(self) -> dict[str, object]: ...
@@ -103,7 +103,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class List:
-    """Words separated by commas, each once, or `all`, which is read as None."""
+    """Words separated by commas, or `all`, which is read as None. Repeated words count once."""
 
     item: Choice | Text
     takes: str
@@ -113,13 +113,13 @@ class List:
             return None
         words = text.split(",")
         if len(words) > _MOST_WORDS:
-            raise ValueError(f"at most {_MOST_WORDS} of them")
+            raise ValueError(f"a list of at most {_MOST_WORDS}")
         if "all" in words:
-            raise ValueError("all alone, or a list without it")
+            raise ValueError("either all or a list without it")
         try:
             return tuple(dict.fromkeys(self.item.read(word) for word in words))
         except ValueError as takes:
-            raise ValueError(f"{takes}; or several, separated by commas; or all") from None
+            raise ValueError(f"{takes}, or several separated by commas, or all") from None
 
     def schema(self) -> dict[str, object]:
         word = f"({'|'.join(self.item.words)})" if isinstance(self.item, Choice) else f"(?!all(,|$)){self.item.pattern}"
@@ -133,7 +133,7 @@ class Time:
             if not found:
                 raise ValueError
             day, second, fraction, zone = found.groups()
-            leap = second == "60"           # that last one has Unix' number of the next
+            leap = second == "60"           # Unix time counts a leap second as the next second
             time = datetime.fromisoformat(f"{day}{'59' if leap else second}{zone}".upper()).timestamp()
             if leap and time % 86_400 != 86_399:
                 raise ValueError
@@ -179,35 +179,35 @@ _NAME_PART = Text("[^\\x00-\\x1f\\x7f-\\x9f\\ufffd]{1,128}", "1-128 characters w
 
 PARAMETERS: tuple[Parameter, ...] = (
     Parameter("party", List(Choice(parties.names()), "the name of a party"),
-              "The cloud; several, separated by commas; or `all` alone.", True, "qcloud"),
+              "The cloud (a party), several separated by commas, or `all`.", True, "qcloud"),
     Parameter("tenant_id", _ID, "The tenant, compared exactly.", True, "123"),
-    Parameter("region", List(_ID, "a region code"), "The party's own region code or a known alias of it; several, "
-              "separated by commas; or `all` alone. A name goes only to parties that have such a region.", True, "gz"),
+    Parameter("region", List(_ID, "a region code"), "The party's region code or a known alias of it, several "
+              "separated by commas, or `all`. Parties that have no such region are left out.", True, "gz"),
     Parameter("f", Number(1), "First position wanted, counted from 1. Default: 1.", example=1),
-    Parameter("t", Number(1), "Last position wanted, included; not before `f`. Default: to the end.", example=10),
-    Parameter("format", Choice(FORMATS), "How the answer is written. Default: json. `prometheus` and `ansible` are "
-              "always the whole list, with all fields."),
+    Parameter("t", Number(1), "Last position wanted, included; at least `f`. Default: to the end.", example=10),
+    Parameter("format", Choice(FORMATS), "The format of the answer. Default: json. `prometheus` and `ansible` "
+              "always return the whole list with all fields."),
     Parameter("port", Number(1, 65_535), "Only with `format=prometheus`: the port of each target. Default: none."),
-    Parameter("address", Choice(("lan", "wan")), "Only with `format=prometheus`: which address is the target. Default: "
+    Parameter("address", Choice(("lan", "wan")), "Only with `format=prometheus`: the address of each target. Default: "
               "lan."),
     Parameter("view", Choice(("basic", "full")), "`basic`: the ten fields. `full`: all fields. Default: basic for one "
               "source, full for several."),
     Parameter("status", Choice(tuple(Status)), "Only servers with this status."),
-    Parameter("name", _NAME_PART, "Only servers whose name holds this, in upper or lower case."),
+    Parameter("name", _NAME_PART, "Only servers whose name contains this text, ignoring case."),
     Parameter("ip", Address(), "Only servers with exactly this address."),
     Parameter("changed_since", Time(), "Only servers that appeared or changed after this time (RFC 3339); those that "
               "vanished are in `vanished`."),
-    Parameter("max_age", Number(0), "Seconds: a list this young will do. 0: ask the party now."),
+    Parameter("max_age", Number(0), "Accept a snapshot up to this many seconds old. 0: always query the party."),
     Parameter("on_error", Choice(("stale", "fail", "partial")),
-              "If a party fails: `stale` (default) the last good list, marked; `fail` the error; `partial`, only with "
-              "several sources, the others' servers."),
+              "If a party fails: `stale` (default) returns its snapshot, marked as stale; `fail` returns the error; "
+              "`partial`, only with several sources, returns the other sources' servers."),
 )
-# How bytes that are no UTF-8 arrive: a lone surrogate (from our own server, from a shell) or U+FFFD (from API Gateway).
+# How invalid UTF-8 arrives: as a lone surrogate (from our own server, from a shell) or U+FFFD (from API Gateway).
 _NO_UTF8 = re.compile("[\\ud800-\\udfff\\ufffd]")
 _BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
 _REFUSED = {
-    "token": "Credentials travel in the Authorization header only: Basic auth with the token as user name.",
-    "password": "Credentials travel in the Authorization header only: Basic auth with the token as user name.",
+    "token": "Send credentials in the Authorization header only: Basic auth with the token as user name.",
+    "password": "Send credentials in the Authorization header only: Basic auth with the token as user name.",
 }
 
 
@@ -222,13 +222,13 @@ def parse(pairs: Sequence[tuple[str, str]]) -> Query:
             except ValueError as takes:
                 raise InvalidParameter(parameter.name, f"{parameter.name} must be {takes}.") from None
         elif parameter.required:
-            raise InvalidParameter(parameter.name, f"{parameter.name} is missing.")
+            raise InvalidParameter(parameter.name, f"{parameter.name} is required.")
     first, last = cast(int, values.get("f", 1)), cast(int | None, values.get("t"))
     if last is not None and last < first:
-        raise InvalidParameter("t", "t must not be before f.")
+        raise InvalidParameter("t", "t must not be less than f.")
     _check_format(values)
     status = values.get("status")
-    asked = Query(
+    query = Query(
         tenant_id=values["tenant_id"], parties=values["party"], regions=values["region"],
         window=Window(first, last), ranged="f" in values or "t" in values,
         format=values.get("format", "json"), port=values.get("port"), address=values.get("address", "lan"),
@@ -237,28 +237,30 @@ def parse(pairs: Sequence[tuple[str, str]]) -> Query:
         max_age=values.get("max_age"), on_error=values.get("on_error", "stale"),
         changed_since=values.get("changed_since"),
         given={name: given[name] for name in _BY_NAME if name in given and name not in ("f", "t")})
-    if asked.on_error == "partial" and not asked.several:
-        raise InvalidParameter("on_error", "partial is for several sources; one source is there or it fails.")
-    return replace(asked, view=asked.view or ("full" if asked.several else "basic"))
+    if query.on_error == "partial" and not query.several:
+        raise InvalidParameter("on_error", "Use on_error=partial only with several sources.")
+    return replace(query, view=query.view or ("full" if query.several else "basic"))
 
 
 def _check_format(values: Mapping[str, object]) -> None:
-    """What goes with which format. Only JSON has room to say what is missing, or what vanished."""
+    """Refuse parameters that do not fit the format. Only JSON can say what is missing or what vanished."""
     chosen = values.get("format", "json")
     for name in ("port", "address"):
         if name in values and chosen != "prometheus":
-            raise InvalidParameter(name, f"{name} is only for format=prometheus.")
+            raise InvalidParameter(name, f"Use {name} only with format=prometheus.")
     for name in ("f", "t"):
         if name in values and chosen in WHOLE_LISTS:
-            raise InvalidParameter(name, f"format={chosen} is always the whole list; leave {name} out.")
+            raise InvalidParameter(name, f"format={chosen} always returns the whole list. Leave out {name}.")
     if chosen != "json" and "changed_since" in values:
-        raise InvalidParameter("format", "changed_since is answered in json only, which can say what vanished.")
+        raise InvalidParameter("format", "Use changed_since only with format=json; other formats cannot say what "
+                                         "vanished.")
     if chosen != "json" and values.get("on_error") == "partial":
-        raise InvalidParameter("on_error", "partial is for format=json, which can say what is missing.")
+        raise InvalidParameter("on_error", "Use on_error=partial only with format=json; other formats cannot say what "
+                                           "is missing.")
 
 
 def _once_each(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
-    for name, _ in pairs:                   # first of all: nothing else is said of a request that shows a secret
+    for name, _ in pairs:                   # checked first: no other error may repeat a request with a secret
         if name in _REFUSED:
             raise InvalidParameter(name, _REFUSED[name])
     given: dict[str, str] = {}
@@ -267,7 +269,7 @@ def _once_each(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
             raise InvalidParameter(shown(name), "The value is not valid UTF-8.")
         if name not in _BY_NAME:
             known = ", ".join(_BY_NAME)
-            raise InvalidParameter(shown(name), f"Unknown parameter; known are: {known}.")
+            raise InvalidParameter(shown(name), f"Unknown parameter. Parameters: {known}.")
         if name in given:
             raise InvalidParameter(name, f"{name} is given more than once.")
         given[name] = value
@@ -275,24 +277,24 @@ def _once_each(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
 
 
 def shown(name: str) -> str:
-    """A name that a caller made up, fit to be repeated."""
+    """A caller's parameter name if it is harmless to repeat, else `?`."""
     return name if re.fullmatch(r"[A-Za-z0-9_.\[\]-]{1,32}", name, re.ASCII) else "?"
 
 
 def link(query: Query, window: Window) -> str:
-    """The query string that asks for the same in another window."""
-    asked = {**query.given, "f": window.first, "t": window.last}
-    return "&".join(f"{name}={quote(str(value), safe='')}" for name, value in asked.items())
+    """The query string of the same query with another window."""
+    values = {**query.given, "f": window.first, "t": window.last}
+    return "&".join(f"{name}={quote(str(value), safe='')}" for name, value in values.items())
 
 
 def body_limits(body: object) -> tuple[int, tuple[str, ...] | None, tuple[str, ...] | None, tuple[str, ...] | None]:
-    """(duration, tenants, parties, regions) of the JSON body that asks for a token. Raises InvalidParameter."""
+    """(duration, tenants, parties, regions) of the JSON body of a token request. Raises InvalidParameter."""
     if not isinstance(body, dict):
         raise InvalidParameter("body", "The body must be one JSON object.")
     fields = cast(dict[str, object], body)
     for name in fields:
         if name not in ("duration", "tenants", "parties", "regions"):
-            raise InvalidParameter(shown(name), "Unknown key; known are: duration, tenants, parties, regions.")
+            raise InvalidParameter(shown(name), "Unknown key. Keys: duration, tenants, parties, regions.")
     duration = fields.get("duration", 600)
     if isinstance(duration, float) and duration.is_integer():   # in JSON 600.0 is the integer 600
         duration = int(duration)
@@ -306,12 +308,12 @@ def _words(fields: dict[str, object], name: str) -> tuple[str, ...] | None:
     if name not in fields:
         return None
     if not isinstance(words, list) or not 0 < len(cast(list[object], words)) <= 100:
-        raise InvalidParameter(name, f"{name} must be a list of 1-100 texts.")
+        raise InvalidParameter(name, f"{name} must be a list of 1-100 strings.")
     for word in cast(list[object], words):
-        if name == "tenants" and word == "*":                   # all of them, as of the command; 403 is for tokens.py
+        if name == "tenants" and word == "*":                   # all tenants, as in the command; tokens.py answers 403
             continue
         if not isinstance(word, str) or not re.fullmatch(IDENTIFIER, word, re.ASCII):
-            raise InvalidParameter(name, f"Each of {name} must be {_ID.takes}.")
+            raise InvalidParameter(name, f"Each entry of {name} must be {_ID.takes}.")
     if name == "parties" and not set(cast(list[str], words)) <= set(parties.names()):
-        raise InvalidParameter(name, f"Unknown party; known are: {', '.join(parties.names())}.")
+        raise InvalidParameter(name, f"Unknown party. Parties: {', '.join(parties.names())}.")
     return tuple(dict.fromkeys(cast(list[str], words)))

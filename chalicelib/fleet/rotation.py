@@ -45,8 +45,9 @@ def check(deployment: Deployment, account: Account) -> None:
     with suppress(SnapshotReplaced):
         if listed.isdisjoint(server.id for server in snapshots.read(deployment.store, source, head)):
             raise Conflict(
-                f"None of the {head.total} servers that are kept of {source.region} is among the {len(listed)} that "
-                "the new credentials list: they open another account, or lack a right. The old ones stay. To switch "
+                f"None of the {head.total} servers in the snapshot of {source.region} is among the {len(listed)} that "
+                "the new credentials list: they belong to another account, or lack a permission. Nothing was changed. "
+                "To switch "
                 "to another account: twocloud account put --replace")
 
 

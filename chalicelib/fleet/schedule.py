@@ -197,7 +197,7 @@ def work(deployment: Deployment, message: Message, deadline: float | None = None
 def _work(deployment: Deployment, message: Message, deadline: float, stats: CallStats) -> Result:
     source = message.source
     if parties.load(source.party).region(source.region) != source.region:
-        raise Internal("A message names a region by its alias.")
+        raise Internal("A queue message names a region by its alias.")
     try:
         revision = accounts.find(deployment.store, source.tenant_id, source.party).revision
         head = snapshots.find(deployment.store, source, revision)

@@ -290,12 +290,12 @@ def _identify(deployment: Deployment, request: HttpRequest, entry: _Entry) -> to
 def refuse_other_sites(headers: Mapping[str, str]) -> None:
     """Another site's page must not make a browser guess passwords, or get a token with those that it remembers."""
     if headers.get("sec-fetch-site", "").strip().lower() == "cross-site":
-        raise Forbidden("Tokens are not given to pages of other sites.")
+        raise Forbidden("Tokens are not issued to pages of other sites.")
 
 
 def _no_query(request: HttpRequest) -> None:
     for name, _ in request.pairs:
-        raise InvalidParameter(query.shown(name), "This path takes no parameters in its query.")
+        raise InvalidParameter(query.shown(name), "This path has no query parameters.")
 
 
 def _json_body(request: HttpRequest) -> object:
@@ -307,7 +307,7 @@ def _json_body(request: HttpRequest) -> object:
         return msgspec.json.decode(request.body)
     except (msgspec.DecodeError, RecursionError):
         kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-        if kind != "application/json":      # of JSON itself nobody is asked: `curl -d` and urllib call it a form
+        if kind != "application/json":      # valid JSON passes with any type: `curl -d` sends it as a form
             raise InvalidParameter("Content-Type", "Send the body as application/json.") from None
         raise InvalidParameter("body", "The body must be one JSON object.") from None
 

@@ -1,4 +1,4 @@
-"""The API's description (OpenAPI 3.1), made from what parses the query, what writes the answers and the errors."""
+"""The OpenAPI 3.1 document, made from the parser of the query, the types of the answers and the errors."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -20,24 +20,25 @@ _SEED = {
     "create_at": "2014-07-29 15:08:39", "update_at": "2014-08-05 17:37:56"}
 _TIME = {"type": ["string", "null"], "pattern": r"^[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}$"}
 _FIELDS: dict[str, dict[str, Any]] = {
-    "instance_name": {"description": "As the party says; an empty name stays empty."},
-    "instance_id": {"description": "As the party says."},
-    "cpu_num": {"type": ["integer", "null"], "minimum": 0, "description": "Virtual CPUs; null: not known."},
-    "mem_size": {"type": ["integer", "null"], "minimum": 0, "description": "GB, rounded up; null: not known."},
+    "instance_name": {"description": "The name at the party; may be empty."},
+    "instance_id": {"description": "The id at the party."},
+    "cpu_num": {"type": ["integer", "null"], "minimum": 0, "description": "Virtual CPUs; null: unknown."},
+    "mem_size": {"type": ["integer", "null"], "minimum": 0, "description": "GB, rounded up; null: unknown."},
     "disk_size": {"type": ["integer", "null"], "minimum": 0,
-                  "description": "GB, every attached disk together, the system disk included; null: not known."},
+                  "description": "GB, the sum of all attached disks, including the system disk; null: unknown."},
     "lan_ip_set": {"description": "Private IPv4 addresses, separated by commas, the primary first."},
     "wan_ip_set": {"description": "Public IPv4 addresses, separated by commas, the primary first."},
     "status": {"type": "string", "enum": list(Status),
-               "description": "Nova's words, plus STARTING and STOPPING; UNKNOWN for a word we do not know."},
-    "create_at": {**_TIME, "description": "In the deployment's zone; null: not known."},
-    "update_at": {**_TIME, "description": "The party's own time of the last change; where it has none, when a list "
-                                          "last showed the record changed; before that, `create_at`."},
+               "description": "Nova's words, plus STARTING and STOPPING. UNKNOWN: the party's word is not in our "
+                              "table."},
+    "create_at": {**_TIME, "description": "In the deployment's time zone; null: unknown."},
+    "update_at": {**_TIME, "description": "The party's own update time. If it has none: when twocloud last saw "
+                                          "the record change; before that, `create_at`."},
     "party": {"type": "string", "enum": list(parties.names())},
-    "party_status": {"description": "The party's own word."},
-    "lan_ipv6_set": {"description": "Private interfaces' IPv6 addresses, separated by commas."},
+    "party_status": {"description": "The party's own word for the status."},
+    "lan_ipv6_set": {"description": "IPv6 addresses of private interfaces, separated by commas."},
     "wan_ipv6_set": {"description": "Public IPv6 addresses, separated by commas."},
-    "seen_at": {**_TIME, "description": "When the party gave this record."},
+    "seen_at": {**_TIME, "description": "When twocloud received this record from the party."},
 }
 
 
@@ -69,7 +70,7 @@ _Tenants = Annotated[list[Annotated[str, msgspec.Meta(pattern=rf"^({IDENTIFIER}|
 
 
 class TokenRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """What narrows the new token; each only narrower than the user's."""
+    """Limits of the new token. Each must lie within the user's own."""
 
     duration: Annotated[int, msgspec.Meta(ge=60, le=43200)] = 600
     tenants: _Tenants | msgspec.UnsetType = msgspec.UNSET
@@ -78,7 +79,7 @@ class TokenRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class PartyRow(msgspec.Struct):
-    """`credentials`: the accepted sets of fields, "?" marks what may be left out. `regions`: code -> aliases."""
+    """`credentials`: the accepted sets of fields, "?" marks optional ones. `regions`: code -> aliases."""
 
     name: str
     title: str
@@ -99,8 +100,8 @@ class PartiesBody(msgspec.Struct):
 
 
 class HealthBody(msgspec.Struct):
-    """`late`: the service answers, but its schedule has missed two runs. `schedule_age`: seconds since the last one;
-    null: none has run."""
+    """`late`: the service answers, but its schedule has missed two runs. `schedule_age`: seconds since the last run;
+    null: there was none."""
 
     code: int
     msg: str
@@ -138,8 +139,10 @@ def _document() -> dict[str, Any]:
         "paths": {
             "/twocloud/servers": {"get": _list_operation("listServers"), "head": _list_operation("headServers")},
             "/twocloud/tokens": {"post": _issue_operation(), "delete": _revoke_operation()},
-            "/twocloud/parties": _read_paths("Parties", "The clouds and what each needs.", "PartiesBody", True),
-            "/twocloud/health": _read_paths("Health", "Whether the service works.", "HealthBody", False),
+            "/twocloud/parties": _read_paths("Parties", "List the parties (clouds) and what each "
+                                                        "needs.", "PartiesBody", True),
+            "/twocloud/health": _read_paths("Health", "Whether the service and its schedule work.",
+                                            "HealthBody", False),
             "/twocloud/openapi.json": _read_paths("Openapi", "This document.", None, False),
         },
         "components": {
@@ -162,13 +165,13 @@ _OF_A_LIST = ("X-Total-Count", "Link", "ETag", "Age", "Cache-Status")
 
 def _list_operation(name: str) -> dict[str, Any]:
     return {
-        "operationId": name, "tags": ["servers"], "summary": "The servers of one tenant, from one source or many.",
+        "operationId": name, "tags": ["servers"], "summary": "List a tenant's servers, from one source or many.",
         "parameters": [_parameter(p) for p in PARAMETERS] + [
             {"name": "If-None-Match", "in": "header", "required": False, "schema": {"type": "string"},
-             "description": "The ETag of a list that the caller has: 304 if it is the same."},
+             "description": "The ETag of a list that the caller has. The answer is 304 if the list is unchanged."},
             {"name": "Cache-Control", "in": "header", "required": False, "schema": {"type": "string"},
-             "description": "max-age, no-cache, only-if-cached, stale-if-error (RFC 9111, RFC 5861); max_age and "
-                            "on_error win."}],
+             "description": "max-age, no-cache, only-if-cached, stale-if-error (RFC 9111, RFC 5861). The parameters "
+                            "max_age and on_error take precedence."}],
         "responses": {
             "200": _list_response(head=name.startswith("head")),
             "304": {"description": "Not changed.", "headers": _header_refs(_OF_A_LIST)},
@@ -177,14 +180,14 @@ def _list_operation(name: str) -> dict[str, Any]:
 
 
 def _list_response(*, head: bool) -> dict[str, Any]:
-    found = _response("The list, complete. `format` says which of these it is.", "ListBody", head=head,
+    found = _response("The complete list, in the form that `format` names.", "ListBody", head=head,
                       headers=(*_OF_A_LIST, "X-Without-Address"),
                       example={"code": 200, "msg": "", "vm_servers": [_SEED]})
     if not head:
         found["content"]["application/json"]["schema"] = {"anyOf": [
             {"$ref": "#/components/schemas/ListBody"}, {"$ref": "#/components/schemas/TargetGroups"},
             {"$ref": "#/components/schemas/AnsibleInventory"}]}
-        for name, text in (("csv", "RFC 4180: a line of names, then a line for each server."),
+        for name, text in (("csv", "RFC 4180: a header row, then a line for each server."),
                            ("ndjson", "A BasicRow or FullRow on each line.")):
             found["content"][MEDIA_TYPES[name]] = {"schema": {"type": "string", "description": text}}
     return found
@@ -196,14 +199,14 @@ def _issue_operation() -> dict[str, Any]:
         "security": [{"password": []}],
         "requestBody": {"required": False, "content": {"application/json": {
             "schema": {"$ref": "#/components/schemas/TokenRequest"}, "example": {"duration": 600}}}},
-        "responses": {"200": _response("The token, shown this once.", "TokenBody"),
+        "responses": {"200": _response("The token. It is never shown again.", "TokenBody"),
                       **_errors("BadRequest", "Unauthorized", "Forbidden", "MethodNotAllowed", "TooLarge",
                                 "RateLimited", "Internal")}}
 
 
 def _revoke_operation() -> dict[str, Any]:
     return {
-        "operationId": "revokeToken", "tags": ["tokens"], "summary": "Revoke the token that this is called with.",
+        "operationId": "revokeToken", "tags": ["tokens"], "summary": "Revoke the token that the request is sent with.",
         "responses": {"204": {"description": "Revoked.", "headers": _header_refs(())},
                       **_errors("BadRequest", "Unauthorized", "MethodNotAllowed", "RateLimited", "Internal")}}
 
@@ -255,9 +258,9 @@ def _errors(*names: str, head: bool = False) -> dict[str, Any]:
 
 def _error_response(*kinds: type[errors.TwocloudError]) -> dict[str, Any]:
     name = next(name for name, of in _ERRORS.items() if of == kinds)
-    told = " ".join(f"`{kind.word}`: {kind.default}" for kind in kinds)
+    description = " ".join(f"`{kind.word}`: {kind.default}" for kind in kinds)
     example = {"code": kinds[0].status, "msg": kinds[0].default, "error": kinds[0].word, "request_id": "…"}
-    return {"description": told,
+    return {"description": description,
             "headers": _header_refs(_EXTRA_HEADERS.get(name, ())),
             "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}, "example": example}}}
 
@@ -274,23 +277,24 @@ def _headers() -> dict[str, Any]:
         return {"description": description, "schema": {"type": "string", **schema}}
 
     return {
-        "X-Request-Id": text("Names this request in our logs."),
+        "X-Request-Id": text("Identifies this request in the service's log."),
         "X-Content-Type-Options": text("Always nosniff.", const="nosniff"),
         "Vary": text("Authorization, Accept-Encoding"),
         "Cache-Control": text("private, no-cache; errors: no-store"),
-        "X-Total-Count": {"description": "How many servers the whole list holds; absent if not known.",
+        "X-Total-Count": {"description": "How many servers the whole list holds; absent if unknown.",
                           "schema": {"type": "integer", "minimum": 0}},
-        "Link": text("RFC 8288: the next and the previous range, if a range was asked for."),
-        "X-Without-Address": {"description": "How many servers have no such address and so no target; only with "
-                              "format=prometheus.", "schema": {"type": "integer", "minimum": 0}},
-        "ETag": text("Weak; changes when the list does."),
-        "Age": {"description": "Seconds since the oldest list in the answer began; only where a kept list serves.",
+        "Link": text("RFC 8288: the next and the previous range, if the query has f or t."),
+        "X-Without-Address": {"description": "How many servers have no such address and so are no targets; only "
+                              "with format=prometheus.", "schema": {"type": "integer", "minimum": 0}},
+        "ETag": text("Weak: unchanged while the list is unchanged."),
+        "Age": {"description": "Age of the oldest snapshot in the answer, in seconds; only if a snapshot is served.",
                 "schema": {"type": "integer", "minimum": 0}},
-        "Cache-Status": text("RFC 9211: `twocloud; hit` where a kept list serves, with `; detail=` and an error's word "
-                             "if it does because the party failed.", pattern="^twocloud; hit(; detail=[a-z_]+)?$"),
+        "Cache-Status": text("RFC 9211: `twocloud; hit` if a snapshot is served; `; detail=` and an error code follow "
+                             "if the party failed.", pattern="^twocloud; hit(; detail=[a-z_]+)?$"),
         "WWW-Authenticate": text("Basic"),
-        "Allow": text("The methods of this path."),
-        "Retry-After": {"description": "Whole seconds.", "schema": {"type": "integer", "minimum": 1}},
+        "Allow": text("The methods that this path supports."),
+        "Retry-After": {"description": "Whole seconds to wait before a retry.",
+                        "schema": {"type": "integer", "minimum": 1}},
     }
 
 

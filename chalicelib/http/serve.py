@@ -160,7 +160,7 @@ def _wsgi(deployment: Deployment, guesses: _Guesses, environ: Mapping[str, Any],
     request = _read(environ)
     try:
         if time.monotonic() - environ["twocloud.arrived"] > _LONGEST_WAIT:
-            raise RateLimited(1, "Too many of your requests at once.")
+            raise RateLimited(1, "Too many concurrent requests from this address.")
         with _guarded(guesses, request, str(environ.get("REMOTE_ADDR", ""))):
             response = _gateway(deployment, request, environ["twocloud.recognise"])
     except _Logged as refused:
@@ -259,7 +259,7 @@ _REASONS = {200: "OK", 204: "No Content", 304: "Not Modified", 400: "Bad Request
 
 # ---------------------------------------------------------------- what waitress itself refuses
 
-_UNREAD = {431: "The request's head is too large.", 400: "The request cannot be read."}
+_UNREAD = {431: "The request's head is too large.", 400: "The request is malformed."}
 
 
 class _ErrorTask(waitress.task.ErrorTask):
@@ -269,7 +269,8 @@ class _ErrorTask(waitress.task.ErrorTask):
 
     def execute(self) -> None:
         code = self.request.error.code
-        error = (TooLarge() if code == 413 else RateLimited(1, "Too many of your requests at once.") if code == 429 else
+        error = (TooLarge() if code == 413 else RateLimited(1, "Too many concurrent requests from this "
+                                                               "address.") if code == 429 else
                  TwocloudError() if code == 500 else InvalidParameter("request", _UNREAD.get(code, _UNREAD[400])))
         request_id = str(uuid.uuid4())
         response = api.refused(error, request_id)

@@ -26,7 +26,7 @@ def names() -> tuple[str, ...]:
 def load(name: str) -> Party:
     """Raises InvalidParameter if there is no such party."""
     if name not in names():
-        raise InvalidParameter("party", f"Unknown party; known are: {', '.join(names())}.")
+        raise InvalidParameter("party", f"Unknown party. Parties: {', '.join(names())}.")
     party: Party | Unbound = importlib.import_module(f"{__name__}.{name}").PARTY
     return _bound(party) if isinstance(party, Unbound) else party
 

@@ -62,7 +62,7 @@ class DynamoStore:
                                 ConditionExpression="#version = :version AND "
                                                     "(attribute_not_exists(expires) OR expires > :now)")
         except client.exceptions.ConditionalCheckFailedException:
-            raise Conflict(f"{kind} {key} was written by somebody else") from None
+            raise Conflict(f"{kind} {key} was changed by another writer") from None
 
     def delete(self, kind: str, *keys: str) -> None:
         for batch in in_batches(dict.fromkeys(keys), _BATCH):
@@ -75,7 +75,7 @@ class DynamoStore:
             if not todo:
                 return
             time.sleep(random.uniform(0, 0.05 * 2 ** tried))        # the table is throttled: full jitter
-        raise Internal(f"{len(todo)} rows could not be written or deleted; run this again")
+        raise Internal(f"{len(todo)} rows could not be written or deleted. Run the command again.")
 
     def list(self, kind: str, prefix: str = "") -> Iterator[tuple[str, Row]]:
         condition, values = "pk = :pk", {":pk": {"S": kind}}
@@ -117,7 +117,7 @@ class DynamoStore:
                 if not items:               # 16 MB of them were given, or else it is throttled
                     time.sleep(random.uniform(0, 0.05 * 2 ** tried))
             else:
-                raise Internal("some rows could not be read; run this again")
+                raise Internal("Some rows could not be read. Run the command again.")
         return found
 
     def write(self, entries: Sequence[Entry]) -> None:

@@ -59,7 +59,7 @@ class SqliteStore:
                                        (kind, key)).fetchone()
             there = found[0] if found and (found[1] is None or found[1] > now) else 0
             if version is not None and version != there:
-                raise Conflict(f"{kind} {key} was written by somebody else")
+                raise Conflict(f"{kind} {key} was changed by another writer")
             connection.execute("INSERT INTO entry (kind, key, value, version, expires) VALUES (?, ?, ?, ?, ?) "
                                "ON CONFLICT (kind, key) DO UPDATE SET value = excluded.value, "
                                "version = excluded.version, expires = excluded.expires",
@@ -117,7 +117,7 @@ class SqliteStore:
             try:
                 connection.execute("VACUUM")
             except sqlite3.OperationalError as problem:         # locked by another program, or no room on the disk
-                raise self._unscrubbed(f"cannot be rewritten ({problem}), so it") from None
+                raise self._unscrubbed(f"could not be rewritten ({problem}), so it") from None
             until = time.monotonic() + _BUSY_SECONDS
             while connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
                 if time.monotonic() > until:
@@ -125,8 +125,8 @@ class SqliteStore:
                 time.sleep(0.05)
 
     def _unscrubbed(self, why: str) -> Internal:
-        return Internal(f"Done, but {self.path} {why} still holds what was removed. The next command that removes "
-                        "something clears it.")
+        return Internal(f"Done, but {self.path} {why} still holds the removed bytes. The next command that removes "
+                        "something erases them.")
 
     def close(self) -> None:
         """Those in use are closed when they are given back."""
@@ -158,7 +158,7 @@ class SqliteStore:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         if owner != _APPLICATION_ID and (owner or version or tables):
-            raise SettingsError(f"TWOCLOUD_STORE: {self.path} belongs to another program.")
+            raise SettingsError(f"TWOCLOUD_STORE: {self.path} belongs to another program. Name another file.")
         if version not in (0, SCHEMA_VERSION):
             raise SettingsError(f"TWOCLOUD_STORE: {self.path} has schema version {version}, "
                                 f"this program knows {SCHEMA_VERSION}. Use the version that wrote it.")
@@ -203,7 +203,7 @@ class SqliteStore:
                 if time.monotonic() + pause > until:
                     self._blocked = time.monotonic()
                     raise StoreBusy(f"Another program holds the write lock of {self.path}, so nothing was written. "
-                                    "Retry when it is done.")
+                                    "Retry when it has finished.")
                 time.sleep(pause)
                 pause = min(pause * 2, 0.01)
         finally:

@@ -131,7 +131,7 @@ def new_version() -> int:
 
 def check_value(value: bytes) -> bytes:
     if len(value) > LARGEST:
-        raise ValueError(f"a row holds at most {LARGEST} bytes, not {len(value)}")
+        raise ValueError(f"row of {len(value)} bytes exceeds the limit of {LARGEST}")
     return value
 
 

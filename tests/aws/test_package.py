@@ -398,7 +398,7 @@ def test_the_gateway(template: dict[str, Any]) -> None:
 def test_the_gateway_refuses_in_the_words_of_the_program(template: dict[str, Any]) -> None:
     known = {(kind.status, kind.word): kind.default for kind in (
         errors.Unauthorized, errors.Forbidden, errors.NotFound, errors.TooLarge, errors.RateLimited, errors.Internal)}
-    known[400, "invalid_parameter"] = "The request cannot be read."
+    known[400, "invalid_parameter"] = "The request is malformed."
     responses = resource(template, "RestAPI")["DefinitionBody"]["x-amazon-apigateway-gateway-responses"]
     for kind, response in responses.items():
         text = response["responseTemplates"]["application/json"]

@@ -195,11 +195,13 @@ def test_no_inventory_is_empty_in_silence(ansible: Ansible) -> None:
                           ("inside", "https://tc_x@127.0.0.1")):
             (ansible.folder / f"{name}.twocloud.yml").write_text(
                 f'plugin: twocloud.twocloud.twocloud\nurl: {url}\ntenant_id: "123"\n')
-        told = {"hotel": "no twocloud server", "empty": "no twocloud server", "list": "no twocloud server",
+        told = {"hotel": "is not a twocloud server", "empty": "is not a twocloud server",
+                "list": "is not a twocloud server",
                 "none": "complete list",
                 "rows": "complete list", "partial": "complete list", "refusal": "twocloud: no",
-                "redirect": "no twocloud server",
-                "cut": "no twocloud server", "nofile": "token_file cannot be read", "refused": "status must be one of",
+                "redirect": "is not a twocloud server",
+                "cut": "is not a twocloud server", "nofile": "token_file cannot be read",
+                "refused": "status must be one of",
                 "region": "400 invalid_parameter, request id ", "open": "url must be https", "gone": "cannot be asked",
                 "inside": "url must be https"}
         done = ansible.run("ansible-inventory", "--list",
@@ -237,7 +239,7 @@ def test_a_cloud_that_is_off(ansible: Ansible) -> None:
     assert done.returncode == 0
     assert json.loads(done.stdout)["_meta"]["hostvars"].keys() == before["_meta"]["hostvars"].keys()
     assert "[WARNING]: twocloud: " in done.stderr
-    assert "this is the last good list, 0 s old" in done.stderr
+    assert "this is a stale snapshot, 0 s old" in done.stderr
     ansible.write("on_error: fail\n")
     done = ansible.run("ansible-inventory", "--list", "-i", "servers.twocloud.yml")
     assert done.returncode == 1

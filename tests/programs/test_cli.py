@@ -279,7 +279,7 @@ def test_servers_without_http(twocloud: Command, cloud: Qcloud) -> None:
     assert twocloud(*where, "--on-error", "fail", code=5) == ""
     assert "cannot be reached" in twocloud.err
     assert len(twocloud(*where).splitlines()) == 26
-    assert "this is the last good list" in twocloud.err
+    assert "this is a stale snapshot" in twocloud.err
 
 
 @pytest.mark.parametrize("written", ["csv", "ndjson", "prometheus", "ansible"])
@@ -304,15 +304,15 @@ def test_servers_in_every_format(twocloud: Command, served: App, monkeypatch: py
     if written == "prometheus":
         expected = served.get(f"{query}&port=9100&address=wan").content.decode()
         assert twocloud(*where, "--port", "9100", "--address", "wan") == expected + ended
-        assert re.fullmatch(r"Without such an address, and so no target: \d+ of the servers\.\n", twocloud.err)
+        assert re.fullmatch(r"\d+ servers have no such address and are no targets\.\n", twocloud.err)
     else:
         twocloud(*where, "--port", "9100", code=4)
-        assert "only for format=prometheus" in twocloud.err
+        assert "only with format=prometheus" in twocloud.err
     twocloud(*where, "--changed-since", "2026-09-21T00:00:00Z", code=4)
     served.clouds["qcloud"].fail("503")
     served.clock.forward(5)
     assert len(twocloud(*where)) == len(served.get(query).content.decode() + ended)
-    assert "this is the last good list, 5 s old" in twocloud.err.lower()
+    assert "this is a stale snapshot, 5 s old" in twocloud.err.lower()
     assert twocloud(*where, "--on-error", "fail", code=5) == ""
 
 
@@ -359,7 +359,7 @@ def test_a_login_page_is_no_twocloud(twocloud: Command, monkeypatch: pytest.Monk
         cloud.forget()
         cloud.fail(fault)
         twocloud("servers", "--url", cloud.url, "--party", "qcloud", "--tenant", "1", "--region", "gz", code=3)
-        assert "no twocloud server" in twocloud.err
+        assert "is not a twocloud server" in twocloud.err
     for written in ("csv", "prometheus"):
         cloud.forget()
         cloud.fail("list" if written == "prometheus" else "html")
@@ -410,7 +410,7 @@ def test_what_was_removed_is_written_down_even_if_the_file_cannot_be_scrubbed(tw
             reader.execute("BEGIN")
             reader.execute("SELECT * FROM entry").fetchone()
             twocloud(*remove, code=5)
-        assert "The next command that removes something clears it" in twocloud.err
+        assert "The next command that removes something erases them" in twocloud.err
         assert lines.pop() == f"{remove[0]} remove"
         assert twocloud.json("account", "list") == []
 

@@ -186,7 +186,7 @@ def test_the_order_of_precedence_and_whose_token_goes_where(tmp_path: Path, othe
         assert run(tmp_path, "servers", *GZ, "--url", "http://127.0.0.1:9", "--context", "ctx").returncode == 2
         unknown = run(tmp_path, "servers", *GZ, "--context", "nope")
         assert unknown.returncode == 2
-        assert "there are local, ctx, cur, named" in unknown.stderr
+        assert "Contexts: local, ctx, cur, named" in unknown.stderr
     finally:
         for server in servers.values():
             server.close()
@@ -251,14 +251,15 @@ def test_every_way_to_be_no_twocloud_is_one_line_and_exit_3(tmp_path: Path, othe
         closed = f"http://127.0.0.1:{free.getsockname()[1]}"
     environment = {"TWOCLOUD_TOKEN": token("j")}
     for url, told in (
-            (other.url, "a web page: perhaps this network asks for a login first"),
-            (secure.url, "no authority that is trusted here signed it"),
-            (plain_as_tls, "is it https that is spoken there?"), (closed, "nothing listens there"),
-            ("https://no-such-host.invalid", "cannot be looked up"),
-            (evil.url, "no twocloud server"), (liar.url, "no twocloud server"),
-            ("http://example.com", "a token must not travel in the open"),
-            ("https://u:p@h.example", "without user"), ("https://:p@h.example", "without user"), ("h", "an address is"),
-            ("https://h:x", "no address")):
+            (other.url, "a web page. Perhaps this network requires a login"),
+            (secure.url, "the authority that signed it is unknown"),
+            (plain_as_tls, "Does this port serve https?"), (closed, "connection refused"),
+            ("https://no-such-host.invalid", "DNS does not know the name"),
+            (evil.url, "is not a twocloud server"), (liar.url, "is not a twocloud server"),
+            ("http://example.com", "it would send the token unencrypted"),
+            ("https://u:p@h.example", "without user"), ("https://:p@h.example", "without user"),
+            ("h", "the URL must be"),
+            ("https://h:x", "not a valid URL")):
         done = run(tmp_path, "servers", *GZ, "--url", url, **environment)
         assert (done.returncode, done.stdout) == (3, ""), (url, done)
         assert told in done.stderr, (url, done.stderr)

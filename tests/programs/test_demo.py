@@ -59,7 +59,7 @@ def test_a_cloud_is_switched_off_and_on(demo: Demo) -> None:
     assert [row["instance_id"] for row in stale["vm_servers"]] == [row["instance_id"]
                                                                    for row in before.json()["vm_servers"]]
     assert {source["state"] for source in stale["sources"]} == {"stale"}
-    assert "this is the last good list" in stale["msg"]
+    assert "this is a stale snapshot" in stale["msg"]
     failed = demo.get(on_error="fail", format="csv")
     assert failed.status_code == 503
     assert failed.json()["error"] == "party_unavailable"

@@ -43,11 +43,11 @@ def test_a_healthy_machine(folder: Path, cloud: Qcloud) -> None:
     assert {name: row["state"] for name, row in found.items()} == {
         "program": "ok", "settings": "ok", "local": "warn", "contexts": "ok", "disk": "ok", "key": "ok", "store": "ok",
         "users": "ok",
-        "seals": "ok", "123 qcloud": "ok", "clock": "ok", "lists": "ok"}
+        "seals": "ok", "123 qcloud": "ok", "clock": "ok", "snapshots": "ok"}
     assert cloud.count() == calls + 1
     assert "-> Unset it" in run(folder, "doctor").stdout
     assert cloud.count() == calls + 2
-    assert doctor(folder, "--offline", code=0)["accounts"]["text"] == "1, not asked (--offline)"
+    assert doctor(folder, "--offline", code=0)["accounts"]["text"] == "1, not checked (--offline)"
     assert cloud.count() == calls + 2
 
 
@@ -80,7 +80,7 @@ def test_keys_that_do_not_open(folder: Path) -> None:
     key.write_bytes(b"short")
     assert "does not hold a key" in doctor(folder, code=1)["seals"]["text"]
     key.unlink()
-    assert "their key is not there" in doctor(folder, code=1)["seals"]["text"]
+    assert "their key does not exist" in doctor(folder, code=1)["seals"]["text"]
     assert not key.exists()
     key.write_bytes(kept)
     key.chmod(0o600)
@@ -130,14 +130,14 @@ def test_stores_that_are_broken(folder: Path) -> None:
     assert path.read_bytes().startswith(b"not a database")
     if os.getuid():                         # root may write anywhere
         path.chmod(0o400)
-        assert "cannot be written" in doctor(folder, code=1)["store"]["text"]
+        assert "not writable" in doctor(folder, code=1)["store"]["text"]
 
 
 def test_a_server_from_outside(served: App, tmp_path: Path) -> None:
     add(tmp_path, "here", served.url, served.token)
     found = doctor(tmp_path, code=0)
     assert {name: row["state"] for name, row in found.items()} == {
-        "program": "ok", "server": "ok", "reached": "ok", "health": "ok", "clock": "ok", "token": "ok"}
+        "program": "ok", "server": "ok", "connection": "ok", "health": "ok", "clock": "ok", "token": "ok"}
     assert "context here" in found["server"]["text"]
     assert served.token not in json.dumps(found)
     assert doctor(tmp_path, "--url", served.url, code=0)["token"]["state"] == "warn"
@@ -145,8 +145,8 @@ def test_a_server_from_outside(served: App, tmp_path: Path) -> None:
     assert wrong["token"]["state"] == "fail"
     assert "request id" in wrong["token"]["text"]
     assert "token issue" in wrong["token"]["todo"]
-    assert "nothing listens" in doctor(tmp_path, "--url", "http://127.0.0.1:9", code=1)["reached"]["text"]
-    assert "reached" not in doctor(tmp_path, "--url", "http://127.0.0.1:9", "--offline", code=0)
+    assert "connection refused" in doctor(tmp_path, "--url", "http://127.0.0.1:9", code=1)["connection"]["text"]
+    assert "connection" not in doctor(tmp_path, "--url", "http://127.0.0.1:9", "--offline", code=0)
     (tmp_path / CONFIG).unlink()
 
 

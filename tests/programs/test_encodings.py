@@ -74,7 +74,7 @@ def test_formats_are_utf8_in_every_locale(house: App, form: str) -> None:
 def test_errors_and_help_in_another_encoding(house: App) -> None:
     done = twocloud(house, *ASK, "--sort", "\U0001f600", "--url", house.url, encoding="gbk")
     assert done.returncode == 2
-    assert b"there is no column" in done.stderr
+    assert b"no column" in done.stderr
     assert b"Traceback" not in done.stderr
     done = twocloud(house, *ASK, "--url", house.url, "--status", "\U0001f600", encoding="gbk")
     assert done.returncode == 4

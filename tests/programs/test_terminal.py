@@ -226,14 +226,14 @@ def test_columns(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("arguments", "told"), [
-    (("--columns", "idd"), "there are name, id, cpu"), (("--columns", ""), "no column ''"),
+    (("--columns", "idd"), "Columns: name, id, cpu"), (("--columns", ""), "no column ''"),
     (("--columns", "id,"), "no column ''"),
-    (("--sort", "x"), "there are name"), (("--sort", "name:up"), "COLUMN:desc"),
-    (("-o", "json", "--columns", "id"), "the API's own answer"),
+    (("--sort", "x"), "Columns: name"), (("--sort", "name:up"), "COLUMN:desc"),
+    (("-o", "json", "--columns", "id"), "the API's unchanged answer"),
     (("-o", "ansible", "--no-header"), "the API's own"), (("-o", "prometheus", "--sort", "id"), "the API's own"),
-    (("--view", "basic", "--columns", "zone"), "no column 'zone'"), (("--columns", "\x1b[2J"), "there are"),
+    (("--view", "basic", "--columns", "zone"), "no column 'zone'"), (("--columns", "\x1b[2J"), "Columns: "),
     (("--color", "pink"), "pink"),
-    (("--watch=1",), "at least 2"), (("--watch=-1",), "-1"), (("--watch=x",), "a duration"),
+    (("--watch=1",), "at least 2"), (("--watch=-1",), "-1"), (("--watch=x",), "must be a number and s, m, h or d"),
     (("--watch", "-o", "csv"), "ndjson"),
     (("--watch",), "-o ndjson")])
 def test_what_is_refused_says_what_there_is(folder: Path, cloud: Qcloud, arguments: tuple[str, ...], told: str) -> None:
@@ -283,7 +283,7 @@ def test_colours(folder: Path, environment: dict[str, str], arguments: tuple[str
 def test_watch_marks_what_changed_and_ends_without_a_trace(folder: Path, cloud: Qcloud) -> None:
     with Terminal("servers", *GZ, "--watch=2", columns=100, folder=folder) as seen:
         first = seen.until(lambda text: text.count("ins-") == 12)
-        assert "12 servers; again in 2 s" in first
+        assert "12 servers; next query in 2 s" in first
         assert not re.search(r"^[+~-] ", first, re.M)
         name(cloud, 3, "renamed")
         cloud.fleets["ap-guangzhou"] = Fleet(13)
@@ -293,7 +293,7 @@ def test_watch_marks_what_changed_and_ends_without_a_trace(folder: Path, cloud: 
         seen.until(lambda text: "11 servers, 2 vanished" in text and len(re.findall(r"^- ", text, re.M)) == 2)
         seen.until(lambda text: "vanished" not in text and text.count("ins-") == 11)
         cloud.fail("503")
-        seen.until(lambda text: "! this is the last good list" in text and text.count("ins-") == 11)
+        seen.until(lambda text: "! this is a stale snapshot" in text and text.count("ins-") == 11)
         seen.type("\x03")
         assert seen.end() == 130
     assert "Traceback" not in seen.raw.decode()
@@ -400,7 +400,7 @@ def test_progress_is_for_terminals_alone(folder: Path, cloud: Qcloud) -> None:
                   stdout=subprocess.DEVNULL) as seen:
         assert seen.end() == 0
     assert b"refresh" in seen.raw
-    assert "1 of 1 lists refreshed." in seen.text
+    assert "1 of 1 sources refreshed." in seen.text
     assert "refresh " not in run(folder, "refresh", "--tenant", "123", "--party", "qcloud", "--region", "gz").stderr
 
 
@@ -414,7 +414,7 @@ def test_quiet_keeps_warnings_and_debug_tells_the_calls(folder: Path, cloud: Qcl
         ("call", "qcloud", "DescribeInstances", 1)]
     assert "canary" not in told
     cloud.fail("503")
-    assert "this is the last good list" in run(folder, "servers", *GZ, "-q").stderr
+    assert "this is a stale snapshot" in run(folder, "servers", *GZ, "-q").stderr
 
 
 def test_help_loads_no_more_than_it_shows() -> None:

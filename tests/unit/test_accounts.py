@@ -130,7 +130,7 @@ def test_a_row_copied_to_another_tenant_or_party_does_not_open(deployment: Deplo
         moved = msgspec.structs.replace(msgspec.json.decode(row.value, type=accounts.AccountRow), tenant_id=tenant,
                                         party=party)
         store.put("account", f"{tenant}/{party}", msgspec.json.encode(moved))
-        with pytest.raises(Internal, match="do not belong here"):
+        with pytest.raises(Internal, match="belong to another account"):
             accounts.load(store, sealer, tenant, party, local=True)
 
 

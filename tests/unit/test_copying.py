@@ -121,7 +121,7 @@ def test_run_again_it_takes_over_what_changed(store: Store, other: SqliteStore) 
 def test_a_store_in_use_is_left_alone(store: Store, other: SqliteStore, tmp_path: Path, clock: Clock) -> None:
     fill(other, 10)
     store.put("user", "theirs", b"1")
-    with pytest.raises(Conflict, match="rows of its own"):
+    with pytest.raises(Conflict, match="already holds rows"):
         last(copying.copy(other, "other", store))
     assert rows(store) == {("user", "theirs"): (b"1", None)}
     store.delete("user", "theirs")

@@ -59,7 +59,7 @@ def test_a_damaged_row_names_itself_and_can_be_put_again_or_removed(how: tuple[A
         capsys.readouterr()
         assert cli.main(["account", *line]) == 5
         shown = capsys.readouterr().err
-        assert "The account row 123/qcloud in the store" in shown, shown
+        assert "Account row 123/qcloud in the store" in shown, shown
         assert "--replace" in shown, shown
     if way_out == "replace":
         put("--replace")

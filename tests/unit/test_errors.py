@@ -93,4 +93,5 @@ def test_every_raised_text_fits_an_answer_and_the_command() -> None:
 def test_when_to_come_again_stands_in_the_text() -> None:
     assert errors.RateLimited(7).text == "Too many requests. Retry in 7 s."
     assert errors.RateLimited(7, "Wait. Retry in 7 s, or pay.").text == "Wait. Retry in 7 s, or pay."
-    assert errors.MethodNotAllowed("GET, HEAD").text == "This path does not accept this method. It accepts: GET, HEAD."
+    assert errors.MethodNotAllowed("GET, HEAD").text == (
+        "This path does not support this method. It supports: GET, HEAD.")

@@ -94,7 +94,7 @@ def test_a_user_without_home_or_name() -> None:
             done = run(folder, "-c", AS_NOBODY, *line)
             assert done.returncode == code, done.stderr
             assert "Traceback" not in done.stderr, done.stderr
-        assert "no home folder: set HOME" in done.stderr
+        assert "no home folder. Set HOME" in done.stderr
         assert (folder / ".twocloud").stat().st_uid == 4242
 
 

@@ -200,7 +200,7 @@ def test_one_party_fails_and_nothing_of_it_is_kept(fleet: App) -> None:
     assert len(body["vm_servers"]) == 34
     assert [(row["state"], row["count"], row["age"], row["error"]) for row in body["sources"]] == [
         ("failed", None, None, "party_unavailable")] * 2 + [("ok", 25, 0, ""), ("ok", 9, 0, "")]
-    assert body["msg"].startswith("aws eu-west-1: not in this answer. The party cannot be reached")
+    assert body["msg"].startswith("aws eu-west-1: missing from this answer. The party cannot be reached")
     assert "aws us-east-1: not in" in body["msg"]
     assert "X-Total-Count" not in found.headers
     assert "Age" not in found.headers
@@ -224,7 +224,7 @@ def test_one_party_fails_and_its_lists_are_kept(fleet: App) -> None:
             ("ok", 9, 0, "")]
         assert found.headers["Age"] == "77"
         assert found.headers["Cache-Status"] == "twocloud; hit; detail=party_unavailable"
-        assert body["msg"].startswith("aws eu-west-1: this is the last good list, 77 s old. ")
+        assert body["msg"].startswith("aws eu-west-1: this is a stale snapshot, 77 s old. ")
         assert {row["seen_at"] for row in body["vm_servers"][:19]} == {"2026-09-21 14:13:20"}
         assert {row["seen_at"] for row in body["vm_servers"][19:]} == {"2026-09-21 14:14:37"}
 
@@ -488,7 +488,7 @@ def test_more_sources_than_can_be_asked_at_once(wide: App) -> None:
     spared = [part for part in first.parts if part.state == "stale"]
     assert len(spared) == 36
     assert {(part.age, part.error.word if part.error else "") for part in spared} == {(10, "party_timeout")}
-    assert "too many sources" in formats.message(first, several=True)
+    assert "Too many sources" in formats.message(first, several=True)
     wide.clock.forward(10)
     second = answer(wide, f"{EVERYWHERE}&f=3&t=60")
     # now it is their turn

@@ -184,7 +184,7 @@ def test_what_the_requests_cache_control_means(lasting: App) -> None:
         answer = lasting.get(query, headers={"Cache-Control": cache_control.encode()})           # type: ignore[dict-item]
         assert cloud.count() - asked == (1 if expected == "live" else 0), case
         if expected == "504":
-            assert "forbids asking" in error(answer, 504, "party_timeout")
+            assert "forbids querying" in error(answer, 504, "party_timeout")
         else:
             assert answer.status_code == 200, case
             assert answer.headers.get("Cache-Status") == ("twocloud; hit" if expected == "hit" else None), case
@@ -223,7 +223,7 @@ def test_the_last_good_list_up_to_the_second(lasting: App, fault: str) -> None:
         assert stale.json()["vm_servers"] == rows
         assert stale.headers["Age"] == "86400"
         assert stale.headers["Cache-Status"] == f"twocloud; hit; detail={FAILURES[fault]}"
-        assert stale.json()["msg"].startswith("this is the last good list, 86400 s old. ")
+        assert stale.json()["msg"].startswith("this is a stale snapshot, 86400 s old. ")
     lasting.clock.forward(1)
     for more in good:
         answer = lasting.get(GZ + more)
@@ -308,7 +308,7 @@ def test_switched_off_and_on_again(served: App, stack: ExitStack) -> None:
     assert gone.json()["vm_servers"] == before
     assert gone.headers["Age"] == "3600"
     assert gone.headers["Cache-Status"] == "twocloud; hit; detail=party_unavailable"
-    assert gone.json()["msg"] == "this is the last good list, 3600 s old. The party cannot be reached. Retry later."
+    assert gone.json()["msg"] == "this is a stale snapshot, 3600 s old. The party cannot be reached. Retry later."
     stack.enter_context(Qcloud(cloud.keys, {"ap-guangzhou": Fleet(26)}, port=cloud.port))        # type: ignore[attr-defined]
     back = served.get(GZ)
     assert len(back.json()["vm_servers"]) == 26

@@ -197,7 +197,7 @@ def test_resealing_goes_on_where_it_was_and_names_who_cannot(house: App, tmp_pat
                for it, done, refused in rotation.reseal(house.deployment, old, new)}
     assert (
         results["elsewhere", "qcloud"][1]
-        == "Account elsewhere qcloud: These credentials were sealed with another key than TWOCLOUD_KEY names."
+        == "Account elsewhere qcloud: These credentials were sealed with another key than TWOCLOUD_KEY."
     )
     assert results["123", "qcloud"] == results["123", "aws"] == (True, None)
     accounts.remove(store, "elsewhere", "qcloud")

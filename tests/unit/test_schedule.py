@@ -501,12 +501,12 @@ def test_twocloud_refresh(twocloud: Command, clouds: Qcloud) -> None:           
         return [{key: found[key] for key in everything[0]} for found in rows]
 
     assert plain(twocloud.json("refresh")) == everything
-    assert "3 of 3 lists refreshed." in twocloud.err
+    assert "3 of 3 sources refreshed." in twocloud.err
     assert plain(twocloud.json("refresh", "--tenant", "123")) == everything[:2]
     assert plain(twocloud.json("refresh", "--region", "gz")) == [everything[0], everything[2]]
     assert plain(twocloud.json("refresh", "--party", "qcloud", "--region", "ap-shanghai")) == everything[1:2]
     assert twocloud.json("refresh", "--party", "aws") == []
-    assert "No source is known" in twocloud.err
+    assert "No source to refresh" in twocloud.err
     assert len(twocloud("refresh").splitlines()) == 4
     # not known yet
     assert twocloud.json("refresh", "--tenant", "7", "--party", "qcloud", "--region", "sh")[0]["count"] == 4
@@ -527,8 +527,8 @@ def test_twocloud_refresh_that_fails(twocloud: Command, clouds: Qcloud) -> None:
     assert bad["count"] is None
     assert bad["error"] == "party_denied"
     assert "refused" in bad["msg"]
-    assert "2 of 3 lists refreshed." in twocloud.err
-    assert "1 of 3 lists could not be refreshed; the last good ones stay." in twocloud.err
+    assert "2 of 3 sources refreshed." in twocloud.err
+    assert "1 of 3 sources could not be refreshed; their last snapshots stay." in twocloud.err
     clouds.forget()
     twocloud("refresh")
 

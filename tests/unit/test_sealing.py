@@ -39,7 +39,7 @@ def test_opens_where_it_was_sealed_and_nowhere_else(sealer: Sealer) -> None:
     assert sealer.seal(plain, HERE) != sealed
     for other in ({**HERE, "tenant": "124"}, {**HERE, "party": "aws"}, {**HERE, "purpose": "x"},
                   {"tenant": "123", "party": "qcloud"}, {**HERE, "more": "1"}):
-        with pytest.raises(Internal, match="do not belong here"):
+        with pytest.raises(Internal, match="belong to another account"):
             sealer.open(sealed, other)
 
 

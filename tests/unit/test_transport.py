@@ -300,7 +300,7 @@ def test_the_rate_is_one_for_all_requests_of_an_account_and_not_of_others(cloud:
     same, other = replace(ACCOUNT, tenant_id="2"), replace(ACCOUNT, credentials={"key": "other"})
     for account in (ACCOUNT, same):
         sender(door, of=of, account=account)("list", lambda: ask(cloud))
-    with pytest.raises(PartyThrottled, match="ask for a range") as late:
+    with pytest.raises(PartyThrottled, match="Request a range") as late:
         sender(door, 2, of=of)("list", lambda: ask(cloud))
     assert late.value.retry_after
     assert late.value.retry_after > 20

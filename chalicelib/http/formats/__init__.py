@@ -146,15 +146,15 @@ def body(fleet: Inventory, asked: Query, zone: ZoneInfo) -> ListBody:
 
 
 def message(fleet: Inventory, *, several: bool) -> str:
-    """What a reader must know who looks at nothing else: which lists are old or missing, and why."""
-    told: list[str] = []
+    """The text for `msg`: which sources are stale or missing, and why."""
+    texts: list[str] = []
     for part in fleet.parts:
         name = f"{part.source.party} {part.source.region}: " if several else ""
         if part.error and part.answer:
-            told.append(f"{name}this is the last good list, {part.age} s old. {part.error.text}")
+            texts.append(f"{name}this is a stale snapshot, {part.age} s old. {part.error.text}")
         elif part.error:
-            told.append(f"{name}not in this answer. {part.error.text}")
-    return " ".join(told)
+            texts.append(f"{name}missing from this answer. {part.error.text}")
+    return " ".join(texts)
 
 
 list_json = msgspec.json.Encoder().encode
@@ -202,8 +202,9 @@ def check_size(body: bytes, shown: Sequence[BasicRow], asked: Query, most: int =
 
 
 def _too_large(asked: Query, shown: int, fits: int) -> TooLarge:
-    told = f"This answer of {shown} servers is larger than the platform can carry. "
+    text = f"This answer of {shown} servers exceeds the platform's limit. "
     if asked.format in query.WHOLE_LISTS:
-        return TooLarge(f"{told}{asked.format} is always the whole list: ask for one party, one region or a status.")
+        return TooLarge(f"{text}format={asked.format} always returns the whole list: name one party, one region or a "
+                        "status.")
     first = asked.window.first
-    return TooLarge(f"{told}Ask for a range: f={first}&t={first + max(fits, 1) - 1} fits.")
+    return TooLarge(f"{text}Request a range: f={first}&t={first + max(fits, 1) - 1} fits.")

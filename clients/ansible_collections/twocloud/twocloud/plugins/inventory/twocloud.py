@@ -14,11 +14,11 @@ description:
     C(twocloud.yml) or C(twocloud.yaml).
   - Each field of the full view is a variable C(twocloud_...) of its host. In O(compose), O(groups) and O(keyed_groups)
     the fields also go by their own names, such as C(status).
-  - Names, tags and all else that a cloud says are data to Ansible. A template in them is not run.
-  - If the list cannot be had complete, the plugin fails and says why, with the id of the request. Ansible takes a
-    source that fails for a warning and goes on with no hosts, and exit code 0, unless
+  - Names, tags and everything else from a cloud is data to Ansible. Templates in it are not run.
+  - If the list is not complete, the plugin fails and says why, with the request id. Ansible only warns about a source
+    that fails and continues without its hosts, with exit code 0, unless
     C(ANSIBLE_INVENTORY_UNPARSED_FAILED) or C(ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED) is true. Set one of them.
-  - A list that is old, because its cloud fails, is used with a warning. See O(on_error).
+  - If a cloud fails, its snapshot is used with a warning. See O(on_error).
 author:
   - twocloud contributors (@twocloud)
 extends_documentation_fragment:
@@ -28,30 +28,30 @@ notes:
   - Every option except O(compose), O(groups), O(keyed_groups) and O(hostnames) may be a template, such as
     C({{ lookup('ansible.builtin.file', 'token.secret') }}). It sees the variables given with C(--extra-vars).
   - An option that does not exist is an error.
-  - What is in the cache is the list, without the token. A run with another token or other options does not read it.
+  - The cache holds the list without the token. A run with another token or other options does not use it.
 options:
   plugin:
-    description: Says that this file is for this plugin.
+    description: The name of this plugin.
     type: str
     required: true
     choices: [twocloud.twocloud.twocloud]
   url:
     description:
-      - Where twocloud is, without C(/twocloud/servers).
-      - It must be https, or http on this machine. A redirection is not followed, as the token would go with it.
+      - The address of twocloud, without C(/twocloud/servers).
+      - It must be https, or http on this machine. Redirects are not followed: they would carry the token elsewhere.
     type: str
     required: true
     env:
       - name: TWOCLOUD_URL
   token:
     description:
-      - A token of this twocloud. Better in the environment, in O(token_file) or in a vault than in clear in this file.
+      - A token of this twocloud. Keep it in the environment, in O(token_file) or in a vault rather than in this file.
       - One of O(token) and O(token_file) must be given; the file wins.
     type: str
     env:
       - name: TWOCLOUD_TOKEN
   token_file:
-    description: A file that holds the token and nothing else.
+    description: A file that holds only the token.
     type: path
     env:
       - name: TWOCLOUD_TOKEN_FILE
@@ -73,13 +73,13 @@ options:
     description: Only servers with this status, such as V(ACTIVE).
     type: str
   name:
-    description: Only servers whose name holds this.
+    description: Only servers whose name contains this text.
     type: str
   max_age:
-    description: A list this many seconds old will do. What the server is set to, if not given; V(0) asks the clouds.
+    description: Accept a snapshot up to this many seconds old; V(0) always queries the clouds..
     type: int
   on_error:
-    description: If a cloud fails, V(stale) takes its last good list and warns, V(fail) fails.
+    description: If a cloud fails, V(stale) uses its snapshot and warns, V(fail) fails.
     type: str
     choices: [stale, fail]
     default: stale
@@ -318,7 +318,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             if not isinstance(body, dict) or not isinstance(body.get("msg"), str):
                 raise ValueError
         except Exception:  # http.client has many for an answer that is cut
-            told = f"{where} is no twocloud server, or its answer was cut: HTTP {answer.code}."
+            told = f"{where} is not a twocloud server, or its answer was cut: HTTP {answer.code}."
             raise AnsibleParserError(told) from None
         if answer.code != 200 or body.get("code") != 200:
             hint = " Write a file for each party or region." if body.get("error") == "too_large" else ""
