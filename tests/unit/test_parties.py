@@ -38,8 +38,16 @@ from chalicelib.errors import Meaning, PartyFailed, TwocloudError
 from chalicelib.model import GRADES, WHOLE, Account, Request, Response, Server, Sign, Source, Window
 from tests import ROOT
 
-WHAT = {path.parent.name: json.loads(path.read_text())
-        for path in sorted((ROOT / "chalicelib/parties").glob("*/cases.json"))}
+
+class Files(dict[str, Any]):
+    """By the name of the party, what its cases.json holds."""
+
+    def __missing__(self, name: str) -> Any:
+        pytest.fail(f"chalicelib/parties/{name}/cases.json is missing; CONTRIBUTING.md says what has to be in it")
+
+
+WHAT = Files({path.parent.name: json.loads(path.read_text())
+              for path in sorted((ROOT / "chalicelib/parties").glob("*/cases.json"))})
 CASES = [(name, case) for name, what in WHAT.items() for case in what["cases"]]
 
 
@@ -131,12 +139,12 @@ def test_a_folder_holds_all_of_a_cloud(name: str) -> None:
 
 @pytest.mark.parametrize("name", parties.names())
 def test_what_every_party_must_have(name: str) -> None:
-    assert name in WHAT, f"chalicelib/parties/{name}/cases.json is missing"
     cases = {case["name"] for case in WHAT[name]["cases"]}
     for needed in ("second page", "no servers", "every state", "missing", "unknown shape", "refused with"):
         assert any(needed in case for case in cases), f"{name} has no case with {needed!r}"
     words = {case.get("error") for case in WHAT[name]["cases"]}
-    assert {"party_denied", "party_throttled", "party_malformed", "party_error", "invalid_parameter"} <= words
+    needed_words = {"party_denied", "party_throttled", "party_malformed", "party_error", "invalid_parameter"}
+    assert needed_words <= words, f"{name} has no case that ends in {', '.join(sorted(needed_words - words))}"
 
 
 @pytest.mark.parametrize("name", parties.names())
