@@ -1,6 +1,6 @@
 """The one place where a party's JSON becomes typed structs: strict where a list depends on it, lenient elsewhere.
 
-An answer is decoded strictly first; almost every answer ends there. If that fails it is decoded again, part by part:
+`read_strictly` comes first; almost every answer ends there. If that fails, `read_leniently` decodes it part by part:
 
 - A field **without a default is strict**: ids, totals, the containers of the list, whose a server is. If it cannot be
   read, neither can its struct. `Strict[T]` says the same of a field that may be missing (page tokens, totals that some
@@ -23,7 +23,7 @@ the time and memory that it takes stay near those of the strict pass.
 import codecs
 import re
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, cast
@@ -67,28 +67,20 @@ def read(response: Response, shape: type[T], *, strict: bool = True) -> T:
 
 def decode(body: bytes, shape: type[T], *, strict: bool = True) -> T:
     """`read` for an answer's bytes."""
-    try:
-        answer: T = _decoder(shape, strict).decode(body)
-        return answer
-    except _UNREADABLE:
-        pass
+    with suppress(*_UNREADABLE):
+        return read_strictly(body, shape, strict)
     if body.count(b",") > _MOST_VALUES:     # before memory is spent on its parts
         raise PartyMalformed()
     with reading():
-        return _lenient(_cleaned(body), shape, strict)
+        return read_leniently(body, shape, strict)
 
 
 def part(raw: msgspec.Raw, shape: type[T]) -> T | None:
     """A part that its struct holds as msgspec.Raw, in this shape; None if it cannot be read."""
-    try:
-        answer: T = _decoder(shape, True).decode(raw)
-        return answer
-    except _UNREADABLE:
-        pass
-    try:
-        return _lenient(_cleaned(bytes(raw)), shape, True)
-    except _UNREADABLE:
-        return None
+    for read_part in (read_strictly, read_leniently):
+        with suppress(*_UNREADABLE):
+            return read_part(bytes(raw), shape)
+    return None
 
 
 def nested(raw: Nested, item: type[T], *, one: bool = False) -> list[T] | None:
@@ -112,11 +104,15 @@ def reshape(value: object, shape: type[T]) -> T:
 
 def refusal(response: Response, shape: type[T]) -> T | None:
     """What an answer that may be a refusal says, in the shape of the party's refusals; None if it has another."""
-    try:
-        said: T = _decoder(shape, True).decode(response.body)
-        return said
-    except _UNREADABLE:
-        return None
+    with suppress(*_UNREADABLE):
+        return read_strictly(response.body, shape)
+    return None
+
+
+def read_strictly(body: bytes, shape: type[T], strict: bool = True) -> T:
+    """Every value must be what the shape says. Raises what `reading` catches if one is not."""
+    value: T = _decoder(shape, strict).decode(body)
+    return value
 
 
 @cache
@@ -174,8 +170,11 @@ class _Budget:
 _Reader = Callable[[Any, _Budget], Any]     # (msgspec.Raw or bytes, budget) -> value; raises _Odd
 
 
-def _lenient(body: bytes, shape: Any, strict: bool) -> Any:
-    return _reader(inspect.type_info(shape), True, strict)(body, _Budget())
+def read_leniently(body: bytes, shape: type[T], strict: bool = True) -> T:
+    """Shown values that cannot be read are their fields' defaults. Raises what `reading` catches where a strict one
+    cannot be read."""
+    value: T = _reader(inspect.type_info(shape), True, strict)(_cleaned(body), _Budget())
+    return value
 
 
 def _reader(kind: inspect.Type, hard: bool, strict: bool, whole: bool = False) -> _Reader:
