@@ -139,7 +139,7 @@ def _bare(folder: Path, task: Path) -> None:
 
 
 def _runtime_client(python: str, version: str, folder: Path) -> Path | None:
-    """awslambdaric for an interpreter of another version than ours; None: ours will do."""
+    """awslambdaric for an interpreter of another version than ours; None: ours is used."""
     if version == f"{sys.version_info.major}.{sys.version_info.minor}":
         return None
     wanted = [

@@ -181,13 +181,13 @@ def _billed(house: _House) -> dict[str, dict[str, float]]:
 
 
 def _warm(house: _House) -> None:
-    """An environment for each caller, and a kept list for each tenant."""
+    """An environment for each caller, and a snapshot for each tenant."""
     with ThreadPoolExecutor(CALLERS + HUNG) as pool:
         list(pool.map(lambda number: house.ask(f"tenant-{number}", KINDS["kept"][1]), range(TENANTS)))
 
 
 def _load(house: _House, hung: list[str]) -> dict[str, Any]:
-    """CALLERS ask of many tenants: nine of ten for a kept list, one live; beside them one caller for each of `hung`."""
+    """CALLERS query many tenants: nine of ten a snapshot, one live; beside them one caller for each of `hung`."""
     until, seen, waited = time.monotonic() + SECONDS, list[tuple[float, int]](), list[tuple[float, int]]()
 
     def call(choose: Callable[[], tuple[str, str]], into: list[tuple[float, int]]) -> None:

@@ -77,7 +77,7 @@ def _status(name: str) -> int:
 
 
 def forget_peak() -> None:
-    """Start the peak anew, so that what only importing needed is not taken for the work's."""
+    """Reset the peak, so that memory needed by imports alone is not counted."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 

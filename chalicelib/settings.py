@@ -66,7 +66,7 @@ class Client:
 
 
 def client(environment: Mapping[str, str] = os.environ) -> Client:
-    """Apart from load(): who asks a server needs no store."""
+    """Apart from load(): a command that queries a server needs no store."""
     folder = Path(environment.get("XDG_CONFIG_HOME", ""))
     file = folder / "twocloud" / "config.toml"
     if not folder.is_absolute():

@@ -178,7 +178,7 @@ def start(out: Path, port: int, folder: Path) -> None:
             raise SystemExit((folder / "log").read_text())
         time.sleep(0.2)
     click.echo(said.read_text(), nl=False)
-    click.echo("Paste the line above. make stop-emulator ends it all.", err=True)
+    click.echo("Paste the line above. To stop: make stop-emulator.", err=True)
 
 
 def stop(folder: Path) -> None:

@@ -189,7 +189,7 @@ def _wheels(version: str, processor: str | None, folder: Path) -> list[Path]:
     ours = f"{sys.version_info.major}.{sys.version_info.minor}"
     if ours != version and re.search(r"python_(full_)?version", requirements):
         raise BuildError(f"requirements.txt asks for the version of Python, which pip takes to be {ours}, "
-                         f"not {version}: make .venv anew with Python {version}")
+                         f"not {version}: create .venv again with Python {version}")
     platforms = [f"--platform=manylinux_2_{glibc}_{PROCESSORS[processor]}" for glibc in GLIBC] if processor else []
     if processor:
         platforms.append(f"--platform=manylinux2014_{PROCESSORS[processor]}")

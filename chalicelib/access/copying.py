@@ -50,7 +50,7 @@ def copy(source: Store, name: str, target: Store, seals: Seals | None = None,
          started: Callable[[int | None], None] = lambda total: None) -> Iterator[Count]:
     """Counts as they grow; the last one tells how it ended. `name` of the first store; `started` is told how many rows
     there are, None if nobody knows. Raises Conflict if the second store holds anything but an earlier copy of the
-    first; Internal, InvalidParameter for an account that cannot be sealed anew."""
+    first; Internal, InvalidParameter for an account that cannot be sealed again."""
     version, fresh = _begin(target, name)
     told = Count()
     with source.moment() as here:
@@ -124,7 +124,7 @@ def _copy(batch: Sequence[Entry], target: Store, version: int, seals: Seals | No
 
     todo = [entry._replace(version=version) for entry in batch if not is_there(entry)]
     if seals:
-        todo = _sealed_anew(todo, *seals)
+        todo = _sealed_again(todo, *seals)
     target.write(todo)
     if notes:                               # after the rows: who is killed in between seals once more
         target.write([Entry(_OWN, f"account/{entry.key}", notes[entry.key], version, None) for entry in todo
@@ -139,7 +139,7 @@ def _note(entry: Entry, seals: Seals | None) -> bytes:
     return hashlib.sha256(entry.value + (seals[1].name if seals else "").encode()).hexdigest().encode()
 
 
-def _sealed_anew(entries: list[Entry], old: Sealer, new: Sealer) -> list[Entry]:
+def _sealed_again(entries: list[Entry], old: Sealer, new: Sealer) -> list[Entry]:
     at = [n for n, entry in enumerate(entries) if entry.kind == "account"]
     values = run_all([lambda n=n: accounts.resealed(entries[n].value, old, new) for n in at], _WRITERS)
     made = dict(zip(at, values, strict=True))

@@ -1,4 +1,4 @@
-"""Users: who may ask for tokens, and the widest that their tokens can be."""
+"""Users, and the widest limits that their tokens can have."""
 
 import hashlib
 import hmac

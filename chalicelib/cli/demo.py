@@ -18,7 +18,7 @@ from .output import Network, Port
 
 
 @click.command()
-@click.option("--port", default=8000, show_default=True, type=Port(), help="0: any free port.")
+@click.option("--port", default=8000, show_default=True, type=Port(), help="Port to listen on; 0: any free port.")
 def demo(port: int) -> None:
     """Serve simulated clouds, with a ready tenant, user and token. Nothing is saved."""
     log.start()
@@ -40,7 +40,7 @@ def demo(port: int) -> None:
         click.echo("Paste the line above into another terminal. All clouds at once: party=all&region=all\n"
                    f"In a browser, with the token and tenant {TENANT}: http://{server.address}/twocloud/\n"
                    f"Switch a cloud off: curl -X POST {switch.url}/qcloud/off (or /on)\n"
-                   "Ctrl-C ends it all.", err=True)
+                   "Press Ctrl-C to stop.", err=True)
         server.run()
 
 

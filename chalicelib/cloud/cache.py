@@ -46,7 +46,7 @@ _lock = threading.Lock()
 def with_session(account: Account, scope: str, login: Callable[[], tuple[float, T]], use: Callable[[T], U]) -> U:
     """`use(what login gave)`. `login` tells the Unix time at which it ends and what it gave; one goes on at a time.
 
-    A kept login that the party answers with 401 is forgotten and made anew, once; a fresh one is not.
+    A kept login that the party answers with 401 is forgotten and repeated, once; a fresh one is not.
     """
     key = account.tenant_id, account.party, account.revision, account.fingerprint, scope
     kept, fresh = _login(key, login)

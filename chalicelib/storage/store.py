@@ -125,7 +125,7 @@ def patience() -> float:
 
 
 def new_version() -> int:
-    """Never met twice, so that a row that was removed and made anew is not taken for the old one."""
+    """A version that is never repeated, so that a row removed and created again is not mistaken for the old one."""
     return random.getrandbits(53) or 1
 
 

@@ -102,7 +102,7 @@ def _marked(value: object) -> object:
 
 def _plain_keys(tags: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """The tags under names that no Ansible obeys: `_` replaces each character that is not plain, and stands before
-    `__ansible`, which begins names such as `__ansible_vault`. No tag is lost: a name that is taken gets a number."""
+    `__ansible`, which begins names such as `__ansible_vault`. No tag is lost: a name already in use gets a number."""
     taken, last = set(tags), dict[str, int]()
     for key, value in tags.items():
         plain = _NOT_PLAIN.sub("_", key)

@@ -72,7 +72,7 @@ def full_rows(answer: Answer, zone: ZoneInfo) -> Iterator[FullRow]:
 
 
 def _ordered(tags: dict[str, str]) -> dict[str, str]:
-    """By name: clouds tell them in any order, and a kept list in its own, but the same tags are the same bytes."""
+    """Sorted by name: clouds return tags in any order, but the same tags must give the same bytes."""
     return dict(sorted(tags.items())) if len(tags) > 1 else tags
 
 

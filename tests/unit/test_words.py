@@ -1,0 +1,61 @@
+"""The turns that style keeps out of the texts that people read; a file that is clean stays clean."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TURNS = {                                   # pattern -> what to write in its place
+    r"\banew\b": "again, or replace",
+    r"\bthereof\b": "of it",
+    r"\bwherein\b": "where",
+    r"\bis taken\b": "is accepted",
+    r"\bwill do\b": "is accepted",
+    r"\bof whom\b": "name the subject",
+    r"\bends it all\b": "Press Ctrl-C to stop",
+    r"\bthousand million\b": "billion, or the number",
+    r"\bkept lists?\b": "snapshot",
+    r"\blast good (list|one)s?\b": "snapshot, stale snapshot",
+    r"\bjournal\b(?!_mode)": "log",
+    r"\bstand-?ins?\b": "simulator",
+    r"\bbut (at|with)\b": "except",
+    r"\bWho (asks|may|would|rather)\b": "name the subject",
+    r"\bnobody is hammered\b": "say the limit",
+}
+PATTERNS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/*.md", "app.py", "chalicelib/**/*.py", "deploy/*.py",
+            "benchmarks/*.py", "clients/**/plugins/**/*.py")
+LATER = {                                   # files that still have such turns: this list only shrinks
+    "chalicelib/cli/explain.py",
+    "chalicelib/fleet/rotation.py",
+    "chalicelib/fleet/schedule.py",
+    "chalicelib/parties/jdcloud/__init__.py",
+    "chalicelib/simulators/server.py",
+    "docs/command.md",
+}
+FILES = sorted(path for pattern in PATTERNS for path in ROOT.glob(pattern)
+               if path.relative_to(ROOT).as_posix() not in LATER and "/test_" not in path.as_posix())
+
+
+def texts(path: Path) -> str:
+    """A page whole; of a program its strings, docstrings and comments."""
+    whole = path.read_text()
+    if path.suffix != ".py":
+        return whole
+    strings = [node.value for node in ast.walk(ast.parse(whole))
+               if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    comments = re.findall(r"(?:^|\s{2,})# (.*)$", whole, re.MULTILINE)
+    return "\n".join([*strings, *comments])
+
+
+def test_the_list_names_files() -> None:
+    assert len(FILES) > 20
+
+
+@pytest.mark.parametrize("path", FILES, ids=[path.relative_to(ROOT).as_posix() for path in FILES])
+def test_no_turn_that_people_stop_at(path: Path) -> None:
+    text = " ".join(texts(path).split())
+    found = [f"{text[max(0, hit.start() - 40):hit.end() + 20]!r}: write {better}"
+             for pattern, better in TURNS.items() for hit in re.finditer(pattern, text)]
+    assert found == []
