@@ -40,43 +40,7 @@ from urllib.parse import urlencode, urlsplit
 
 import msgspec
 
-from ...cloud.cache import cached_lookup, with_session
-from ...cloud.decoding import Strict, read
-from ...cloud.paging import Page, Rows, by_token
-from ...concurrency import run_both
-from ...errors import (
-    DISABLED_KEY,
-    LOCKED,
-    MALFORMED,
-    MFA,
-    MISSING_RIGHT,
-    THROTTLED,
-    WRONG_KEY,
-    Meaning,
-    PartyDenied,
-    PartyMalformed,
-    PartyUnavailable,
-    UnknownRegion,
-)
-from ...model import (
-    IDENTIFIER,
-    Account,
-    Count,
-    Limit,
-    Listing,
-    Party,
-    Region,
-    Request,
-    Response,
-    Send,
-    Server,
-    Source,
-    Status,
-    Text,
-    Window,
-    addresses,
-    parse_time,
-)
+from ...cloud import api
 
 _PAGE = 1000                                # what Nova and Cinder give at most, if left as they come
 _MOST = 1000                                # servers beside which Nova names no lost ones
@@ -89,22 +53,22 @@ _VOLUME = ("block-storage", "volumev3", "volumev2", "volume")
 _T = TypeVar("_T")
 
 _STATUS = {                                 # Nova's own words are the project's, but for these
-    "PASSWORD": Status.ACTIVE,              # runs while its password is set
-    "REVERT_RESIZE": Status.RESIZE,
-    **{word: Status[word] for word in (
+    "PASSWORD": api.Status.ACTIVE,          # runs while its password is set
+    "REVERT_RESIZE": api.Status.RESIZE,
+    **{word: api.Status[word] for word in (
         "ACTIVE", "BUILD", "DELETED", "ERROR", "HARD_REBOOT", "MIGRATING", "PAUSED", "REBOOT", "REBUILD", "RESCUE",
         "RESIZE", "SHELVED", "SHELVED_OFFLOADED", "SHUTOFF", "SOFT_DELETED", "SUSPENDED", "VERIFY_RESIZE")},
 }
 _TASKS = {                                  # (status, task_state) that say more than the status
-    ("ACTIVE", "powering-off"): Status.STOPPING,
-    ("SHUTOFF", "powering-on"): Status.STARTING,
+    ("ACTIVE", "powering-off"): api.Status.STOPPING,
+    ("SHUTOFF", "powering-on"): api.Status.STARTING,
 }
-_ENDING = {"deleting": Status.DELETED, "soft-deleting": Status.SOFT_DELETED}            # whatever the status
+_ENDING = {"deleting": api.Status.DELETED, "soft-deleting": api.Status.SOFT_DELETED}    # whatever the status
 
-_DISABLED_PROJECT = Meaning(PartyDenied, "disabled: the project or its domain is disabled; have it enabled")
-_EXPIRED_PASSWORD = Meaning(PartyDenied, "expired key: the password has ended; set a new one")
-_NO_ROLE = Meaning(PartyDenied, "missing right: the user has no role on this project")
-_SAID = (                                   # what Keystone's messages say
+_DISABLED_PROJECT = api.denied("disabled: the project or its domain is disabled; have it enabled")
+_EXPIRED_PASSWORD = api.denied("expired key: the password has ended; set a new one")
+_NO_ROLE = api.denied("missing right: the user has no role on this project")
+_CAUSES = (                                 # what Keystone's messages say
     (r"password.{0,80}expired", "password_expired"),
     (r"account is locked", "account_locked"),
     (r"(project|tenant|domain) is disabled", "disabled_project"),
@@ -114,20 +78,20 @@ _SAID = (                                   # what Keystone's messages say
 )
 
 _ERRORS = {                                 # Keystone's title, Nova's and Cinder's key; others by their HTTP status
-    "Unauthorized": WRONG_KEY,
-    "unauthorized": WRONG_KEY,
-    "NotFound": WRONG_KEY,                  # Keystone's answer to the id of an application credential that is not there
-    "Unauthorized.disabled_user": DISABLED_KEY,             # our words, see _SAID
+    "Unauthorized": api.WRONG_KEY,
+    "unauthorized": api.WRONG_KEY,
+    "NotFound": api.WRONG_KEY,              # Keystone's answer to the id of an application credential that is not there
+    "Unauthorized.disabled_user": api.DISABLED_KEY,         # our words, see _CAUSES
     "Unauthorized.disabled_project": _DISABLED_PROJECT,
     "Unauthorized.password_expired": _EXPIRED_PASSWORD,
-    "Unauthorized.account_locked": LOCKED,
+    "Unauthorized.account_locked": api.LOCKED,
     "Unauthorized.no_role": _NO_ROLE,
-    "Unauthorized.mfa": MFA,
-    "Forbidden": MISSING_RIGHT,
-    "forbidden": MISSING_RIGHT,
-    "overLimit": THROTTLED,
-    "badRequest": MALFORMED,
-    "itemNotFound": MALFORMED,
+    "Unauthorized.mfa": api.MFA,
+    "Forbidden": api.MISSING_RIGHT,
+    "forbidden": api.MISSING_RIGHT,
+    "overLimit": api.THROTTLED,
+    "badRequest": api.MALFORMED,
+    "itemNotFound": api.MALFORMED,
 }
 
 
@@ -144,24 +108,24 @@ class _Flavor(msgspec.Struct, gc=False):
     id: str | None = None
     name: str | None = None
     original_name: str | None = None
-    vcpus: Count | None = None
-    ram: Count | None = None
-    disk: Count | None = None
-    ephemeral: Count | None = None
-    listed_ephemeral: Count | None = msgspec.field(name="OS-FLV-EXT-DATA:ephemeral", default=None)
+    vcpus: api.Count | None = None
+    ram: api.Count | None = None
+    disk: api.Count | None = None
+    ephemeral: api.Count | None = None
+    listed_ephemeral: api.Count | None = msgspec.field(name="OS-FLV-EXT-DATA:ephemeral", default=None)
 
 
 class _Attached(msgspec.Struct, gc=False):
-    id: Text
+    id: api.Text
 
 
 class _Image(msgspec.Struct, gc=False):
-    id: Text
+    id: api.Text
 
 
 class _Server(msgspec.Struct, gc=False):
-    id: Text
-    tenant_id: Strict[str | None] = None
+    id: api.Text
+    tenant_id: api.Strict[str | None] = None
     name: str | None = None
     status: str | None = None
     task_state: str | None = msgspec.field(name="OS-EXT-STS:task_state", default=None)
@@ -182,22 +146,22 @@ class _Link(msgspec.Struct, gc=False):
 
 class _Servers(msgspec.Struct):
     servers: list[_Server]
-    links: Strict[list[_Link]] = msgspec.field(name="servers_links", default_factory=list[_Link])
+    links: api.Strict[list[_Link]] = msgspec.field(name="servers_links", default_factory=list[_Link])
 
 
 class _Flavors(msgspec.Struct):
     flavors: list[_Flavor]
-    links: Strict[list[_Link]] = msgspec.field(name="flavors_links", default_factory=list[_Link])
+    links: api.Strict[list[_Link]] = msgspec.field(name="flavors_links", default_factory=list[_Link])
 
 
 class _Volume(msgspec.Struct, gc=False):
-    id: Text
-    size: Count | None = None               # a volume in error may have none
+    id: api.Text
+    size: api.Count | None = None           # a volume in error may have none
 
 
 class _Volumes(msgspec.Struct):
     volumes: list[_Volume]
-    links: Strict[list[_Link]] = msgspec.field(name="volumes_links", default_factory=list[_Link])
+    links: api.Strict[list[_Link]] = msgspec.field(name="volumes_links", default_factory=list[_Link])
 
 
 class _Endpoint(msgspec.Struct):
@@ -215,11 +179,11 @@ class _Entry(msgspec.Struct):
 
 
 class _Project(msgspec.Struct):
-    id: Text
+    id: api.Text
 
 
 class _Token(msgspec.Struct):
-    expires_at: Text
+    expires_at: api.Text
     project: _Project
     catalog: list[_Entry]
 
@@ -235,23 +199,22 @@ class _Fault(msgspec.Struct):
 
 # ---------------------------------------------------------------- listing
 
-def list_servers(source: Source, account: Account, window: Window, send: Send) -> Listing:
-    call = _caller(source.region, account, send)
-    project = _signed_in(account, send, lambda session: session.project)
-    nova = _nova(call)
+def list_servers(client: api.Client, window: api.Window) -> api.Listing:
+    project = _signed_in(client, lambda session: session.project)
+    nova = _nova(client)
     if window.last is None and window.first == 1:
-        rows, sizes = run_both(lambda: _rows(nova, window, project), lambda: _volumes(call, None))
+        rows, sizes = client.run_all(lambda: _rows(nova, window, project), lambda: _volumes(client, None))
     else:
         rows = _rows(nova, window, project)
         attached = {volume.id for row in rows.rows for volume in row.volumes or ()}
-        sizes = _volumes(call, attached) if attached else {}
+        sizes = _volumes(client, attached) if attached else {}
     without = {row.flavor.id for row in rows.rows if row.flavor and row.flavor.vcpus is None and row.flavor.id}
-    flavors = cached_lookup(("openstack", account.endpoint, account.credentials["auth_url"], source.region, project),
-                        sorted(without), lambda _: _flavors(nova)) if without else {}
-    return Listing([_server(row, flavors, sizes) for row in rows.rows], rows.total)
+    catalogue = "openstack", client.account.endpoint, client.credentials["auth_url"], client.region, project
+    flavors = api.cached_lookup(catalogue, sorted(without), lambda _: _flavors(nova)) if without else {}
+    return rows.listing(lambda row: _server(row, flavors, sizes))
 
 
-def _rows(nova: "_Nova", window: Window, project: str) -> Rows[_Server]:
+def _rows(nova: "_Nova", window: api.Window, project: str) -> api.Rows[_Server]:
     """The servers of the window. A short page is believed to be the last one if the guard knows of no others."""
     rows, seen, minor = _walk(nova, window, project, to_an_empty_page=False)
     if minor < _GUARDED or len(seen) >= _MOST:
@@ -259,95 +222,91 @@ def _rows(nova: "_Nova", window: Window, project: str) -> Rows[_Server]:
     every = _guard(nova)
     if rows.total is None:
         total = None if every is None or window.last is None or len(every) <= window.last else len(every)
-        return Rows(rows.rows, total)
+        return api.Rows(rows.rows, total)
     if every is None or every <= seen:
         return rows if every is not None else _walk(nova, window, project, to_an_empty_page=True)[0]
     again, seen, _ = _walk(nova, window, project, to_an_empty_page=True)
     if not every <= seen and not every & (_guard(nova) or set()) <= seen:       # it did not go meanwhile
-        raise PartyMalformed("The party names servers that its detailed list does not give, also after a second "
+        raise api.PartyMalformed("The party names servers that its detailed list does not give, also after a second "
                              "listing.")
     return again
 
 
-def _walk(nova: "_Nova", window: Window, project: str, to_an_empty_page: bool) -> tuple[Rows[_Server], set[str], int]:
+def _walk(nova: "_Nova", window: api.Window, project: str, to_an_empty_page: bool,
+          ) -> tuple[api.Rows[_Server], set[str], int]:
     """The rows, the ids of all that were passed, and the minor version of Nova's answers (0: not told)."""
     seen: set[str] = set()
     minor = 0
 
-    def fetch(marker: str | None) -> Page[_Server | None]:
+    def fetch(marker: str | None) -> api.Page[_Server | None]:
         nonlocal minor
         if marker is None:
             seen.clear()
         skips = window.first > _SKIP and len(seen) < window.first - 1
         end = window.first - 1 if skips else window.last and window.last + 1     # one more: to see whether more follow
         limit = _PAGE if end is None else min(_PAGE, end - len(seen))
-        asked = {"limit": str(limit), "sort_key": "created_at", "sort_dir": "asc",
-                 **({"marker": marker} if marker else {})}
+        query = {"limit": str(limit), "sort_key": "created_at", "sort_dir": "asc", **api.given(marker=marker)}
         sent = time.monotonic()
-        response = nova("ListServers", "/servers", asked) if skips else nova(
-            "ListServersDetailed", "/servers/detail", asked)
+        response = nova("ListServers", "/servers", query) if skips else nova(
+            "ListServersDetailed", "/servers/detail", query)
         took = timedelta(seconds=time.monotonic() - sent)
-        page, minor = read(response, _Servers), _minor(response)
+        page, minor = api.read(response, _Servers), _minor(response)
         rows = page.servers
         if any(row.tenant_id not in (None, project) for row in rows):
-            raise PartyMalformed("The party listed servers of another project than the account's.")
+            raise api.PartyMalformed("The party listed servers of another project than the account's.")
         _forget_fresh(rows, response, took)
         seen.update(row.id for row in rows)
         sure = minor >= _GUARDED and len(seen) < _MOST and not to_an_empty_page
         more = len(rows) >= limit or any(link.rel == "next" for link in page.links) or not sure
-        return Page([(row.id, None if skips else row) for row in rows], token=rows[-1].id if rows and more else None)
+        return api.Page([(row.id, None if skips else row) for row in rows],
+                        token=rows[-1].id if rows and more else None)
 
-    found = by_token(fetch, window)
-    return Rows([row for row in found.rows if row is not None], found.total), seen, minor
+    walked = api.by_token(fetch, window)
+    return api.Rows([row for row in walked.rows if row is not None], walked.total), seen, minor
 
 
 def _guard(nova: "_Nova") -> set[str] | None:
     """The ids of all servers, None if they are too many for one answer. Raises PartyUnavailable if a cell is lost."""
-    page = read(nova("ListServers", "/servers", {}), _Servers)
+    page = api.read(nova("ListServers", "/servers", {}), _Servers)
     if any(row.status == "UNKNOWN" for row in page.servers):
-        raise PartyUnavailable("A cell of this cloud does not answer, its servers are not in the list. "
+        raise api.PartyUnavailable("A cell of this cloud does not answer, its servers are not in the list. "
                                "Retry later.")
     return None if page.links else {row.id for row in page.servers}
 
 
-def _forget_fresh(rows: Sequence[_Server], response: Response, took: timedelta) -> None:
+def _forget_fresh(rows: Sequence[_Server], response: api.Response, took: timedelta) -> None:
     """`updated` that is the time of the request itself: this server was never changed."""
     try:
         answered = parsedate_to_datetime(response.headers.get("date", "")).astimezone(UTC)
     except ValueError:
         answered = datetime.now(UTC)
     for row in rows:
-        updated = parse_time(row.updated)
+        updated = api.parse_time(row.updated)
         if updated is not None and updated >= answered - took - _FRESH:
             row.updated = None
 
 
-def _server(row: _Server, flavors: Mapping[str, _Flavor], sizes: Mapping[str, int | None]) -> Server:
+def _server(row: _Server, flavors: Mapping[str, _Flavor], sizes: Mapping[str, int | None]) -> api.Server:
     own = row.flavor or _Flavor()
     flavor = own if own.vcpus is not None else flavors.get(own.id or "", own)
-    found = [address for network in (row.addresses or {}).values() for address in network]
-    lan4, lan6 = addresses(*(address.addr for address in found if not _is_public(address)))
-    wan4, wan6 = addresses(*(address.addr for address in found if _is_public(address)))
-    status = (row.status or "").strip()
-    return Server(
+    addresses = [address for network in (row.addresses or {}).values() for address in network]
+    state, task = PARTY.status_of(row.status), row.task_state or ""
+    state["status"] = _ENDING.get(task) or _TASKS.get((state["party_status"].strip(), task)) or state["status"]
+    return api.Server(
         id=row.id,
         name=row.name or "",
         cpu=flavor.vcpus,
         memory_mib=flavor.ram,
         disk_gib=_disk(row, flavor, sizes),
-        lan_ipv4=lan4,
-        wan_ipv4=wan4,
-        lan_ipv6=lan6,
-        wan_ipv6=wan6,
-        status=_ENDING.get(row.task_state or "") or _TASKS.get((status, row.task_state or "")) or _STATUS.get(
-            status, Status.UNKNOWN),
-        party_status=row.status or "",
-        created_at=parse_time(row.created),
-        updated_at=parse_time(row.updated),
+        **api.addresses(lan=[address.addr for address in addresses if not _is_public(address)],
+                        wan=[address.addr for address in addresses if _is_public(address)]),
+        **state,
+        created_at=api.parse_time(row.created),
+        updated_at=api.parse_time(row.updated),
         zone=row.zone or "",
         project_id=row.tenant_id or "",
         instance_type=flavor.original_name or flavor.name or own.id or "",
-        tags={**dict.fromkeys(row.tags or (), ""), **(row.metadata or {})},
+        tags={**api.plain(row.tags), **(row.metadata or {})},
     )
 
 
@@ -355,9 +314,8 @@ def _disk(row: _Server, flavor: _Flavor, sizes: Mapping[str, int | None]) -> int
     """Local disks by the flavor, and volumes; None as soon as one of them is not known."""
     root = 0 if row.image == "" else flavor.disk or None        # 0: as large as the image
     ephemeral = flavor.ephemeral if flavor.ephemeral is not None else flavor.listed_ephemeral
-    volumes = [sizes.get(volume.id) for volume in row.volumes] if row.volumes is not None else [None]
-    parts = [None if row.image is None else root, ephemeral, *volumes]
-    return None if None in parts else sum(part for part in parts if part is not None)
+    volumes = None if row.volumes is None else [volume.id for volume in row.volumes]
+    return api.disk_gib(api.total_gib((None if row.image is None else root, ephemeral)), volumes, sizes)
 
 
 def _is_public(address: _Address) -> bool:
@@ -369,45 +327,45 @@ def _is_public(address: _Address) -> bool:
 
 # ---------------------------------------------------------------- volumes and flavors
 
-def _volumes(call: "_Call", wanted: set[str] | None) -> dict[str, int | None]:
+def _volumes(client: api.Client, wanted: set[str] | None) -> dict[str, int | None]:
     """Sizes by id, oldest volume first: until all that are wanted are found (None: all), or to the list's end."""
-    found: dict[str, int | None] = {}
+    sizes: dict[str, int | None] = {}
 
-    def fetch(marker: str | None) -> Page[None]:
-        asked = {"limit": str(_PAGE), "sort": "created_at:asc", **({"marker": marker} if marker else {})}
-        response = call("ListVolumesDetailed", _VOLUME, "/volumes/detail", asked, {})
+    def fetch(marker: str | None) -> api.Page[None]:
+        query = {"limit": str(_PAGE), "sort": "created_at:asc", **api.given(marker=marker)}
+        response = _call(client, "ListVolumesDetailed", _VOLUME, "/volumes/detail", query)
         if response is None:                # a cloud without volumes
-            return Page([])
-        page = read(response, _Volumes)
-        found.update((volume.id, volume.size) for volume in page.volumes)
-        done = wanted is not None and wanted <= found.keys()
+            return api.Page([])
+        page = api.read(response, _Volumes)
+        sizes.update((volume.id, volume.size) for volume in page.volumes)
+        done = wanted is not None and wanted <= sizes.keys()
         more = page.volumes and not done and (page.links or len(page.volumes) >= _PAGE)
-        return Page([(volume.id, None) for volume in page.volumes], token=page.volumes[-1].id if more else None)
+        return api.Page([(volume.id, None) for volume in page.volumes], token=page.volumes[-1].id if more else None)
 
-    by_token(fetch)
-    return found
+    api.by_token(fetch)
+    return sizes
 
 
 def _flavors(nova: "_Nova") -> dict[str, _Flavor]:
-    def fetch(marker: str | None) -> Page[_Flavor]:
-        asked = {"is_public": "None", "limit": str(_PAGE), **({"marker": marker} if marker else {})}
-        page = read(nova("ListFlavorsDetailed", "/flavors/detail", asked), _Flavors)
+    def fetch(marker: str | None) -> api.Page[_Flavor]:
+        query = {"is_public": "None", "limit": str(_PAGE), **api.given(marker=marker)}
+        page = api.read(nova("ListFlavorsDetailed", "/flavors/detail", query), _Flavors)
         rows = [(flavor.id or "", flavor) for flavor in page.flavors]
-        return Page(rows, token=rows[-1][0] if rows and page.links else None)
+        return api.Page(rows, token=rows[-1][0] if rows and page.links else None)
 
-    return {flavor.id: flavor for flavor in by_token(fetch).rows if flavor.id}
+    return {flavor.id: flavor for flavor in api.by_token(fetch).rows if flavor.id}
 
 
 # ---------------------------------------------------------------- regions, check
 
-def list_regions(account: Account, send: Send) -> list[Region]:
+def list_regions(client: api.Client) -> list[api.Region]:
     """Those in which the catalogue of the account's project names a Nova."""
-    known = _signed_in(account, send, lambda session: session.addresses)
-    return [Region(region) for region in sorted({region for kind, region in known if kind in _COMPUTE})]
+    known = _signed_in(client, lambda session: session.addresses)
+    return [api.Region(region) for region in sorted({region for kind, region in known if kind in _COMPUTE})]
 
 
-def check(source: Source, account: Account, send: Send) -> None:
-    read(_nova(_caller(source.region, account, send))("ListServers", "/servers", {"limit": "1"}), _Servers)
+def check(client: api.Client) -> None:
+    api.read(_nova(client)("ListServers", "/servers", {"limit": "1"}), _Servers)
 
 
 # ---------------------------------------------------------------- the login
@@ -421,23 +379,23 @@ class _Session:
     addresses: Mapping[tuple[str, str], str]
 
 
-def _signed_in(account: Account, send: Send, use: Callable[[_Session], _T]) -> _T:
-    return with_session(account, f"project {account.project or ''}", lambda: _sign_in(account, send), use)
+def _signed_in(client: api.Client, use: Callable[[_Session], _T]) -> _T:
+    return client.with_session(f"project {client.project or ''}", lambda: _sign_in(client), use)
 
 
-def _sign_in(account: Account, send: Send) -> tuple[float, _Session]:
+def _sign_in(client: api.Client) -> tuple[float, _Session]:
     """https://docs.openstack.org/api-ref/identity/v3/#authentication-and-token-management"""
-    url = account.url(f"{account.credentials['auth_url'].rstrip('/').removesuffix('/v3')}/v3/auth/tokens")
-    body = msgspec.json.encode({"auth": _identity(account)})
+    url = client.url(f"{client.credentials['auth_url'].rstrip('/').removesuffix('/v3')}/v3/auth/tokens")
+    body = msgspec.json.encode({"auth": _identity(client)})
     headers = {"Content-Type": "application/json", "Accept": "application/json"}
-    response = send("Login", lambda: Request("POST", url, headers, body))
-    made, text = read(response, _SignedIn).token, response.headers.get("x-subject-token", "")
-    ends = parse_time(made.expires_at)
+    response = client.send("Login", lambda: api.Request("POST", url, headers, body))
+    made, text = api.read(response, _SignedIn).token, response.headers.get("x-subject-token", "")
+    ends = api.parse_time(made.expires_at)
     if ends is None or not re.fullmatch(r"[!-~]+", text, re.ASCII):
-        raise PartyMalformed()
-    asked = account.project or _scope(account).get("id")
-    if asked is not None and asked != made.project.id:
-        raise PartyDenied("These credentials open another project than the account's.",
+        raise api.PartyMalformed()
+    project = client.project or _scope(client).get("id")
+    if project is not None and project != made.project.id:
+        raise api.PartyDenied("These credentials open another project than the account's.",
                           hint="an application credential opens only the project that it was made in")
     return ends.timestamp(), _Session(text, made.project.id, {
         (entry.type, endpoint.region_id or endpoint.region or ""): endpoint.url
@@ -445,21 +403,21 @@ def _sign_in(account: Account, send: Send) -> tuple[float, _Session]:
         if endpoint.interface == "public" and endpoint.url})
 
 
-def _identity(account: Account) -> dict[str, object]:
-    given = account.credentials
+def _identity(client: api.Client) -> dict[str, object]:
+    given = client.credentials
     if "application_credential_id" in given:
         return {"identity": {"methods": ["application_credential"], "application_credential": {
             "id": given["application_credential_id"], "secret": given["application_credential_secret"]}}}
     user = {"name": given["username"], "domain": _domain(given.get("user_domain", "default")),
             "password": given["password"]}
-    return {"identity": {"methods": ["password"], "password": {"user": user}}, "scope": {"project": _scope(account)}}
+    return {"identity": {"methods": ["password"], "password": {"user": user}}, "scope": {"project": _scope(client)}}
 
 
-def _scope(account: Account) -> dict[str, object]:
+def _scope(client: api.Client) -> dict[str, object]:
     """The project that a user asks for; nothing for an application credential, which has its own."""
-    given = account.credentials
-    if account.project is not None or "project_id" not in given:
-        return {"id": account.project} if account.project is not None else {}
+    given = client.credentials
+    if client.project is not None or "project_id" not in given:
+        return {"id": client.project} if client.project is not None else {}
     if "project_domain" in given and not _ID.fullmatch(given["project_id"]):
         return {"name": given["project_id"], "domain": _domain(given["project_domain"])}
     return {"id": given["project_id"]}
@@ -474,69 +432,64 @@ _ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
 # ---------------------------------------------------------------- the call
 
-_Call = Callable[[str, Sequence[str], str, Mapping[str, str], Mapping[str, str]], Response | None]
-_Nova = Callable[[str, str, Mapping[str, str]], Response]
+_Nova = Callable[[str, str, Mapping[str, str]], api.Response]
 _ADDRESS = re.compile(r"https?://[A-Za-z0-9.:\[\]_-]+(/[A-Za-z0-9._~:-]+)*/?", re.ASCII)
 
 
-def _caller(region: str, account: Account, send: Send) -> _Call:
-    """call(operation, types of the service, path, query, headers); None: the region has no such service."""
+def _call(client: api.Client, operation: str, services: Sequence[str], path: str, query: Mapping[str, str],
+          headers: Mapping[str, str] = {}) -> api.Response | None:
+    """`services`: the types that the service may have. None: the region has no such service."""
+    def get(session: _Session) -> api.Response | None:
+        address = next((session.addresses[kind, client.region] for kind in services
+                        if (kind, client.region) in session.addresses), None)
+        if address is None:
+            return None
+        url = f"{_checked(client, address)}{path}{'?' * bool(query)}{urlencode(query)}"
+        signed = {"X-Auth-Token": session.token, "Accept": "application/json", **headers}
+        return client.send(operation, lambda: api.Request("GET", url, signed))
 
-    def call(operation: str, services: Sequence[str], path: str, asked: Mapping[str, str],
-             headers: Mapping[str, str]) -> Response | None:
-        def get(session: _Session) -> Response | None:
-            address = next((session.addresses[kind, region] for kind in services
-                            if (kind, region) in session.addresses), None)
-            if address is None:
-                return None
-            url = f"{_checked(address, account)}{path}{'?' * bool(asked)}{urlencode(asked)}"
-            signed = {"X-Auth-Token": session.token, "Accept": "application/json", **headers}
-            return send(operation, lambda: Request("GET", url, signed))
-
-        return _signed_in(account, send, get)
-
-    return call
+    return _signed_in(client, get)
 
 
-def _checked(address: str, account: Account) -> str:
+def _checked(client: api.Client, address: str) -> str:
     """Where the token goes: by https, or in plain text to nowhere but the Keystone that gave it (on loopback)."""
-    login, url = urlsplit(account.url(account.credentials["auth_url"])), account.url(address)
+    login, url = urlsplit(client.url(client.credentials["auth_url"])), client.url(address)
     there = urlsplit(url)
     if not _ADDRESS.fullmatch(url) or not (there.scheme == "https" or (
             login.scheme == "http" and there.hostname == login.hostname)):
-        raise PartyMalformed("The catalogue names an address that is not https.")
+        raise api.PartyMalformed("The catalogue names an address that is not https.")
     return url.rstrip("/")
 
 
-def _nova(call: _Call) -> _Nova:
+def _nova(client: api.Client) -> _Nova:
     """Asks Nova in the newest version that both know; one that it refused is not tried again."""
     versions = list(_VERSIONS)
 
-    def ask(operation: str, path: str, asked: Mapping[str, str]) -> Response:
+    def ask(operation: str, path: str, query: Mapping[str, str]) -> api.Response:
         while True:
             headers = {"X-OpenStack-Nova-API-Version": versions[0], "OpenStack-API-Version": f"compute {versions[0]}"}
             try:
-                response = call(operation, _COMPUTE, path, asked, headers)
-            except PartyMalformed as refused:
+                response = _call(client, operation, _COMPUTE, path, query, headers)
+            except api.PartyMalformed as refused:
                 if refused.http_status != 406 or len(versions) == 1:
                     raise
                 versions.pop(0)
                 continue
             if response is None:
-                raise UnknownRegion(f"{PARTY.title}: the project's catalogue has no Nova in such a region.")
+                raise api.UnknownRegion(f"{PARTY.title}: the project's catalogue has no Nova in such a region.")
             return response
 
     return ask
 
 
-def _minor(response: Response) -> int:
+def _minor(response: api.Response) -> int:
     """Of the version in effect; 0 where there is none: a proxy took it away, or a Nova before versions."""
-    told = re.search(r"(?:^|compute )2\.([0-9]{1,4})$", response.headers.get("openstack-api-version", "")
-                     or response.headers.get("x-openstack-nova-api-version", ""), re.ASCII)
-    return int(told[1]) if told else 0
+    version = re.search(r"(?:^|compute )2\.([0-9]{1,4})$", response.headers.get("openstack-api-version", "")
+                        or response.headers.get("x-openstack-nova-api-version", ""), re.ASCII)
+    return int(version[1]) if version else 0
 
 
-def error_code(response: Response) -> str | None:
+def error_code(response: api.Response) -> str | None:
     """Keystone: `{"error": {"title"}}`; Nova and Cinder: the one key of the body. A 401 with what its message says."""
     if response.status < 400:
         return None
@@ -546,13 +499,13 @@ def error_code(response: Response) -> str | None:
         return None
     word = (fault.title or word).replace(" ", "")
     text = (fault.message or "")[:1000] if word.lower() == "unauthorized" else ""
-    said = next((cause for pattern, cause in _SAID if re.search(pattern, text, re.IGNORECASE)), "")
-    return f"Unauthorized.{said}" if said else word
+    cause = next((cause for pattern, cause in _CAUSES if re.search(pattern, text, re.IGNORECASE)), "")
+    return f"Unauthorized.{cause}" if cause else word
 
 
 _PRINTABLE = r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]+"             # Keystone sets no bounds to names and passwords
 
-PARTY = Party(
+PARTY = api.Party(
     name="openstack",
     title="OpenStack",
     reference="https://docs.openstack.org/api-ref/compute/#list-servers-detailed",
@@ -564,14 +517,15 @@ PARTY = Party(
     addresses=("auth_url",),
     permissions=("reader",),
     grade="real software",
-    region_form=IDENTIFIER,
+    region_form=api.IDENTIFIER,
     default_region="RegionOne",
     project="the id of a project in which the user has a role",
     project_form=r"[A-Za-z0-9_-]{1,64}",
-    limits={"Login": Limit(5), **dict.fromkeys(
-        ("ListServersDetailed", "ListServers", "ListFlavorsDetailed", "ListVolumesDetailed"), Limit(10))},
+    limits={**api.per_second(5, "Login"), **api.per_second(
+        10, "ListServersDetailed", "ListServers", "ListFlavorsDetailed", "ListVolumesDetailed")},
     error_code=error_code,
     errors=_ERRORS,
+    status=_STATUS,
     list_servers=list_servers,
     list_regions=list_regions,
     check=check,
