@@ -31,127 +31,89 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from ...cloud.cache import cached_lookup, with_session
-from ...cloud.decoding import reading
-from ...cloud.paging import Page, by_token, cut
-from ...concurrency import run_all, run_both
-from ...errors import (
-    CLOCK,
-    EXPIRED_KEY,
-    FAILED,
-    MALFORMED,
-    MISSING_RIGHT,
-    REGION_CLOSED,
-    SUSPENDED,
-    THROTTLED,
-    UNAVAILABLE,
-    UNVERIFIED,
-    WRONG_KEY,
-    Meaning,
-    PartyDenied,
-    PartyMalformed,
-    UnknownRegion,
-)
-from ...model import (
-    Account,
-    Keys,
-    Limit,
-    Listing,
-    Party,
-    Region,
-    Request,
-    Response,
-    Send,
-    Server,
-    Source,
-    Status,
-    Window,
-    addresses,
-    parse_time,
-)
+from ...cloud import api
 
 _DEEPEST = 50                               # elements within elements: EC2 has a dozen
 _PAGE = 1000                                # most that DescribeInstances and DescribeVolumes take
 _TYPES = 100                                # most names that DescribeInstanceTypes takes
 _FILTER = 200                               # most values that a request's filters take
-_WORKERS = 10
 _T = TypeVar("_T")
 
 _STATUS = {                                 # State.Name, the complete enumeration
-    "pending": Status.BUILD,                # or STARTING, see _status
-    "running": Status.ACTIVE,
-    "stopping": Status.STOPPING,
-    "stopped": Status.SHUTOFF,              # or SUSPENDED, see _status
-    "shutting-down": Status.DELETED,
+    "pending": api.Status.BUILD,            # or STARTING, see _status
+    "running": api.Status.ACTIVE,
+    "stopping": api.Status.STOPPING,
+    "stopped": api.Status.SHUTOFF,          # or SUSPENDED, see _status
+    "shutting-down": api.Status.DELETED,
 }
 _GONE = "terminated"
 
-_REFUSED = Meaning(PartyDenied, "wrong key, or a region that is not enabled for this account, or a wrong clock: AWS "
+_REFUSED = api.denied("wrong key, or a region that is not enabled for this account, or a wrong clock: AWS "
                                 "says the same of all three")
-_SUBSCRIPTION = Meaning(PartyDenied, "product not activated: the account is not signed up for EC2, or its payment is "
+_SUBSCRIPTION = api.denied("product not activated: the account is not signed up for EC2, or its payment is "
                                      "not verified yet")
 
 _ERRORS = {                                 # EC2's and STS's common errors, and what botocore takes for throttling
     "AuthFailure": _REFUSED,
     "InvalidClientTokenId": _REFUSED,
     "UnrecognizedClientException": _REFUSED,
-    "SignatureDoesNotMatch": WRONG_KEY,
-    "SignatureDoesNotMatch.Expired": CLOCK,                     # our word for what its message says
-    "InvalidSignatureException": WRONG_KEY,
-    "IncompleteSignature": WRONG_KEY,
-    "MissingAuthenticationToken": WRONG_KEY,
-    "InvalidSecurity": WRONG_KEY,
-    "Blocked": SUSPENDED,
-    "PendingVerification": UNVERIFIED,
+    "SignatureDoesNotMatch": api.WRONG_KEY,
+    "SignatureDoesNotMatch.Expired": api.CLOCK,                 # our word for what its message says
+    "InvalidSignatureException": api.WRONG_KEY,
+    "IncompleteSignature": api.WRONG_KEY,
+    "MissingAuthenticationToken": api.WRONG_KEY,
+    "InvalidSecurity": api.WRONG_KEY,
+    "Blocked": api.SUSPENDED,
+    "PendingVerification": api.UNVERIFIED,
     "OptInRequired": _SUBSCRIPTION,
     "SubscriptionRequiredException": _SUBSCRIPTION,
-    "RegionDisabledException": REGION_CLOSED,
-    "RequestExpired": CLOCK,
-    "RequestTimeTooSkewed": CLOCK,
-    "ExpiredToken": EXPIRED_KEY,
-    "ExpiredTokenException": EXPIRED_KEY,
-    "UnauthorizedOperation": MISSING_RIGHT,
-    "AccessDenied": Meaning(PartyDenied, "wrong role or missing right: the role does not exist, does not trust this "
+    "RegionDisabledException": api.REGION_CLOSED,
+    "RequestExpired": api.CLOCK,
+    "RequestTimeTooSkewed": api.CLOCK,
+    "ExpiredToken": api.EXPIRED_KEY,
+    "ExpiredTokenException": api.EXPIRED_KEY,
+    "UnauthorizedOperation": api.MISSING_RIGHT,
+    "AccessDenied": api.denied("wrong role or missing right: the role does not exist, does not trust this "
                                          "key, or the key lacks a permission"),         # STS says no more than that
-    "AccessDeniedException": MISSING_RIGHT,
-    "NotAuthorized": MISSING_RIGHT,
-    "RequestLimitExceeded": THROTTLED,
-    "Throttling": THROTTLED,
-    "ThrottlingException": THROTTLED,
-    "ThrottledException": THROTTLED,
-    "RequestThrottled": THROTTLED,
-    "RequestThrottledException": THROTTLED,
-    "TooManyRequestsException": THROTTLED,
-    "EC2ThrottledException": THROTTLED,
-    "PriorRequestNotComplete": THROTTLED,
-    "BandwidthLimitExceeded": THROTTLED,
-    "LimitExceededException": THROTTLED,
-    "ProvisionedThroughputExceededException": THROTTLED,
-    "TransactionInProgressException": THROTTLED,
-    "SlowDown": THROTTLED,
-    "InvalidParameterValue": MALFORMED,
-    "InvalidParameterCombination": MALFORMED,
-    "InvalidParameterDependency": MALFORMED,
-    "InvalidParameter": MALFORMED,
-    "InvalidQueryParameter": MALFORMED,
-    "InvalidCharacter": MALFORMED,
-    "MalformedQueryString": MALFORMED,
-    "MalformedPolicyDocument": MALFORMED,
-    "MissingParameter": MALFORMED,
-    "MissingAction": MALFORMED,
-    "UnknownParameter": MALFORMED,
-    "UnsupportedProtocol": MALFORMED,
-    "UnsupportedOperation": MALFORMED,
-    "InvalidNextToken": MALFORMED,
-    "InvalidPaginationToken": MALFORMED,
-    "InvalidInstanceType": MALFORMED,
-    "InvalidAction": MALFORMED,
-    "NoSuchVersion": MALFORMED,
-    "ValidationError": MALFORMED,
-    "InternalError": FAILED,
-    "InternalFailure": FAILED,
-    "Unavailable": UNAVAILABLE,
-    "ServiceUnavailable": UNAVAILABLE,
+    "AccessDeniedException": api.MISSING_RIGHT,
+    "NotAuthorized": api.MISSING_RIGHT,
+    "RequestLimitExceeded": api.THROTTLED,
+    "Throttling": api.THROTTLED,
+    "ThrottlingException": api.THROTTLED,
+    "ThrottledException": api.THROTTLED,
+    "RequestThrottled": api.THROTTLED,
+    "RequestThrottledException": api.THROTTLED,
+    "TooManyRequestsException": api.THROTTLED,
+    "EC2ThrottledException": api.THROTTLED,
+    "PriorRequestNotComplete": api.THROTTLED,
+    "BandwidthLimitExceeded": api.THROTTLED,
+    "LimitExceededException": api.THROTTLED,
+    "ProvisionedThroughputExceededException": api.THROTTLED,
+    "TransactionInProgressException": api.THROTTLED,
+    "SlowDown": api.THROTTLED,
+    "InvalidParameterValue": api.MALFORMED,
+    "InvalidParameterCombination": api.MALFORMED,
+    "InvalidParameterDependency": api.MALFORMED,
+    "InvalidParameter": api.MALFORMED,
+    "InvalidQueryParameter": api.MALFORMED,
+    "InvalidCharacter": api.MALFORMED,
+    "MalformedQueryString": api.MALFORMED,
+    "MalformedPolicyDocument": api.MALFORMED,
+    "MissingParameter": api.MALFORMED,
+    "MissingAction": api.MALFORMED,
+    "UnknownParameter": api.MALFORMED,
+    "UnsupportedProtocol": api.MALFORMED,
+    "UnsupportedOperation": api.MALFORMED,
+    "InvalidNextToken": api.MALFORMED,
+    "InvalidPaginationToken": api.MALFORMED,
+    "InvalidInstanceType": api.MALFORMED,
+    "InvalidAction": api.MALFORMED,
+    "NoSuchVersion": api.MALFORMED,
+    "ValidationError": api.MALFORMED,
+    "InternalError": api.FAILED,
+    "InternalFailure": api.FAILED,
+    "Unavailable": api.UNAVAILABLE,
+    "ServiceUnavailable": api.UNAVAILABLE,
 }
 _NOT_KNOWN = ("UnknownParameter", "InvalidQueryParameter")      # said of a parameter that an older EC2 does not have
 
@@ -169,44 +131,39 @@ class _Type(msgspec.Struct):
 class _Instance(msgspec.Struct):
     """An instance as listed. `disks`: the ids of the volumes that it names. `typical`: it has its type's CPUs."""
 
-    server: Server
+    server: api.Server
     disks: tuple[str, ...]
     typical: bool
 
 
 # ---------------------------------------------------------------- listing
 
-def list_servers(source: Source, account: Account, window: Window, send: Send) -> Listing:
-    call = _caller("ec2", source.region, account, send)
-
+def list_servers(client: api.Client, window: api.Window) -> api.Listing:
     def types_of(instances: Sequence[_Instance]) -> dict[str, _Type]:
-        return _types(call, account, {instance.server.instance_type for instance in instances})
+        return _types(client, {instance.server.instance_type for instance in instances})
 
     def typed() -> tuple[list[_Instance], dict[str, _Type]]:
-        found = _instances(call, account)
-        return found, types_of(cut(found, window))
+        every = _instances(client)
+        return every, types_of(api.cut(every, window))
 
     if window.last is None or window.last - window.first >= 5 * _FILTER:
-        (instances, types), volumes = run_both(typed, lambda: _volumes(call, ()))
-        shown = cut(instances, window)
+        (instances, types), volumes = client.run_all(typed, lambda: _volumes(client, ()))
+        shown = api.cut(instances, window)
     else:
-        instances = _instances(call, account)
-        shown = cut(instances, window)
-        batches = [shown[at:at + _FILTER] for at in range(0, len(shown), _FILTER)]
-        found, types = run_both(lambda: run_all([
-            lambda ids=tuple(i.server.id for i in batch): _volumes(call, ids) for batch in batches], _WORKERS),
-            lambda: types_of(shown))
-        volumes = {key: volume for part in found for key, volume in part.items()}
+        instances = _instances(client)
+        shown = api.cut(instances, window)
+        ids = [instance.server.id for instance in shown]
+        volumes, types = client.run_all(lambda: dict(client.in_batches(
+            ids, _FILTER, lambda batch: _volumes(client, batch).items())), lambda: types_of(shown))
     sizes: dict[str, int | None] = {}
     for volume in volumes.values():
         for owner in volume.instances:      # a multi-attached volume counts for each instance
-            known = sizes.get(owner, 0)
-            sizes[owner] = None if known is None or volume.size is None else known + volume.size
-    return Listing([_complete(i, volumes, sizes, types) for i in shown], len(instances))
+            sizes[owner] = api.total_gib((sizes.get(owner, 0), volume.size))
+    return api.Listing([_complete(i, volumes, sizes, types) for i in shown], len(instances))
 
 
 def _complete(instance: _Instance, volumes: Mapping[str, _Volume], sizes: Mapping[str, int | None],
-              types: Mapping[str, _Type]) -> Server:
+              types: Mapping[str, _Type]) -> api.Server:
     server, kind = instance.server, types.get(instance.server.instance_type)
     known = all(disk in volumes for disk in instance.disks)     # one came or went between the two lists: not known
     return msgspec.structs.replace(
@@ -216,20 +173,20 @@ def _complete(instance: _Instance, volumes: Mapping[str, _Volume], sizes: Mappin
         disk_gib=sizes.get(server.id, 0) if known else None)
 
 
-def _instances(call: "_Call", account: Account) -> list[_Instance]:
-    asked, ask = {"MaxResults": str(_PAGE)}, _with_managed(call, "DescribeInstances")
-    key, _, value = (account.project or "").partition("=")
-    if account.project is not None:
-        asked |= _filter(f"tag:{key}", [re.sub(r"([\\*?])", r"\\\1", value)])
+def _instances(client: api.Client) -> list[_Instance]:
+    query, call = {"MaxResults": str(_PAGE)}, _with_managed(client, "DescribeInstances")
+    key, _, value = (client.project or "").partition("=")
+    if client.project is not None:
+        query |= _filter(f"tag:{key}", [re.sub(r"([\\*?])", r"\\\1", value)])
 
-    def fetch(token: str | None) -> Page[_Instance | None]:
-        page = _read(ask({**asked, **({"NextToken": token} if token else {})}), _INSTANCES, _instance)
-        if account.project is not None and any(i and i.server.tags.get(key) != value for _, i in page.rows):
-            raise PartyMalformed("The party listed instances without the account's tag.")
+    def fetch(token: str | None) -> api.Page[_Instance | None]:
+        page = _read(call({**query, **api.given(NextToken=token)}), _INSTANCES, _instance)
+        if client.project is not None and any(i and i.server.tags.get(key) != value for _, i in page.rows):
+            raise api.PartyMalformed("The party listed instances without the account's tag.")
         return page
 
-    found = [instance for instance in by_token(fetch, stable=False).rows if instance is not None]
-    return sorted(found, key=lambda i: (i.server.created_at or _NEVER, i.server.id))
+    instances = [instance for instance in api.by_token(fetch, stable=False).rows if instance is not None]
+    return sorted(instances, key=lambda i: (i.server.created_at or _NEVER, i.server.id))
 
 
 _NEVER = datetime.max.replace(tzinfo=UTC)
@@ -238,7 +195,7 @@ _NEVER = datetime.max.replace(tzinfo=UTC)
 def _instance(item: Element, ns: str) -> tuple[str, _Instance | None]:
     key, state = _text(item, ns, "instanceId"), _text(item, ns, "instanceState", "name")
     if not key:
-        raise PartyMalformed("The party listed an instance without an id.")
+        raise api.PartyMalformed("The party listed an instance without an id.")
     if state.strip() == _GONE:
         return key, None
     interfaces = sorted(_items(item, ns, "networkInterfaceSet"),
@@ -253,21 +210,17 @@ def _instance(item: Element, ns: str) -> tuple[str, _Instance | None]:
             lan.append(_text(address, ns, "privateIpAddress"))
             wan.append(_text(address, ns, "association", "publicIp"))
         lan += [_text(address, ns, "ipv6Address") for address in _items(interface, ns, "ipv6AddressesSet")]
-    attached = next((parse_time(_text(i, ns, "attachment", "attachTime")) for i in interfaces
+    attached = next((api.parse_time(_text(i, ns, "attachment", "attachTime")) for i in interfaces
                      if _text(i, ns, "attachment", "deviceIndex") == "0"), None)
-    launched = parse_time(_text(item, ns, "launchTime"))
+    launched = api.parse_time(_text(item, ns, "launchTime"))
     chosen = [_text(item, ns, "cpuOptions", name) for name in ("coreCount", "threadsPerCore")]
     cores, threads = map(_count, chosen)
     tags = {_text(tag, ns, "key"): _text(tag, ns, "value") for tag in _items(item, ns, "tagSet")}
-    (lan4, lan6), (wan4, wan6) = addresses(*lan), addresses(*wan)
-    server = Server(
+    server = api.Server(
         id=key,
         name=tags.get("Name", ""),
         cpu=cores * threads if cores and threads else None,
-        lan_ipv4=lan4,
-        wan_ipv4=wan4,
-        lan_ipv6=lan6,
-        wan_ipv6=wan6,
+        **api.addresses(lan, wan),
         status=_status(state.strip(), _text(item, ns, "stateReason", "code"), attached, launched),
         party_status=state,
         created_at=attached or launched,
@@ -280,43 +233,43 @@ def _instance(item: Element, ns: str) -> tuple[str, _Instance | None]:
                                         if disk.find(f"{ns}ebs") is not None), typical=not any(chosen))
 
 
-def _status(state: str, reason: str, attached: datetime | None, launched: datetime | None) -> Status:
+def _status(state: str, reason: str, attached: datetime | None, launched: datetime | None) -> api.Status:
     """A stopped instance that starts is `pending` as well: its interface is then older than its launch."""
     if state == "pending" and attached and launched and launched - attached > timedelta(minutes=1):
-        return Status.STARTING
+        return api.Status.STARTING
     if state == "stopped" and reason == "Client.UserInitiatedHibernate":
-        return Status.SUSPENDED
-    return _STATUS.get(state, Status.UNKNOWN)
+        return api.Status.SUSPENDED
+    return PARTY.status_of(state)["status"]
 
 
 # ---------------------------------------------------------------- volumes and types
 
-def _volumes(call: "_Call", instances: Sequence[str]) -> dict[str, _Volume]:
+def _volumes(client: api.Client, instances: Sequence[str]) -> dict[str, _Volume]:
     """Volumes by id: those of the instances, or all of the region if none is named."""
-    asked, ask = {"MaxResults": str(_PAGE)}, _with_managed(call, "DescribeVolumes")
+    query, call = {"MaxResults": str(_PAGE)}, _with_managed(client, "DescribeVolumes")
     if instances:
-        asked |= _filter("attachment.instance-id", instances)
+        query |= _filter("attachment.instance-id", instances)
 
-    def fetch(token: str | None) -> Page[tuple[str, _Volume]]:
-        return _read(ask({**asked, **({"NextToken": token} if token else {})}), _VOLUMES, _volume)
+    def fetch(token: str | None) -> api.Page[tuple[str, _Volume]]:
+        return _read(call({**query, **api.given(NextToken=token)}), _VOLUMES, _volume)
 
-    return dict(by_token(fetch).rows)
+    return dict(api.by_token(fetch).rows)
 
 
-def _with_managed(call: "_Call", action: str) -> Callable[[Mapping[str, str]], Response]:
-    """Asks with IncludeManagedResources, and without it where an older EC2 or an emulator does not know it."""
+def _with_managed(client: api.Client, action: str) -> Callable[[Mapping[str, str]], api.Response]:
+    """Calls with IncludeManagedResources, and without it where an older EC2 or an emulator does not know it."""
     managed = {"IncludeManagedResources": "true"}
 
-    def ask(asked: Mapping[str, str]) -> Response:
+    def call(query: Mapping[str, str]) -> api.Response:
         try:
-            return call(action, {**asked, **managed})
-        except PartyMalformed as refused:
+            return _call(client, action, {**query, **managed})
+        except api.PartyMalformed as refused:
             if not managed or refused.party_code not in _NOT_KNOWN:
                 raise
         managed.clear()
-        return call(action, asked)
+        return _call(client, action, query)
 
-    return ask
+    return call
 
 
 def _volume(item: Element, ns: str) -> tuple[str, tuple[str, _Volume]]:
@@ -326,29 +279,27 @@ def _volume(item: Element, ns: str) -> tuple[str, tuple[str, _Volume]]:
     return key, (key, _Volume(_count(_text(item, ns, "size")), tuple(filter(None, owners))))
 
 
-def _types(call: "_Call", account: Account, names: Iterable[str]) -> dict[str, _Type]:
+def _types(client: api.Client, names: Iterable[str]) -> dict[str, _Type]:
     def fetch(missing: Sequence[str]) -> dict[str, _Type]:
-        batches = [missing[at:at + _TYPES] for at in range(0, len(missing), _TYPES)]
-        found = run_all([lambda batch=batch: _fetch_types(call, batch) for batch in batches], _WORKERS)
-        return {name: kind for part in found for name, kind in part.items()}
+        return dict(client.in_batches(missing, _TYPES, lambda batch: _fetch_types(client, batch).items()))
 
-    return cached_lookup(("aws", account.endpoint), sorted(names), fetch)
+    return api.cached_lookup(("aws", client.account.endpoint), sorted(names), fetch)
 
 
-def _fetch_types(call: "_Call", names: Sequence[str]) -> dict[str, _Type]:
+def _fetch_types(client: api.Client, names: Sequence[str]) -> dict[str, _Type]:
     try:
-        answer = call("DescribeInstanceTypes", {f"InstanceType.{n}": name for n, name in enumerate(names, 1)})
-        return dict(row for _, row in _read(answer, _INSTANCE_TYPES, _type).rows)
-    except PartyMalformed as refused:
+        response = _call(client, "DescribeInstanceTypes", api.numbered("InstanceType", names))
+        return dict(row for _, row in _read(response, _INSTANCE_TYPES, _type).rows)
+    except api.PartyMalformed as refused:
         if refused.party_code != "InvalidInstanceType":         # one retired name refuses the whole call
             raise
+    query = {**_filter("instance-type", names), "MaxResults": str(_TYPES)}          # as a filter it is just not found
 
-    def fetch(token: str | None) -> Page[tuple[str, _Type]]:    # as a filter it is just not found
-        answer = call("DescribeInstanceTypes", {**_filter("instance-type", names), "MaxResults": str(_TYPES),
-                                              **({"NextToken": token} if token else {})})
-        return _read(answer, _INSTANCE_TYPES, _type)
+    def fetch(token: str | None) -> api.Page[tuple[str, _Type]]:
+        response = _call(client, "DescribeInstanceTypes", {**query, **api.given(NextToken=token)})
+        return _read(response, _INSTANCE_TYPES, _type)
 
-    return dict(by_token(fetch).rows)
+    return dict(api.by_token(fetch).rows)
 
 
 def _type(item: Element, ns: str) -> tuple[str, tuple[str, _Type]]:
@@ -359,50 +310,46 @@ def _type(item: Element, ns: str) -> tuple[str, tuple[str, _Type]]:
 
 # ---------------------------------------------------------------- regions, check
 
-def list_regions(account: Account, send: Send) -> list[Region]:
+def list_regions(client: api.Client) -> list[api.Region]:
     """Asked in the one region of the partition that no account can disable."""
-    partition = _partition((*account.regions, PARTY.default_region)[0])
+    partition = _partition(client.region)
     region = partition.usual if partition else PARTY.default_region
-    call = _caller("ec2", region, account, send)
-    page = _read(call("DescribeRegions", {"AllRegions": "true"}), _REGIONS,
+    page = _read(_call(client, "DescribeRegions", {"AllRegions": "true"}, region), _REGIONS,
                  lambda item, ns: (_text(item, ns, "regionName"), _text(item, ns, "optInStatus")))
-    return [Region(name, "", opted != "not-opted-in") for name, opted in page.rows if name]
+    return [api.Region(name, "", opted != "not-opted-in") for name, opted in page.rows if name]
 
 
-def check(source: Source, account: Account, send: Send) -> None:
-    call = _caller("ec2", source.region, account, send)
-    _read(call("DescribeInstances", {"MaxResults": "5"}), _INSTANCES, _instance)
+def check(client: api.Client) -> None:
+    _read(_call(client, "DescribeInstances", {"MaxResults": "5"}), _INSTANCES, _instance)
 
 
 # ---------------------------------------------------------------- an assumed role
 
-def _assume(region: str, account: Account, send: Send) -> tuple[float, Keys]:
+def _assume(client: api.Client, region: str) -> tuple[float, api.Keys]:
     """AssumeRole, narrowed to what we call, whatever the role itself may do.
 
     https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html
     """
     narrowed = {"Version": "2012-10-17",
                 "Statement": [{"Effect": "Allow", "Action": list(PARTY.permissions), "Resource": "*"}]}
-    asked = {"RoleArn": account.credentials["role_arn"], "RoleSessionName": "twocloud", "DurationSeconds": "3600",
-             "Policy": msgspec.json.encode(narrowed).decode()}
-    if "external_id" in account.credentials:
-        asked["ExternalId"] = account.credentials["external_id"]
-    answer = _caller("sts", region, account, send, account.identity())("AssumeRole", asked)
-    with reading():
-        root = ElementTree.fromstring(answer.body)                     # noqa: S314  expat stops entity bombs: a test
+    query = {"RoleArn": client.credentials["role_arn"], "RoleSessionName": "twocloud", "DurationSeconds": "3600",
+             "Policy": msgspec.json.encode(narrowed).decode(),
+             **api.given(ExternalId=client.credentials.get("external_id"))}
+    response = _send(client, "sts", "AssumeRole", query, region)
+    with api.reading():
+        root = ElementTree.fromstring(response.body)                   # noqa: S314  expat stops entity bombs: a test
         ns = root.tag[:root.tag.find("}") + 1]
-        found = root.find(f"{ns}AssumeRoleResult/{ns}Credentials")
-        ends = parse_time(_text(found, ns, "Expiration")) if found is not None else None
-        if found is None or ends is None:
+        made = root.find(f"{ns}AssumeRoleResult/{ns}Credentials")
+        ends = api.parse_time(_text(made, ns, "Expiration")) if made is not None else None
+        if made is None or ends is None:
             raise ValueError
-        keys = Keys(_text(found, ns, "AccessKeyId"), _text(found, ns, "SecretAccessKey"),
-                    _text(found, ns, "SessionToken"))
+        keys = api.Keys(_text(made, ns, "AccessKeyId"), _text(made, ns, "SecretAccessKey"),
+                        _text(made, ns, "SessionToken"))
     return ends.timestamp(), keys
 
 
 # ---------------------------------------------------------------- the call
 
-_Call = Callable[[str, Mapping[str, str]], Response]
 _VERSIONS = {"ec2": "2016-11-15", "sts": "2011-06-15"}
 
 
@@ -426,43 +373,44 @@ def _partition(region: str) -> _Partition | None:
     return next((each for each in _partitions() if re.fullmatch(each.form, region, re.ASCII)), None)
 
 
-def _host(service: str, region: str, account: Account) -> str:
+def _host(service: str, region: str, account: api.Account) -> str:
     """Raises UnknownRegion before any call for a region of no partition: its host could be anybody's."""
     partition = _partition(region)
     if partition is None and account.endpoint is None:
-        raise UnknownRegion(f"{PARTY.title} has no such region.")
+        raise api.UnknownRegion(f"{PARTY.title} has no such region.")
     return f"{service}.{region}.{partition.suffix if partition else 'amazonaws.com'}"
 
 
-def _caller(service: str, region: str, account: Account, send: Send, keys: Keys | None = None) -> _Call:
-    """Signs with `keys`, or else with the account's own or those of the role that it names."""
-    url = account.url(f"https://{_host(service, region, account)}/")
-    given = account.credentials
-    if keys is None and "role_arn" not in given:
-        keys = Keys(given["access_key_id"], given["secret_access_key"], given.get("session_token"))
-
-    def call(action: str, asked: Mapping[str, str]) -> Response:
-        body = urlencode({"Action": action, "Version": _VERSIONS[service], **asked}).encode()
-
-        def signed(keys: Keys) -> Response:
-            return send(action, lambda: sign(service, region, url, body, keys))
-
-        return signed(keys) if keys else with_session(account, "role", lambda: _assume(region, account, send), signed)
-
-    return call
+def _call(client: api.Client, action: str, query: Mapping[str, str], region: str = "") -> api.Response:
+    """EC2's answer, in the client's region if none is named, by the account's own keys or those of its role."""
+    region, given = region or client.region, client.credentials
+    if "role_arn" not in given:
+        return _send(client, "ec2", action, query, region, api.Keys(
+            given["access_key_id"], given["secret_access_key"], given.get("session_token")))
+    return client.with_session("role", lambda: _assume(client, region),
+                               lambda keys: _send(client, "ec2", action, query, region, keys))
 
 
-def sign(service: str, region: str, url: str, body: bytes, keys: Keys) -> Request:
+def _send(client: api.Client, service: str, action: str, query: Mapping[str, str], region: str,
+          keys: api.Keys | None = None) -> api.Response:
+    """Signed with the keys, or else with those of the service itself."""
+    url = client.url(f"https://{_host(service, region, client.account)}/")
+    body = urlencode({"Action": action, "Version": _VERSIONS[service], **query}).encode()
+    signer = keys or client.account.identity()
+    return client.send(action, lambda: sign(service, region, url, body, signer))
+
+
+def sign(service: str, region: str, url: str, body: bytes, keys: api.Keys) -> api.Request:
     """Signature version 4 by botocore, at its clock's time."""
     request = AWSRequest("POST", url, data=body, headers={
         "Content-Type": "application/x-www-form-urlencoded; charset=utf-8", "Host": urlsplit(url).netloc})
     SigV4Auth(Credentials(keys.access_key_id, keys.secret_access_key, keys.session_token),
               service, region).add_auth(request)
-    return Request("POST", url, dict(request.headers.items()), body)
+    return api.Request("POST", url, dict(request.headers.items()), body)
 
 
 def _filter(name: str, values: Sequence[str]) -> dict[str, str]:
-    return {"Filter.1.Name": name, **{f"Filter.1.Value.{n}": value for n, value in enumerate(values, 1)}}
+    return {"Filter.1.Name": name, **api.numbered("Filter.1.Value", values)}
 
 
 # ---------------------------------------------------------------- XML
@@ -473,20 +421,20 @@ _INSTANCE_TYPES = ("DescribeInstanceTypesResponse", "instanceTypeSet")
 _REGIONS = ("DescribeRegionsResponse", "regionInfo")
 
 
-def _read(answer: Response, path: Sequence[str], read: Callable[[Element, str], tuple[str, _T]]) -> Page[_T]:
+def _read(response: api.Response, path: Sequence[str], read: Callable[[Element, str], tuple[str, _T]]) -> api.Page[_T]:
     """The items of the lists at this path, each read and dropped as soon as it is complete, and the next token."""
-    with reading():
+    with api.reading():
         try:
-            return _read_strictly(answer.body, path, read)
+            return _read_strictly(response.body, path, read)
         except SyntaxError:
-            return _read_strictly(_FORBIDDEN.sub("\ufffd".encode(), answer.body), path, read)
+            return _read_strictly(_FORBIDDEN.sub("\ufffd".encode(), response.body), path, read)
 
 
 _FORBIDDEN = re.compile(                    # characters that XML cannot hold, raw or as references
     rb"[\x00-\x08\x0b\x0c\x0e-\x1f]|&#(?:x0*(?:1?[0-8bcefBCEF]|1[9adAD]|0)|0*(?:[0-8]|1[124-9]|2[0-9]|3[01]));")
 
 
-def _read_strictly(body: bytes, path: Sequence[str], read: Callable[[Element, str], tuple[str, _T]]) -> Page[_T]:
+def _read_strictly(body: bytes, path: Sequence[str], read: Callable[[Element, str], tuple[str, _T]]) -> api.Page[_T]:
     rows: list[tuple[str, _T]] = []
     events: Any = ElementTree.iterparse(io.BytesIO(body), ("start", "end"))      # noqa: S314
     ns, above = "", list[str]()
@@ -504,13 +452,13 @@ def _read_strictly(body: bytes, path: Sequence[str], read: Callable[[Element, st
         above.pop()
         if above == places:
             if element.tag != f"{ns}item":
-                raise PartyMalformed()
+                raise api.PartyMalformed()
             rows.append(read(element, ns))
             element.clear()
     root = cast(Element, events.root)
     if root.tag != places[0] or root.find(places[1]) is None:
-        raise PartyMalformed()
-    return Page(rows, token=root.findtext(f"{ns}nextToken") or None)
+        raise api.PartyMalformed()
+    return api.Page(rows, token=root.findtext(f"{ns}nextToken") or None)
 
 
 def _text(element: Element, ns: str, *path: str) -> str:
@@ -531,11 +479,11 @@ def _items(element: Element, ns: str, name: str) -> list[Element]:
 
 def _count(text: str) -> int | None:
     """A number that is shown; None if it is none."""
-    found = re.fullmatch(r"\s*([0-9]{1,9})(?:\.0*)?\s*", text, re.ASCII)
-    return int(found[1]) if found else None
+    number = re.fullmatch(r"\s*([0-9]{1,9})(?:\.0*)?\s*", text, re.ASCII)
+    return int(number[1]) if number else None
 
 
-def error_code(response: Response) -> str | None:
+def error_code(response: api.Response) -> str | None:
     """`Response/Errors/Error/Code` from EC2, `ErrorResponse/Error/Code` from STS; never with status 200."""
     if response.status == 200:
         return None
@@ -543,16 +491,16 @@ def error_code(response: Response) -> str | None:
         root = ElementTree.fromstring(response.body)            # noqa: S314
     except (SyntaxError, ValueError):
         return None
-    said = {e.tag.rpartition("}")[2]: e.text or "" for e in root.iter()}
-    if said.get("Code") == "SignatureDoesNotMatch" and _SKEWED.match(said.get("Message", "")):
+    texts = {e.tag.rpartition("}")[2]: e.text or "" for e in root.iter()}
+    if texts.get("Code") == "SignatureDoesNotMatch" and _SKEWED.match(texts.get("Message", "")):
         return "SignatureDoesNotMatch.Expired"
-    return said.get("Code")
+    return texts.get("Code")
 
 
 _SKEWED = re.compile(r"\s*Signature (expired|not yet current)", re.IGNORECASE)
 
 
-PARTY = Party(
+PARTY = api.Party(
     name="aws",
     title="Amazon EC2",
     reference="https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeInstances.html",
@@ -565,10 +513,11 @@ PARTY = Party(
     closed_is_denied=True,                  # AuthFailure
     project="a tag that every instance of the project carries, KEY=VALUE",
     project_form=r"[^=\x00-\x1f*?\\]{1,127}=[^\x00-\x1f]{0,255}",
-    limits={action: Limit(100, 5.0) for action in (
-        "DescribeInstances", "DescribeVolumes", "DescribeInstanceTypes", "DescribeRegions")},
+    limits=api.per_seconds(
+        5.0, 100, "DescribeInstances", "DescribeVolumes", "DescribeInstanceTypes", "DescribeRegions"),
     error_code=error_code,
     errors=_ERRORS,
+    status=_STATUS,
     list_servers=list_servers,
     list_regions=list_regions,
     check=check,
