@@ -8,8 +8,8 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -229,8 +229,8 @@ def house(deployment: Deployment, clock: Clock, stack: ExitStack, tmp_path: Path
     (tmp_path / "answers").write_bytes(b"\n".join(made.heard))
 
 
-@pytest.fixture
-def served(house: App) -> Iterator[App]:
+@contextmanager
+def serving(house: App) -> Generator[App]:
     """The house with its API listening on a free port."""
     server = serve.Server(house.deployment, "127.0.0.1", 0)
     thread = threading.Thread(target=server.serve, daemon=True)
@@ -240,6 +240,12 @@ def served(house: App) -> Iterator[App]:
     house.session.close()
     server.close()
     thread.join(10)
+
+
+@pytest.fixture
+def served(house: App) -> Iterator[App]:
+    with serving(house):
+        yield house
 
 
 GZ = "party=qcloud&tenant_id=123&region=gz"

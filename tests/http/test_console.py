@@ -28,7 +28,7 @@ from chalicelib.simulators.fleet import Fleet, Machine, Machines, seed_machine
 from tests import ROOT, browser
 from tests.fixtures import App, Clock
 
-SOURCES = ROOT / "chalicelib/console"
+SOURCES = ROOT / "chalicelib/http/console"
 PHONE = {"width": 360, "height": 740}
 LISTED = "#place table, #place .instead:not(.loading)"
 HOSTILE = ("<img src=x onerror=alert(1)>", "</script><script>alert(2)</script>", "web\u202egnp.exe", "zero\u200bwidth",

@@ -150,7 +150,7 @@ def test_several_tokens_end_at_once(twocloud: Command) -> None:
     ids = [(made := twocloud.json("token", "issue", "--user", name), watch(made["token"]))[0]["token_id"]
            for name in ("ann", "ann", "ann", "bob", "bob")]
     twocloud("token", "revoke", ids[0], "0" * 16, ids[1], code=4)
-    assert "Of 3 tokens 1 were not there" in twocloud.err
+    assert "1 of 3 tokens do not exist" in twocloud.err
     assert {row["token_id"] for row in twocloud.json("token", "list")} == set(ids[2:])
     twocloud("token", "revoke", "--user", "bob")
     assert [row["token_id"] for row in twocloud.json("token", "list")] == [ids[2]]
@@ -179,7 +179,7 @@ def test_accounts(twocloud: Command, cloud: Qcloud, tmp_path: Path) -> None:
            str(tmp_path / "keys.secret"))
     twocloud("refresh", code=0)
     twocloud(*put, code=4)
-    assert re.search(r"--replace: its snapshots \([12], with \d+ servers\) and the history", twocloud.err)
+    assert re.search(r"--replace; that drops its snapshots \([12], with \d+ servers\) and the history", twocloud.err)
     assert "twocloud account rotate 123 qcloud" in twocloud.err
     assert twocloud.json("account", "show", "123", "qcloud") == made
     twocloud(*put, "--replace")

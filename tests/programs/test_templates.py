@@ -23,7 +23,7 @@ from chalicelib.simulators.faults import Answer
 from chalicelib.simulators.server import Call, Simulator
 from tests.programs import ANSIBLES, ROOT, ansible_core, run
 
-EXPORTS = ROOT / "chalicelib/console/exports.js"
+EXPORTS = ROOT / "chalicelib/http/console/exports.js"
 SOURCES = ("api", "plugin", "exported")  # the console writes what the API writes
 # each makes a file where Ansible evaluates it; %s says which one it was
 RUNS = {

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-import app
 from chalicelib import parties
 from chalicelib.access import accounts, sealing, tokens, users
 from chalicelib.cloud import rate_limit
@@ -25,7 +24,7 @@ from chalicelib.parties.qcloud.simulator import Qcloud
 from chalicelib.simulators.fleet import Fleet, Machines
 from chalicelib.storage import snapshots
 from chalicelib.storage.store import Store
-from tests.fixtures import GZ, START, US, App, Clock, qcloud_keys, settings_in
+from tests.fixtures import GZ, START, US, App, Clock, qcloud_keys, serving, settings_in
 from tests.http.test_serve import error
 from tests.unit.test_tokens import LOSSES
 
@@ -191,16 +190,16 @@ def test_what_the_requests_cache_control_means(lasting: App) -> None:
             assert answer.headers.get("Age") == (str(age) if expected == "hit" else None), case
 
 
-def test_the_settings_age_is_the_default(served: App) -> None:
-    changed = dataclasses.replace(served.deployment,
-                                  settings=dataclasses.replace(served.deployment.settings, max_age=300))
-    app.use(changed)
-    served.get(GZ)
-    served.clock.forward(300)
-    assert served.get(GZ).headers["Age"] == "300"
-    assert "Age" not in served.get(f"{GZ}&max_age=0").headers
-    served.clock.forward(301)
-    assert "Age" not in served.get(GZ).headers
+def test_the_settings_age_is_the_default(house: App) -> None:
+    house.deployment = dataclasses.replace(
+        house.deployment, settings=dataclasses.replace(house.deployment.settings, max_age=300))
+    with serving(house):
+        house.get(GZ)
+        house.clock.forward(300)
+        assert house.get(GZ).headers["Age"] == "300"
+        assert "Age" not in house.get(f"{GZ}&max_age=0").headers
+        house.clock.forward(301)
+        assert "Age" not in house.get(GZ).headers
 
 
 # ---------------------------------------------------------------- P6: stale if the party fails

@@ -16,6 +16,7 @@ import pytest
 from chalicelib import parties, simulators
 from chalicelib.access import accounts
 from chalicelib.cloud import cache
+from chalicelib.cloud.client import Client
 from chalicelib.errors import PartyDenied, PartyUnavailable, TwocloudError, UnknownRegion
 from chalicelib.fleet import (
     check,
@@ -28,7 +29,7 @@ from chalicelib.fleet import (
     regions,
     schedule,
 )
-from chalicelib.model import Account, Region, Send, Source, Window
+from chalicelib.model import Account, Region, Source, Window
 from chalicelib.parties.qcloud import simulator
 from chalicelib.simulators.fleet import Fleet
 from chalicelib.simulators.server import Call
@@ -79,7 +80,7 @@ class Lists:
     def load(self, name: str, real=parties.load):                                # type: ignore[no-untyped-def]
         party = real(name)
 
-        def list_regions(account: Account, send: Send) -> list[Region]:
+        def list_regions(client: Client) -> list[Region]:
             self.calls[name] += 1
             return [Region(party.default_region), Region("closed-1", open=False)]
 

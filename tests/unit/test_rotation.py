@@ -147,7 +147,7 @@ def test_a_key_that_lists_nothing_is_refused(served: App) -> None:
 def test_an_account_put_anew_meanwhile_is_not_overwritten(house: App) -> None:
     mine = with_key(house, "AKIDtest", secret("mine"))
     house.account("qcloud", {"secret_id": "AKIDelse", "secret_key": secret("else")}, house.clouds["qcloud"].url)
-    with pytest.raises(Conflict, match="put again"):
+    with pytest.raises(Conflict, match="replaced meanwhile"):
         accounts.rotate(house.deployment.store, house.deployment.sealer(), mine, house.clock())
     accounts.remove(house.deployment.store, "123", "qcloud")
     with pytest.raises(AccountNotFound):

@@ -114,7 +114,7 @@ def test_the_largest_row(store: Store) -> None:
     store.put("k", "a", b"x" * LARGEST)
     assert (found := store.get("k", "a"))
     assert len(found.value) == LARGEST
-    with pytest.raises(ValueError, match="at most"):
+    with pytest.raises(ValueError, match="exceeds the limit"):
         store.put("k", "a", b"x" * (LARGEST + 1))
 
 

@@ -152,7 +152,7 @@ def test_a_closed_port_and_an_unknown_name(door: Transport) -> None:
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/"
         with pytest.raises(PartyUnavailable):
             sender(door)("list", lambda: Request("GET", url, {}))
-    with pytest.raises(PartyUnavailable, match="looked up"):
+    with pytest.raises(PartyUnavailable, match="does not know"):
         sender(door, 8)("list", lambda: Request("GET", "http://no-such-name.invalid/", {}))
 
 

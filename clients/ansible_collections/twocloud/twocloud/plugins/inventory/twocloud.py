@@ -38,7 +38,7 @@ options:
   url:
     description:
       - The address of twocloud, without C(/twocloud/servers).
-      - It must be https, or http on this machine. Redirects are not followed: they would carry the token elsewhere.
+      - It must be https, or http on this machine. Redirects are refused, since they would carry the token elsewhere.
     type: str
     required: true
     env:
