@@ -36,7 +36,7 @@ COMMANDS = {                                # name: where it is (its first line 
     "serve": ("serving:serve", "Serve the API on this machine over the configured store."),
     "servers": ("servers:servers", "List a tenant's servers, from one source or many."),
     "store": ("stores:store", "Copy the whole store."),
-    "tenant": ("accounts:tenant", "A tenant as a whole."),
+    "tenant": ("accounts:tenant", "Remove a tenant and all that belongs to it."),
     "token": ("tokens:token", "Manage the tokens that callers send: issue, list, rotate, revoke."),
     "user": ("users:user", "Manage users and what their tokens may access."),
 }

@@ -161,7 +161,7 @@ def complete_names(context: click.Context, parameter: click.Parameter, incomplet
 
 @click.group()
 def context() -> None:
-    """Manage contexts, that is: twocloud servers and their tokens.
+    """Manage contexts: twocloud servers and their tokens.
 
     Contexts are saved in ~/.config/twocloud/config.toml, which must be readable by you alone (mode 0600). The context
     `local` is the store on this machine. The first of these that is set decides: --url or --context; TWOCLOUD_URL with

@@ -17,17 +17,18 @@ from .servers import asking_options
 from .terminal import plain
 
 _HEADERS = ("X-Request-Id", "Age", "Cache-Status", "X-Total-Count", "ETag", "Retry-After", "Date")
-_PLAIN = "Only the server's own machine can tell more: its journal has a line for this request id."
+_PLAIN = "For more, search the server's log for this request id."
 
 
 @click.command()
 @asking_options
 @output_option
 def explain(url: str | None, output: str, **asked: str | None) -> None:
-    """Ask as `servers` does, and tell how the answer came about, in place of the servers.
+    """Run a query and explain where each list came from, and why.
 
-    For each source: a kept list or the party itself and why, its age, the calls with their tries and milliseconds,
-    failures in a row, the right that is needed. A server (--url, a context) tells what its headers tell.
+    For each source: whether the snapshot or the party served it and why, its age, the calls with their retries and
+    milliseconds, the failures in a row, the permission that it needs. With a server (--url or a context), only what
+    its headers say.
     """
     pairs = [(name, value) for name, value in asked.items() if value is not None]
     if there := contexts.there(url):

@@ -119,5 +119,5 @@ def test_a_redirect_to_nowhere_is_no_server_of_ours(house: App, location: str) -
         done = twocloud(house, *ASK, "--url", f"http://127.0.0.1:{server.server_address[1]}")
         server.shutdown()
     assert done.returncode == 3, done.stderr
-    assert b"is no twocloud server" in done.stderr, done.stderr
+    assert b"is not a twocloud server" in done.stderr, done.stderr
     assert b"Traceback" not in done.stderr, done.stderr
