@@ -2,16 +2,14 @@
 
 import importlib
 import pkgutil
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import cache
-from typing import Any
 
 from .. import log
 from ..cloud.client import Client
 from ..cloud.party import Party
 from ..errors import InvalidParameter, PartyMalformed, UnknownRegion
 from ..model import Account, Listing, Region, Send, Source, Window, bounded
-from ..model import Party as Unbound
 
 _LONGEST_ID = 2048                          # characters; azure's have some hundred
 
@@ -27,24 +25,8 @@ def load(name: str) -> Party:
     """Raises InvalidParameter if there is no such party."""
     if name not in names():
         raise InvalidParameter("party", f"Unknown party. Parties: {', '.join(names())}.")
-    party: Party | Unbound = importlib.import_module(f"{__name__}.{name}").PARTY
-    return _bound(party) if isinstance(party, Unbound) else party
-
-
-def _bound(party: Unbound) -> Party:
-    """An adapter whose functions do not have a client yet."""
-    def list_servers(client: Client, window: Window) -> Listing:
-        return party.list_servers(client.source, client.account, window, client.send)
-
-    def list_regions(client: Client) -> list[Region]:
-        return party.list_regions(client.account, client.send)
-
-    def check(client: Client) -> object:
-        return party.check(client.source, client.account, client.send)
-
-    described: dict[str, Any] = {field.name: getattr(party, field.name) for field in fields(party)}
-    described.update(list_servers=list_servers, list_regions=list_regions, check=check)
-    return Party(**described)
+    party: Party = importlib.import_module(f"{__name__}.{name}").PARTY
+    return party
 
 
 def list_servers(source: Source, account: Account, window: Window, send: Send) -> Listing:
