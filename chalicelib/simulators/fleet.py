@@ -1,6 +1,9 @@
 """Fleets of any size from a seed: the same seed and number always give the same machine."""
 
+import base64
+import hmac
 import random
+import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -168,6 +171,27 @@ class Cursors:
             return at
         places = {key: n for n, key in enumerate(ids)}
         return next((places[key] for key in then[at:] if key in places), len(ids))
+
+
+class Positions:
+    """Page tokens that are a position in a list, signed, so that no caller can make one or use another list's."""
+
+    def __init__(self) -> None:
+        self._secret = secrets.token_bytes(16)
+
+    def give(self, at: int, of: str) -> str:
+        """The token of the page that begins at this row of the list `of`."""
+        return base64.b64encode(f"{at}.{self._mark(at, of)}".encode()).decode()
+
+    def take(self, token: str, of: str) -> int:
+        """Where the page begins. Raises ValueError."""
+        at, _, mark = base64.b64decode(token).decode().partition(".")
+        if self._mark(at, of) != mark:
+            raise ValueError(token)
+        return int(at)
+
+    def _mark(self, at: int | str, of: str) -> str:
+        return hmac.digest(self._secret, f"{of}{at}".encode(), "sha256").hex()[:16]
 
 
 def seed_machine() -> Machine:

@@ -5,7 +5,6 @@ of clock, each nonce once, version, region, PageSize at most 100 (default 10), M
 interfaces: 500), tokens that belong to the call that gave them, no total once MaxResults or NextToken is given.
 """
 
-import base64
 import hashlib
 import hmac
 import re
@@ -20,7 +19,7 @@ import msgspec
 
 from ...simulators.cloud import Cloud, Least
 from ...simulators.faults import Answer
-from ...simulators.fleet import Fleet, Machine
+from ...simulators.fleet import Fleet, Machine, Positions
 from ...simulators.server import Call, Rate, Simulator
 
 REGIONS = {"cn-hangzhou": "China (Hangzhou)", "cn-beijing": "China (Beijing)", "cn-shanghai": "China (Shanghai)",
@@ -57,7 +56,7 @@ class Aliyun(Simulator):
         self.denied: set[str] = set()
         self._nonces: set[str] = set()
         self._rate = Rate(10) if limited else None
-        self._secret = uuid.uuid4().bytes
+        self._positions = Positions()
         super().__init__(port, latency)
 
     def operation(self, call: Call) -> str:
@@ -232,24 +231,17 @@ class Aliyun(Simulator):
         """(first row, rows, what the answer says of the page)."""
         if "MaxResults" in asked or "NextToken" in asked:
             size = min(max(_number(asked, "MaxResults", 10, 10 ** 6), 10), most)
-            start = self._read_token(asked["NextToken"], of) if asked.get("NextToken") else 0
-            return start, size, {"NextToken": self._token(start + size, of) if start + size < count else "",
+            start = self._position(asked["NextToken"], of) if asked.get("NextToken") else 0
+            return start, size, {"NextToken": self._positions.give(start + size, of) if start + size < count else "",
                                  "TotalCount": 0, "PageNumber": 0, "PageSize": 0}
         number, size = _number(asked, "PageNumber", 1, 10 ** 6), _number(asked, "PageSize", 10, 100)
         return (number - 1) * size, size, {"NextToken": "", "TotalCount": count, "PageNumber": number, "PageSize": size}
 
-    def _token(self, at: int, of: str) -> str:
-        mark = hmac.new(self._secret, f"{of}{at}".encode(), hashlib.sha256).hexdigest()[:16]
-        return base64.b64encode(f"{at}.{mark}".encode()).decode()
-
-    def _read_token(self, token: str, of: str) -> int:
+    def _position(self, token: str, of: str) -> int:
         try:
-            at, _, mark = base64.b64decode(token).decode().partition(".")
-            if hmac.new(self._secret, f"{of}{at}".encode(), hashlib.sha256).hexdigest()[:16] == mark:
-                return int(at)
+            return self._positions.take(token, of)
         except ValueError:
-            pass
-        raise _Refused(400, "InvalidParameter.NextToken", "The specified NextToken is invalid.")
+            raise _Refused(400, "InvalidParameter.NextToken", "The specified NextToken is invalid.") from None
 
 
 def start(fleets: Mapping[str, Fleet], secret: str, *, limited: bool = True,

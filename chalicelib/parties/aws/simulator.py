@@ -5,7 +5,6 @@ tokens, external ids, MaxResults from 5 to 1000 and never with ids, opaque token
 them. Pages may be short although more follow (`short`), and the order of instances has no meaning.
 """
 
-import base64
 import hashlib
 import hmac
 import random
@@ -20,7 +19,7 @@ from xml.sax.saxutils import escape
 
 from ...simulators.cloud import Cloud, Least
 from ...simulators.faults import Answer
-from ...simulators.fleet import Fleet, Machine
+from ...simulators.fleet import Fleet, Machine, Positions
 from ...simulators.server import Call, Rate, Simulator
 
 REGIONS = ("us-east-1", "us-west-2", "eu-west-1", "eu-central-1", "ap-southeast-1", "ap-northeast-1")
@@ -53,7 +52,7 @@ class Aws(Simulator):
         self.session_tokens: dict[str, str] = {}                # access key id -> token, of assumed roles
         self.denied: set[str] = set()                           # actions for which the keys lack the right
         self._rate = Rate(100, 5) if limited else None
-        self._secret = uuid.uuid4().bytes
+        self._positions = Positions()
         self._xml: dict[tuple[str, int], str] = {}
         super().__init__(port, latency)
 
@@ -215,25 +214,17 @@ class Aws(Simulator):
             raise _Refused(400, "InvalidParameterCombination", "MaxResults and ids cannot be used together")
         if not size.isdigit() or not 5 <= int(size) <= 1000:
             raise _Refused(400, "InvalidParameterValue", "MaxResults must be from 5 to 1000.")
-        start = self._read_token(asked["NextToken"], kind) if "NextToken" in asked else 0
+        start = self._position(asked["NextToken"], kind) if "NextToken" in asked else 0
         count = random.randrange(int(size) // 3, int(size)) if self.short else int(size)
         end = start + count
-        token = f"<nextToken>{self._token(end, kind)}</nextToken>" if end < len(rows) else ""
+        token = f"<nextToken>{self._positions.give(end, kind)}</nextToken>" if end < len(rows) else ""
         return rows[start:end], token
 
-    def _token(self, at: int, kind: str) -> str:
-        text = f"{kind}{at}"
-        mark = hmac.new(self._secret, text.encode(), hashlib.sha256).hexdigest()[:16]
-        return base64.b64encode(f"{text}.{mark}".encode()).decode()
-
-    def _read_token(self, token: str, kind: str) -> int:
+    def _position(self, token: str, kind: str) -> int:
         try:
-            text, _, mark = base64.b64decode(token).decode().partition(".")
-            if text[0] == kind and hmac.new(self._secret, text.encode(), hashlib.sha256).hexdigest()[:16] == mark:
-                return int(text[1:])
-        except (ValueError, IndexError):
-            pass
-        raise _Refused(400, "InvalidNextToken", "The token is not valid.")
+            return self._positions.take(token, kind)
+        except ValueError:
+            raise _Refused(400, "InvalidNextToken", "The token is not valid.") from None
 
 
 def start(fleets: Mapping[str, Fleet], secret: str, *, limited: bool = True,

@@ -5,7 +5,6 @@ MaxResults (default 10) and PageSize (default 15) at most 100, tokens that belon
 pages may be short although more follow.
 """
 
-import base64
 import hashlib
 import hmac
 import random
@@ -21,7 +20,7 @@ import msgspec
 
 from ...simulators.cloud import Cloud, Least
 from ...simulators.faults import Answer
-from ...simulators.fleet import Fleet, Machine
+from ...simulators.fleet import Fleet, Machine, Positions
 from ...simulators.server import Call, Rate, Simulator
 
 REGIONS = ("cn-beijing", "cn-shanghai", "cn-guangzhou", "cn-hongkong", "ap-southeast-1")
@@ -56,7 +55,7 @@ class Volcengine(Simulator):
         self.late = late
         self.denied: set[str] = set()
         self._rate = Rate(10) if limited else None
-        self._secret = uuid.uuid4().bytes
+        self._positions = Positions()
         super().__init__(port, latency)
 
     def operation(self, call: Call) -> str:
@@ -154,10 +153,10 @@ class Volcengine(Simulator):
         machines = [m for m in (fleet[n] for n in range(len(fleet))) if project in (None, "", _project(m))]
         size = _number(asked, "MaxResults", 10)
         of = f"DescribeInstances/{project}"
-        start = self._read_token(asked["NextToken"], of) if asked.get("NextToken") else 0
+        start = self._position(asked["NextToken"], of) if asked.get("NextToken") else 0
         end = start + (random.randrange(size // 3, size) if self.short and size > 3 else size)
         return {"Instances": [_instance(m, region) for m in machines[start:end]],
-                "NextToken": self._token(end, of) if end < len(machines) else "", "TotalCount": len(machines)}
+                "NextToken": self._positions.give(end, of) if end < len(machines) else "", "TotalCount": len(machines)}
 
     def _volumes(self, asked: Mapping[str, str], fleet: Fleet, region: str) -> dict[str, Any]:
         ids = {value for name, value in asked.items() if name.startswith("VolumeIds.")}
@@ -169,18 +168,11 @@ class Volcengine(Simulator):
         return {"TotalCount": len(found), "PageNumber": number, "PageSize": size,
                 "Volumes": found[(number - 1) * size:number * size] or None}
 
-    def _token(self, at: int, of: str) -> str:
-        mark = hmac.new(self._secret, f"{of}{at}".encode(), hashlib.sha256).hexdigest()[:16]
-        return base64.b64encode(f"{at}.{mark}".encode()).decode()
-
-    def _read_token(self, token: str, of: str) -> int:
+    def _position(self, token: str, of: str) -> int:
         try:
-            at, _, mark = base64.b64decode(token).decode().partition(".")
-            if hmac.new(self._secret, f"{of}{at}".encode(), hashlib.sha256).hexdigest()[:16] == mark:
-                return int(at)
+            return self._positions.take(token, of)
         except ValueError:
-            pass
-        raise _Refused(400, "InvalidNextToken", "The specified NextToken is invalid.")
+            raise _Refused(400, "InvalidNextToken", "The specified NextToken is invalid.") from None
 
 
 def start(fleets: Mapping[str, Fleet], secret: str, *, limited: bool = True,
