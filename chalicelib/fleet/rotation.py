@@ -1,7 +1,7 @@
-"""A party's new credentials, or another key to seal them, in place of the old ones, while readers read.
+"""Replace an account's credentials, or the key that seals them, while requests go on.
 
-What is kept of an account stays when its credentials are rotated, so that readers have the last good list whatever the
-new ones are worth. That is right only if they open the same account: what they list is held against what is kept.
+The snapshots of an account stay when its credentials are rotated, so that readers have a list even if the new ones
+fail. That is right only if they open the same account: what they list is compared with a snapshot.
 """
 
 import time
@@ -20,14 +20,14 @@ from .check import check_credentials
 from .deployment import Deployment
 
 _LISTING_SECONDS = 120.0
-_AT_ONCE = 64                               # accounts that are sealed anew before the first of them is told
+_AT_ONCE = 64                               # accounts that are resealed before the first of them is yielded
 _WRITERS = 8
 
 
 def check(deployment: Deployment, account: Account) -> None:
-    """Ask the party with credentials that are not stored yet, and list the region of which most is kept.
+    """Ask the party with credentials that are not stored yet, and list the region with the largest snapshot.
 
-    Raises PartyError, UnknownRegion; Conflict if none of what is kept is in the new list.
+    Raises PartyError, UnknownRegion; Conflict if no server of the snapshot is in the new list.
     """
     check_credentials(deployment, account)
     heads = [(source, head) for source, head in snapshots.heads(deployment.store, account.tenant_id)
@@ -47,8 +47,7 @@ def check(deployment: Deployment, account: Account) -> None:
             raise Conflict(
                 f"None of the {head.total} servers in the snapshot of {source.region} is among the {len(listed)} that "
                 "the new credentials list: they belong to another account, or lack a permission. Nothing was changed. "
-                "To switch "
-                "to another account: twocloud account put --replace")
+                "To switch to another account: twocloud account put --replace")
 
 
 def reseal(deployment: Deployment, old: Sealer, new: Sealer) -> Iterator[tuple[AccountRow, bool, TwocloudError | None]]:

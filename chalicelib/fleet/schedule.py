@@ -139,7 +139,7 @@ class LastRun:
 
 
 def finish(deployment: Deployment, found: Survey, every: int, **fields: object) -> None:
-    """A run is over: what it found goes to the journal, its time to the store, for whoever asks whether we are well."""
+    """End a run: log what it found, and store its time for /twocloud/health."""
     log.logger.info("spread", extra={"fields": {
         **fields, "known": found.known, "due": len(found.due), "oldest": found.oldest, "late": found.late,
         "overdue": len(found.overdue), "overdue_sources": [snapshots.key_of(it) for it in found.overdue[:_NAMED]]}})

@@ -65,7 +65,7 @@ class Simulator:
         self._server = _Server(("127.0.0.1", port), self._handler())
         self.port: int = self._server.server_address[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True, name="standin").start()
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True, name="simulator").start()
 
     # what a cloud fills in ------------------------------------------------
 

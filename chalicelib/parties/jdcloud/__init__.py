@@ -11,8 +11,8 @@ known. The cache disks that come with some types are not in the list and do not 
 interfaces' own.
 
 Errors: {"error": {"code": 401, "status": "ACCESS_ERROR"}}, the code being HTTP's status too. How an unknown region is
-refused is not documented: a bad argument that names the region is taken for that, so is the gateway's NOT_FOUND (no
-such route) in a region that is not in the documented table; and an empty list is believed only of a region that has
+refused is not documented. Two refusals count as that: a bad argument that names the region, and the gateway's NOT_FOUND
+(no such route) in a region that is not in the documented table; and an empty list is believed only of a region that has
 types. No call lists the regions: they are the four of that table and of the vendor's SDK. Resource groups cannot be
 asked for: the whole list is read, and filtered here. Rate: 1,000 calls a minute.
 

@@ -287,5 +287,5 @@ def test_the_stand_in_enforces_what_is_documented(house: App, stack: ExitStack) 
     assert nova.get("/servers?limit=0").json() == {"servers": []}
     token = next(iter(cloud.tokens))
     cloud.tokens[token] = datetime.now(UTC)
-    assert nova.get("/servers").status_code == 200              # the SDK logs in anew, once
+    assert nova.get("/servers").status_code == 200              # the SDK logs in again, once
     assert cloud.count("Login") == 2
