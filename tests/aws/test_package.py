@@ -982,8 +982,8 @@ def test_each_function_has_the_rights_that_it_uses(stack: Stack, template: dict[
                     ask("/twocloud/servers", basic(token), **servers, max_age="0")
             stack.cloud.forget()
 
-        def refresh(tenant: str) -> None:
-            body = schedule.write(schedule.Message(tenant, "qcloud", "ap-guangzhou", time.time() + 5))
+        def refresh(tenant: str, region: str = "ap-guangzhou") -> None:
+            body = schedule.write(schedule.Message(tenant, "qcloud", region, time.time() + 5))
             assert app.work({"Records": [{"messageId": "1", "receiptHandle": "r", "body": body}]},
                             Context(130_000)) == {"batchItemFailures": []}
 
@@ -1007,6 +1007,7 @@ def test_each_function_has_the_rights_that_it_uses(stack: Stack, template: dict[
             assert ask("/twocloud/servers", basic(token), **{**servers, **more}) == 200
         assert ask("/twocloud/servers", basic(token), party="qcloud", tenant_id="everywhere", region="all",
                    on_error="partial") == 200
+        assert ask("/twocloud/servers", basic(token), **{**servers, "region": "ap-nowhere"}) == 400
         stack.fleet.size += 1               # something changed
         assert ask("/twocloud/servers", basic(token), **servers, max_age="0") == 200
         assert ask("/twocloud/servers", basic(token), **servers, changed_since=since) in (200, 400)
@@ -1036,6 +1037,7 @@ def test_each_function_has_the_rights_that_it_uses(stack: Stack, template: dict[
         stack.fleet.size += 1
         refresh("rights")
         refresh("gone")
+        refresh("rights", "ap-nowhere")
         fail("Work")
     finally:
         stack.cloud.forget()
