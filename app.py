@@ -7,7 +7,7 @@ queue's).
 import time
 import uuid
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from typing import Any, cast
 
 from chalice.app import Chalice, CloudWatchEvent, Rate, Request, Response, SQSEvent
@@ -18,6 +18,7 @@ from chalicelib.errors import TwocloudError
 from chalicelib.fleet import schedule
 from chalicelib.fleet.many_sources import REQUEST_SECONDS, Deployment, open_deployment
 from chalicelib.http import api, authorizer
+from chalicelib.model import Source
 from chalicelib.storage import amazon
 
 MARGIN_SECONDS = 2.0                       # before Lambda ends the function
@@ -64,9 +65,9 @@ def _object(value: object) -> dict[str, Any]:
 
 
 def _lists(value: object) -> dict[str, list[str]]:
-    found = {name: [str(it) for it in cast(list[object], values) if it is not None]
+    lists = {name: [str(it) for it in cast(list[object], values) if it is not None]
              for name, values in _object(value).items() if isinstance(values, list)}
-    return {name: values for name, values in found.items() if values}
+    return {name: values for name, values in lists.items() if values}
 
 
 app = _App("twocloud", configure_logs=False)
@@ -77,7 +78,17 @@ log.start()
 
 @cache
 def _from_environment() -> Deployment:
-    return open_deployment(settings.load())
+    made = open_deployment(settings.load())
+    if made.settings.in_lambda:
+        made.later.send = partial(_send, made.settings.queue)
+    return made
+
+
+def _send(queue: str, source: Source, due: float) -> None:
+    """Put one message into the queue: a caller has caused a listing."""
+    client = amazon.client("sqs", attempts=2)
+    client.send_message(QueueUrl=client.get_queue_url(QueueName=queue)["QueueUrl"],
+                        MessageBody=schedule.write(schedule.message_of(source, due)))
 
 
 _deployment = _from_environment
@@ -142,8 +153,8 @@ def spread(event: CloudWatchEvent) -> dict[str, int]:
     deployment = _deployment()
     with log.about(run_id=run_id):
         url = client.get_queue_url(QueueName=deployment.settings.queue)["QueueUrl"]
-        found = schedule.survey(deployment)
-        waiting = list(schedule.messages(deployment, waiting=found.due))
+        survey = schedule.survey(deployment)
+        waiting = list(schedule.messages(deployment, waiting=survey.due))
 
         def send(at: int) -> int:
             answer: dict[str, Any] = client.send_message_batch(QueueUrl=url, Entries=[
@@ -157,7 +168,7 @@ def spread(event: CloudWatchEvent) -> dict[str, int]:
         batches = range(0, len(waiting), 10)                    # ten: the most that SQS takes at once
         # side by side, or 10,000 calls one after another pass the function's time
         sent = sum(run_all([lambda at=at: send(at) for at in batches], 8))
-        schedule.finish(deployment, found, schedule.RUN_EVERY, messages=sent)
+        schedule.finish(deployment, survey, schedule.RUN_EVERY, messages=sent)
     return {"messages": sent}
 
 
@@ -170,7 +181,7 @@ def work(event: SQSEvent) -> dict[str, list[dict[str, str]]]:
         run = record.get("messageAttributes", {}).get("run_id", {}).get("stringValue")
         with log.about(run_id=run, message_id=record["messageId"], function_request_id=_own_id(event.context)):
             try:
-                schedule.work(_deployment(), schedule.read(record["body"]), deadline)
+                schedule.work_on(_deployment(), schedule.read(record["body"]), deadline)
             except Exception:
                 log.failure()
                 failed.append({"itemIdentifier": record["messageId"]})

@@ -96,12 +96,12 @@ def libcloud(url: str) -> Iterator[Callable[[], bytes]]:
 
 
 def run() -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     for name, latency in LATENCIES.items():
         with Cloud("aws", size=SIZE, latency=latency) as cloud:
-            found[name] = in_turn(_sides(cloud), ROUNDS)
-        same_lists(found[name]["ours"], found[name]["boto3"])
-    return found
+            figures[name] = in_turn(_sides(cloud), ROUNDS)
+        same_lists(figures[name]["ours"], figures[name]["boto3"])
+    return figures
 
 
 def _sides(cloud: Cloud) -> dict[str, Callable[[], Round]]:
@@ -112,8 +112,8 @@ def _sides(cloud: Cloud) -> dict[str, Callable[[], Round]]:
 
 # ---------------------------------------------------------------- what it says
 
-def claims(found: dict[str, Any]) -> list[Claim]:
-    near, far = found["near"], found["far"]
+def claims(figures: dict[str, Any]) -> list[Claim]:
+    near, far = figures["near"], figures["far"]
 
     def ratio(of: dict[str, list[Round]], name: str, other: str) -> float:
         return middle(of["ours"], name) / middle(of[other], name)
@@ -132,7 +132,7 @@ def claims(found: dict[str, Any]) -> list[Claim]:
     ]
 
 
-def text(found: dict[str, Any]) -> str:
+def text(figures: dict[str, Any]) -> str:
     names = {"ours": "twocloud", "boto3": "boto3, paginators", "libcloud": "Apache Libcloud, `list_nodes`"}
     return f"""\
 The simulator enforces EC2's documented rate limit (a bucket of 100 calls); nobody here comes near it. {ROUNDS} rounds
@@ -146,9 +146,9 @@ of each side:
 
 Without latency:
 
-{table(names, found["near"])}
+{table(names, figures["near"])}
 
 With {LATENCIES["far"] * 1000:.0f} ms before each response:
 
-{table(names, found["far"])}
+{table(names, figures["far"])}
 """

@@ -20,13 +20,13 @@ from benchmarks.measure import ROOT, Round, in_child
 
 
 class Cloud:
-    """A simulator at `url`. `told`: what it said when it was ready. A context manager that ends it."""
+    """A simulator at `url`. `details`: what it printed when it was ready. A context manager that ends it."""
 
     def __init__(self, kind: str, **options: Any) -> None:
         self._process = subprocess.Popen([sys.executable, "-m", __spec__.name, kind, json.dumps(options)], cwd=ROOT,
                                          text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self.told: dict[str, Any] = self._read()
-        self.url: str = self.told["url"]
+        self.details: dict[str, Any] = self._read()
+        self.url: str = self.details["url"]
 
     def calls(self) -> dict[str, int]:
         """How many calls of each operation arrived since this was last asked."""
@@ -96,22 +96,22 @@ def _aws(size: int, latency: float = 0.0, limited: bool = True) -> Any:
         def operation(self, call: Call) -> str:
             return dict(parse_qsl((call.body or call.query.encode()).decode())).get("Action", "?")
 
-        def _answer(self, call: Call, asked: dict[str, str]) -> str:
-            asked = asked or dict(parse_qsl(call.query))
-            if asked.get("Action") == "DescribeAddresses":
-                self._check_signature(call)
+        def _answer(self, call: Call, query: dict[str, str]) -> str:
+            query = query or dict(parse_qsl(call.query))
+            if query.get("Action") == "DescribeAddresses":
+                self.check_signature(call)
                 return ('<DescribeAddressesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/">'
                         "<addressesSet/></DescribeAddressesResponse>")
-            return super()._answer(call, asked)
+            return super()._answer(call, query)
 
-        def _instances(self, asked: dict[str, str], *rest: Any) -> str:
-            return once(asked, lambda: super(Prepared, self)._instances(asked, *rest))
+        def _instances(self, query: dict[str, str], *rest: Any) -> str:
+            return once(query, lambda: super(Prepared, self)._instances(query, *rest))
 
-        def _volumes(self, asked: dict[str, str], *rest: Any) -> str:
-            return once(asked, lambda: super(Prepared, self)._volumes(asked, *rest))
+        def _volumes(self, query: dict[str, str], *rest: Any) -> str:
+            return once(query, lambda: super(Prepared, self)._volumes(query, *rest))
 
-    def once(asked: Mapping[str, str], write: Callable[[], str]) -> str:
-        name = json.dumps(asked, sort_keys=True)
+    def once(query: Mapping[str, str], write: Callable[[], str]) -> str:
+        name = json.dumps(query, sort_keys=True)
         if name not in written:
             written[name] = write()
         return written[name]
@@ -123,7 +123,7 @@ def _aws(size: int, latency: float = 0.0, limited: bool = True) -> Any:
 
 
 def _party(party: str, size: int, latency: float = 0.0, limited: bool = False) -> Any:
-    """Any party's simulator, by its name; `told` says with which credentials and where."""
+    """Any party's simulator, by its name; `details` says with which credentials and where."""
     from chalicelib import simulators
     from chalicelib.simulators.faults import Answer
     from chalicelib.simulators.fleet import Fleet
@@ -143,12 +143,12 @@ def _party(party: str, size: int, latency: float = 0.0, limited: bool = False) -
             kept[name] = answer(call)
         return kept[name]
 
-    cloud.answer, cloud.told = once, {"credentials": credentials, "region": entry.region}
+    cloud.answer, cloud.details = once, {"credentials": credentials, "region": entry.region}
     return cloud
 
 
 class _Dynamodb:
-    """moto's server with the table, a user and a token; `told` says which."""
+    """moto's server with the table, a user and a token; `details` says which."""
 
     def __init__(self, table: str, region: str) -> None:
         import boto3
@@ -172,7 +172,7 @@ class _Dynamodb:
         user = users.User(name="benchmark", uid=users.new_uid(), tenants=("*",), created_at=int(time.time()))
         users.add(store, user)
         text, _ = tokens.issue(store, user, tokens.Limits(), 3600, time.time())
-        self.told = {"token": text, "token_key": hashlib.sha256(text.encode()).hexdigest(), "user": user.name}
+        self.details = {"token": text, "token_key": hashlib.sha256(text.encode()).hexdigest(), "user": user.name}
         self.calls: list[Any] = []
 
     def close(self) -> None:
@@ -181,7 +181,7 @@ class _Dynamodb:
 
 def _serve(kind: str, options: Mapping[str, Any]) -> None:
     cloud = {"qcloud": _qcloud, "aws": _aws, "party": _party, "dynamodb": _Dynamodb}[kind](**options)
-    print(json.dumps({"url": cloud.url, **getattr(cloud, "told", {})}), flush=True)
+    print(json.dumps({"url": cloud.url, **getattr(cloud, "details", {})}), flush=True)
     for _ in sys.stdin:
         print(json.dumps(Counter(call.operation for call in cloud.calls)), flush=True)
         cloud.calls.clear()

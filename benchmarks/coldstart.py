@@ -56,28 +56,28 @@ def run() -> dict[str, Any]:
             "TWOCLOUD_STORE": f"dynamodb://{_TABLE}",
             "TABLE": _TABLE,
             "TWOCLOUD_KEY": "kms:key",
-            "TOKEN_KEY": cloud.told["token_key"],
-            "USER_NAME": cloud.told["user"],
+            "TOKEN_KEY": cloud.details["token_key"],
+            "USER_NAME": cloud.details["user"],
         }
-        asked = {
+        query = {
             "type": "TOKEN",
-            "authorizationToken": f"Bearer {cloud.told['token']}",
+            "authorizationToken": f"Bearer {cloud.details['token']}",
             "methodArn": "arn:aws:execute-api:r:0:a/s/GET/twocloud/servers",
         }
         sides: dict[str, tuple[Path, str, dict[str, str], dict[str, Any]]] = {
             "handler": (task, "app.app", {}, _event("/twocloud/health")),
-            "authorizer": (task, "chalicelib.http.authorizer.authorize", {}, asked),
+            "authorizer": (task, "chalicelib.http.authorizer.authorize", {}, query),
             "bare": (bare, "app.app", {"READS": "1"}, _event("/read")),
             "bare_two": (bare, "app.app", {"READS": "2"}, _event("/read")),
         }
-        found: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
+        figures: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
         for number in range(ROUNDS + 1):  # the first one fills the caches of files
             for side in list(sides) if number % 2 else list(sides)[::-1]:
                 at, handler, more, event = sides[side]
                 measured = _start(at, handler, {**variables, **more}, event, folder, python, client)
                 if number:
-                    found[side].append(measured)
-    return {"python": package.version_of(python), "sides": found}
+                    figures[side].append(measured)
+    return {"python": package.version_of(python), "sides": figures}
 
 
 def _start(
@@ -170,9 +170,9 @@ def _runtime_client(python: str, version: str, folder: Path) -> Path | None:
 # ---------------------------------------------------------------- what it says
 
 
-def claims(found: dict[str, Any]) -> list[Claim]:
+def claims(figures: dict[str, Any]) -> list[Claim]:
     def ratio(ours: str, theirs: str, name: str) -> float:
-        return _middle(found, ours, name) / _middle(found, theirs, name)
+        return _middle(figures, ours, name) / _middle(figures, theirs, name)
 
     return [
         Claim(
@@ -198,7 +198,7 @@ def claims(found: dict[str, Any]) -> list[Claim]:
     ]
 
 
-def text(found: dict[str, Any]) -> str:
+def text(figures: dict[str, Any]) -> str:
     titles = {
         "handler": "`app.app`, then `GET /twocloud/health`",
         "authorizer": "`chalicelib.http.authorizer.authorize`, then a token",
@@ -206,12 +206,13 @@ def text(found: dict[str, Any]) -> str:
         "bare_two": "the same, then two reads",
     }
     rows = [
-        (title, *(seconds(_middle(found, side, name)) for name in ("init", "init_cpu", "answer", "answer_cpu")))
+        (title, *(seconds(_middle(figures, side, name)) for name in ("init", "init_cpu", "answer", "answer_cpu")))
         for side, title in titles.items()
     ]
+    python = figures["python"]
     return f"""\
 One side is `deployment.zip` as `make package` builds it, except with this machine's wheels; the other a bare Chalice
-app with all of boto3. Both have `.pyc` files; Python {found["python"]}. Each round starts a process under Amazon's own
+app with all of boto3. Both have `.pyc` files; Python {python}. Each round starts a process under Amazon's own
 runtime client (awslambdaric) and waits for its first poll, which Lambda calls INIT, then for its first answer. DynamoDB
 is moto in another process. {ROUNDS} rounds of each, in turns; medians.
 
@@ -223,5 +224,5 @@ with the share that the memory buys. Nobody has measured it there.
 """
 
 
-def _middle(found: dict[str, Any], side: str, name: str) -> float:
-    return statistics.median(each[name] for each in found["sides"][side])
+def _middle(figures: dict[str, Any], side: str, name: str) -> float:
+    return statistics.median(each[name] for each in figures["sides"][side])

@@ -23,22 +23,22 @@ def run() -> dict[str, list[Round]]:
 
 # ---------------------------------------------------------------- what it says
 
-def per_server(found: dict[str, list[Round]]) -> list[tuple[int, float, float, float]]:
+def per_server(figures: dict[str, list[Round]]) -> list[tuple[int, float, float, float]]:
     """(size, wall seconds, CPU seconds, KiB on top of a ready process), each per server."""
-    return [(size, middle(found[str(size)], "wall") / size, middle(found[str(size)], "cpu") / size,
-             middle(found[str(size)], "added_mib") * 1024 / size) for size in SIZES]
+    return [(size, middle(figures[str(size)], "wall") / size, middle(figures[str(size)], "cpu") / size,
+             middle(figures[str(size)], "added_mib") * 1024 / size) for size in SIZES]
 
 
-def claims(found: dict[str, list[Round]]) -> list[Claim]:
-    measured = {size: rest for size, *rest in per_server(found)}
+def claims(figures: dict[str, list[Round]]) -> list[Claim]:
+    measured = {size: rest for size, *rest in per_server(figures)}
     return [Claim(f"{name} per server at 100,000 / at 1,000", measured[100_000][at] / measured[1_000][at], 1.25,
                   plotted=False)
             for at, name in enumerate(("Wall time", "CPU time", "Memory"))]
 
 
-def text(found: dict[str, list[Round]]) -> str:
+def text(figures: dict[str, list[Round]]) -> str:
     rows = [(f"{size:,}", seconds(wall * size), seconds(wall), seconds(cpu), f"{kib * size / 1024:.1f} MiB",
-             f"{kib:.2f} KiB") for size, wall, cpu, kib in per_server(found)]
+             f"{kib:.2f} KiB") for size, wall, cpu, kib in per_server(figures)]
     return f"""\
 One whole list to its JSON body, each in a fresh process that is ready, the sizes in turns; medians of {ROUNDS} rounds.
 

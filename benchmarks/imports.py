@@ -25,20 +25,20 @@ PROGRAMS = {
     "chalice_boto3": "import chalice, boto3; boto3.client('dynamodb')",
     "authorizer_used": """
 from chalicelib import authorizer
-answer = authorizer.authorize({"type": "TOKEN", "authorizationToken": "Bearer " + told["token"],
+answer = authorizer.authorize({"type": "TOKEN", "authorizationToken": "Bearer " + details["token"],
                                "methodArn": "arn:aws:execute-api:r:0:a/s/GET/twocloud/servers"}, {})
 assert answer["policyDocument"]["Statement"][0]["Resource"], answer
 """,
     "chalice_boto3_used": """
 import chalice, boto3
 client = boto3.client("dynamodb")
-for kind, key in (("token", told["token_key"]), ("user", told["user"])):
-    assert "Item" in client.get_item(TableName=told["table"], Key={"pk": {"S": kind}, "sk": {"S": key}})
+for kind, key in (("token", details["token_key"]), ("user", details["user"])):
+    assert "Item" in client.get_item(TableName=details["table"], Key={"pk": {"S": kind}, "sk": {"S": key}})
 """,
 }
 _TIMED = """
 import json, os, time
-told = json.loads(os.environ["BENCHMARK_TOLD"])
+details = json.loads(os.environ["BENCHMARK_DETAILS"])
 wall, cpu = time.perf_counter(), time.process_time()
 {program}
 print(json.dumps({{"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}}))
@@ -48,13 +48,13 @@ print(json.dumps({{"wall": time.perf_counter() - wall, "cpu": time.process_time(
 def run() -> dict[str, Any]:
     with Cloud("dynamodb", table=_TABLE, region=_REGION) as cloud, tempfile.TemporaryDirectory() as compiled:
         environment = _environment(cloud, compiled)
-        found: dict[str, list[dict[str, float]]] = {name: [] for name in PROGRAMS}
+        figures: dict[str, list[dict[str, float]]] = {name: [] for name in PROGRAMS}
         for number in range(ROUNDS + 1):                        # the first round compiles, and does not count
             for name in (list(PROGRAMS) if number % 2 else list(PROGRAMS)[::-1]):
                 measured = _interpreter(_TIMED.format(program=PROGRAMS[name]), environment)
                 if number:
-                    found[name].append(measured)
-    return found
+                    figures[name].append(measured)
+    return figures
 
 
 def _environment(cloud: Cloud, compiled: str) -> dict[str, str]:
@@ -65,7 +65,7 @@ def _environment(cloud: Cloud, compiled: str) -> dict[str, str]:
         "PYTHONPYCACHEPREFIX": compiled, "TWOCLOUD_STORE": f"dynamodb://{_TABLE}",
         "AWS_DEFAULT_REGION": _REGION, "AWS_ACCESS_KEY_ID": "benchmark", "AWS_SECRET_ACCESS_KEY": "benchmark",
         "AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-        "AWS_ENDPOINT_URL_DYNAMODB": cloud.url, "BENCHMARK_TOLD": json.dumps({**cloud.told, "table": _TABLE})}
+        "AWS_ENDPOINT_URL_DYNAMODB": cloud.url, "BENCHMARK_DETAILS": json.dumps({**cloud.details, "table": _TABLE})}
 
 
 def _interpreter(program: str, environment: Mapping[str, str]) -> dict[str, float]:
@@ -76,9 +76,9 @@ def _interpreter(program: str, environment: Mapping[str, str]) -> dict[str, floa
 
 # ---------------------------------------------------------------- what it says
 
-def claims(found: dict[str, Any]) -> list[Claim]:
+def claims(figures: dict[str, Any]) -> list[Claim]:
     def ratio(ours: str, theirs: str) -> float:
-        return _middle(found, ours) / _middle(found, theirs)
+        return _middle(figures, ours) / _middle(figures, theirs)
 
     return [
         Claim("Importing the authorizer / Chalice and a DynamoDB client", ratio("authorizer", "chalice_boto3"), None),
@@ -88,13 +88,13 @@ def claims(found: dict[str, Any]) -> list[Claim]:
     ]
 
 
-def text(found: dict[str, Any]) -> str:
+def text(figures: dict[str, Any]) -> str:
     titles = {"authorizer": "`import chalicelib.http.authorizer`", "handler": "`import app`",
               "chalice_boto3": "`import chalice, boto3`, `boto3.client(\"dynamodb\")`",
               "authorizer_used": "authorizer to its first answer (two reads of DynamoDB)",
               "chalice_boto3_used": "Chalice, boto3's client, the same two reads"}
-    rows = [(title, seconds(_middle(found, name)), seconds(min(each["wall"] for each in found[name])),
-             seconds(statistics.median(each["cpu"] for each in found[name]))) for name, title in titles.items()]
+    rows = [(title, seconds(_middle(figures, name)), seconds(min(each["wall"] for each in figures[name])),
+             seconds(statistics.median(each["cpu"] for each in figures[name]))) for name, title in titles.items()]
     return f"""\
 Fresh interpreters, {ROUNDS} of each, in turns, medians. They are timed inside, so the start of Python is not counted.
 Modules are compiled beforehand.
@@ -108,5 +108,5 @@ Modules are compiled beforehand.
 """
 
 
-def _middle(found: dict[str, Any], name: str) -> float:
-    return statistics.median(each["wall"] for each in found[name])
+def _middle(figures: dict[str, Any], name: str) -> float:
+    return statistics.median(each["wall"] for each in figures[name])

@@ -150,19 +150,19 @@ def run() -> dict[str, Any]:
 def _billed(house: _House) -> dict[str, dict[str, float]]:
     """One request at a time: medians of what Lambda would bill, CPU, and bytes out; of each kind."""
     api, guard = house.pools["APIHandler"], house.pools["Authorize"]
-    found: dict[str, dict[str, float]] = {}
+    figures: dict[str, dict[str, float]] = {}
     for kind, (_, query) in KINDS.items():
         tenant = "hung-999" if kind == "refused" else "tenant-0"
         as_ = "tenant-0"
-        _, _, said = house.ask(tenant, query, as_)
-        headers = {"If-None-Match": said["etag"]} if kind == "unchanged" else {}
+        _, _, headers_before = house.ask(tenant, query, as_)
+        headers = {"If-None-Match": headers_before["etag"]} if kind == "unchanged" else {}
         at, cpu = len(api.log), _cpu(api.all[0].pid)
         answers = [house.ask(tenant, query, as_, **headers) for _ in range(TIMES)]
         expected = {"unchanged": 304, "refused": 403}.get(kind, 200)
         if {status for status, _, _ in answers} != {expected}:
             raise RuntimeError(f"{kind}: {[status for status, _, _ in answers]}")
         plain = house.ask(tenant, query, as_, gzip=False, **headers)[1]
-        found[kind] = {
+        figures[kind] = {
             "ms": 1000 * statistics.median(it.took for it in api.log[at : at + TIMES]),
             "cpu_ms": 1000 * (_cpu(api.all[0].pid) - cpu) / TIMES,
             "gzip": answers[0][1],
@@ -171,13 +171,13 @@ def _billed(house: _House) -> dict[str, dict[str, float]]:
     at, cpu = len(guard.log), _cpu(guard.all[0].pid)
     for number in range(1, TIMES + 1):  # each with a token that the gateway has not seen
         house.ask(f"tenant-{number}", "region=gz&f=1&t=10")
-    found["authorizer"] = {
+    figures["authorizer"] = {
         "ms": 1000 * statistics.median(it.took for it in guard.log[at:]),
         "cpu_ms": 1000 * (_cpu(guard.all[0].pid) - cpu) / TIMES,
         "gzip": 0,
         "plain": 0,
     }
-    return found
+    return figures
 
 
 def _warm(house: _House) -> None:
@@ -244,21 +244,74 @@ PRICES = {  # USD, us-east-1, from memory
 # Units that a request reads (4 KB) and writes (1 KB), as tests/unit/test_scale.py counts them, except the authorizer's
 STORE = {
     "page": (7, 0),
-    "live": (13, 3),
-    "kept page": (6, 0),
-    "kept": (6, 0),
-    "several live": (28, 6),
-    "several kept": (14, 0),
-    "unchanged": (6, 0),
-    "refused": (2, 0),
+    "live": (12, 3),
+    "kept page": (8, 0),
+    "kept": (8, 0),
+    "several live": (20, 6),
+    "several kept": (12, 0),
+    "unchanged": (8, 0),
+    "refused": (6, 0),
+}
+
+# kind of request -> its path and query (of a refresh "" and the region), and the calls to DynamoDB; a test compares
+_SERVERS, _ONE = "/twocloud/servers", "party=qcloud&tenant_id=123"
+_ALL = "party=all&tenant_id=123&region=all"
+CALLS: dict[str, tuple[str, str, dict[str, int]]] = {
+    KINDS["page"][0]: (_SERVERS, f"{_ONE}&{KINDS['page'][1]}", {"GetItem": 1, "BatchGetItem": 2}),
+    KINDS["live"][0]: (
+        _SERVERS,
+        f"{_ONE}&{KINDS['live'][1]}",
+        {"GetItem": 2, "BatchGetItem": 3, "PutItem": 2, "BatchWriteItem": 1},
+    ),
+    KINDS["kept page"][0]: (_SERVERS, f"{_ONE}&{KINDS['kept page'][1]}", {"GetItem": 1, "BatchGetItem": 2}),
+    KINDS["kept"][0]: (_SERVERS, f"{_ONE}&{KINDS['kept'][1]}", {"GetItem": 1, "BatchGetItem": 2}),
+    "a part of a named list": (_SERVERS, f"{_ONE}&region=gz&f=1&t=10&list=LIST", {"GetItem": 1, "BatchGetItem": 2}),
+    KINDS["several live"][0]: (
+        _SERVERS,
+        f"{_ONE}&{KINDS['several live'][1]}",
+        {"GetItem": 3, "BatchGetItem": 7, "PutItem": 4, "BatchWriteItem": 2},
+    ),
+    KINDS["several kept"][0]: (_SERVERS, f"{_ONE}&{KINDS['several kept'][1]}", {"GetItem": 1, "BatchGetItem": 4}),
+    "403": (_SERVERS, "party=qcloud&tenant_id=7&region=gz", {"GetItem": 1, "BatchGetItem": 1}),
+    "the changes of one source": (
+        "/twocloud/changes",
+        f"{_ONE}&region=gz&since=2026-09-21T00:00:00Z",
+        {"GetItem": 1, "BatchGetItem": 1, "Query": 2},
+    ),
+    "what a token opens": ("/twocloud/me", "", {"GetItem": 2, "Query": 2}),
+    "a refresh, nothing changed": (
+        "",
+        "ap-guangzhou",
+        {"GetItem": 1, "BatchGetItem": 3, "PutItem": 2, "BatchWriteItem": 1},
+    ),
+    "a refresh, one server changed": (
+        "",
+        "ap-guangzhou",
+        {"GetItem": 1, "BatchGetItem": 4, "PutItem": 4, "BatchWriteItem": 1},
+    ),
+    "a page of ten of 1,000 sources, from snapshots": (
+        _SERVERS,
+        f"{_ALL}&max_age=9999&f=1&t=10",
+        {"GetItem": 1, "BatchGetItem": 2, "Query": 4},
+    ),
+    "all 10,000 servers of 1,000 sources, from snapshots": (
+        _SERVERS,
+        f"{_ALL}&max_age=9999",
+        {"GetItem": 1, "BatchGetItem": 11, "Query": 4},
+    ),
+    "the changes of 1,000 sources": (
+        "/twocloud/changes",
+        f"{_ALL}&since=2026-09-21T00:00:00Z",
+        {"GetItem": 1, "BatchGetItem": 1, "Query": 21},
+    ),
 }
 LOG_BYTES = 900  # one line of ours, the platform's three, one of the gateway's
 FACTOR = 1 / 0.57  # 1,024 MB buy 0.57 of a core
 
 
-def cost(found: dict[str, Any], kind: str, gzip: bool = True) -> dict[str, float]:
+def cost(figures: dict[str, Any], kind: str, gzip: bool = True) -> dict[str, float]:
     """USD for a million requests. CPU is stretched by the share of a core that the memory buys; waiting is not."""
-    each = found["billed"][kind]
+    each = figures["billed"][kind]
     billed = (max(0.0, each["ms"] - each["cpu_ms"]) + each["cpu_ms"] * FACTOR) / 1000
     reads, writes = STORE[kind]
     parts = {
@@ -272,16 +325,16 @@ def cost(found: dict[str, Any], kind: str, gzip: bool = True) -> dict[str, float
     return {name: 1e6 * value for name, value in parts.items()}
 
 
-def costs(found: dict[str, Any]) -> str:
+def costs(figures: dict[str, Any]) -> str:
     rows = []
     for kind, (title, _) in KINDS.items():
         for gzip in (True, False) if kind in ("kept", "several kept") else (True,):
-            parts = cost(found, kind, gzip)
+            parts = cost(figures, kind, gzip)
             rows.append(
                 (
                     f"{title}{'' if gzip else ', no gzip'}",
-                    f"{found['billed'][kind]['ms']:.0f}",
-                    f"{found['billed'][kind]['cpu_ms']:.0f}",
+                    f"{figures['billed'][kind]['ms']:.0f}",
+                    f"{figures['billed'][kind]['cpu_ms']:.0f}",
                     *(f"{value:.2f}" for value in parts.values()),
                     f"{sum(parts.values()):.2f}",
                 )
@@ -289,32 +342,42 @@ def costs(found: dict[str, Any]) -> str:
     return lines(("a million of", "ms", "CPU ms", "gateway", "function", "store", "key", "out", "logs", "USD"), rows)
 
 
+def calls() -> str:
+    """The table of calls to DynamoDB."""
+    names = ("GetItem", "BatchGetItem", "Query", "PutItem", "BatchWriteItem")
+    rows = [
+        (title, str(sum(made.values())), *(str(made.get(name, "")) for name in names))
+        for title, (_, _, made) in CALLS.items()
+    ]
+    return lines(("request", "calls", *names), rows)
+
+
 # ---------------------------------------------------------------- what it says
 
 
-def claims(found: dict[str, Any]) -> list[Claim]:
+def claims(figures: dict[str, Any]) -> list[Claim]:
     return [
         Claim(
             "Under load, the slowest hundredth of callers of snapshots, with a cloud that hangs beside them / without",
-            found["hung"]["p99"] / found["mixed"]["p99"],
+            figures["hung"]["p99"] / figures["mixed"]["p99"],
             None,
         ),
         Claim(
             "Peak memory of the API's function under load / what it has (1,024 MB)",
-            found["peak_mib"]["APIHandler"] / 1024,
+            figures["peak_mib"]["APIHandler"] / 1024,
             1.0,
         ),
         Claim(
             "Peak memory of the authorizer under load / what it has (1,769 MB)",
-            found["peak_mib"]["Authorize"] / (1024 * MEMORY["Authorize"]),
+            figures["peak_mib"]["Authorize"] / (1024 * MEMORY["Authorize"]),
             1.0,
         ),
     ]
 
 
-def text(found: dict[str, Any]) -> str:
+def text(figures: dict[str, Any]) -> str:
     def row(name: str, title: str) -> tuple[str, ...]:
-        it = found[name]
+        it = figures[name]
         return (
             title,
             str(it["requests"]),
@@ -324,14 +387,14 @@ def text(found: dict[str, Any]) -> str:
             str(it["environments"]["APIHandler"]),
         )
 
-    waits = [it["seconds"] for it in found["hung"]["hung"]]
-    statuses = sorted({it["status"] for it in found["hung"]["hung"]})
+    waits = [it["seconds"] for it in figures["hung"]["hung"]]
+    statuses = sorted({it["status"] for it in figures["hung"]["hung"]})
     titles = {kind: title for kind, (title, _) in KINDS.items()}
     titles["authorizer"] = "the authorizer, a token that the gateway has not seen"
     rows = [
         (title, f"{it['ms']:.0f}", f"{it['cpu_ms']:.0f}", f"{it['gzip']:,.0f}", f"{it['plain']:,.0f}")
         for kind, title in titles.items()
-        for it in [found["billed"][kind]]
+        for it in [figures["billed"][kind]]
     ]
     return f"""\
 `deployment.zip` under Amazon's runtime client, one process for each execution environment, behind the tests' gateway
@@ -353,8 +416,8 @@ the same beside {HUNG} callers whose cloud hangs; these were answered after at m
         )
     }
 
-Peak memory: the API's function {found["peak_mib"]["APIHandler"]:.0f} MiB, the authorizer
-{found["peak_mib"]["Authorize"]:.0f} MiB. One request at a time is billed (medians of {TIMES}):
+Peak memory: the API's function {figures["peak_mib"]["APIHandler"]:.0f} MiB, the authorizer
+{figures["peak_mib"]["Authorize"]:.0f} MiB. One request at a time is billed (medians of {TIMES}):
 
 {lines(("request", "ms", "of it CPU", "bytes with gzip", "without"), rows)}
 

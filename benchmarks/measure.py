@@ -95,14 +95,14 @@ def in_turn(sides: Mapping[str, Callable[[], Round]], rounds: int, pause: float 
     One more round goes before them and does not count: it fills the caches of files and of the simulator.
     `pause`: seconds before each round, in which the party's own rate forgets the round before.
     """
-    found: dict[str, list[Round]] = {name: [] for name in sides}
+    figures: dict[str, list[Round]] = {name: [] for name in sides}
     for number in range(rounds + 1):
         for name in (list(sides) if number % 2 else list(sides)[::-1]):
             time.sleep(pause)
             measured = sides[name]()
             if number:
-                found[name].append(measured)
-    return found
+                figures[name].append(measured)
+    return figures
 
 
 def middle(rounds: Sequence[Round], name: str) -> float:

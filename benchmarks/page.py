@@ -50,14 +50,14 @@ def in_process(url: str) -> dict[str, Any]:
         routes = {"bare": bare, "bare_ten": bare_ten, "bare_sdk": bare_sdk, "stubbed": app.app, "real": app.app}
         adapter = deployment.transport.adapter
         real, stub = adapter.send, _stub(adapter, lambda: app.app(event, None))
-        found: dict[str, list[dict[str, float]]] = {name: [] for name in routes}
+        figures: dict[str, list[dict[str, float]]] = {name: [] for name in routes}
         for number in range(ROUNDS + 1):
             for name, route in routes.items():
                 adapter.send = stub if name == "stubbed" else real
                 measured = _repeat(route, event, REQUESTS if number else _WARM)
                 if number:
-                    found[name].append(measured)
-    return {"routes": found, "rows": len(answer["vm_servers"])}
+                    figures[name].append(measured)
+    return {"routes": figures, "rows": len(answer["vm_servers"])}
 
 
 def _ask_sdk(url: str) -> Callable[[], dict[str, Any]]:
@@ -88,11 +88,11 @@ def _event(token: str) -> dict[str, Any]:
     """What API Gateway sends."""
     headers = {"authorization": "Basic " + base64.b64encode(f"{token}:password".encode()).decode(),
                "accept": "application/json", "host": "api.example.com", "user-agent": "benchmark"}
-    asked = {"party": "qcloud", "tenant_id": TENANT, "region": REGION["qcloud"], "f": "1", "t": "10"}
+    query = {"party": "qcloud", "tenant_id": TENANT, "region": REGION["qcloud"], "f": "1", "t": "10"}
     return {
         "resource": _ROUTE, "path": _ROUTE, "httpMethod": "GET", "headers": headers,
-        "multiValueHeaders": {name: [value] for name, value in headers.items()}, "queryStringParameters": asked,
-        "multiValueQueryStringParameters": {name: [value] for name, value in asked.items()}, "pathParameters": None,
+        "multiValueHeaders": {name: [value] for name, value in headers.items()}, "queryStringParameters": query,
+        "multiValueQueryStringParameters": {name: [value] for name, value in query.items()}, "pathParameters": None,
         "stageVariables": None, "body": None, "isBase64Encoded": False,
         "requestContext": {"resourcePath": _ROUTE, "httpMethod": "GET", "path": _ROUTE,
                            "requestId": "00000000-0000-0000-0000-000000000000",
@@ -130,9 +130,9 @@ def run() -> dict[str, Any]:
 
 # ---------------------------------------------------------------- what it says
 
-def claims(found: dict[str, Any]) -> list[Claim]:
+def claims(figures: dict[str, Any]) -> list[Claim]:
     def cost(route: str, name: str) -> float:
-        return statistics.median(each[name] for each in found["routes"][route])
+        return statistics.median(each[name] for each in figures["routes"][route])
 
     return [
         Claim("A page of ten, CPU time with the party's call over a socket, ours / bare Chalice route",
@@ -146,14 +146,14 @@ def claims(found: dict[str, Any]) -> list[Claim]:
     ]
 
 
-def text(found: dict[str, Any]) -> str:
+def text(figures: dict[str, Any]) -> str:
     titles = {"bare": "bare Chalice route, a constant dict of two fields",
               "bare_ten": "bare Chalice route, a constant dict with the same ten servers",
               "bare_sdk": "Chalice route that asks the official SDK for ten, over a socket",
               "stubbed": "twocloud, network taken out", "real": "twocloud, over a socket"}
     rows = []
     for name, title in titles.items():
-        measured = found["routes"][name]
+        measured = figures["routes"][name]
         waits = name in ("real", "bare_sdk")
         wall = "–" if waits else seconds(statistics.median(each["wall"] for each in measured))
         rows.append((title, wall, seconds(statistics.median(each["cpu"] for each in measured)),

@@ -44,15 +44,15 @@ def names() -> list[str]:
 
 def rounds(side: str, number: int, **arguments: Any) -> list[Round]:
     """`number` rounds of a side, each as cold as a fresh process but for its imports; one more before only warms."""
-    found: list[Round] = []
+    figures: list[Round] = []
     with redirect_stdout(sys.stderr):       # where an SDK may chat
         for _ in range(number + 1):
             with _SIDES[side](**arguments) as listing:
                 cpu, wall = cpu_seconds(), time.perf_counter()
                 given = listing()
                 wall, cpu = time.perf_counter() - wall, cpu_seconds() - cpu
-            found.append({"wall": wall, "cpu": cpu, **_seen(given)})
-    return found[1:]
+            figures.append({"wall": wall, "cpu": cpu, **_seen(given)})
+    return figures[1:]
 
 
 def sdk_rounds(number: int, **arguments: Any) -> list[Round]:
@@ -126,11 +126,11 @@ def run() -> dict[str, Any]:
 
 def _measured(party: str) -> dict[str, Any]:
     with Cloud("party", party=party, size=SIZE, latency=LATENCY) as cloud:
-        told = {"party": party, "url": cloud.url, **cloud.told}
+        details = {"party": party, "url": cloud.url, **cloud.details}
 
         def side(target: str, number: int, **arguments: Any) -> dict[str, Any]:
             cloud.calls()
-            made = in_child(f"benchmarks.parties:{target}", {"number": number, **told, **arguments})
+            made = in_child(f"benchmarks.parties:{target}", {"number": number, **details, **arguments})
             calls = {name: count / (number + 1) for name, count in cloud.calls().items()}
             return {"rounds": made, "calls": calls}
 
@@ -144,13 +144,13 @@ def _measured(party: str) -> dict[str, Any]:
 
 # ---------------------------------------------------------------- what it says
 
-def claims(found: dict[str, Any]) -> list[Claim]:
-    known = [name for name in found if name in least_of()]
-    calls = {name: _calls(found[name]["whole"]) / least_of()[name].calls for name in known}
-    parts = {name: _calls(found[name]["window"]) / least_of()[name].window_calls for name in known}
-    walls = {name: _wall(found[name]["whole"]) / least_of()[name].wall(LATENCY) for name in known}
+def claims(figures: dict[str, Any]) -> list[Claim]:
+    known = [name for name in figures if name in least_of()]
+    calls = {name: _calls(figures[name]["whole"]) / least_of()[name].calls for name in known}
+    parts = {name: _calls(figures[name]["window"]) / least_of()[name].window_calls for name in known}
+    walls = {name: _wall(figures[name]["whole"]) / least_of()[name].wall(LATENCY) for name in known}
     sdks = {name: _wall(sides["whole"]) / _wall(sides["sdk"])
-            for name, sides in found.items() if sides["sdk"]["rounds"]}
+            for name, sides in figures.items() if sides["sdk"]["rounds"]}
 
     def worst_of(what: str, of: dict[str, float], aim: float | None) -> Claim:
         name, ratio = max(of.items(), key=lambda one: one[1])
@@ -166,11 +166,11 @@ def claims(found: dict[str, Any]) -> list[Claim]:
     ]
 
 
-def text(found: dict[str, Any]) -> str:
+def text(figures: dict[str, Any]) -> str:
     whole: list[tuple[str, ...]] = []
     parts: list[tuple[str, ...]] = []
     reasons: list[tuple[str, ...]] = []
-    for name, sides in found.items():
+    for name, sides in figures.items():
         least = least_of().get(name)
         mine, sdk = _wall(sides["whole"]), sides["sdk"]
         limit = least.wall(LATENCY) if least else None

@@ -88,8 +88,8 @@ def _sides(cloud: Cloud) -> dict[str, Callable[[], Round]]:
 
 # ---------------------------------------------------------------- what it says
 
-def claims(found: dict[str, Any]) -> list[Claim]:
-    small, large = found["small"], found["large"]
+def claims(figures: dict[str, Any]) -> list[Claim]:
+    small, large = figures["small"], figures["large"]
     floor = (400 - RATE) / RATE
     return [
         Claim("4,000 qcloud servers, wall time, ours / the SDK's loop",
@@ -103,10 +103,10 @@ def claims(found: dict[str, Any]) -> list[Claim]:
     ]
 
 
-def text(found: dict[str, Any]) -> str:
+def text(figures: dict[str, Any]) -> str:
     names = {"ours": "twocloud", "sdk": "official SDK, a loop"}
-    small = table(names, found["small"])
-    large = table(names, found["large"])
+    small = table(names, figures["small"])
+    large = table(names, figures["large"])
     return f"""\
 4,000 servers are 40 calls: one second at the documented rate limit of 40 a second. The simulator waits
 {LATENCY * 1000:.0f} ms before each response and enforces the limit.

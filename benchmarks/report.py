@@ -61,10 +61,10 @@ def _short(value: Any) -> Any:
 
 
 def write(results: dict[str, Any]) -> None:
-    found = {name: results["benchmarks"][name] for name in NAMES if name in results["benchmarks"]}
-    claims = {name: module(name).claims(each["figures"]) for name, each in found.items()}
+    figures = {name: results["benchmarks"][name] for name in NAMES if name in results["benchmarks"]}
+    claims = {name: module(name).claims(each["figures"]) for name, each in figures.items()}
     draw([claim for each in claims.values() for claim in each],
-         module("growth").per_server(found["growth"]["figures"]) if "growth" in found else [], _PLOT)
+         module("growth").per_server(figures["growth"]["figures"]) if "growth" in figures else [], _PLOT)
     here = results["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in here["libraries"].items())
     parts = [f"""# Benchmarks
@@ -73,7 +73,7 @@ After this page you know how fast twocloud lists beside the vendors' SDKs, what 
 its aims it misses.
 
 To measure on your own machine, run `make bench`. It writes this page and `benchmarks/results.json`, which holds all
-figures. This run: {here["cpu"]}, {here["cores"]} cores, {here["system"]}, Python {here["python"]}; {_dates(found)}.
+figures. This run: {here["cpu"]}, {here["cores"]} cores, {here["system"]}, Python {here["python"]}; {_dates(figures)}.
 
 ![Ratios with their aims, and cost per server](benchmarks.svg)
 
@@ -92,7 +92,7 @@ How to read the ratios:
 
 Versions: {versions}.
 """]
-    parts += [f"## {module(name).TITLE}\n\n{module(name).text(each['figures'])}" for name, each in found.items()]
+    parts += [f"## {module(name).TITLE}\n\n{module(name).text(each['figures'])}" for name, each in figures.items()]
     _PAGE.write_text("\n".join(parts))
 
 
@@ -100,6 +100,6 @@ def _line(claim: Claim) -> tuple[str, ...]:
     return claim.text, f"{claim.ratio:.3g}", "–" if claim.aim is None else f"≤ {claim.aim:g}", claim.verdict
 
 
-def _dates(found: Mapping[str, Any]) -> str:
-    days = sorted({each["date"] for each in found.values()})
+def _dates(figures: Mapping[str, Any]) -> str:
+    days = sorted({each["date"] for each in figures.values()})
     return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"

@@ -112,7 +112,7 @@ def reads(url: str) -> dict[str, Any]:
     from benchmarks import ours
     from chalicelib.storage import snapshots
 
-    kind, found = "dynamodb" if url else "sqlite", dict[str, Any]()
+    kind, figures = "dynamodb" if url else "sqlite", dict[str, Any]()
     with _deployed(url) as deployment:
         store, token = deployment.store, ours.token(deployment)
         head = _keep(deployment, servers(SIZES["ten thousand"]))
@@ -122,13 +122,13 @@ def reads(url: str) -> dict[str, Any]:
             "ten thousand": {"answer": _ask(deployment, token, ""),
                              "read": lambda: list(store.list("chunk", prefix))}}
         for name, sides in routes.items():
-            found |= {f"{name} {side}": [] for side in sides}
+            figures |= {f"{name} {side}": [] for side in sides}
             for number in range(ROUNDS + 1):
                 for side, call in sides.items():
                     measured = _repeat(call, REQUESTS[kind][name])
                     if number:
-                        found[f"{name} {side}"].append(measured)
-    return found
+                        figures[f"{name} {side}"].append(measured)
+    return figures
 
 
 def _repeat(call: Callable[[], Any], times: int) -> dict[str, float]:
@@ -179,7 +179,7 @@ def refreshes(endpoint: str) -> dict[str, Any]:
     from chalicelib.access import accounts
     from chalicelib.fleet import schedule
 
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     with ours.deployed("qcloud", endpoint) as deployment:
         for number in range(SOURCES):
             account = accounts.check(f"t{number}", parties.load("qcloud"), {
@@ -193,8 +193,8 @@ def refreshes(endpoint: str) -> dict[str, Any]:
             wall, cpu = time.perf_counter() - wall, cpu_seconds() - cpu
             if any(result.total != SERVERS for result in results):
                 raise RuntimeError("a refresh failed")
-            found[name] = {"wall": wall, "cpu": cpu}
-    return found
+            figures[name] = {"wall": wall, "cpu": cpu}
+    return figures
 
 
 # ---------------------------------------------------------------- what DynamoDB charges
@@ -222,16 +222,20 @@ class Units:
         context["asked"] = params
 
     def _after(self, parsed: Any, model: Any, context: dict[str, Any], **_: Any) -> None:
-        asked = context["asked"]
+        query = context["asked"]
         self.calls += 1
         if model.name == "GetItem":
             self.read += _blocks(_size(parsed.get("Item", {})), 4096)
+        elif model.name == "BatchGetItem":
+            found = [item for items in parsed["Responses"].values() for item in items]
+            queried = sum(len(table["Keys"]) for table in query["RequestItems"].values())
+            self.read += sum(_blocks(_size(item), 4096) for item in found) + queried - len(found)
         elif model.name == "Query":
             self.read += _blocks(sum(map(_size, parsed["Items"])), 4096)
         elif model.name == "PutItem":
-            self._written(asked["Item"], _size(asked["Item"]))
+            self._written(query["Item"], _size(query["Item"]))
         elif model.name == "BatchWriteItem":
-            for request in (each for requests in asked["RequestItems"].values() for each in requests):
+            for request in (each for requests in query["RequestItems"].values() for each in requests):
                 if "PutRequest" in request:
                     self._written(request["PutRequest"]["Item"], _size(request["PutRequest"]["Item"]))
                 else:
@@ -270,7 +274,7 @@ def costs(url: str) -> dict[str, Any]:
 
     listed = servers(COUNTED)
     parties.list_servers = lambda *_: Listing(list(listed), len(listed))
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     with _deployed(url) as deployment:
         units = Units(deployment.store._client)
 
@@ -279,17 +283,17 @@ def costs(url: str) -> dict[str, Any]:
             if result.total != COUNTED:
                 raise RuntimeError(f"the refresh failed: {result.error}")
 
-        found["refresh, new"] = units.of(refresh)
-        found["refresh, unchanged"] = units.of(refresh)
+        figures["refresh, new"] = units.of(refresh)
+        figures["refresh, unchanged"] = units.of(refresh)
         listed[7] = msgspec.structs.replace(listed[7], name="renamed")
-        found["refresh, one server changed"] = units.of(refresh)
+        figures["refresh, one server changed"] = units.of(refresh)
         listed[7] = msgspec.structs.replace(listed[7], name="renamed again")
-        found["refresh, one changed again"] = units.of(refresh)
+        figures["refresh, one changed again"] = units.of(refresh)
         token = ours.token(deployment)
         ten, whole = _ask(deployment, token, "10"), _ask(deployment, token, "")
-        found["a page of ten, the first in ten minutes"] = units.of(ten)
-        found["a page of ten"] = units.of(ten)
-        found["all thousand"] = units.of(whole)
+        figures["a page of ten, the first in ten minutes"] = units.of(ten)
+        figures["a page of ten"] = units.of(ten)
+        figures["all thousand"] = units.of(whole)
         store = deployment.store
         account, head = store.get("account", f"{TENANT}/qcloud"), store.get("snapshot", snapshots.key_of(_source()))
         for number in range(1, IDLE):
@@ -297,8 +301,8 @@ def costs(url: str) -> dict[str, Any]:
             store.put("account", f"{source.tenant_id}/qcloud", account.value)
             store.put("snapshot", snapshots.key_of(source), head.value)
             store.put("interest", snapshots.key_of(source), b"1790000000")
-        found["schedule"] = units.of(lambda: schedule.due(deployment))
-    return found
+        figures["schedule"] = units.of(lambda: schedule.due(deployment))
+    return figures
 
 
 # ---------------------------------------------------------------- the rounds
@@ -307,14 +311,14 @@ def run() -> dict[str, Any]:
     from deploy.ministack import ministack
 
     with tempfile.TemporaryDirectory(prefix="twocloud-benchmark-") as folder, ministack(Path(folder)) as url:
-        found = {"sqlite": in_child("benchmarks.snapshots:reads", {"url": ""}),
+        figures = {"sqlite": in_child("benchmarks.snapshots:reads", {"url": ""}),
                  "dynamodb": in_child("benchmarks.snapshots:reads", {"url": url}),
                  "costs": in_child("benchmarks.snapshots:costs", {"url": url}),
                  "kept": in_child("benchmarks.snapshots:keep_large", {"path": f"{folder}/large.db"}),
                  "read": in_child("benchmarks.snapshots:read_large", {"path": f"{folder}/large.db"})}
     with Cloud("qcloud", size=SERVERS, latency=LATENCY, limited=False, accounts=SOURCES) as cloud:
-        found["refreshes"] = in_child("benchmarks.snapshots:refreshes", {"endpoint": cloud.url})
-    return found
+        figures["refreshes"] = in_child("benchmarks.snapshots:refreshes", {"endpoint": cloud.url})
+    return figures
 
 
 # ---------------------------------------------------------------- what it says
@@ -326,30 +330,30 @@ _STORES = {"sqlite": "SQLite", "dynamodb": "DynamoDB (MiniStack)"}
 _TITLES = {"ten": "a page of ten", "ten thousand": "10,000 servers"}
 
 
-def claims(found: dict[str, Any]) -> list[Claim]:
+def claims(figures: dict[str, Any]) -> list[Claim]:
     made = [Claim(f"{_TITLES[size].capitalize()} from a snapshot on {title}, wall time, the whole answer / one read of "
-                  "the same bytes", middle(found[store][f"{size} answer"], "wall")
-                  / middle(found[store][f"{size} read"], "wall"), 2.0, plotted=False)
+                  "the same bytes", middle(figures[store][f"{size} answer"], "wall")
+                  / middle(figures[store][f"{size} read"], "wall"), 2.0, plotted=False)
             for store, title in _STORES.items() for size in SIZES]
     return [*made, *(
         Claim(f"Refreshes of {SOURCES:,} {name} sources, 1,000 a minute / those that two cores do in a minute",
-              1000 / _in_a_minute(found["refreshes"][name]), 1.0) for name in ("new", "unchanged"))]
+              1000 / _in_a_minute(figures["refreshes"][name]), 1.0) for name in ("new", "unchanged"))]
 
 
 def _in_a_minute(measured: dict[str, float]) -> float:
     return SOURCES / measured["wall"] * 60
 
 
-def text(found: dict[str, Any]) -> str:
-    answers = [(f"{_TITLES[size]}, {_STORES[store]}", *(seconds(middle(found[store][f"{size} {side}"], name))
+def text(figures: dict[str, Any]) -> str:
+    answers = [(f"{_TITLES[size]}, {_STORES[store]}", *(seconds(middle(figures[store][f"{size} {side}"], name))
                 for side in ("answer", "read") for name in ("wall", "cpu"))) for store in _STORES for size in SIZES]
-    memory = [(title, seconds(found[name]["wall"]), f"{found[name]['added_mib']:.0f} MiB",
-               f"{found[name]['added_mib'] * 1024 / LARGE:.2f} KiB")
+    memory = [(title, seconds(figures[name]["wall"]), f"{figures[name]['added_mib']:.0f} MiB",
+               f"{figures[name]['added_mib'] * 1024 / LARGE:.2f} KiB")
               for name, title in (("kept", "written, by a process that holds them"), ("read", "read"))]
     refreshed = [(name, seconds(each["wall"]), f"{_in_a_minute(each):,.0f}", seconds(each["cpu"] / SOURCES))
-                 for name, each in found["refreshes"].items()]
+                 for name, each in figures["refreshes"].items()]
     units = [(name, *(str(each[unit]) for unit in ("calls", "read", "write")))
-             for name, each in found["costs"].items() if name != "schedule"]
+             for name, each in figures["costs"].items() if name != "schedule"]
     return f"""\
 The whole path of a request that a snapshot answers, in process: token, user and account read, window read and decoded,
 JSON, ETag, log line. Beside it one read of the chunks that the snapshot is made of: one row for a page of ten, one walk
@@ -361,7 +365,7 @@ nothing that makes JSON of it can come near to that.
 {lines(("answer", "whole answer: wall", "CPU", "one read: wall", "CPU"), answers)}
 
 {LARGE:,} servers in one source, written and read in a process each. The store holds
-{found["kept"]["stored"] / LARGE:.0f} bytes a server, compressed.
+{figures["kept"]["stored"] / LARGE:.0f} bytes a server, compressed.
 
 {lines(("100,000 servers", "wall", "memory on top of a ready process", "per server"), memory)}
 
@@ -378,13 +382,13 @@ it.
 
 {lines(("what", "calls", "read units", "write units"), units)}
 
-{_idle(found["costs"])}"""
+{_idle(figures["costs"])}"""
 
 
-def _idle(found: dict[str, Any]) -> str:
+def _idle(figures: dict[str, Any]) -> str:
     """A month of a deployment whose sources nobody reads, and of one whose sources are read all the time."""
     days, runs = 30, 12 * 24 * 30
-    same, changed, spread = found["refresh, unchanged"], found["refresh, one changed again"], found["schedule"]
+    same, changed, spread = figures["refresh, unchanged"], figures["refresh, one changed again"], figures["schedule"]
     polls = 5 * 3 * 60 * 24 * days
     rows: list[tuple[str, ...]] = []
     totals = [0.0, 0.0]

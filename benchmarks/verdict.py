@@ -22,13 +22,13 @@ class Claim:
         return "met" if self.ratio <= self.aim else "**missed**"
 
 
-def table(names: Mapping[str, str], found: Mapping[str, Sequence[Round]]) -> str:
+def table(names: Mapping[str, str], figures: Mapping[str, Sequence[Round]]) -> str:
     """One line for each side: medians over its rounds."""
     return lines(
         ("side", "wall", "least wall", "CPU", "peak memory", "of it above ready", "calls"),
-        [(title, seconds(middle(found[name], "wall")), seconds(least(found[name], "wall")),
-          seconds(middle(found[name], "cpu")), f"{middle(found[name], 'peak_mib'):.0f} MiB",
-          f"{middle(found[name], 'added_mib'):.1f} MiB", str(sum(found[name][0]["calls"].values())))
+        [(title, seconds(middle(figures[name], "wall")), seconds(least(figures[name], "wall")),
+          seconds(middle(figures[name], "cpu")), f"{middle(figures[name], 'peak_mib'):.0f} MiB",
+          f"{middle(figures[name], 'added_mib'):.1f} MiB", str(sum(figures[name][0]["calls"].values())))
          for name, title in names.items()])
 
 

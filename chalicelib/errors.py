@@ -6,6 +6,7 @@ TwocloudError
 ├── SnapshotReplaced               (a snapshot's chunks do not match its head; never seen over HTTP)
 ├── Internal                  500  internal
 │   ├── StoreBusy             500  internal
+│   │   └── StoreConnectionBroken 500  internal
 │   └── Unopened              500  internal
 ├── InvalidParameter          400  invalid_parameter
 │   └── UnknownRegion         400  invalid_parameter, parameter "region"
@@ -14,6 +15,7 @@ TwocloudError
 ├── NotFound                  404  not_found
 ├── AccountNotFound           404  account_not_found
 ├── MethodNotAllowed          405  method_not_allowed
+├── ListChanged               409  list_changed
 ├── TooLarge                  413  too_large
 ├── RateLimited               429  rate_limited
 └── PartyError
@@ -23,6 +25,7 @@ TwocloudError
     ├── PartyFailed           502  party_error
     ├── PartyThrottled        503  party_throttled
     ├── PartyUnavailable      503  party_unavailable
+    │   └── PartyUnreachable  503  party_unavailable
     └── PartyTimeout          504  party_timeout
 
 Callers see the text of an error. It says what is wrong and what to do, and never holds unchecked input of the caller,
@@ -35,10 +38,10 @@ from typing import ClassVar
 
 
 class TwocloudError(Exception):
-    """The root of the tree. The class has `status` and `word` (`error` in an answer), the instance has the text."""
+    """The root of the tree. The class has `status` and `code` (`error` in a response), the instance has the text."""
 
     status: ClassVar[int] = 500
-    word: ClassVar[str] = "internal"
+    code: ClassVar[str] = "internal"
     default: ClassVar[str] = "Internal error. Retry; if it persists, report the request id."
 
     def __init__(self, text: str = "") -> None:
@@ -66,7 +69,11 @@ class Internal(TwocloudError):
 
 
 class StoreBusy(Internal):
-    """Another program holds the store's write lock, so nothing was written."""
+    """Another program holds the store's write lock, so nothing was written; or the store does not answer."""
+
+
+class StoreConnectionBroken(StoreBusy):
+    """The connection to the store broke, or two statements met: what was sent can be sent again."""
 
 
 class Unopened(Internal):
@@ -77,7 +84,7 @@ class InvalidParameter(TwocloudError):
     """The request is malformed. `parameter`: the parameter at fault, as the caller spelt it."""
 
     status = 400
-    word = "invalid_parameter"
+    code = "invalid_parameter"
 
     def __init__(self, parameter: str, text: str) -> None:
         super().__init__(text)
@@ -95,7 +102,7 @@ class Unauthorized(TwocloudError):
     """Credentials missing, malformed, unknown, expired or revoked: always the same text, which reveals nothing."""
 
     status = 401
-    word = "unauthorized"
+    code = "unauthorized"
     default = ("Credentials missing or not valid. Send a token as the user name of Basic auth or as Bearer; "
                "to get a token, POST to /twocloud/tokens with a user name and a password.")
 
@@ -104,25 +111,25 @@ class Forbidden(TwocloudError):
     """The token does not cover the query, whether or not the tenant exists: always the same text."""
 
     status = 403
-    word = "forbidden"
+    code = "forbidden"
     default = "This token does not cover this tenant, party or region."
 
 
 class NotFound(TwocloudError):
     status = 404
-    word = "not_found"
+    code = "not_found"
     default = "Unknown path. GET /twocloud/openapi.json lists the paths."
 
 
 class AccountNotFound(TwocloudError):
     status = 404
-    word = "account_not_found"
+    code = "account_not_found"
     default = "This tenant has no account at this party. An operator can add one with `twocloud account put`."
 
 
 class MethodNotAllowed(TwocloudError):
     status = 405
-    word = "method_not_allowed"
+    code = "method_not_allowed"
     default = "This path does not support this method."
 
     def __init__(self, allow: str) -> None:
@@ -130,9 +137,17 @@ class MethodNotAllowed(TwocloudError):
         self.allow = allow
 
 
+class ListChanged(TwocloudError):
+    """The list that a caller wants a part of is not kept any more, or never was this query's."""
+
+    status = 409
+    code = "list_changed"
+    default = "The list that this id names is no longer kept, or belongs to another query. Start again without `list`."
+
+
 class TooLarge(TwocloudError):
     status = 413
-    word = "too_large"
+    code = "too_large"
     default = "The request is too large."
 
 
@@ -140,7 +155,7 @@ class RateLimited(TwocloudError):
     """`retry_after`: whole seconds until a retry can succeed."""
 
     status = 429
-    word = "rate_limited"
+    code = "rate_limited"
     default = "Too many requests."
 
     def __init__(self, retry_after: int, text: str = "") -> None:
@@ -158,7 +173,7 @@ class PartyError(TwocloudError):
     """
 
     status = 502
-    word = "party_error"
+    code = "party_error"
 
     def __init__(self, text: str = "", *, party_code: str = "", hint: str = "",
                  retry_after: float | None = None, http_status: int | None = None) -> None:
@@ -170,12 +185,12 @@ class PartyError(TwocloudError):
 
 
 class PartyDenied(PartyError):
-    word = "party_denied"
+    code = "party_denied"
     default = "The party refused the credentials of this account."
 
 
 class PartyMalformed(PartyError):
-    word = "party_malformed"
+    code = "party_malformed"
     default = "The party's answer could not be understood."
 
 
@@ -189,19 +204,23 @@ class PartyFailed(PartyError):
 
 class PartyThrottled(PartyError):
     status = 503
-    word = "party_throttled"
+    code = "party_throttled"
     default = "The party's rate limit is used up. Retry later."
 
 
 class PartyUnavailable(PartyError):
     status = 503
-    word = "party_unavailable"
+    code = "party_unavailable"
     default = "The party cannot be reached. Retry later."
+
+
+class PartyUnreachable(PartyUnavailable):
+    """The party's certificate is not trusted, or the operator's proxy refuses. A retry cannot help."""
 
 
 class PartyTimeout(PartyError):
     status = 504
-    word = "party_timeout"
+    code = "party_timeout"
     default = "The party did not answer in time."
 
 
@@ -235,7 +254,7 @@ UNAVAILABLE = Meaning(PartyUnavailable)
 MALFORMED = Meaning(PartyMalformed, "the party says that the request is wrong")
 
 # Patterns for codes that are in no table but name their cause. The first that matches decides.
-_CAUSES = tuple((re.compile(pattern, re.IGNORECASE), verdict) for pattern, verdict in (
+_CAUSES = tuple((re.compile(pattern, re.IGNORECASE), meaning) for pattern, meaning in (
     (r"arrears?|overdue|in_?debt|delinquent|past_?due|unpaid|(insufficient|not_?enough)_?(balance|funds|credits?)",
      ARREARS),
     (r"real_?name|user_?verification|not_?certifi|not_?verified|unverified|qualification_?restrict", UNVERIFIED),
@@ -253,6 +272,6 @@ _CAUSES = tuple((re.compile(pattern, re.IGNORECASE), verdict) for pattern, verdi
 ))
 
 
-def cause_of(word: str) -> Meaning | None:
+def cause_of(code: str) -> Meaning | None:
     """The meaning of a party's error code that is in no table, None if the code does not name its cause."""
-    return next((verdict for pattern, verdict in _CAUSES if pattern.search(word)), None)
+    return next((meaning for pattern, meaning in _CAUSES if pattern.search(code)), None)

@@ -29,7 +29,7 @@ class Lines(logging.Formatter):
         fields |= _about.get()
         fields |= getattr(record, "fields", {})
         fields = {name: value for name, value in fields.items() if value is not None}
-        if record.exc_info:                 # where it broke, but not what was said: that may hold a caller's text
+        if record.exc_info:                 # where it broke, but not the message: that may hold a caller's text
             kind, _, trace = record.exc_info
             fields["exception"] = kind.__name__ if kind else ""
             frames: list[str] = []
@@ -68,7 +68,7 @@ def carried(call: Callable[P, T]) -> Callable[P, T]:
 
 
 def call(*, failed: bool, **fields: object) -> None:
-    """One call to a party: a listing may make hundreds, so those that went well are told at level debug alone."""
+    """One call to a party: a listing may make hundreds, so those that went well are logged at level debug alone."""
     calls.log(logging.INFO if failed else logging.DEBUG, "call", extra={"fields": fields})
 
 

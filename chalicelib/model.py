@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cached_property
@@ -14,10 +14,15 @@ from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
+from .route import DIRECT, PROXY_PASSWORD, PROXY_USER, Route
+
 Count = Annotated[int, msgspec.Meta(ge=0, le=10 ** 9)]      # what a party may count: never negative, never absurd
+Size = Annotated[float, msgspec.Meta(ge=0, le=10 ** 9)]     # what a party may state as a fraction
 Text = Annotated[str, msgspec.Meta(min_length=1)]
-IDENTIFIER = r"[A-Za-z0-9._-]{1,64}"        # tenants, regions
+IDENTIFIER = r"[A-Za-z0-9._-]{1,64}"        # tenants, regions, names of accounts
 IDENTIFIER_FORM = re.compile(IDENTIFIER, re.ASCII)
+MEMBER_ID = r"[A-Za-z0-9._:-]{1,128}"       # of a discovered account, subscription or project
+DEFAULT_ACCOUNT = "default"                 # the name of an account that was put without one
 USER_FORM = re.compile(r"[A-Za-z0-9._@+-]{1,64}", re.ASCII)
 
 
@@ -100,11 +105,20 @@ def bounded(server: Server) -> Server:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One tenant's account at one party in one region; `region` is the party's own code, never an alias."""
+    """One tenant's account at one party in one region; `region` is the party's own code, never an alias.
+
+    `account`: its name, or `NAME:ID` of a member that was discovered behind the account NAME.
+    """
 
     tenant_id: str
     party: str
     region: str
+    account: str = DEFAULT_ACCOUNT
+
+    @property
+    def order(self) -> tuple[str, str, str, str]:
+        """By what the sources of one answer are sorted."""
+        return self.tenant_id, self.party, self.account, self.region
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +156,37 @@ def no_identity() -> Keys:
     raise RuntimeError("this account has no identity of the service")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """An account, subscription or project that a party lists behind an account.
+
+    `id`: the party's own. `name`: what people call it; it may repeat. `closed`: the party's own word for a member that
+    is suspended, closed or being deleted, and so no source; "" if it is one. `door`: it is the account itself, opened
+    with its own credentials.
+    """
+
+    id: str
+    name: str = ""
+    closed: str = ""
+    door: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Discovery:
+    """What an account is a door to. `below`: the unit, folder, group or parent whose members are meant; None: all that
+    the credentials can see. `role`: the name of the role that opens a member; None: the party's usual one."""
+
+    below: str | None = None
+    role: str | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Account:
-    """A tenant's account at a party, opened. `identity` gives the keys of the service itself (assumed roles)."""
+    """A tenant's account at a party, opened. `identity` gives the keys of the service itself (assumed roles).
+
+    `name`: as in Source. `discovery`: it is a door to others. `member`: it is one of those, opened with the door's
+    credentials. `route`: how its calls travel, with the user and password of its proxy.
+    """
 
     tenant_id: str
     party: str
@@ -154,19 +196,43 @@ class Account:
     regions: tuple[str, ...] = ()
     deep: bool = False
     endpoint: str | None = None
+    name: str = DEFAULT_ACCOUNT
+    discovery: Discovery | None = None
+    member: Member | None = None
+    route: Route = DIRECT
     identity: Callable[[], Keys] = field(default=no_identity, repr=False)
 
     @cached_property
+    def door(self) -> "Account":
+        """The account whose credentials open this one: itself, unless it is a member behind another."""
+        return self if self.member is None else replace(self, member=None)
+
+    @property
+    def secrets(self) -> Mapping[str, str]:
+        """All that is sealed: the party's fields, and the proxy's user and password."""
+        proxy = self.route.proxy
+        if proxy is None or proxy.user is None:
+            return self.credentials
+        return {**self.credentials, PROXY_USER: proxy.user, **({PROXY_PASSWORD: proxy.password} if proxy.password
+                                                               else {})}
+
+    @property
+    def origin(self) -> tuple[str | None, Route]:
+        """Where its answers come from. Only accounts of one origin may share a party's answers."""
+        return self.endpoint, self.route
+
+    @cached_property
     def fingerprint(self) -> bytes:
-        """The same for the same credentials at the same endpoint."""
-        return hashlib.sha256(msgspec.json.encode((self.endpoint, dict(self.credentials)), order="sorted")).digest()
+        """The same for the same credentials at the same endpoint; each member has its own."""
+        what = (self.endpoint, dict(self.credentials), *([self.member.id] if self.member else []))
+        return hashlib.sha256(msgspec.json.encode(what, order="sorted")).digest()
 
     def url(self, url: str) -> str:
         """`url` with scheme, host and port of the account's endpoint, if it has one; the path is kept."""
         if self.endpoint is None:
             return url
-        there, asked = urlsplit(self.endpoint), urlsplit(url)
-        return urlunsplit((there.scheme, there.netloc, asked.path, asked.query, ""))
+        endpoint, parts = urlsplit(self.endpoint), urlsplit(url)
+        return urlunsplit((endpoint.scheme, endpoint.netloc, parts.path, parts.query, ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,13 +249,15 @@ class Request:
 class Response:
     """A whole answer, decoded. Header names are in lower case.
 
-    `permit`: gives back the room for its memory; dropping the answer does the same.
+    `permit`: gives back the room for its memory; dropping the answer does the same. `reason`: the text after the status
+    in the first line.
     """
 
     status: int
     headers: Mapping[str, str]
     body: bytes = field(repr=False)
     permit: Callable[[], None] | None = field(default=None, repr=False, compare=False)
+    reason: str = field(default="", repr=False)
 
 
 Sign = Callable[[], Request]                # a fresh signature (time, nonce) for each try
@@ -214,6 +282,7 @@ class Region:
 GRADES = {                                  # what a party's answers were held against
     "live": "a real account",
     "real software": "the real server, run by the tests",
+    "real software (simulator)": "a simulator that the vendor wrote, run by the tests",
     "recorded": "recorded traffic of the real cloud",
     "documented": "the vendor's documents, models and SDK",
     "bridged": "Apache Libcloud's driver and its own fixtures",
@@ -231,11 +300,11 @@ def parse_time(text: str | None) -> datetime | None:
         return None
 
 
-def addresses(*found: str | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def addresses(*texts: str | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(IPv4, IPv6) of what a party gave, in its order, each once; what is no address is left out."""
     ipv4: dict[str, None] = {}
     ipv6: dict[str, None] = {}
-    for text in found:
+    for text in texts:
         if not text:
             continue
         if _IPV4.fullmatch(text):

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from .errors import SettingsError
+from .errors import InvalidParameter, SettingsError
+from .route import Proxy, parse_proxy
 
 SETTINGS = {
     "TWOCLOUD_STORE": ("sqlite:///.twocloud/twocloud.db",
                        "where accounts, users and tokens are kept: sqlite:///PATH (below the current folder; "
-                       "four slashes: absolute) or dynamodb://TABLE"),
+                       "four slashes: absolute), postgresql://USER@HOST/DATABASE or dynamodb://TABLE"),
     "TWOCLOUD_KEY": ("file:.twocloud/key",
                      "the key that seals the parties' credentials: file:PATH (created on first use, mode 0600) or "
                      "kms:KEY"),
@@ -23,6 +24,8 @@ SETTINGS = {
     "TWOCLOUD_HISTORY": ("30", "how many days the history of changes is kept"),
     "TWOCLOUD_QUEUE": ("twocloud-refresh", "the SQS queue for the schedule's messages; on AWS only"),
     "TWOCLOUD_LOG": ("info", "info logs failed calls to parties, debug logs all of them"),
+    "TWOCLOUD_CA_FILE": ("", "a PEM file of authorities that are trusted for parties beside the public ones"),
+    "TWOCLOUD_PROXY": ("", "the proxy for calls to parties, except those on loopback: http://[USER:PASSWORD@]HOST:PORT"),
     "TWOCLOUD_LOCAL": ("0", "1 allows accounts whose endpoint is http:// on loopback; refused in Lambda"),
     "TWOCLOUD_URL": ("", "the server that the command queries, as --url; default: the store"),
     "TWOCLOUD_TOKEN": ("", "the token that the command sends to the server of --url or TWOCLOUD_URL, and to no other"),
@@ -37,7 +40,8 @@ os.environ.pop("SSLKEYLOGFILE", None)       # or TLS libraries write down the ke
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Checked settings. `in_lambda`: this process is a Lambda function."""
+    """Checked settings. `in_lambda`: this process is a Lambda function. `ignored_proxy`: the variable that names a
+    proxy for other programs."""
 
     store: str
     key: str
@@ -50,12 +54,15 @@ class Settings:
     queue: str = "twocloud-refresh"
     log: str = "info"
     old_key: str = ""
+    ca_file: str = ""
+    proxy: Proxy | None = None
+    ignored_proxy: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
     """What the command takes from its environment to ask servers. `config`: the file of contexts. `colours`: whether
-    they are wanted (no-color.org, FORCE_COLOR, TERM=dumb); None: nothing is said."""
+    they are wanted (no-color.org, FORCE_COLOR, TERM=dumb); None: not set."""
 
     url: str
     token: str = field(repr=False)
@@ -94,9 +101,10 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
     in_lambda = "AWS_LAMBDA_FUNCTION_NAME" in environment
     store = text("TWOCLOUD_STORE")
     if not is_store(store):
-        raise SettingsError("TWOCLOUD_STORE must be sqlite:///PATH or dynamodb://TABLE.")
-    if in_lambda and store.startswith("sqlite:"):
-        raise SettingsError("TWOCLOUD_STORE must be dynamodb://TABLE in Lambda, where files do not last.")
+        raise SettingsError("TWOCLOUD_STORE must be sqlite:///PATH, postgresql://… or dynamodb://TABLE.")
+    if in_lambda and not store.startswith("dynamodb:"):
+        raise SettingsError("TWOCLOUD_STORE must be dynamodb://TABLE in Lambda: files do not last there, and the "
+                            "package lacks what PostgreSQL needs.")
     # a function that opens no credentials (the authorizer) is not given the key's name
     key = environment.get("TWOCLOUD_KEY", "") if in_lambda else text("TWOCLOUD_KEY")
     old_key = text("TWOCLOUD_OLD_KEY")
@@ -120,17 +128,27 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
                     _number("TWOCLOUD_MAX_AGE", text("TWOCLOUD_MAX_AGE"), 9_999_999),
                     _number("TWOCLOUD_STALE_IF_ERROR", text("TWOCLOUD_STALE_IF_ERROR"), 9_999_999),
                     _number("TWOCLOUD_HISTORY", text("TWOCLOUD_HISTORY"), 3650),
-                    local == "1", in_lambda, queue, log, old_key)
+                    local == "1", in_lambda, queue, log, old_key, text("TWOCLOUD_CA_FILE"),
+                    _proxy(text("TWOCLOUD_PROXY")),
+                    next((name for name in ("HTTPS_PROXY", "https_proxy") if environment.get(name)), ""))
 
 
 def is_store(text: str) -> bool:
     """Whether it has the form of TWOCLOUD_STORE."""
-    return bool(re.fullmatch(r"sqlite:///[^\0?#]+|dynamodb://[A-Za-z0-9_.-]{3,255}", text)) and not text.endswith("/")
+    return bool(re.fullmatch(r"sqlite:///[^\0?#]*[^\0?#/]|dynamodb://[A-Za-z0-9_.-]{3,255}|postgres(ql)?://[^\0\s]*",
+                             text))
 
 
 def is_key(text: str) -> bool:
     """Whether it has the form of TWOCLOUD_KEY."""
     return bool(re.fullmatch(r"file:[^\0]+|kms:[A-Za-z0-9:/_.-]{1,2048}", text))
+
+
+def _proxy(url: str) -> Proxy | None:
+    try:
+        return parse_proxy("TWOCLOUD_PROXY", url) if url else None
+    except InvalidParameter as refused:
+        raise SettingsError(f"TWOCLOUD_PROXY: {refused.text}") from None
 
 
 def _zone(name: str) -> ZoneInfo:

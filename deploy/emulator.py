@@ -30,8 +30,7 @@ from chalicelib import parties, simulators
 from chalicelib.access import accounts, tokens, users
 from chalicelib.access.sealing import KmsSealer
 from chalicelib.simulators import tls
-from chalicelib.simulators.demo import FLEETS, TENANT
-from chalicelib.simulators.fleet import Fleet
+from chalicelib.simulators.demo import TENANT
 from chalicelib.storage.dynamodb import DynamoStore
 from deploy.ministack import ministack
 
@@ -142,7 +141,7 @@ def run(out: Path, port: int, folder: Path) -> None:
         store = DynamoStore(outputs["Store"].removeprefix("dynamodb://"), time.time, client(endpoint, "dynamodb"))
         sealer = KmsSealer(outputs["Key"].removeprefix("kms:"), client(endpoint, "kms"))
         for name, cloud in simulators.clouds().items():
-            fleets = FLEETS.get(name, {cloud.region: Fleet(30, name)})
+            fleets = cloud.demo(name).fleets
             simulator, credentials = cloud.start(fleets, "demo-secret-key")
             plain = simulator.url
             url = tls.wrap(stack.enter_context(simulator), pem, key)
@@ -162,22 +161,22 @@ def run(out: Path, port: int, folder: Path) -> None:
 
 
 def start(out: Path, port: int, folder: Path) -> None:
-    """`run` in a process of its own; returns when it has said its line."""
+    """`run` in a process of its own; returns when it has printed its line."""
     folder.mkdir(parents=True, exist_ok=True)
     if _pid(folder):
         raise SystemExit("it runs already; end it with: make stop-emulator")
-    said = folder / "said"
-    with said.open("wb") as target, (folder / "log").open("wb") as log:
+    output = folder / "output"
+    with output.open("wb") as target, (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "deploy.emulator", "run", str(out), "--port", str(port), "--folder", str(folder)],
             stdout=target, stderr=log, cwd=ROOT, start_new_session=True)
     (folder / "pid").write_text(str(process.pid))
-    while "\n" not in said.read_text():
+    while "\n" not in output.read_text():
         if process.poll() is not None:
             (folder / "pid").unlink()
             raise SystemExit((folder / "log").read_text())
         time.sleep(0.2)
-    click.echo(said.read_text(), nl=False)
+    click.echo(output.read_text(), nl=False)
     click.echo("Paste the line above. To stop: make stop-emulator.", err=True)
 
 
@@ -194,8 +193,8 @@ def _pid(folder: Path) -> int | None:
     """Of the emulator that runs there."""
     try:
         pid = int((folder / "pid").read_text())
-        said = subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False)
-        return pid if "deploy.emulator" in said.stdout else None
+        done = subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False)
+        return pid if "deploy.emulator" in done.stdout else None
     except (OSError, ValueError):
         return None
 

@@ -177,9 +177,9 @@ class Gateway:
         return self._translate(self._call(operation, event), headers)
 
     def _pool(self, uri: dict[str, str]) -> Pool:
-        found = re.search(r"functions/\$\{(\w+)\.Arn\}", uri["Fn::Sub"])
-        assert found
-        return self._pools[found[1]]
+        match = re.search(r"functions/\$\{(\w+)\.Arn\}", uri["Fn::Sub"])
+        assert match
+        return self._pools[match[1]]
 
     def _authorize(self, arn: str, header: str) -> dict[str, str]:
         guard = self._described["securityDefinitions"]["authorize"]["x-amazon-apigateway-authorizer"]
@@ -214,11 +214,11 @@ class Gateway:
             raise _Refused("DEFAULT_5XX")
         return answer
 
-    def _translate(self, answer: dict[str, Any], asked: dict[str, str]) -> Answer:
+    def _translate(self, answer: dict[str, Any], sent_headers: dict[str, str]) -> Answer:
         body = (answer.get("body") or "").encode()
         headers = [(f"x-amzn-Remapped-{name}" if name.lower() in _RENAMED else name, str(value))
                    for name, value in answer["headers"].items() if name.lower() not in _DROPPED]
-        if len(body) >= self._compress_from and "gzip" in asked.get("accept-encoding", ""):
+        if len(body) >= self._compress_from and "gzip" in sent_headers.get("accept-encoding", ""):
             body = gzip.compress(body, 6)
             headers.append(("Content-Encoding", "gzip"))
         if not any(name.lower() == "content-type" for name, _ in headers):

@@ -124,7 +124,7 @@ class Function:
         until = time.monotonic() + self._timeout
         while True:
             try:
-                how, said = self._done.get(timeout=0.1)
+                how, output = self._done.get(timeout=0.1)
                 break
             except queue.Empty:
                 if not self.alive:
@@ -134,8 +134,8 @@ class Function:
                     self._process.wait()
                     raise RuntimeError(f"Task timed out after {self._timeout} seconds") from None
         if how != "response":
-            raise RuntimeError(f"{said.get('errorType')}: {said.get('errorMessage')}")
-        return said
+            raise RuntimeError(f"{output.get('errorType')}: {output.get('errorMessage')}")
+        return output
 
     @property
     def alive(self) -> bool:

@@ -100,10 +100,10 @@ def interpreter(python: str) -> str:
     if pyenv and re.fullmatch(r"python3\.[0-9]+", python):
         own = Path(pyenv).resolve().parents[1]                  # it looks below HOME, which a build may have changed
         root = {"PYENV_ROOT": str(own)} if (own / "versions").is_dir() else {}
-        told = subprocess.run([pyenv, "prefix", python.removeprefix("python")], capture_output=True, text=True,
+        done = subprocess.run([pyenv, "prefix", python.removeprefix("python")], capture_output=True, text=True,
                               check=False, env={**root, **os.environ})
-        if told.returncode == 0:
-            return f"{told.stdout.strip()}/bin/python"
+        if done.returncode == 0:
+            return f"{done.stdout.strip()}/bin/python"
     return python
 
 
@@ -153,23 +153,23 @@ def _on_table_in_use(it: Any) -> Any:
 
 def merged() -> dict[str, Any]:
     """What is merged into Chalice's template: merge.yaml and watch.yaml, which have no name in common."""
-    found: dict[str, Any] = {}
+    template: dict[str, Any] = {}
     for name in ("merge.yaml", "watch.yaml"):
         for part, entries in yaml.safe_load((ROOT / "deploy" / name).read_text()).items():
             if part == "Description":
-                found[part] = entries
-            elif twice := found.setdefault(part, {}).keys() & entries.keys():
+                template[part] = entries
+            elif twice := template.setdefault(part, {}).keys() & entries.keys():
                 raise BuildError(f"deploy/{name} names {', '.join(twice)} a second time")
             else:
-                found[part] |= entries
-    dashboard = found["Resources"]["Dashboard"]["Properties"]
+                template[part] |= entries
+    dashboard = template["Resources"]["Dashboard"]["Properties"]
     for widget in dashboard["DashboardBody"]["widgets"]:
         if "query" in widget["properties"]:
-            *groups, asked = cast(list[str], widget["properties"]["query"])
-            widget["properties"]["query"] = " | ".join(f"SOURCE '${{{name}}}'" for name in groups) + f"\n| {asked}"
+            *groups, query = cast(list[str], widget["properties"]["query"])
+            widget["properties"]["query"] = " | ".join(f"SOURCE '${{{name}}}'" for name in groups) + f"\n| {query}"
     in_use = {"Fn::If": ["OwnTable", {"Ref": "Table"}, {"Ref": "TableName"}]}
     dashboard["DashboardBody"] = {"Fn::Sub": [json.dumps(dashboard["DashboardBody"]), {"TableInUse": in_use}]}
-    return found
+    return template
 
 
 def shipped(root: Path) -> Iterator[str]:
@@ -196,11 +196,11 @@ def _wheels(version: str, processor: str | None, folder: Path) -> list[Path]:
     _run([sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--dest", str(folder),
           "--only-binary", ":all:", "--no-deps", "--require-hashes", "--implementation", "cp",
           "--python-version", version, *platforms, "--requirement", str(ROOT / "requirements.txt")])
-    found = sorted(folder.glob("*.whl"))
+    wheels = sorted(folder.glob("*.whl"))
     pinned = len(re.findall(r"^[A-Za-z0-9_.-]+==", requirements, re.MULTILINE))
-    if len(found) != pinned:
-        raise BuildError(f"{len(found)} wheels for {pinned} requirements: {', '.join(path.name for path in found)}")
-    return found
+    if len(wheels) != pinned:
+        raise BuildError(f"{len(wheels)} wheels for {pinned} requirements: {', '.join(path.name for path in wheels)}")
+    return wheels
 
 
 def _unpack(wheel: Path, task: Path) -> Component:
@@ -217,8 +217,8 @@ def _unpack(wheel: Path, task: Path) -> Component:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(archive.read(name))
         (metadata,) = (name for name in archive.namelist() if re.fullmatch(r"[^/]+\.dist-info/METADATA", name))
-        told = email.parser.Parser().parsestr(archive.read(metadata).decode(), headersonly=True)
-    return Component(re.sub(r"[-_.]+", "-", told["Name"]).lower(), told["Version"], _licence(told),
+        about = email.parser.Parser().parsestr(archive.read(metadata).decode(), headersonly=True)
+    return Component(re.sub(r"[-_.]+", "-", about["Name"]).lower(), about["Version"], _licence(about),
                      hashlib.sha256(wheel.read_bytes()).hexdigest())
 
 
@@ -233,14 +233,14 @@ def _chalices_own(task: Path) -> Component:
     return Component("chalice", chalice.version, _licence(cast(Message, chalice.metadata)))
 
 
-def _licence(told: Message) -> str:
-    classified = [value.rpartition(" :: ")[2] for value in map(str, told.get_all("Classifier", []))
+def _licence(fields: Message) -> str:
+    classified = [value.rpartition(" :: ")[2] for value in map(str, fields.get_all("Classifier", []))
                   if value.startswith("License :: ")]
-    written = str(told["License-Expression"] or told["License"] or "").strip()
+    written = str(fields["License-Expression"] or fields["License"] or "").strip()
     if not written or "\n" in written or written == "Dual License":
         written = " or ".join(classified)
     if not written:
-        raise BuildError(f"{told['Name']} names no licence")
+        raise BuildError(f"{fields['Name']} names no licence")
     return written
 
 
@@ -299,7 +299,7 @@ def _zip(task: Path, target: Path) -> int:
     return target.stat().st_size
 
 
-# ---------------------------------------------------------------- what is told of it
+# ---------------------------------------------------------------- what is shown of it
 
 def bill(components: list[Component], digest: str) -> dict[str, Any]:
     """CycloneDX 1.6, without a date: the same zip has the same bill."""

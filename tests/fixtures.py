@@ -7,6 +7,7 @@ import fcntl
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -25,7 +26,8 @@ from chalicelib.access import accounts, tokens, users
 from chalicelib.cloud import cache
 from chalicelib.fleet import many_sources
 from chalicelib.fleet.many_sources import Deployment
-from chalicelib.http import serve
+from chalicelib.http import connections, serve
+from chalicelib.model import DEFAULT_ACCOUNT
 from chalicelib.parties.aws.simulator import Aws
 from chalicelib.parties.qcloud.simulator import Qcloud
 from chalicelib.settings import Settings
@@ -33,15 +35,21 @@ from chalicelib.simulators.fleet import Fleet
 from chalicelib.simulators.server import Simulator
 from chalicelib.storage import amazon
 from chalicelib.storage.dynamodb import DynamoStore
+from chalicelib.storage.postgres import PostgresStore
 from chalicelib.storage.sqlite import SqliteStore
 from chalicelib.storage.store import Store
 from deploy import ministack
 from tests import canaries
+from tests.postgres import Postgres
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Under nohup, or in the background of a script, this process ignores SIGINT and so would every program that a test
     # starts and interrupts. A handler of our own ignores it here and is not inherited.
     signal.signal(signal.SIGINT, lambda *_: None)
+
+# The tests start hundreds of programs, which would each compile every module again where no bytecode may be kept.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 START = 1_790_000_000.0                     # 2026-09-21T14:13:20Z
 
@@ -65,8 +73,14 @@ def clock() -> Clock:
 # ---------------------------------------------------------------- the order of a run
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What the deployed emulator answers comes first, so that one worker has it all and deploys once."""
-    items.sort(key=lambda item: not {"stack", "targets"} & set(getattr(item, "fixturenames", ())))
+    """What the deployed emulator answers comes first, so that one worker has it all and deploys once; then what may
+    take long, so that no worker is left alone with it at the end."""
+    def place(item: pytest.Item) -> int:
+        if {"stack", "targets"} & set(getattr(item, "fixturenames", ())):
+            return 0
+        return 1 if item.get_closest_marker("timeout") else 2
+
+    items.sort(key=place)
 
 
 # ---------------------------------------------------------------- stores
@@ -107,12 +121,30 @@ def server_client(server_url: str) -> Any:
     return boto3.client("dynamodb", endpoint_url=server_url, **AWS)
 
 
-@pytest.fixture(params=["sqlite", "moto", "ministack"])
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """One server for each worker."""
+    with Postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_store(postgres: Postgres, clock: Clock) -> Iterator[PostgresStore]:
+    """An empty one."""
+    postgres.run("DROP TABLE IF EXISTS twocloud, twocloud_schema")
+    made = PostgresStore(postgres.url, clock)
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=["sqlite", "postgres", "ministack", pytest.param("moto", marks=pytest.mark.slow)])
 def store(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[Store]:
     if request.param == "sqlite":
         made = SqliteStore(f"{tmp_path}/a/b/store.db", clock)
         yield made
         made.close()
+    elif request.param == "postgres":
+        yield request.getfixturevalue("postgres_store")
     elif request.param == "moto":
         with mock_aws():
             client = boto3.client("dynamodb", **AWS)
@@ -144,6 +176,12 @@ def quick_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
     """The real cost of a password has a test of its own."""
     monkeypatch.setattr(users, "_SCRYPT", {"n": 16, "r": 8, "p": 1})
     monkeypatch.setattr(users, "_NOBODY", f"scrypt$16$8$1${'00' * 16}${'00' * 32}")
+
+
+@pytest.fixture(autouse=True)
+def few_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hundreds of tests start a server: more threads than one caller's share, and not two hundred each time."""
+    monkeypatch.setattr(connections, "THREADS", connections.SHARE + 10)
 
 
 def settings_in(folder: Path, **changes: object) -> Settings:
@@ -189,9 +227,10 @@ class App:
         return canaries.watch(text)
 
     def account(self, party: str, credentials: Mapping[str, object], endpoint: str, tenant: str = "123",
-                project: str | None = None, deep: bool = False) -> None:
-        made = accounts.check(tenant, parties.load(party), credentials, project=project, regions=(), deep=deep,
-                              endpoint=endpoint, local=True)
+                project: str | None = None, deep: bool = False, name: str = DEFAULT_ACCOUNT,
+                regions: tuple[str, ...] = ()) -> None:
+        made = accounts.check(tenant, parties.load(party), credentials, project=project, regions=regions, deep=deep,
+                              endpoint=endpoint, local=True, name=name)
         accounts.put(self.deployment.store, self.deployment.sealer(), made, self.clock(), replace=True)
 
     def get(self, query: str, token: str | None = None, method: str = "GET", path: str = "/twocloud/servers",
@@ -255,9 +294,9 @@ US = "party=aws&tenant_id=123&region=us-east-1"
 # ---------------------------------------------------------------- P4: what the whole run leaves behind
 
 @pytest.fixture(autouse=True, scope="session")
-def journal_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def log_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Every line that any test logs, ours or a library's, down to debug."""
-    handler = logging.FileHandler(tmp_path_factory.getbasetemp() / "journal.log")
+    handler = logging.FileHandler(tmp_path_factory.getbasetemp() / "twocloud.log")
     handler.setFormatter(log.Lines())
     root = logging.getLogger()
     root.addHandler(handler)

@@ -25,7 +25,7 @@ GZ = {"party": ["qcloud"], "tenant_id": ["123"], "region": ["gz"]}
 
 @contextmanager
 def heard() -> Generator[list[str]]:
-    """The lines that are written in the block, as they are written."""
+    """The lines that are written in the block, while it runs."""
     lines: list[str] = []
 
     class Kept(logging.Handler):

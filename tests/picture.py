@@ -1,6 +1,6 @@
 """docs/first.svg: what the first minute looks like, drawn from what the real program prints.
 
-`make docs` draws it anew; a test holds it against the program of today.
+`make docs` draws it again; a test holds it against the program of today.
 """
 
 import io

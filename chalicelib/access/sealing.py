@@ -151,9 +151,9 @@ class KmsSealer:
             raise InvalidParameter("credentials", f"The credentials are too long: KMS seals at most {_LONGEST_KMS} "
                                                   "bytes, "
                                                   "of which the digest of the settings takes 128.")
-        said = self._client.encrypt(KeyId=self._key, Plaintext=plain, EncryptionContext=dict(context))
-        self._arn = said["KeyId"]
-        return _KMS + said["CiphertextBlob"]
+        response = self._client.encrypt(KeyId=self._key, Plaintext=plain, EncryptionContext=dict(context))
+        self._arn = response["KeyId"]
+        return _KMS + response["CiphertextBlob"]
 
     @property
     def name(self) -> str:
@@ -171,13 +171,13 @@ class KmsSealer:
         if sealed[:1] != _KMS:
             raise Internal(_ANOTHER)
         try:
-            said = client.re_encrypt(
+            response = client.re_encrypt(
                 CiphertextBlob=sealed[1:], SourceKeyId=old._key, SourceEncryptionContext=dict(context),
                 DestinationKeyId=self._key, DestinationEncryptionContext=dict(context))
         except (client.exceptions.InvalidCiphertextException, client.exceptions.IncorrectKeyException):
             raise Internal(_NOT_HERE) from None
-        self._arn = said["KeyId"]
-        return _KMS + said["CiphertextBlob"]
+        self._arn = response["KeyId"]
+        return _KMS + response["CiphertextBlob"]
 
     def open(self, sealed: bytes, context: Mapping[str, str], name: str = "") -> bytes:
         client = self._client

@@ -74,12 +74,37 @@ def allows(caller: Caller, source: Source) -> bool:
                         token.parties or (), token.regions or (), source))
 
 
-def opens(caller: Caller, tenant_id: str, party: str | None = None) -> bool:
-    """Whether this token opens anything of this tenant (at this party) at all."""
+def opens(caller: Caller, tenant_id: str | None, party: str | None = None) -> bool:
+    """Whether this token opens anything of this tenant (at this party) at all; None: of any."""
     token, user = caller.token, caller.user
     tenants = user.tenants if token.tenants is None else token.tenants
-    return (all(EVERY_TENANT in names or tenant_id in names for names in (user.tenants, tenants))
+    return (all(tenant_id is None or EVERY_TENANT in names or tenant_id in names for names in (user.tenants, tenants))
             and all(party is None or not names or party in names for names in (user.parties, token.parties)))
+
+
+def tenants_of(caller: Caller) -> tuple[str, ...] | None:
+    """The tenants that this token opens, sorted; None: every one."""
+    given = caller.user.tenants if caller.token.tenants is None else caller.token.tenants
+    if EVERY_TENANT in caller.user.tenants:
+        return None if EVERY_TENANT in given else tuple(sorted(given))
+    return tuple(sorted(name for name in caller.user.tenants if EVERY_TENANT in given or name in given))
+
+
+def limits_of(caller: Caller) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
+    """The parties and the regions that this token opens; None: all. A region is named as the limit names it."""
+    def both(mine: tuple[str, ...], own: tuple[str, ...] | None,
+             same: Callable[[str, str], bool]) -> tuple[str, ...] | None:
+        if not mine or not own:
+            return mine or own or None
+        return tuple(name for name in own if any(same(name, wide) for wide in mine))
+
+    user, token = caller.user, caller.token
+    return both(user.parties, token.parties, str.__eq__), both(user.regions, token.regions, _same_region)
+
+
+def may_open(token: Token, tenant_id: str) -> bool:
+    """Whether the token's own limits leave room for this tenant; its user decides too."""
+    return token.tenants is None or EVERY_TENANT in token.tenants or tenant_id in token.tenants
 
 
 def _covers(tenants: Iterable[str], party_names: tuple[str, ...], regions: tuple[str, ...], source: Source) -> bool:
@@ -143,12 +168,24 @@ def read_header(header: str | None) -> Credentials:
 
 def identify(store: Store, header: str | None, now: float) -> Caller:
     """The caller behind an Authorization header, from rows read now. Raises Unauthorized, always alike."""
+    token = identify_token(store, header)
+    return caller_of(token, users.find(store, token.user), now)
+
+
+def identify_token(store: Store, header: str | None) -> Token:
+    """The token of an Authorization header, of whose user nothing is known yet. Raises Unauthorized."""
     text = read_header(header).name
     if not well_formed(text):
         raise Unauthorized()                                    # a mistyped token costs no read of the store
     token = find_hash(store, _hash(text))
-    user = users.find(store, token.user) if token else None
-    if not token or not user or user.uid != token.uid or user.disabled or token.expires_at <= now:
+    if not token:
+        raise Unauthorized()
+    return token
+
+
+def caller_of(token: Token, user: User | None, now: float) -> Caller:
+    """Raises Unauthorized if the token or its user has lost its access."""
+    if not user or user.uid != token.uid or user.disabled or token.expires_at <= now:
         raise Unauthorized()
     return Caller(token, user)
 
@@ -198,10 +235,10 @@ def issue(store: Store, user: User, limits: Limits, lifetime: int, now: float, l
 
 def rotate(store: Store, token_id: str, grace: int, now: float) -> tuple[str, Token] | None:
     """A new token with the same limits and as long a life; the old one ends after `grace` seconds."""
-    found = _row(store, token_id)
-    if not found:
+    keyed = _row(store, token_id)
+    if not keyed:
         return None
-    key, old = found
+    key, old = keyed
     user = users.find(store, old.user)
     if not user or user.uid != old.uid:
         return None
@@ -213,21 +250,21 @@ def rotate(store: Store, token_id: str, grace: int, now: float) -> tuple[str, To
 
 def revoke(store: Store, token_id: str) -> bool:
     """Whether there was such a token."""
-    found = _row(store, token_id)
-    if found:
-        store.delete("token", found[0])
-    return bool(found)
+    keyed = _row(store, token_id)
+    if keyed:
+        store.delete("token", keyed[0])
+    return bool(keyed)
 
 
 def find(store: Store, token_id: str) -> Token | None:
-    found = _row(store, token_id)
-    return found[1] if found else None
+    keyed = _row(store, token_id)
+    return keyed[1] if keyed else None
 
 
 def every(store: Store, user: str | None = None) -> list[Token]:
     """All tokens that have not ended, or one user's, the oldest first."""
-    found = (_decode(row.value) for _, row in store.list("token"))
-    return sorted((t for t in found if user in (None, t.user)), key=lambda t: (t.created_at, t.token_id))
+    tokens = (_decode(row.value) for _, row in store.list("token"))
+    return sorted((t for t in tokens if user in (None, t.user)), key=lambda t: (t.created_at, t.token_id))
 
 
 def revoke_all(store: Store, user: str) -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import msgspec
 
 from ..errors import Conflict, RateLimited, Unauthorized
-from ..storage.store import Store
+from ..storage.store import Row, Store
 
 EVERY_TENANT = "*"
 _WRONG_PASSWORDS = 5                        # in _WRONG_SECONDS; then the next try waits
@@ -48,7 +48,10 @@ _decode = msgspec.json.Decoder(User).decode
 
 
 def find(store: Store, name: str) -> User | None:
-    row = store.get("user", name)
+    return of_row(store.get("user", name))
+
+
+def of_row(row: Row | None) -> User | None:
     return _decode(row.value) if row else None
 
 
@@ -150,14 +153,14 @@ def _busy() -> RateLimited:
 def _is_password(kept: list[str], given: str) -> bool:
     """Costs one scrypt, whether none, one or two hashes are kept. (Two that version 0.1 made have two salts: two.)"""
     hashed: dict[tuple[str, ...], bytes] = {}
-    found = False
+    matches = False
     for one in kept or [_NOBODY]:
         scheme, *how, wanted = one.split("$")
         if tuple(how) not in hashed:
             n, r, p, salt = how
             hashed[tuple(how)] = _scrypt(given, bytes.fromhex(salt), int(n), int(r), int(p)).hex().encode()
-        found |= hmac.compare_digest(hashed[tuple(how)], wanted.encode()) and scheme == "scrypt"
-    return found and bool(kept)
+        matches |= hmac.compare_digest(hashed[tuple(how)], wanted.encode()) and scheme == "scrypt"
+    return matches and bool(kept)
 
 
 def _scrypt(password: str, salt: bytes, n: int, r: int, p: int) -> bytes:

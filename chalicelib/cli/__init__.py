@@ -25,12 +25,13 @@ if TYPE_CHECKING:
 USAGE, REFUSED, FAILED, INTERRUPTED = 2, 4, 5, 130
 COMMANDS = {                                # name: where it is (its first line of help, for the list of all)
     "account": ("accounts:account", "Manage a tenant's accounts at parties: put, check, list, rotate, remove."),
-    "changes": ("listing:changes", "List what appeared, changed and vanished since a time."),
+    "changes": ("changes:changes", "List what appeared, changed (from what to what) and vanished since a time."),
     "completion": ("completion:completion", "Print the shell completion script."),
     "context": ("contexts:context", "Manage contexts: twocloud servers and their tokens."),
     "demo": ("demo:demo", "Serve simulated clouds, with a ready tenant, user and token."),
     "doctor": ("doctor:doctor", "Check settings, store, key, clock and accounts; say what to do."),
     "explain": ("explain:explain", "Run a query and explain where each list came from, and why."),
+    "me": ("me:me", "Show the user, and the tenants and accounts that the token opens."),
     "parties": ("listing:parties_command", "Show what each party needs: credential fields, permission, regions."),
     "refresh": ("listing:refresh_command", "List sources now and save the snapshots."),
     "serve": ("serving:serve", "Serve the API on this machine over the configured store."),

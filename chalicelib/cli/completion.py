@@ -40,7 +40,7 @@ def parties(context: click.Context, parameter: click.Parameter, incomplete: str)
 
 def regions(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
     """The regions of the parties named before it on the line, or of all stored accounts."""
-    found = list[str]()
+    names = list[str]()
     given = context.params.get("party") or context.params.get("party_names")
     named = given.split(",") if isinstance(given, str) else list(given or ())
     from .. import parties as known
@@ -48,15 +48,30 @@ def regions(context: click.Context, parameter: click.Parameter, incomplete: str)
     for name in named:
         if name in known.names():
             party = known.load(name)
-            found += [*party.aliases, *party.aliases.values(), party.default_region]
+            names += [*party.aliases, *party.aliases.values(), party.default_region]
     with suppress(Exception):
-        found += [region for row in _accounts() if not named or row.party in named for region in row.regions]
-    return _listed([*sorted(set(found)), "all"], incomplete, many=True)
+        names += [region for row in _accounts() if not named or row.party in named for region in row.regions]
+    return _listed([*sorted(set(names)), "all"], incomplete, many=True)
+
+
+def kinds(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    from ..fleet.changes_query import KINDS
+
+    return _listed([*KINDS, "all"], incomplete, many=True)
 
 
 def tenants(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
     with suppress(Exception):               # completion must not print an error into the line
         return _listed(sorted({row.tenant_id for row in _accounts()}), incomplete)
+    return []
+
+
+def accounts(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """The names of the accounts of the tenant and the party that stand before it on the line, if they do."""
+    tenant, party = context.params.get("tenant_id"), context.params.get("party")
+    with suppress(Exception):
+        return _listed(sorted({row.account for row in _accounts() if tenant in (None, row.tenant_id)
+                               and party in (None, row.party)}), incomplete)
     return []
 
 

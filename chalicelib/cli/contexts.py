@@ -53,15 +53,15 @@ def there(url: str | None) -> There | None:
     name, chosen = (name, "--context") if name else (given.context, "TWOCLOUD_CONTEXT")
     if name == LOCAL:
         return None
-    found = read(given.config)
+    file = read(given.config)
     if not name:
-        name, chosen = found.current, f"current in {given.config}"
+        name, chosen = file.current, f"current in {given.config}"
     if not name or name == LOCAL:
         return None
-    if name not in found.contexts:
-        known = ", ".join([LOCAL, *sorted(found.contexts)])
+    if name not in file.contexts:
+        known = ", ".join([LOCAL, *sorted(file.contexts)])
         raise click.UsageError(f"{chosen}: no context {name[:64]!r}. Contexts: {known}.")
-    context = found.contexts[name]
+    context = file.contexts[name]
     check_url(context["url"], f"context {name}")
     return There(context["url"].rstrip("/"), context["token"], f"context {name} ({chosen})")
 
@@ -98,15 +98,15 @@ def read(path: Path) -> _File:
         with path.open("rb") as file:
             if files.is_exposed(path):
                 raise SettingsError(f"{path} holds tokens and others may read it; run: chmod 600 {path}")
-            found = tomllib.load(file)
+            fields = tomllib.load(file)
     except (FileNotFoundError, NotADirectoryError):             # the latter where there is no home
         return _File("", {})
     except OSError as problem:
         raise SettingsError(f"{path} cannot be read: {problem.strerror}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
         raise SettingsError(f"{path} is not TOML{_where(problem)}. Correct it by hand.") from None
-    current, contexts = found.pop("current", ""), found.pop("context", {})
-    if found or not isinstance(current, str) or not isinstance(contexts, dict) or not all(
+    current, contexts = fields.pop("current", ""), fields.pop("context", {})
+    if fields or not isinstance(current, str) or not isinstance(contexts, dict) or not all(
             map(_is_context, cast(dict[str, Any], contexts).values())):
         raise SettingsError(f"{path} must hold only `current` and [context.NAME] tables with url and token. Correct it "
                             "by hand.")
@@ -119,9 +119,9 @@ def _where(problem: Exception) -> str:
     return f" ({place[1]})" if place else ""
 
 
-def _is_context(found: object) -> bool:
-    return isinstance(found, dict) and cast(dict[str, object], found).keys() == {"url", "token"} and all(
-        isinstance(value, str) for value in cast(dict[str, object], found).values())
+def _is_context(context: object) -> bool:
+    return isinstance(context, dict) and cast(dict[str, object], context).keys() == {"url", "token"} and all(
+        isinstance(value, str) for value in cast(dict[str, object], context).values())
 
 
 def _write(path: Path, made: _File) -> None:
@@ -201,8 +201,8 @@ def _row(name: str, file: _File) -> dict[str, Any]:
 @list_options
 def list_contexts(output: str) -> None:
     """List all contexts. Tokens are never shown."""
-    found = read(settings.client().config)
-    show(output, [_row(name, found) for name in (LOCAL, *sorted(found.contexts))])
+    file = read(settings.client().config)
+    show(output, [_row(name, file) for name in (LOCAL, *sorted(file.contexts))])
 
 
 @context.command()
@@ -223,11 +223,11 @@ def use(name: str) -> None:
 @output_option
 def show_context(name: str | None, output: str) -> None:
     """Show one context, or the current one. Its token is never shown."""
-    found = read(settings.client().config)
-    name = name or found.current or LOCAL
+    file = read(settings.client().config)
+    name = name or file.current or LOCAL
     if name != LOCAL:
-        _known(found, name)
-    show(output, _row(name, found))
+        _known(file, name)
+    show(output, _row(name, file))
 
 
 @context.command()

@@ -1,7 +1,7 @@
-"""twocloud demo: simulator clouds, a tenant with an account at each, the API, and one line to paste."""
+"""twocloud demo: simulator clouds, tenants with accounts at them, the API, and one line to paste."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -12,7 +12,7 @@ from .. import log
 from ..fleet import many_sources
 from ..http import serve
 from ..settings import Settings
-from ..simulators.demo import TENANT, Switch, ready_token, start
+from ..simulators.demo import COMPANY, TENANT, Switch, ready_token, start
 from ..simulators.server import Simulator
 from .output import Network, Port
 
@@ -20,7 +20,7 @@ from .output import Network, Port
 @click.command()
 @click.option("--port", default=8000, show_default=True, type=Port(), help="Port to listen on; 0: any free port.")
 def demo(port: int) -> None:
-    """Serve simulated clouds, with a ready tenant, user and token. Nothing is saved."""
+    """Serve simulated clouds, with ready tenants, a user and a token. Nothing is saved."""
     log.start()
     with serve.until_stopped(), ExitStack() as stack:           # the folder with its key goes, whenever it is ended
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="twocloud-demo-"))
@@ -34,17 +34,18 @@ def demo(port: int) -> None:
         except OSError as problem:
             raise Network(f"cannot listen on port {port}: {problem.strerror}; try another port") from None
         switch = stack.enter_context(_switch(clouds, port + 1 if port else 0))
-        url = f"http://{server.address}/twocloud/servers"
-        click.echo(f"curl -u '{ready_token(deployment)}:password' "
-                   f"'{url}?party=qcloud&tenant_id={TENANT}&region=gz&f=1&t=10'")
+        curl = f"curl -u '{ready_token(deployment)}:password' 'http://{server.address}/twocloud/servers"
+        click.echo(f"{curl}?party=qcloud&tenant_id={TENANT}&region=gz&f=1&t=10'")
         click.echo("Paste the line above into another terminal. All clouds at once: party=all&region=all\n"
+                   f"All tenants of the token, with two accounts and an organisation of tenant {COMPANY}:\n"
+                   f"{curl}?party=all&tenant_id=all&region=all'\n"
                    f"In a browser, with the token and tenant {TENANT}: http://{server.address}/twocloud/\n"
                    f"Switch a cloud off: curl -X POST {switch.url}/qcloud/off (or /on)\n"
                    "Press Ctrl-C to stop.", err=True)
         server.run()
 
 
-def _switch(clouds: Mapping[str, Simulator], port: int) -> Switch:
+def _switch(clouds: Mapping[str, Sequence[Simulator]], port: int) -> Switch:
     try:
         return Switch(clouds, port)
     except (OSError, OverflowError):        # somebody else's port

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,20 +20,27 @@ import msgspec
 
 from .. import __version__, files, settings
 from ..access import accounts, users
+from ..cloud import sockets
 from ..cloud.sender import CallStats
-from ..errors import AccountNotFound, SettingsError, TwocloudError
+from ..errors import AccountNotFound, InvalidParameter, PartyError, SettingsError, TwocloudError
 from ..fleet import schedule
 from ..fleet.check import check_account
+from ..fleet.deployment import trusted_authorities
 from ..fleet.party_call import open_account
+from ..route import Proxy, parse_proxy
 from ..storage import snapshots, sqlite
+from ..storage.store import shown
 from . import contexts
-from .output import deployment, echo, output_option, waiting
+from .authorities import authorities_in
+from .output import account_arguments, deployment, echo, output_option, waiting
 from .terminal import coloured_word, plain, screen, wrapped
 
 if TYPE_CHECKING:
     from ..fleet.deployment import Deployment
 
 _SECONDS = 20.0                             # for all accounts together
+_PROXY_SECONDS = 5.0                        # for a connection to a proxy
+_SOON = timedelta(days=30)
 _SKEW = 60                                  # seconds that a clock may differ; parties refuse at about 300
 _FREE = 100 * 1024 * 1024                   # bytes of disk below which a store is in danger
 
@@ -100,23 +109,33 @@ def _here(offline: bool) -> Iterator[Finding]:
                                    f"{platform.system()} {platform.machine()}")
     yield _contexts_file()
     try:
-        found = settings.load()
+        loaded = settings.load()
     except SettingsError as problem:
         yield Finding("settings", "fail", problem.text, "Correct it; docs/settings.md lists the settings.")
         return
-    yield Finding("settings", "ok", f"store {found.store}, key {found.key}, times in {found.timezone.key}")
-    if found.local:
+    yield Finding("settings", "ok", f"store {shown(loaded.store)}, key {loaded.key}, times in {loaded.timezone.key}")
+    if loaded.local:
         yield Finding("local", "warn", "TWOCLOUD_LOCAL=1 allows accounts to use plain http on this machine.",
                       "Unset it if this store holds real accounts.")
-    yield from _store_file(found.store)
-    yield from _key_file(found)
-    if found.store.startswith("sqlite:") and not Path(found.store.removeprefix("sqlite:///")).is_file():
+    if loaded.ca_file:
+        try:
+            yield _authorities(loaded.ca_file, trusted_authorities(loaded.ca_file))
+        except SettingsError as problem:
+            yield Finding("authorities", "fail", problem.text, "Correct TWOCLOUD_CA_FILE, or unset it.")
+            return
+    if loaded.ignored_proxy and not loaded.proxy:
+        yield Finding("proxy", "ok", f"{loaded.ignored_proxy} is set but not used. If parties are behind it, set "
+                                     "TWOCLOUD_PROXY.")
+    if loaded.proxy and not offline:
+        yield _proxy("TWOCLOUD_PROXY", loaded.proxy)
+    yield from _store_file(loaded.store)
+    yield from _key_file(loaded)
+    if loaded.store.startswith("sqlite:") and not Path(loaded.store.removeprefix("sqlite:///")).is_file():
         return
     try:
         here = deployment()
     except SettingsError as problem:
-        yield Finding("store", "fail", problem.text, "Set TWOCLOUD_STORE to another file, or restore this one from a "
-                                                     "backup.")
+        yield Finding("store", "fail", problem.text, "Correct TWOCLOUD_STORE, or restore the store from a backup.")
         return
     try:
         yield from _in_store(here, offline)
@@ -125,14 +144,54 @@ def _here(offline: bool) -> Iterator[Finding]:
                       "Check its folder, permissions and disk, or restore it from a backup.")
 
 
+def _authorities(name: str, pem: str) -> Finding:
+    """Whose certificates they are, and the first that expires."""
+    certificates = authorities_in(pem)
+    first, now = min(certificates, key=lambda it: it.expires_at), datetime.now(UTC)
+    text = f"{name}: {', '.join(it.subject for it in certificates)}"
+    if first.expires_at <= now:
+        return Finding("authorities", "fail", f"{text}. {first.subject} expired on {first.expires_at:%Y-%m-%d}.",
+                       "Replace it by the authority's present certificate.")
+    if first.expires_at <= now + _SOON:
+        return Finding("authorities", "warn", f"{text}. {first.subject} expires on {first.expires_at:%Y-%m-%d}.",
+                       "Add the authority's next certificate.")
+    return Finding("authorities", "ok", f"{text}, until {first.expires_at:%Y-%m-%d}")
+
+
+def _proxy(name: str, proxy: Proxy) -> Finding:
+    try:
+        sockets.reach(proxy, _PROXY_SECONDS)
+    except PartyError as failure:
+        return Finding("proxy", "fail", f"{name}: {proxy.url}. {failure.text}", "Correct it, or start the proxy.")
+    return Finding("proxy", "ok", f"{name}: {proxy.url} accepts connections")
+
+
+def _routes(rows: list[accounts.AccountRow], offline: bool) -> Iterator[Finding]:
+    """The authorities, proxies and plain http of accounts."""
+    proxies = dict[str, Proxy]()
+    for row in rows:
+        name = account_arguments(row.tenant_id, row.party, row.account)
+        if row.authorities:
+            yield _authorities(name, row.authorities)
+        if row.allow_http:
+            yield Finding("plain http", "warn", f"{name}: --allow-http, so credentials may travel unencrypted.",
+                          f"If the cloud has https, store it without: twocloud account put --replace {name}")
+        if row.proxy:
+            with suppress(InvalidParameter):
+                proxies.setdefault(row.proxy, parse_proxy(name, row.proxy))
+    if proxies and not offline:
+        with ThreadPoolExecutor(16, thread_name_prefix="twocloud-doctor") as pool:
+            yield from pool.map(partial(_proxy, "accounts"), proxies.values())
+
+
 def _contexts_file() -> Finding:
     path = settings.client().config
     try:
-        found = contexts.read(path)
+        file = contexts.read(path)
     except SettingsError as problem:
         return Finding("contexts", "fail", problem.text)
-    return Finding("contexts", "ok", f"{len(found.contexts)} in {path}, current: {found.current or contexts.LOCAL}"
-                   if found.contexts else "none; commands use the store on this machine")
+    return Finding("contexts", "ok", f"{len(file.contexts)} in {path}, current: {file.current or contexts.LOCAL}"
+                   if file.contexts else "none; commands use the store on this machine")
 
 
 def _store_file(url: str) -> Iterator[Finding]:
@@ -156,10 +215,10 @@ def _store_file(url: str) -> Iterator[Finding]:
                   "" if state == "ok" else "Free disk space: a full disk stops every write.")
 
 
-def _key_file(found: settings.Settings) -> Iterator[Finding]:
-    if not found.key.startswith("file:"):
+def _key_file(loaded: settings.Settings) -> Iterator[Finding]:
+    if not loaded.key.startswith("file:"):
         return
-    path = Path(found.key.removeprefix("file:"))
+    path = Path(loaded.key.removeprefix("file:"))
     if not path.is_file():
         yield Finding("key", "warn", f"{path} does not exist yet.",
                       "`serve` or the first account creates it. If the store already holds accounts, restore the key "
@@ -167,7 +226,7 @@ def _key_file(found: settings.Settings) -> Iterator[Finding]:
     elif files.is_exposed(path):
         yield Finding("key", "fail", f"Other users can read {path} (mode {stat.S_IMODE(path.stat().st_mode):04o}).",
                       f"chmod 600 {path}")
-    elif path.absolute().parent == Path(found.store.removeprefix("sqlite:///")).absolute().parent:
+    elif path.absolute().parent == Path(loaded.store.removeprefix("sqlite:///")).absolute().parent:
         yield Finding("key", "ok", f"{path}, readable by its owner only. It is in the store's folder: keep its backup "
                                    "apart from the store's.")
     else:
@@ -181,9 +240,12 @@ def _in_store(here: "Deployment", offline: bool) -> Iterator[Finding]:
     people = users.every(here.store)
     yield Finding("users", "ok" if people else "warn", f"{len(people)}, {sum(u.disabled for u in people)} disabled",
                   "" if people else "Nobody can query over HTTP yet. Add a user: twocloud user add NAME --tenant ID")
-    rows = accounts.every(here.store)
+    rows, damaged = accounts.sort_out(accounts.rows(here.store))
+    for place, problem in damaged.items():
+        yield Finding(account_arguments(*snapshots.owner_of_key(place[1])), "fail", problem.text)
     if not rows:
-        yield Finding("accounts", "warn", "none", "Add one: twocloud account put TENANT PARTY")
+        if not damaged:
+            yield Finding("accounts", "warn", "none", "Add one: twocloud account put TENANT PARTY")
         return
     closed = list(_closed(here, rows))
     yield from closed
@@ -192,10 +254,12 @@ def _in_store(here: "Deployment", offline: bool) -> Iterator[Finding]:
         yield Finding("seals", "ok", f"the key opens all {len(rows)} accounts")
     if "seals" in shut:                     # checking would create another key
         return
+    yield from _routes(rows, offline)
     if offline:
         yield Finding("accounts", "warn", f"{len(rows)}, not checked (--offline)")
     else:
-        yield from _checked(here, [row for row in rows if f"{row.tenant_id} {row.party}" not in shut])
+        yield from _checked(here, [row for row in rows
+                                   if account_arguments(row.tenant_id, row.party, row.account) not in shut])
     yield from _snapshots(here)
 
 
@@ -206,14 +270,14 @@ def _closed(here: "Deployment", rows: list[accounts.AccountRow]) -> Iterator[Fin
         return
     for row in rows:
         try:
-            open_account(here, row.tenant_id, row.party)
+            open_account(here, row.tenant_id, row.party, row.account)
         except SettingsError as problem:
             yield Finding("seals", "fail", problem.text)
             return
         except (TwocloudError, msgspec.DecodeError) as problem:
-            yield Finding(f"{row.tenant_id} {row.party}", "fail", str(problem),
+            yield Finding(account_arguments(row.tenant_id, row.party, row.account), "fail", str(problem),
                           f"Restore the key that sealed it, or store it again: twocloud account put --replace "
-                          f"{row.tenant_id} {row.party}")
+                          f"{account_arguments(row.tenant_id, row.party, row.account)}")
 
 
 def _checked(here: "Deployment", rows: list[accounts.AccountRow]) -> Iterator[Finding]:
@@ -225,17 +289,18 @@ def _checked(here: "Deployment", rows: list[accounts.AccountRow]) -> Iterator[Fi
     def check(row: accounts.AccountRow) -> tuple[str, float]:
         began, stats = time.monotonic(), CallStats()
         try:
-            region = check_account(here, row.tenant_id, row.party, None, until, stats)
+            region = check_account(here, row.tenant_id, row.party, None, until, stats, row.account)
             return region, time.monotonic() - began
         finally:                            # a refusal carries a Date too
             with suppress(ValueError, TypeError, IndexError):
                 date = parsedate_to_datetime(stats.made[-1].date).timestamp()
-                skews[f"{row.tenant_id} {row.party}"] = date - here.clock()
+                skews[account_arguments(row.tenant_id, row.party, row.account)] = date - here.clock()
 
     answers = [(row, pool.submit(check, row)) for row in rows]
     try:
         for row, answer in answers:
-            name, again = f"{row.tenant_id} {row.party}", f"twocloud account check {row.tenant_id} {row.party}"
+            name = account_arguments(row.tenant_id, row.party, row.account)
+            again = f"twocloud account check {name}"
             try:
                 with waiting(lambda name=name: f"checking {name}"):
                     code, took = answer.result(max(0.1, until + 1 - time.monotonic()))

@@ -1,56 +1,27 @@
-"""The commands `twocloud changes`, `twocloud refresh` and `twocloud parties`."""
-
-from typing import Any
+"""The commands `twocloud refresh` and `twocloud parties`."""
 
 import click
 import msgspec
 
 from .. import parties
-from ..access import accounts
 from ..errors import PartyError
 from ..fleet import query, regions, schedule
-from ..fleet.changes import list_changes
+from ..fleet.lookup import Lookup
 from ..http import openapi
 from . import completion
 from .output import deployment, hint, kept, list_options, progress, say, show
-
-
-@click.command()
-@click.option("--party", required=True, metavar="P", shell_complete=completion.parties,
-              help="The cloud, several separated by commas, or all.")
-@click.option("--tenant", "tenant_id", required=True, metavar="ID", shell_complete=completion.tenants,
-              help="The tenant.")
-@click.option("--region", required=True, metavar="R", shell_complete=completion.regions,
-              help="The region, several separated by commas, or all.")
-@click.option("--since", required=True, metavar="TIME", help="RFC 3339, such as 2026-11-23T08:00:00Z.")
-@list_options
-def changes(party: str, tenant_id: str, region: str, since: str, output: str) -> None:
-    """List what appeared, changed (with the fields) and vanished since a time, from the snapshots."""
-    request, here = query.parse([("party", party), ("tenant_id", tenant_id), ("region", region),
-                               ("changed_since", since)]), deployment()
-    assert request.changed_since is not None
-    found, failed = regions.sources(here, request, None)
-    for error in failed.values():
-        raise error
-    rows: list[dict[str, Any]] = []
-    for source in found:
-        changed = list_changes(here, source, request.changed_since)
-        where = {"party": source.party, "region": source.region}
-        rows += [{"what": "changed" if changed.fields.get(server.id) else "appeared", "id": server.id,
-                  "name": server.name, **where, "fields": list(changed.fields.get(server.id, ()))}
-                 for server in changed.answer.servers]
-        rows += [{"what": "vanished", "id": server.id, "name": server.name, **where, "fields": []}
-                 for server in changed.vanished]
-    show(output, rows, ("what", "id", "name", "party", "region", "fields"))
 
 
 @click.command("refresh")
 @click.option("--tenant", "tenant_id", metavar="ID", shell_complete=completion.tenants,
               help="Only this tenant's.")
 @click.option("--party", metavar="P", shell_complete=completion.parties, help="Only this party's.")
+@click.option("--account", "name", metavar="NAME", shell_complete=completion.accounts,
+              help="Only this account's, or a discovered member's (NAME:ID).")
 @click.option("--region", metavar="R", shell_complete=completion.regions, help="Only this region's.")
 @list_options
-def refresh_command(tenant_id: str | None, party: str | None, region: str | None, output: str) -> None:
+def refresh_command(tenant_id: str | None, party: str | None, name: str | None, region: str | None,
+                    output: str) -> None:
     """List sources now and save the snapshots: regions that accounts name, and those queried in the last month.
 
     With --tenant, --party and --region together you can also list a source for the first time. Exit code 5: a source
@@ -58,20 +29,23 @@ def refresh_command(tenant_id: str | None, party: str | None, region: str | None
     """
     here = deployment()
     if tenant_id and party and region:
-        wanted = [regions.source_of(tenant_id, party, region)]
-        accounts.find(here.store, tenant_id, party)
+        pairs = [("tenant_id", tenant_id), ("party", party), ("region", region), ("account", name or "all")]
+        wanted, failed = regions.sources(Lookup(here), query.parse(pairs))
+        for error in failed.values():
+            raise error
     else:
         wanted = [source for source in schedule.known(here)
                   if tenant_id in (None, source.tenant_id) and party in (None, source.party)
+                  and name in (None, source.account, source.account.partition(":")[0])
                   and source.region in (region or source.region, parties.load(source.party).aliases.get(region or ""))]
     if not wanted:
         say("No source to refresh. Give --tenant, --party and --region, or name regions on the account.")
     results = list(progress(schedule.run(here, wanted), len(wanted), "refresh"))
-    results.sort(key=lambda result: (result.source.tenant_id, result.source.party, result.source.region))
-    rows = [{"tenant_id": r.source.tenant_id, "party": r.source.party, "region": r.source.region,
-             "state": "failed" if r.error else "ok", "count": r.total, "error": r.error.word if r.error else "",
-             "msg": r.error.text if r.error else ""} for r in results]
-    show(output, rows, ("tenant_id", "party", "region", "state", "count", "error", "msg"))
+    results.sort(key=lambda result: result.source.order)
+    rows = [{"tenant_id": r.source.tenant_id, "party": r.source.party, "account": r.source.account,
+             "region": r.source.region, "state": "failed" if r.error else "ok", "count": r.total,
+             "error": r.error.code if r.error else "", "msg": r.error.text if r.error else ""} for r in results]
+    show(output, rows, ("tenant_id", "party", "account", "region", "state", "count", "error", "msg"))
     bad = [result.error for result in results if result.error]
     hint(f"{len(rows) - len(bad)} of {len(rows)} sources refreshed.")
     if bad:

@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 import click
 
 from .. import log, settings
-from ..model import IDENTIFIER_FORM, USER_FORM
+from ..model import DEFAULT_ACCOUNT, IDENTIFIER_FORM, USER_FORM
 from . import columns
 from .terminal import cell, coloured, coloured_word, draw, harmless, lively, plain, screen
 
@@ -86,11 +86,11 @@ def deployment() -> "Deployment":
     start_log()
     from ..fleet.deployment import open_deployment  # slow to import; not for help and completion
 
-    found = settings.load()
+    loaded = settings.load()
     if kept("debug"):
-        found = replace(found, log="debug")
-    log.calls.disabled = found.log != "debug"
-    return open_deployment(found)
+        loaded = replace(loaded, log="debug")
+    log.calls.disabled = loaded.log != "debug"
+    return open_deployment(loaded)
 
 
 def operator() -> str:
@@ -219,10 +219,10 @@ class Duration(click.ParamType[int]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if isinstance(value, int):
             return value
-        found = re.fullmatch(r"(0|[1-9][0-9]{0,6})([smhd])", value, re.ASCII)
-        if not found:
+        match = re.fullmatch(r"(0|[1-9][0-9]{0,6})([smhd])", value, re.ASCII)
+        if not match:
             self.fail("must be a number and s, m, h or d: 90s, 10m, 12h, 90d", param, ctx)
-        seconds = int(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]
+        seconds = int(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
         if seconds > 3650 * 86400:
             self.fail("must be at most 3650d", param, ctx)
         return seconds
@@ -286,3 +286,8 @@ def read_secret(file: IO[bytes] | None, what: str, most: int = 65_536) -> str:
         return raw.decode("utf-8-sig").removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:
         raise click.UsageError(f"{what} is not UTF-8 text.") from None
+
+
+def account_arguments(tenant_id: str, party: str, name: str) -> str:
+    """An account as commands take it."""
+    return f"{tenant_id} {party}" + ("" if name == DEFAULT_ACCOUNT else f" --account {name}")

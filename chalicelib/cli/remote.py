@@ -27,11 +27,11 @@ _MOST = 64 * 1024 * 1024                    # bytes
 class Answered(TwocloudError):
     """An error that the server returned. `status` decides the exit code; `retry_after`: seconds."""
 
-    def __init__(self, status: int, text: str, word: str = "", request_id: str = "", retry_after: float | None = None,
+    def __init__(self, status: int, text: str, code: str = "", request_id: str = "", retry_after: float | None = None,
                  parameter: str | None = None) -> None:
         super().__init__(text)
         self.status = status                # type: ignore[misc]
-        self.word = word                    # type: ignore[misc]
+        self.code = code                    # type: ignore[misc]
         self.request_id = request_id
         self.retry_after = retry_after
         self.parameter = parameter
@@ -127,18 +127,19 @@ _CERTIFICATE = (("has expired", "it has expired, or this machine's clock is wron
 
 
 def _chain(problem: BaseException | None) -> str:
-    found = list[str]()
+    texts = list[str]()
     todo: list[object] = [problem]
-    while todo and len(found) < 20:
+    while todo and len(texts) < 20:
         error = todo.pop()
         if isinstance(error, BaseException):
-            found.append(f"{type(error).__name__} {error}")
+            texts.append(f"{type(error).__name__} {error}")
             todo += [error.__cause__, error.__context__, getattr(error, "reason", None), *error.args]
-    return " ".join(found)
+    return " ".join(texts)
 
 
-def read_json(there: There, got: Got) -> dict[str, Any]:
-    """The JSON object of a twocloud response. Raises Answered if it is an error, Network if it is not twocloud's."""
+def read_json(there: There, got: Got, path: str = "") -> dict[str, Any]:
+    """The JSON object of a twocloud response. Raises Answered if it is an error, Network if it is not twocloud's.
+    `path`: one that twocloud 0.1.0 does not have, to say so."""
     try:
         body = msgspec.json.decode(got.body, type=dict[str, Any])
         if "X-Request-Id" not in got.headers:
@@ -149,6 +150,9 @@ def read_json(there: There, got: Got) -> dict[str, Any]:
                          str(body["request_id"]), _seconds(got.headers.get("Retry-After")), body.get("parameter"))
     except (msgspec.DecodeError, KeyError, TypeError):
         raise stranger(there, got) from None
+    if path and error.code == "not_found":  # of this path
+        error = Answered(error.status, f"{there.url} does not know {path}: its twocloud is older than this command.",
+                         error.code)
     raise error
 
 
@@ -162,10 +166,10 @@ def read_list(there: There, got: Got) -> dict[str, Any]:
     return body
 
 
-def are_records(found: object, names: Sequence[str]) -> bool:
+def are_records(value: object, names: Sequence[str]) -> bool:
     """Whether this is a list of objects with these fields."""
-    return isinstance(found, list) and all(
-        isinstance(row, dict) and all(name in row for name in names) for row in cast(list[object], found))
+    return isinstance(value, list) and all(
+        isinstance(row, dict) and all(name in row for name in names) for row in cast(list[object], value))
 
 
 def _seconds(text: str | None) -> float | None:

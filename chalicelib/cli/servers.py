@@ -1,10 +1,9 @@
 """The command `twocloud servers`: the API's answer from the store or from a server, in every format."""
 
 import re
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
 import click
@@ -12,42 +11,51 @@ import msgspec
 
 from ..cloud.sender import CallStats
 from ..fleet import query
+from ..model import DEFAULT_ACCOUNT
 from . import columns, completion, contexts
 from .output import Duration, Network, deployment, echo, kept, say, shape_options, table, waiting
+
+if TYPE_CHECKING:
+    from .remote import Got
 
 _BASIC = {"name": "instance_name", "id": "instance_id", "cpu": "cpu_num", "mem": "mem_size", "disk": "disk_size",
           "lan": "lan_ip_set", "wan": "wan_ip_set", "status": "status", "created": "create_at", "updated": "update_at"}
 _FULL = {**_BASIC, "party": "party", "tenant": "tenant_id", "region": "region", "zone": "zone", "project": "project_id",
          "type": "instance_type", "party_status": "party_status", "lan6": "lan_ipv6_set", "wan6": "wan_ipv6_set",
-         "tags": "tags", "seen": "seen_at"}
+         "tags": "tags", "seen": "seen_at", "account": "account"}
 _TABLE = ("name", "id", "status", "cpu", "mem", "disk", "lan", "wan", "created", "updated")
 _SPARE = ("updated", "created", "disk", "mem", "cpu", "wan")    # left out first on a narrow terminal
 _SHAPED = ("table", "csv", "ndjson")
 _WATCHED = 10                               # seconds between two queries
 
 
-def asking_options(command: Any) -> Any:
+def query_options(command: Any) -> Any:
     """Add the options that make up a query; they are the API's parameters."""
     for option in reversed((
         click.option("--party", required=True, metavar="P", shell_complete=completion.parties,
                      help="The cloud, several separated by commas, or all."),
         click.option("--tenant", "tenant_id", required=True, metavar="ID", shell_complete=completion.tenants,
-                     help="The tenant."),
+                     help="The tenant, several separated by commas, or all."),
+        click.option("--account", metavar="NAME", shell_complete=completion.accounts,
+                     help="The tenant's account at the party, several separated by commas, or all (default)."),
         click.option("--region", required=True, metavar="R", shell_complete=completion.regions,
                      help="The party's region code or an alias of it, several separated by commas, or all."),
         click.option("--from", "f", metavar="N", help="First position, counted from 1."),
         click.option("--to", "t", metavar="N", help="Last position, included."),
         click.option("--view", metavar="basic|full", shell_complete=_words("basic", "full"),
                      help="The ten fields, or all."),
-        click.option("--status", metavar="WORD", shell_complete=_statuses, help="Only servers with this status."),
+        click.option("--status", metavar="WORD", shell_complete=_statuses,
+                     help="Only servers with this status, or one of several separated by commas."),
         click.option("--name", metavar="PART", help="Only servers whose name contains this."),
         click.option("--ip", metavar="ADDRESS", help="Only servers with exactly this address."),
+        click.option("--tag", metavar="KEY[=VALUE]", help="Only servers with this tag."),
         click.option("--max-age", metavar="SECONDS", help="Accept a snapshot up to this many seconds old; 0 always "
                                                           "queries the cloud."),
         click.option("--on-error", metavar="stale|fail|partial", shell_complete=_words("stale", "fail", "partial"),
                      help="If a party fails: use its snapshot (stale), fail, or leave it out (partial)."),
         click.option("--changed-since", metavar="TIME",
                      help="Only servers that appeared or changed after this time (RFC 3339)."),
+        click.option("--list", metavar="ID", help="Only a part of the list with this X-List-Id."),
         click.option("--url", metavar="URL", help="Query this server with the token in TWOCLOUD_TOKEN. Default: the "
                                                   "current context, or the store."),
     )):
@@ -79,7 +87,7 @@ class _Pause(click.ParamType[int]):
 
 
 @click.command()
-@asking_options
+@query_options
 @click.option("--port", metavar="N", help="Only with -o prometheus: the port of each target.")
 @click.option("--address", metavar="lan|wan", shell_complete=_words("lan", "wan"),
               help="Only with -o prometheus: which address is the target.")
@@ -91,14 +99,14 @@ class _Pause(click.ParamType[int]):
 @click.option("--watch", type=_Pause(), is_flag=False, flag_value=str(_WATCHED), metavar="[SECONDS]",
               help=f"Query again every {_WATCHED} seconds, or every SECONDS, and mark what changed; -o ndjson prints a "
                    "line for each change. Press Ctrl-C to stop.")
-def servers(url: str | None, output: str, watch: int | None, **asked: str | None) -> None:
+def servers(url: str | None, output: str, watch: int | None, **options: str | None) -> None:
     """List a tenant's servers: the API's answer, from the store or from a server.
 
     A table on a narrow terminal leaves out columns but never cuts ids; in a file or a pipe it has its full width.
     --columns, --sort and --no-header work with table, csv and ndjson; the other formats equal the API's answer byte
     for byte.
     """
-    pairs = [(name, value) for name, value in asked.items() if value is not None]
+    pairs = [(name, value) for name, value in options.items() if value is not None]
     shape = _shape(pairs, output)
     there = contexts.there(url)
     if watch:
@@ -120,7 +128,7 @@ def servers(url: str | None, output: str, watch: int | None, **asked: str | None
     if warning:
         say(warning)
     if output == "table":
-        table(rows, shape.columns, _SPARE)
+        table(rows, _with_accounts(shape.columns, rows), _SPARE)
         return
     names = [_FULL[name] for name in shape.columns]
     written = [{_FULL[name]: row[name] for name in shape.columns} for row in rows]
@@ -153,7 +161,7 @@ def _shape(pairs: list[tuple[str, str]], output: str) -> Shape:
     if wanted and output not in _SHAPED:
         raise click.UsageError(f"Use --columns, --sort and --no-header with {', '.join(_SHAPED)}; -o {output} is the "
                                "API's unchanged answer.")
-    several = any(given[name] == "all" or "," in given[name] for name in ("party", "region"))
+    several = any(given[name] == "all" or "," in given[name] for name in ("party", "tenant_id", "region"))
     full = several if "view" not in given else given["view"] == "full"
     fields = _FULL if full or "view" not in given else _BASIC
     known = {**{name: name for name in fields}, **{field: name for name, field in fields.items()}}
@@ -164,21 +172,34 @@ def _shape(pairs: list[tuple[str, str]], output: str) -> Shape:
         pairs.append(("view", "full"))
     usual = _FULL if full else _BASIC
     if output == "table":
-        usual = ("party", "region", *_TABLE) if several and full else _TABLE
+        tenants = ["tenant"] if given["tenant_id"] == "all" or "," in given["tenant_id"] else []
+        accounts = ["account"] if "account" in given else []
+        usual = (*tenants, "party", *accounts, "region", *_TABLE) if several and full else _TABLE
     return Shape(chosen or list(usual), known, sort, wanted)
 
 
+def _with_accounts(names: list[str], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The columns of a table, with the account where the servers are of named ones, unless columns were chosen."""
+    if kept("columns") is not None or "party" not in names or "account" in names:
+        return names
+    if all(row.get("account", DEFAULT_ACCOUNT) == DEFAULT_ACCOUNT for row in rows):
+        return names
+    place = names.index("party") + 1
+    return [*names[:place], "account", *names[place:]]
+
+
 def _rows(there: contexts.There | None, pairs: list[tuple[str, str]], shape: Shape,
-          written: str) -> tuple[list[dict[str, Any]], str, set[tuple[str, str]]]:
+          written: str) -> tuple[list[dict[str, Any]], str, set[tuple[str, str, str, str]]]:
     """(records by the columns' short names, in order; the warning to print beside them; if `written` is json, the
-    sources (party, region) that failed)."""
+    sources (tenant, party, account, region) that failed)."""
     body, warning = ask(there, [*pairs, *([("format", written)] if written != "json" else [])], written)
     try:
         whole: dict[str, Any] = msgspec.json.decode(body) if written == "json" else {
             "vm_servers": msgspec.json.Decoder(dict[str, Any]).decode_lines(body)}
         rows = [{name: row[field] for name, field in _FULL.items() if field in row or name in shape.columns}
                 for row in whole["vm_servers"]]
-        missing = {(part["party"], part["region"]) for part in whole.get("sources", ()) if part["state"] == "failed"}
+        missing = {(part.get("tenant_id", ""), part["party"], part.get("account", DEFAULT_ACCOUNT), part["region"])
+                   for part in whole.get("sources", ()) if part["state"] == "failed"}
     except (msgspec.DecodeError, KeyError):
         raise Network("The server's answer lacks fields that this command needs. Compare versions: twocloud "
                       "doctor") from None
@@ -199,14 +220,15 @@ def ask(there: contexts.There | None, pairs: list[tuple[str, str]], output: str)
 
 def ask_store(pairs: list[tuple[str, str]], stats: CallStats) -> tuple[bytes, str]:
     from ..fleet import many_sources
+    from ..fleet.lookup import Lookup
     from ..http import api, formats
 
     request, here = query.parse(pairs), deployment()
-    fleet = many_sources.answer(here, request, api.freshness_of(request, "", here.settings), None,
-                                time.monotonic() + many_sources.REQUEST_SECONDS, stats)
+    lookup = Lookup(here, api.freshness_of(request, "", here.settings), stats=stats, query=request)
+    fleet = many_sources.answer(lookup)
     written = formats.write(fleet, request, here.settings.timezone, most=None)
     return written.body, " ".join(filter(None, (
-        formats.message(fleet, several=request.several), _without_address(written.without_address or 0))))
+        formats.message(fleet), _without_address(written.without_address or 0))))
 
 
 def _without_address(count: int) -> str:
@@ -214,17 +236,31 @@ def _without_address(count: int) -> str:
 
 
 def _ask_server(there: contexts.There, pairs: list[tuple[str, str]], output: str) -> tuple[bytes, str]:
+    """The whole list, in parts where it is too long for one answer."""
+    from . import in_parts, remote  # slow to import
+
+    try:
+        got, warning = _get(there, pairs, output)
+        return got.body, warning
+    except remote.Answered as refused:
+        if refused.code != "too_large" or output in query.WHOLE_LISTS:
+            raise
+    return in_parts.read(lambda part: _get(there, part, output), pairs, "json" if output == "table" else output)
+
+
+def _get(there: contexts.There, pairs: list[tuple[str, str]], output: str) -> "tuple[Got, str]":
+    """(the response, the warning to print beside it). Raises Answered, Network."""
     from ..http import formats
-    from . import remote  # slow to import
+    from . import remote
 
     got = remote.get(there, "/twocloud/servers", urlencode(pairs, errors="surrogateescape"))
     is_list = got.status == 200 and "ETag" in got.headers and "X-Request-Id" in got.headers
     if is_list and output not in ("table", "json"):
         if got.headers.get("Content-Type") != formats.MEDIA_TYPES[output]:
             raise remote.stranger(there, got)
-        return got.body, _warning_in(got.headers)
+        return got, _warning_in(got.headers)
     body = remote.read_list(there, got)     # errors are JSON in every format
-    return got.body, body["msg"]
+    return got, body["msg"]
 
 
 def _warning_in(headers: Mapping[str, str]) -> str:

@@ -47,10 +47,10 @@ def _refresh(here: Deployment, pause: int, stopped: threading.Event) -> None:
     while not stopped.wait(pause):
         with log.about(run_id=str(uuid.uuid4())):
             try:
-                found = schedule.survey(here)
-                for _ in schedule.run(here, found.due):
+                survey = schedule.survey(here)
+                for _ in schedule.run(here, survey.due):
                     if stopped.is_set():
                         return
-                schedule.finish(here, found, max(pause, schedule.RUN_EVERY))    # a run may take longer than the pause
+                schedule.finish(here, survey, max(pause, schedule.RUN_EVERY))    # a run may take longer than the pause
             except Exception:
                 log.failure(run="refresh")

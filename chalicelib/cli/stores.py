@@ -15,7 +15,7 @@ from ..access import copying
 from ..access.copying import Count
 from ..access.sealing import open_sealer
 from ..errors import Internal
-from ..storage.store import open_store
+from ..storage.store import open_store, shown
 from .output import kept, operator, output_option, say, show, start_log
 from .terminal import coloured, lively
 
@@ -27,7 +27,7 @@ class StoreName(click.ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if not settings.is_store(value):
-            self.fail("must be sqlite:///PATH or dynamodb://TABLE", param, ctx)
+            self.fail("must be sqlite:///PATH, postgresql://… or dynamodb://TABLE", param, ctx)
         scheme, _, rest = value.partition("://")
         return f"sqlite:///{Path(rest.removeprefix('/')).resolve()}" if scheme == "sqlite" else value
 
@@ -52,18 +52,18 @@ def store() -> None:
 @click.argument("source", metavar="FROM", type=StoreName())
 @click.argument("target", metavar="TO", type=StoreName())
 @click.option("--to-key", type=KeyName(), metavar="KEY", help="Seal the credentials under this key in the copy; "
-              "TWOCLOUD_KEY opens them. Required between SQLite and DynamoDB.")
+              "TWOCLOUD_KEY opens them. Required to and from DynamoDB.")
 @output_option
 def copy_store(source: str, target: str, to_key: str | None, output: str) -> None:
-    """Copy a store: FROM and TO are sqlite:///PATH or dynamodb://TABLE.
+    """Copy a store: FROM and TO are sqlite:///PATH, postgresql://USER@HOST/DATABASE or dynamodb://TABLE.
 
     TO must be empty or an unused copy of FROM. An interrupted copy resumes where it stopped; a repeated one copies
-    what has changed since. Each written row is read back and compared. A copy from SQLite is consistent while others
-    write; before a copy from DynamoDB, stop the writers. Exit code 5: a row differs.
+    what has changed since. Each written row is read back and compared. A copy from SQLite or PostgreSQL is
+    consistent while others write; before a copy from DynamoDB, stop the writers. Exit code 5: a row differs.
     """
     if source == target:
         raise click.UsageError("FROM and TO are the same store.")
-    if to_key is None and source.partition(":")[0] != target.partition(":")[0]:
+    if to_key is None and source.startswith("dynamodb:") != target.startswith("dynamodb:"):
         raise click.UsageError("Name the key that seals the credentials in the copy with --to-key: kms:KEY on AWS, "
                                "file:PATH on one machine.")
     if source.startswith("sqlite:") and not Path(source.removeprefix("sqlite:///")).is_file():
@@ -72,7 +72,7 @@ def copy_store(source: str, target: str, to_key: str | None, output: str) -> Non
     mine = settings.load()
     seals = (open_sealer(mine.key, mine.old_key, make=False), open_sealer(to_key)) if to_key else None
     here, there = open_store(source, time.time), open_store(target, time.time)
-    counted = Count()
+    source, target, counted = shown(source), shown(target), Count()
     try:
         with _bar() as (started, seen):
             for counted in copying.copy(here, source, there, seals, started):

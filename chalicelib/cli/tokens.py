@@ -62,7 +62,7 @@ def issue(name: str, tenants: tuple[str, ...], party_names: tuple[str, ...], reg
 @list_options
 def list_tokens(name: str | None, output: str) -> None:
     """List all tokens that are still valid."""
-    show(output, [record(found) for found in tokens.every(deployment().store, name)])
+    show(output, [record(row) for row in tokens.every(deployment().store, name)])
 
 
 @token.command("show")
@@ -70,10 +70,10 @@ def list_tokens(name: str | None, output: str) -> None:
 @output_option
 def show_token(token_id: str, output: str) -> None:
     """Show one token, by its public id."""
-    found = tokens.find(deployment().store, token_id)
-    if not found:
+    row = tokens.find(deployment().store, token_id)
+    if not row:
         raise NotFound(_NO_TOKEN)
-    show(output, record(found))
+    show(output, record(row))
 
 
 @token.command()

@@ -59,7 +59,7 @@ def _password_options(command: Any) -> Any:
 
 
 def limits(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The names as they are stored: `*` or none becomes (), no limit."""
+    """The names in their stored form: `*` or none becomes (), no limit."""
     return () if ALL in names else tuple(dict.fromkeys(names))
 
 
@@ -115,7 +115,7 @@ def add(name: str, tenants: tuple[str, ...], party_names: tuple[str, ...], regio
 @list_options
 def list_users(output: str) -> None:
     """List all users."""
-    show(output, [record(found) for found in users.every(deployment().store)])
+    show(output, [record(row) for row in users.every(deployment().store)])
 
 
 @user.command("show")
@@ -185,9 +185,9 @@ def remove(name: str) -> None:
 
 
 def _known(name: str) -> User:
-    if not (found := users.find(deployment().store, name)):
+    if not (row := users.find(deployment().store, name)):
         raise NotFound(f"No user {name}. `twocloud user list` shows them.")
-    return found
+    return row
 
 
 def _change(name: str, what: str, changes: dict[str, Any], output: str, password: str | None = None,

@@ -10,11 +10,12 @@ import click
 import msgspec
 
 from ..errors import PartyError, RateLimited, TwocloudError
+from ..model import DEFAULT_ACCOUNT
 from .output import Network, echo, when
 from .terminal import draw, lively, plain, screen, wrapped
 
 Row = dict[str, Any]
-Sources = Collection[tuple[str, str]]         # (party, region); region "*": all of them
+Sources = Collection[tuple[str, str, str, str]]         # (tenant, party, account, region); region "all": all of them
 Ask = Callable[[], tuple[list[Row], str, Sources]]
 _MARKS = {"appeared": "+", "changed": "~", "vanished": "-"}
 _LONGEST = 300                              # seconds between two tries while the query fails
@@ -80,25 +81,30 @@ def _pause(error: Exception, every: int, state: _State) -> float:
 
 
 def _key(row: Row) -> tuple[object, ...]:
-    return row.get("party"), row.get("region"), row["id"]
+    return (*_source(row, row.get("region")), row["id"])
+
+
+def _source(row: Row, region: object) -> tuple[object, ...]:
+    return row.get("tenant"), row.get("party"), row.get("account", DEFAULT_ACCOUNT), region
 
 
 def _of_missing_sources(before: Mapping[tuple[object, ...], Row], listed: Collection[tuple[object, ...]],
                         missing: Sources) -> dict[tuple[object, ...], Row]:
     """Rows that may still exist: their source did not answer, or the view does not name their source."""
     return {key: row for key, row in before.items() if missing and key not in listed and (
-        "region" not in row or not {(row["party"], row["region"]), (row["party"], "*")}.isdisjoint(missing))}
+        "region" not in row or not {_source(row, row["region"]), _source(row, "all"), _source(
+            {**row, "account": str(row.get("account", "")).partition(":")[0]}, "all")}.isdisjoint(missing))}
 
 
 def _changes(before: Mapping[tuple[object, ...], Row], after: Mapping[tuple[object, ...], Row]) -> list[
         tuple[str, Row, list[str]]]:
-    found = list[tuple[str, Row, list[str]]]()
+    changes = list[tuple[str, Row, list[str]]]()
     for key, row in after.items():
         if key not in before:
-            found.append(("appeared", row, []))
+            changes.append(("appeared", row, []))
         elif fields := [name for name in row if name not in _TIMELESS and row[name] != before[key].get(name)]:
-            found.append(("changed", row, fields))
-    return found + [("vanished", row, []) for key, row in before.items() if key not in after]
+            changes.append(("changed", row, fields))
+    return changes + [("vanished", row, []) for key, row in before.items() if key not in after]
 
 
 # ---------------------------------------------------------------- shown
@@ -123,7 +129,7 @@ def _draw(state: _State, names: Sequence[str], changes: Sequence[tuple[str, Row,
     marks = {_key(row): _MARKS[what] for what, row, _ in changes}
     gone = [row for what, row, _ in changes if what == "vanished"]
     rows = [{**row, "": marks.get(_key(row), " ")} for row in [*state.rows.values(), *gone]]
-    counts = ", ".join(f"{len(found)} {what}" for what in _MARKS if (found := [c for c in changes if c[0] == what]))
+    counts = ", ".join(f"{len(these)} {what}" for what in _MARKS if (these := [c for c in changes if c[0] == what]))
     head = f"{time.strftime('%H:%M:%S', time.localtime(now))}  {len(state.rows)} servers" + (
         f", {counts}" if counts else "") + f"; next query in {pause:.0f} s, Ctrl-C to stop"
     top = wrapped(plain(head), width)

@@ -1,4 +1,4 @@
-"""How much memory an answer may take, told before it is decoded, and permits for those that take much."""
+"""How much memory an answer may take, estimated before it is decoded, and permits for those that take much."""
 
 import re
 import threading
@@ -12,7 +12,7 @@ LONGEST_REFUSAL = 256 * 1024               # bytes
 LIGHT = 2 * 1024 * 1024                    # bytes, and bytes of objects: answers up to here take no permit
 _MOST_OBJECTS = 16 * 1024 * 1024            # bytes that the objects of one JSON answer may take, estimated
 _MOST_ELEMENTS = 48 * 1024 * 1024           # the same of an XML answer, of which only the servers outlive its reading
-_MOST_ATTRIBUTES = 10_000                   # of an XML answer, and elements without an end: EC2 has one, and none
+_MOST_ATTRIBUTES = 10_000                   # of an XML answer beyond one an element, and elements without an end
 _HEAVY = 2                                  # large answers held at once in this process, of one tenant one
 _TEXT = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _LONG_TEXT = re.compile(rb'"[^"\\]{1000000}')       # one wide character makes each of the others as wide
@@ -78,15 +78,18 @@ def room_of(body: bytes) -> int | None:
     """How many bytes the objects of an answer will take at most, by counts at the speed of memory; None: too many.
 
     JSON: an object or list is some 150 bytes, a scalar 60; the signs may also stand inside texts (a start-up script),
-    which are looked through only where the quick count is too high. XML: a tag is 60. No cloud declares entities, or
-    sends attributes or elements without an end by the thousand.
+    which are looked through only where the quick count is too high. XML: a tag is 60, an attribute 240. No cloud
+    declares entities, sends elements without an end by the thousand, or more attributes than elements (vSphere names
+    the type of each).
     """
     if body[:64].lstrip().startswith(b"<"):
         tags, ends = body.count(b"<"), body.count(b"</")
-        if body.count(b'="') + body.count(b"='") > _MOST_ATTRIBUTES or b"<!ENTITY" in body or (
+        attributes = body.count(b'="') + body.count(b"='")
+        if attributes > _MOST_ATTRIBUTES + ends or b"<!ENTITY" in body or (
                 tags - 2 * ends - body.count(b"/>") > _MOST_ATTRIBUTES):
             return None
-        return 60 * tags if 60 * tags <= _MOST_ELEMENTS else None
+        size = 60 * tags + 240 * attributes
+        return size if size <= _MOST_ELEMENTS else None
     if len(body) > LIGHT and _LONG_TEXT.search(body):
         return None
     size = _objects(body)

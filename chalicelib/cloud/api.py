@@ -4,6 +4,7 @@
   `regions_of` go with them; `by_offset`, `by_page`, `by_place` and `by_token` read the pages of all others.
 - `Party` describes the cloud; `per_second` and the like state its rates, `error_at` where its error codes are.
 - The structs of answers say which values are strict and which lenient: see decoding. `Strict`, `Whole`, `Nested`.
+- `alibaba`, `amazon`, `tencent`: what the parties of one vendor share.
 - `addresses`, `total_gib`, `attached`, `by_owner` and others make fields of a Server from rows.
 """
 
@@ -46,11 +47,13 @@ from ..model import (
     Keys,
     Limit,
     Listing,
+    Member,
     Region,
     Request,
     Response,
     Server,
     Sign,
+    Size,
     Source,
     Status,
     Text,
@@ -60,12 +63,15 @@ from ..model import (
     parse_time,
     total_gib,
 )
-from .cache import cached_lookup
+from . import alibaba, amazon, tencent, xml
+from .cache import cached_lookup, note, noted
 from .client import Client, Cloud, Headers, List, bearer, map_of, one_row, regions_of
 from .decoding import Nested, Strict, Whole, nested, part, read, reading, refusal
 from .joining import (
     addresses,
+    base_url,
     by_owner,
+    by_scope,
     disk_gib,
     first_of,
     given,
@@ -76,13 +82,19 @@ from .joining import (
     without_prefix,
 )
 from .paging import Page, Rows, by_offset, by_page, by_place, by_token, cut
-from .party import Party
+from .party import OwnFile, Party
 from .refusals import FREE_TEXT, any_error_code, error_at
+from .sites import own_site
 
 
 def denied(hint: str) -> Meaning:
     """The party refuses the account; `hint` says what the operator can do."""
     return Meaning(PartyDenied, hint)
+
+
+def refused(hint: str) -> PartyDenied:
+    """The error of an account that cannot be opened, or sees nothing; `hint` says why and what the operator can do."""
+    return PartyDenied(f"{PartyDenied.default} ({hint})", hint=hint)
 
 
 def per_second(calls: int, *operations: str) -> dict[str, Limit]:
@@ -99,11 +111,13 @@ __all__ = [
     "ADDRESS", "ARREARS", "CLOCK", "DISABLED_KEY", "EXPIRED_KEY", "FAILED", "FREE_TEXT", "IDENTIFIER", "LOCKED",
     "MALFORMED", "MFA", "MISSING_RIGHT", "NOT_ACTIVATED", "REGION", "REGION_CLOSED", "ROLE", "SUSPENDED",
     "THROTTLED", "UNAVAILABLE", "UNVERIFIED", "WHOLE", "WRONG_KEY", "WRONG_TOKEN", "Account", "Attached", "Client",
-    "Cloud", "Count", "Headers", "InvalidParameter", "Keys", "Limit", "List", "Listing", "Meaning", "Nested",
-    "Page", "Party", "PartyDenied", "PartyError", "PartyFailed", "PartyMalformed", "PartyUnavailable", "Region",
-    "Request", "Response", "Rows", "Server", "Sign", "Source", "Status", "Strict", "Text", "UnknownRegion", "Whole",
-    "Window", "addresses", "any_error_code", "attached", "bearer", "by_offset", "by_owner", "by_page", "by_place",
-    "by_token", "cached_lookup", "cut", "denied", "disk_gib", "error_at", "first_of", "given", "in_order", "labelled",
-    "map_of", "nested", "numbered", "one_row", "only", "parse_time", "part", "per_second", "per_seconds", "plain",
-    "read", "reading", "refusal", "regions_of", "total_gib", "without_prefix",
+    "Cloud", "Count", "Headers", "InvalidParameter", "Keys", "Limit", "List", "Listing", "Meaning", "Member",
+    "Nested", "OwnFile", "Page", "Party", "PartyDenied", "PartyError", "PartyFailed", "PartyMalformed",
+    "PartyUnavailable", "Region", "Request", "Response", "Rows", "Server", "Sign", "Size", "Source", "Status",
+    "Strict", "Text", "UnknownRegion", "Whole", "Window", "addresses", "alibaba", "amazon", "any_error_code",
+    "attached", "base_url", "bearer", "by_offset", "by_owner", "by_page", "by_place", "by_scope", "by_token",
+    "cached_lookup", "cut", "denied", "disk_gib", "error_at", "first_of", "given", "in_order", "labelled", "map_of",
+    "nested", "note", "noted", "numbered", "one_row", "only", "own_site", "parse_time", "part", "per_second",
+    "per_seconds", "plain", "read", "reading", "refusal", "refused", "regions_of", "tencent",
+    "total_gib", "without_prefix", "xml",
 ]

@@ -4,8 +4,8 @@ A cloud with a JSON API over GET declares itself (`Cloud`) and its lists (`List`
 whose calls are signed gives `call` a function that signs.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar, cast, overload
 from urllib.parse import urlencode
 
@@ -48,6 +48,21 @@ class Client:
     def credentials(self) -> Mapping[str, str]:
         return self.account.credentials
 
+    @property
+    def member(self) -> str | None:
+        """The id of the member that the account is, None if it is an account of its own."""
+        return self.account.member.id if self.account.member else None
+
+    @property
+    def door(self) -> "Client":
+        """The client of the account whose credentials open this one: what it keeps, all its members share."""
+        return self if self.account.member is None else replace(self, account=self.account.door)
+
+    @property
+    def below(self) -> str | None:
+        """What the account's members are below; None: all that its credentials can see are meant."""
+        return self.account.discovery.below if self.account.discovery else None
+
     def url(self, url: str) -> str:
         return self.account.url(url)
 
@@ -58,6 +73,11 @@ class Client:
     def with_session(self, scope: str, login: Callable[[], tuple[float, T]], use: Callable[[T], U]) -> U:
         """`use(what login returned)`, see cache.with_session."""
         return cache.with_session(self.account, scope, login, use)
+
+    def in_session(self, login: Callable[[], T], logout: Callable[[T], object], use: Callable[[T], U], *,
+                   ended: Container[str], wrong: Container[str]) -> U:
+        """`use(what login returned)` in a session that is ended after it, see cache.in_session."""
+        return cache.in_session(self.account, login, logout, use, ended=ended, wrong=wrong)
 
     # ------------------------------------------------------------ declared lists
 

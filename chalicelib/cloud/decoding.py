@@ -22,6 +22,7 @@ the time and memory that it takes stay near those of the strict pass.
 
 import codecs
 import re
+import threading
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ Nested = msgspec.Raw | msgspec.UnsetType    # a part of a row that is read when 
 _MOST_ODD = 100_000                         # values of one answer that the lenient pass looks at, one by one
 _MOST_VALUES = 300_000                      # of an answer that is read leniently: a thousand machines have as many
 _LONGEST_NUMBER = 40                        # characters
+_making = threading.Lock()
 _UNREADABLE = (msgspec.DecodeError, SyntaxError, ValueError, RecursionError)    # a bad XML is a SyntaxError
 
 
@@ -92,8 +94,8 @@ def nested(raw: Nested, item: type[T], *, one: bool = False) -> list[T] | None:
         return []
     if not one:
         return part(raw, list[item])
-    found = part(raw, item)
-    return None if found is None else [found]
+    inner = part(raw, item)
+    return None if inner is None else [inner]
 
 
 def reshape(value: object, shape: type[T]) -> T:
@@ -117,7 +119,9 @@ def read_strictly(body: bytes, shape: type[T], strict: bool = True) -> T:
 
 @cache
 def _decoder(shape: Any, strict: bool) -> Any:
-    return msgspec.json.Decoder(shape, strict=strict)
+    """One at a time: if two threads make a struct's first decoder at once, msgspec 0.22 ends the whole process."""
+    with _making:
+        return msgspec.json.Decoder(shape, strict=strict)
 
 
 # ---------------------------------------------------------------- bytes that are not JSON
@@ -242,13 +246,13 @@ class _Struct:
             budget.take()
         given, values = _decoded(raw, self.parts), dict[str, Any]()
         for field in self.fields:
-            found = getattr(given, field.name)
-            if found is msgspec.UNSET:
+            value = getattr(given, field.name)
+            if value is msgspec.UNSET:
                 if field.required:
                     raise _Odd
                 continue
             try:
-                values[field.name] = field.read(found, budget)
+                values[field.name] = field.read(value, budget)
             except _Odd:
                 if field.hard:
                     raise
@@ -316,16 +320,16 @@ def _of_list(kind: inspect.ListType | inspect.VarTupleType, hard: bool, strict: 
     least, most = kind.min_length or 0, kind.max_length
 
     def read_list(raw: Any, budget: _Budget) -> Any:
-        found: list[Any] = []
+        elements: list[Any] = []
         for element in _decoded(raw, list[msgspec.Raw]):
             try:
-                found.append(item(element, budget))
+                elements.append(item(element, budget))
             except _Odd:
                 if not thinned:
                     raise
-        if len(found) < least or (most is not None and len(found) > most):
+        if len(elements) < least or (most is not None and len(elements) > most):
             raise _Odd
-        return tuple(found) if isinstance(kind, inspect.VarTupleType) else found
+        return tuple(elements) if isinstance(kind, inspect.VarTupleType) else elements
 
     return read_list
 
@@ -338,14 +342,14 @@ def _of_dict(kind: inspect.DictType, hard: bool, strict: bool) -> _Reader:
     keys = dict[_shape(kind.key_type), msgspec.Raw]
 
     def read_dict(raw: Any, budget: _Budget) -> Any:
-        found: dict[Any, Any] = {}
+        items: dict[Any, Any] = {}
         for key, element in _decoded(raw, keys).items():
             try:
-                found[key] = "" if texts and _first(element) == "n" else value(element, budget)
+                items[key] = "" if texts and _first(element) == "n" else value(element, budget)
             except _Odd:
                 if not thinned:
                     raise
-        return found
+        return items
 
     return read_dict
 
@@ -444,10 +448,10 @@ def _shape(kind: inspect.Type) -> Any:
 
 
 def _either(shapes: list[Any]) -> Any:
-    found = shapes[0]
+    either = shapes[0]
     for shape in shapes[1:]:
-        found = found | shape
-    return found
+        either = either | shape
+    return either
 
 
 _PLAIN: Mapping[type[inspect.Type], Any] = {

@@ -1,9 +1,11 @@
 """What adapters make servers of: rows of several lists joined, checked, ordered and cut."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
-from ipaddress import IPv6Network
+from ipaddress import IPv6Network, ip_address
 from typing import TypedDict, TypeVar
+from urllib.parse import urlsplit
 
 from ..errors import PartyMalformed
 from ..model import Listing, Server, Window, total_gib
@@ -27,6 +29,19 @@ def addresses(lan: Iterable[str | None] = (), wan: Iterable[str | None] = ()) ->
     """The address fields of a Server, from its private and its public addresses, the primary's first."""
     (lan4, lan6), (wan4, wan6) = sorted_addresses(*lan), sorted_addresses(*wan)
     return {"lan_ipv4": lan4, "wan_ipv4": wan4, "lan_ipv6": lan6, "wan_ipv6": wan6}
+
+
+def by_scope(texts: Iterable[str | None]) -> Addresses:
+    """The same, of addresses that a guest says it has: those that the internet knows are public, and those that mean
+    the guest alone (loopback) or its wire (fe80::, 169.254.) are left out."""
+    lan: list[str] = []
+    wan: list[str] = []
+    for text in texts:
+        with suppress(ValueError):
+            address = ip_address(text or "")
+            if not (address.is_loopback or address.is_link_local or address.is_unspecified):
+                (wan if address.is_global else lan).append(str(address))
+    return addresses(lan, wan)
 
 
 def by_owner(pairs: Iterable[tuple[object, T]]) -> dict[str, list[T]]:
@@ -73,6 +88,17 @@ def first_of(network: str | None) -> str | None:
 def without_prefix(address: str | None) -> str:
     """10.0.0.2/22 -> 10.0.0.2"""
     return (address or "").partition("/")[0]
+
+
+def base_url(host: str, port: int | None = None) -> str:
+    """https://HOST:PORT of a host's name that may have a port of its own; a URL as it is, without a slash at its end.
+    `port`: for a name without one, None for that of https."""
+    if "://" in host:
+        return host.rstrip("/")
+    url = f"https://{host.rstrip('/')}"
+    if port is None or (there := urlsplit(url)).port is not None:
+        return url
+    return url.replace(there.netloc, f"{there.netloc}:{port}", 1)
 
 
 def numbered(name: str, values: Iterable[str]) -> dict[str, str]:

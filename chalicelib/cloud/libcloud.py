@@ -13,7 +13,7 @@ libcloud is an optional dependency, imported when a bridged party is first asked
 driver shared by threads mixes up their answers, without an error.
 
 Bridged is only what provably lists completely. Libcloud's other drivers stop silently (ec2 after a page, nttcis before
-the last), cannot be told where to stop (azure_arm, gce, ovh), need words that clouds no longer send (kubevirt:
+the last), cannot stop at a given row (azure_arm, gce, ovh), need words that clouds no longer send (kubevirt:
 spec.running; it also reads "500m" as 500 CPUs), may be cut by a limit that the server sets and does not tell (onapp),
 or stand before clouds that have closed.
 
@@ -41,7 +41,6 @@ from .party import Party
 
 T = TypeVar("T")
 Bytes = Annotated[int, msgspec.Meta(ge=0, le=10 ** 18)]
-Size = Annotated[float, msgspec.Meta(ge=0, le=10 ** 9)]
 _OURS = {"host", "user-agent", "accept-encoding", "content-length", "connection"}       # headers that transport writes
 
 
@@ -101,9 +100,9 @@ class Door:
             method, self._account.url(self._url + path), dict(headers()), sent))
         if response.status != 200:
             raise PartyMalformed()          # drivers take others for success
-        found = self.seen[call.operation] = decode(response.body, call.shape)
+        decoded = self.seen[call.operation] = decode(response.body, call.shape)
         with reading():
-            return Answer(response.status, (msgspec.json.encode(found) if call.rows else response.body).decode())
+            return Answer(response.status, (msgspec.json.encode(decoded) if call.rows else response.body).decode())
 
     def request(self, method: str, url: str, body: str | bytes | None = None, headers: Mapping[str, Any] | None = None,
                 raw: bool = False, stream: bool = False, hooks: None = None) -> Answer:
@@ -198,11 +197,11 @@ def matched(nodes: Sequence[Any], rows: Sequence[T], key: Callable[[T], object])
     return list(kept.values())
 
 
-def split_addresses(found: Iterable[str | None]) -> tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]:
+def split_addresses(texts: Iterable[str | None]) -> tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]:
     """((IPv4, IPv6) of the LAN, (IPv4, IPv6) of the WAN), by what the addresses themselves are."""
     lan: list[str] = []
     wan: list[str] = []
-    for text in found:
+    for text in texts:
         with suppress(ValueError):
             (wan if ip_address(text or "").is_global else lan).append(text or "")
     return addresses(*lan), addresses(*wan)
@@ -239,24 +238,24 @@ def _check(bridge: Bridge, client: Client) -> None:
         bridge.check(driven, client.source)
 
 
-def _error_word(read: Callable[[Any], Any], response: Response) -> str | None:
-    """What `read` finds in a JSON answer; nothing else is an error's word."""
+def _error_code(read: Callable[[Any], Any], response: Response) -> str | None:
+    """What `read` finds in a JSON answer; nothing else is an error code."""
     with suppress(msgspec.DecodeError, RecursionError, LookupError, TypeError, AttributeError):
-        word = read(msgspec.json.decode(response.body))
-        return str(word) if isinstance(word, str | int) else None
+        code = read(msgspec.json.decode(response.body))
+        return str(code) if isinstance(code, str | int) else None
     return None
 
 
-def party_of(bridge: Bridge, *, name: str, default_region: str, calls_a_second: int, word: Callable[[Any], Any],
+def party_of(bridge: Bridge, *, name: str, default_region: str, calls_a_second: int, code: Callable[[Any], Any],
              **more: Any) -> Party:
-    """`word`: where a decoded JSON answer holds the cloud's word for an error. `more`: the other fields of Party."""
+    """`code`: where a decoded JSON answer holds the cloud's error code. `more`: the other fields of Party."""
     return Party(
         name=name,
         credentials=((*bridge.keys, *more.get("addresses", ())),),
         grade="bridged",
         default_region=default_region,
         limits={call.operation: Limit(calls_a_second) for call in bridge.calls},
-        error_code=partial(_error_word, word),
+        error_code=partial(_error_code, code),
         list_servers=partial(_list_servers, bridge),
         list_regions=partial(_list_regions, bridge),
         check=partial(_check, bridge),

@@ -133,12 +133,12 @@ class _Offsets:
 
     def overlapping(self, place: int, goal: int) -> list[tuple[int, int]]:
         """Pages from just before `place` to `goal`, each sharing rows with the one before: as few as can be."""
-        pages, found = -(-(goal - place) // (self.most - 1)), list[tuple[int, int]]()
+        pages, places = -(-(goal - place) // (self.most - 1)), list[tuple[int, int]]()
         for left in range(pages, 0, -1):
             shared = self.most - -(-(goal - place) // left)
-            found.append((max(0, place - shared), self.most))
-            place = found[-1][0] + self.most
-        return found
+            places.append((max(0, place - shared), self.most))
+            place = places[-1][0] + self.most
+        return places
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,14 +157,14 @@ class _Numbers:
         return place // size * size, size
 
     def overlapping(self, place: int, goal: int) -> list[tuple[int, int]]:
-        found: list[tuple[int, int]] = []
+        places: list[tuple[int, int]] = []
         while place < goal:
             size = max(range(self.least, self.most + 1), key=lambda size: ((place - 1) // size + 1) * size)
-            found.append(((place - 1) // size * size, size))
-            if sum(found[-1]) <= place:     # all sizes end here: no page can share a row and go on
-                found[-1] = (place, self.most)
-            place = sum(found[-1])
-        return found
+            places.append(((place - 1) // size * size, size))
+            if sum(places[-1]) <= place:     # all sizes end here: no page can share a row and go on
+                places[-1] = (place, self.most)
+            place = sum(places[-1])
+        return places
 
 
 def by_offset(fetch: Callable[[int, int], Page[T]], window: Window, page_size: int, workers: int) -> Rows[T]:
@@ -184,10 +184,10 @@ def by_page(fetch: Callable[[int, int], Page[T]], window: Window, page_size: int
                      if start // size == (window.last - 1) // size), page_size)
     skipped = start // size * size
     whole = Window(skipped + 1, window.last and -(-window.last // size) * size)
-    found = _joined(lambda offset, limit: fetch(offset // limit + 1, limit), whole,
+    joined = _joined(lambda offset, limit: fetch(offset // limit + 1, limit), whole,
                     _Numbers(size, min(max(least, 2), size)), workers)
     end = None if window.last is None else window.last - skipped
-    return Rows(found.rows[start - skipped:end], found.total)
+    return Rows(joined.rows[start - skipped:end], joined.total)
 
 
 def _joined(fetch: Callable[[int, int], Page[T]], window: Window, pages: "_Offsets | _Numbers", workers: int,
@@ -294,9 +294,9 @@ class _Loop(Generic[T]):
                 goal = max(pieces[-1].end, pieces[-1].total if wanted is None else pieces[0].at + wanted) + 1
                 places = self.pages.overlapping(pieces[-1].end, goal)
             self._check_room(len(places))
-            found = self._read_all(places, turn)
-            totals |= {piece.total for piece in found}
-            for at, piece in reversed(list(zip(open_ or [len(pieces)] * len(found), found, strict=True))):
+            between = self._read_all(places, turn)
+            totals |= {piece.total for piece in between}
+            for at, piece in reversed(list(zip(open_ or [len(pieces)] * len(between), between, strict=True))):
                 pieces.insert(at, piece)
         raise PartyContradiction(_DISAGREE)
 
@@ -375,10 +375,10 @@ def _placed(fetch: Callable[[int, int], Page[T]], at: int, limit: int) -> _Piece
     rows = fetch(at, limit).rows
     if len(rows) > limit:
         raise PartyMalformed("The party's page holds more rows than were requested.")
-    found = dict(rows)
-    if len(found) < len(rows):
+    by_id = dict(rows)
+    if len(by_id) < len(rows):
         raise PartyContradiction(_DISAGREE)
-    return _Piece(at, -1, 0, found, len(rows) == limit, not rows, repeats=False)
+    return _Piece(at, -1, 0, by_id, len(rows) == limit, not rows, repeats=False)
 
 
 # ---------------------------------------------------------------- by token
@@ -400,14 +400,14 @@ def by_token(fetch: Callable[[str | None], Page[T]], window: Window = WHOLE, *, 
     in doubt the list is walked twice, and holds what either walk has found.
     """
     how = _reading.get() or Reading()
-    found = _walk(fetch, window)
-    if not stable and found.pages > 1 and how.twice:
+    walk = _walk(fetch, window)
+    if not stable and walk.pages > 1 and how.twice:
         again = _walk(fetch, window)
-        found = _Walk(_united(found.rows, again.rows), found.pages, found.whole and again.whole)
-    elif not stable and found.pages > 1:
+        walk = _Walk(_united(walk.rows, again.rows), walk.pages, walk.whole and again.whole)
+    elif not stable and walk.pages > 1:
         how.joined = True
-    whole = found.whole and not (window.last is not None and len(found.rows) > window.last and how.twice)
-    return Rows(cut(list(found.rows.values()), window), len(found.rows) if whole else None)
+    whole = walk.whole and not (window.last is not None and len(walk.rows) > window.last and how.twice)
+    return Rows(cut(list(walk.rows.values()), window), len(walk.rows) if whole else None)
 
 
 def _walk(fetch: Callable[[str | None], Page[T]], window: Window) -> _Walk[T]:

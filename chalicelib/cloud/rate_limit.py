@@ -4,6 +4,8 @@ import threading
 import time
 from collections import deque
 
+import msgspec
+
 from ..errors import PartyThrottled, PartyTimeout
 from ..model import Account, Limit
 from .party import Party
@@ -43,7 +45,11 @@ class RateLimiter:
 
 
 class RateLimits:
-    """One limiter for each account at a party, region and operation: tenants that share keys share the rate."""
+    """One limiter for each account at a party, region and operation: tenants that share keys share the rate.
+
+    A member behind an account has its own, except where the party counts its calls for the credentials: there the
+    door and all its members share one, whatever the region, and so do all accounts of one principal.
+    fleet/shared_rate.py shares such rates between processes."""
 
     def __init__(self) -> None:
         self._limiters: dict[tuple[str, bytes, str, str], RateLimiter] = {}
@@ -56,6 +62,10 @@ class RateLimits:
         if limit is None:
             return None
         name = party.name, account.fingerprint, region, operation
+        if party.shares(operation):
+            fields = [account.credentials.get(name) for name in party.principal]
+            counted = msgspec.json.encode((account.endpoint, fields)) if fields else account.door.fingerprint
+            name = party.name, counted, "", operation
         with self._lock:
             if name not in self._limiters:
                 if len(self._limiters) >= self._checked_at:

@@ -14,6 +14,7 @@ import threading
 import time
 import weakref
 import zlib
+from collections import OrderedDict
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ import certifi
 import requests
 import urllib3
 from requests.structures import CaseInsensitiveDict
+from urllib3.util.url import parse_url
 
 from .. import log
 from ..errors import (
@@ -33,27 +35,32 @@ from ..errors import (
     PartyMalformed,
     PartyThrottled,
     PartyUnavailable,
+    PartyUnreachable,
     TwocloudError,
     UnknownRegion,
 )
 from ..model import Account, Limit, Request, Response, Sign
+from ..route import DIRECT, Route, is_loopback
 from .answer_size import BYTE_CAP, LIGHT, LONGEST_REFUSAL, Permit, RoomForAnswers
 from .failures import causes, failure_in, failure_of
 from .party import Party
 from .rate_limit import MARGIN, RateLimits
-from .sockets import Adapter, current, resolve
+from .sockets import Adapter, current, proxy_refusal, resolve
 
 CALL_SECONDS = 10.0                         # the share of one call; a request may make several
 _PIECE = 65536                              # bytes that are received, or unpacked, at once
 _LONGEST_WAIT = 5.0                         # a party that asks for more gets no retry from us
+_ROUTES = 64                                # other than the deployment's own; the one used last is forgotten last
 
 
 @dataclass(slots=True)
 class Call:
     """One call to a party. `began`: time.monotonic(). `waited`: milliseconds before it, for the party's documented
-    rate. `status`: of the answer, None if there was none; `error`: our word for what went wrong, "" if nothing did."""
+    rate. `status`: of the answer, None if there was none; `error`: our error code, "" if nothing went wrong."""
 
+    tenant_id: str
     party: str
+    account: str
     region: str
     operation: str
     began: float
@@ -86,14 +93,24 @@ class CallStats:
                 "party_retries": self.retries}
 
 
-class Transport:
-    """One per process: the connections and the rate limits, shared by all accounts; nothing else is.
+# (operation, its limit, deadline) -> seconds to wait, for an operation whose rate other processes use too
+Share = Callable[[str, Limit, float], float]
 
-    `trusted`: a file of CA certificates. `jitter`: a random float in [0, 1).
+
+class Transport:
+    """One per process: the rate limits, shared by all accounts, and the connections, shared by those of one route.
+
+    `trusted`: a file of CA certificates. `jitter`: a random float in [0, 1). `route`: the deployment's, which an
+    account's own adds to. `ignored_proxy`: the variable of the environment that names a proxy which is not used.
     """
 
-    def __init__(self, trusted: str = certifi.where(), jitter: Callable[[], float] = random.random) -> None:
-        self.adapter = Adapter(trusted)
+    def __init__(self, trusted: str = certifi.where(), jitter: Callable[[], float] = random.random,
+                 route: Route = DIRECT, ignored_proxy: str = "") -> None:
+        self._trusted = trusted
+        self.route = route
+        self.ignored_proxy = "" if route.proxy else ignored_proxy
+        self.adapter = Adapter(trusted, route, loopback=False)
+        self._adapters: OrderedDict[Route, Adapter] = OrderedDict()
         self.jitter = jitter
         self.rates = RateLimits()
         self.room_for_answers = RoomForAnswers()
@@ -101,10 +118,11 @@ class Transport:
         self._closed = False
         self._lock = threading.Lock()
 
-    def sender(self, party: Party, account: Account, region: str, deadline: float, *, known: bool = False) -> "Sender":
+    def sender(self, party: Party, account: Account, region: str, deadline: float, *, known: bool = False,
+               share: Share | None = None) -> "Sender":
         """A send for one request to us. `deadline`: on time.monotonic's scale. `known`: the party is known to have
-        the region; all others of an account share one rate limit."""
-        sender = Sender(self, party, account, region, deadline, known)
+        the region; all others of an account share one rate limit. `share`: see Share."""
+        sender = Sender(self, party, account, region, deadline, known, share)
         with self._lock:
             self._senders.add(sender)
             if not self._closed:
@@ -112,26 +130,43 @@ class Transport:
         sender.close()
         return sender
 
+    def adapter_of(self, account: Account) -> Adapter:
+        """The connections of the account's route."""
+        own = Route(account.route.authorities, account.route.proxy)
+        if own == DIRECT:
+            return self.adapter
+        with self._lock:
+            if own not in self._adapters:
+                self._adapters[own] = Adapter(
+                    self._trusted, Route(self.route.authorities + own.authorities, own.proxy or self.route.proxy),
+                    loopback=own.proxy is not None)
+            self._adapters.move_to_end(own)
+            if len(self._adapters) > _ROUTES:
+                self._adapters.popitem(last=False)
+            return self._adapters[own]
+
     def close(self) -> None:
         """End what is still under way, too: a program that ends does not wait for a party that hangs."""
         with self._lock:
             self._closed = True
-            senders = list(self._senders)
+            senders, adapters = list(self._senders), [self.adapter, *self._adapters.values()]
         for sender in senders:
             sender.close()
-        self.adapter.close()
+        for adapter in adapters:
+            adapter.close()
 
 
 class Sender:
     """send(operation, sign) for one request to us. Thread-safe. `close` ends what is still under way."""
 
     def __init__(self, transport: Transport, party: Party, account: Account, region: str, deadline: float,
-                 known: bool) -> None:
+                 known: bool, share: Share | None) -> None:
         self._transport = transport
         self._party = party
         self._account = account
         self._region = region
         self._known = known
+        self._share = share
         self._deadline = deadline
         self._lock = threading.Lock()
         self._permits: weakref.WeakSet[Permit] = weakref.WeakSet()
@@ -149,6 +184,8 @@ class Sender:
         with self._logged(operation) as line:
             try:
                 return self._try(operation, sign)
+            except PartyUnreachable:
+                raise
             except (PartyThrottled, PartyUnavailable, PartyFailed) as error:
                 failure = error
             pause = self._pause(failure)
@@ -161,7 +198,8 @@ class Sender:
     @contextmanager
     def _logged(self, operation: str) -> Generator[dict[str, object]]:
         """The call's log line."""
-        line: dict[str, object] = {"tenant": self._account.tenant_id, "party": self._party.name, "region": self._region,
+        line: dict[str, object] = {"tenant": self._account.tenant_id, "party": self._party.name,
+                                   "account": self._account.name, "region": self._region,
                                    "operation": operation, "tries": 1}
         started, failure = time.monotonic(), None
         try:
@@ -172,7 +210,7 @@ class Sender:
                 line |= {"status": error.http_status, "party_word": error.party_code or None}
             raise
         finally:
-            log.call(failed=failure is not None, **line, error=failure.word if failure else None,
+            log.call(failed=failure is not None, **line, error=failure.code if failure else None,
                          milliseconds=round((time.monotonic() - started) * 1000, 1))
 
     def close(self) -> None:
@@ -189,8 +227,8 @@ class Sender:
         with self.stats.lock:
             if self._closed or self.stats.retries >= max(1, self.stats.calls // 10):
                 return None
-            asked = failure.retry_after
-            pause = self._transport.jitter() * 0.3 if asked is None else asked + self._transport.jitter() * 0.1
+            requested = failure.retry_after
+            pause = self._transport.jitter() * 0.3 if requested is None else requested + self._transport.jitter() * 0.1
             if pause > _LONGEST_WAIT or time.monotonic() + pause + 1 > self._deadline:
                 return None
             self.stats.retries += 1
@@ -200,11 +238,17 @@ class Sender:
         region = self._region if self._known else ""
         limiter = self._transport.rates.limiter(self._party, self._account, region, operation)
         self._limit = self._party.limits.get(operation)
-        wait = limiter.reserve(self._deadline) if limiter else 0.0
-        if wait > 0:
-            time.sleep(wait)
+        wait = 0.0
+        if self._share and self._limit and self._party.shares(operation):
+            began = time.monotonic()
+            time.sleep(self._share(operation, self._limit, self._deadline))
+            wait = time.monotonic() - began
+        if limiter and (more := limiter.reserve(self._deadline)) > 0:
+            time.sleep(more)
+            wait += more
         request = sign()                                        # after the wait: signatures carry the time
-        call = Call(self._party.name, self._region, operation, time.monotonic(), wait * 1000)
+        call = Call(self._account.tenant_id, self._party.name, self._account.name, self._region, operation,
+                    time.monotonic(), wait * 1000)
         self._count(+1, call)
         try:
             response = self._exchange(request)
@@ -215,7 +259,7 @@ class Sender:
             if failure:
                 raise failure
         except TwocloudError as error:
-            call.error = error.word
+            call.error = error.code
             raise
         finally:
             self._count(-1, call)
@@ -224,12 +268,21 @@ class Sender:
     def _exchange(self, request: Request) -> Response:
         current.deadline, current.holder = min(self._deadline, time.monotonic() + CALL_SECONDS), self.hold
         answer: requests.Response | None = None
+        proxied = False
         body = b""
         permit = Permit(self._transport.room_for_answers, self._account.tenant_id)
         with self._lock:
             self._permits.add(permit)
         try:
-            answer = self._transport.adapter.send(_prepared(request), stream=True, timeout=current.left())
+            there = parse_url(request.url)
+            if there.scheme != "https" and not (self._account.route.plain or is_loopback(there.host or "")):
+                raise PartyMalformed("The party names an address that is not https. To allow plain http for this "
+                                     "account, put it with `--allow-http`.")
+            adapter = self._transport.adapter_of(self._account)
+            proxied = adapter.proxy_to(there.host or "") is not None
+            answer = adapter.send(_prepared(request), stream=True, timeout=current.left())
+            if answer.status_code == 407 and proxied:           # no party answers so: plain http, and the proxy's own
+                raise proxy_refusal(407)
             body = self._body(answer.raw, permit)
             self.hold(None)
             answer.raw.release_conn()
@@ -237,15 +290,22 @@ class Sender:
                 body = b""                                      # its status says enough
             if not permit.bounded(body):
                 raise PartyMalformed("The party's answer holds too many values.")
-            return Response(answer.status_code, {k.lower(): v for k, v in answer.raw.headers.items()}, body, permit)
+            headers = {k.lower(): v for k, v in answer.raw.headers.items()}
+            if "set-cookie" in headers:     # a proxy may set cookies of its own beside the party's
+                headers["set-cookie"] = ", ".join(answer.raw.headers.getlist("set-cookie"))
+            return Response(answer.status_code, headers, body, permit,
+                            answer.reason or "")
         except Exception as problem:
             permit.release()
             body = b""                      # not as long as the error's traceback lives
             if answer is not None:
                 answer.raw.close()                              # half read: never back into the pool
-            if self._is_unknown_region(request.url, problem):
+            if self._closed and not isinstance(problem, PartyError):
+                problem = TimeoutError("the request was given up")      # it was us who ended the connection
+            if not proxied and self._is_unknown_region(request.url, problem):
                 raise UnknownRegion(f"{self._party.title} has no such region.") from None
-            raise failure_of(problem, answered=answer is not None) from None
+            raise failure_of(problem, answered=answer is not None,
+                             ignored_proxy="" if proxied else self._transport.ignored_proxy) from None
         finally:
             self.hold(None)
 
@@ -272,7 +332,7 @@ class Sender:
         if self._known or self._account.endpoint or self._region not in url or not any(
                 isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME for error in causes(problem)):
             return False
-        usual = urlsplit(url.replace(self._region, self._party.default_region))
+        usual = urlsplit(url.replace(self._region, self._party.home(self._account, self._region)))
         try:
             return bool(resolve(usual.hostname or "", usual.port or 443))
         except OSError:

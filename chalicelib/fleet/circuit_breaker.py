@@ -13,6 +13,7 @@ from .. import errors
 from ..errors import Conflict, PartyDenied, PartyError, PartyThrottled, UnknownRegion
 from ..model import Source
 from ..storage import snapshots
+from ..storage.store import Place, Row
 from . import known_regions
 from .deployment import Deployment
 from .lookup import SourcePlan
@@ -22,16 +23,16 @@ _FAILURE_SECONDS = 60
 _OPEN_SECONDS = (10, 30, 60, 120, 300)      # for the first, second, … time
 _LIFE = 3600                                # seconds for which a failure is remembered
 _TRIES = 3                                  # to write a row that others write too
-_KINDS = {kind.word: kind for kind in (
+_KINDS = {kind.code: kind for kind in (
     errors.PartyDenied, errors.PartyMalformed, errors.PartyFailed, errors.PartyThrottled, errors.PartyUnavailable,
     errors.PartyTimeout)}
 
 
-class Breaker(msgspec.Struct, frozen=True, kw_only=True):
+class Breaker(msgspec.Struct, frozen=True, kw_only=True, rename={"code": "word"}):      # stored as in 0.1.0
     """A source's last failure. `failures`: in a row; `opened`: how often the breaker did; `until`: open till then.
     `revision`: of the account that failed, "" in rows of version 0.1.0."""
 
-    word: str
+    code: str
     text: str
     at: float
     failures: int = 0
@@ -41,18 +42,18 @@ class Breaker(msgspec.Struct, frozen=True, kw_only=True):
 
     def error(self, seconds: float | None) -> PartyError | UnknownRegion:
         """The failure again. `seconds`: after which a retry can help."""
-        return error_of(self.word, self.text, seconds)
+        return error_of(self.code, self.text, seconds)
 
 
-_NONE = Breaker(word="", text="", at=0)
+_NONE = Breaker(code="", text="", at=0)
 _decode = msgspec.msgpack.Decoder(Breaker).decode
 
 
-def error_of(word: str, text: str, retry_after: float | None = None) -> PartyError | UnknownRegion:
-    """The failure that was written down by its word and text."""
-    if word == UnknownRegion.word:
+def error_of(code: str, text: str, retry_after: float | None = None) -> PartyError | UnknownRegion:
+    """The failure that was written down by its error code and text."""
+    if code == UnknownRegion.code:
         return UnknownRegion(text)
-    return _KINDS.get(word, errors.PartyFailed)(text, retry_after=retry_after)
+    return _KINDS.get(code, errors.PartyFailed)(text, retry_after=retry_after)
 
 
 def read(value: bytes, revision: str = "") -> Breaker | None:
@@ -63,30 +64,45 @@ def read(value: bytes, revision: str = "") -> Breaker | None:
     return None
 
 
-def check(plan: SourcePlan) -> tuple[Breaker | None, int]:
-    """The last failure, and the version of its row. Raises the failure again while the breaker is open."""
-    row, now = plan.deployment.store.get("breaker", plan.shared_key), plan.deployment.clock()
-    if row is None:
-        return None, 0
-    breaker = read(row.value, plan.revision)
+def last_failure(plan: SourcePlan) -> Breaker | None:
+    """The last failure before the request."""
+    return read(plan.breaker.value, plan.revision) if plan.breaker else None
+
+
+def check(plan: SourcePlan) -> Breaker | None:
+    """The last failure, which is raised again while the breaker is open."""
+    breaker, now = last_failure(plan), plan.deployment.clock()
     if breaker and breaker.until > now:
         raise breaker.error(breaker.until - now)
-    return breaker, row.version
+    return breaker
 
 
-def record_success(plan: SourcePlan) -> None:
-    store = plan.deployment.store
-    if store.get("breaker", plan.shared_key):
-        store.delete("breaker", plan.shared_key)
+def reasons(plan: SourcePlan) -> tuple[str, ...]:
+    """Why the party is not queried, if the breaker is open."""
+    breaker, now = last_failure(plan), plan.arrived
+    if not breaker or breaker.until <= now:
+        return ()
+    return (f"{breaker.failures} failures in a row: the circuit breaker is open for {breaker.until - now:.0f} s more",)
+
+
+def place_of(plan: SourcePlan) -> Place:
+    """Where the breaker's row is."""
+    return "breaker", plan.shared_key
+
+
+def record_success(plan: SourcePlan, row: Row | None) -> None:
+    """`row`: the breaker's, as it is after the call."""
+    if row:
+        plan.store.delete("breaker", plan.shared_key)
 
 
 def record_failure(plan: SourcePlan, failure: PartyError | UnknownRegion) -> None:
     """Refused credentials and unknown regions are repeated to callers that wait, but open nothing: they are no outage.
     Nor do refusals of our own rate limit: no party has answered then. Regions that are not known share one breaker,
     and each one's last outcome is noted."""
-    store, now, source = plan.deployment.store, plan.deployment.clock(), plan.source
+    store, now, source = plan.store, plan.deployment.clock(), plan.source
     if not plan.known:
-        known_regions.note(store, source.tenant_id, source.party, plan.revision, source.region, failure, now)
+        known_regions.note(store, plan.account_key, plan.revision, source.region, failure, now)
     for _ in range(_TRIES if plan.known or not isinstance(failure, UnknownRegion) else 0):
         row = store.get("breaker", plan.shared_key)
         breaker = _after((read(row.value, plan.revision) if row else None) or _NONE, failure, plan.revision, now)
@@ -94,7 +110,7 @@ def record_failure(plan: SourcePlan, failure: PartyError | UnknownRegion) -> Non
             store.put("breaker", plan.shared_key, msgspec.msgpack.encode(breaker), version=row.version if row else 0,
                       expires=int(now) + _LIFE)
             break
-    if not plan.account_is_same():          # it was removed or replaced meanwhile: nothing of it stays
+    if not plan.account_is_same(store.get(*plan.account_place)):        # it went meanwhile: nothing of it stays
         snapshots.forget(store, source)
         snapshots.forget(store, replace(source, region=known_regions.UNKNOWN))
 
@@ -109,7 +125,7 @@ def _after(before: Breaker, failure: PartyError | UnknownRegion, revision: str, 
         until = before.until
     elif failures >= _FAILURES and not ours:
         opened, until = opened + 1, now + _OPEN_SECONDS[min(opened, len(_OPEN_SECONDS) - 1)]
-    return Breaker(word=failure.word, text=failure.text, at=now, failures=failures, opened=opened, until=until,
+    return Breaker(code=failure.code, text=failure.text, at=now, failures=failures, opened=opened, until=until,
                    revision=revision)
 
 
@@ -125,14 +141,14 @@ class SourceHealth:
     till when the breaker is open; `leased`: a caller is listing the source."""
 
     failed_at: float
-    word: str
+    code: str
     failures: int
     open_until: float
     leased: bool
 
 
 def health(deployment: Deployment, source: Source) -> SourceHealth:
-    key = snapshots.key_of(source)
-    row, leased = deployment.store.get("breaker", key), deployment.store.get("lease", key) is not None
-    last = (read(row.value) if row else None) or _NONE
-    return SourceHealth(last.at, last.word, last.failures, last.until, leased)
+    breaker, lease = ("breaker", key := snapshots.key_of(source)), ("lease", key)
+    rows = deployment.store.get_many([breaker, lease])
+    last = (read(rows[breaker].value) if breaker in rows else None) or _NONE
+    return SourceHealth(last.at, last.code, last.failures, last.until, lease in rows)

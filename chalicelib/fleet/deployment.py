@@ -1,20 +1,50 @@
 """What a running twocloud stands on."""
 
+import threading
 import time
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from .. import log
 from ..access.sealing import Sealer, open_sealer
 from ..cloud.sender import Transport
+from ..cloud.sockets import read_authorities
+from ..errors import InvalidParameter, SettingsError
+from ..model import Source
+from ..route import Route
 from ..settings import Settings
 from ..storage.store import Store, open_store
+
+
+@dataclass(slots=True)
+class Later:
+    """How sources are listed beside an answer: `send` takes one, and the Unix time after which its snapshot would do
+    instead; None: this program cannot. `sent`: when each source's key was last sent,
+    or failed to be listed for others."""
+
+    send: Callable[[Source, float], None] | None = None
+    sent: dict[str, float] = field(default_factory=dict[str, float])
+
+
+@dataclass(slots=True)
+class Stock:
+    """Calls that this process has taken from one account's shared rate. `starts`: for each operation, when calls may
+    start. `waiting`: threads that want one. `last`: how many were taken last, and when (Unix time)."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    counting: threading.Lock = field(default_factory=threading.Lock)
+    starts: defaultdict[str, deque[int]] = field(default_factory=lambda: defaultdict[str, deque[int]](deque))
+    waiting: Counter[str] = field(default_factory=Counter[str])
+    last: dict[str, tuple[int, float]] = field(default_factory=dict[str, tuple[int, float]])
 
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
     """`clock`: Unix time. `noted`: when this process last wrote down that a source is being read. `begun`: when it
-    began to list one (time.monotonic), for a minute."""
+    began to list one (time.monotonic), for a minute. `listed`: when it wrote down which lists an id names. `stocks`: by
+    the key of an account, what was taken from its shared rate."""
 
     settings: Settings
     store: Store
@@ -23,6 +53,9 @@ class Deployment:
     clock: Callable[[], float]
     noted: dict[str, float] = field(default_factory=dict[str, float])
     begun: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
+    listed: dict[str, float] = field(default_factory=dict[str, float])
+    later: Later = field(default_factory=Later)
+    stocks: dict[str, Stock] = field(default_factory=dict[str, Stock])
 
     def close(self) -> None:
         self.transport.close()
@@ -30,7 +63,7 @@ class Deployment:
 
 
 def open_deployment(settings: Settings, clock: Callable[[], float] = time.time) -> Deployment:
-    """Raises SettingsError if the store cannot be used."""
+    """Raises SettingsError if the store, or the file of TWOCLOUD_CA_FILE, cannot be used."""
     log.logger.setLevel(settings.log.upper())
     opened: list[Sealer] = []
 
@@ -39,4 +72,19 @@ def open_deployment(settings: Settings, clock: Callable[[], float] = time.time) 
             opened.append(open_sealer(settings.key, settings.old_key))
         return opened[0]
 
-    return Deployment(settings, open_store(settings.store, clock), sealer, Transport(), clock)
+    transport = Transport(route=Route(trusted_authorities(settings.ca_file), settings.proxy),
+                          ignored_proxy=settings.ignored_proxy)
+    return Deployment(settings, open_store(settings.store, clock), sealer, transport, clock)
+
+
+def trusted_authorities(path: str) -> str:
+    """The certificates in the file of TWOCLOUD_CA_FILE, "" if there is none. Raises SettingsError."""
+    if not path:
+        return ""
+    try:
+        with Path(path).open("rb") as file:
+            return read_authorities("TWOCLOUD_CA_FILE", file)
+    except OSError as problem:
+        raise SettingsError(f"TWOCLOUD_CA_FILE: {path} cannot be read ({problem.strerror}).") from None
+    except InvalidParameter as refused:
+        raise SettingsError(f"TWOCLOUD_CA_FILE: {path} cannot be used. {refused.text}") from None

@@ -2,25 +2,30 @@
 
 from ..model import Source
 from ..storage import snapshots, store
+from ..storage.store import Entry
 from .deployment import Deployment
 from .lookup import logged
 
 _NOTED_SECONDS = 600                        # a source that is read is written down again after this
 _LIFE = 30 * 86_400                         # and forgotten after this
+_NAMED = 3                                  # sources that a line of the log names
 _REMEMBERED = 4096                          # sources beyond which a process forgets what is over
 
 
-def note_reading(deployment: Deployment, source: Source) -> None:
-    """Write down that the source is read: one small write in ten minutes at most."""
-    key, now = snapshots.key_of(source), deployment.clock()
-    if now - deployment.noted.get(key, 0.0) < _NOTED_SECONDS:
-        return
-    if len(deployment.noted) >= _REMEMBERED:
-        for old in [known for known, at in list(deployment.noted.items()) if now - at >= _NOTED_SECONDS]:
-            deployment.noted.pop(old, None)
-    deployment.noted[key] = now             # before it is, so that of many callers one writes
-    with logged(key), store.beside():
-        deployment.store.put("interest", key, b"%d" % now, expires=int(now) + _LIFE)
+def note_reading(deployment: Deployment, *sources: Source) -> None:
+    """Write down that the sources are read: one small row each, in ten minutes at most."""
+    now, noted = deployment.clock(), deployment.noted
+    keys = [key for key in map(snapshots.key_of, sources) if now - noted.get(key, 0.0) >= _NOTED_SECONDS]
+    if keys and len(noted) >= _REMEMBERED:
+        for old in [known for known, at in list(noted.items()) if now - at >= _NOTED_SECONDS]:
+            noted.pop(old, None)
+    noted.update(dict.fromkeys(keys, now))  # before they are, so that of many callers one writes
+    rows = [Entry("interest", key, b"%d" % now, store.new_version(), int(now) + _LIFE) for key in keys]
+    with logged(", ".join(keys[:_NAMED])), store.beside():
+        if len(rows) == 1:
+            deployment.store.put("interest", rows[0].key, rows[0].value, expires=rows[0].expires)
+        elif rows:
+            deployment.store.write(rows)
 
 
 def forget_reading(deployment: Deployment, source: Source) -> None:

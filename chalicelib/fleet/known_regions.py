@@ -1,6 +1,6 @@
 """What is known of a party's regions, for one account: what the party listed, and which names it refused.
 
-Two rows of the store for each account, whatever names callers invent, under its key `tenant/party/…`:
+Two rows of the store for each account, whatever names callers invent, under its key (snapshots.account_key):
   regions  …/all   the regions that the party listed, and when
   regions  …/?     the last answers about names that the party is not known to have, each for an hour
 """
@@ -14,7 +14,7 @@ import msgspec
 from ..cloud.party import Party
 from ..errors import Conflict, PartyError, UnknownRegion
 from ..model import Region
-from ..storage.store import Row, Store
+from ..storage.store import Place, Row, Store
 
 EVERY = "all"                               # in place of a region: the list of regions itself
 UNKNOWN = "?"                               # in place of a region: all that the party is not known to have
@@ -34,19 +34,19 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
     closed: tuple[str, ...] = ()
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """The failure of the last request about a name: its error word and text, and when (Unix time). `serial`: another
+class Outcome(msgspec.Struct, frozen=True, kw_only=True, rename={"code": "word"}):
+    """The failure of the last request about a name: its error code and text, and when (Unix time). `serial`: another
     one each time."""
 
-    word: str
+    code: str
     text: str
     at: float
     serial: str
 
     @property
     def refused(self) -> bool:
-        """Whether the party said that it has no such region."""
-        return self.word == UnknownRegion.word
+        """Whether the party answered that it has no such region."""
+        return self.code == UnknownRegion.code
 
 
 class _Outcomes(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,63 +65,77 @@ def is_built_in(party: Party, code: str) -> bool:
 
 # ---------------------------------------------------------------- what the party listed
 
-def listed(store: Store, tenant_id: str, party: str, revision: str) -> Listed | None:
+def listed(store: Store, account: str, revision: str) -> Listed | None:
     """The party's last list for the account of this revision, of any age; None if there is none."""
-    row = store.get("regions", _key(tenant_id, party, EVERY))
+    return listed_in(store.get(*listed_place(account)), revision)
+
+
+def listed_place(account: str) -> Place:
+    """`account`: its key, here and below."""
+    return "regions", f"{account}/{EVERY}"
+
+
+def listed_in(row: Row | None, revision: str) -> Listed | None:
+    """As `listed`, of a row that was read."""
     try:
-        found = _decode_listed(row.value) if row else None
+        last = _decode_listed(row.value) if row else None
     except msgspec.DecodeError:
         return None
-    return found if found and found.revision == revision else None
+    return last if last and last.revision == revision else None
 
 
-def keep(store: Store, tenant_id: str, party: str, revision: str, found: Iterable[Region], now: float) -> Listed:
+def keep(store: Store, account: str, revision: str, regions: Iterable[Region], now: float) -> Listed:
     """Write down what the party listed. Raises what the store raises."""
-    made = listed_of(found, revision, now)
-    store.put("regions", _key(tenant_id, party, EVERY), msgspec.msgpack.encode(made), expires=int(now) + _LIFE)
+    made = listed_of(regions, revision, now)
+    store.put(*listed_place(account), msgspec.msgpack.encode(made), expires=int(now) + _LIFE)
     return made
 
 
-def listed_of(found: Iterable[Region], revision: str, now: float) -> Listed:
-    rows = list(found)
+def listed_of(regions: Iterable[Region], revision: str, now: float) -> Listed:
+    rows = list(regions)
     return Listed(revision=revision, at=now, codes=tuple(row.code for row in rows if row.open),
                   closed=tuple(row.code for row in rows if not row.open))
 
 
 # ---------------------------------------------------------------- answers about names that are not known
 
-def outcome(store: Store, tenant_id: str, party: str, revision: str, name: str, now: float) -> Outcome | None:
+def outcome(store: Store, account: str, revision: str, name: str, now: float) -> Outcome | None:
     """The last answer about this name within the hour."""
-    found = _outcomes(store.get("regions", _key(tenant_id, party, UNKNOWN)), revision).get(name)
-    return found if found and now - found.at < BELIEVED_SECONDS else None
+    return outcome_in(store.get(*outcomes_place(account)), revision, name, now)
 
 
-def note(store: Store, tenant_id: str, party: str, revision: str, name: str, failure: PartyError | UnknownRegion,
+def outcomes_place(account: str) -> Place:
+    return "regions", f"{account}/{UNKNOWN}"
+
+
+def outcome_in(row: Row | None, revision: str, name: str, now: float) -> Outcome | None:
+    """As `outcome`, of a row that was read."""
+    last = _outcomes(row, revision).get(name)
+    return last if last and now - last.at < BELIEVED_SECONDS else None
+
+
+def note(store: Store, account: str, revision: str, name: str, failure: PartyError | UnknownRegion,
          now: float) -> None:
     """Write down an answer about a name. Only the last names are kept; if many write at once, one may be lost."""
-    key = _key(tenant_id, party, UNKNOWN)
-    new = Outcome(word=failure.word, text=failure.text, at=now, serial=secrets.token_hex(4))
+    place = outcomes_place(account)
+    new = Outcome(code=failure.code, text=failure.text, at=now, serial=secrets.token_hex(4))
     for _ in range(_TRIES):
-        row = store.get("regions", key)
+        row = store.get(*place)
         names = {known: it for known, it in _outcomes(row, revision).items()
                  if now - it.at < BELIEVED_SECONDS and known != name}
         kept = dict([*names.items(), (name, new)][-_NAMES:])
         with suppress(Conflict):
-            store.put("regions", key, msgspec.msgpack.encode(_Outcomes(revision=revision, names=kept)),
+            store.put(*place, msgspec.msgpack.encode(_Outcomes(revision=revision, names=kept)),
                       version=row.version if row else 0, expires=int(now) + BELIEVED_SECONDS)
             return
 
 
 def _outcomes(row: Row | None, revision: str) -> dict[str, Outcome]:
     try:
-        found = _decode_outcomes(row.value) if row else None
+        stored = _decode_outcomes(row.value) if row else None
     except msgspec.DecodeError:
         return {}
-    return found.names if found and found.revision == revision else {}
-
-
-def _key(tenant_id: str, party: str, name: str) -> str:
-    return f"{tenant_id}/{party}/{name}"
+    return stored.names if stored and stored.revision == revision else {}
 
 
 def explained(party: Party, code: str, there: Listed | None, refused: PartyError | UnknownRegion) -> \

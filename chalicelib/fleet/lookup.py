@@ -1,23 +1,35 @@
-"""What a caller asks for and how fresh: Freshness, Filter, and the SourcePlan that leads to one source's answer."""
+"""A request: what is asked for and how fresh (Lookup), and from where and why each source is answered (SourcePlan)."""
 
-from collections.abc import Generator
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection, Container, Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import inf
 
-from .. import log
+from .. import log, parties
 from ..access import accounts
+from ..access.accounts import AccountRow
+from ..access.tokens import Caller
 from ..cloud.sender import CallStats
-from ..errors import AccountNotFound, PartyDenied, PartyError, StoreBusy, UnknownRegion
-from ..model import Server, Source, Window
+from ..errors import AccountNotFound, Internal, PartyDenied, PartyError, StoreBusy, TwocloudError, UnknownRegion
+from ..model import DEFAULT_ACCOUNT, WHOLE, Member, Server, Source, Window
 from ..storage import snapshots, store
-from . import known_regions
+from ..storage.snapshots import Head
+from ..storage.store import Place, Row, Store
+from . import known_members, known_regions
 from .deployment import Deployment
+from .known_members import Members
 from .known_regions import Outcome
+from .query import Query
+from .together import Together
 
 REQUEST_SECONDS = 25.0                      # in which every request is answered
 ANSWER_SECONDS = 2.0                        # of it, kept for what comes after the party
 _DENIED_SECONDS = 900                       # refused credentials are no outage: how long a stale snapshot still serves
+_LISTED = 16                                # sources of a tenant, above which all its heads are read at once
+_TENANTS = 8                                # tenants of one request, up to which that is done
+_UNREAD = Row(b"", 0)                       # of a row that was not read yet
 NO_SNAPSHOT = "No snapshot is recent enough, and only-if-cached forbids querying the party."
 
 
@@ -36,44 +48,309 @@ class Freshness:
 
 
 ANY_AGE = Freshness(max_age=10 ** 10)       # a snapshot of any age
+NAMED = Freshness(max_age=10 ** 10, cached=True)                # the same for a list that the caller names
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which servers of a list are wanted; None: all. `name` is any part of it, whatever the case."""
+    """Which servers of a list are wanted; None: all. `name` is any part of it, whatever the case. `statuses`: any of
+    them. `tag`: KEY, or KEY=VALUE; a key may hold a `=` itself."""
 
-    status: str | None = None
+    statuses: frozenset[str] | None = None
     name: str | None = None
     ip: str | None = None
+    tag: str | None = None
 
     def __bool__(self) -> bool:
-        return (self.status, self.name, self.ip) != (None, None, None)
+        return (self.statuses, self.name, self.ip, self.tag) != (None, None, None, None)
 
     def keeps(self, server: Server) -> bool:
-        return ((self.status is None or server.status == self.status)
+        return ((self.statuses is None or server.status in self.statuses)
                 and (self.name is None or self.name.casefold() in server.name.casefold())
                 and (self.ip is None or self.ip in (*server.lan_ipv4, *server.wan_ipv4,
-                                                    *server.lan_ipv6, *server.wan_ipv6)))
+                                                    *server.lan_ipv6, *server.wan_ipv6))
+                and (self.tag is None or self.tag in server.tags
+                     or any(self.tag == f"{key}={value}" for key, value in server.tags.items())))
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Where a source's list comes from, in the log's word (live, hit, stale or failed), and why, in a sentence."""
+
+    served: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class NamedAccount:
+    """An account under its name: as it was put, or one of the members behind it."""
+
+    row: AccountRow
+    member: Member | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.row.account}:{self.member.id}" if self.member else self.row.account
+
+    @property
+    def key(self) -> str:
+        return snapshots.account_key(self.row.tenant_id, self.row.party, self.name)
+
+    def source(self, region: str) -> Source:
+        return Source(self.row.tenant_id, self.row.party, region, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Accounts, by tenant, party and name. `damaged`: those whose rows cannot be read, each as the source of all its
+    regions, and why."""
+
+    rows: list[AccountRow]
+    damaged: dict[Source, Internal]
+
+    def only(self, wanted: Callable[[str, str], bool]) -> "Found":
+        """Those of which `wanted` accepts the tenant and the party."""
+        return Found([row for row in self.rows if wanted(row.tenant_id, row.party)],
+                     {source: error for source, error in self.damaged.items()
+                      if wanted(source.tenant_id, source.party)})
+
+
+@dataclass(slots=True)
+class Lookup:
+    """One request: who asks for what, how fresh and by when, and what the store held when it came.
+
+    Each row is read once, as many as possible in one round trip. `arrived`: Unix time; `deadline`: on time.monotonic's
+    scale. `caller` None: an operator, who may see everything. `several`: the query means more than one source, which
+    shows in the answer's form. `decisions`: what was decided for each source. `decoded`: rows of accounts.
+    """
+
+    deployment: Deployment
+    freshness: Freshness = Freshness()
+    deadline: float = field(default_factory=lambda: time.monotonic() + REQUEST_SECONDS)
+    stats: CallStats | None = None
+    query: Query | None = None
+    caller: Caller | None = None
+    several: bool = False
+    rows: dict[Place, Row | None] = field(default_factory=dict[Place, Row | None])
+    decisions: dict[Source, Decision] = field(default_factory=dict[Source, Decision])
+    decoded: dict[Place, tuple[Row | None, AccountRow]] = field(
+        default_factory=dict[Place, tuple[Row | None, AccountRow]])
+    arrived: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.arrived = self.deployment.clock()
+
+    def read(self, places: Iterable[Place]) -> None:
+        """Read those rows that were not read yet, in one round trip."""
+        missing = [place for place in places if place not in self.rows]
+        if missing:
+            rows = self.deployment.store.get_many(missing)
+            self.rows |= {place: rows.get(place) for place in missing}
+
+    def forget(self, *places: Place) -> None:
+        """Read these rows again when they are next needed: they have changed since."""
+        for place in places:
+            self.rows.pop(place, None)
+
+    def row(self, place: Place) -> Row | None:
+        row = self.rows.get(place, _UNREAD)
+        if row is _UNREAD:
+            row = self.rows[place] = self.deployment.store.get_many([place]).get(place)
+        return row
+
+    def account(self, tenant_id: str, party: str, name: str = DEFAULT_ACCOUNT) -> AccountRow:
+        """Raises AccountNotFound, Internal."""
+        place = accounts.place_of(tenant_id, party, name)
+        row, last = self.row(place), self.decoded.get(place)
+        if last is None or last[0] is not row:                  # decoded once for all regions of the account
+            last = self.decoded[place] = row, accounts.row_of(row, tenant_id, party, name)
+        return last[1]
+
+    def accounts_at(self, tenant_id: str, party: str) -> Found:
+        """A tenant's accounts at one party."""
+        self.read(account_places(tenant_id, party))
+        names = accounts.names_in(self.row(accounts.names_place(tenant_id, party)))
+        if names is None:
+            names = accounts.names_there(self.deployment.store, tenant_id, party)
+        places = [accounts.place_of(tenant_id, party, name) for name in {DEFAULT_ACCOUNT, *names}]
+        self.read(places)
+        return self._sort_out((place, row) for place in places if (row := self.row(place)))
+
+    def accounts(self, tenants: Collection[str] | None) -> Found:
+        """The accounts of these tenants, or (None) everybody's."""
+        store = self.deployment.store
+        rows = dict(accounts.rows(store)) if tenants is None else accounts.rows_of(store, tenants)
+        self.rows |= rows
+        return self._sort_out(rows.items())
+
+    def _sort_out(self, rows: Iterable[tuple[Place, Row]]) -> Found:
+        readable, damaged = accounts.sort_out(rows)
+        return Found(readable, {Source(tenant_id, party, known_regions.EVERY, name): self.shown(error)
+                             for place, error in damaged.items()
+                             for tenant_id, party, name in [snapshots.owner_of_key(place[1])]})
+
+    def shown(self, error: Internal) -> Internal:
+        """A fault of our own as an answer shows it: nothing of the inside, except to an operator."""
+        return error if self.caller is None else Internal()
+
+    def noted(self, error: Internal, key: str) -> Internal:
+        """The same of a fault that is being handled, which the log names."""
+        log.failure(source=key)
+        return self.shown(error)
+
+    def named(self, row: AccountRow, name: str) -> NamedAccount:
+        """The account under this name, one that is queried itself. Raises AccountNotFound."""
+        _, _, member_id = name.partition(":")
+        if bool(member_id) != row.discover:
+            raise AccountNotFound()
+        if not member_id:
+            return NamedAccount(row)
+        last = self.members_behind(row)
+        member = last.find(member_id) if last else None
+        if member is None:
+            raise AccountNotFound()
+        return NamedAccount(row, member)
+
+    def members_behind(self, row: AccountRow) -> Members | None:
+        """The party's last list of the members behind this account."""
+        place = known_members.place_of(row.tenant_id, row.party, row.account)
+        return known_members.members_in(self.row(place), row.revision)
+
+    def read_sources(self, sources: Collection[Source]) -> None:
+        """Read what the plans of these sources are made of, in a handful of round trips however many they are."""
+        of_tenant = defaultdict[str, list[Source]](list)
+        for source in sources:
+            of_tenant[source.tenant_id].append(source)
+        for tenant_id, own in of_tenant.items():
+            if len(own) > _LISTED and len(of_tenant) <= _TENANTS:
+                keys = list(map(snapshots.key_of, own))
+                for kind in ("snapshot", "breaker"):
+                    rows = dict(self.deployment.store.list(kind, f"{tenant_id}/"))
+                    self.rows |= {(kind, key): rows.get(key) for key in keys}
+        self.read(place for source in sources for place in places_of(source))
+        self.read(place for source in sources if not self.row(snapshots.place_of(source))
+                  for place in doubt_places(source, self.deployment.noted))
+
+    def plan(self, source: Source, window: Window = WHOLE, wanted: Filter = Filter()) -> "SourcePlan":
+        """How this source is answered, from rows that are read in one round trip. Raises AccountNotFound, Internal."""
+        if snapshots.place_of(source) not in self.rows:
+            self.read(places_of(source))
+        account = self.account(source.tenant_id, source.party, source.account)
+        named = self.named(account, source.account)
+        head = snapshots.head_of(self.row(snapshots.place_of(source)), source, account.revision)
+        if not head:
+            self.read(doubt_places(source, self.deployment.noted))
+        known = self._is_known(source, head, account)
+        before = None if known else known_regions.outcome_in(
+            self.row(known_regions.outcomes_place(named.key)), account.revision, source.region, self.arrived)
+        shared = source if known else replace(source, region=known_regions.UNKNOWN)
+        return SourcePlan(self, source, account, wanted, window, self.freshness, self.deadline, head,
+                          self.row(("breaker", snapshots.key_of(shared))), known, before, named.member)
+
+    def plan_regions(self, account: NamedAccount) -> "SourcePlan":
+        """How the list of the account's regions is answered."""
+        source = account.source(known_regions.EVERY)
+        self.read(region_places(account.key))
+        return SourcePlan(self, source, account.row, Filter(), WHOLE, self.freshness, self.deadline, None,
+                          self.row(("breaker", snapshots.key_of(source))), member=account.member)
+
+    def _is_known(self, source: Source, head: Head | None, account: AccountRow) -> bool:
+        """Whether the party is known to have the region: the account names it, twocloud knows it, it was listed or
+        read before, or the party's list of regions names it."""
+        if source.region in account.regions or head or is_built_in(source):
+            return True
+        key = snapshots.key_of(source)
+        if key in self.deployment.noted or self.row(("interest", key)):
+            return True
+        place = known_regions.listed_place(snapshots.account_key_of(source))
+        last = known_regions.listed_in(self.row(place), account.revision)
+        return bool(last and source.region in last.codes)
+
+
+def is_built_in(source: Source) -> bool:
+    return known_regions.is_built_in(parties.load(source.party), source.region)
+
+
+def places_of(source: Source) -> list[Place]:
+    """Where the store holds what a source's plan is made of, if the source is known."""
+    places = [accounts.place_of(source.tenant_id, source.party, source.account), snapshots.place_of(source),
+              ("breaker", snapshots.key_of(source))]
+    if ":" in source.account:
+        places.append(known_members.place_of(source.tenant_id, source.party, source.account))
+    return places
+
+
+def doubt_places(source: Source, noted: Container[str]) -> list[Place]:
+    """Where the store holds more of a source without a snapshot, if it is not known. `noted`: keys of known ones."""
+    key, account = snapshots.key_of(source), snapshots.account_key_of(source)
+    if key in noted or is_built_in(source):
+        return []
+    unknown = snapshots.key_of(replace(source, region=known_regions.UNKNOWN))
+    return [("interest", key), known_regions.listed_place(account), known_regions.outcomes_place(account),
+            ("breaker", unknown)]
+
+
+def account_places(tenant_id: str, party: str) -> list[Place]:
+    """Where the store holds which accounts a tenant has at a party, as far as one read tells."""
+    return [accounts.place_of(tenant_id, party), accounts.names_place(tenant_id, party)]
+
+
+def region_places(account: str) -> list[Place]:
+    """Where the store holds what is known of the regions of the account with this key."""
+    return [known_regions.listed_place(account), known_regions.outcomes_place(account),
+            ("breaker", f"{account}/{known_regions.EVERY}")]
 
 
 @dataclass(frozen=True, slots=True)
 class SourcePlan:
-    """One request for one source. `arrived`: Unix time; `deadline`: on time.monotonic's scale. `known`: the party is
-    known to have the region; if not, `before` is the last outcome for it within the hour. `refreshing`: the list is
-    wanted for its snapshot."""
+    """How a lookup answers one source: what is asked of it, and what the store held of it when the request came.
 
-    deployment: Deployment
+    `head`: of its snapshot. `breaker`: the circuit breaker's row. `known`: the party is known to have the region; if
+    not, `before` is the last outcome for it within the hour. `member`: the one of the account that is listed. `live`:
+    one of several whose party may be queried. `over_limit`: there are too many sources to query this one's party.
+    `refreshing`: the list is wanted for its snapshot. `named`: the caller names the list of `head`, and no other one
+    serves. `chunks`: what was read of its chunks together with those of other sources. `together`: with others of its
+    door, whose parties are queried by the same calls.
+    """
+
+    lookup: Lookup
     source: Source
-    revision: str
+    account: AccountRow
     filter: Filter
     window: Window
     freshness: Freshness
-    arrived: float
     deadline: float
-    stats: CallStats | None
+    head: Head | None
+    breaker: Row | None
     known: bool = True
     before: Outcome | None = None
+    member: Member | None = None
+    live: bool = True
+    over_limit: bool = False
     refreshing: bool = False
+    named: bool = False
+    chunks: Mapping[Place, Row] | None = None
+    together: Together | None = None
+
+    @property
+    def deployment(self) -> Deployment:
+        return self.lookup.deployment
+
+    @property
+    def store(self) -> Store:
+        return self.lookup.deployment.store
+
+    @property
+    def arrived(self) -> float:
+        return self.lookup.arrived
+
+    @property
+    def revision(self) -> str:
+        return self.account.revision
+
+    @property
+    def party_deadline(self) -> float:
+        return self.deadline - ANSWER_SECONDS
 
     @property
     def key(self) -> str:
@@ -85,20 +362,58 @@ class SourcePlan:
         return self.key if self.known else snapshots.key_of(replace(self.source, region=known_regions.UNKNOWN))
 
     @property
-    def party_deadline(self) -> float:
-        return self.deadline - ANSWER_SECONDS
+    def account_place(self) -> Place:
+        return accounts.place_of(self.source.tenant_id, self.source.party, self.source.account)
 
-    def last_outcome(self) -> Outcome | None:
-        source = self.source
-        return known_regions.outcome(self.deployment.store, source.tenant_id, source.party, self.revision,
-                                     source.region, self.deployment.clock())
+    @property
+    def account_key(self) -> str:
+        return snapshots.account_key_of(self.source)
 
-    def account_is_same(self) -> bool:
-        """Whether the account is still the one for which this plan was made."""
+    @property
+    def fresh_enough(self) -> bool:
+        """Whether the snapshot serves without a query to the party."""
+        age = self._age()
+        return age is not None and (age < 0 or bool(self.freshness.max_age and age <= self.freshness.max_age))
+
+    def account_is_same(self, row: Row | None) -> bool:
+        """Whether this is still the row of the account for which the plan was made."""
         with suppress(AccountNotFound):
-            row = accounts.find(self.deployment.store, self.source.tenant_id, self.source.party)
-            return row.revision == self.revision
+            source = self.source
+            return accounts.row_of(row, source.tenant_id, source.party, source.account).revision == self.revision
         return False
+
+    def _age(self) -> float | None:
+        return self.arrived - self.head.seen_at if self.head else None
+
+    # ------------------------------------------------------------ the decision, and its reason
+
+    def decide(self, served: str, *reasons: str) -> None:
+        """The one place where the reason for a source's answer is written: `explain`, the log and the response's
+        headers repeat it."""
+        self.lookup.decisions[self.source] = Decision(served, "; ".join((self._about_snapshot(), *reasons)))
+
+    def _about_snapshot(self) -> str:
+        age = self._age()
+        if age is None:
+            return "there is no snapshot"
+        if self.named:
+            return f"the request names this list, which is {int(max(0, age))} s old"
+        if age < 0:
+            return "another caller listed the source meanwhile"
+        if not self.freshness.max_age:
+            return "max_age is 0, so the party is queried"
+        return f"the snapshot is {int(age)} s old, max_age allows {self.freshness.max_age} s"
+
+    def decide_failure(self, failure: TwocloudError, *reasons: str, served: bool = False) -> None:
+        """`served`: by a stale snapshot."""
+        age, stale = self._age(), self.freshness.stale
+        if served:
+            outcome = f"the stale snapshot serves, up to {stale} s old"
+        elif age is None:
+            outcome = "no snapshot can serve"
+        else:
+            outcome = f"the snapshot is {int(age)} s old, {stale} s are allowed"
+        self.decide("stale" if served else "failed", *reasons, failure.code, outcome)
 
 
 @contextmanager

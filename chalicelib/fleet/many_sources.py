@@ -4,35 +4,60 @@ A source that fails is stale, fails the whole answer, or is left out of it and n
 """
 
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Container, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
 from .. import log
-from ..access import accounts, tokens
-from ..access.tokens import Caller
-from ..cloud.sender import CallStats
-from ..concurrency import run_all
-from ..errors import Forbidden, PartyError, PartyTimeout, RateLimited, TwocloudError, UnknownRegion
-from ..model import WHOLE, Source, Window
+from ..access import tokens
+from ..errors import (
+    AccountNotFound,
+    Forbidden,
+    Internal,
+    InvalidParameter,
+    ListChanged,
+    PartyError,
+    PartyTimeout,
+    RateLimited,
+    TwocloudError,
+    UnknownRegion,
+)
+from ..model import DEFAULT_ACCOUNT, WHOLE, Source, Window
 from ..storage import snapshots
 from ..storage.snapshots import Head, Vanished
-from . import regions
+from ..storage.store import Place, Row
+from . import named_lists, regions
 from .changes import check_history, list_changes
 from .deployment import Deployment, open_deployment
 from .interest import note_reading
-from .lookup import ANSWER_SECONDS, ANY_AGE, REQUEST_SECONDS, Filter, Freshness
-from .one_source import Answer, from_unix, get
-from .one_source import get as list_servers
+from .lookup import (
+    ANSWER_SECONDS,
+    ANY_AGE,
+    NAMED,
+    REQUEST_SECONDS,
+    Decision,
+    Filter,
+    Freshness,
+    Lookup,
+    NamedAccount,
+    SourcePlan,
+    account_places,
+    doubt_places,
+    places_of,
+)
+from .one_source import Answer, chunk_places, from_unix, get, list_servers, name_list
 from .query import Query
 from .regions import means, source_of
+from .together import by_source, grouped
 
 __all__ = ["ANY_AGE", "REQUEST_SECONDS", "Answer", "Deployment", "Filter", "Freshness", "list_servers", "means",
            "open_deployment", "source_of"]
 _CONCURRENCY = 16                           # sources that are queried at the same time
 _MOST_LIVE = 64                             # sources of one request that are queried if they have snapshots,
 _MOST_COLD = 160                            # and if they have none; each then gets two seconds
+_PLACES = 100                               # rows of snapshots in one read: what one BatchGetItem takes
+_Running = Future[tuple[Answer, Sequence[Vanished]]]
 _OVER_LIMIT = "Too many sources for one request. Name fewer parties or regions, or accept snapshots with max_age."
 
 
@@ -46,6 +71,7 @@ class SourceResult:
     count: int | None = None
     age: int | None = None
     vanished: tuple[Vanished, ...] = ()
+    decision: Decision | None = None
 
     @property
     def state(self) -> str:
@@ -54,52 +80,173 @@ class SourceResult:
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """An answer over several sources, in their order. `total`: None if a source failed or more than one follows."""
+    """An answer over several sources, in their order. `total`: None if a source failed or more than one follows.
+    `list_id`: of the list that this is a part of, None if that is not stored. `several`: the query means more than one
+    source, whatever it found."""
 
     parts: list[SourceResult]
     total: int | None
+    list_id: str | None = None
+    several: bool = False
+
+    @property
+    def served(self) -> str:
+        """Where the answer comes from: live, hit (from snapshots, also in part) or stale."""
+        words = {part.decision.served for part in self.parts if part.decision}
+        return "live" if words.isdisjoint(("hit", "stale")) else "hit" if words <= {"live", "hit"} else "stale"
+
+    @property
+    def failure(self) -> TwocloudError | None:
+        """The first source's that failed."""
+        return next((part.error for part in self.parts if part.error), None)
+
+    @property
+    def from_snapshots(self) -> list[SourceResult]:
+        return [part for part in self.parts if part.answer and part.answer.kept]
 
     @property
     def complete(self) -> bool:
         return all(part.state != "failed" for part in self.parts)
 
 
-def answer(deployment: Deployment, query: Query, freshness: Freshness, caller: Caller | None, deadline: float,
-           stats: CallStats | None = None) -> Inventory:
-    """The answer to a query, as far as the caller may see it; None: an operator, who may see everything.
+def places(query: Query, noted: Container[str]) -> list[Place]:
+    """Where the store holds what the plan of a query's one source is made of; for several sources, which depend on
+    the tenant's accounts, which lists the query names. `noted`: keys of sources that are known."""
+    if query.several or not query.tenants or not query.parties or not query.regions:
+        return named_lists.place(query)
+    name = query.accounts[0] if query.accounts else DEFAULT_ACCOUNT
+    try:
+        source = source_of(query.tenants[0], query.parties[0], query.regions[0], name)
+    except UnknownRegion:
+        return []                           # the plan will say so, in its turn
+    return [*places_of(source), *doubt_places(source, noted),
+            *(() if query.accounts else account_places(source.tenant_id, source.party))]
+
+
+def answer(lookup: Lookup) -> Inventory:
+    """The answer to the lookup's query, as far as its caller may see it.
 
     Raises Forbidden, AccountNotFound, PartyError, UnknownRegion, RateLimited, InvalidParameter.
     """
-    wanted = Filter(query.status, query.name, query.ip)
+    return answer_of(lookup, *plan(lookup))
+
+
+def plan(lookup: Lookup) -> tuple[list[SourcePlan], dict[Source, TwocloudError]]:
+    """How each source of the query is answered, in their order; beside them, accounts whose parties failed to list
+    their members or regions. Raises as `answer` does."""
+    query = _query(lookup)
     if query.changed_since is not None:
-        check_history(deployment, query.changed_since)
-    if query.several:
-        sources, failed = regions.sources(deployment, query, caller, freshness, deadline, stats)
-        plans = _plans(deployment, sources, freshness)
-        return _Listing(deployment, query, wanted, plans, deadline, stats).run(failed)
+        check_history(lookup.deployment, query.changed_since)
+    wanted = Filter(query.statuses, query.name, query.ip, query.tag)
+    if query.list_id is not None:
+        lookup.freshness = NAMED
+    source = None
+    if not query.several:
+        alone = InvalidParameter("on_error", "Use on_error=partial only with several sources.")
+        try:
+            source = _one_source(lookup, query)
+        except (UnknownRegion, Forbidden, AccountNotFound):
+            if query.on_error == "partial":
+                raise alone from None
+            raise
+        if source and query.on_error == "partial":
+            raise alone
+    if source:
+        made = lookup.plan(source, query.window if query.changed_since is None else WHOLE, wanted)
+        return [made if query.list_id is None else name_list(made, query.list_id)], {}
+    lookup.several = True
+    sources, failed = regions.sources(lookup, query)
+    if query.list_id is not None:
+        return _plan_named(lookup, query, wanted), {}
+    plans = _plan_many(lookup, sources, wanted)
+    if not plans and not failed:
+        raise AccountNotFound()
+    return plans, failed
+
+
+def _one_source(lookup: Lookup, query: Query) -> Source | None:
+    """The source of a query for one tenant, party and region; None: it has several accounts there, or one that is a
+    door to others. Raises UnknownRegion, Forbidden, AccountNotFound, Internal."""
+    assert query.tenants
     assert query.parties
     assert query.regions
-    source = source_of(query.tenant_id, query.parties[0], query.regions[0])
-    if caller and not tokens.allows(caller, source):
+    tenant_id, party = query.tenants[0], query.parties[0]
+    source = source_of(tenant_id, party, query.regions[0])
+    if lookup.caller and not tokens.allows(lookup.caller, source):
         raise Forbidden()
+    if query.accounts:
+        name = query.accounts[0]
+        row = lookup.account(tenant_id, party, name)
+        return lookup.named(row, name).source(source.region) if ":" in name or not row.discover else None
+    accounts = lookup.accounts_at(tenant_id, party)
+    if len(accounts.rows) + len(accounts.damaged) > 1:
+        return None
+    for error in accounts.damaged.values():
+        raise error
+    if not accounts.rows:
+        raise AccountNotFound()
+    return NamedAccount(accounts.rows[0]).source(source.region) if not accounts.rows[0].discover else None
+
+
+def answer_of(lookup: Lookup, plans: Sequence[SourcePlan], failed: Mapping[Source, TwocloudError]) -> Inventory:
+    """As `answer`, of what `plan` gave."""
+    query = _query(lookup)
+    if lookup.several:
+        inventory = _Listing(lookup, query, {plan.source: plan for plan in plans}).run(failed)
+        return replace(inventory, list_id=query.list_id or _list_id(lookup, query, inventory))
+    given, vanished = _get(plans[0], query)
     if query.changed_since is not None:
-        changes = list_changes(deployment, source, query.changed_since, wanted, freshness, deadline, stats)
-        given, window = changes.answer, query.window
-        given = replace(given, servers=given.servers[window.first - 1:window.last])
-        return Inventory([_result(deployment, given, changes.vanished)], given.total)
-    given = get(deployment, source, query.window, wanted, freshness, deadline, stats)
-    return Inventory([_result(deployment, given)], given.total)
+        given = replace(given, servers=given.servers[query.window.first - 1:query.window.last])
+    return Inventory([_result(plans[0], given, vanished)], given.total, given.list_id)
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """How one source of many is answered. `head`: of its snapshot. `live`: its party may be queried, else its snapshot
-    serves. `over_limit`: there are too many sources to query its party."""
+def _list_id(lookup: Lookup, query: Query, inventory: Inventory) -> str | None:
+    """Of the lists of all sources together, if every one has an id. The command shows none, so it needs none."""
+    lists = [(part.source, part.answer.list_id) for part in inventory.parts if part.answer and part.answer.list_id]
+    return named_lists.note(lookup, query, lists) if lookup.caller and len(lists) == len(inventory.parts) else None
 
-    freshness: Freshness
-    head: Head | None = None
-    live: bool = False
-    over_limit: bool = False
+
+def _query(lookup: Lookup) -> Query:
+    assert lookup.query
+    return lookup.query
+
+
+def _get(plan: SourcePlan, query: Query) -> tuple[Answer, Sequence[Vanished]]:
+    if query.changed_since is None:
+        return get(plan), ()
+    changes = list_changes(plan, query.changed_since)
+    return changes.answer, changes.vanished
+
+
+def _plan_many(lookup: Lookup, sources: Sequence[Source], wanted: Filter) -> list[SourcePlan]:
+    """Snapshots that are fresh enough serve; of the other sources, those with the oldest snapshots are queried."""
+    lookup.read_sources(sources)
+    plans = dict[Source, SourcePlan]()
+    for source in sources:
+        with suppress(AccountNotFound):     # a member that went since the sources were looked up
+            plans[source] = replace(lookup.plan(source, WHOLE, wanted), live=False)
+    note_reading(lookup.deployment, *(plan.source for plan in plans.values() if plan.known))
+    rest = sorted((plan for plan in plans.values() if not plan.fresh_enough),
+                  key=lambda plan: plan.head.seen_at if plan.head else 0.0)
+    stale = Freshness(max_age=lookup.freshness.stale, cached=True)
+    for n, plan in enumerate(rest):
+        over_limit = n >= (_MOST_LIVE if plan.head else _MOST_COLD)
+        plans[plan.source] = replace(plan, live=not over_limit, over_limit=over_limit,
+                                     freshness=stale if over_limit else plan.freshness)
+    live = by_source([plan.source for plan in plans.values() if plan.live], lookup.deployment.clock)
+    return [replace(plan, together=live.get(source)) for source, plan in plans.items()]
+
+
+def _plan_named(lookup: Lookup, query: Query, wanted: Filter) -> list[SourcePlan]:
+    """Of the lists that the query names, whatever the sources are by now. Raises ListChanged."""
+    named = named_lists.read(lookup, query)
+    lookup.read_sources([source for source, _ in named])
+    try:
+        plans = [name_list(lookup.plan(source, WHOLE, wanted), list_id) for source, list_id in named]
+    except (AccountNotFound, Internal):     # gone or damaged: whose list it was cannot be known any more
+        raise ListChanged() from None
+    note_reading(lookup.deployment, *(plan.source for plan in plans))
+    return plans
 
 
 @dataclass(slots=True)
@@ -110,48 +257,88 @@ class _Listing:
     next source's first server, from 0.
     """
 
-    deployment: Deployment
+    lookup: Lookup
     query: Query
-    filter: Filter
-    plans: Mapping[Source, _Plan]
-    deadline: float
-    stats: CallStats | None
+    plans: Mapping[Source, SourcePlan]
     position: int = 0
     results: dict[Source, SourceResult] = field(default_factory=dict[Source, SourceResult])
 
     def run(self, failed: Mapping[Source, TwocloudError]) -> Inventory:
-        """`failed`: accounts whose regions are not known. Raises the first failure if the caller wants no partial
-        answer."""
+        """`failed`: accounts whose rows are damaged or whose regions are not known. Raises the first failure if the
+        caller wants no partial answer, then before any party is queried in vain."""
+        without = [SourceResult(source, error=error, decision=Decision("failed", error.code))
+                   for source, error in failed.items()]
+        for result in without:
+            self._check(result)
         with _pool() as pool:
             self._collect(pool)
-        every = [*self._without_foreign_regions(),
-                 *(SourceResult(source, error=error) for source, error in failed.items())]
+        every = [*self._without_foreign_regions(), *without]
         for result in every:
             self._check(result)
-        return Inventory(sorted(every, key=lambda result: (result.source.party, result.source.region)),
-                         None if any(result.answer is None for result in every) else self.position)
+        return Inventory(sorted(every, key=lambda result: result.source.order),
+                         None if any(result.answer is None for result in every) else self.position, several=True)
 
     def _collect(self, pool: ThreadPoolExecutor) -> None:
-        plans, lengths, share = self.plans, self._known_lengths(), self._share()
+        plans, kept, share = self.plans, self._kept(), self._share()
+        lengths = {source: head.total for source, head in kept.items() if not plans[source].filter}
         running = {source: pool.submit(log.carried(self._get), source, WHOLE, share)
-                   for source in sorted(plans, key=lambda source: plans[source].live)   # snapshots first: they take
-                   if source not in lengths}                                            # no time
-        parts = dict[Source, Future[tuple[Answer, Sequence[Vanished]]]]()
+                   for source in plans if source not in kept}
+        running |= self._read(pool, {source: WHOLE for source in kept if source not in lengths})
+        wanted = dict[Source, Window]()
         for source in plans:
             local = _below(self.query.window, self.position)
             if source not in lengths:
-                self._add(source, running[source], local)
+                self._add(source, running.pop(source), local)
                 continue
             self.position += lengths[source]
             if local and local.first <= lengths[source]:
-                parts[source] = pool.submit(log.carried(self._get), source, local, share)
+                wanted[source] = local
             else:
                 self.results[source] = self._untouched(source)
-        for source, part in parts.items():
+        for source, part in self._read(pool, wanted).items():
             result = self.results[source] = self._gather(source, part, WHOLE)
             self._check(result)
 
-    def _add(self, source: Source, running: "Future[tuple[Answer, Sequence[Vanished]]]", local: Window | None) -> None:
+    def _kept(self) -> dict[Source, Head]:
+        """The heads of the snapshots that serve, of sources whose parties are not queried."""
+        if self.query.changed_since is not None:
+            return {}
+        return {source: plan.head for source, plan in self.plans.items()
+                if plan.head and not plan.live and plan.fresh_enough}
+
+    def _read(self, pool: ThreadPoolExecutor, wanted: Mapping[Source, Window]) -> dict[Source, _Running]:
+        """Read these parts of snapshots, many sources in one round trip."""
+        running = dict[Source, _Running]()
+        batch, places = dict[Source, SourcePlan](), list[Place]()
+        for source, window in wanted.items():
+            running[source] = Future()
+            plan = batch[source] = replace(self.plans[source], window=window)
+            places += chunk_places(plan)
+            if len(places) >= _PLACES:
+                pool.submit(log.carried(self._read_batch), batch, places, running)
+                batch, places = dict[Source, SourcePlan](), list[Place]()
+        if batch:
+            pool.submit(log.carried(self._read_batch), batch, places, running)
+        return running
+
+    def _read_batch(self, batch: Mapping[Source, SourcePlan], places: Sequence[Place],
+                    running: Mapping[Source, _Running]) -> None:
+        """Read the snapshots of these plans together, and give each its part."""
+        for source in batch:
+            running[source].set_running_or_notify_cancel()
+        try:
+            rows: Mapping[Place, Row] = self.lookup.deployment.store.get_many(places) if places else {}
+        except Exception as error:
+            for source in batch:
+                running[source].set_exception(error)
+            return
+        for source, plan in batch.items():
+            try:
+                running[source].set_result(_get(replace(plan, chunks=rows), self.query))
+            except Exception as error:
+                running[source].set_exception(error)
+
+    def _add(self, source: Source, running: _Running, local: Window | None) -> None:
         """Wait for a whole list, and move on by its length."""
         result = self.results[source] = self._gather(source, running, local)
         if not self._may_be_foreign(result):
@@ -162,49 +349,44 @@ class _Listing:
         if result.error and not result.answer and self.query.on_error != "partial":
             raise result.error
 
-    def _known_lengths(self) -> dict[Source, int]:
-        """How long the lists are of which the window may need a part alone."""
-        if self.query.window == WHOLE or self.filter or self.query.changed_since is not None:
-            return {}
-        return {source: plan.head.total for source, plan in self.plans.items() if plan.head and not plan.live}
-
     def _share(self) -> float:
         """Seconds that each live source may take."""
-        rounds = -(-sum(plan.live for plan in self.plans.values()) // _CONCURRENCY)
-        return (self.deadline - ANSWER_SECONDS - time.monotonic()) / max(1, rounds)
+        rounds = -(-len(grouped(source for source, plan in self.plans.items() if plan.live)) // _CONCURRENCY)
+        return (self.lookup.deadline - ANSWER_SECONDS - time.monotonic()) / max(1, rounds)
 
     def _get(self, source: Source, window: Window, share: float) -> tuple[Answer, Sequence[Vanished]]:
-        plan, since = self.plans[source], self.query.changed_since
-        until = min(self.deadline, time.monotonic() + share + ANSWER_SECONDS) if plan.live else self.deadline
-        if since is None:
-            return get(self.deployment, source, window, self.filter, plan.freshness, until, self.stats), ()
-        changes = list_changes(self.deployment, source, since, self.filter, plan.freshness, until, self.stats)
-        return changes.answer, changes.vanished
+        plan = replace(self.plans[source], window=window)
+        if plan.live:
+            plan = replace(plan, deadline=min(plan.deadline, time.monotonic() + share + ANSWER_SECONDS))
+        return _get(plan, self.query)
 
-    def _gather(self, source: Source, running: "Future[tuple[Answer, Sequence[Vanished]]]",
-                local: Window | None) -> SourceResult:
+    def _gather(self, source: Source, running: _Running, local: Window | None) -> SourceResult:
         """`local`: the part of the source's list that is wanted; None: nothing."""
-        over_limit = self.plans[source].over_limit
+        plan = self.plans[source]
         try:
-            given, vanished = running.result(max(0.0, self.deadline - time.monotonic()))
+            given, vanished = running.result(max(0.0, plan.deadline - time.monotonic()))
         except (PartyError, UnknownRegion, RateLimited) as error:
-            return SourceResult(source, error=PartyTimeout(_OVER_LIMIT) if over_limit else error)
+            return _failed(plan, PartyTimeout(_OVER_LIMIT) if plan.over_limit else error)
+        except Internal as error:           # its settings are not those that were sealed, or its seal does not open
+            plan.decide_failure(error)
+            return _failed(plan, plan.lookup.noted(error, plan.key))
         except TimeoutError:
-            return SourceResult(source, error=PartyTimeout())
-        given = replace(given, servers=given.servers[local.first - 1:local.last] if local else [],
-                        failure=PartyTimeout(_OVER_LIMIT) if over_limit else given.failure)
-        return _result(self.deployment, given, vanished)
+            plan.decide("failed", PartyTimeout.code, "the request's time is over")
+            return _failed(plan, PartyTimeout())
+        given = replace(given, servers=given.servers[local.first - 1:local.last] if local else [])
+        return _result(plan, given, vanished)
 
     def _untouched(self, source: Source) -> SourceResult:
         """Of a snapshot in which the window wants nothing no more than the head is read."""
         plan = self.plans[source]
         assert plan.head
-        return _result(self.deployment, Answer(
-            source, [], plan.head.total, from_unix(plan.head.seen_at), kept=True,
-            failure=PartyTimeout(_OVER_LIMIT) if plan.over_limit else None))
+        plan.decide("hit")
+        return _result(plan, Answer(source, [], plan.head.total, from_unix(plan.head.seen_at), kept=True,
+                                    list_id=plan.head.list_id))
 
     def _without_foreign_regions(self) -> list[SourceResult]:
-        """Without the parties that do not know a region, if each name that was given for it is another party's."""
+        """Without the accounts whose party does not know a region, if each name that was given for it means a region
+        of another one."""
         results = list(self.results.values())
         foreign = [result for result in results if self._may_be_foreign(result)]
         others = [result.source for result in results if result not in foreign]
@@ -216,27 +398,10 @@ class _Listing:
         return [result for result in results if result not in foreign or not is_elsewhere(result.source)]
 
     def _may_be_foreign(self, result: SourceResult) -> bool:
-        """Whether the party does not know a region that was named beside other parties."""
+        """Whether the party does not know a region that was named for other accounts too."""
+        account = snapshots.account_key_of(result.source)
         return (isinstance(result.error, UnknownRegion) and not result.answer and self.query.regions is not None
-                and self.query.parties != (result.source.party,))
-
-
-def _plans(deployment: Deployment, sources: Sequence[Source], freshness: Freshness) -> dict[Source, _Plan]:
-    """Snapshots that are fresh enough serve; of the other sources, those with the oldest snapshots are queried."""
-    heads, now = _heads(deployment, sources), deployment.clock()
-    plans = {source: _Plan(freshness, head) for source, head in heads.items()
-             if head and freshness.max_age and now - head.seen_at <= freshness.max_age}
-    rest = sorted((source for source in sources if source not in plans),
-                  key=lambda source: head.seen_at if (head := heads[source]) else 0.0)
-    stale = Freshness(max_age=freshness.stale, cached=True)
-    for n, source in enumerate(rest):
-        head = heads[source]
-        if n < (_MOST_LIVE if head else _MOST_COLD):
-            plans[source] = _Plan(freshness, head, live=True)
-        else:
-            plans[source] = _Plan(stale, head if head and now - head.seen_at <= freshness.stale else None,
-                                  over_limit=True)
-    return {source: plans[source] for source in sources}
+                and any(snapshots.account_key_of(source) != account for source in self.plans))
 
 
 def _below(window: Window, position: int) -> Window | None:
@@ -256,21 +421,17 @@ def _pool() -> Generator[ThreadPoolExecutor]:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _result(deployment: Deployment, answer: Answer, vanished: Sequence[Vanished] = ()) -> SourceResult:
-    age = max(0, int(deployment.clock()) - int(answer.seen_at.timestamp())) if answer.kept else 0
-    return SourceResult(answer.source, answer, answer.failure, answer.total, age, tuple(vanished))
+def _result(plan: SourcePlan, answer: Answer, vanished: Sequence[Vanished] = ()) -> SourceResult:
+    if plan.over_limit:
+        answer = replace(answer, failure=PartyTimeout(_OVER_LIMIT))
+        replace(plan, freshness=plan.lookup.freshness).decide("stale", _OVER_LIMIT)
+    now = plan.deployment.clock()
+    age = max(0, int(now) - int(answer.seen_at.timestamp())) if answer.kept else 0
+    return SourceResult(answer.source, answer, answer.failure, answer.total, age, tuple(vanished),
+                        plan.lookup.decisions.get(plan.source))
 
 
-def _heads(deployment: Deployment, sources: Sequence[Source]) -> dict[Source, Head | None]:
-    """Of the sources' snapshots; that they are read is noted. Raises AccountNotFound."""
-    revisions = {name: accounts.find(deployment.store, tenant_id, name).revision
-                 for tenant_id, name in dict.fromkeys((source.tenant_id, source.party) for source in sources)}
-
-    def find(source: Source) -> Head | None:
-        head = snapshots.find(deployment.store, source, revisions[source.party])
-        if regions.is_known(deployment, source, head, revisions[source.party]):
-            note_reading(deployment, source)
-        return head
-
-    queries = [lambda source=source: find(source) for source in sources]
-    return dict(zip(sources, run_all(queries, _CONCURRENCY), strict=True))
+def _failed(plan: SourcePlan, error: TwocloudError) -> SourceResult:
+    if plan.over_limit:
+        replace(plan, freshness=plan.lookup.freshness).decide("failed", _OVER_LIMIT)
+    return SourceResult(plan.source, error=error, decision=plan.lookup.decisions.get(plan.source))

@@ -1,38 +1,44 @@
 """One round of calls to a party for one plan; the circuit breaker learns how it went."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from .. import parties
 from ..access import accounts
 from ..cloud.sender import Sender
 from ..errors import PartyError, PartyTimeout, UnknownRegion
-from ..model import Account
+from ..model import DEFAULT_ACCOUNT, Account
+from ..storage.store import Place, Row
 from . import circuit_breaker
 from .deployment import Deployment
 from .lookup import SourcePlan, best_effort
+from .shared_rate import shared_rate
 
 T = TypeVar("T")
 Failure = PartyError | UnknownRegion
 
 
-def open_account(deployment: Deployment, tenant_id: str, party: str) -> Account:
+def open_account(deployment: Deployment, tenant_id: str, party: str, name: str = DEFAULT_ACCOUNT) -> Account:
     """The account with its credentials. Raises AccountNotFound, Internal."""
-    return accounts.load(deployment.store, deployment.sealer, tenant_id, party, local=deployment.settings.local)
+    return accounts.load(deployment.store, deployment.sealer, tenant_id, party, name, local=deployment.settings.local)
 
 
 def call_party(plan: SourcePlan, region: str, query: Callable[[Account, Sender], T],
-               explain: Callable[[Failure], Failure] = lambda failure: failure) -> T:
-    """The result of `query`. `explain` may name a failure's cause better. Raises PartyError, UnknownRegion."""
-    deployment, source = plan.deployment, plan.source
+               explain: Callable[[Failure], Failure] = lambda failure: failure,
+               also: Sequence[Place] = ()) -> tuple[T, Mapping[Place, Row] | None]:
+    """The result of `query`, and the rows of the store that are wanted `also` after it; None if they could not be read.
+
+    `explain` may name a failure's cause better. Raises PartyError, UnknownRegion.
+    """
+    deployment = plan.deployment
     if time.monotonic() > plan.party_deadline:                  # our own fault, which the breaker does not count
         raise PartyTimeout()
-    account = open_account(deployment, source.tenant_id, source.party)
-    sender = deployment.transport.sender(parties.load(source.party), account, region, plan.party_deadline,
-                                         known=plan.known)
-    if plan.stats is not None:
-        sender.stats = plan.stats
+    account = accounts.opened(plan.account, deployment.sealer, plan.member, local=deployment.settings.local)
+    sender = deployment.transport.sender(parties.load(plan.source.party), account, region, plan.party_deadline,
+                                         known=plan.known, share=shared_rate(plan))
+    if plan.lookup.stats is not None:
+        sender.stats = plan.lookup.stats
     try:
         result = query(account, sender)
     except (PartyError, UnknownRegion) as found:
@@ -42,6 +48,8 @@ def call_party(plan: SourcePlan, region: str, query: Callable[[Account, Sender],
         raise failure from None
     finally:
         sender.close()
+    rows = None
     with best_effort(plan):
-        circuit_breaker.record_success(plan)
-    return result
+        rows = plan.store.get_many([breaker := circuit_breaker.place_of(plan), *also])
+        circuit_breaker.record_success(plan, rows.get(breaker))
+    return result, rows

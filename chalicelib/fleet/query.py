@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from .. import parties
 from ..errors import InvalidParameter
-from ..model import IDENTIFIER, Status, Window
+from ..model import IDENTIFIER, MEMBER_ID, Status, Window
 
 MOST = 9_999_999                            # positions and ages have at most seven digits
 _MOST_PARAMETERS = 64
@@ -24,30 +24,36 @@ T = TypeVar("T", covariant=True)
 class Query:
     """A well-formed query. Regions are as the caller spelt them: aliases belong to the party.
 
-    `parties`, `regions` None: all that the token covers. `several`: the query names more than one source, or `all`.
+    `tenants`, `parties`, `regions`, `accounts` None: all that the token covers. `several`: a parameter is a list or
+    `all`; a tenant may have several accounts at the party all the same.
     `changed_since`: Unix time. `given`: the parameters as received, without f and t.
     """
 
-    tenant_id: str
+    tenants: tuple[str, ...] | None
     parties: tuple[str, ...] | None
     regions: tuple[str, ...] | None
+    accounts: tuple[str, ...] | None
     window: Window
     ranged: bool                            # f or t was given
     format: str
     port: int | None                        # of Prometheus' targets
     address: str                            # and which: lan, wan
     view: str
-    status: Status | None
+    statuses: frozenset[Status] | None
     name: str | None
     ip: str | None
+    tag: str | None
     max_age: int | None
     on_error: str
     changed_since: float | None
     given: Mapping[str, str]
+    list_id: str | None = None              # the X-List-Id of the list that a part is wanted of
+    kinds: tuple[str, ...] | None = None    # of changes; None: all
 
     @property
     def several(self) -> bool:
-        return self.parties is None or self.regions is None or len(self.parties) > 1 or len(self.regions) > 1
+        named = (self.tenants, self.parties, self.regions, *([self.accounts] if "account" in self.given else []))
+        return any(words is None or len(words) > 1 for words in named)
 
 
 class Form(Protocol):
@@ -103,36 +109,39 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class List:
-    """Words separated by commas, or `all`, which is read as None. Repeated words count once."""
+    """Words separated by commas, or `all`, which is read as None, unless `every` is False. Repeated words count
+    once."""
 
     item: Choice | Text
     takes: str
+    every: bool = True
+    most: int = 32
 
     def read(self, text: str) -> tuple[str, ...] | None:
-        if text == "all":
+        if self.every and text == "all":
             return None
         words = text.split(",")
-        if len(words) > _MOST_WORDS:
-            raise ValueError(f"a list of at most {_MOST_WORDS}")
-        if "all" in words:
+        if len(words) > self.most:
+            raise ValueError(f"a list of at most {self.most}")
+        if self.every and "all" in words:
             raise ValueError("either all or a list without it")
         try:
             return tuple(dict.fromkeys(self.item.read(word) for word in words))
         except ValueError as takes:
-            raise ValueError(f"{takes}, or several separated by commas, or all") from None
+            raise ValueError(f"{takes}, or several separated by commas{', or all' if self.every else ''}") from None
 
     def schema(self) -> dict[str, object]:
         word = f"({'|'.join(self.item.words)})" if isinstance(self.item, Choice) else f"(?!all(,|$)){self.item.pattern}"
-        return {"type": "string", "pattern": f"^(all|{word}(,{word}){{0,{_MOST_WORDS - 1}}})$"}
+        return {"type": "string", "pattern": f"^({'all|' if self.every else ''}{word}(,{word}){{0,{self.most - 1}}})$"}
 
 
 class Time:
     def read(self, text: str) -> float:
-        found = re.fullmatch(_TIME, text, re.ASCII)
+        match = re.fullmatch(_TIME, text, re.ASCII)
         try:
-            if not found:
+            if not match:
                 raise ValueError
-            day, second, fraction, zone = found.groups()
+            day, second, fraction, zone = match.groups()
             leap = second == "60"           # Unix time counts a leap second as the next second
             time = datetime.fromisoformat(f"{day}{'59' if leap else second}{zone}".upper()).timestamp()
             if leap and time % 86_400 != 86_399:
@@ -172,17 +181,25 @@ class Parameter:
 
 FORMATS = ("json", "csv", "ndjson", "prometheus", "ansible")
 WHOLE_LISTS = ("prometheus", "ansible")     # formats whose reader drops what it does not find
-_MOST_WORDS = 32
 _TIME = r"(\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:)(\d\d)(\.\d{1,32})?([Zz]|[+-]\d\d:\d\d)"
 _ID = Text(IDENTIFIER, "1-64 letters, digits, '.', '_' or '-'")
+_LIST_ID = Text("[A-Za-z0-9_-]{1,64}", "1-64 letters, digits, '_' or '-'")
+_ACCOUNT = Text(f"{IDENTIFIER}(:{MEMBER_ID})?", "the name of an account (1-64 letters, digits, '.', '_' or '-'), or "
+                "NAME:ID of a discovered member")
+_TAG = Text("[^\\x00-\\x1f\\x7f-\\x9f\\ufffd=][^\\x00-\\x1f\\x7f-\\x9f\\ufffd]{0,511}",
+            "KEY or KEY=VALUE, 1-512 characters without control characters")
 _NAME_PART = Text("[^\\x00-\\x1f\\x7f-\\x9f\\ufffd]{1,128}", "1-128 characters without control characters")
 
 PARAMETERS: tuple[Parameter, ...] = (
     Parameter("party", List(Choice(parties.names()), "the name of a party"),
               "The cloud (a party), several separated by commas, or `all`.", True, "qcloud"),
-    Parameter("tenant_id", _ID, "The tenant, compared exactly.", True, "123"),
+    Parameter("tenant_id", List(_ID, "a tenant", most=100), "The tenant, compared exactly, several separated by "
+              "commas, or `all`: every tenant that the token covers and that has an account.", True, "123"),
     Parameter("region", List(_ID, "a region code"), "The party's region code or a known alias of it, several "
               "separated by commas, or `all`. Parties that have no such region are left out.", True, "gz"),
+    Parameter("account", List(_ACCOUNT, "an account", most=100), "Names of the tenant's accounts at the party, "
+              "separated by commas, or `all` (default). `NAME:ID` is one member that was discovered behind the account "
+              "NAME; NAME alone means all of them."),
     Parameter("f", Number(1), "First position wanted, counted from 1. Default: 1.", example=1),
     Parameter("t", Number(1), "Last position wanted, included; at least `f`. Default: to the end.", example=10),
     Parameter("format", Choice(FORMATS), "The format of the answer. Default: json. `prometheus` and `ansible` "
@@ -192,15 +209,19 @@ PARAMETERS: tuple[Parameter, ...] = (
               "lan."),
     Parameter("view", Choice(("basic", "full")), "`basic`: the ten fields. `full`: all fields. Default: basic for one "
               "source, full for several."),
-    Parameter("status", Choice(tuple(Status)), "Only servers with this status."),
+    Parameter("status", List(Choice(tuple(Status)), "a status", every=False), "Only servers with this status, or with "
+              "one of several separated by commas."),
     Parameter("name", _NAME_PART, "Only servers whose name contains this text, ignoring case."),
     Parameter("ip", Address(), "Only servers with exactly this address."),
+    Parameter("tag", _TAG, "Only servers with this tag: `KEY`, or `KEY=VALUE` for exactly this value."),
     Parameter("changed_since", Time(), "Only servers that appeared or changed after this time (RFC 3339); those that "
               "vanished are in `vanished`."),
     Parameter("max_age", Number(0), "Accept a snapshot up to this many seconds old. 0: always query the party."),
     Parameter("on_error", Choice(("stale", "fail", "partial")),
               "If a party fails: `stale` (default) returns its snapshot, marked as stale; `fail` returns the error; "
               "`partial`, only with several sources, returns the other sources' servers."),
+    Parameter("list", _LIST_ID, "The `X-List-Id` of an earlier answer to the same query: only a part of that very list "
+              "is returned, and no party is queried. 409 if that list is no longer kept."),
 )
 # How invalid UTF-8 arrives: as a lone surrogate (from our own server, from a shell) or U+FFFD (from API Gateway).
 _NO_UTF8 = re.compile("[\\ud800-\\udfff\\ufffd]")
@@ -213,9 +234,31 @@ _REFUSED = {
 
 def parse(pairs: Sequence[tuple[str, str]]) -> Query:
     """The query of (name, value) pairs in the order they came, percent-decoded. Raises InvalidParameter."""
-    given = _once_each(pairs)
+    given = once_each(pairs, PARAMETERS)
+    values = read_values(given, PARAMETERS)
+    first, last = cast(int, values.get("f", 1)), cast(int | None, values.get("t"))
+    if last is not None and last < first:
+        raise InvalidParameter("t", "t must not be less than f.")
+    _check_format(values)
+    statuses = cast(tuple[str, ...] | None, values.get("status"))
+    query = Query(
+        tenants=values["tenant_id"], parties=values["party"], regions=values["region"], accounts=values.get("account"),
+        window=Window(first, last), ranged="f" in values or "t" in values,
+        format=values.get("format", "json"), port=values.get("port"), address=values.get("address", "lan"),
+        view=values.get("view", ""),
+        statuses=frozenset(map(Status, statuses)) if statuses else None, name=values.get("name"),
+        ip=values.get("ip"), tag=values.get("tag"),
+        max_age=values.get("max_age"), on_error=values.get("on_error", "stale"),
+        changed_since=values.get("changed_since"), list_id=values.get("list"),
+        given={name: given[name] for name in _BY_NAME if name in given and name not in ("f", "t")})
+    listed = any(words is None or len(words) > 1 for words in (query.tenants, query.parties, query.regions))
+    return replace(query, view=query.view or ("full" if listed else "basic"))
+
+
+def read_values(given: Mapping[str, str], parameters: Sequence[Parameter]) -> dict[str, Any]:
+    """Those of the parameters that are given, read. Raises InvalidParameter, also if a required one is missing."""
     values: dict[str, Any] = {}
-    for parameter in PARAMETERS:
+    for parameter in parameters:
         if parameter.name in given:
             try:
                 values[parameter.name] = parameter.form.read(given[parameter.name])
@@ -223,23 +266,7 @@ def parse(pairs: Sequence[tuple[str, str]]) -> Query:
                 raise InvalidParameter(parameter.name, f"{parameter.name} must be {takes}.") from None
         elif parameter.required:
             raise InvalidParameter(parameter.name, f"{parameter.name} is required.")
-    first, last = cast(int, values.get("f", 1)), cast(int | None, values.get("t"))
-    if last is not None and last < first:
-        raise InvalidParameter("t", "t must not be less than f.")
-    _check_format(values)
-    status = values.get("status")
-    query = Query(
-        tenant_id=values["tenant_id"], parties=values["party"], regions=values["region"],
-        window=Window(first, last), ranged="f" in values or "t" in values,
-        format=values.get("format", "json"), port=values.get("port"), address=values.get("address", "lan"),
-        view=values.get("view", ""),
-        status=Status(status) if status else None, name=values.get("name"), ip=values.get("ip"),
-        max_age=values.get("max_age"), on_error=values.get("on_error", "stale"),
-        changed_since=values.get("changed_since"),
-        given={name: given[name] for name in _BY_NAME if name in given and name not in ("f", "t")})
-    if query.on_error == "partial" and not query.several:
-        raise InvalidParameter("on_error", "Use on_error=partial only with several sources.")
-    return replace(query, view=query.view or ("full" if query.several else "basic"))
+    return values
 
 
 def _check_format(values: Mapping[str, object]) -> None:
@@ -259,7 +286,9 @@ def _check_format(values: Mapping[str, object]) -> None:
                                            "is missing.")
 
 
-def _once_each(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
+def once_each(pairs: Sequence[tuple[str, str]], parameters: Sequence[Parameter]) -> dict[str, str]:
+    """The pairs by name: of known parameters, each given once. Raises InvalidParameter."""
+    names = {parameter.name for parameter in parameters}
     for name, _ in pairs:                   # checked first: no other error may repeat a request with a secret
         if name in _REFUSED:
             raise InvalidParameter(name, _REFUSED[name])
@@ -267,8 +296,8 @@ def _once_each(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
     for name, value in pairs[:_MOST_PARAMETERS + 1]:
         if _NO_UTF8.search(value):
             raise InvalidParameter(shown(name), "The value is not valid UTF-8.")
-        if name not in _BY_NAME:
-            known = ", ".join(_BY_NAME)
+        if name not in names:
+            known = ", ".join(parameter.name for parameter in parameters)
             raise InvalidParameter(shown(name), f"Unknown parameter. Parameters: {known}.")
         if name in given:
             raise InvalidParameter(name, f"{name} is given more than once.")
@@ -281,9 +310,10 @@ def shown(name: str) -> str:
     return name if re.fullmatch(r"[A-Za-z0-9_.\[\]-]{1,32}", name, re.ASCII) else "?"
 
 
-def link(query: Query, window: Window) -> str:
-    """The query string of the same query with another window."""
-    values = {**query.given, "f": window.first, "t": window.last}
+def link(query: Query, window: Window, list_id: str | None = None) -> str:
+    """The query string of the same query with another window, of the list with this id if there is one."""
+    part = {} if list_id is None else {"list": list_id}
+    values = {**query.given, **part, "f": window.first, "t": window.last}
     return "&".join(f"{name}={quote(str(value), safe='')}" for name, value in values.items())
 
 

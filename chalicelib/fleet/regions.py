@@ -1,35 +1,37 @@
 """Which regions an account has, and which source each name of a region means."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from .. import parties
-from ..access import accounts, tokens
+from ..access import tokens
 from ..access.accounts import AccountRow
-from ..access.tokens import Caller
+from ..access.accounts import order as accounts_order
 from ..cloud.party import Party
-from ..cloud.sender import CallStats
 from ..concurrency import run_all
 from ..errors import (
     AccountNotFound,
     Forbidden,
+    Internal,
     PartyDenied,
     PartyError,
     PartyTimeout,
     TwocloudError,
     UnknownRegion,
 )
-from ..model import WHOLE, Source
+from ..model import DEFAULT_ACCOUNT, Source
 from ..storage import snapshots
-from ..storage.snapshots import Head
-from . import circuit_breaker, known_regions
-from .deployment import Deployment
+from ..storage.store import Row
+from . import circuit_breaker, known_members, known_regions, organisations, visible
 from .known_regions import Listed
-from .lookup import ANY_AGE, NO_SNAPSHOT, REQUEST_SECONDS, Filter, Freshness, SourcePlan, best_effort
+from .lookup import NO_SNAPSHOT, Found, Lookup, NamedAccount, SourcePlan, best_effort, is_built_in, region_places
 from .party_call import Failure, call_party
 from .query import Query
 from .single_flight import single_flight
 
+T = TypeVar("T")
 EVERY_REGION = known_regions.EVERY          # in place of a region, where the list of regions itself is requested
 _CONCURRENCY = 16                           # parties that are queried at the same time
 _REGIONS_SHARE = 0.4                        # of a request's time, to list regions at parties
@@ -37,55 +39,55 @@ _NAMES_SECONDS = 300                        # that a party's list of regions may
 _LIST_FAILED_SECONDS = 300                  # after which a list of regions that failed is requested again
 
 
-def source_of(tenant_id: str, party: str, region: str) -> Source:
+def source_of(tenant_id: str, party: str, region: str, account: str = DEFAULT_ACCOUNT) -> Source:
     """Raises InvalidParameter if there is no such party, or if the region cannot be one of its regions."""
-    return Source(tenant_id, party, parties.load(party).region(region))
+    return Source(tenant_id, party, parties.load(party).region(region), account)
 
 
 # ---------------------------------------------------------------- which regions an account has
 
-def open_regions(deployment: Deployment, tenant_id: str, party_name: str, freshness: Freshness, deadline: float,
-                 stats: CallStats | None = None) -> tuple[str, ...]:
+def open_regions(lookup: Lookup, account: NamedAccount, deadline: float | None = None) -> tuple[str, ...]:
     """Codes of the regions that the party says are open to the account. Listed once an hour, by one caller at a time;
     if the party fails, its last list serves as long as a snapshot would. Raises PartyError, UnknownRegion."""
-    plan, last = _plan_list(deployment, tenant_id, party_name, freshness, deadline, stats)
-    if last and (freshness.cached or plan.arrived - last.at <= known_regions.BELIEVED_SECONDS):
+    plan, last = _plan(lookup, account, deadline)
+    if last and (plan.freshness.cached or plan.arrived - last.at <= known_regions.BELIEVED_SECONDS):
         return last.codes
-    if freshness.cached:
+    if plan.freshness.cached:
         raise PartyTimeout(NO_SNAPSHOT)
     try:
         return _list_regions(plan, last).codes
     except PartyError as failure:
-        if last and deployment.clock() - last.at <= freshness.stale_after(failure):
+        if last and plan.deployment.clock() - last.at <= plan.freshness.stale_after(failure):
             return last.codes
         raise
 
 
-def party_regions(deployment: Deployment, tenant_id: str, party_name: str, age: float, freshness: Freshness,
-                  deadline: float, stats: CallStats | None = None) -> Listed | None:
+def party_regions(lookup: Lookup, account: NamedAccount, age: float,
+                  deadline: float | None = None) -> Listed | None:
     """The regions that the party lists, to tell whose region a name is: at most `age` seconds old, or its last list;
     None: it never gave one. Listed by one caller at a time, and not again soon after a failure."""
-    plan, last = _plan_list(deployment, tenant_id, party_name, freshness, deadline, stats)
-    if freshness.cached or (last and plan.arrived - last.at <= age):
+    plan, last = _plan(lookup, account, deadline)
+    if plan.freshness.cached or (last and plan.arrived - last.at <= age):
         return last
-    failed = known_regions.outcome(deployment.store, tenant_id, party_name, plan.revision, EVERY_REGION, plan.arrived)
+    failed = known_regions.outcome_in(lookup.row(known_regions.outcomes_place(account.key)), plan.revision,
+                                      EVERY_REGION, plan.arrived)
     if failed and plan.arrived - failed.at < _LIST_FAILED_SECONDS:
         return last
     try:
         return _list_regions(plan, last)
     except (PartyError, UnknownRegion) as failure:
         with best_effort(plan):
-            known_regions.note(deployment.store, tenant_id, party_name, plan.revision, EVERY_REGION, failure,
-                               deployment.clock())
+            known_regions.note(plan.store, account.key, plan.revision, EVERY_REGION, failure, plan.deployment.clock())
+        return last
+    except Internal as error:               # which the account's own source will say
+        lookup.noted(error, account.key)
         return last
 
 
-def _plan_list(deployment: Deployment, tenant_id: str, party_name: str, freshness: Freshness, deadline: float,
-               stats: CallStats | None) -> tuple[SourcePlan, Listed | None]:
-    revision = accounts.find(deployment.store, tenant_id, party_name).revision
-    plan = SourcePlan(deployment, Source(tenant_id, party_name, EVERY_REGION), revision, Filter(), WHOLE, freshness,
-                      deployment.clock(), deadline, stats)
-    return plan, known_regions.listed(deployment.store, tenant_id, party_name, revision)
+def _plan(lookup: Lookup, account: NamedAccount, deadline: float | None) -> tuple[SourcePlan, Listed | None]:
+    plan = lookup.plan_regions(account)
+    last = known_regions.listed_in(lookup.row(known_regions.listed_place(account.key)), plan.revision)
+    return (replace(plan, deadline=deadline) if deadline else plan), last
 
 
 def _list_regions(plan: SourcePlan, before: Listed | None) -> Listed:
@@ -94,125 +96,213 @@ def _list_regions(plan: SourcePlan, before: Listed | None) -> Listed:
     party = parties.load(source.party)
 
     def query() -> Listed:
-        rows = call_party(plan, party.default_region, parties.list_regions)
+        rows, _ = call_party(plan, party.default_region, parties.list_regions)
         now = deployment.clock()
         with best_effort(plan):
-            known_regions.keep(deployment.store, source.tenant_id, source.party, plan.revision, rows, now)
-            if not plan.account_is_same():
-                snapshots.forget(deployment.store, source)
+            known_regions.keep(plan.store, plan.account_key, plan.revision, rows, now)
+            if not plan.account_is_same(plan.store.get(*plan.account_place)):
+                snapshots.forget(plan.store, source)
         return known_regions.listed_of(rows, plan.revision, now)
 
-    def look() -> Listed | None:
-        newer = known_regions.listed(deployment.store, source.tenant_id, source.party, plan.revision)
+    def look(row: Row | None) -> Listed | None:
+        newer = known_regions.listed_in(row, plan.revision)
         return newer if newer and (before is None or newer.at > before.at) else None
 
-    _, version = circuit_breaker.check(plan)
-    return single_flight(plan, version, query, look)
-
-
-def is_known(deployment: Deployment, source: Source, head: Head | None, revision: str) -> bool:
-    """Whether the party is known to have the region: twocloud knows it, it was listed or read before, or the party's
-    list of regions names it."""
-    if head or known_regions.is_built_in(parties.load(source.party), source.region):
-        return True
-    key = snapshots.key_of(source)
-    if key in deployment.noted or deployment.store.get("interest", key):
-        return True
-    last = known_regions.listed(deployment.store, source.tenant_id, source.party, revision)
-    return bool(last and source.region in last.codes)
+    listed = known_regions.listed_place(plan.account_key)
+    circuit_breaker.check(plan)
+    try:
+        return single_flight(plan, query, listed, look)
+    finally:                                # the request reads again what this has changed
+        plan.lookup.forget(listed, known_regions.outcomes_place(plan.account_key))
 
 
 def explain(plan: SourcePlan, failure: Failure) -> Failure:
     """The failure in a region that the party is not known to have, as its list of regions explains it. The list is
     requested only where a party says "wrong key" of such regions."""
-    party, source = parties.load(plan.source.party), plan.source
+    party = parties.load(plan.source.party)
     if plan.known or not (isinstance(failure, UnknownRegion)
                           or (isinstance(failure, PartyDenied) and party.closed_is_denied)):
         return failure
-    last = (party_regions(plan.deployment, source.tenant_id, party.name, known_regions.BELIEVED_SECONDS,
-                          plan.freshness, plan.deadline, plan.stats) if isinstance(failure, PartyDenied)
-            else known_regions.listed(plan.deployment.store, source.tenant_id, party.name, plan.revision))
-    return known_regions.explained(party, source.region, last, failure)
+    account = NamedAccount(plan.account, plan.member)
+    last = (party_regions(plan.lookup, account, known_regions.BELIEVED_SECONDS, plan.deadline)
+            if isinstance(failure, PartyDenied) else known_regions.listed(plan.store, account.key, plan.revision))
+    return known_regions.explained(party, plan.source.region, last, failure)
 
 
 # ---------------------------------------------------------------- which sources a query names
 
-def sources(deployment: Deployment, query: Query, caller: Caller | None, freshness: Freshness = ANY_AGE,
-            deadline: float | None = None,
-            stats: CallStats | None = None) -> tuple[list[Source], dict[Source, TwocloudError]]:
-    """The sources that a query names, in the order party, region; beside them, for each account whose party failed to
-    list its regions, that failure. `all` means what the caller may see; what is named must be covered.
+@dataclass(frozen=True, slots=True)
+class _Meant:
+    """The accounts that a query names, those whose party failed to list what is behind them, and those whose row is
+    damaged."""
+
+    accounts: list[NamedAccount]
+    failed: dict[Source, TwocloudError]
+    damaged: dict[Source, Internal]
+
+
+def sources(lookup: Lookup, query: Query) -> tuple[list[Source], dict[Source, TwocloudError]]:
+    """The sources that a query names, in their order; beside them, for each account whose row is damaged or whose party
+    failed to list its members or regions, that failure. `all` means what the caller may see; what is named must be
+    covered. Tenants and parties without an account are left out.
 
     Raises UnknownRegion, Forbidden, AccountNotFound, in this order.
     """
-    tenant_id, named = query.tenant_id, query.regions
-    _check_regions(query.parties or (), named or ())
-    if caller and not all(tokens.opens(caller, tenant_id, name) for name in query.parties or (None,)):
+    caller = lookup.caller
+    _check_regions(query.parties or (), query.regions or ())
+    if caller and not all(tokens.opens(caller, tenant_id, name)
+                          for tenant_id in query.tenants or (None,) for name in query.parties or (None,)):
         raise Forbidden()
-    rows = {row.party: row for row in accounts.every(deployment.store, tenant_id)}
-    if query.parties is None:
-        names = [name for name in sorted(rows) if not caller or tokens.opens(caller, tenant_id, name)]
-        _check_regions(names, named or ())
+    visible_accounts = _found(lookup, query)
+    at = {row.party for row in visible_accounts.rows} | {source.party for source in visible_accounts.damaged}
+    _check_regions(sorted(at & {*parties.names()}), query.regions or ())
+    meant = _accounts(lookup, query, visible_accounts)
+    names = query.regions or (tokens.limits_of(caller)[1] if caller else None)
+    if query.regions is None:
+        every, failed = _every_region(lookup, meant.accounts)
     else:
-        names = sorted(query.parties)
-    now = time.monotonic()
-    until = now + (deadline - now if deadline else REQUEST_SECONDS) * _REGIONS_SHARE
-    every: set[Source] = set()
-    failed: dict[Source, TwocloudError] = {}
-    if named is not None:
-        every = {Source(tenant_id, name, party.region(region)) for name in names for region in named
-                 if _fits(party := parties.load(name), region)}
-    else:
-        if not rows.keys() >= set(names):
-            raise AccountNotFound()
-        queries = [lambda row=rows[name]: _regions(deployment, row, freshness, until, stats) for name in names]
-        for name, codes in zip(names, run_all(queries, _CONCURRENCY), strict=True):
-            if isinstance(codes, TwocloudError):
-                failed[Source(tenant_id, name, EVERY_REGION)] = codes
-            else:
-                every |= {Source(tenant_id, name, code) for code in codes}
+        every, failed = {source for account in meant.accounts
+                         for source in visible.named(account.source(EVERY_REGION), query.regions)}, {}
+    hidden = {source: visible.named(source, names) for source in meant.damaged} if names is not None else {}
+    failed |= meant.failed
+    failed |= {source: error for source, error in meant.damaged.items()
+               if names is None or any(not caller or tokens.allows(caller, it) for it in hidden[source])}
     covered = {source for source in every if not caller or tokens.allows(caller, source)}
-    if query.parties is not None and named is not None and len(covered) < len(every):
+    if query.parties is not None and query.regions is not None and caller and not all(
+            tokens.allows(caller, source) for source in (*every, *(it for named in hidden.values() for it in named))):
         raise Forbidden()
     if not covered and not failed:
-        raise Forbidden() if every else AccountNotFound()
-    if named is not None:
-        if not rows.keys() >= {source.party for source in covered}:
+        raise Forbidden() if every or any(hidden.values()) else AccountNotFound()
+    if query.regions is not None:
+        without = {*(query.parties or ())} - {account.row.party for account in meant.accounts}
+        covered = _meant(lookup, query.regions, covered, meant.accounts, without)
+        if not covered and not failed:
             raise AccountNotFound()
-        covered = _meant(deployment, named, covered, rows, freshness, until, stats)
-    return sorted(covered, key=lambda source: (source.party, source.region)), failed
+    return sorted(covered, key=lambda source: source.order), failed
 
 
-def _meant(deployment: Deployment, named: Sequence[str], fitting: set[Source], rows: Mapping[str, AccountRow],
-           freshness: Freshness, until: float, stats: CallStats | None) -> set[Source]:
+def _found(lookup: Lookup, query: Query) -> Found:
+    """The accounts at the parties of the query, of the tenants that it names, or else of all that the caller may
+    see."""
+    tenants = query.tenants
+    if tenants is None and lookup.caller:
+        tenants = tokens.tenants_of(lookup.caller)
+    if tenants and len(tenants) == 1 and query.parties and len(query.parties) == 1:     # covered: it is named, or ours
+        return lookup.accounts_at(tenants[0], query.parties[0])
+    accounts = visible.found(lookup, tenants)
+    return accounts.only(lambda _, party: query.parties is None or party in query.parties)
+
+
+def _accounts(lookup: Lookup, query: Query, every: Found) -> _Meant:
+    """The accounts with the names that the query gives, each with what is behind it. Raises AccountNotFound."""
+    wanted = {row: _wanted(query.accounts, row.account) for row in every.rows}
+    damaged = {source: error for source, error in every.damaged.items()
+               if (ids := _wanted(query.accounts, source.account)) is None or ids}
+    doors = [row for row, ids in wanted.items() if row.discover and (ids is None or ids)]
+    lookup.read(known_members.place_of(row.tenant_id, row.party, row.account) for row in doors)
+    lookup.read(place for row in doors for place in region_places(NamedAccount(row).key))
+    until, meant = _until(lookup), _Meant([], {}, damaged)
+    queries = [lambda row=row: _tried(lookup, NamedAccount(row), lambda: organisations.members(lookup, row, until))
+               for row in doors]
+    members = dict(zip(doors, run_all(queries, _CONCURRENCY), strict=True))
+    names = set[str]()
+    for row, ids in wanted.items():
+        behind = members.get(row)
+        if isinstance(behind, TwocloudError):
+            meant.failed[NamedAccount(row).source(EVERY_REGION)] = behind
+        elif behind is not None:
+            meant.accounts.extend(NamedAccount(row, member) for member in behind if ids is None or member.id in ids)
+            names.add(row.account)
+        elif ids is None:
+            meant.accounts.append(NamedAccount(row))
+    names |= {account.name for account in meant.accounts}
+    unknown = {source.account for source in (*meant.failed, *meant.damaged)}    # any member may be behind these
+    names |= {name for name in query.accounts or () if name.partition(":")[0] in unknown}
+    alone = query.tenants is not None and len(query.tenants) == 1 and query.parties and len(query.parties) == 1
+    if (alone and not names.issuperset(query.accounts or ())) or (query.accounts and not names & {*query.accounts}):
+        raise AccountNotFound()
+    return meant
+
+
+def _wanted(names: Sequence[str] | None, account: str) -> frozenset[str] | None:
+    """Ids of the members that are wanted of this account; None: it and all that is behind it; none: nothing."""
+    if names is None or account in names:
+        return None
+    return frozenset(name.partition(":")[2] for name in names if name.partition(":")[0] == account)
+
+
+def _tried(lookup: Lookup, account: NamedAccount, query: Callable[[], Sequence[T]]) -> Sequence[T] | TwocloudError:
+    """What the query gives, or why it gives nothing."""
+    try:
+        return query()
+    except (PartyError, UnknownRegion) as error:
+        return error
+    except Internal as error:               # its settings are not those that were sealed, or its seal does not open
+        return lookup.noted(error, account.key)
+
+
+def _every_region(lookup: Lookup, accounts: Sequence[NamedAccount]) -> tuple[set[Source], dict[Source, TwocloudError]]:
+    """The sources of all regions of these accounts, and the failures of parties to list theirs."""
+    until, every, failed = _until(lookup), set[Source](), dict[Source, TwocloudError]()
+    lookup.read(place for account in accounts if not account.row.regions for place in region_places(account.key))
+    queries = [lambda account=account: _tried(
+        lookup, account, lambda: account.row.regions or open_regions(lookup, account, until)) for account in accounts]
+    for account, codes in zip(accounts, run_all(queries, _CONCURRENCY), strict=True):
+        if isinstance(codes, TwocloudError):
+            failed[account.source(EVERY_REGION)] = codes
+        else:
+            every |= {account.source(code) for code in codes}
+    return every, failed
+
+
+def _until(lookup: Lookup) -> float:
+    """When parties must have listed their members or regions."""
+    now = time.monotonic()
+    return now + (lookup.deadline - now) * _REGIONS_SHARE
+
+
+def _meant(lookup: Lookup, named: Sequence[str], fitting: set[Source],
+           accounts: Sequence[NamedAccount], without: Collection[str]) -> set[Source]:
     """The sources that these names of regions mean, of those whose form they fit.
 
-    A name that several parties could have means those that have such a region. A party whose list of regions cannot
-    be had may have it, so it is queried too. A name that no party is known to have is left to the parties themselves:
-    a region may be new, and an unknown one is named as an error.
+    A name that several accounts could have means those whose party has such a region. A party whose list of regions
+    cannot be had may have it, so it is queried too. A name that no party is known to have is left to the parties
+    themselves: a region may be new, and an unknown one is named as an error. Members of one account share its party's
+    list. `without`: parties that the query names, at which there is no account; what may be their region is not
+    sent to a party that lacks it.
     """
+    rows = {account.key: account.row for account in accounts}
+    row_of = {source: rows[snapshots.account_key_of(source)] for source in fitting}
     by_name = {name: [source for source in fitting if means(name, source)] for name in named}
-    shared = {source for sources in by_name.values() if len(sources) > 1 for source in sources}
-    doubtful = [source for source in shared if not _has(deployment, source, rows[source.party])]
-    names = sorted({source.party for source in doubtful})
-    queries = [lambda row=rows[name]: party_regions(deployment, row.tenant_id, row.party, _NAMES_SECONDS, freshness,
-                                                    until, stats) for name in names]
-    lists = dict(zip(names, run_all(queries, _CONCURRENCY), strict=True))
-    unsure = {source for source in doubtful if not lists[source.party]}
-    lacks = {source for source in doubtful if (last := lists[source.party])
+    theirs = {name for name in named if any(_fits(parties.load(party), name) for party in without)}
+    shared = {source for name, sources in by_name.items()
+              if name in theirs or len({row_of[source] for source in sources}) > 1 for source in sources}
+    lookup.read(snapshots.place_of(source) for source in shared if not is_built_in(source))
+    doubtful = [source for source in shared if not _has(lookup, source, row_of[source])]
+    first = dict[AccountRow, NamedAccount]()
+    for account in accounts:
+        first.setdefault(account.row, account)
+    queried = [first[row] for row in sorted({row_of[source] for source in doubtful}, key=accounts_order)]
+    lookup.read(place for account in queried for place in region_places(account.key))
+    until = _until(lookup)
+    queries = [lambda account=account: party_regions(lookup, account, _NAMES_SECONDS, until) for account in queried]
+    lists = dict(zip((account.row for account in queried), run_all(queries, _CONCURRENCY), strict=True))
+    unsure = {source for source in doubtful if not lists[row_of[source]]}
+    lacks = {source for source in doubtful if (last := lists[row_of[source]])
              and source.region not in (*last.codes, *last.closed)}
     meant = set[Source]()
-    for sources in by_name.values():
-        known = any(source not in unsure | lacks for source in sources)
+    for name, sources in by_name.items():
+        known = name in theirs or any(source not in unsure | lacks for source in sources)
         meant |= {source for source in sources if not known or source not in lacks}
     return meant
 
 
-def left_out(deployment: Deployment, query: Query, sources: Sequence[Source]) -> list[tuple[str, str]]:
+def left_out(lookup: Lookup, query: Query, sources: Sequence[Source]) -> list[tuple[str, str]]:
     """(name of a region, party): names that could be the party's by their form, but are not sent to it."""
-    names = query.parties or sorted(row.party for row in accounts.every(deployment.store, query.tenant_id))
+    names = query.parties or sorted({row.party for row in _found(lookup, query).rows})
+    sent = {(source.party, source.region) for source in sources}
     return [(region, name) for region in query.regions or () for name in names
-            if _fits(parties.load(name), region) and source_of(query.tenant_id, name, region) not in sources]
+            if _fits(party := parties.load(name), region) and (name, party.region(region)) not in sent]
 
 
 def means(region: str, source: Source) -> bool:
@@ -221,10 +311,10 @@ def means(region: str, source: Source) -> bool:
     return _fits(party, region) and party.region(region) == source.region
 
 
-def _has(deployment: Deployment, source: Source, row: AccountRow) -> bool:
-    """Whether the party certainly has the region; nothing is queried."""
-    return (source.region in row.regions or known_regions.is_built_in(parties.load(source.party), source.region)
-            or snapshots.find(deployment.store, source, row.revision) is not None)
+def _has(lookup: Lookup, source: Source, row: AccountRow) -> bool:
+    """Whether the party certainly has the region; no party is queried."""
+    return (source.region in row.regions or is_built_in(source)
+            or snapshots.head_of(lookup.row(snapshots.place_of(source)), source, row.revision) is not None)
 
 
 def _check_regions(names: Sequence[str], regions: Sequence[str]) -> None:
@@ -238,12 +328,3 @@ def _fits(party: Party, region: str) -> bool:
         return bool(party.region(region))
     except UnknownRegion:
         return False
-
-
-def _regions(deployment: Deployment, row: AccountRow, freshness: Freshness, until: float,
-             stats: CallStats | None) -> Sequence[str] | TwocloudError:
-    """The regions that the account names, or else all that its party says are open; or the party's failure."""
-    try:
-        return row.regions or open_regions(deployment, row.tenant_id, row.party, freshness, until, stats)
-    except (PartyError, UnknownRegion) as error:
-        return error

@@ -7,6 +7,7 @@ fail. That is right only if they open the same account: what they list is compar
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 
 from .. import parties
 from ..access import accounts
@@ -14,10 +15,11 @@ from ..access.accounts import AccountRow
 from ..access.sealing import Sealer
 from ..concurrency import run_all
 from ..errors import Conflict, SnapshotReplaced, TwocloudError
-from ..model import WHOLE, Account
+from ..model import WHOLE, Account, Source
 from ..storage import snapshots
 from .check import check_credentials
 from .deployment import Deployment
+from .lookup import Lookup
 
 _LISTING_SECONDS = 120.0
 _AT_ONCE = 64                               # accounts that are resealed before the first of them is yielded
@@ -35,6 +37,7 @@ def check(deployment: Deployment, account: Account) -> None:
     if not heads:
         return
     source, head = max(heads, key=lambda it: it[1].total)
+    account = _opened_as(deployment, account, source)
     party = parties.load(account.party)
     sender = deployment.transport.sender(party, account, source.region, time.monotonic() + _LISTING_SECONDS,
                                          known=True)
@@ -48,6 +51,13 @@ def check(deployment: Deployment, account: Account) -> None:
                 f"None of the {head.total} servers in the snapshot of {source.region} is among the {len(listed)} that "
                 "the new credentials list: they belong to another account, or lack a permission. Nothing was changed. "
                 "To switch to another account: twocloud account put --replace")
+
+
+def _opened_as(deployment: Deployment, account: Account, source: Source) -> Account:
+    """The account, or the member of it that the source lists."""
+    row = accounts.find(deployment.store, account.tenant_id, account.party, account.name)
+    member = Lookup(deployment).named(row, source.account).member
+    return replace(account, name=source.account, member=member) if member else account
 
 
 def reseal(deployment: Deployment, old: Sealer, new: Sealer) -> Iterator[tuple[AccountRow, bool, TwocloudError | None]]:

@@ -2,15 +2,18 @@
 
 On AWS a schedule spreads what is due over a queue, one message per source, and workers take them; on one machine
 `twocloud refresh` and `serve --refresh` do the same work in a loop. A message says only which source: whoever gets
-it twice, late or out of order refreshes once more, or not at all if the list is younger than the message.
+it twice, late or out of order refreshes once more, or not at all if the list is younger than the message. Sources that
+their party lists together have one message.
 """
 
 import random
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from math import inf
+from queue import SimpleQueue
 
 import msgspec
 
@@ -18,10 +21,12 @@ from .. import log, parties
 from ..access import accounts
 from ..cloud.sender import CallStats
 from ..errors import AccountNotFound, Internal, PartyError, RateLimited, TwocloudError, UnknownRegion
-from ..model import Source
+from ..model import DEFAULT_ACCOUNT, Source
 from ..storage import snapshots
-from . import circuit_breaker, one_source
+from . import circuit_breaker, known_members, one_source
 from .deployment import Deployment
+from .lookup import NamedAccount
+from .together import Together, by_source, grouped
 
 RUN_EVERY = 300                             # seconds between the runs of the schedule on AWS
 READ_EVERY = 300                            # seconds between refreshes of a source read in the last hour,
@@ -34,17 +39,24 @@ _NAMED = 10                                 # overdue lists that one line names
 _WORKERS = 8
 
 
-class Message(msgspec.Struct, frozen=True):
-    """Refresh this source, unless its list began after `due` (Unix time). A newer version may add fields."""
+class Message(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Refresh this source, unless its list began after `due` (Unix time). A newer version may add fields. `also`:
+    account and region of others behind its door, which the party lists together with it."""
 
     tenant_id: str
     party: str
     region: str
     due: float
+    account: str = DEFAULT_ACCOUNT
+    also: tuple[tuple[str, str], ...] = ()
 
     @property
     def source(self) -> Source:
-        return Source(self.tenant_id, self.party, self.region)
+        return Source(self.tenant_id, self.party, self.region, self.account)
+
+    @property
+    def sources(self) -> list[Source]:
+        return [self.source, *(Source(self.tenant_id, self.party, region, account) for account, region in self.also)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +81,33 @@ class _Known:
 def known(deployment: Deployment) -> dict[Source, _Known]:
     """What accounts name as their regions, and what was asked for in the last month."""
     store, now = deployment.store, deployment.clock()
-    rows = {(row.tenant_id, row.party): row for row in accounts.readable(store)}
+    known_accounts = queried(deployment)
+    revisions = {account.key: account.row.revision for account in known_accounts}
     seen = {source: head.seen_at for source, head in snapshots.heads(store)     # of 100,000 heads no more than this
-             if (row := rows.get((source.tenant_id, source.party))) and row.revision == head.revision}
+            if revisions.get(snapshots.account_key_of(source)) == head.revision}
     read = {snapshots.source_of_key(key): float(row.value) for key, row in store.list("interest")}
     failed = circuit_breaker.last_failures(deployment)
-    found = {Source(row.tenant_id, row.party, region) for row in rows.values() for region in row.regions}
-    found |= {source for source in read if (source.tenant_id, source.party) in rows}
+    sources = {account.source(region) for account in known_accounts for region in account.row.regions}
+    sources |= {source for source in read if snapshots.account_key_of(source) in revisions}
     return {source: _Known(now - seen[source] if source in seen else inf,
                            now - read[source] if source in read else inf,
-                           now - failed[source] if source in failed else inf) for source in found}
+                           now - failed[source] if source in failed else inf) for source in sources}
+
+
+def queried(deployment: Deployment) -> list[NamedAccount]:
+    """The accounts that are queried: those that were put, and the members behind those that are doors to others, as
+    the last look-up found them."""
+    store, to_query = deployment.store, list[NamedAccount]()
+    rows, _ = accounts.sort_out(accounts.rows(store))
+    behind = dict(store.list("members")) if any(row.discover for row in rows) else {}
+    for row in rows:
+        if not row.discover:
+            to_query.append(NamedAccount(row))
+            continue
+        _, key = known_members.place_of(row.tenant_id, row.party, row.account)
+        last = known_members.members_in(behind.get(key), row.revision)
+        to_query += [NamedAccount(row, member) for member in (last.open() if last else ())]
+    return to_query
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,18 +124,18 @@ class Survey:
 
 
 def survey(deployment: Deployment) -> Survey:
-    found = known(deployment)
+    sources = known(deployment)
 
     def ordered(ages: dict[Source, float]) -> list[Source]:
-        return sorted(ages, key=lambda source: (-ages[source], source.tenant_id, source.party, source.region))
+        return sorted(ages, key=lambda source: (-ages[source], source.order))
 
     # a tenth early: the next run may come a little later than it should
-    waiting = {source: it.age for source, it in found.items() if min(it.age, it.tried) >= every(it.idle) * 0.9}
-    read = {source: it for source, it in found.items() if every(it.idle) != REST_EVERY}
+    waiting = {source: it.age for source, it in sources.items() if min(it.age, it.tried) >= every(it.idle) * 0.9}
+    read = {source: it for source, it in sources.items() if every(it.idle) != REST_EVERY}
     late = {source: it.age - every(it.idle) for source, it in read.items() if it.age < inf}
     overdue = {source: read[source].age for source, seconds in late.items() if seconds > _OVERDUE}
     overdue |= {source: inf for source, it in read.items() if it.age == inf and it.tried < inf}
-    return Survey(len(found), ordered(waiting), round(max((read[source].age for source in late), default=0)),
+    return Survey(len(sources), ordered(waiting), round(max((read[source].age for source in late), default=0)),
                   max(0, round(max(late.values(), default=0))), ordered(overdue))
 
 
@@ -121,6 +150,9 @@ def every(idle: float) -> int:
     return READ_EVERY if idle < 3600 else IDLE_EVERY if idle < 86_400 else REST_EVERY
 
 
+_read_message = msgspec.json.Decoder(Message).decode
+
+
 # ---------------------------------------------------------------- when it ran
 
 class _Run(msgspec.Struct, frozen=True):
@@ -128,6 +160,9 @@ class _Run(msgspec.Struct, frozen=True):
 
     at: float
     every: int
+
+
+_read_run = msgspec.msgpack.Decoder(_Run).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,11 +173,11 @@ class LastRun:
     late: bool
 
 
-def finish(deployment: Deployment, found: Survey, every: int, **fields: object) -> None:
+def finish(deployment: Deployment, run: Survey, every: int, **fields: object) -> None:
     """End a run: log what it found, and store its time for /twocloud/health."""
     log.logger.info("spread", extra={"fields": {
-        **fields, "known": found.known, "due": len(found.due), "oldest": found.oldest, "late": found.late,
-        "overdue": len(found.overdue), "overdue_sources": [snapshots.key_of(it) for it in found.overdue[:_NAMED]]}})
+        **fields, "known": run.known, "due": len(run.due), "oldest": run.oldest, "late": run.late,
+        "overdue": len(run.overdue), "overdue_sources": [snapshots.key_of(it) for it in run.overdue[:_NAMED]]}})
     deployment.store.put("health", "schedule", msgspec.msgpack.encode(_Run(deployment.clock(), every)))
 
 
@@ -150,7 +185,7 @@ def last_run(deployment: Deployment) -> LastRun | None:
     """None: none ever ran, or none that this version can read. One read of the store; raises what the store raises."""
     row = deployment.store.get("health", "schedule")
     try:
-        run = msgspec.msgpack.decode(row.value, type=_Run) if row else None
+        run = _read_run(row.value) if row else None
     except msgspec.DecodeError:
         return None
     age = max(0, int(deployment.clock() - run.at)) if run else 0
@@ -161,49 +196,64 @@ def last_run(deployment: Deployment) -> LastRun | None:
 
 def messages(deployment: Deployment, jitter: Callable[[], float] = random.random,
              waiting: Sequence[Source] | None = None) -> Iterator[tuple[Message, int]]:
-    """(message, seconds to delay it) for each source that is due: the least fresh soonest, none all at once."""
-    if waiting is None:
-        waiting = due(deployment)
-    for n, source in enumerate(waiting):
-        message = Message(source.tenant_id, source.party, source.region, deployment.clock())
-        yield message, int(SPREAD * (n + jitter()) / len(waiting))
+    """(message, seconds to delay it) for the sources that are due: the least fresh soonest, none all at once."""
+    groups = grouped(due(deployment) if waiting is None else waiting)
+    for n, group in enumerate(groups):
+        message = message_of(group[0], deployment.clock(), group[1:])
+        yield message, int(SPREAD * (n + jitter()) / len(groups))
+
+
+def message_of(source: Source, due: float, also: Sequence[Source] = ()) -> Message:
+    return Message(source.tenant_id, source.party, source.region, due, source.account,
+                   tuple((other.account, other.region) for other in also))
 
 
 def read(body: str) -> Message:
     """Raises msgspec.DecodeError (a ValueError) for what is no message of ours."""
-    return msgspec.json.decode(body, type=Message)
+    return _read_message(body)
 
 
 def write(message: Message) -> str:
     return msgspec.json.encode(message).decode()
 
 
-def work(deployment: Deployment, message: Message, deadline: float | None = None) -> Result:
+def work_on(deployment: Deployment, message: Message, deadline: float | None = None) -> None:
+    """Refresh the sources that a message names. Raises what `work` raises, after each was tried."""
+    if not message.also:
+        work(deployment, message, deadline)
+        return
+    failed = [result for result in _run(deployment, message.sources, message.due, deadline, _WORKERS)
+              if isinstance(result.error, Internal)]
+    if failed:
+        raise Internal(f"{len(failed)} sources could not be refreshed.")
+
+
+def work(deployment: Deployment, message: Message, deadline: float | None = None,
+         together: Together | None = None) -> Result:
     """Refresh one source. A failure of the party is a result: the last list stays, and the next run tries again.
 
     What is raised is our own fault: the queue gives the message again.
     """
     source, started, stats = message.source, time.monotonic(), CallStats()
-    result = _work(deployment, message, deadline or started + REFRESH_SECONDS, stats)
+    result = _work(deployment, message, deadline or started + REFRESH_SECONDS, stats, together)
     error = result.error
     log.logger.info("refresh", extra={"fields": {
-        "tenant": source.tenant_id, "party": source.party, "region": source.region, "total": result.total,
-        "error": error.word if error else None,
+        "tenant": source.tenant_id, "party": source.party, "account": source.account, "region": source.region,
+        "total": result.total,
+        "error": error.code if error else None,
         "party_word": (error.party_code or None) if isinstance(error, PartyError) else None,
         "milliseconds": round((time.monotonic() - started) * 1000, 1), **stats.line()}})
     return result
 
 
-def _work(deployment: Deployment, message: Message, deadline: float, stats: CallStats) -> Result:
+def _work(deployment: Deployment, message: Message, deadline: float, stats: CallStats,
+          together: Together | None) -> Result:
     source = message.source
     if parties.load(source.party).region(source.region) != source.region:
         raise Internal("A queue message names a region by its alias.")
     try:
-        revision = accounts.find(deployment.store, source.tenant_id, source.party).revision
-        head = snapshots.find(deployment.store, source, revision)
-        if head and head.seen_at >= message.due:
-            return Result(source)
-        return Result(source, one_source.refresh(deployment, source, deadline, stats).total)
+        answer = one_source.refresh(deployment, source, deadline, stats, message.due, together)
+        return Result(source, answer.total if answer else None)
     except AccountNotFound:                 # it went while the message waited
         snapshots.forget(deployment.store, source)
         return Result(source)
@@ -211,14 +261,45 @@ def _work(deployment: Deployment, message: Message, deadline: float, stats: Call
         return Result(source, error=error)
 
 
+class Worker:
+    """Refreshes what it is sent, on threads of this process, which end with it."""
+
+    def __init__(self, deployment: Deployment, threads: int = 2) -> None:
+        self._deployment, self._most, self._started = deployment, threads, 0
+        self._messages = SimpleQueue[Message | None]()
+
+    def send(self, source: Source, due: float) -> None:
+        if self._started < self._most:
+            self._started += 1
+            threading.Thread(target=self._run, daemon=True, name="twocloud-later").start()
+        self._messages.put(message_of(source, due))
+
+    def close(self) -> None:
+        for _ in range(self._most):
+            self._messages.put(None)
+
+    def _run(self) -> None:
+        while message := self._messages.get():
+            try:
+                work(self._deployment, message)
+            except Exception:
+                log.failure(source=snapshots.key_of(message.source))
+
+
 def run(deployment: Deployment, wanted: Iterable[Source], workers: int = _WORKERS) -> Iterator[Result]:
     """Refresh these sources here and now, some side by side; results as they come. Who stops taking them waits for
     nothing that is still under way."""
-    now = deployment.clock()
+    return _run(deployment, wanted, deployment.clock(), None, workers)
+
+
+def _run(deployment: Deployment, wanted: Iterable[Source], due: float, deadline: float | None,
+         workers: int) -> Iterator[Result]:
+    groups = grouped(wanted)
+    together = by_source([source for group in groups for source in group], deployment.clock)
 
     def refresh(source: Source) -> Result:
         try:
-            return work(deployment, Message(source.tenant_id, source.party, source.region, now))
+            return work(deployment, message_of(source, due), deadline, together.get(source))
         except Internal as error:
             log.failure(source=snapshots.key_of(source))
             return Result(source, error=error)
@@ -228,7 +309,8 @@ def run(deployment: Deployment, wanted: Iterable[Source], workers: int = _WORKER
 
     pool = ThreadPoolExecutor(workers, thread_name_prefix="twocloud-refresh")
     try:
-        for done in as_completed([pool.submit(log.carried(refresh), source) for source in wanted]):
+        for done in as_completed([pool.submit(log.carried(refresh), source) for group in groups
+                                  for source in group]):
             yield done.result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)

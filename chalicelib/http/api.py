@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from .. import __version__, log, parties
-from ..access import tokens
+from ..access import tokens, users
 from ..cloud.sender import CallStats
 from ..errors import (
     Forbidden,
@@ -21,12 +21,17 @@ from ..errors import (
     TwocloudError,
     Unauthorized,
 )
-from ..fleet import many_sources, query, schedule
-from ..fleet.many_sources import Deployment, Freshness
+from ..fleet import changes, many_sources, schedule
+from ..fleet.changes_query import parse_changes
+from ..fleet.lookup import Freshness, Lookup
+from ..fleet.many_sources import Deployment
+from ..fleet.query import MOST, Query, body_limits, link, shown
+from ..fleet.query import parse as parse_query
 from ..model import Window
 from ..settings import Settings
 from ..storage import store
 from . import console, formats, openapi
+from .formats import events
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")           # that a gateway passes on
 _LONGEST_AGE = 2 ** 31                      # seconds; RFC 9111, 1.2.2
@@ -85,13 +90,13 @@ def answer(deployment: Callable[[], Deployment], route: str, request: HttpReques
         if error.status == 500:
             log.failure(request_id=request.request_id, text=error.text)
         response = refusal(error, request.request_id)
-        entry.fields["error"] = error.word
+        entry.fields["error"] = error.code
         if isinstance(error, PartyError) and error.party_code:
             entry.fields["party_word"] = error.party_code
     except Exception:
         log.failure(request_id=request.request_id)
         response = refusal(TwocloudError(), request.request_id)
-        entry.fields["error"] = TwocloudError.word
+        entry.fields["error"] = TwocloudError.code
     _mark(response, request.request_id)
     response.headers.setdefault("Cache-Control", "private, no-cache")
     log.request(request_id=request.request_id, method=request.method, route=route, status=response.status,
@@ -136,20 +141,37 @@ def refusal(error: TwocloudError, request_id: str) -> HttpResponse:
 # ---------------------------------------------------------------- the views
 
 def _servers(deployment: Deployment, request: HttpRequest, entry: _Entry) -> HttpResponse:
-    caller = _identify(deployment, request, entry)
-    asked = query.parse(request.pairs)
-    entry.fields |= {"tenant": asked.tenant_id, "party": asked.given["party"], "region": asked.given["region"]}
-    fleet = many_sources.answer(deployment, asked, freshness_of(asked, request.headers.get("cache-control", ""),
-                                                          deployment.settings), caller, request.deadline, entry.stats)
-    written = formats.write(fleet, asked, deployment.settings.timezone)
-    headers = {"Content-Type": formats.MEDIA_TYPES[asked.format], "ETag": written.etag, **_freshness(fleet, entry)}
+    lookup, query = _open_lookup(deployment, request, entry, parse_query)
+    try:
+        fleet = many_sources.answer(lookup)
+    finally:
+        if len(lookup.decisions) == 1:
+            entry.fields["why"] = next(iter(lookup.decisions.values())).why
+    written = formats.write(fleet, query, deployment.settings.timezone)
+    headers = {"Content-Type": formats.MEDIA_TYPES[query.format], "ETag": written.etag, **_freshness(fleet, entry)}
     if written.without_address is not None:
         headers["X-Without-Address"] = str(written.without_address)
     if fleet.total is not None:
         headers["X-Total-Count"] = str(fleet.total)
-    if fleet.complete and (links := _links(request.path, asked, fleet.total)):
+    if fleet.list_id is not None:
+        headers["X-List-Id"] = fleet.list_id
+    if fleet.complete and (links := _links(request.path, query, fleet.total, fleet.list_id)):
         headers["Link"] = links
     if _matches(request.headers.get("if-none-match", ""), headers["ETag"]):
+        return HttpResponse(304, headers)
+    return HttpResponse(200, headers, written.body)
+
+
+def _changes(deployment: Deployment, request: HttpRequest, entry: _Entry) -> HttpResponse:
+    lookup, query = _open_lookup(deployment, request, entry, parse_changes)
+    lookup.freshness = changes.FROM_SNAPSHOTS
+    history = changes.history(lookup)
+    written = events.write_changes(history, query, deployment.settings.timezone, lookup.arrived, formats.LARGEST_ANSWER)
+    headers = {"Content-Type": formats.MEDIA_TYPES[query.format], "ETag": written.etag,
+               "X-Total-Count": str(written.total), **_age_of_changes(history, lookup.arrived, entry)}
+    if links := _links(request.path, query, written.total):
+        headers["Link"] = links
+    if _matches(request.headers.get("if-none-match", ""), written.etag):
         return HttpResponse(304, headers)
     return HttpResponse(200, headers, written.body)
 
@@ -160,7 +182,7 @@ def _issue_token(deployment: Deployment, request: HttpRequest, entry: _Entry) ->
     user = tokens.authenticate_again(deployment.store, request.headers.get("authorization"), request.proof,
                                      deployment.clock())
     entry.fields["user"] = user.name
-    duration, *limits = query.body_limits(_json_body(request))
+    duration, *limits = body_limits(_json_body(request))
     text, token = tokens.issue(deployment.store, user, tokens.Limits(*limits), duration, deployment.clock())
     log.audit(user.name, "token issue", token_id=token.token_id, user=user.name)
     body = openapi.TokenBody(200, "", text, token.token_id, duration, openapi.instant(token.expires_at))
@@ -180,6 +202,21 @@ def _parties(deployment: Deployment, request: HttpRequest, entry: _Entry) -> Htt
     _no_query(request)
     return _json(msgspec.json.encode(openapi.PartiesBody(200, "", [
         openapi.party_row(parties.load(name)) for name in parties.names()])))
+
+
+def _me(deployment: Deployment, request: HttpRequest, entry: _Entry) -> HttpResponse:
+    caller = _identify(deployment, request, entry)
+    _no_query(request)
+    entries = openapi.account_entries(Lookup(deployment, deadline=request.deadline, caller=caller))
+    limits = [None if names is None else list(names) for names in tokens.limits_of(caller)]
+    expires = caller.token.expires_at
+    body = msgspec.json.encode(openapi.MeBody(
+        200, "", caller.user.name, caller.token.token_id, openapi.instant(expires) if expires else None,
+        sorted({it.tenant_id for it in entries}), limits[0], limits[1], entries))
+    if not formats.fits(body):
+        raise TooLarge(f"This token opens {len(entries)} accounts, too many for one answer. Use a token that is "
+                       "limited to fewer tenants.")
+    return _json(body)
 
 
 def _openapi(deployment: Deployment, request: HttpRequest, entry: _Entry) -> HttpResponse:
@@ -212,8 +249,10 @@ PAGES: Mapping[str, Mapping[str, View]] = {                     # for people: no
 }
 ROUTES: Mapping[str, Mapping[str, View]] = {
     "/twocloud/servers": {"GET": _servers, "HEAD": _servers},
+    "/twocloud/changes": {"GET": _changes, "HEAD": _changes},
     "/twocloud/tokens": {"POST": _issue_token, "DELETE": _revoke_token},
     "/twocloud/parties": {"GET": _parties, "HEAD": _parties},
+    "/twocloud/me": {"GET": _me, "HEAD": _me},
     "/twocloud/openapi.json": {"GET": _openapi, "HEAD": _openapi},
     "/twocloud/health": {"GET": _health, "HEAD": _health},
     **PAGES,
@@ -231,54 +270,99 @@ def _view(route: str, method: str) -> View:
 
 # ---------------------------------------------------------------- how fresh
 
-def freshness_of(asked: query.Query, cache_control: str, settings: Settings) -> Freshness:
+def freshness_of(query: Query, cache_control: str, settings: Settings) -> Freshness:
     """What the caller accepts: the parameters, else the request's Cache-Control (RFC 9111), else the settings."""
-    said = _directives(cache_control)
-    cached = "only-if-cached" in said and asked.max_age != 0
+    directives = _directives(cache_control)
+    cached = "only-if-cached" in directives and query.max_age != 0
     stale = settings.stale_if_error
-    if asked.on_error == "fail":
+    if query.on_error == "fail":
         stale = 0
-    elif "on_error" not in asked.given and (seconds := said.get("stale-if-error")) is not None:
+    elif "on_error" not in query.given and (seconds := directives.get("stale-if-error")) is not None:
         stale = min(stale, seconds)
     usual = settings.max_age
-    if asked.changed_since is not None:
+    if query.changed_since is not None:
         usual = many_sources.ANY_AGE.max_age
     elif cached:
         usual = max(usual, settings.stale_if_error)
-    asks = 0 if "no-cache" in said else said.get("max-age")
-    max_age = asked.max_age if asked.max_age is not None else asks if asks is not None else usual
+    asks = 0 if "no-cache" in directives else directives.get("max-age")
+    max_age = query.max_age if query.max_age is not None else asks if asks is not None else usual
     return Freshness(max_age, stale, cached)
 
 
 def _directives(header: str) -> dict[str, int | None]:
     """Names in lower case, with their seconds where there are some. What cannot be read is as good as not there; of
-    one that is said twice the fewest seconds count."""
-    found: dict[str, int | None] = {}
+    one that is given twice the fewest seconds count."""
+    directives: dict[str, int | None] = {}
     for part in header.split(","):
         name, _, value = part.strip().lower().partition("=")
         if not value:
-            found.setdefault(name, None)
+            directives.setdefault(name, None)
         elif digits := re.fullmatch(r'([0-9]+)|"([0-9]+)"', value, re.ASCII):
             seconds = int(digits[1] or digits[2]) if len(value) < 12 else _LONGEST_AGE
-            before = found.get(name)
-            found[name] = min(seconds, _LONGEST_AGE if before is None else before)
-    return found
+            before = directives.get(name)
+            directives[name] = min(seconds, _LONGEST_AGE if before is None else before)
+    return directives
 
 
 def _freshness(fleet: many_sources.Inventory, entry: _Entry) -> dict[str, str]:
     """Age and Cache-Status (RFC 9211), where a snapshot served."""
-    kept = [part for part in fleet.parts if part.answer and part.answer.kept]
-    failed = next((part.error for part in fleet.parts if part.error), None)
-    entry.fields["snapshot"] = ("stale" if failed else "hit") if kept else "live"
-    if failed:
-        entry.fields["error"] = failed.word
-    if not kept:
+    entry.fields["snapshot"] = fleet.served
+    if fleet.failure:
+        entry.fields["error"] = fleet.failure.code
+    if not fleet.from_snapshots:
         return {}
-    detail = f"; detail={failed.word}" if failed else ""
-    return {"Age": str(max(part.age or 0 for part in kept)), "Cache-Status": f"twocloud; hit{detail}"}
+    detail = f"; detail={fleet.failure.code}" if fleet.failure else ""
+    return {"Age": str(max(part.age or 0 for part in fleet.from_snapshots)), "Cache-Status": f"twocloud; hit{detail}"}
+
+
+def _age_of_changes(history: changes.History, now: float, entry: _Entry) -> dict[str, str]:
+    """The same for changes, which always come from snapshots. Of a source that was never listed the detail is
+    `not_found`."""
+    entry.fields["snapshot"] = "stale" if any(it.state == "stale" for it in history.sources) else "hit"
+    failure = next((it.failure for it in history.sources if it.failure), None)
+    detail = f"; detail={failure.code}" if failure else ""
+    ages = [max(0, int(now) - int(it.head.seen_at)) for it in history.sources if it.head]
+    return {**({"Age": str(max(ages))} if ages else {}), "Cache-Status": f"twocloud; hit{detail}"}
 
 
 # ---------------------------------------------------------------- parts
+
+Parse = Callable[[Sequence[tuple[str, str]]], Query]
+
+
+def _open_lookup(deployment: Deployment, request: HttpRequest, entry: _Entry,
+                 parse: Parse) -> tuple[Lookup, Query]:
+    """The lookup that a request for servers or changes makes. The token is read first, then its user together
+    with what the query needs: 401 comes before 400. Raises Unauthorized, InvalidParameter."""
+    lookup, query = Lookup(deployment, deadline=request.deadline, stats=entry.stats), _parse(request, parse)
+    token = request.caller.token if request.caller else tokens.identify_token(
+        deployment.store, request.headers.get("authorization"))
+    user = ("user", token.user)
+    lookup.read([*([] if request.caller else [user]), *_places(deployment, token, query)])
+    lookup.caller = request.caller or tokens.caller_of(token, users.of_row(lookup.row(user)), deployment.clock())
+    entry.fields |= {"token_id": token.token_id, "user": token.user}
+    if isinstance(query, InvalidParameter):
+        raise query
+    entry.fields |= {"tenant": query.given["tenant_id"], "party": query.given.get("party", "all"),
+                     "region": query.given.get("region", "all")}
+    lookup.query = query
+    lookup.freshness = freshness_of(query, request.headers.get("cache-control", ""), deployment.settings)
+    return lookup, query
+
+
+def _places(deployment: Deployment, token: tokens.Token, query: Query | InvalidParameter) -> list[store.Place]:
+    """What is worth reading before the caller is known for certain."""
+    if isinstance(query, InvalidParameter) or not all(tokens.may_open(token, it) for it in query.tenants or ()):
+        return []
+    return many_sources.places(query, deployment.noted)
+
+
+def _parse(request: HttpRequest, parse: Parse) -> Query | InvalidParameter:
+    try:
+        return parse(request.pairs)
+    except InvalidParameter as wrong:
+        return wrong
+
 
 def _identify(deployment: Deployment, request: HttpRequest, entry: _Entry) -> tokens.Caller:
     caller = request.caller or tokens.identify(deployment.store, request.headers.get("authorization"),
@@ -295,7 +379,7 @@ def refuse_other_sites(headers: Mapping[str, str]) -> None:
 
 def _no_query(request: HttpRequest) -> None:
     for name, _ in request.pairs:
-        raise InvalidParameter(query.shown(name), "This path has no query parameters.")
+        raise InvalidParameter(shown(name), "This path has no query parameters.")
 
 
 def _json_body(request: HttpRequest) -> object:
@@ -316,23 +400,21 @@ def _json(body: bytes, headers: Mapping[str, str] = {}) -> HttpResponse:
     return HttpResponse(200, {"Content-Type": "application/json", **headers}, body)
 
 
-def _links(path: str, asked: query.Query, total: int | None) -> str:
-    """RFC 8288, relative to the host: it is the caller's to know which name and scheme it came by.
-
-    `total` None: more follow the window.
-    """
-    if not asked.ranged:
+def _links(path: str, query: Query, total: int | None, list_id: str | None = None) -> str:
+    """RFC 8288, relative to the host: it is the caller's to know which name and scheme it came by. They lead to parts
+    of the same list where that is kept. `total` None: more follow the window."""
+    if not query.ranged:
         return ""
-    first, last = asked.window.first, asked.window.last
+    first, last = query.window.first, query.window.last
     links: list[str] = []
     if last is not None and (total is None or last < total):
-        after = Window(last + 1, min(last + (last - first + 1), query.MOST))
-        links.append(f'<{path}?{query.link(asked, after)}>; rel="next"')
+        after = Window(last + 1, min(last + (last - first + 1), MOST))
+        links.append(f'<{path}?{link(query, after, list_id)}>; rel="next"')
     before_last = first - 1 if total is None else min(first - 1, total)
     if before_last > 0:
         size = last - first + 1 if last is not None else before_last
         before = Window(max(1, before_last - size + 1), before_last)
-        links.append(f'<{path}?{query.link(asked, before)}>; rel="prev"')
+        links.append(f'<{path}?{link(query, before, list_id)}>; rel="prev"')
     return ", ".join(links)
 
 

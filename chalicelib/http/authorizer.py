@@ -41,9 +41,9 @@ def authorize(request: AuthRequest) -> AuthResponse:
     """A token opens every route, a user's password only the one that gives tokens. 401 for all else."""
     _, _, method, path = request.method_arn.split(":", 5)[5].split("/", 3)
     try:
-        found = admit(_store(), method, path, request.token, _clock())
+        admitted = admit(_store(), method, path, request.token, _clock())
     except Unauthorized:
         raise Exception(UNAUTHORIZED) from None
-    opened: list[str | AuthRoute] = ["*"] if found.caller else [AuthRoute(TOKENS, ["POST"])]
-    context = {"blocked": "1"} if found.blocked else {PROOF: found.proof} if found.proof else {}
-    return AuthResponse(routes=opened, principal_id=found.name, context=context)
+    opened: list[str | AuthRoute] = ["*"] if admitted.caller else [AuthRoute(TOKENS, ["POST"])]
+    context = {"blocked": "1"} if admitted.blocked else {PROOF: admitted.proof} if admitted.proof else {}
+    return AuthResponse(routes=opened, principal_id=admitted.name, context=context)

@@ -55,12 +55,12 @@ _KNOWN = 10_000                             # callers remembered as no strangers
 def network(address: str) -> str:
     """The address whose owner is one caller: an IPv6 network of 64 bits is as one IPv4 address."""
     try:
-        found = ipaddress.ip_address(address.partition("%")[0])
+        ip = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return address
-    if isinstance(found, ipaddress.IPv4Address):
-        return str(found)
-    return str(found.ipv4_mapped or ipaddress.ip_network((found, 64), strict=False))
+    if isinstance(ip, ipaddress.IPv4Address):
+        return str(ip)
+    return str(ip.ipv4_mapped or ipaddress.ip_network((ip, 64), strict=False))
 
 
 class TooMany(Error):
@@ -100,13 +100,13 @@ class Parser(_Parser):
 def _check(head: bytes) -> None:
     """Raises ParsingError where the end of the request, or whose it is, is open to doubt (RFC 9112, 3.2, 5.2, 6.1)."""
     line, *fields = head.rstrip(b"\r\n").split(b"\r\n")
-    found: dict[bytes, list[bytes]] = {}
+    headers: dict[bytes, list[bytes]] = {}
     for field in fields:
         name, colon, value = field.partition(b":")
         if not colon or not name or name != name.strip():       # a folded line begins with a space
             raise waitress.parser.ParsingError("field")
-        found.setdefault(name.lower(), []).append(value.strip(b" \t").lower())
-    lengths, codings, hosts = (found.get(name, []) for name in (b"content-length", b"transfer-encoding", b"host"))
+        headers.setdefault(name.lower(), []).append(value.strip(b" \t").lower())
+    lengths, codings, hosts = (headers.get(name, []) for name in (b"content-length", b"transfer-encoding", b"host"))
     new = line.endswith(b"HTTP/1.1")
     doubtful = (not _REQUEST_LINE.fullmatch(line), len(hosts) > 1 or (new and not hosts), len(lengths) > 1,
                 bool(codings and lengths), bool(codings and not new), codings not in ([], [b"chunked"]))
@@ -122,9 +122,9 @@ class Task(_Task):
     """Tells the application when the request arrived, and whom to tell that its token is valid."""
 
     def get_environment(self) -> dict[str, Any]:
-        found: dict[str, Any] = super().get_environment()
+        environment: dict[str, Any] = super().get_environment()
         turn: _Turn = self.channel.turn
-        return {**found, "twocloud.arrived": turn.arrived, "twocloud.recognise": turn.recognise}
+        return {**environment, "twocloud.arrived": turn.arrived, "twocloud.recognise": turn.recognise}
 
 
 class Channel(_Channel):
@@ -206,12 +206,13 @@ class Listener(_Server):
 
     channel_class = Channel
     ended = False
-    _ending = False                         # the loop was told to end
+    _ending = False                         # the loop is to end
 
     def __init__(self, application: Callable[..., Any], bound: socket.socket, channel: type[Channel],
                  dispatcher: "FairShare") -> None:
         self.channel_class = channel
         self._closing = threading.Lock()
+        self._pulling = threading.Lock()    # the loop must not close the trigger while `end_soon` pulls it
         adjusted = waitress.adjustments.Adjustments(
             sockets=[bound], ident=None, clear_untrusted_proxy_headers=True, max_request_header_size=LARGEST_HEAD,
             max_request_body_size=LARGEST_BODY + 1, inbuf_overflow=1 << 30, outbuf_high_watermark=1 << 20,
@@ -234,14 +235,16 @@ class Listener(_Server):
         with self._closing:
             already, self.ended = self.ended, True
         if not already:
-            wasyncore.close_all(self._map, ignore_all=True)
+            with self._pulling:
+                wasyncore.close_all(self._map, ignore_all=True)
 
     def end_soon(self) -> None:
         """The same from another thread. The lock is let go first: the loop holds the trigger's own while it ends."""
         with self._closing:
             already, self._ending = self.ended or self._ending, True
         if not already:
-            self.trigger.pull_trigger(self.end)
+            with self._pulling:
+                self.trigger.pull_trigger(self.end)
 
     def maintenance(self, now: float) -> None:
         moment = time.monotonic()

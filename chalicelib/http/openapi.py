@@ -9,9 +9,12 @@ import msgspec
 
 from .. import __version__, errors, parties
 from ..cloud.party import Party
+from ..fleet import changes_query, visible
+from ..fleet.lookup import Lookup
 from ..fleet.query import PARAMETERS, Parameter
 from ..model import IDENTIFIER, Status
 from .formats import MEDIA_TYPES, BasicRow, ErrorBody, FullRow, ListBody
+from .formats.events import ChangeEvent, ChangesBody
 from .formats.prometheus import LABEL, TargetGroup
 
 _SEED = {
@@ -110,6 +113,31 @@ class HealthBody(msgspec.Struct):
     schedule_age: Annotated[int, msgspec.Meta(ge=0)] | None
 
 
+class AccountEntry(msgspec.Struct):
+    """An account that the token opens. `regions`: those that the token covers; null: all that the party says are open
+    to it. `discovered_by`: the account behind which it was found; null: it was put."""
+
+    tenant_id: str
+    party: str
+    account: str
+    regions: list[str] | None
+    discovered_by: str | None
+
+
+class MeBody(msgspec.Struct):
+    """What the token opens. `tenants`: those that have accounts. `parties`, `regions`: null: all."""
+
+    code: int
+    msg: str
+    user: str
+    token_id: str
+    expires_at: str | None
+    tenants: list[str]
+    parties: list[str] | None
+    regions: list[str] | None
+    accounts: list[AccountEntry]
+
+
 def party_row(party: Party) -> PartyRow:
     regions: dict[str, list[str]] = {}
     for alias, code in sorted(party.aliases.items()):
@@ -117,6 +145,13 @@ def party_row(party: Party) -> PartyRow:
     return PartyRow(party.name, party.title, party.reference, [list(form) for form in party.credentials],
                     list(party.permissions), list(party.deep_permissions), party.project,
                     party.default_region, dict(sorted(regions.items())), party.grade)
+
+
+def account_entries(lookup: Lookup) -> list[AccountEntry]:
+    """The accounts that the caller may see, by tenant, party and name."""
+    return [AccountEntry(it.tenant_id, it.party, it.account,
+                         None if it.regions is None else list(it.regions), it.discovered_by)
+            for it in visible.accounts(lookup)]
 
 
 def instant(unix: int) -> str:
@@ -138,9 +173,12 @@ def _document() -> dict[str, Any]:
         "tags": [{"name": "servers"}, {"name": "tokens"}, {"name": "service"}],
         "paths": {
             "/twocloud/servers": {"get": _list_operation("listServers"), "head": _list_operation("headServers")},
+            "/twocloud/changes": {"get": _changes_operation("listChanges"), "head": _changes_operation("headChanges")},
             "/twocloud/tokens": {"post": _issue_operation(), "delete": _revoke_operation()},
             "/twocloud/parties": _read_paths("Parties", "List the parties (clouds) and what each "
                                                         "needs.", "PartiesBody", True),
+            "/twocloud/me": _read_paths("Me", "Show the user, and the tenants and accounts that the token "
+                                  "opens.", "MeBody", True, "TooLarge"),
             "/twocloud/health": _read_paths("Health", "Whether the service and its schedule work.",
                                             "HealthBody", False),
             "/twocloud/openapi.json": _read_paths("Openapi", "This document.", None, False),
@@ -160,7 +198,8 @@ def _document() -> dict[str, Any]:
 
 # ---------------------------------------------------------------- operations
 
-_OF_A_LIST = ("X-Total-Count", "Link", "ETag", "Age", "Cache-Status")
+_OF_CHANGES = ("X-Total-Count", "Link", "ETag", "Age", "Cache-Status")
+_OF_A_LIST = (*_OF_CHANGES, "X-List-Id")
 
 
 def _list_operation(name: str) -> dict[str, Any]:
@@ -175,22 +214,49 @@ def _list_operation(name: str) -> dict[str, Any]:
         "responses": {
             "200": _list_response(head=name.startswith("head")),
             "304": {"description": "Not changed.", "headers": _header_refs(_OF_A_LIST)},
-            **_errors("BadRequest", "Unauthorized", "Forbidden", "AccountNotFound", "MethodNotAllowed", "TooLarge",
-                      "RateLimited", "Internal", "PartyBad", "PartyBusy", "PartyLate", head=name.startswith("head"))}}
+            **_errors("BadRequest", "Unauthorized", "Forbidden", "AccountNotFound", "MethodNotAllowed",
+                      "ListChanged", "TooLarge", "RateLimited", "Internal", "PartyBad", "PartyBusy", "PartyLate",
+                      head=name.startswith("head"))}}
 
 
 def _list_response(*, head: bool) -> dict[str, Any]:
-    found = _response("The complete list, in the form that `format` names.", "ListBody", head=head,
+    response = _response("The complete list, in the form that `format` names.", "ListBody", head=head,
                       headers=(*_OF_A_LIST, "X-Without-Address"),
                       example={"code": 200, "msg": "", "vm_servers": [_SEED]})
     if not head:
-        found["content"]["application/json"]["schema"] = {"anyOf": [
+        response["content"]["application/json"]["schema"] = {"anyOf": [
             {"$ref": "#/components/schemas/ListBody"}, {"$ref": "#/components/schemas/TargetGroups"},
             {"$ref": "#/components/schemas/AnsibleInventory"}]}
         for name, text in (("csv", "RFC 4180: a header row, then a line for each server."),
                            ("ndjson", "A BasicRow or FullRow on each line.")):
-            found["content"][MEDIA_TYPES[name]] = {"schema": {"type": "string", "description": text}}
-    return found
+            response["content"][MEDIA_TYPES[name]] = {"schema": {"type": "string", "description": text}}
+    return response
+
+
+_CHANGE = {
+    "at": "2026-11-23T08:00:00.000000Z", "kind": "changed", "tenant_id": "123", "party": "qcloud", "account": "default",
+    "region": "ap-guangzhou", "instance_id": "ins-u23j34j2", "instance_name": "hehe",
+    "fields": {"status": ["ACTIVE", "SHUTOFF"]}}
+
+
+def _changes_operation(name: str) -> dict[str, Any]:
+    head = name.startswith("head")
+    response = _response("The changes, oldest first, in the form that `format` names.", "ChangesBody", head=head,
+                      headers=_OF_CHANGES, example={"code": 200, "msg": "", "changes": [_CHANGE], "sources": []})
+    if not head:
+        for written, text in (("csv", "RFC 4180: a header row, then a line for each change."),
+                              ("ndjson", "A ChangeEvent on each line.")):
+            response["content"][MEDIA_TYPES[written]] = {"schema": {"type": "string", "description": text}}
+    return {
+        "operationId": name, "tags": ["servers"],
+        "summary": "List what appeared, changed (from what to what) and vanished, from the snapshots.",
+        "parameters": [*map(_parameter, changes_query.PARAMETERS),
+                       {"name": "If-None-Match", "in": "header", "required": False, "schema": {"type": "string"},
+                        "description": "The ETag of an earlier answer. The answer is 304 if nothing is new."}],
+        "responses": {
+            "200": response, "304": {"description": "Not changed.", "headers": _header_refs(_OF_CHANGES)},
+            **_errors("BadRequest", "Unauthorized", "Forbidden", "AccountNotFound", "MethodNotAllowed", "TooLarge",
+                      "RateLimited", "Internal", head=head)}}
 
 
 def _issue_operation() -> dict[str, Any]:
@@ -211,13 +277,15 @@ def _revoke_operation() -> dict[str, Any]:
                       **_errors("BadRequest", "Unauthorized", "MethodNotAllowed", "RateLimited", "Internal")}}
 
 
-def _read_paths(name: str, summary: str, body: str | None, secured: bool) -> dict[str, Any]:
-    return {method: _read_operation(f"{method}{name}", summary, body, secured) for method in ("get", "head")}
+def _read_paths(name: str, summary: str, body: str | None, secured: bool, *more: str) -> dict[str, Any]:
+    """`more`: errors that this path alone has."""
+    return {method: _read_operation(f"{method}{name}", summary, body, secured, *more) for method in ("get", "head")}
 
 
-def _read_operation(name: str, summary: str, body: str | None, secured: bool) -> dict[str, Any]:
+def _read_operation(name: str, summary: str, body: str | None, secured: bool, *more: str) -> dict[str, Any]:
     head = name.startswith("head")
-    known = ("BadRequest", *(("Unauthorized",) if secured else ()), "MethodNotAllowed", "RateLimited", "Internal")
+    known = ("BadRequest", *(("Unauthorized",) if secured else ()), "MethodNotAllowed", *more, "RateLimited",
+             "Internal")
     return {"operationId": name, "tags": ["service"], "summary": summary, **({} if secured else {"security": []}),
             "responses": {"200": _response(summary, body, head=head), **_errors(*known, head=head)}}
 
@@ -236,6 +304,7 @@ _ERRORS: dict[str, tuple[type[errors.TwocloudError], ...]] = {
     "Forbidden": (errors.Forbidden,),
     "AccountNotFound": (errors.AccountNotFound,),
     "MethodNotAllowed": (errors.MethodNotAllowed,),
+    "ListChanged": (errors.ListChanged,),
     "TooLarge": (errors.TooLarge,),
     "RateLimited": (errors.RateLimited,),
     "Internal": (errors.Internal,),
@@ -248,18 +317,18 @@ _EXTRA_HEADERS = {"Unauthorized": ("WWW-Authenticate",), "MethodNotAllowed": ("A
 
 
 def _errors(*names: str, head: bool = False) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    responses: dict[str, Any] = {}
     for name in names:
         status = str(_ERRORS[name][0].status)
-        found[status] = ({"description": name, "headers": _header_refs(_EXTRA_HEADERS.get(name, ()))} if head
+        responses[status] = ({"description": name, "headers": _header_refs(_EXTRA_HEADERS.get(name, ()))} if head
                          else {"$ref": f"#/components/responses/{name}"})
-    return found
+    return responses
 
 
 def _error_response(*kinds: type[errors.TwocloudError]) -> dict[str, Any]:
     name = next(name for name, of in _ERRORS.items() if of == kinds)
-    description = " ".join(f"`{kind.word}`: {kind.default}" for kind in kinds)
-    example = {"code": kinds[0].status, "msg": kinds[0].default, "error": kinds[0].word, "request_id": "…"}
+    description = " ".join(f"`{kind.code}`: {kind.default}" for kind in kinds)
+    example = {"code": kinds[0].status, "msg": kinds[0].default, "error": kinds[0].code, "request_id": "…"}
     return {"description": description,
             "headers": _header_refs(_EXTRA_HEADERS.get(name, ())),
             "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}, "example": example}}}
@@ -281,8 +350,10 @@ def _headers() -> dict[str, Any]:
         "X-Content-Type-Options": text("Always nosniff.", const="nosniff"),
         "Vary": text("Authorization, Accept-Encoding"),
         "Cache-Control": text("private, no-cache; errors: no-store"),
-        "X-Total-Count": {"description": "How many servers the whole list holds; absent if unknown.",
+        "X-Total-Count": {"description": "How many servers or changes the whole list holds; absent if unknown.",
                           "schema": {"type": "integer", "minimum": 0}},
+        "X-List-Id": text("Names the complete list that this is a part of: pass it as `list` to read more of it. "
+                          "Only where that list is kept.", pattern="^[A-Za-z0-9_-]{1,64}$"),
         "Link": text("RFC 8288: the next and the previous range, if the query has f or t."),
         "X-Without-Address": {"description": "How many servers have no such address and so are no targets; only "
                               "with format=prometheus.", "schema": {"type": "integer", "minimum": 0}},
@@ -305,12 +376,18 @@ def _header_refs(more: Iterable[str]) -> dict[str, Any]:
 
 def _schemas() -> dict[str, Any]:
     _, schemas = msgspec.json.schema_components(
-        [ListBody, FullRow, BasicRow, TargetGroup, ErrorBody, TokenBody, TokenRequest, PartiesBody, HealthBody],
+        [ListBody, FullRow, BasicRow, ChangesBody, ChangeEvent, TargetGroup, ErrorBody, TokenBody, TokenRequest,
+         PartiesBody, HealthBody, MeBody],
         ref_template="#/components/schemas/{name}")
     for name in ("BasicRow", "FullRow"):
         for key, schema in schemas[name]["properties"].items():
             schemas[name]["properties"][key] = {"type": "string", **schema, **_FIELDS.get(key, {})}
             schemas[name]["properties"][key].pop("anyOf", None)
+    schemas["ChangeEvent"]["properties"] |= {
+        "at": {"type": "string", "format": "date-time"}, "instance_name": {"type": ["string", "null"]},
+        "kind": {"type": "string", "enum": list(changes_query.KINDS)},
+        "fields": {"type": "object", "description": "Of `changed`: [before, after] of each field that differs.",
+                   "additionalProperties": {"type": "array", "minItems": 2, "maxItems": 2, "items": {}}}}
     schemas["FullRow"]["properties"]["tags"] = {"type": "object", "additionalProperties": {"type": "string"}}
     schemas["BasicRow"]["example"] = _SEED
     schemas["ListBody"]["properties"]["vm_servers"] = {         # SDKs take the first that fits

@@ -25,6 +25,7 @@ import waitress.task
 
 from .. import log
 from ..errors import InvalidParameter, MethodNotAllowed, NotFound, RateLimited, TooLarge, TwocloudError, Unauthorized
+from ..fleet import schedule
 from ..fleet.many_sources import REQUEST_SECONDS, Deployment
 from . import admission, api, connections
 
@@ -53,6 +54,8 @@ class Server:
         self._threads = connections.FairShare()
         self._listener = connections.Listener(partial(_wsgi, deployment, _Guesses()), bound, _Channel, self._threads)
         self._looping = threading.Event()
+        self._worker = schedule.Worker(deployment)
+        deployment.later.send = self._worker.send
 
     def run(self) -> None:
         """Serve until SIGTERM or Ctrl-C."""
@@ -72,6 +75,7 @@ class Server:
 
     def close(self) -> None:
         """Listen no more; what is under way gets a second to end. Again it does nothing."""
+        self._worker.close()
         self._threads.shutdown(timeout=1)
         if self._looping.is_set():
             self._listener.end_soon()
@@ -168,7 +172,7 @@ def _wsgi(deployment: Deployment, guesses: _Guesses, environ: Mapping[str, Any],
     except TwocloudError as error:
         response = api.refused(error, request.request_id)
         log.request(request_id=request.request_id, method=request.method if request.method in api.METHODS else "?",
-                    status=response.status, error=error.word)
+                    status=response.status, error=error.code)
     except Exception:
         log.failure(request_id=request.request_id)
         response = api.refused(TwocloudError(), request.request_id)
@@ -274,7 +278,7 @@ class _ErrorTask(waitress.task.ErrorTask):
                  TwocloudError() if code == 500 else InvalidParameter("request", _UNREAD.get(code, _UNREAD[400])))
         request_id = str(uuid.uuid4())
         response = api.refused(error, request_id)
-        log.request(request_id=request_id, method="?", status=response.status, error=error.word)
+        log.request(request_id=request_id, method="?", status=response.status, error=error.code)
         self.status = f"{response.status} {_REASONS[response.status]}"
         self.response_headers = list(response.headers.items())
         self.set_close_on_finish()

@@ -2,14 +2,17 @@
 
 import importlib
 import pkgutil
+import re
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 
 from .. import log
 from ..cloud.client import Client
 from ..cloud.party import Party
-from ..errors import InvalidParameter, PartyMalformed, UnknownRegion
-from ..model import Account, Listing, Region, Send, Source, Window, bounded
+from ..errors import InvalidParameter, PartyError, PartyMalformed, PartyUnavailable, UnknownRegion
+from ..model import MEMBER_ID, Account, Listing, Member, Region, Send, Server, Source, Window, bounded
 
 _LONGEST_ID = 2048                          # characters; azure's have some hundred
 
@@ -37,31 +40,94 @@ def list_servers(source: Source, account: Account, window: Window, send: Send) -
     other exception of an adapter is a fault of ours and passes.
     """
     party = load(source.party)
-    try:
-        listing = party.list_servers(Client(source, account, send), window)
-    except (ArithmeticError, ValueError):
-        log.failure(party=party.name)
-        raise PartyMalformed() from None
-    if any(len(server.id) > _LONGEST_ID for server in listing.servers):
-        raise PartyMalformed()
-    listing = replace(listing, servers=[bounded(server) for server in listing.servers])
+    with _converting(party):
+        try:
+            listing = party.list_servers(Client(source, account, send), window)
+        except PartyUnavailable as failure:             # a host that answers is there
+            if party.region_in_host and failure.http_status is None and _is_unknown(source.region, account, send):
+                raise UnknownRegion(f"{party.title} has no such region, or it is not open to this account.") from None
+            raise
+    listing = replace(listing, servers=_believed(listing.servers))
     if party.unknown_region_is_empty and listing.total == 0 and source.region not in {
             region.code for region in list_regions(account, send) if region.open}:
         raise UnknownRegion(f"{party.title} has no such region, or it is not open to this account.")
     return listing
 
 
+def _is_unknown(region: str, account: Account, send: Send) -> bool:
+    """Whether the party tells its regions, and this is none of them."""
+    try:
+        return region not in {known.code for known in list_regions(account, send) if known.open}
+    except PartyError:
+        return False
+
+
 def list_regions(account: Account, send: Send) -> list[Region]:
     """What the party says its regions are."""
     party = load(account.party)
-    region = (*account.regions, party.default_region)[0]
-    return party.list_regions(Client(Source(account.tenant_id, party.name, region), account, send))
+    return party.list_regions(_usual_client(party, account, send))
+
+
+def _usual_client(party: Party, account: Account, send: Send) -> Client:
+    """Where no region is asked for: in the account's first one, or the usual one of its site."""
+    region = (*account.regions, party.home(account))[0]
+    return Client(Source(account.tenant_id, party.name, region, account.name), account, send)
+
+
+@contextmanager
+def _converting(party: Party) -> Generator[None]:
+    try:
+        yield
+    except (ArithmeticError, ValueError):
+        log.failure(party=party.name)
+        raise PartyMalformed() from None
+
+
+def _believed(servers: Iterable[Server]) -> list[Server]:
+    """The servers, each held to what a server can be."""
+    made = [bounded(server) for server in servers]
+    if any(len(server.id) > _LONGEST_ID for server in made):
+        raise PartyMalformed()
+    return made
+
+
+def discover(account: Account, send: Send) -> list[Member]:
+    """All members behind an account that is a door, in the order of their ids, its own included; or an error, never
+    a part of them. Raises InvalidParameter if the party has no organisations."""
+    party = load(account.party)
+    if party.discover is None:
+        raise InvalidParameter("discover", f"{party.title} has no organisations whose members could be discovered.")
+    with _converting(party):
+        members = {member.id: member for member in party.discover(_usual_client(party, account, send))}
+    if not all(re.fullmatch(MEMBER_ID, key, re.ASCII) for key in members):
+        raise PartyMalformed()
+    return [members[key] for key in sorted(members)]
+
+
+def list_many(account: Account, members: Sequence[Member],
+              send: Send) -> dict[str, Mapping[str, list[Server]] | PartyError] | None:
+    """By the id of each member its whole list, see Party.list_many; None if they must be listed one by one."""
+    party = load(account.party)
+    if party.list_many is None or account.project is not None:
+        return None
+    with _converting(party):
+        lists = party.list_many(_usual_client(party, account.door, send), members)
+    return {member.id: result if isinstance(result := lists[member.id], PartyError) else {
+        region: _believed(servers) for region, servers in result.items()} for member in members}
+
+
+def warning(source: Source, account: Account, send: Send) -> str:
+    """See Party.warn."""
+    party = load(source.party)
+    return party.warn(Client(source, account, send)) if party.warn else ""
 
 
 def check(source: Source, account: Account, send: Send) -> None:
-    """One cheap signed call. Raises what the party's answer means."""
+    """One cheap signed call; of a door, the discovery of its members. Raises what the party's answer means."""
     party, client = load(source.party), Client(source, account, send)
-    if party.check:
+    if account.discovery and not account.member:
+        discover(account, send)
+    elif party.check:
         party.check(client)
     else:
         party.list_servers(client, Window(1, 1))

@@ -36,10 +36,10 @@ class Ask:
     query: tuple[tuple[str, str], ...]
 
     def one(self, name: str) -> str | None:
-        found = [value for word, value in self.query if word == name]
-        if len(found) > 1:
+        values = [value for word, value in self.query if word == name]
+        if len(values) > 1:
             raise Refused(400, "bad_request")
-        return found[0] if found else None
+        return values[0] if values else None
 
     def many(self, name: str) -> list[str]:
         return [value for word, value in self.query if word == name]
@@ -108,9 +108,9 @@ class Rest(Simulator):
         """The operation and the place that the path names."""
         for operation, (path, _, _) in self.kind.routes.items():
             named, _, needed = path.partition("?")
-            found = re.fullmatch(named, call.path)
-            if found and (not needed or needed in call.query.split("&")):
-                return operation, (found.groups() or ("",))[0]
+            match = re.fullmatch(named, call.path)
+            if match and (not needed or needed in call.query.split("&")):
+                return operation, (match.groups() or ("",))[0]
         return "?", ""
 
     def operation(self, call: Call) -> str:
@@ -119,8 +119,8 @@ class Rest(Simulator):
     def answer(self, call: Call) -> Answer:
         kind = {"Content-Type": "application/json"}
         try:
-            said, headers = self._answer(call)
-            return Answer(200, {**kind, **headers}, msgspec.json.encode(said))
+            body, headers = self._answer(call)
+            return Answer(200, {**kind, **headers}, msgspec.json.encode(body))
         except Refused as refused:
             status, word = refused.args
             return Answer(status, kind, msgspec.json.encode(self.kind.refusal(status, word)))

@@ -1,27 +1,28 @@
-"""The demo's fleets: every simulator cloud, a tenant with an account at each, a user, a token, a switch for faults."""
+"""The demo's tenants with accounts at every simulator cloud, a user, a token, a switch for faults.
 
-from collections.abc import Mapping
+The first tenant has one account at each cloud. The second has what those clouds show more (`Cloud.demo`): several
+accounts at one cloud, and an organisation. No cloud is named here.
+"""
+
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
 from .. import parties, simulators
 from ..access import accounts, tokens, users
 from ..fleet.many_sources import Deployment
+from ..model import DEFAULT_ACCOUNT, Discovery
 from .faults import Answer
-from .fleet import Fleet, seed_machine
 from .server import Call, Simulator
 
-TENANT = "123"
-FLEETS = {                                  # the others have thirty machines in one region
-    "qcloud": {"ap-guangzhou": Fleet(25, "demo", first=seed_machine()), "ap-shanghai": Fleet(310, "demo")},
-    "aws": {"us-east-1": Fleet(40, "demo"), "eu-west-1": Fleet(7, "demo")},
-}
+TENANT, COMPANY = "123", "456"
 _HOUR = 3600
+_SECRET = "demo-secret-key"
 
 
 class Switch(Simulator):
     """`POST /PARTY/off` makes a cloud hang up on every call, `POST /PARTY/on` ends that."""
 
-    def __init__(self, clouds: Mapping[str, Simulator], port: int) -> None:
+    def __init__(self, clouds: Mapping[str, Sequence[Simulator]], port: int) -> None:
         self.clouds = clouds
         super().__init__(port)
 
@@ -31,39 +32,45 @@ class Switch(Simulator):
     def answer(self, call: Call) -> Answer:
         name, _, wanted = call.path[1:].partition("/")
         if name not in self.clouds or wanted not in ("on", "off"):
-            return _told(404, f"POST /PARTY/off or /PARTY/on. Parties: {', '.join(self.clouds)}")
+            return _state(404, f"POST /PARTY/off or /PARTY/on. Parties: {', '.join(self.clouds)}")
         if call.method != "POST":
-            return _told(405, "Use POST.")
-        self.clouds[name].forget()
-        if wanted == "off":
-            self.clouds[name].fail("reset")
-        return _told(200, f"{name} is {wanted}")
+            return _state(405, "Use POST.")
+        for cloud in self.clouds[name]:
+            cloud.forget()
+            if wanted == "off":
+                cloud.fail("reset")
+        return _state(200, f"{name} is {wanted}")
 
 
-def _told(status: int, text: str) -> Answer:
+def _state(status: int, text: str) -> Answer:
     return Answer(status, {"Content-Type": "text/plain"}, f"{text}\n".encode())
 
 
-def start(deployment: Deployment, stack: ExitStack) -> dict[str, Simulator]:
-    """Every simulator cloud, until the stack closes, with an account of TENANT at each."""
-    clouds: dict[str, Simulator] = {}
-    for name, cloud in simulators.clouds().items():
-        fleets = FLEETS.get(name, {cloud.region: Fleet(30, name)})
-        simulator, credentials = cloud.start(fleets, "demo-secret-key")
-        clouds[name] = stack.enter_context(simulator)
-        _put_account(deployment, name, credentials, simulator.url, tuple(fleets))
-    return clouds
+def start(deployment: Deployment, stack: ExitStack) -> dict[str, list[Simulator]]:
+    """Every simulator cloud, until the stack closes, with accounts of TENANT and COMPANY. party -> its simulators."""
+    made: dict[str, list[Simulator]] = {}
 
+    def put(party: str, start: tuple[Simulator, dict[str, object]], tenant_id: str, name: str = DEFAULT_ACCOUNT,
+            regions: Sequence[str] = (), discovery: Discovery | None = None) -> None:
+        simulator, credentials = start
+        made.setdefault(party, []).append(stack.enter_context(simulator))
+        account = accounts.check(tenant_id, parties.load(party), credentials, project=None, regions=tuple(regions),
+                                 deep=False, endpoint=simulator.url, local=True, name=name, discovery=discovery)
+        accounts.put(deployment.store, deployment.sealer(), account, deployment.clock())
 
-def _put_account(deployment: Deployment, party: str, credentials: dict[str, object], url: str,
-                 regions: tuple[str, ...]) -> None:
-    account = accounts.check(TENANT, parties.load(party), credentials, project=None, regions=regions, deep=False,
-                             endpoint=url, local=True)
-    accounts.put(deployment.store, deployment.sealer(), account, deployment.clock())
+    for party, cloud in simulators.clouds().items():
+        shown = cloud.demo(party)
+        put(party, cloud.start(shown.fleets, _SECRET), TENANT, regions=tuple(shown.fleets))
+        for name, fleets in shown.accounts.items():
+            put(party, cloud.start(fleets, _SECRET), COMPANY, name, tuple(fleets))
+        if cloud.organise and shown.branches:
+            regions = dict.fromkeys(region for branch in shown.branches for region in branch.fleets)
+            put(party, cloud.organise(shown.branches, _SECRET), COMPANY, regions=(*regions,), discovery=Discovery())
+    return made
 
 
 def ready_token(deployment: Deployment) -> str:
-    user = users.User(name="demo", uid=users.new_uid(), tenants=(TENANT,), created_at=int(deployment.clock()))
+    user = users.User(name="demo", uid=users.new_uid(), tenants=(TENANT, COMPANY), created_at=int(deployment.clock()))
     users.add(deployment.store, user)
     text, _ = tokens.issue(deployment.store, user, tokens.Limits(), 24 * _HOUR, deployment.clock(), "demo")
     return text

@@ -49,11 +49,13 @@ class Simulator:
     """Starts at once on a free port (or `port`); a context manager that stops it.
 
     `latency`: seconds before each answer. `plans`: see Plan. `calls`: what arrived, in order. `late`: seconds by which
-    its clock is ahead, as the Date of its answers says. `between` is called before
-    each answer and may change the fleets.
+    its clock is ahead, as the Date of its answers says. `units`, `ids`: of an organisation, the id of each
+    unit and of each member, by name; "" is the top. `between` is called before each answer and may change the fleets.
     """
 
     late: float = 0.0
+    units: Mapping[str, str] = {}                               # of an organisation: each unit's name -> its id
+    ids: Mapping[str, str] = {}                                 # and each member's
     between: Callable[[], None] | None = None                   # called before each answer: what changes meanwhile
 
     def __init__(self, port: int = 0, latency: float = 0.0) -> None:

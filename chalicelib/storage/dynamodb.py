@@ -1,29 +1,37 @@
-"""The store on AWS: one table, partition key `pk` (the kind) and sort key `sk` (the key).
+"""The store on AWS: one table, partition key `pk` (the kind, for some with part of the key), sort key `sk` (the key).
+
+A partition gives 3,000 read units a second. Chunks and changes are most of what is read, so theirs are spread: each
+tenant has sixteen of a kind, `chunk/TENANT/N`, and a source's rows are in one of them. Versions before 0.2 kept all
+rows of a kind under the kind alone: what is not found in its partition is looked for there, and deleted there too.
 
 Item: {pk: S, sk: S, value: B, version: N, expires: N}. `expires` is the table's TTL attribute; DynamoDB removes
 expired items within days, so reads compare it themselves. Reads are consistent.
-Permissions on the table: dynamodb:GetItem, Query, PutItem, BatchWriteItem; `twocloud store copy` also Scan and
-BatchGetItem.
+Permissions on the table: dynamodb:GetItem, BatchGetItem, Query, PutItem, BatchWriteItem; `twocloud store copy` also
+Scan.
 https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/
 """
 
+import heapq
 import random
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Conflict, Internal
 from . import amazon
-from .store import Entry, Moment, Row, check_value, in_batches, new_version
+from .store import Entry, Moment, Place, Row, check_value, end_of, in_batches, new_version
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
     from types_boto3_dynamodb.type_defs import AttributeValueTypeDef, WriteRequestUnionTypeDef
 
 _BATCH = 25                                 # most writes that BatchWriteItem takes
-_READ_BATCH = 40                            # keys of one BatchGetItem, which gives 16 MB
+_READ_BATCH = 100                           # keys of one BatchGetItem; it gives 16 MB and names the rest
 _BATCH_TRIES = 8
+_SPREAD = ("chunk", "change")               # kinds with a partition for each sixteenth of a tenant's sources
+_PARTS = 16                                 # never another number: rows would not be found
 
 
 class DynamoStore:
@@ -41,9 +49,15 @@ class DynamoStore:
         return self._made
 
     def get(self, kind: str, key: str) -> Row | None:
-        item = self._client.get_item(TableName=self.table, Key={"pk": {"S": kind}, "sk": {"S": key}},
-                                     ConsistentRead=True).get("Item")
-        return self._row(item) if item else None
+        for pk in _partitions(kind, key):
+            item = self._client.get_item(TableName=self.table, Key={"pk": {"S": pk}, "sk": {"S": key}},
+                                         ConsistentRead=True).get("Item")
+            if item and (row := self._row(item)):
+                return row
+        return None
+
+    def get_many(self, places: Sequence[Place]) -> dict[Place, Row]:
+        return {(entry.kind, entry.key): Row(entry.value, entry.version) for entry in self.fetch(places)}
 
     def put(self, kind: str, key: str, value: bytes, *, version: int | None = None,
             expires: int | None = None) -> None:
@@ -65,8 +79,9 @@ class DynamoStore:
             raise Conflict(f"{kind} {key} was changed by another writer") from None
 
     def delete(self, kind: str, *keys: str) -> None:
-        for batch in in_batches(dict.fromkeys(keys), _BATCH):
-            self._write([{"DeleteRequest": {"Key": {"pk": {"S": kind}, "sk": {"S": key}}}} for key in batch])
+        places = [(pk, key) for key in dict.fromkeys(keys) for pk in _partitions(kind, key)]
+        for batch in in_batches(places, _BATCH):
+            self._write([{"DeleteRequest": {"Key": {"pk": {"S": pk}, "sk": {"S": key}}}} for pk, key in batch])
 
     def _write(self, todo: "Sequence[WriteRequestUnionTypeDef]") -> None:
         for tried in range(_BATCH_TRIES):
@@ -77,17 +92,32 @@ class DynamoStore:
             time.sleep(random.uniform(0, 0.05 * 2 ** tried))        # the table is throttled: full jitter
         raise Internal(f"{len(todo)} rows could not be written or deleted. Run the command again.")
 
-    def list(self, kind: str, prefix: str = "") -> Iterator[tuple[str, Row]]:
-        condition, values = "pk = :pk", {":pk": {"S": kind}}
-        if prefix:
-            condition, values = "pk = :pk AND begins_with(sk, :sk)", {**values, ":sk": {"S": prefix}}
+    def list(self, kind: str, prefix: str = "", start: str = "") -> Iterator[tuple[str, Row]]:
+        if kind not in _SPREAD:
+            yield from self._query(kind, prefix, start)
+            return
+        if "/" not in prefix:               # of no tenant: reads the whole table
+            rows = {entry.key: Row(entry.value, entry.version) for entry in self.walk()
+                     if entry.kind == kind and entry.key.startswith(prefix) and entry.key >= start}
+            yield from ((key, rows[key]) for key in sorted(rows, key=str.encode))
+            return
+        seen = ""
+        for key, row in heapq.merge(*(self._query(pk, prefix, start) for pk in _partitions(kind, prefix)),
+                                    key=lambda row: row[0].encode()):
+            if key != seen:                 # the same row in two layouts: the new one comes first
+                yield key, row
+            seen = key
+
+    def _query(self, pk: str, prefix: str, start: str) -> Iterator[tuple[str, Row]]:
+        condition, values = _range_of(pk, prefix, start)
         pages = self._client.get_paginator("query").paginate(
             TableName=self.table, KeyConditionExpression=condition, ExpressionAttributeValues=values,
             ConsistentRead=True)
         for page in pages:
             for item in page["Items"]:
-                if row := self._row(item):
-                    yield item["sk"].get("S", ""), row
+                key = item["sk"].get("S", "")
+                if key.startswith(prefix) and (row := self._row(item)):
+                    yield key, row
 
     @contextmanager
     def moment(self) -> Generator[Moment]:
@@ -102,23 +132,29 @@ class DynamoStore:
                 if self._row(item):
                     yield _entry(item)
 
-    def fetch(self, places: Sequence[tuple[str, str]]) -> Sequence[Entry]:
-        found: Any = []
-        for batch in in_batches(dict.fromkeys(places), _READ_BATCH):
-            asked: Any = {"Keys": [{"pk": {"S": kind}, "sk": {"S": key}} for kind, key in batch],
-                          "ConsistentRead": True}
+    def fetch(self, places: Sequence[Place]) -> Sequence[Entry]:
+        wanted = dict.fromkeys(places)
+        entries = [*self._fetch((_partitions(kind, key)[0], key) for kind, key in wanted)]
+        if missing := [(kind, key) for kind, key in wanted.keys() - {(entry.kind, entry.key) for entry in entries}
+                       if kind in _SPREAD]:
+            entries += self._fetch(sorted(missing))
+        return entries
+
+    def _fetch(self, wanted: Iterable[tuple[str, str]]) -> Iterator[Entry]:
+        """Of (partition key, sort key) those that are there."""
+        for batch in in_batches(wanted, _READ_BATCH):
+            unread: Any = {"Keys": [{"pk": {"S": pk}, "sk": {"S": key}} for pk, key in batch], "ConsistentRead": True}
             for tried in range(_BATCH_TRIES):
-                answer = self._client.batch_get_item(RequestItems={self.table: asked})
-                items = answer.get("Responses", {}).get(self.table, [])
-                found += [_entry(item) for item in items if self._row(item)]
-                asked = answer.get("UnprocessedKeys", {}).get(self.table)
-                if not asked:
+                answer = self._client.batch_get_item(RequestItems={self.table: unread})
+                items: Any = answer.get("Responses", {}).get(self.table, [])
+                yield from (_entry(item) for item in items if self._row(item))
+                unread = answer.get("UnprocessedKeys", {}).get(self.table)
+                if not unread:
                     break
                 if not items:               # 16 MB of them were given, or else it is throttled
                     time.sleep(random.uniform(0, 0.05 * 2 ** tried))
             else:
                 raise Internal("Some rows could not be read. Run the command again.")
-        return found
 
     def write(self, entries: Sequence[Entry]) -> None:
         for batch in in_batches(entries, _BATCH):
@@ -139,17 +175,42 @@ class DynamoStore:
         return Row(bytes(value), int(item["version"].get("N", "0")))
 
 
+def _range_of(pk: str, prefix: str, start: str) -> "tuple[str, dict[str, AttributeValueTypeDef]]":
+    """The condition of a query, and its values. A sort key takes one condition: with `start` it may be met by one key
+    after those of the prefix."""
+    values: dict[str, AttributeValueTypeDef] = {":pk": {"S": pk}}
+    end = end_of(prefix)
+    if not prefix and not start:
+        return "pk = :pk", values
+    if start <= prefix:
+        return "pk = :pk AND begins_with(sk, :sk)", {**values, ":sk": {"S": prefix}}
+    if end is None:
+        return "pk = :pk AND sk >= :sk", {**values, ":sk": {"S": start}}
+    return "pk = :pk AND sk BETWEEN :sk AND :end", {**values, ":sk": {"S": min(start, end)}, ":end": {"S": end}}
+
+
+def _partitions(kind: str, key: str) -> Sequence[str]:
+    """Where rows of this key, or with keys that begin so, can be: the present layout's partitions first."""
+    if kind not in _SPREAD:
+        return [kind]
+    tenant_id, *rest = key.split("/")
+    if len(rest) < 3:                       # not yet one source: any of the tenant's
+        return [*(f"{kind}/{tenant_id}/{part}" for part in range(_PARTS)), kind]
+    source = f"{tenant_id}/{rest[0]}/{rest[1]}"
+    return [f"{kind}/{tenant_id}/{zlib.crc32(source.encode()) % _PARTS}", kind]
+
+
 def _item(entry: Entry) -> "dict[str, AttributeValueTypeDef]":
     item: dict[str, AttributeValueTypeDef] = {
-        "pk": {"S": entry.kind}, "sk": {"S": entry.key}, "value": {"B": check_value(entry.value)},
-        "version": {"N": str(entry.version)}}
+        "pk": {"S": _partitions(entry.kind, entry.key)[0]}, "sk": {"S": entry.key},
+        "value": {"B": check_value(entry.value)}, "version": {"N": str(entry.version)}}
     if entry.expires is not None:
         item["expires"] = {"N": str(entry.expires)}
     return item
 
 
 def _entry(item: "Mapping[str, AttributeValueTypeDef]") -> Entry:
-    return Entry(item["pk"].get("S", ""), item["sk"].get("S", ""), bytes(item["value"].get("B", b"")),
+    return Entry(item["pk"].get("S", "").partition("/")[0], item["sk"].get("S", ""), bytes(item["value"].get("B", b"")),
                  int(item["version"].get("N", "0")),
                  int(float(item["expires"].get("N", "0"))) if "expires" in item else None)
 

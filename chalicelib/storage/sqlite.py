@@ -17,7 +17,7 @@ from pathlib import Path
 
 from .. import files
 from ..errors import Conflict, Internal, SettingsError, StoreBusy
-from .store import BESIDE_SECONDS, Entry, Moment, Row, check_value, in_batches, new_version, patience
+from .store import BESIDE_SECONDS, Entry, Moment, Place, Row, check_value, end_of, in_batches, new_version, patience
 
 SCHEMA_VERSION = 1
 _APPLICATION_ID = 0x74776F63                # "twoc": the file is ours
@@ -27,6 +27,7 @@ _SCHEMA = (
     "CREATE INDEX expiring ON entry (expires) WHERE expires IS NOT NULL",
 )
 _COLUMNS = "kind, key, value, version, expires"
+_READ_BATCH = 400                           # rows of one SELECT; older engines take 999 parameters
 _BUSY_SECONDS = 5.0                         # that a read or a scrub waits
 _BLOCKED_SECONDS = 5.0                      # after a wait in vain, in which no write beside an answer waits again
 
@@ -46,18 +47,31 @@ class SqliteStore:
 
     def get(self, kind: str, key: str) -> Row | None:
         with self._connection() as connection:
-            found = connection.execute(
+            row = connection.execute(
                 "SELECT value, version FROM entry WHERE kind = ? AND key = ? AND (expires IS NULL OR expires > ?)",
                 (kind, key, self._clock())).fetchone()
-        return Row(*found) if found else None
+        return Row(*row) if row else None
+
+    def get_many(self, places: Sequence[Place]) -> dict[Place, Row]:
+        rows = dict[Place, Row]()
+        for batch in in_batches(dict.fromkeys(places), _READ_BATCH):
+            marks = ",".join(["(?, ?)"] * len(batch))
+            with self._connection() as connection:
+                fetched = connection.execute(
+                    f"WITH wanted (kind, key) AS (VALUES {marks}) SELECT entry.kind, entry.key, value, version "
+                    "FROM wanted CROSS JOIN entry ON entry.kind = wanted.kind AND entry.key = wanted.key "
+                    "WHERE expires IS NULL OR expires > ?",
+                    (*(part for place in batch for part in place), self._clock())).fetchall()
+            rows |= {(kind, key): Row(value, version) for kind, key, value, version in fetched}
+        return rows
 
     def put(self, kind: str, key: str, value: bytes, *, version: int | None = None,
             expires: int | None = None) -> None:
         now = self._clock()
         with self._transaction() as connection:
-            found = connection.execute("SELECT version, expires FROM entry WHERE kind = ? AND key = ?",
+            row = connection.execute("SELECT version, expires FROM entry WHERE kind = ? AND key = ?",
                                        (kind, key)).fetchone()
-            there = found[0] if found and (found[1] is None or found[1] > now) else 0
+            there = row[0] if row and (row[1] is None or row[1] > now) else 0
             if version is not None and version != there:
                 raise Conflict(f"{kind} {key} was changed by another writer")
             connection.execute("INSERT INTO entry (kind, key, value, version, expires) VALUES (?, ?, ?, ?, ?) "
@@ -75,19 +89,19 @@ class SqliteStore:
                 marks = ",".join("?" * len(batch))
                 connection.execute(f"DELETE FROM entry WHERE kind = ? AND key IN ({marks})", (kind, *batch))
 
-    def list(self, kind: str, prefix: str = "") -> Iterator[tuple[str, Row]]:
-        last = ""
+    def list(self, kind: str, prefix: str = "", start: str = "") -> Iterator[tuple[str, Row]]:
+        low, end, after = max(prefix, start), end_of(prefix) or b"", ">="       # every blob comes after every text
         while True:                         # in pages, so that no reader holds the log open between two rows
             with self._connection() as connection:
                 page = connection.execute(
-                    "SELECT key, value, version FROM entry WHERE kind = ? AND key > ? AND key >= ? "
-                    "AND substr(key, 1, length(?)) = ? AND (expires IS NULL OR expires > ?) ORDER BY key LIMIT 500",
-                    (kind, last, prefix, prefix, prefix, self._clock())).fetchall()
+                    f"SELECT key, value, version FROM entry WHERE kind = ? AND key {after} ? AND key < ? "
+                    "AND (expires IS NULL OR expires > ?) ORDER BY key LIMIT 500",
+                    (kind, low, end, self._clock())).fetchall()
             for key, value, version in page:
                 yield key, Row(value, version)
             if len(page) < 500:
                 return
-            last = page[-1][0]
+            low, after = page[-1][0], ">"
 
     @contextmanager
     def moment(self) -> Generator[Moment]:
@@ -251,10 +265,10 @@ class _Moment:
                                             "ORDER BY kind, key", (self._now,)):
             yield Entry(*row)
 
-    def fetch(self, places: Sequence[tuple[str, str]]) -> list[Entry]:
-        found: list[Entry] = []
+    def fetch(self, places: Sequence[Place]) -> list[Entry]:
+        entries: list[Entry] = []
         for kind, key in places:
             row = self._connection.execute(f"SELECT {_COLUMNS} FROM entry WHERE kind = ? AND key = ? "
                                            "AND (expires IS NULL OR expires > ?)", (kind, key, self._now)).fetchone()
-            found += [Entry(*row)] if row else []
-        return found
+            entries += [Entry(*row)] if row else []
+        return entries

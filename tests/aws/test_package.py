@@ -31,12 +31,13 @@ import app
 from chalicelib import errors, parties, settings
 from chalicelib.access import accounts, tokens, users
 from chalicelib.access.sealing import KmsSealer
+from chalicelib.cloud.party import Party
 from chalicelib.cloud.sender import Transport
 from chalicelib.errors import Internal
 from chalicelib.fleet import many_sources, schedule
 from chalicelib.fleet.deployment import Deployment
 from chalicelib.http import admission, api, authorizer, console
-from chalicelib.model import Source
+from chalicelib.model import DEFAULT_ACCOUNT, Discovery, Member, Source
 from chalicelib.parties.qcloud.simulator import Qcloud
 from chalicelib.simulators import tls
 from chalicelib.simulators.faults import Answer
@@ -180,7 +181,7 @@ IMPORTED_AS = {"boto3", "botocore", "certifi", "cffi", "charset_normalizer", "cr
                "jmespath", "msgspec",
                "pycparser", "requests", "s3transfer", "six", "tzdata", "urllib3"}
 # the bridge is an extra; types are for the checker
-NOT_IN_LAMBDA = {"libcloud", "types_boto3_dynamodb", "types_boto3_kms"}
+NOT_IN_LAMBDA = {"libcloud", "psycopg", "psycopg_pool", "types_boto3_dynamodb", "types_boto3_kms"}
 
 
 def test_whatever_our_code_imports_is_there(out: Path) -> None:
@@ -332,7 +333,10 @@ def test_only_settings_that_exist_are_given_to_a_function(template: dict[str, An
     assert "TWOCLOUD_KEY" in given["APIHandler"] & given["Work"]
     assert "TWOCLOUD_KEY" not in given["Authorize"] | given["Spread"]
     assert "TWOCLOUD_LOCAL" not in set().union(*given.values())
-    assert "TWOCLOUD_QUEUE" in given["Spread"]
+    assert "TWOCLOUD_QUEUE" in given["Spread"] & given["APIHandler"]
+    assert [name for name in FUNCTIONS if "Layers" in resource(template, name)] == [
+        name for name in FUNCTIONS if {"TWOCLOUD_CA_FILE", "TWOCLOUD_PROXY"} <= given[name]] == ["APIHandler", "Work"]
+    assert template["Parameters"]["Proxy"]["NoEcho"]
     for parameter, name in (("Timezone", "TWOCLOUD_TIMEZONE"), ("MaxAge", "TWOCLOUD_MAX_AGE"),
                             ("StaleIfError", "TWOCLOUD_STALE_IF_ERROR"),
                             ("History", "TWOCLOUD_HISTORY")):
@@ -396,7 +400,7 @@ def test_the_gateway(template: dict[str, Any]) -> None:
 
 
 def test_the_gateway_refuses_in_the_words_of_the_program(template: dict[str, Any]) -> None:
-    known = {(kind.status, kind.word): kind.default for kind in (
+    known = {(kind.status, kind.code): kind.default for kind in (
         errors.Unauthorized, errors.Forbidden, errors.NotFound, errors.TooLarge, errors.RateLimited, errors.Internal)}
     known[400, "invalid_parameter"] = "The request is malformed."
     responses = resource(template, "RestAPI")["DefinitionBody"]["x-amazon-apigateway-gateway-responses"]
@@ -469,7 +473,8 @@ def test_only_two_functions_open_credentials_and_only_under_their_context(templa
                or "CreateGrant" in str(row["Action"])]
     (row,) = opening
     assert row["Principal"] == {"AWS": [{"Fn::GetAtt": ["ApiHandlerRole", "Arn"]}, {"Fn::GetAtt": ["WorkRole", "Arn"]}]}
-    context = accounts._context("123", "qcloud")
+    context = accounts._context(accounts.AccountRow(tenant_id="123", party="qcloud", sealed=b"", revision="",
+                                                    account="second"))
     condition = row["Condition"]
     assert condition["StringEquals"] == {"kms:EncryptionContext:purpose": context["purpose"]}
     assert condition["Null"] == {"kms:EncryptionContext:tenant": "false", "kms:EncryptionContext:party": "false"}
@@ -486,7 +491,7 @@ def granted(template: dict[str, Any], name: str) -> set[tuple[str, str]]:
     for statement in statements(template, name):
         for action in statement["Action"]:
             if action.startswith("dynamodb:"):
-                kinds = statement["Condition"]["ForAllValues:StringEquals"]["dynamodb:LeadingKeys"]
+                kinds = statement["Condition"]["ForAllValues:StringLike"]["dynamodb:LeadingKeys"]
                 found |= {(action.removeprefix("dynamodb:"), kind) for kind in kinds}
     return found
 
@@ -519,9 +524,9 @@ class Stack:
     def client(self, service: str) -> Any:
         return emulator.client(self.endpoint, service)
 
-    def account(self, tenant: str, regions: tuple[str, ...] = ("gz",)) -> None:
+    def account(self, tenant: str, regions: tuple[str, ...] = ("gz",), name: str = DEFAULT_ACCOUNT) -> None:
         made = accounts.check(tenant, parties.load("qcloud"), self.keys, project=None, regions=regions, deep=False,
-                              endpoint=self.cloud.url, local=False)
+                              endpoint=self.cloud.url, local=False, name=name)
         accounts.put(self.deployment.store, self.deployment.sealer(), made, time.time(), replace=True)
 
     def token(self, *tenants: str) -> str:
@@ -794,9 +799,9 @@ def test_rights_are_enforced_and_nobody_else_opens_credentials(stack: Stack) -> 
                                                   Key={"pk": {"S": "account"}, "sk": {"S": "123/qcloud"}})
     row = accounts.find(stack.deployment.store, "123", "qcloud")
     eve = KmsSealer(stack.outputs["Key"].removeprefix("kms:"), boto3.client("kms", **mine))
-    assert eve.seal(b"x", accounts._context("123", "qcloud"))              # that is an operator's right
+    assert eve.seal(b"x", accounts._context(row))              # that is an operator's right
     with pytest.raises(Internal, match="kms:Decrypt"):
-        eve.open(row.sealed, accounts._context("123", "qcloud"))
+        eve.open(row.sealed, accounts._context(row))
 
 
 # ---------------------------------------------------------------- the operator's page
@@ -918,7 +923,7 @@ def test_the_authorizer_starts_and_answers(stack: Stack, task: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("form", ["Text", "JSON"])
-def test_lines_pass_through_the_runtime_as_they_are(stack: Stack, task: Path, tmp_path: Path, form: str) -> None:
+def test_lines_pass_through_the_runtime_unchanged(stack: Stack, task: Path, tmp_path: Path, form: str) -> None:
     """Whatever the function's log format is: one line each, of JSON, not wrapped into another."""
     with started(stack, task, "APIHandler", tmp_path, AWS_LAMBDA_LOG_FORMAT=form,
                  AWS_LAMBDA_LOG_LEVEL="INFO") as function:
@@ -956,12 +961,20 @@ def test_each_function_has_the_rights_that_it_uses(stack: Stack, template: dict[
     now = ["APIHandler"]
 
     def record(params: dict[str, Any], model: Any, **_: object) -> None:
-        used[now[0]] |= {(model.name, kind) for kind in kinds_in(params)}
+        used[now[0]] |= {(model.name, re.sub("/.*", "/*", kind)) for kind in kinds_in(params)}
 
     store = stack.deployment.store
     assert isinstance(store, DynamoStore)
-    token = stack.token("rights", "going", "everywhere")
+    token = stack.token("rights", "going", "everywhere", "several", "organisation")
     stack.account("rights")
+    stack.account("several")
+    stack.account("several", name="second")
+    organisation = accounts.check("organisation", parties.load("aws"), {
+        "access_key_id": "AKIAtest", "secret_access_key": canaries.secret("aws")}, project=None,
+        regions=("us-east-1",), deep=False, endpoint=stack.cloud.url, local=False, discovery=Discovery())
+    accounts.put(store, stack.deployment.sealer(), organisation, time.time(), replace=True)
+    monkeypatch.setattr(parties, "discover", lambda *_: [Member(id="1")])
+    monkeypatch.setattr(Party, "shares", lambda *_: True)       # as at parties that count calls for the credentials
     stack.account("everywhere", regions=())
     stack.account("going")
     users.add(store, users.User(name="rita", uid=users.new_uid(), tenants=("rights",),
@@ -982,10 +995,17 @@ def test_each_function_has_the_rights_that_it_uses(stack: Stack, template: dict[
                     ask("/twocloud/servers", basic(token), **servers, max_age="0")
             stack.cloud.forget()
 
-        def refresh(tenant: str, region: str = "ap-guangzhou") -> None:
-            body = schedule.write(schedule.Message(tenant, "qcloud", region, time.time() + 5))
+        def refresh(tenant: str, region: str = "ap-guangzhou", party: str = "qcloud",
+                    name: str = DEFAULT_ACCOUNT) -> None:
+            body = schedule.write(schedule.Message(tenant, party, region, time.time() + 5, account=name))
             assert app.work({"Records": [{"messageId": "1", "receiptHandle": "r", "body": body}]},
                             Context(130_000)) == {"batchItemFailures": []}
+
+        def lose_chunks(function: str) -> None:
+            """Then they are looked for where version 0.1.0 kept them."""
+            now[0] = "operator"
+            store.delete("chunk", *[key for key, _ in store.list("chunk", "rights/")])
+            now[0] = function
 
         proper = stack.cloud.answer
 
@@ -1007,10 +1027,17 @@ def test_each_function_has_the_rights_that_it_uses(stack: Stack, template: dict[
             assert ask("/twocloud/servers", basic(token), **{**servers, **more}) == 200
         assert ask("/twocloud/servers", basic(token), party="qcloud", tenant_id="everywhere", region="all",
                    on_error="partial") == 200
+        assert ask("/twocloud/servers", basic(token), **{**servers, "tenant_id": "several"}) == 200
+        assert ask("/twocloud/servers", basic(token), **{**servers, "party": "aws", "tenant_id": "organisation",
+                                                         "region": "us-east-1", "on_error": "partial"}) == 200
+        assert ask("/twocloud/me", basic(token)) == 200
+        assert ask("/twocloud/servers", basic(token), **{**servers, "party": "all", "list": "x"}) == 409
         assert ask("/twocloud/servers", basic(token), **{**servers, "region": "ap-nowhere"}) == 400
         stack.fleet.size += 1               # something changed
         assert ask("/twocloud/servers", basic(token), **servers, max_age="0") == 200
         assert ask("/twocloud/servers", basic(token), **servers, changed_since=since) in (200, 400)
+        lose_chunks("APIHandler")
+        assert ask("/twocloud/servers", basic(token), **servers, max_age="600") == 200
         fail("APIHandler")
         with monkeypatch.context() as patched:
             patched.setattr(stack.cloud, "answer", going)
@@ -1033,11 +1060,16 @@ def test_each_function_has_the_rights_that_it_uses(stack: Stack, template: dict[
                     "region": "r",
                     "resources": [], "id": "1"}, Context(120_000))
         now[0] = "Work"
-        refresh("rights")
+        for _ in range(2):
+            stack.fleet.size += 1
+            refresh("rights")
+        lose_chunks("Work")
         stack.fleet.size += 1
         refresh("rights")
         refresh("gone")
         refresh("rights", "ap-nowhere")
+        refresh("several", name="second")
+        refresh("organisation", "us-east-1", "aws", "default:1")
         fail("Work")
     finally:
         stack.cloud.forget()
@@ -1064,5 +1096,5 @@ def kinds_in(params: dict[str, Any]) -> Iterator[str]:
     if "KeyConditionExpression" in params:
         yield params["ExpressionAttributeValues"][":pk"]["S"]
     for rows in params.get("RequestItems", {}).values():
-        for row in rows:
-            yield row["DeleteRequest"]["Key"]["pk"]["S"]
+        for key in rows["Keys"] if "Keys" in rows else [row["DeleteRequest"]["Key"] for row in rows]:
+            yield key["pk"]["S"]

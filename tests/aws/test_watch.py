@@ -1,4 +1,4 @@
-"""Watching: the journal's lines, what metrics, alarms, queries and the dashboard make of them, ids that lead from one
+"""Watching: the log's lines, what metrics, alarms, queries and the dashboard make of them, ids that lead from one
 function to the next, and how the service says that it is well."""
 
 import ast
@@ -329,8 +329,8 @@ def test_a_call_is_told_without_what_was_said(served: App) -> None:
         served.clouds["qcloud"].fail("500", None, (1,))
         served.get(f"{GZ}&max_age=0")
     first, second = read(lines, "call")
-    assert set(first) == {"at", "level", "event", "request_id", "tenant", "party", "region", "operation", "tries",
-                          "milliseconds"}
+    assert set(first) == {"at", "level", "event", "request_id", "tenant", "party", "account", "region", "operation",
+                          "tries", "milliseconds"}
     assert (first["tries"], second["tries"]) == (1, 2)
     assert read(lines, "request")[1]["party_retries"] == 1
     assert not any("http" in line for line in lines)

@@ -11,7 +11,8 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,17 +20,20 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import msgspec
 import pytest
 import yaml
 
-from chalicelib.access import tokens
+from chalicelib.access import accounts, tokens, users
 from chalicelib.http import console
 from chalicelib.simulators.fleet import Fleet, Machine, Machines, seed_machine
 from tests import ROOT, browser
 from tests.fixtures import App, Clock
+from tests.http.test_me import put
 
 SOURCES = ROOT / "chalicelib/http/console"
 PHONE = {"width": 360, "height": 740}
+CHOOSER = "#choose-form:not([hidden])"
 LISTED = "#place table, #place .instead:not(.loading)"
 HOSTILE = ("<img src=x onerror=alert(1)>", "</script><script>alert(2)</script>", "web\u202egnp.exe", "zero\u200bwidth",
            "=1+1", "a,\"b\"\r\nc",
@@ -63,12 +67,16 @@ class Reader:
 
     def signs_in(self, token: str, tenant: str = "123", fragment: str = "", keep: bool = False,
                  wait: str = LISTED) -> "Reader":
+        """`tenant`: the one to choose if the token opens several."""
         self.goes(fragment)
         self.page.fill("#token", token)
-        self.page.fill("#tenant-field", tenant)
         self.page.set_checked("#keep", keep)
         self.page.click("#signin-form button")
-        self.page.wait_for_selector(wait)
+        self.page.wait_for_selector(f"{CHOOSER}, :is({wait})")
+        if self.page.is_visible(CHOOSER):
+            self.page.select_option("#choose-tenant", tenant)
+            self.page.click("#choose-form button[type=submit]")
+            self.page.wait_for_selector(wait)
         return self
 
     def searches(self, text: str) -> "Reader":
@@ -271,6 +279,135 @@ def test_a_token_that_is_revoked_in_use_clears_the_screen(served: App, opens: Op
     assert reader.page.evaluate("sessionStorage.length") == 0
 
 
+# ---------------------------------------------------------------- the tenants of a token
+
+def two_tenants(house: App) -> str:
+    """A token for tenants 123 and 7. Tenant 7 has the 12 servers of aws too."""
+    aws = house.clouds["aws"]
+    ((key_id, secret),) = aws.keys.items()  # type: ignore[attr-defined]
+    house.account("aws", {"access_key_id": key_id, "secret_access_key": secret}, aws.url, "7")
+    return house.issue(house.user("bob", ("123", "7", "foreign")))
+
+
+def test_a_token_for_one_tenant_needs_no_choice(served: App, opens: Opens) -> None:
+    put(served, "7", "aws")
+    reader = opens().goes()
+    assert reader.page.locator("input:visible:not([type=checkbox])").count() == 1
+    reader.page.fill("#token", served.token)
+    reader.page.keyboard.press("Enter")
+    reader.page.wait_for_selector("#place table")
+    assert reader.page.locator("#tenant option").all_inner_texts() == ["tenant 123"]
+    assert [url.rpartition("/")[2].partition("?")[0] for url in reader.asked] == ["", "me", "servers"]
+
+
+def test_the_tenant_is_chosen_and_changed_without_signing_out(served: App, opens: Opens) -> None:
+    reader = opens().goes()
+    page = reader.page
+    token = two_tenants(served)
+    page.fill("#token", token)
+    page.click("#signin-form button")
+    page.wait_for_selector(CHOOSER)
+    assert page.locator("#choose-tenant option").all_inner_texts() == ["all tenants (2)", "tenant 123", "tenant 7"]
+    assert page.evaluate("document.activeElement.id") == "choose-tenant"
+    assert page.input_value("#token") == ""
+    assert not any("/servers" in url for url in reader.asked)
+    page.click("#choose-form button[type=submit]")
+    page.wait_for_selector("#place table")
+    assert "299 servers" in reader.text().replace("\n", " ")
+    assert set(reader.column("tenantColumn")) <= {"123", "7"}
+    page.click('[data-facet="tenant"] [data-value="7"]')
+    assert reader.column("tenantColumn") == ["7"] * 12
+    page.click("tbody tr >> nth=0 >> .open")
+    page.wait_for_selector("#drawer[open]")
+    assert "7" in page.locator("#drawer dd code").all_inner_texts()
+    page.keyboard.press("Escape")
+    page.click("#share")
+    assert "tenant_id=7" in page.inner_text("#sheet .command >> nth=0")
+    page.keyboard.press("Escape")
+    reader.searches("")
+    page.select_option("#tenant", "7")
+    reader.until("document.querySelectorAll('th.c-tenantColumn').length === 0 "
+                 "&& document.querySelectorAll('#place tbody tr').length === 12")
+    assert page.title() == "tenant 7 · twocloud"
+    assert page.is_hidden("#signin")
+    assert "tenant=" not in page.url
+
+
+def test_servers_of_two_tenants_are_never_mixed_up(served: App, opens: Opens) -> None:
+    """Both list the same machines through their own accounts: each row opens its own details."""
+    reader = opens().signs_in(two_tenants(served), tenant="all", fragment="#q=party:aws&sort=id")
+    page = reader.page
+    owners = reader.column("tenantColumn")
+    assert sorted(owners) == ["123"] * 12 + ["7"] * 12
+    for row in (0, 1):
+        page.click(f"tbody tr >> nth={row} >> .open")
+        page.wait_for_selector("#drawer[open]")
+        fields = dict(zip(page.locator("#drawer .fields dt").all_inner_texts(),
+                          page.locator("#drawer .fields dd > span:first-child").all_inner_texts(), strict=False))
+        assert fields["Tenant"] == owners[row]
+        page.keyboard.press("Escape")
+    served.clouds["aws"].fail("401")
+    reader.refreshes()
+    page.click("#sources")
+    names = page.locator("#sheet tr.stale th").all_inner_texts()
+    assert {name.partition(" aws")[0] for name in names} == {"123", "7"}
+
+
+def test_a_link_to_a_tenant_that_the_token_does_not_open_offers_the_others(served: App, opens: Opens) -> None:
+    """Whether the tenant exists changes nothing."""
+    put(served, "8", "aws")
+    texts = []
+    for tenant in ("8", "9"):
+        reader = opens().goes(f"#tenant={tenant}")
+        reader.page.fill("#token", served.token)
+        reader.page.click("#signin-form button")
+        reader.page.wait_for_selector(CHOOSER)
+        texts.append(reader.page.inner_text(CHOOSER).replace(f"tenant {tenant}", "tenant ID"))
+        assert not any("/servers" in url for url in reader.asked)
+        reader.page.click("#choose-form button[type=submit]")
+        reader.page.wait_for_selector("#place table")
+        assert reader.page.input_value("#tenant") == "123"
+    assert texts[0] == texts[1]
+    assert "opens no account of tenant ID" in texts[0]
+
+
+def test_a_token_without_tenants_and_a_server_that_is_down(served: App, opens: Opens) -> None:
+    reader = opens().signs_in(served.issue(served.user("bob", ("7",))), wait="#signin-problem:not([hidden])", keep=True)
+    assert "opens no tenant" in reader.page.inner_text("#signin-problem")
+    assert reader.page.evaluate("sessionStorage.length") == 0
+    reader.page.route("**/me", lambda route: route.abort("connectionrefused"))
+    reader.signs_in(served.token, wait="#signin-problem:not([hidden])")
+    assert "cannot be reached" in reader.page.inner_text("#signin-problem")
+    reader.faults.clear()
+    reader.page.unroute("**/me")
+    reader.page.click("#signin-form button")                    # the token is still there
+    reader.page.wait_for_selector("#place table")
+
+
+def test_a_kept_token_keeps_its_tenant_and_offers_the_others(served: App, opens: Opens) -> None:
+    reader = opens().signs_in(two_tenants(served), tenant="7", keep=True)
+    reader.page.reload()
+    reader.page.wait_for_selector("#place table")
+    reader.until("document.querySelectorAll('#tenant option').length === 3")
+    assert reader.page.input_value("#tenant") == "7"
+    reader.page.select_option("#tenant", "123")
+    reader.until("document.title.startsWith('tenant 123')")
+    reader.page.reload()
+    reader.until("document.title.startsWith('tenant 123')")
+
+
+def test_what_the_token_opens_is_offered_though_it_has_no_servers(served: App, opens: Opens) -> None:
+    put(served, "123", "aws", "empty", regions=("eu-west-1",))
+    reader = opens().signs_in(served.token)
+    assert reader.page.locator('[data-facet="account"] [data-value]').all_inner_texts() == ["default\n287", "empty\n0"]
+    assert reader.page.locator('#suggestions option[value="account:empty"]').count() == 1
+    assert reader.page.locator('#suggestions option[value="region:eu-west-1"]').count() == 1
+    reader.searches("account:default ")
+    assert len(reader.column("server")) == 50
+    reader.page.click("#share")
+    assert "account=default" in reader.page.inner_text("#sheet .command >> nth=0")
+
+
 # ---------------------------------------------------------------- search, order, address
 
 def test_search_chips_and_back(served: App, opens: Opens) -> None:
@@ -300,28 +437,34 @@ def test_search_chips_and_back(served: App, opens: Opens) -> None:
     assert "SHUTOFF" not in page.url
 
 
-@pytest.mark.parametrize(("text", "fits"), [
-    ("name:hehe", lambda row: "hehe" in row["instance_name"]), ("cpu:>8", lambda row: row["cpu_num"] > 8),
-    ("mem:<=2", lambda row: row["mem_size"] <= 2),
-    ("-party:qcloud", lambda row: row["party"] != "qcloud"),
-    ("region:us-*", lambda row: row["region"].startswith("us-")),
-    ("ip:10.0.0.0/28", lambda row: any(int(ip.rpartition(".")[2]) < 16 for ip in row["lan_ip_set"].split(",")
-                                       if ip.startswith("10.0.0."))),
-    ("ip:192.168.0.3", lambda row: "192.168.0.3" in row["lan_ip_set"].split(",")),
-    ("tag:role=web", lambda row: row["tags"].get("role") == "web"),
-    ("wan: ip:122.*", lambda row: False), ("status:active cpu:16", lambda row: row["status"] == "ACTIVE"
-                                           and row["cpu_num"] == 16),
-    ("10.0.0.1", lambda row: "10.0.0.1" in row["lan_ip_set"]
-     or any("10.0.0.1" in value for value in row["tags"].values()))])
-def test_search_finds_what_it_says(served: App, opens: Opens, text: str,
-                                   fits: Callable[[dict[str, Any]], bool]) -> None:
+SEARCHES: dict[str, Callable[[dict[str, Any]], bool]] = {
+    "name:hehe": lambda row: "hehe" in row["instance_name"],
+    "cpu:>8": lambda row: row["cpu_num"] > 8,
+    "mem:<=2": lambda row: row["mem_size"] <= 2,
+    "-party:qcloud": lambda row: row["party"] != "qcloud",
+    "region:us-*": lambda row: row["region"].startswith("us-"),
+    "ip:10.0.0.0/28": lambda row: any(int(ip.rpartition(".")[2]) < 16 for ip in row["lan_ip_set"].split(",")
+                                      if ip.startswith("10.0.0.")),
+    "ip:192.168.0.3": lambda row: "192.168.0.3" in row["lan_ip_set"].split(","),
+    "tag:role=web": lambda row: row["tags"].get("role") == "web",
+    "wan: ip:122.*": lambda row: False,
+    "status:active cpu:16": lambda row: row["status"] == "ACTIVE" and row["cpu_num"] == 16,
+    "10.0.0.1": lambda row: "10.0.0.1" in row["lan_ip_set"] or any("10.0.0.1" in tag for tag in row["tags"].values()),
+}
+
+
+def test_search_finds_what_it_says(served: App, opens: Opens) -> None:
+    """One page for all searches; Escape clears what was searched for."""
     reader = opens().signs_in(served.token, fragment="#columns=server,id")
     rows = served.get("party=all&tenant_id=123&region=all&max_age=9999").json()["vm_servers"]
-    reader.page.fill("#search", text)
-    reader.page.press("#search", "Enter")
-    expected = [row["instance_id"] for row in rows if fits(row)]
-    assert reader.column("id") == expected[:50]
-    assert len(expected) < len(rows)
+    for text, fits in SEARCHES.items():
+        reader.page.fill("#search", text)
+        reader.page.press("#search", "Enter")
+        expected = [row["instance_id"] for row in rows if fits(row)]
+        assert reader.column("id") == expected[:50], text
+        assert len(expected) < len(rows), text
+        reader.page.press("#search", "Escape")
+        assert reader.column("id") == [row["instance_id"] for row in rows][:50], text
 
 
 def test_columns_sort_naturally_and_addresses_as_numbers(served: App, opens: Opens) -> None:
@@ -357,10 +500,12 @@ def test_a_link_holds_the_view_and_a_server_has_one(served: App, opens: Opens) -
     assert "server=" not in page.url
     other = opens()
     other.page.goto(link)
-    assert other.page.input_value("#tenant-field") == "123"                     # whoever made the link asked for that
-    other.page.fill("#token", served.token)
+    several = served.issue(served.user("bob", ("123", "7")))    # the link holds the tenant, so nobody is asked
+    put(served, "7", "aws")
+    other.page.fill("#token", several)
     other.page.click("#signin-form button")
     other.page.wait_for_selector("#drawer[open]")
+    assert other.page.input_value("#tenant") == "123"
     assert other.page.inner_text("#drawer-title") == name
     assert "tc_" not in link
 
@@ -383,8 +528,6 @@ def test_it_can_be_used_with_the_keyboard_alone(served: App, opens: Opens) -> No
     reader = opens().goes()
     page, press = reader.page, reader.page.keyboard.press
     page.keyboard.type(served.token)        # the cursor is there
-    press("Tab")
-    page.keyboard.type("123")
     press("Enter")
     page.wait_for_selector("#place table")
     press("/")
@@ -507,8 +650,7 @@ def test_another_site_cannot_frame_it(served: App, opens: Opens, chromium: Any) 
 FORMS = {"csv": "", "json": "", "ndjson": "", "prometheus": "&port=9100&address=wan", "ansible": ""}
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_an_export_is_what_the_api_writes(served: App, opens: Opens, form: str) -> None:
+def test_an_export_is_what_the_api_writes(served: App, opens: Opens) -> None:
     every = [replace(one, tags={"a-b": "1", "a.b": "2", "名": "值", "__ansible_x": "{{ y }}", "empty": ""} if n % 2
                      else {}, cpu=n + 1, wan=one.wan if n % 3 else (),
                      lan=(f"10.0.0.{n}",), state="stopped" if n < 4 else "running")
@@ -517,22 +659,25 @@ def test_an_export_is_what_the_api_writes(served: App, opens: Opens, form: str) 
     query = "party=all&tenant_id=123&region=all&max_age=9999"
     served.get(query)                       # both read the list that is kept from now on
     reader = opens().signs_in(served.token)
-    whole = served.get(f"{query}&format={form}{FORMS[form]}" + ("&on_error=partial" if form == "json" else ""))
-    reader.page.click("#share")
-    if form == "prometheus":
+
+    def saved(forms: Iterable[str]) -> dict[str, bytes]:
+        reader.page.click("#share")
         reader.page.fill("#port", "9100")
         reader.page.select_option("#address", "wan")
-    assert whole.status_code == 200
-    assert reader.saves(form) == whole.content
-    reader.page.keyboard.press("Escape")
-    if form != "json":                      # there the sources' counts stay those of the whole
-        reader.searches("status:SHUTOFF ")
-        reader.page.click("#share")
-        if form == "prometheus":
-            reader.page.fill("#port", "9100")
-            reader.page.select_option("#address", "wan")
+        found = {form: reader.saves(form) for form in forms}
+        reader.page.keyboard.press("Escape")
+        return found
+
+    whole = {form: served.get(f"{query}&format={form}{more}" + ("&on_error=partial" if form == "json" else ""))
+             for form, more in FORMS.items()}
+    for form, content in saved(FORMS).items():
+        assert whole[form].status_code == 200, form
+        assert content == whole[form].content, form
+    reader.searches("status:SHUTOFF ")
+    for form, content in saved(FORMS.keys() - {"json"}).items():                # in JSON the counts stay the whole's
         part = served.get(f"{query}&format={form}{FORMS[form]}&status=SHUTOFF")
-        assert reader.saves(form) == part.content != whole.content
+        assert content == part.content, form
+        assert content != whole[form].content, form
 
 
 def test_the_command_gives_what_is_shown(served: App, opens: Opens) -> None:
@@ -604,9 +749,15 @@ def test_no_answer_at_all_is_not_an_empty_fleet(served: App, opens: Opens) -> No
 
 
 def test_empty_missing_forbidden_and_nothing_found_look_different(served: App, opens: Opens) -> None:
-    assert opens().signs_in(served.token, tenant="7").kinds() == ["forbidden"]
-    everywhere = served.issue(served.user("eve", tenants=("*",)))
-    assert opens().signs_in(everywhere, tenant="7").kinds() == ["missing"]
+    store = served.deployment.store
+    narrowed = opens().signs_in(served.issue(served.user("bob", ("123",))))
+    users.change(store, "bob", lambda user: msgspec.structs.replace(user, tenants=("7",)))
+    assert narrowed.refreshes().kinds() == ["forbidden"]
+    put(served, "8", "aws")
+    removed = opens().signs_in(served.issue(served.user("eve", ("8",))), wait="#place .instead:not(.loading)")
+    accounts.remove(store, "8", "aws")
+    assert removed.refreshes().kinds() == ["missing"]
+    assert "tenant 8" in removed.text()
     reader = opens().signs_in(served.token)
     reader.searches("no such thing")
     assert reader.kinds() == ["noMatch"]
@@ -646,7 +797,7 @@ def test_loading_is_shown_and_a_late_answer_is_dropped(served: App, opens: Opens
     for cloud in served.clouds.values():
         cloud.latency = 1.5
     reader = opens().signs_in(served.token, wait='[data-kind="loading"]')
-    assert "Asking every cloud" in reader.text()
+    assert "Querying every cloud" in reader.text()
     reader.page.wait_for_selector("#place table", timeout=40_000)
     reader.page.evaluate("""() => {         // the next answer is held back, and can no longer be called off
         const real = window.fetch;
@@ -779,12 +930,18 @@ def test_the_reference_shows_every_operation_and_parameter(served: App, opens: O
                 assert operation["summary"] in text
                 for parameter in operation.get("parameters", []):
                     assert parameter["description"].split("`")[0][:60].strip() in text, parameter["name"]
+    identifiers = Counter(reader.page.eval_on_selector_all("[id]", "all => all.map(one => one.id)"))
     for name in document["components"]["schemas"]:
-        assert reader.page.locator(f"#schema-{name}").count() == 1
-    targets = reader.page.eval_on_selector_all("a[href^='#']",
-                                               "all => all.map(one => one.getAttribute('href').slice(1))")
-    assert all(reader.page.evaluate("id => Boolean(document.getElementById(id))", target) for target in set(targets))
+        assert identifiers[f"schema-{name}"] == 1, name
+    targets = set(reader.page.eval_on_selector_all("a[href^='#']",
+                                                   "all => all.map(one => one.getAttribute('href').slice(1))"))
+    assert targets
+    assert targets <= identifiers.keys()
     assert violations(reader) == []
+
+
+@pytest.mark.slow
+def test_the_reference_in_the_dark_on_a_phone(served: App, opens: Opens) -> None:
     dark = opens(color_scheme="dark", viewport=PHONE)
     dark.page.goto(f"{served.url}/twocloud/docs")
     dark.page.wait_for_selector(".operation")
@@ -795,19 +952,19 @@ def test_the_reference_shows_every_operation_and_parameter(served: App, opens: O
 # ---------------------------------------------------------------- for everybody
 
 def violations(reader: Reader) -> list[str]:
-    reader.page.evaluate(browser.axe())     # by the debugger's own door, which no policy closes
+    if not reader.page.evaluate("'axe' in window"):
+        reader.page.evaluate(browser.axe())                     # by the debugger's own door, which no policy closes
     found = reader.page.evaluate("axe.run(document, {resultTypes: ['violations']})")
     return [f"{one['id']}: {node['html'][:160]} {node['failureSummary'][:200]}" for one in found["violations"]
             for node in one["nodes"]]
 
 
-# either scheme and either language once; the other two pairs are slow
-@pytest.mark.parametrize(("scheme", "locale"), [("light", "en-GB"), ("dark", "zh-CN"), *(
-    pytest.param(*pair, marks=pytest.mark.slow) for pair in (("light", "zh-CN"), ("dark", "en-GB")))])
+@pytest.mark.parametrize("locale", ["en-GB", pytest.param("zh-CN", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_axe_finds_nothing_in_any_state(served: App, opens: Opens, scheme: str, locale: str) -> None:
     machines(served, *[replace(one, tags={"site": "https://example.com/"}, state=state) for one, state in zip(
         named(*HOSTILE), ["running", "stopped", "pending", "starting"] * 3, strict=False)])
-    served.get("party=aws&tenant_id=123&region=all")            # aws has a kept list, so that it can be old
+    served.get("party=aws&tenant_id=123&region=all")            # aws has a snapshot, which then ages
     served.get("party=all&tenant_id=123&region=all")
     reader = opens(color_scheme=scheme, locale=locale, reduced_motion="reduce").goes()
     page = reader.page
@@ -815,6 +972,9 @@ def test_axe_finds_nothing_in_any_state(served: App, opens: Opens, scheme: str, 
     assert violations(reader) == []
     reader.signs_in(served.token)
     assert violations(reader) == []
+    page.emulate_media(color_scheme="light" if scheme == "dark" else "dark")    # this once in the other colours, too
+    assert violations(reader) == []
+    page.emulate_media(color_scheme=scheme)
     for opener in ("tbody tr >> nth=2", "#share", "#choose-columns", "#keys", "#sources"):
         page.click(opener)
         page.wait_for_selector("dialog[open]")
@@ -836,7 +996,20 @@ def test_axe_finds_nothing_in_any_state(served: App, opens: Opens, scheme: str, 
     page.wait_for_selector('[data-kind="stale"]')
     assert violations(reader) == []
     page.click("#signout")
-    reader.signs_in(served.token, tenant="7")
+    put(served, "7", "aws")
+    reader.goes()
+    page.fill("#token", served.issue(served.user("bob", ("123", "7"))))
+    page.click("#signin-form button")
+    page.wait_for_selector(CHOOSER)
+    assert violations(reader) == []
+    page.click("#choose-form button[type=submit]")
+    page.wait_for_selector(LISTED)
+    assert page.input_value("#tenant") == "all"
+    assert violations(reader) == []
+    page.select_option("#tenant", "123")
+    reader.until("document.title.includes(' 123 ') && !document.querySelector('[data-kind=loading]')")
+    users.change(served.deployment.store, "bob", lambda user: msgspec.structs.replace(user, tenants=("8",)))
+    reader.refreshes()
     assert reader.kinds() == ["forbidden"]
     assert violations(reader) == []
 
@@ -879,6 +1052,7 @@ def main() -> None:
     """With the demo's clouds: they are many, and look like what a reader would see."""
     import tempfile
     from contextlib import ExitStack
+    from itertools import chain
 
     from chalicelib.fleet import many_sources
     from chalicelib.http import serve
@@ -890,7 +1064,7 @@ def main() -> None:
         deployment = many_sources.open_deployment(Settings(
             store=f"sqlite:///{folder}/shots.db", key=f"file:{folder}/key", timezone=ZoneInfo("UTC"), max_age=0,
             stale_if_error=86_400, history=30, local=True, in_lambda=False))
-        clouds: dict[str, Any] = {**demo.start(deployment, stack)}
+        clouds: dict[str, list[Any]] = {**demo.start(deployment, stack)}
         server = serve.Server(deployment, "127.0.0.1", 0)
         threading.Thread(target=server.serve, daemon=True).start()
         token, url = demo.ready_token(deployment), f"http://{server.address}"
@@ -917,8 +1091,9 @@ def main() -> None:
                                                            "ins-u23j34j2", wait="#drawer[open]"), "dark")
         keep(reader(viewport=PHONE, device_scale_factor=1.5).signs_in(token), "phone")
         keep(reader(locale="zh-CN").signs_in(token), "chinese")
-        clouds["aws"].fail("reset")
-        clouds["qcloud"].fail("503")
+        for party, fault in (("aws", "reset"), ("qcloud", "503")):
+            for cloud in clouds[party]:
+                cloud.fail(fault)
         off = reader().signs_in(token)
         off.page.click("#refresh")
         off.page.wait_for_selector('[data-kind="stale"]')
@@ -927,10 +1102,10 @@ def main() -> None:
         docs.page.goto(f"{url}/twocloud/docs")
         docs.page.wait_for_selector(".operation")
         keep(docs, "reference")
-        for cloud in clouds.values():
+        for cloud in chain(*clouds.values()):
             cloud.plans.clear()
-        clouds["qcloud"].fleets["ap-shanghai"] = Fleet(9_043, "demo")
-        clouds["qcloud"].rates.clear()
+        clouds["qcloud"][0].fleets["ap-shanghai"] = Fleet(9_043, "demo")
+        clouds["qcloud"][0].rates.clear()
         time.sleep(11)                      # a cloud that failed is left alone for ten seconds
         many = reader().signs_in(token)
         many.page.click("#refresh")

@@ -26,9 +26,11 @@ ASK = """;getFleet("123", "tc_x", 0, new AbortController().signal).then(
 
 
 @contextmanager
-def api(*parts: tuple[int | None, int | None]) -> Iterator[str]:
-    """Too long as a whole. Each part is answered with two sources of these lengths, None: it failed."""
-    waiting = list(parts)
+def api(*parts: tuple[int | None, int | None], names: tuple[str, ...] = (), asked_for: list[str] | None = None,
+        ) -> Iterator[str]:
+    """Too long as a whole. Each part is answered with two sources of these lengths, None: it failed, or with 409 for
+    (). `names`: the X-List-Id of each answer. `asked_for`: gets the list that each request names."""
+    waiting, naming = list(parts), list(names)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -36,6 +38,10 @@ def api(*parts: tuple[int | None, int | None]) -> Iterator[str]:
             body: Any = {"code": 413, "error": "too_large", "msg": "", "request_id": "r"}
             if "f" in asked:
                 counts = waiting.pop(0)
+                if asked_for is not None:
+                    asked_for.append(asked.get("list", [""])[0])
+                body = {"code": 409, "error": "list_changed", "msg": "gone", "request_id": "r"}
+            if "f" in asked and counts:
                 rows = [f"{name}{n}" for name, count in zip("ab", counts, strict=True) for n in range(count or 0)]
                 body = {"code": 200, "msg": "", "vm_servers": rows[int(asked["f"][0]) - 1:int(asked["t"][0])],
                         "sources": [
@@ -44,6 +50,8 @@ def api(*parts: tuple[int | None, int | None]) -> Iterator[str]:
             written = json.dumps(body).encode()
             self.send_response(body["code"])
             self.send_header("Content-Length", str(len(written)))
+            if body["code"] == 200 and naming:
+                self.send_header("X-List-Id", naming.pop(0))
             self.end_headers()
             self.wfile.write(written)
 
@@ -79,6 +87,23 @@ def test_parts_of_different_lists_are_no_list(parts: tuple[tuple[int | None, int
     with api(*parts, (3000, 5500)) as base:
         assert get_fleet(base) == {"kind": "failed", "msg": "The lists changed while their parts were read.",
                                    "status": 200}
+
+
+def test_parts_are_of_the_list_that_the_first_one_names() -> None:
+    asked_for: list[str] = []
+    with api((3000, 5500), (3000, 5500), (3000, 5500), names=("one", "one", "one"), asked_for=asked_for) as base:
+        assert len(get_fleet(base)["ids"]) == 8500
+    assert asked_for == ["", "one", "one"]
+
+
+def test_a_list_that_went_is_read_again_from_its_start() -> None:
+    asked_for: list[str] = []
+    with api((3000, 5500), (), (3000, 5400), (3000, 5400), (3000, 5400), names=("one", "two", "two", "two"),
+             asked_for=asked_for) as base:
+        assert len(get_fleet(base)["ids"]) == 8400
+    assert asked_for == ["", "one", "", "two", "two"]
+    with api(*[(3000, 5500), ()] * 3, names=("one", "two", "three")) as base:
+        assert get_fleet(base) == {"kind": "failed", "msg": "gone", "status": 409}
 
 
 EXPORT = """;const { readFileSync } = require("fs");

@@ -5,6 +5,7 @@ fail there in just this way: one that works after all, or fails otherwise, fails
 """
 
 import base64
+import dataclasses
 import gzip
 import json
 import re
@@ -22,7 +23,7 @@ import pytest
 from chalicelib import parties
 from chalicelib.access import users
 from chalicelib.http import api
-from chalicelib.simulators.fleet import Fleet
+from chalicelib.simulators.fleet import Fleet, Machines
 from deploy.gateway import Gateway, Pool
 from tests import canaries
 from tests.aws.test_package import ROOT, here, here_for_ministack, stack, task  # noqa: F401
@@ -32,7 +33,7 @@ pytestmark = pytest.mark.timeout(600)
 TEN = ["instance_name", "instance_id", "cpu_num", "mem_size", "disk_size", "lan_ip_set", "wan_ip_set", "status",
        "create_at", "update_at"]
 MORE = ["party", "tenant_id", "region", "zone", "project_id", "instance_type", "party_status", "lan_ipv6_set",
-        "wan_ipv6_set", "tags", "seen_at"]
+        "wan_ipv6_set", "tags", "seen_at", "account"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ def gz(tenant: str, more: str = "") -> str:
     return f"party=qcloud&tenant_id={tenant}&region=gz{more}"
 
 
-def anew(target: Target, *of: str) -> tuple[str, str]:
+def new_tenant(target: Target, *of: str) -> tuple[str, str]:
     """A tenant, and a token for it."""
     tenant = target.tenant(*of)
     return tenant, target.token(tenant)
@@ -124,7 +125,8 @@ REFUSED = {
         ("f", "S&f=1&f=1"), ("view", "S&view=full&view=basic")],
     "a tenant is 1 to 64 of certain characters": [
         ("tenant_id", f"party=qcloud&region=gz&tenant_id={value}") for value in
-        ("", "a" * 65, "a%20b", "a/b", "a%00", "%E7%A7%9F", "%EF%BC%91", "a%0A", "a,b", "*", "%ff", "a%2Bb", "a+b")],
+        ("", "a" * 65, "a%20b", "a/b", "a%00", "%E7%A7%9F", "%EF%BC%91", "a%0A", "a,", "a,all",
+         "*", "%ff", "a%2Bb", "a+b")],
     "numbers are plain ASCII digits": [
         (name, f"S&{name}={value}") for name in ("f", "t") for value in
         ("", "0", "-1", "%2B1", "+1", "01", "1.0", "1e3", "10000000", "99999999999999999999", "%EF%BC%91", "%D9%A5",
@@ -142,7 +144,8 @@ REFUSED = {
     "choices are what they are": [
         ("format", "S&format=xml"), ("format", "S&format="), ("format", "S&format=JSON"), ("view", "S&view=all"),
         ("view", "S&view="), ("status", "S&status=active"),
-        ("status", "S&status=ACTIVE,ERROR"), ("status", "S&status="), ("on_error", "S&on_error=ignore"),
+        ("status", "S&status=ACTIVE,"), ("status", "S&status=ACTIVE,all"),
+        ("status", "S&status="), ("on_error", "S&on_error=ignore"),
         ("on_error", "S&on_error=")],
     "port and address belong to prometheus": [
         ("port", "S&port=80"), ("address", "S&address=wan"), ("port", "S&format=csv&port=80"),
@@ -173,7 +176,7 @@ REFUSED = {
 
 def refused(rows: list[tuple[str, str]]) -> Callable[[Target], None]:
     def check(target: Target) -> None:
-        tenant, token = anew(target)
+        tenant, token = new_tenant(target)
         before = target.qcloud.count() + target.aws.count()
         for parameter, query in rows:
             asked = query.replace("S&", gz("T") + "&", 1).replace("tenant_id=T", f"tenant_id={tenant}")
@@ -192,7 +195,7 @@ for _sentence, _rows in REFUSED.items():
 
 @case("token and password in the query are refused and not repeated")
 def _(target: Target) -> None:
-    tenant, token = anew(target)
+    tenant, token = new_tenant(target)
     for name in ("token", "password"):
         answer = target.ask(gz(tenant, f"&{name}={token}"), token)
         error(answer, 400, "invalid_parameter", name)
@@ -202,7 +205,7 @@ def _(target: Target) -> None:
 
 @case("the seed's request")
 def _(target: Target) -> None:
-    tenant, token = anew(target)
+    tenant, token = new_tenant(target)
     answer = target.ask(gz(tenant, "&f=1&t=10"), token)
     body = good(answer, 10)
     assert list(body) == ["code", "msg", "vm_servers"]
@@ -218,7 +221,7 @@ def _(target: Target) -> None:
 
 @case("the full view adds its fields")
 def _(target: Target) -> None:
-    tenant, token = anew(target)
+    tenant, token = new_tenant(target)
     row = good(target.ask(gz(tenant, "&view=full&t=1"), token), 1)["vm_servers"][0]
     assert list(row) == TEN + MORE
     assert (row["party"], row["tenant_id"], row["region"]) == ("qcloud", tenant, "ap-guangzhou")
@@ -227,7 +230,7 @@ def _(target: Target) -> None:
 
 @case("ranges join to the whole, and beyond the end is an empty list")
 def _(target: Target) -> None:
-    tenant, token = anew(target)
+    tenant, token = new_tenant(target)
     whole = target.ask(gz(tenant), token)
     rows = good(whole, 25)["vm_servers"]
     assert [row for at in (1, 11, 21) for row in good(target.ask(gz(tenant, f"&f={at}&t={at + 9}"),
@@ -241,7 +244,7 @@ def _(target: Target) -> None:
 
 @case("the same state gives the same bytes")
 def _(target: Target) -> None:
-    tenant, token = anew(target)
+    tenant, token = new_tenant(target)
     one, two = (target.ask(gz(tenant), token) for _ in range(2))
     assert one.status == 200
     assert one.body == two.body
@@ -251,7 +254,7 @@ def _(target: Target) -> None:
 
 @case("links lead on and back, and only if a range was asked for")
 def _(target: Target) -> None:
-    tenant, token = anew(target)
+    tenant, token = new_tenant(target)
     assert "link" not in target.ask(gz(tenant), token).headers
     seen: list[str] = []
     query = gz(tenant, "&t=10")
@@ -266,7 +269,7 @@ def _(target: Target) -> None:
 
 @case("a link leads to the requested path")
 def _(target: Target) -> None:
-    tenant, token = anew(target)
+    tenant, token = new_tenant(target)
     (to,) = re.findall(r'<([^>]+)>; rel="next"', target.ask(gz(tenant, "&t=10"), token).headers["link"])
     there, asked = urljoin(f"{target.url}/twocloud/servers",
                            to), f"{target.url}/twocloud/servers?{gz(tenant, '&f=11&t=20')}"
@@ -275,7 +278,7 @@ def _(target: Target) -> None:
 
 @case("not changed is 304")
 def _(target: Target) -> None:
-    tenant, token = anew(target)
+    tenant, token = new_tenant(target)
     first = target.ask(gz(tenant), token)
     for shown in (first.headers["etag"], first.headers["etag"].removeprefix("W/"), f'"x", {first.headers["etag"]}',
                   "*"):
@@ -288,7 +291,7 @@ def _(target: Target) -> None:
 
 @case("gzip, if the caller accepts it")
 def _(target: Target) -> None:
-    tenant, token = anew(target)
+    tenant, token = new_tenant(target)
     plain = target.ask(gz(tenant), token)
     packed = target.ask(gz(tenant), token, Accept_Encoding="gzip, deflate")
     assert "content-encoding" not in plain.headers
@@ -300,14 +303,14 @@ def _(target: Target) -> None:
 
 @case("gzip is not forced on those who refuse it")
 def _(target: Target) -> None:
-    tenant, token = anew(target)
+    tenant, token = new_tenant(target)
     assert "content-encoding" not in target.ask(gz(tenant), token, Accept_Encoding="identity").headers
     good(target.ask(gz(tenant), token, Accept_Encoding="br"), 25)
 
 
 @case("HEAD is GET without the body")
 def _(target: Target) -> None:
-    tenant, token = anew(target)
+    tenant, token = new_tenant(target)
     get, head = target.ask(gz(tenant), token), target.ask(gz(tenant), token, "HEAD")
     assert (head.status, head.body) == (200, b"")
     assert all(head.headers[name] == get.headers[name]
@@ -321,7 +324,7 @@ def _(target: Target) -> None:
 
 @case("filters choose, and ranges count what they keep")
 def _(target: Target) -> None:
-    tenant, token = anew(target)
+    tenant, token = new_tenant(target)
     whole = good(target.ask(gz(tenant), token), 25)["vm_servers"]
     one = whole[7]
     for more, keep in ((f"status={one['status']}", lambda row: row["status"] == one["status"]),
@@ -338,7 +341,7 @@ def _(target: Target) -> None:
 
 @case("every format")
 def _(target: Target) -> None:
-    tenant, token = anew(target)
+    tenant, token = new_tenant(target)
     for written, media, sign in (("json", "application/json", b'{"code":200'),
                                  ("csv", "text/csv; charset=utf-8", b"instance_name,"),
                                  ("ndjson", "application/x-ndjson", b'{"instance_name"'),
@@ -357,7 +360,7 @@ def _(target: Target) -> None:
 
 @case("a path may end in a slash")
 def _(target: Target) -> None:
-    tenant, token = anew(target)
+    tenant, token = new_tenant(target)
     good(target.ask(gz(tenant), token, path="/twocloud/servers/"), 25)
 
 
@@ -365,7 +368,7 @@ def _(target: Target) -> None:
 
 @case("a token is shown in many ways")
 def _(target: Target) -> None:
-    tenant, token = anew(target)
+    tenant, token = new_tenant(target)
     for header in (basic(token), basic(token, ""), basic(token, "a:b"), f"Bearer {token}", f"bearer {token}",
                    f"BEARER   {token}", basic(token).replace("Basic", "bASIC")):
         good(target.ask(gz(tenant, "&t=1"), Authorization=header), 1)
@@ -373,7 +376,7 @@ def _(target: Target) -> None:
 
 @case("every bad credential gets one 401")
 def _(target: Target) -> None:
-    tenant, token = anew(target)
+    tenant, token = new_tenant(target)
     user = target.user(tenant)
     expired = target.issue(user, born=time.time() - 7200)
     changed = token[:-1] + ("0" if token[-1] != "0" else "1")
@@ -397,7 +400,7 @@ def _(target: Target) -> None:
 
 @case("base64 is read strictly")
 def _(target: Target) -> None:
-    tenant, token = anew(target)
+    tenant, token = new_tenant(target)
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
     for password in ("", "x", "xx"):
         right = basic(token, password)
@@ -409,7 +412,7 @@ def _(target: Target) -> None:
 
 @case("401 before 400 before 403 before 404")
 def _(target: Target) -> None:
-    tenant, token = anew(target)
+    tenant, token = new_tenant(target)
     empty = target.user("bare")
     error(target.ask("f=0"), 401, "unauthorized")
     error(target.ask(gz("foreign", "&f=0"), token), 400, "invalid_parameter", "f")
@@ -486,7 +489,7 @@ def _(target: Target) -> None:
 @case("other methods are 405 with Allow, and need no token")
 def _(target: Target) -> None:
     for path, allow in (("servers", "GET, HEAD"), ("tokens", "POST, DELETE"), ("health", "GET, HEAD"),
-                        ("openapi.json", "GET, HEAD"), ("parties", "GET, HEAD")):
+                        ("openapi.json", "GET, HEAD"), ("parties", "GET, HEAD"), ("me", "GET, HEAD")):
         for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"} - set(allow.split(", ")):
             answer = target.ask("", None, method, f"/twocloud/{path}", body=b"")
             error(answer, 405, "method_not_allowed")
@@ -502,7 +505,7 @@ def _(target: Target) -> None:
 
 @case("health and the description need no token and tell no tenant")
 def _(target: Target) -> None:
-    tenant, token = anew(target)
+    tenant, token = new_tenant(target)
     for path in ("/twocloud/health", "/twocloud/openapi.json"):
         answer = target.ask("", path=path)
         assert answer.status == 200
@@ -526,6 +529,42 @@ def _(target: Target) -> None:
     assert found["title"]
 
 
+@case("me shows what a token opens, and nothing else")
+def _(target: Target) -> None:
+    tenant, other, foreign = target.tenant("qcloud", "aws"), target.tenant(), target.tenant()
+    user = target.user(tenant, other)
+    answer = target.ask("", target.issue(user), path="/twocloud/me")
+    body = answer.json
+    assert answer.status == 200
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["cache-control"] == "private, no-cache"
+    assert list(body) == ["code", "msg", "user", "token_id", "expires_at", "tenants", "parties", "regions", "accounts"]
+    assert (body["user"], body["tenants"]) == (user.name, sorted((tenant, other)))
+    assert (body["parties"], body["regions"]) == (None, None)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", body["expires_at"])
+    regions = {"qcloud": ["ap-guangzhou", "ap-shanghai"], "aws": ["us-east-1"]}
+    assert body["accounts"] == [
+        {"tenant_id": owner, "party": party, "account": "default", "regions": regions[party], "discovered_by": None}
+        for owner, party in sorted(((tenant, "aws"), (tenant, "qcloud"), (other, "qcloud")))]
+    assert foreign.encode() not in answer.body
+    assert all(secret.encode() not in answer.body for keys in target.keys.values() for secret in keys.values())
+    narrow = target.ask("", target.issue(user, tenants=(tenant,), parties=("qcloud",), regions=("gz",)),
+                        path="/twocloud/me").json
+    assert (narrow["tenants"], narrow["parties"], narrow["regions"]) == ([tenant], ["qcloud"], ["gz"])
+    assert [(it["party"], it["regions"]) for it in narrow["accounts"]] == [("qcloud", ["ap-guangzhou"])]
+    head = target.ask("", target.issue(user), "HEAD", "/twocloud/me")
+    assert (head.status, head.body) == (200, b"")
+    error(target.ask("", path="/twocloud/me"), 401, "unauthorized")
+    error(target.ask("x=1", target.issue(user), path="/twocloud/me"), 400, "invalid_parameter", "x")
+
+
+@case("me shows foreign tenants, missing ones and those without an account alike")
+def _(target: Target) -> None:
+    target.tenant()
+    bodies = [target.ask("", target.token(*names), path="/twocloud/me").json for names in ((), ("bare",), ("gone",))]
+    assert [(body["tenants"], body["accounts"]) for body in bodies] == [([], [])] * 3
+
+
 # -------------------------------- errors of parties
 
 FAULTS = {"429": (503, "party_throttled"), "500": (502, "party_error"), "502": (503, "party_unavailable"),
@@ -538,7 +577,7 @@ FAULTS = {"429": (503, "party_throttled"), "500": (502, "party_error"), "502": (
 @case("a party that fails has its word")
 def _(target: Target) -> None:
     for fault, (status, word) in FAULTS.items():
-        tenant, token = anew(target)
+        tenant, token = new_tenant(target)
         target.qcloud.fail(fault)
         try:
             error(target.ask(gz(tenant), token), status, word)
@@ -550,7 +589,7 @@ def _(target: Target) -> None:
 @case("a single failure is not seen")
 def _(target: Target) -> None:
     for fault in ("500", "503", "reset", "429"):
-        tenant, token = anew(target)
+        tenant, token = new_tenant(target)
         target.qcloud.fail(fault, nth=(1,))
         good(target.ask(gz(tenant), token), 25)
         target.qcloud.forget()
@@ -564,13 +603,13 @@ def _(target: Target) -> None:
 
 @case("a region that the party does not know")
 def _(target: Target) -> None:
-    tenant, token = anew(target)
+    tenant, token = new_tenant(target)
     error(target.ask(f"party=qcloud&tenant_id={tenant}&region=ap-nowhere", token), 400, "invalid_parameter", "region")
 
 
 @case("an answer that is too large says which range fits")
 def _(target: Target) -> None:
-    tenant, token = anew(target)
+    tenant, token = new_tenant(target)
     fleet, rows = target.qcloud.fleets["ap-guangzhou"], target.qcloud.rows
     target.qcloud.rows = {n: {**target.qcloud._row(Fleet(20)[n], "ap-guangzhou"), "InstanceName": "x" * 400_000}
                           for n in range(20)}
@@ -585,9 +624,76 @@ def _(target: Target) -> None:
 
 # -------------------------------- snapshots, several sources, changes
 
-@case("a list young enough serves, and says so")
+@case("parts of one list, though the fleet changes between them")
 def _(target: Target) -> None:
-    tenant, token = anew(target)
+    tenant, token = new_tenant(target)
+    both = f"party=qcloud,aws&tenant_id={tenant}&region=gz,us-east-1"
+    fleet = target.qcloud.fleets["ap-guangzhou"]
+    target.account(tenant, "aws")
+    try:
+        for query in (gz(tenant), both):
+            whole = target.ask(query, token)
+            name = whole.headers["x-list-id"]
+            assert re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name)
+            target.qcloud.fleets["ap-guangzhou"] = Fleet(7)
+            assert target.ask(query, token).headers["x-list-id"] != name
+            before = target.qcloud.count()
+            found, page = list[str](), target.ask(f"{query}&list={name}&f=1&t=9&max_age=0", token)
+            assert page.headers["cache-status"] == "twocloud; hit"
+            assert page.headers["x-total-count"] == str(len(whole.ids))
+            while True:
+                assert page.headers["x-list-id"] == name
+                found += page.ids
+                link = re.search(r'<([^>]*)>; rel="next"', page.headers.get("link", ""))
+                if not link:
+                    break
+                assert f"list={name}" in link[1]
+                page = target.ask(urlsplit(link[1]).query, token)
+            assert found == whole.ids
+            csv = target.ask(f"{query}&list={name}&format=csv&f=2&t=3", token).body.decode()
+            assert [line.split(",")[1] for line in csv.splitlines()[1:]] == whole.ids[1:3]
+            assert target.qcloud.count() == before
+            target.qcloud.fleets["ap-guangzhou"] = fleet
+    finally:
+        target.qcloud.fleets["ap-guangzhou"] = fleet
+
+
+@case("a list that is not kept, or not this query's, is 409")
+def _(target: Target) -> None:
+    (tenant, token), (other, others) = new_tenant(target), new_tenant(target)
+    name = target.ask(gz(tenant), token).headers["x-list-id"]
+    several = target.ask(f"party=all&tenant_id={tenant}&region=gz", token).headers["x-list-id"]
+    target.ask(gz(other), others)
+    before = target.qcloud.count()
+    for query, who in ((gz(tenant, "&list=x"), token), (gz(tenant, f"&list={several}"), token),
+                       (gz(other, f"&list={name}"), others),
+                       (f"party=all&tenant_id={tenant}&region=gz&list={name}", token),
+                       (f"party=all&tenant_id={other}&region=gz&list={several}", others),
+                       (f"party=all&tenant_id={tenant}&region=ap-shanghai&list={several}", token)):
+        error(target.ask(query, who), 409, "list_changed")
+    for query, who in ((gz(tenant, f"&list={name}"), others), (gz(other, "&list=x"), token)):
+        error(target.ask(query, who), 403, "forbidden")
+    for value in ("", "a" * 65, "a.b", "%C3%A9", "a%20"):
+        error(target.ask(gz(tenant, f"&list={value}"), token), 400, "invalid_parameter", "list")
+    assert target.qcloud.count() == before
+
+
+@case("the first page whose caller accepts a snapshot makes one")
+def _(target: Target) -> None:
+    tenant, token = new_tenant(target)
+    page = target.ask(gz(tenant, "&f=1&t=10&max_age=600"), token)
+    assert "cache-status" not in page.headers
+    before = target.qcloud.count()
+    for more in ("&f=1&t=10", "&f=11&t=20", ""):
+        kept = target.ask(gz(tenant, f"{more}&max_age=600"), token)
+        assert kept.headers["cache-status"] == "twocloud; hit"
+        assert kept.headers["x-list-id"] == page.headers["x-list-id"]
+    assert target.qcloud.count() == before
+
+
+@case("a snapshot fresh enough serves, and says so")
+def _(target: Target) -> None:
+    tenant, token = new_tenant(target)
     live = target.ask(gz(tenant), token)
     assert "age" not in live.headers
     assert "cache-status" not in live.headers
@@ -603,9 +709,9 @@ def _(target: Target) -> None:
     assert target.qcloud.count() > before
 
 
-@case("if the party fails the last good list is served, marked")
+@case("if the party fails the stale snapshot is served, marked")
 def _(target: Target) -> None:
-    tenant, token = anew(target)
+    tenant, token = new_tenant(target)
     live = good(target.ask(gz(tenant), token), 25)
     target.qcloud.fail("500")
     stale = target.ask(gz(tenant), token)
@@ -622,14 +728,15 @@ def _(target: Target) -> None:
 
 @case("several sources, in order, with their states")
 def _(target: Target) -> None:
-    tenant, token = anew(target, "qcloud", "aws")
+    tenant, token = new_tenant(target, "qcloud", "aws")
     for query in (f"party=all&tenant_id={tenant}&region=all", f"party=qcloud,aws&tenant_id={tenant}&region=all"):
         body = good(target.ask(query, token), 37)
         assert list(body) == ["code", "msg", "vm_servers", "complete", "sources"]
         assert body["complete"] is True
         assert [(it["party"], it["region"], it["state"], it["count"]) for it in body["sources"]] == [
             ("aws", "us-east-1", "ok", 5), ("qcloud", "ap-guangzhou", "ok", 25), ("qcloud", "ap-shanghai", "ok", 7)]
-        assert all(list(it) == ["party", "region", "state", "count", "age", "error", "msg"] for it in body["sources"])
+        assert all(list(it) == ["party", "region", "state", "count", "age", "error", "msg", "tenant_id",
+                                "account"] for it in body["sources"])
         assert list(body["vm_servers"][0]) == TEN + MORE
         assert [(row["party"], row["region"]) for row in body["vm_servers"]] == sorted(
             (row["party"], row["region"]) for row in body["vm_servers"])
@@ -642,7 +749,7 @@ def _(target: Target) -> None:
 
 @case("a source that fails: the whole, or the others")
 def _(target: Target) -> None:
-    tenant, token = anew(target, "qcloud", "aws")
+    tenant, token = new_tenant(target, "qcloud", "aws")
     target.aws.fail("500")
     query = f"party=all&tenant_id={tenant}&region=all"
     error(target.ask(query, token), 502, "party_error")
@@ -659,7 +766,7 @@ def _(target: Target) -> None:
 
 @case("a stale source is marked among the others")
 def _(target: Target) -> None:
-    tenant, token = anew(target, "qcloud", "aws")
+    tenant, token = new_tenant(target, "qcloud", "aws")
     query = f"party=all&tenant_id={tenant}&region=all"
     good(target.ask(query, token), 37)
     target.aws.fail("500")
@@ -672,7 +779,7 @@ def _(target: Target) -> None:
 
 @case("what changed and what vanished")
 def _(target: Target) -> None:
-    tenant, token = anew(target)
+    tenant, token = new_tenant(target)
     query = f"party=qcloud&tenant_id={tenant}&region=ap-shanghai"
     before = target.ask(query, token)
     good(before, 7)
@@ -685,10 +792,51 @@ def _(target: Target) -> None:
     finally:
         target.qcloud.fleets["ap-shanghai"] = Fleet(7, "sh")
     (gone,) = body["vanished"]
-    assert list(gone) == ["instance_id", "instance_name", "party", "region", "seen_at", "vanished_at"]
+    assert list(gone) == ["instance_id", "instance_name", "party", "region", "seen_at", "vanished_at", "tenant_id",
+                          "account"]
     assert gone["instance_id"] == before.ids[-1]
     assert gone["party"] == "qcloud"
     assert body["vm_servers"] == []
+
+
+@case("each change with its time, and what it was before")
+def _(target: Target) -> None:
+    tenant, token = new_tenant(target)
+    query = f"party=qcloud&tenant_id={tenant}&region=ap-shanghai"
+    since = f"tenant_id={tenant}&since={time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(time.time() - 60))}"
+    never = target.ask(since, token, path="/twocloud/changes")
+    assert never.status == 200, f"{never.status} {never.body[:200]!r}"
+    assert {source["state"] for source in never.json["sources"]} == {"failed"}
+    before = good(target.ask(f"{query}&view=full", token), 7)["vm_servers"]
+    machines = list(Fleet(7, "sh"))
+    target.qcloud.fleets["ap-shanghai"] = Machines([dataclasses.replace(machines[0], name="renamed"), *machines[1:6]])
+    try:
+        good(target.ask(query, token), 6)
+    finally:
+        target.qcloud.fleets["ap-shanghai"] = Fleet(7, "sh")
+    calls = target.qcloud.count()
+    answer = target.ask(since, token, path="/twocloud/changes")
+    assert answer.status == 200, f"{answer.status} {answer.body[:200]!r}"
+    body = answer.json
+    assert list(body)[:3] == ["code", "msg", "changes"]
+    changed, vanished = body["changes"]
+    assert list(changed) == ["at", "kind", "tenant_id", "party", "account", "region", "instance_id", "instance_name",
+                             "fields"]
+    assert list(vanished) == list(changed)[:-1]
+    assert changed["fields"] == {"instance_name": [before[0]["instance_name"], "renamed"]}
+    assert (changed["kind"], changed["instance_id"]) == ("changed", before[0]["instance_id"])
+    assert (vanished["kind"], vanished["instance_id"]) == ("vanished", before[6]["instance_id"])
+    assert answer.headers["x-total-count"] == "2"
+    last = target.ask(f"{since}&f=2&t=2&kind=changed,vanished", token, path="/twocloud/changes")
+    assert last.json["changes"] == [vanished]
+    assert 'rel="prev"' in last.headers["link"]
+    assert target.ask(since, token, path="/twocloud/changes", If_None_Match=answer.headers["etag"]).status == 304
+    assert target.qcloud.count() == calls, "a party was called"
+    error(target.ask(since, target.token("other"), path="/twocloud/changes"), 403, "forbidden")
+    error(target.ask(since, path="/twocloud/changes"), 401, "unauthorized")
+    error(target.ask(f"tenant_id={tenant}", token, path="/twocloud/changes"), 400, "invalid_parameter", "since")
+    error(target.ask(f"tenant_id={tenant}&since=2001-01-01T00:00:00Z", token, path="/twocloud/changes"), 400,
+          "invalid_parameter", "since")
 
 
 # -------------------------------- tokens
@@ -753,7 +901,7 @@ def _(target: Target) -> None:
 
 @case("a token is no way to a token, nor a password to a list")
 def _(target: Target) -> None:
-    tenant, token = anew(target)
+    tenant, token = new_tenant(target)
     error(post(target, token), 401, "unauthorized")
     error(post(target, "x", Authorization=f"Bearer {token}"), 401, "unauthorized")
     error(target.ask(gz(tenant), Authorization=basic(target.user(tenant).name)), 401, "unauthorized")
@@ -779,7 +927,7 @@ def _(target: Target) -> None:
 
 @case("a revoked token is refused on the next request")
 def _(target: Target) -> None:
-    tenant, token = anew(target)
+    tenant, token = new_tenant(target)
     good(target.ask(gz(tenant), token), 25)
     assert target.ask("", token, "DELETE", "/twocloud/tokens").status == 204
     error(target.ask(gz(tenant), token), 401, "unauthorized")
@@ -787,7 +935,7 @@ def _(target: Target) -> None:
 
 @case("the status and body of a revoked token's 401 hold")
 def _(target: Target) -> None:
-    tenant, token = anew(target)
+    tenant, token = new_tenant(target)
     good(target.ask(gz(tenant), token), 25)
     assert target.ask("", token, "DELETE", "/twocloud/tokens").status == 204
     gone, unknown = target.ask(gz(tenant), token), target.ask(gz(tenant), "tc_unknown")
@@ -823,7 +971,7 @@ def test_what_callers_see(target: Target, sentence: str) -> None:
 def test_a_cloud_that_hangs_is_given_up_in_time_on_all_three(targets: Callable[[str], Target]) -> None:  # noqa: F811
     def ask(name: str) -> float:
         target = targets(name)
-        tenant, token = anew(target)
+        tenant, token = new_tenant(target)
         target.qcloud.fail("hang")
         started = time.monotonic()
         error(target.ask(gz(tenant), token), 504, "party_timeout")

@@ -47,8 +47,8 @@ def test_every_error_is_described_under_its_status() -> None:
                errors.UnknownRegion, errors.NotFound, errors.PartyError}
     everything = {kind for kind in vars(errors).values() if isinstance(kind, type)
                   and issubclass(kind, errors.TwocloudError)}
-    assert ({(kind.status, kind.word) for kind in kinds}        # an unknown path is in no path's description
-            == {(kind.status, kind.word) for kind in everything - missing})
+    assert ({(kind.status, kind.code) for kind in kinds}        # an unknown path is in no path's description
+            == {(kind.status, kind.code) for kind in everything - missing})
 
 
 def test_names_of_operations_are_one_each() -> None:
@@ -95,7 +95,8 @@ def test_answers_fit_and_an_error_is_no_list(served: App) -> None:
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(answer.json(), schema("ListBody"))
     assert "vm_servers" not in ErrorBody.__struct_fields__
-    for path, name in (("/twocloud/parties", "PartiesBody"), ("/twocloud/health", "HealthBody")):
+    for path, name in (("/twocloud/parties", "PartiesBody"), ("/twocloud/health", "HealthBody"),
+                       ("/twocloud/me", "MeBody")):
         jsonschema.validate(served.get("", path=path).json(), schema(name))
 
 
@@ -128,7 +129,7 @@ from chalicelib.http.openapi import _ERRORS
 
 WORDS = {}
 for kinds in _ERRORS.values():
-    WORDS.setdefault(kinds[0].status, set()).update(kind.word for kind in kinds)
+    WORDS.setdefault(kinds[0].status, set()).update(kind.code for kind in kinds)
 
 
 @schemathesis.check
@@ -156,12 +157,13 @@ def before_call(context, case, kwargs):
             del query[name]
     if written != "json" and query.get("on_error") == "partial":
         query["on_error"] = "stale"
-    if re.match("[0-9]{4}-[0-9][0-9]-[0-9][0-9]T", str(query.get("changed_since", ""))):
-        query["changed_since"] = "2026-09-20T00:00:00Z"
+    for name in ("changed_since", "since"):
+        if re.match("[0-9]{4}-[0-9][0-9]-[0-9][0-9]T", str(query.get(name, ""))):
+            query[name] = "2026-09-20T00:00:00Z"
     first, last = str(query.get("f", "")), str(query.get("t", ""))
     if first.isdigit() and last.isdigit() and int(last) < int(first):
         query["f"], query["t"] = query["t"], query["f"]
-    names, region = str(query.get("party", "")).split(","), query.get("region")
+    names, region = str(query.get("party", "all")).split(","), query.get("region")
     if (set(names) <= set(parties.names()) or names == ["all"]) and isinstance(region, str):
         if re.fullmatch("[A-Za-z0-9._-]{1,64}(,[A-Za-z0-9._-]{1,64})*", region):
             one = parties.load(names[0]).default_region if names != ["all"] else "gz"

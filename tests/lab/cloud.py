@@ -37,7 +37,8 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Lab:
-    """`projects`: name -> id. `expected`: project -> what was inserted and is shown, in Nova's order."""
+    """`projects`: name -> id, `disabled` among them. `expected`: project -> what was inserted and is shown, in
+    Nova's order."""
 
     auth_url: str
     folder: Path
@@ -220,6 +221,10 @@ def seed_keystone(url: str, nova: int, neighbours: str, user: User, foreigner: U
         for interface in ("internal", "public"):
             make("endpoints", "endpoint", admin, service_id=made, interface=interface, url=where, region_id=region)
     own = token(user.name, user.password, {"id": projects["many"]})
+    projects["disabled"] = make("projects", "project", admin, name="disabled", domain_id="default")["id"]
+    grant(projects["disabled"], users[0], "reader")
+    requests.patch(f"{url}/v3/projects/{projects['disabled']}", json={"project": {"enabled": False}}, headers=admin,
+                   timeout=30).raise_for_status()
     made = [make(f"users/{users[0]}/application_credentials", "application_credential", own, name=name, secret=secret,
                  roles=[{"name": "reader"}], **narrowed)["id"]
             for name, narrowed in (("twocloud", {}), ("narrow", {"access_rules": rules}))]

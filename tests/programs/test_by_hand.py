@@ -121,7 +121,7 @@ def test_terraform_reads_it(served: App, tmp_path: Path) -> None:
 
 
 def test_the_table_of_the_spreadsheet_page(served: App, tmp_path: Path) -> None:
-    """With hostile names; while a cloud is off; past the age of the last good list there is no file at all."""
+    """With hostile names; while a cloud is off; past the age of the stale snapshot there is no file at all."""
     served.clouds["qcloud"].fleets["ap-guangzhou"] = Machines(                      # type: ignore[attr-defined]
         [machine(number, name.replace("\x00", "")) for number, name in enumerate(HOSTILE)])
     plain, headers = (text.replace("party=all", "party=qcloud").replace("region=all", "region=gz")
@@ -145,7 +145,8 @@ def test_the_table_of_the_spreadsheet_page(served: App, tmp_path: Path) -> None:
     assert not (tmp_path / "servers.csv").exists()
 
 
-@pytest.mark.parametrize("generator", ["openapi-python-client", "openapi-generator"])
+@pytest.mark.parametrize("generator", [
+    "openapi-python-client", pytest.param("openapi-generator", marks=pytest.mark.slow)])
 def test_generated_sdks(served: App, tmp_path: Path, generator: str) -> None:
     """Made from what serve gives, without a warning that something is left out, and used: a list, an error, full
     records, a token."""

@@ -18,10 +18,13 @@ import pytest
 import requests
 
 from chalicelib import cli, log, parties
-from chalicelib.cli import output
+from chalicelib.cli import in_parts, output, remote
+from chalicelib.http import formats
+from chalicelib.model import Source
+from chalicelib.parties.jdcloud.simulator import Jdcloud
 from chalicelib.parties.qcloud.simulator import Qcloud
 from chalicelib.simulators.fleet import Fleet
-from chalicelib.storage import sqlite
+from chalicelib.storage import snapshots, sqlite
 from tests import ROOT
 from tests.canaries import secret, watch
 from tests.fixtures import App
@@ -221,7 +224,7 @@ def test_plain_http_needs_the_local_switch(twocloud: Command, cloud: Qcloud, mon
 def test_check(twocloud: Command, cloud: Qcloud) -> None:
     twocloud("account", "put", "123", "qcloud", "--endpoint", cloud.url, stdin=credentials(cloud))
     assert twocloud.json("account", "check", "123", "qcloud") == {
-        "tenant_id": "123", "party": "qcloud", "region": "ap-guangzhou", "state": "ok"}
+        "tenant_id": "123", "party": "qcloud", "account": "default", "region": "ap-guangzhou", "state": "ok"}
     assert len(cloud.calls) == 1
     cloud.keys["AKIDcli"] = "another"
     told = twocloud.json("account", "check", "123", "qcloud", code=5)
@@ -234,6 +237,17 @@ def test_check(twocloud: Command, cloud: Qcloud) -> None:
     twocloud("account", "check", "123", "qcloud", "--region", "mars", code=4)
     cloud.close()
     assert "cannot be reached" in twocloud.json("account", "check", "123", "qcloud", code=5)["msg"]
+
+
+def test_a_check_shows_what_the_party_hides(twocloud: Command) -> None:
+    key = secret("jdcloud")
+    with Jdcloud({"JDCcli": key}, {"cn-north-1": Fleet(12)}) as simulator:
+        twocloud("account", "put", "123", "jdcloud", "--endpoint", simulator.url,
+                 stdin=json.dumps({"access_key": "JDCcli", "secret_key": key}))
+        assert "warning" not in twocloud.json("account", "check", "123", "jdcloud")
+        simulator.hidden = 2
+        assert "10 of the 12" in twocloud.json("account", "check", "123", "jdcloud")["warning"]
+        assert "10 of the 12" in twocloud("account", "check", "123", "jdcloud")
 
 
 def test_a_removed_tenant_is_gone_from_the_bytes(twocloud: Command, cloud: Qcloud, tmp_path: Path) -> None:
@@ -429,7 +443,8 @@ def test_exit_codes_of_the_real_command(tmp_path: Path) -> None:
                                                                               **store).returncode == 2
     bad = run("user", "list", TWOCLOUD_STORE="mysql://x")
     assert bad.returncode == 2
-    assert bad.stderr.decode().strip() == "twocloud: TWOCLOUD_STORE must be sqlite:///PATH or dynamodb://TABLE."
+    assert bad.stderr.decode().strip() == (
+        "twocloud: TWOCLOUD_STORE must be sqlite:///PATH, postgresql://… or dynamodb://TABLE.")
     assert run("user", "show", "eve", **store).returncode == 4
     module = subprocess.run([sys.executable, "-m", "chalicelib", "user", "list", "-o", "json"], capture_output=True,
                             timeout=60, cwd=ROOT,
@@ -553,7 +568,7 @@ def test_the_demo_leaves_nothing_however_soon_it_is_ended(tmp_path: Path, stop: 
     assert not list(tmp_path.iterdir())
 
 
-def test_a_port_that_is_taken(tmp_path: Path, served: App) -> None:
+def test_a_port_in_use(tmp_path: Path, served: App) -> None:
     port = served.url.rsplit(":", 1)[1]
     done = run("serve", "--port", port, TWOCLOUD_STORE=f"sqlite:///{tmp_path}/x.db",
                TWOCLOUD_KEY=f"file:{tmp_path}/key")
@@ -581,3 +596,57 @@ def test_the_demo_prints_one_line_that_works_as_pasted() -> None:
         process.terminate()
         assert process.wait(20) == 0
         assert time.monotonic() - started < 20
+
+
+@pytest.mark.parametrize("written", ["json", "csv", "ndjson"])
+def test_a_list_that_is_too_long_for_one_answer_is_read_in_parts(twocloud: Command, served: App, written: str,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    """Joined, the parts are the API's own bytes; the fleet may change between them."""
+    monkeypatch.setenv("TWOCLOUD_TOKEN", served.token)
+    where = ("servers", "--url", served.url, "--party", "qcloud", "--tenant", "123", "--region", "gz", "-o", written)
+    whole = served.get(f"party=qcloud&tenant_id=123&region=gz&format={written}").text
+    some = served.get(f"party=qcloud&tenant_id=123&region=gz&format={written}&f=3&t=24").text
+    write, get, asked = formats.write, remote.get, list[str]()
+    monkeypatch.setattr(formats, "write", lambda fleet, query, zone: write(fleet, query, zone, most=2600))
+    monkeypatch.setattr(in_parts, "PART", 20)
+    qcloud: Any = served.clouds["qcloud"]
+
+    def changing(there: Any, path: str, query: str = "") -> Any:
+        got = get(there, path, query)
+        asked.append(query)
+        if "X-List-Id" in got.headers:
+            qcloud.fleets["ap-guangzhou"] = Fleet(30 + len(asked))
+            served.clock.forward(1)
+            assert served.get("party=qcloud&tenant_id=123&region=gz").status_code in (200, 413)
+        return got
+
+    monkeypatch.setattr(remote, "get", changing)
+    assert twocloud(*where).rstrip("\n") == whole.rstrip("\n")
+    assert sum("list=" in query for query in asked) >= 2
+    assert twocloud.err == ""
+    qcloud.fleets["ap-guangzhou"] = Fleet(25)
+    asked.clear()
+    assert twocloud(*where, "--from", "3", "--to", "24").rstrip("\n") == some.rstrip("\n")
+
+
+def test_a_list_that_goes_while_it_is_read_is_read_again(twocloud: Command, served: App,
+                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TWOCLOUD_TOKEN", served.token)
+    where = ("servers", "--url", served.url, "--party", "qcloud", "--tenant", "123", "--region", "gz", "-o", "json")
+    write, get, going = formats.write, remote.get, [True]
+    monkeypatch.setattr(formats, "write", lambda fleet, query, zone: write(fleet, query, zone, most=2600))
+    monkeypatch.setattr(in_parts, "PART", 10)
+
+    def gone(there: Any, path: str, query: str = "") -> Any:
+        if "list=" in query and going[0]:
+            going[0] = len(going) > 1
+            snapshots.forget(served.deployment.store, Source("123", "qcloud", "ap-guangzhou"))
+        return get(there, path, query)
+
+    monkeypatch.setattr(remote, "get", gone)
+    assert len(twocloud.json(*where)["vm_servers"]) == 25
+    assert "Reading it again." in twocloud.err
+    going[:] = [True, True]
+    twocloud(*where, code=4)
+    assert twocloud.err.count("Reading it again.") == 2
+    assert "no longer kept" in twocloud.err

@@ -20,7 +20,9 @@ from chalicelib.simulators.server import Call, Simulator
 from chalicelib.simulators.tls import certificate
 from tests.canaries import secret, watch
 from tests.fixtures import App
-from tests.programs.test_terminal import GZ, run
+from tests.programs.test_terminal import GZ
+from tests.programs.test_terminal import run as run_process
+from tests.programs.test_terminal import run_here as run
 
 CONFIG = ".config/twocloud/config.toml"
 
@@ -102,7 +104,8 @@ def test_contexts_that_are_refused(tmp_path: Path, arguments: tuple[str, ...], s
     assert stdin not in done.stderr or len(stdin) < 2
 
 
-@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o644])
+@pytest.mark.parametrize("mode", [
+    0o640, *(pytest.param(mode, marks=pytest.mark.slow) for mode in (0o604, 0o660, 0o644))])
 def test_a_file_that_others_may_read_is_not_used(tmp_path: Path, mode: int) -> None:
     add(tmp_path, "prod", "http://127.0.0.1:9", token("c"))
     (tmp_path / CONFIG).chmod(mode)
@@ -195,14 +198,14 @@ def test_the_order_of_precedence_and_whose_token_goes_where(tmp_path: Path, othe
 
 def test_servers_through_a_context(served: App, tmp_path: Path) -> None:
     add(tmp_path, "here", served.url, served.token)
-    done = run(tmp_path, "servers", *GZ, "-o", "json")
+    done = run_process(tmp_path, "servers", *GZ, "-o", "json")
     assert done.returncode == 0
     assert len(json.loads(done.stdout)["vm_servers"]) == 25
-    refused = run(tmp_path, "servers", *GZ, "--from", "0")
+    refused = run_process(tmp_path, "servers", *GZ, "--from", "0")
     assert refused.returncode == 4
     assert "(request id " in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
-    debug = run(tmp_path, "servers", *GZ, "--debug", "--to", "1")
+    debug = run_process(tmp_path, "servers", *GZ, "--debug", "--to", "1")
     line = json.loads(debug.stderr.splitlines()[-1])
     assert (line["event"], line["status"]) == ("asked", 200)
     assert line["request_id"]
@@ -352,7 +355,7 @@ def test_completion_makes_no_store_and_hides_every_fault(tmp_path: Path) -> None
                         {"TWOCLOUD_CONFIG": "/dev/null/x"}):
         for words in ("twocloud servers --tenant ", "twocloud token show ", "twocloud servers --context ",
                       "twocloud servers --party x --region "):
-            done = run(tmp_path, _TWOCLOUD_COMPLETE="bash_complete", COMP_WORDS=words,
+            done = run_process(tmp_path, _TWOCLOUD_COMPLETE="bash_complete", COMP_WORDS=words,
                        COMP_CWORD=str(len(words.split())), **environment)
             assert done.returncode == 0, (words, environment, done)
             assert done.stderr == "", (words, environment, done)

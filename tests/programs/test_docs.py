@@ -1,6 +1,6 @@
 """The documents say what the program does: tables and help are made from it, examples run.
 
-`python -m tests.programs.test_docs` writes what is made anew.
+`python -m tests.programs.test_docs` writes what is generated.
 """
 
 import json
@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -19,7 +19,7 @@ import pytest
 from benchmarks import load
 from chalicelib import __version__, cli, errors, parties, settings
 from chalicelib.errors import TwocloudError
-from chalicelib.fleet import query
+from chalicelib.fleet import changes_query, query
 from chalicelib.http.formats import FullRow
 from deploy import package
 from tests import ROOT
@@ -59,7 +59,8 @@ def names_table(head: str = "| party | cloud | grade |", grades: Mapping[str, st
 
 
 def names_table_zh() -> str:
-    return names_table("| 名称 | 云 | 等级 |", {"live": "真实账号", "real software": "真实软件", "recorded": "录制流量",
+    return names_table("| 名称 | 云 | 等级 |", {"live": "真实账号", "real software": "真实软件",
+                                              "real software (simulator)": "真实软件（模拟器）", "recorded": "录制流量",
                                               "documented": "厂商文档", "bridged": "桥接"})
 
 
@@ -78,9 +79,9 @@ def links() -> str:
     return textwrap.fill(" · ".join(f"[{name}](#{name})" for name in parties.names()), 120, break_on_hyphens=False)
 
 
-def parameters_table() -> str:
+def parameters_table(parameters: Sequence[query.Parameter] = query.PARAMETERS) -> str:
     lines = ["| parameter | values | meaning |", "|---|---|---|"]
-    for parameter in query.PARAMETERS:
+    for parameter in parameters:
         form = parameter.form
         takes = (", ".join(f"`{word}`" for word in form.words) if isinstance(form, query.Choice)
                  else f"{form.lowest} to {form.highest}" if isinstance(form, query.Number)
@@ -98,7 +99,7 @@ def errors_table() -> str:
             if below.__module__ == errors.__name__:
                 yield from tree(below)
 
-    rows = {(kind.status, kind.word): kind.default for kind in tree(TwocloudError) if kind.word != "internal"
+    rows = {(kind.status, kind.code): kind.default for kind in tree(TwocloudError) if kind.code != "internal"
             or kind is TwocloudError}
     rows[400, "invalid_parameter"] = (
         "A parameter is bad, missing, unknown or given twice, or the party does not know the region; "
@@ -114,6 +115,12 @@ def settings_table() -> str:
     return "\n".join(["| variable | default | meaning |", "|---|---|---|"] + [
         f"| `{name}` | {f'`{default}`' if default else ''} | {meaning} |"
         for name, (default, meaning) in settings.SETTINGS.items()])
+
+
+def below_table() -> str:
+    found = {name: parties.load(name) for name in parties.names()}
+    return "\n".join(["| party | `--discover-below` takes |", "|---|---|"] + [
+        f"| `{name}` | {party.below} |" for name, party in found.items() if party.below])
 
 
 def costs_table() -> str:
@@ -168,11 +175,14 @@ MADE: dict[tuple[str, str], Callable[[], str]] = {
     ("docs/keys.md", "links"): links,
     ("docs/keys.md", "sections"): lambda: sections("keys.md"),
     ("docs/api.md", "parameters"): parameters_table,
+    ("docs/api.md", "changes"): lambda: parameters_table(changes_query.PARAMETERS),
     ("docs/api.md", "errors"): errors_table,
+    ("docs/organisations.md", "below"): below_table,
     ("docs/settings.md", "settings"): settings_table,
     ("docs/command.md", "help"): help_text,
     ("docs/watch.md", "alarms"): alarms_table,
     ("docs/scale.md", "costs"): costs_table,
+    ("docs/scale.md", "calls"): load.calls,
 }
 
 

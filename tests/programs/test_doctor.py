@@ -1,10 +1,12 @@
-"""doctor and explain: each fault that a tired operator meets is found and told with what to do; nothing is changed."""
+"""doctor and explain: each fault that an operator meets is named, with what to do; nothing is changed."""
 
+import importlib
 import json
 import os
 import sqlite3
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
@@ -12,10 +14,13 @@ from chalicelib.parties.qcloud.simulator import Qcloud
 from chalicelib.simulators.fleet import Fleet
 from tests.canaries import secret
 from tests.fixtures import App
+from tests.logs import heard
 from tests.programs.test_contexts import CONFIG, add, token
-from tests.programs.test_terminal import GZ, cloud, folder, run
+from tests.programs.test_terminal import GZ, cloud, folder
+from tests.programs.test_terminal import run_here as run
 
 __all__ = ["cloud", "folder"]               # fixtures
+explaining = importlib.import_module("chalicelib.cli.explain")     # its package names the command so
 
 
 def doctor(folder: Path, *arguments: str, code: int, **environment: str) -> dict[str, dict[str, Any]]:
@@ -158,27 +163,27 @@ def explain(folder: Path, *arguments: str, code: int = 0, **environment: str) ->
     return json.loads(done.stdout)
 
 
-def test_explain_tells_party_and_kept_list_apart(folder: Path, cloud: Qcloud) -> None:
-    told = explain(folder, *GZ)
-    (source,), (call,) = told["sources"], told["calls"]
+def test_explain_tells_party_and_snapshot_apart(folder: Path, cloud: Qcloud) -> None:
+    report = explain(folder, *GZ)
+    (source,), (call,) = report["sources"], report["calls"]
     assert (source["state"], source["from"], source["count"], source["calls"]) == ("ok", "party", 12, 1)
-    assert "max_age is 0" in source["why"] or "no list is kept" in source["why"]
+    assert "max_age is 0" in source["why"] or "there is no snapshot" in source["why"]
     assert (call["operation"], call["status"], call["error"]) == ("DescribeInstances", 200, None)
     assert call["milliseconds"] > 0
     assert source["permissions"] == ["cvm:DescribeInstances"]
-    assert told["milliseconds"] >= told["party_milliseconds"] > 0
+    assert report["milliseconds"] >= report["party_milliseconds"] > 0
     calls = cloud.count()
-    told = explain(folder, *GZ, "--max-age", "600")
-    assert told["calls"] == []
-    assert told["sources"][0]["from"] == "kept list"
-    assert "max_age allows 600 s" in told["sources"][0]["why"]
+    report = explain(folder, *GZ, "--max-age", "600")
+    assert report["calls"] == []
+    assert report["sources"][0]["from"] == "snapshot"
+    assert "max_age allows 600 s" in report["sources"][0]["why"]
     assert cloud.count() == calls
     several = explain(folder, "--party", "qcloud", "--tenant", "123", "--region", "gz,sh", "--max-age", "600")
-    assert [(row["region"], row["from"]) for row in several["sources"]] == [("ap-guangzhou", "kept list"),
+    assert [(row["region"], row["from"]) for row in several["sources"]] == [("ap-guangzhou", "snapshot"),
                                                                             ("ap-shanghai", "party")]
     assert {call["region"] for call in several["calls"]} == {"ap-shanghai"}
     drawn = run(folder, "explain", *GZ).stdout
-    for word in ("asked: the store", "policy: ", "DescribeInstances", "needs: cvm:DescribeInstances"):
+    for word in ("queried: the store", "freshness: ", "DescribeInstances", "needs: cvm:DescribeInstances"):
         assert word in drawn
 
 
@@ -186,24 +191,24 @@ def test_explain_tells_why_a_party_failed(folder: Path, cloud: Qcloud) -> None:
     cloud.fail("503")
     cold = explain(folder, *GZ, code=5)
     assert cold["sources"][0]["state"] == "failed"
-    assert "no list is kept" in cold["sources"][0]["why"]
+    assert "there is no snapshot" in cold["sources"][0]["why"]
     assert [(call["status"], call["error"]) for call in cold["calls"]] == [(503, "party_unavailable")] * 2
     assert cold["retries"] == 1
     cloud.plans.clear()
     assert explain(folder, *GZ)["sources"][0]["failures_in_a_row"] == 1
     cloud.fail("503")
     stale = explain(folder, *GZ)
-    assert (stale["sources"][0]["state"], stale["sources"][0]["from"]) == ("stale", "kept list")
-    assert "the last good list serves" in stale["sources"][0]["why"]
+    assert (stale["sources"][0]["state"], stale["sources"][0]["from"]) == ("stale", "snapshot")
+    assert "the stale snapshot serves" in stale["sources"][0]["why"]
     for _ in range(8):
         run(folder, "servers", *GZ)
     calls = cloud.count()
-    told = explain(folder, *GZ)
-    source = told["sources"][0]
+    report = explain(folder, *GZ)
+    source = report["sources"][0]
     assert cloud.count() == calls, source
-    assert told["calls"] == [], source
+    assert report["calls"] == [], source
     assert source["breaker_open_seconds"] > 0, source
-    assert "nobody asks for" in source["why"], source
+    assert "the circuit breaker is open for" in source["why"], source
     cloud.plans.clear()
     cloud.fail("close")
     other = explain(folder, "--party", "qcloud", "--tenant", "123", "--region", "sh", code=5)
@@ -211,13 +216,51 @@ def test_explain_tells_why_a_party_failed(folder: Path, cloud: Qcloud) -> None:
     assert other["calls"][0]["error"] == "party_unavailable"
 
 
+def test_explain_headers_and_log_say_the_same(served: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One place decides why a source is answered as it is; whoever prints it repeats that."""
+    monkeypatch.setattr(explaining, "deployment", lambda: served.deployment)
+    cloud, seen = served.clouds["qcloud"], list[str]()
+
+    def compare(served_as: str, *more: tuple[str, str], header: str | None, status: int = 200) -> str:
+        pairs = [("party", "qcloud"), ("tenant_id", "123"), ("region", "gz"), *more]
+        report, error = explaining._over_store(pairs)
+        (source,) = report["sources"]
+        with heard() as lines:
+            response = served.get(urlencode(pairs))
+        line = next(line for line in map(json.loads, lines) if line["event"] == "request")
+        assert line["why"] == source["why"]
+        seen.append(line["why"])
+        assert response.status_code == status == (error.status if error else 200), response.text
+        assert response.headers.get("Cache-Status") == header
+        assert line.get("snapshot") == (None if error else served_as)
+        assert line.get("error") == source["error"]
+        assert source["state"] == {"live": "ok", "hit": "ok"}.get(served_as, served_as)
+        return line["why"]
+
+    cloud.fail("503")
+    assert compare("failed", header=None, status=503).startswith("there is no snapshot")
+    cloud.plans.clear()
+    assert compare("live", ("f", "1"), ("t", "3"), header=None) == "there is no snapshot; the party was queried"
+    served.get("party=qcloud&tenant_id=123&region=gz")
+    assert "max_age is 0" in compare("live", ("f", "1"), ("t", "3"), header=None)
+    served.clock.forward(5)
+    assert compare("hit", ("max_age", "60"), header="twocloud; hit") == "the snapshot is 5 s old, max_age allows 60 s"
+    cloud.fail("503")
+    assert "the stale snapshot serves" in compare("stale", header="twocloud; hit; detail=party_unavailable")
+    assert "0 s are allowed" in compare("failed", ("on_error", "fail"), header=None, status=503)
+    for _ in range(8):
+        served.get("party=qcloud&tenant_id=123&region=gz")
+    assert "the circuit breaker is open" in compare("stale", header="twocloud; hit; detail=party_unavailable")
+    assert len(set(seen)) == len(seen)
+
+
 def test_explain_over_http(served: App, tmp_path: Path) -> None:
     add(tmp_path, "here", served.url, served.token)
-    told = explain(tmp_path, *GZ)
-    assert told["status"] == 200
-    assert told["headers"]["X-Request-Id"]
-    assert told["sources"][0]["count"] == 25
-    assert told["chosen_by"].startswith("context here")
+    report = explain(tmp_path, *GZ)
+    assert report["status"] == 200
+    assert report["headers"]["X-Request-Id"]
+    assert report["sources"][0]["count"] == 25
+    assert report["chosen_by"].startswith("context here")
     assert explain(tmp_path, *GZ, "--max-age", "600")["headers"]["Cache-Status"] == "twocloud; hit"
     served.clouds["qcloud"].fail("503")
     assert explain(tmp_path, *GZ)["sources"][0]["state"] == "stale"

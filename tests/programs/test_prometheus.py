@@ -93,7 +93,7 @@ class Prometheus:
 
 @pytest.fixture
 def house(house: App) -> App:
-    """With a token that outlives the last good list."""
+    """With a token that outlives the stale snapshot."""
     house.token = house.issue(house.user("prometheus"), lifetime=30 * DAY)
     return house
 
@@ -120,7 +120,7 @@ def prometheus(served: App, exporter: int, tmp_path: Path) -> Iterator[Prometheu
 
 
 def test_prometheus_keeps_its_targets_while_a_cloud_is_down(served: App, prometheus: Prometheus, exporter: int) -> None:
-    """Both kinds of credentials; labels; the last good list; then our error, counted; then the truth again."""
+    """Both kinds of credentials; labels; the stale snapshot; then our error, counted; then the truth again."""
     cloud, house, web = served.clouds["qcloud"], served, f"127.0.0.7:{exporter}"
 
     def up(*addresses: str) -> bool:
@@ -137,7 +137,7 @@ def test_prometheus_keeps_its_targets_while_a_cloud_is_down(served: App, prometh
                                                      "region": "ap-guangzhou", "team": "blue", "health": "up"}
     assert prometheus.failures() == 0
 
-    cloud.fail("reset")                                 # down: the last good list serves
+    cloud.fail("reset")                                 # down: the stale snapshot serves
     calls = cloud.count()
     prometheus.until(lambda: cloud.count() > calls + 8)
     assert up(web)

@@ -1,5 +1,6 @@
 """The command on a terminal: what fits, what lines up, what cannot move the cursor; watching; colours; progress."""
 
+import contextlib
 import csv
 import io
 import json
@@ -12,18 +13,20 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from wcwidth import wcswidth
 
-from chalicelib import simulators
+from chalicelib import cli, log, simulators
 from chalicelib.cli import columns, terminal
 from chalicelib.cli.terminal import Screen, draw
 from chalicelib.parties.qcloud.simulator import Qcloud
 from chalicelib.simulators.fleet import Fleet
 from tests.canaries import secret
+from tests.programs.test_cli import Command, twocloud  # noqa: F401  (a fixture)
 from tests.terminal import COMMAND, ROOT, Terminal
 
 GZ = ("--party", "qcloud", "--tenant", "123", "--region", "gz")
@@ -46,6 +49,12 @@ def folder(tmp_path: Path, cloud: Qcloud) -> Path:
     return tmp_path
 
 
+def put_account(twocloud: Command, cloud: Qcloud) -> None:                      # noqa: F811
+    """The same in this process, for tests in which nothing but the text matters."""
+    keys = json.dumps({"secret_id": "AKIDterm", "secret_key": cloud.keys["AKIDterm"]})
+    twocloud("account", "put", "123", "qcloud", "--endpoint", cloud.url, stdin=keys)
+
+
 def run(folder: Path, *arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
     clean = {k: v for k, v in os.environ.items() if not k.startswith("TWOCLOUD_")
              and k not in ("NO_COLOR", "FORCE_COLOR")}
@@ -55,6 +64,21 @@ def run(folder: Path, *arguments: str, stdin: str = "", **environment: str) -> s
         **environment})
 
 
+def run_here(folder: Path, *arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    """What `run` gives, without a process: for tests in which only words, exit codes and files matter."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("TWOCLOUD_")}
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
+    given = io.TextIOWrapper(io.BytesIO(stdin.encode()), encoding="utf-8")
+    with contextlib.chdir(folder), mock.patch.dict(os.environ, {
+            **clean, "HOME": str(folder), "TWOCLOUD_LOCAL": "1", **environment}, clear=True), \
+            mock.patch.object(sys, "stdin", given), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), \
+            mock.patch.object(log.logger, "handlers", []), mock.patch.object(log.calls, "disabled", False):
+        code = cli.main(arguments)
+    texts = (stream.buffer.getvalue().decode().replace("\r\n", "\n")           # type: ignore[attr-defined]
+             for stream in (out, err))
+    return subprocess.CompletedProcess(arguments, code, *texts)
+
+
 def name(cloud: Qcloud, number: int, text: str) -> None:
     """Gives the machine at this place another name."""
     cloud.rows[number] = {**cloud._row(cloud.fleets["ap-guangzhou"][number], "ap-guangzhou"), "InstanceName": text}
@@ -62,7 +86,7 @@ def name(cloud: Qcloud, number: int, text: str) -> None:
 
 # ---------------------------------------------------------------- tables
 
-@pytest.mark.parametrize("width", [20, 40, 60, 80, 200])
+@pytest.mark.parametrize("width", [20, 80, *(pytest.param(width, marks=pytest.mark.slow) for width in (40, 60, 200))])
 def test_a_table_fits_the_terminal(folder: Path, cloud: Qcloud, width: int) -> None:
     name(cloud, 1, "a name that is " + "much " * 20 + "too long")
     with Terminal("servers", *GZ, columns=width, lines=60, folder=folder) as seen:
@@ -99,11 +123,11 @@ def test_chinese_names_line_up(folder: Path, cloud: Qcloud) -> None:
         assert seen.screen.buffer[row][at - 1].data == " "
 
 
-@pytest.mark.parametrize("written", ["table", "csv", "json", "ndjson"])
-@pytest.mark.parametrize("shown", [(), ("--watch=60",)], ids=["once", "watched"])
+@pytest.mark.parametrize(("written", "shown"), [
+    ("table", ()), ("json", ()), ("table", ("--watch=60",)),
+    *(pytest.param(*pair, marks=pytest.mark.slow) for pair in (
+        ("csv", ()), ("ndjson", ()), ("ndjson", ("--watch=60",))))])
 def test_a_hostile_name_moves_no_cursor(folder: Path, cloud: Qcloud, written: str, shown: tuple[str, ...]) -> None:
-    if shown and written in ("csv", "json"):
-        return                              # nothing to watch in these
     name(cloud, 0, HOSTILE)
     with Terminal("servers", "--quiet", *GZ, "-o", written, *shown, columns=200, lines=60, folder=folder) as seen:
         if shown:
@@ -204,11 +228,11 @@ def test_whatever_can_be_compared(values: list[Any]) -> None:
     assert [row["x"] for row in columns.in_order(rows, "x", ["x"])] == [row["x"] for row in rows]
 
 
-def test_columns(folder: Path) -> None:
+def test_columns(twocloud: Command, cloud: Qcloud) -> None:                     # noqa: F811
+    put_account(twocloud, cloud)
+
     def lines(*arguments: str) -> list[str]:
-        done = run(folder, "servers", *GZ, "--to", "3", *arguments)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.splitlines()
+        return twocloud("servers", *GZ, "--to", "3", *arguments).splitlines()
 
     assert lines("--columns", "id,name,zone")[0].split() == ["ID", "NAME", "ZONE"]
     assert lines("--columns", "zone,party")[1].endswith("qcloud")
@@ -220,7 +244,7 @@ def test_columns(folder: Path) -> None:
     assert lines("-o", "csv", "--no-header") == whole[1:]
     assert sorted(lines("-o", "csv", "--sort", "id")) == sorted(whole)
     assert lines("--sort", "name:desc", "--no-header") == lines("--sort", "name", "--no-header")[::-1]
-    many = run(folder, "servers", "--party", "qcloud", "--tenant", "123", "--region", "gz,sh").stdout.splitlines()
+    many = twocloud("servers", "--party", "qcloud", "--tenant", "123", "--region", "gz,sh").splitlines()
     assert many[0].split()[:4] == ["PARTY", "REGION", "NAME", "ID"]
     assert len(many) == 16
 
@@ -237,38 +261,37 @@ def test_columns(folder: Path) -> None:
     (("--watch=1",), "at least 2"), (("--watch=-1",), "-1"), (("--watch=x",), "must be a number and s, m, h or d"),
     (("--watch", "-o", "csv"), "ndjson"),
     (("--watch",), "-o ndjson")])
-def test_what_is_refused_says_what_there_is(folder: Path, cloud: Qcloud, arguments: tuple[str, ...], told: str) -> None:
-    done = run(folder, "servers", *GZ, *arguments)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert told in done.stderr
-    assert "\x1b" not in done.stderr
+def test_what_is_refused_says_what_there_is(twocloud: Command, cloud: Qcloud,   # noqa: F811
+                                            arguments: tuple[str, ...], told: str) -> None:
+    put_account(twocloud, cloud)
+    assert twocloud("servers", *GZ, *arguments, code=2) == ""
+    assert told in twocloud.err
+    assert "\x1b" not in twocloud.err
     assert cloud.count() == 0               # nobody was asked for what cannot be shown
 
 
-def test_other_lists_take_the_same(folder: Path) -> None:
+def test_other_lists_take_the_same(twocloud: Command) -> None:                  # noqa: F811
     for user in ("u10", "u2", "=cmd"[1:]):
-        assert run(folder, "user", "add", user, "--tenant", "7").returncode == 0
-    assert run(folder, "user", "list", "--columns", "user", "--sort", "user",
-               "--no-header").stdout.split() == ["cmd", "u2", "u10"]
-    assert json.loads(run(folder, "user", "list", "-o", "json", "--columns",
-                          "user,disabled").stdout)[0] == {"user": "cmd", "disabled": False}
-    assert run(folder, "user", "list", "-o", "csv", "--columns",
-               "user,tenants").stdout == 'user,tenants\ncmd,"[""7""]"\nu10,"[""7""]"\nu2,"[""7""]"\n'
-    assert [json.loads(line)["user"] for line in run(folder, "user", "list", "-o",
-                                                     "ndjson").stdout.splitlines()] == ["cmd", "u10", "u2"]
-    assert run(folder, "user", "list", "--columns", "nope").returncode == 2
-    assert run(folder, "token", "list", "-o", "json").stdout == "[]\n"
+        twocloud("user", "add", user, "--tenant", "7")
+    assert twocloud("user", "list", "--columns", "user", "--sort", "user",
+                    "--no-header").split() == ["cmd", "u2", "u10"]
+    assert twocloud.json("user", "list", "--columns", "user,disabled")[0] == {"user": "cmd", "disabled": False}
+    assert twocloud("user", "list", "-o", "csv", "--columns",
+                    "user,tenants") == 'user,tenants\r\ncmd,"[""7""]"\r\nu10,"[""7""]"\r\nu2,"[""7""]"\r\n'
+    assert [json.loads(line)["user"] for line in twocloud("user", "list", "-o", "ndjson").splitlines()] == [
+        "cmd", "u10", "u2"]
+    twocloud("user", "list", "--columns", "nope", code=2)
+    assert twocloud("token", "list", "-o", "json") == "[]\n"
 
 
 # ---------------------------------------------------------------- colours
 
 @pytest.mark.parametrize(("environment", "arguments", "on_terminal", "on_pipe"), [
-    ({}, (), True, False), ({"NO_COLOR": "1"}, (), False, False), ({"NO_COLOR": ""}, (), True, False),
-    ({"TERM": "dumb"}, (), False, False),
-    ({"FORCE_COLOR": "1"}, (), True, True), ({"FORCE_COLOR": "0"}, (), False, False),
-    ({"FORCE_COLOR": "1", "NO_COLOR": "1"}, (), False, False),
-    ({"NO_COLOR": "1"}, ("--color", "always"), True, True), ({}, ("--color", "never"), False, False),
-    ({"FORCE_COLOR": "1"}, ("--color", "auto"), True, True),
+    ({}, (), True, False), ({"NO_COLOR": "1"}, (), False, False), ({"FORCE_COLOR": "1"}, (), True, True),
+    ({"NO_COLOR": "1"}, ("--color", "always"), True, True), *(pytest.param(*row, marks=pytest.mark.slow) for row in (
+        ({"NO_COLOR": ""}, (), True, False), ({"TERM": "dumb"}, (), False, False),
+        ({"FORCE_COLOR": "0"}, (), False, False), ({"FORCE_COLOR": "1", "NO_COLOR": "1"}, (), False, False),
+        ({}, ("--color", "never"), False, False), ({"FORCE_COLOR": "1"}, ("--color", "auto"), True, True))),
 ])
 def test_colours(folder: Path, environment: dict[str, str], arguments: tuple[str, ...], on_terminal: bool,
                  on_pipe: bool) -> None:
@@ -328,7 +351,7 @@ def test_watch_on_a_pipe_prints_a_line_for_each_event(folder: Path, cloud: Qclou
     assert process.stderr.read().strip() == ""
 
 
-@pytest.mark.parametrize("view", ["full", "basic"])
+@pytest.mark.parametrize("view", ["full", pytest.param("basic", marks=pytest.mark.slow)])
 def test_watch_calls_nothing_vanished_whose_source_did_not_answer(folder: Path, cloud: Qcloud, view: str) -> None:
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}", "TWOCLOUD_LOCAL": "1",
                    "TWOCLOUD_STALE_IF_ERROR": "0"}

@@ -15,6 +15,7 @@ from chalicelib.parties.qcloud.simulator import Qcloud
 from chalicelib.simulators.fleet import Fleet
 from tests.canaries import secret
 from tests.fixtures import App, qcloud_keys
+from tests.unit.test_parties import WHAT
 
 QCLOUD = {"secret_id": "AKID", "secret_key": "k"}
 
@@ -93,6 +94,24 @@ def test_projects_regions_deep_and_tenants() -> None:
     for tenant in ("", "a/b", "a b", "x" * 65, "é", "1\n"):
         with pytest.raises(InvalidParameter):
             checked(tenant=tenant)
+
+
+@pytest.mark.parametrize(("party", "site", "region", "refused"), [
+    ("azure", "china", "chinanorth3", ""), ("azure", "china", "eastus", "china has no such region"),
+    ("azure", "public", "usgovvirginia", "public has no such region"), ("azure", "usgovernment", "usdodeast", ""),
+    ("azure", "germany", "", "must be public or china or usgovernment"), ("azure", "China", "", "must be public"),
+    ("huaweicloud", "europe", "eu-west-101", ""), ("huaweicloud", "europe", "cn-north-4", "europe has no such region"),
+    ("huaweicloud", "eu", "", "must be public or europe"), ("huaweicloud", "public", "ap-southeast-1", "")])
+def test_a_site_and_its_regions(party: str, site: str, region: str, refused: str) -> None:
+    def put() -> Account:
+        return accounts.check("1", parties.load(party), {**WHAT[party]["credentials"], "site": site}, project=None,
+                              regions=(region,) if region else (), deep=False, endpoint=None, local=False)
+
+    if refused:
+        with pytest.raises(InvalidParameter, match=refused):
+            put()
+    else:
+        assert put().regions == (region,)
 
 
 def test_put_load_replace_remove(deployment: Deployment) -> None:

@@ -35,7 +35,7 @@ def test_logins_of_other_tenants_accounts_and_scopes_are_others() -> None:
     others = [ACCOUNT, Account(tenant_id="2", party="x", credentials={"key": "k"}, revision="r"),
               Account(tenant_id="1", party="y", credentials={"key": "k"}, revision="r"),
               Account(tenant_id="1", party="x", credentials={"key": "other"}, revision="r"),
-              Account(tenant_id="1", party="x", credentials={"key": "k"}, revision="put anew"),
+              Account(tenant_id="1", party="x", credentials={"key": "k"}, revision="put again"),
               Account(tenant_id="1", party="x", credentials={"key": "k"}, revision="r", endpoint="https://there")]
     assert len({with_session(account, scope, login, str) for account in others for scope in "st"}) == 12
 
@@ -88,10 +88,10 @@ def test_a_catalogue_is_asked_only_for_what_is_missing(monkeypatch: pytest.Monke
         asked.append(list(names))
         return {name: len(name) for name in [*names, "more"] if name != "retired"}
 
-    assert cached_lookup("c", ["aa", "b", "", "retired", "b"], fetch) == {"aa": 2, "b": 1}
-    assert cached_lookup("c", ["aa", "more", "retired"], fetch) == {"aa": 2, "more": 4}
-    assert cached_lookup("other", ["aa"], fetch) == {"aa": 2}
+    assert cached_lookup(ACCOUNT, "c", ["aa", "b", "", "retired", "b"], fetch) == {"aa": 2, "b": 1}
+    assert cached_lookup(ACCOUNT, "c", ["aa", "more", "retired"], fetch) == {"aa": 2, "more": 4}
+    assert cached_lookup(ACCOUNT, "other", ["aa"], fetch) == {"aa": 2}
     assert asked == [["aa", "b", "retired"], ["aa"]]
     monkeypatch.setattr("chalicelib.cloud.cache._UNKNOWN_SECONDS", 0.0)
-    cached_lookup("c", ["retired"], fetch)
+    cached_lookup(ACCOUNT, "c", ["retired"], fetch)
     assert asked[-1] == ["retired"]

@@ -14,7 +14,7 @@ from chalicelib.errors import Meaning, PartyError, UnknownRegion
 from chalicelib.model import Response
 from tests.unit.test_parties import WHAT
 
-NAMES = {name: verdict for name, verdict in vars(errors).items() if isinstance(verdict, Meaning)}
+NAMES = {name: meaning for name, meaning in vars(errors).items() if isinstance(meaning, Meaning)}
 SAYS = {                                    # words that are in nobody's table
     "ARREARS": "Forbidden.AccountOverdue OperationDenied.UserArrears account_delinquent INSUFFICIENT_CREDITS",
     "UNVERIFIED": "Forbidden.RealNameRequired account_not_verified",
@@ -41,11 +41,11 @@ def pairs(table: dict[str, str]) -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("name", "cause", "word"),
                          [(name, *pair) for name, what in WHAT.items() for pair in pairs(what.get("causes", {}))])
 def test_a_documented_word_says_its_cause(name: str, cause: str, word: str) -> None:
-    failure, verdict = refused(parties.load(name), word), NAMES[cause]
-    assert type(failure) is verdict.error
+    failure, meaning = refused(parties.load(name), word), NAMES[cause]
+    assert type(failure) is meaning.error
     if isinstance(failure, PartyError):
-        assert failure.hint == verdict.hint
-        assert verdict.hint in failure.text
+        assert failure.hint == meaning.hint
+        assert meaning.hint in failure.text
         assert word in failure.text
 
 
@@ -74,7 +74,7 @@ def test_free_text_says_its_cause(name: str, status: int, body: object, cause: s
 
 @pytest.mark.parametrize("status", [400, 404, 422, 500])
 def test_free_text_of_what_is_no_refusal_is_not_read(status: int) -> None:
-    for name in ("vultr", "linode", "cloudscale", "gridscale"):
+    for name in sorted({name for name, *_ in FREE}):
         failure = failure_in(parties.load(name), Response(status, {}, b'{"error": "Invalid key, account closed"}'))
         assert isinstance(failure, PartyError)
         assert not failure.hint

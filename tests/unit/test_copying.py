@@ -1,6 +1,7 @@
 """`twocloud store copy`: the same rows, whatever breaks it off; a store in use is left alone."""
 
 import base64
+import contextlib
 import json
 import multiprocessing
 import os
@@ -95,10 +96,11 @@ def test_write_and_moment(store: Store, clock: Clock) -> None:
 def test_there_and_back(store: Store, other: SqliteStore, tmp_path: Path, clock: Clock) -> None:
     fill(other, 1100)
     other.put("token", "ended", b"x", expires=int(clock()))
-    other.put("lease", "l", b"x", expires=int(clock()) + 60)
+    for kind in ("lease", "rate"):
+        other.put(kind, "l", b"x", expires=int(clock()) + 60)
     told = last(copying.copy(other, "other", store))
     assert told == Count(rows=1100, written=1100)
-    assert rows(store) == {place: it for place, it in rows(other).items() if place[0] != "lease"}
+    assert rows(store) == {place: it for place, it in rows(other).items() if place[0] not in ("lease", "rate")}
     back = SqliteStore(f"{tmp_path}/back.db", clock)
     assert last(copying.copy(store, "store", back)).written == 1100
     assert rows(back) == rows(store)
@@ -195,6 +197,7 @@ class _Broken(Exception):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_fault_at_each_call_of_either_store(store: Store, other: SqliteStore,
                                               monkeypatch: pytest.MonkeyPatch) -> None:
     """Begun again, it ends right."""
@@ -291,10 +294,9 @@ def kms() -> Iterator[KmsSealer]:
         yield KmsSealer(client.create_key()["KeyMetadata"]["KeyId"], client)
 
 
-def put(store: Store, sealer: Sealer, tenant: str, **credentials: str) -> accounts.AccountRow:
+def put(store: Store, sealer: Sealer, tenant: str, name: str = "default", **credentials: str) -> accounts.AccountRow:
     made = accounts.check(tenant, parties.load("qcloud"), {"secret_id": "AKID", **credentials}, project=None,
-                          regions=("gz",),
-                          deep=False, endpoint=None, local=False)
+                          regions=("gz",), deep=False, endpoint=None, local=False, name=name)
     return accounts.put(store, sealer, made, START, replace=True)
 
 
@@ -322,6 +324,82 @@ def test_accounts_are_sealed_for_where_they_go(tmp_path: Path, clock: Clock) -> 
         assert {key for key, _ in target.list("copy")} == {"begun",
                                                            *(f"account/{n}/qcloud" for n in range(30) if n != 4)}
     source.close()
+
+
+NAMES = ("default", "prod", "prod.eu")
+
+
+@pytest.mark.parametrize("kinds", ["file file", "file kms", "kms file", "kms kms"])
+def test_accounts_of_every_name_are_sealed_once_wherever_a_copy_breaks_off(
+        kinds: str, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = SqliteStore(f"{tmp_path}/a.db", clock)
+    with kms() as theirs:
+        client: Any = theirs._client
+        old, new = (FileSealer(tmp_path / f"key{n}") if kind == "file" else
+                    KmsSealer(client.create_key()["KeyMetadata"]["KeyId"], client)
+                    for n, kind in enumerate(kinds.split()))
+        keys = {name: secret(f"moved-{name}") for name in NAMES}
+        for name, key in keys.items():
+            put(source, old, "t", name, secret_key=key)
+        for nth in range(9):                    # the first copy breaks off at its nth write
+            target = SqliteStore(f"{tmp_path}/{nth}.db", clock)
+            real, left = SqliteStore.write, [nth]
+
+            def write(self: SqliteStore, entries: Any, real: Any = real, left: list[int] = left) -> None:
+                for entry in entries:
+                    left[0] -= 1
+                    if left[0] < 0:
+                        raise _Broken
+                    real(self, [entry])
+
+            with monkeypatch.context() as patch, contextlib.suppress(_Broken):
+                patch.setattr(SqliteStore, "write", write)
+                last(copying.copy(source, "a", target, (old, new)))
+            before = {place: value for place, (value, _) in rows(target).items() if place[0] in accounts.KINDS}
+            noted = {key for key, _ in target.list("copy")}
+            assert last(copying.copy(source, "a", target, (old, new))).different == 0
+            after = rows(target)
+            assert all(after[place][0] == value for place, value in before.items() if "/".join(place) in noted)
+            assert {key for key, _ in target.list("copy")} == {
+                "begun", "account/t/qcloud", "named/t/qcloud@prod", "named/t/qcloud@prod.eu"}
+            for name, key in keys.items():
+                row = accounts.find(target, "t", "qcloud", name)
+                assert row.key == new.name
+                assert accounts.load(target, lambda: new, "t", "qcloud", name, local=False).credentials[
+                    "secret_key"] == key
+            assert last(copying.copy(source, "a", target, (old, new))).written == 0
+            target.close()
+        target = SqliteStore(f"{tmp_path}/8.db", clock)
+        keys["prod"] = secret("moved-again")
+        put(source, old, "t", "prod", secret_key=keys["prod"])
+        accounts.remove(source, "t", "qcloud", "prod.eu")
+        told = last(copying.copy(source, "a", target, (old, new)))
+        assert (told.written, told.removed, told.different) == (2, 1, 0)        # the account, and its tenant's names
+        assert accounts.load(target, lambda: new, "t", "qcloud", "prod", local=False).credentials[
+            "secret_key"] == keys["prod"]
+        assert {key for key, _ in target.list("copy")} == {"begun", "account/t/qcloud", "named/t/qcloud@prod"}
+        target.close()
+    source.close()
+
+
+@pytest.mark.parametrize("place", [("account", "t/qcloud"), ("named", "t/qcloud@prod")])
+@pytest.mark.parametrize("value", [b"", b"{", b"[]", None], ids=str)
+def test_a_damaged_account_is_named_and_a_copy_without_keys_takes_it_along(
+        place: tuple[str, str], value: bytes | None, tmp_path: Path, clock: Clock) -> None:
+    source, target, other = (SqliteStore(f"{tmp_path}/{name}.db", clock) for name in "abc")
+    mine = FileSealer(tmp_path / "key")
+    for name in ("default", "prod"):
+        put(source, mine, "t", name, secret_key=secret("damaged"))
+        put(source, mine, "9", name, secret_key=secret("damaged"))
+    foreign = source.get(place[0], place[1].replace("t/", "9/"))
+    assert foreign
+    source.put(*place, foreign.value if value is None else value)
+    with pytest.raises(Internal, match=f"Account row {place[1]} in the store"):
+        last(copying.copy(source, "a", target, (mine, FileSealer(tmp_path / "new"))))
+    assert last(copying.copy(source, "a", other)).different == 0
+    assert rows(other) == rows(source)
+    for store in (source, target, other):
+        store.close()
 
 
 def test_an_account_that_cannot_be_sealed_is_named(tmp_path: Path, clock: Clock) -> None:

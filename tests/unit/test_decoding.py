@@ -1,5 +1,8 @@
 """The lenient reader: what is strict, what is shown, and that no answer gets it out of hand."""
 
+import ast
+import subprocess
+import sys
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import msgspec
@@ -11,6 +14,7 @@ from chalicelib.cloud import decoding
 from chalicelib.cloud.decoding import Strict, Whole, decode, part, read, refusal, reshape
 from chalicelib.errors import PartyMalformed
 from chalicelib.model import Count, Response, Text
+from tests import ROOT
 
 T = TypeVar("T")
 
@@ -198,3 +202,49 @@ def test_no_bytes_raise_anything_but_malformed(noise: bytes, shape: Any) -> None
             decode(body, shape)
         except PartyMalformed:
             continue
+
+
+# ---------------------------------------------------------------- threads
+
+THREADS = """
+import sys, threading, typing
+import msgspec
+from chalicelib.cloud import decoding
+sys.setswitchinterval(1e-6)
+for _ in range(200):
+    inner = msgspec.defstruct("Inner", [(f"f{n}", int | None, None) for n in range(10)])
+    outer = msgspec.defstruct("Outer", [("a", inner | None, None), *((f"g{n}", list[str] | None, None)
+                                                                     for n in range(30))])
+    together = threading.Barrier(8)
+    def decode():
+        together.wait()
+        assert decoding.decode(b'[{"a": {"f1": 1}, "g29": ["y"]}]', list[outer])[0].a.f1 == 1
+    threads = [threading.Thread(target=decode) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+"""
+
+
+def test_threads_that_read_a_shape_for_the_first_time_do_not_end_the_process() -> None:
+    """msgspec fills in what it knows of a struct while other threads may see it half filled."""
+    done = subprocess.run([sys.executable, "-c", THREADS], cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+
+
+def test_decoders_of_structs_are_made_at_import_or_one_at_a_time() -> None:
+    """A module is imported by one thread; whatever else makes a decoder is in decoding.py, behind its lock."""
+    plain = {"dict", "list", "tuple", "str", "float", "int", "Any", "msgspec"}
+    for path in sorted((ROOT / "chalicelib").rglob("*.py")):
+        if path.name in ("decoding.py", "simulator.py") or path.name.startswith("test_") or "simulators" in path.parts:
+            continue
+        tree = ast.parse(path.read_text())
+        inside = [call for each in ast.walk(tree) if isinstance(each, ast.FunctionDef) for call in ast.walk(each)
+                  if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)]
+        for call in inside:
+            assert isinstance(call.func, ast.Attribute)
+            shapes = [word.value for word in call.keywords if word.arg == "type" and call.func.attr == "decode"]
+            shapes += call.args[:1] if call.func.attr == "Decoder" else []
+            names = {name.id for shape in shapes for name in ast.walk(shape) if isinstance(name, ast.Name)}
+            assert names <= plain, f"{path.name}, line {call.lineno}: make this decoder where the module begins"

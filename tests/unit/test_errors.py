@@ -23,13 +23,14 @@ def test_the_drawing_is_the_tree() -> None:
     assert set(drawn) == set(real)
     for name, (status, word) in drawn.items():
         if status:
-            assert (real[name].status, real[name].word) == (status, word), name
+            assert (real[name].status, real[name].code) == (status, word), name
 
 
 def test_the_contracts_table() -> None:
-    table = {(kind.status, kind.word) for kind in tree()}
+    table = {(kind.status, kind.code) for kind in tree()}
     assert table == {(400, "invalid_parameter"), (401, "unauthorized"), (403, "forbidden"), (404, "not_found"),
-                     (404, "account_not_found"), (405, "method_not_allowed"), (413, "too_large"), (429, "rate_limited"),
+                     (404, "account_not_found"), (405, "method_not_allowed"), (409, "list_changed"),
+                     (413, "too_large"), (429, "rate_limited"),
                      (500, "internal"), (502, "party_denied"), (502, "party_malformed"), (502, "party_error"),
                      (503, "party_throttled"), (503, "party_unavailable"), (504, "party_timeout")}
 

@@ -17,7 +17,7 @@ from chalicelib import parties
 from chalicelib.access import accounts
 from chalicelib.cloud import sender as sender_module
 from chalicelib.errors import PartyError, TwocloudError
-from chalicelib.fleet import many_sources, query
+from chalicelib.fleet import lookup, many_sources, query
 from chalicelib.http import api, formats
 from chalicelib.model import Server, Source
 from chalicelib.simulators.fleet import Fleet
@@ -58,8 +58,8 @@ def calls(house: App) -> int:
 def answer(house: App, asked: str, seconds: float = 25.0) -> many_sources.Inventory:
     """Without HTTP: an operator's question."""
     read = query.parse([tuple(pair.split("=")) for pair in asked.split("&")])    # type: ignore[misc]
-    policy = api.freshness_of(read, "", house.deployment.settings)
-    return many_sources.answer(house.deployment, read, policy, None, time.monotonic() + seconds)
+    freshness = api.freshness_of(read, "", house.deployment.settings)
+    return many_sources.answer(lookup.Lookup(house.deployment, freshness, time.monotonic() + seconds, query=read))
 
 
 def settle(house: App) -> None:
@@ -88,7 +88,7 @@ def test_the_whole_is_the_join_of_its_sources(fleet: App, asked: str) -> None:
     assert body["vm_servers"] == [row for rows in single for row in rows]
     assert body["complete"] is True
     assert body["sources"] == [{"party": party, "region": region, "state": "ok", "count": count, "age": 0, "error": "",
-                                "msg": ""}
+                                "msg": "", "tenant_id": "123", "account": "default"}
                                for party, region, count in SOURCES]
     assert found.headers["X-Total-Count"] == "53"
     assert "Link" not in found.headers
@@ -169,13 +169,16 @@ def test_what_the_window_does_not_touch_is_not_read(fleet: App, monkeypatch: pyt
     fleet.get(ALL)
     fleet.clock.forward(5)
     store, read, before = type(fleet.deployment.store), list[str](), calls(fleet)
-    get = store.get
-    monkeypatch.setattr(store, "get", lambda self, kind,
-                        key: (read.append(key) if kind == "chunk" else None, get(self, kind, key))[1])
+    get_many = store.get_many
+
+    def recorded(self: Any, places: Any) -> Any:
+        read.extend(key for kind, key in places if kind == "chunk")
+        return get_many(self, places)
+
+    monkeypatch.setattr(store, "get_many", recorded)
     for window, touched in (("f=1&t=7", {"eu-west-1"}), ("f=7&t=8", {"eu-west-1", "us-east-1"}),
-                            ("f=20&t=20", {"ap-guangzhou"}),
-                            ("f=45", {"ap-shanghai"}), ("f=54", set()), ("f=54&t=99", set()),
-                            ("t=53", {r for _, r, _ in SOURCES})):
+                            ("f=20&t=20", {"ap-guangzhou"}), ("f=45", {"ap-shanghai"}), ("f=54", set()),
+                            ("f=54&t=99", set()), ("t=53", {r for _, r, _ in SOURCES})):
         read.clear()
         found = fleet.get(f"{ALL}&{window}&max_age=60")
         assert {key.split("/")[2] for key in read} == touched, window
@@ -345,14 +348,15 @@ def test_many_callers_ask_for_regions_once(fleet: App) -> None:
 
 
 def test_regions_that_cannot_be_asked_for(fleet: App) -> None:
-    """What the party said last will do for a while; without it the party has failed, and says so."""
+    """The party's last answer is accepted for a while; without it the party has failed, and says so."""
     put(fleet, "aws")
     every = "party=aws,qcloud&tenant_id=123&region=all"
     fleet.clouds["aws"].fail("503", "DescribeRegions")
     error(fleet.get(every), 503, "party_unavailable")
     body = fleet.get(f"{every}&on_error=partial").json()
     assert body["sources"][0] == {"party": "aws", "region": "all", "state": "failed", "count": None, "age": None,
-                                  "error": "party_unavailable", "msg": body["sources"][0]["msg"]}
+                                  "error": "party_unavailable", "msg": body["sources"][0]["msg"], "tenant_id": "123",
+                                  "account": "default"}
     assert body["complete"] is False
     assert len(body["vm_servers"]) == 34
     fleet.clouds["aws"].forget()
@@ -438,11 +442,16 @@ def test_foreign_and_missing_look_alike(fleet: App) -> None:
 
 def test_an_account_that_is_missing(fleet: App) -> None:
     wide = fleet.issue(fleet.user("dan", tenants=("*",)))
-    for asked in ("party=aliyun,qcloud&tenant_id=123&region=all",
-                  "party=aliyun,qcloud&tenant_id=123&region=gz,cn-hangzhou",
+    for asked in ("party=aliyun,azure&tenant_id=123&region=all", "party=aliyun&tenant_id=123&region=cn-hangzhou",
+                  "party=aliyun&tenant_id=123,7&region=all",
                   "party=all&tenant_id=8&region=all", "party=all&tenant_id=8&region=gz",
                   "party=qcloud&tenant_id=8&region=gz,sh"):
         error(fleet.get(asked, token=wide), 404, "account_not_found")
+    for asked in ("party=aliyun,qcloud&tenant_id=123&region=all",               # what is missing is left out
+                  "party=aliyun,qcloud&tenant_id=123&region=gz,cn-hangzhou"):
+        answer = fleet.get(asked, token=wide)
+        assert answer.status_code == 200, answer.text
+        assert {source["party"] for source in answer.json()["sources"]} == {"qcloud"}
 
 
 def test_checks_come_in_their_order(fleet: App) -> None:
@@ -473,7 +482,7 @@ EVERYWHERE = "party=qcloud&tenant_id=123&region=all"
 
 
 def test_more_sources_than_can_be_asked_at_once(wide: App) -> None:
-    """64 are asked, those that are kept least fresh; the others are kept lists, and say so."""
+    """64 are queried, those whose snapshots are oldest; the others come from snapshots, and say so."""
     cloud = wide.clouds["qcloud"]
     put(wide, "qcloud", tuple(f"ap-r{n:03}" for n in range(100)))
     assert answer(wide, EVERYWHERE).total == 100
@@ -487,8 +496,8 @@ def test_more_sources_than_can_be_asked_at_once(wide: App) -> None:
     assert [(part.state, part.age) for part in first.parts].count(("ok", 0)) == 64
     spared = [part for part in first.parts if part.state == "stale"]
     assert len(spared) == 36
-    assert {(part.age, part.error.word if part.error else "") for part in spared} == {(10, "party_timeout")}
-    assert "Too many sources" in formats.message(first, several=True)
+    assert {(part.age, part.error.code if part.error else "") for part in spared} == {(10, "party_timeout")}
+    assert "Too many sources" in formats.message(first)
     wide.clock.forward(10)
     second = answer(wide, f"{EVERYWHERE}&f=3&t=60")
     # now it is their turn

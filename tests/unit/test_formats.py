@@ -186,10 +186,10 @@ def test_csv_to_the_byte() -> None:
     assert (
         full[0]
         == f"{HEAD},party,tenant_id,region,zone,project_id,instance_type,party_status,lan_ipv6_set,wan_ipv6_set,"
-           f"tags,seen_at"
+           f"tags,seen_at,account"
     )
     assert full[1].endswith(',qcloud,123,ap-guangzhou,ap-guangzhou-6,7,S5.LARGE8,RUNNING,fd00::1,,'
-                            '"{""cost-center"":""9"",""team"":""blue"",""团队"":""蓝""}",2026-09-21 00:00:00')
+                            '"{""cost-center"":""9"",""team"":""blue"",""团队"":""蓝""}",2026-09-21 00:00:00,default')
 
 
 @pytest.mark.parametrize(("name", "shown"), [
@@ -278,7 +278,7 @@ def test_prometheus_to_the_byte() -> None:
         '"__meta_twocloud_zone":"ap-guangzhou-6","__meta_twocloud_project_id":"7",'
         '"__meta_twocloud_instance_type":"S5.LARGE8",'
         '"__meta_twocloud_party_status":"RUNNING","__meta_twocloud_lan_ipv6_set":"fd00::1",'
-        '"__meta_twocloud_tag_team":"blue",'
+        '"__meta_twocloud_account":"default","__meta_twocloud_tag_team":"blue",'
         '"__meta_twocloud_tag_cost_center":"9","__meta_twocloud_tag_u56e2u961f":"蓝"}}]')
     assert written(query="format=prometheus").body == b"[]"
 
@@ -366,7 +366,8 @@ def test_ansible_to_the_byte() -> None:
         '"twocloud_region":"ap-guangzhou","twocloud_zone":"",'
         '"twocloud_project_id":"","twocloud_instance_type":"","twocloud_party_status":"","twocloud_lan_ipv6_set":"",'
         '"twocloud_wan_ipv6_set":"",'
-        '"twocloud_seen_at":"2026-09-21 00:00:00","twocloud_tags":{}}}},"all":{"children":["party_qcloud",'
+        '"twocloud_seen_at":"2026-09-21 00:00:00","twocloud_account":"default","twocloud_tags":{}}}},'
+        '"all":{"children":["party_qcloud",'
         '"region_ap_guangzhou",'
         '"status_UNKNOWN"]},"party_qcloud":{"hosts":["i-2"]},"region_ap_guangzhou":{"hosts":["i-2"]},'
         '"status_UNKNOWN":{"hosts":["i-2"]}}')
@@ -445,8 +446,9 @@ def test_no_name_is_run_as_a_template() -> None:
     assert json.dumps(found).count("{{") == json.dumps(found).count("__ansible_unsafe\": \"{{")
 
 
-@pytest.mark.parametrize("query", ["format=csv", "format=ndjson", "format=csv&view=full", "format=prometheus",
-                                   "format=ansible"])
+@pytest.mark.parametrize("query", [
+    "format=csv", "format=ndjson", "format=prometheus", "format=ansible",
+    pytest.param("format=csv&view=full", marks=pytest.mark.slow)])
 def test_a_list_that_is_too_long_is_never_all_held(query: str) -> None:
     servers = [msgspec.structs.replace(FULL, id=f"i-{number}", name="x" * 100) for number in range(40_000)]
     tracemalloc.start()

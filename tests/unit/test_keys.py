@@ -24,6 +24,7 @@ __all__ = ["moto_url"]                      # a fixture
 PAGE = (ROOT / "docs/keys.md").read_text()
 SECTIONS = dict(re.findall(r"^## ([a-z]+)$\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE))
 POLICIES = {name: what["policies"] for name, what in WHAT.items() if "policies" in what}     # the second is for --deep
+ORGANISATIONS = [name for name in parties.names() if parties.load(name).discover]
 RIGHT = re.compile(r"(?<![\w/.-])(?!arn:)(?:[a-z_]+:[A-Za-z]\w*(?::\w+)*|compute\.\w+\.\w+|[A-Z][A-Za-z]+ReadOnly|"
                    r"Microsoft\.\w+(?:/\w+)+|"
                    r"subscriptions_view)(?![\w/])")
@@ -62,15 +63,33 @@ def test_every_party_has_a_section_and_a_link() -> None:
 def test_a_policy_holds_the_stated_rights_and_no_other(name: str) -> None:
     party = parties.load(name)
     stated = [set(party.permissions), {*party.permissions, *party.deep_permissions}]
-    assert policies(name) == stated[:POLICIES[name]]
+    behind, found = [set(party.discover_permissions)] if party.discover_permissions else [], policies(name)
+    assert found == stated[:POLICIES[name]] + behind
     assert not party.deep_permissions or POLICIES[name] == 2
-    assert not any("*" in word for policy in policies(name) for word in policy)
+    assert not any("*" in word for policy in found for word in policy)
+
+
+@pytest.mark.parametrize("name", ORGANISATIONS)
+def test_a_section_leads_to_an_organisation(name: str) -> None:
+    """Every right of a discovery, the options that it takes, and a role only in members."""
+    party, (_, heading, text) = parties.load(name), SECTIONS[name].partition("### Organisations")
+    assert heading, f"keys.md of {name} has no part \"### Organisations\""
+    assert "--discover" in text
+    assert all(right in text for right in party.discover_permissions)
+    assert ("--discover-below" in text) == bool(party.below)
+    assert ("--discover-role" in text) == bool(party.role)
+    for policy in blocks(text, "json"):
+        for statement in policy.get("Statement", ()) if isinstance(policy, dict) else ():
+            if "sts:AssumeRole" in statement["Action"]:
+                resources = statement["Resource"]
+                for resource in [resources] if isinstance(resources, str) else resources:
+                    assert re.search(r":role/[A-Za-z0-9_-]+$", resource), resource
 
 
 @pytest.mark.parametrize("name", parties.names())
 def test_a_section_names_the_stated_rights_and_no_other(name: str) -> None:
     party = parties.load(name)
-    stated = {*party.permissions, *party.deep_permissions}
+    stated = {*party.permissions, *party.deep_permissions, *party.discover_permissions}
     text = re.sub(r"\s+", " ", SECTIONS[name])
     prose = re.sub(r"```json.*?```", "", SECTIONS[name], flags=re.DOTALL)
     if name not in POLICIES:
@@ -96,8 +115,8 @@ def test_the_fields_are_those_that_account_put_takes(name: str) -> None:
 
 def test_what_the_check_says_is_what_the_program_says() -> None:
     said = set(re.findall(r"^\| ([a-z -]+: [^|]*?) \|", PAGE, re.MULTILINE))
-    assert said == {verdict.hint for verdict in vars(errors).values() if isinstance(verdict, errors.Meaning)
-                    and issubclass(verdict.error, errors.PartyDenied | errors.UnknownRegion)}
+    assert said == {meaning.hint for meaning in vars(errors).values() if isinstance(meaning, errors.Meaning)
+                    and issubclass(meaning.error, errors.PartyDenied | errors.UnknownRegion)}
     deep = {name for name in parties.names() if parties.load(name).deep_permissions}
     assert {name for name, section in SECTIONS.items() if "`--deep`" in section} == deep
 

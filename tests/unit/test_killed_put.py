@@ -10,7 +10,7 @@ import pytest
 from chalicelib import parties
 from chalicelib.access import accounts
 from chalicelib.errors import TwocloudError
-from chalicelib.fleet import changes, circuit_breaker, many_sources
+from chalicelib.fleet import changes, circuit_breaker, lookup, many_sources
 from chalicelib.model import Account, Source
 from chalicelib.parties.qcloud.simulator import Qcloud
 from chalicelib.simulators.fleet import Fleet
@@ -101,7 +101,7 @@ def test_killed_at_each_write(house: App, clock: Clock, after: bool) -> None:
                 assert not finished
                 assert row == before
                 continue
-            found = changes.list_changes(house.deployment, SOURCE, began)     # asks: no old failure stands in the way
+            found = changes.list_changes(lookup.Lookup(house.deployment, lookup.ANY_AGE).plan(SOURCE), began)
             assert found.answer.total == 3, at
             assert found.vanished == [], at
             assert not {name for name in found.fields if not name.startswith("other")} or found.fields == {}, at
@@ -123,7 +123,7 @@ def test_changes_of_0_1_0_are_shown_if_they_can_only_be_this_accounts(house: App
         clock.forward(60)
         cloud.fleets["ap-guangzhou"] = Fleet(20)
         many_sources.list_servers(house.deployment, SOURCE)
-    assert len(changes.list_changes(house.deployment, SOURCE, began).vanished) == 5
+    assert len(changes.list_changes(lookup.Lookup(house.deployment, lookup.ANY_AGE).plan(SOURCE), began).vanished) == 5
     row = accounts.find(house.deployment.store, "123", "qcloud")
     head = snapshots.find(house.deployment.store, SOURCE, row.revision)
     assert head

@@ -157,7 +157,7 @@ def test_its_exceptions_get_our_names_and_keep_their_texts(monkeypatch: pytest.M
             listed(brightbox_of([]))
         assert "not for callers" not in str(failed.value)
         assert failed.value.__suppress_context__
-    with pytest.raises(PartyFailed):                            # ours pass as they are
+    with pytest.raises(PartyFailed):                            # ours pass unchanged
 
         def send(operation: str, sign: Sign) -> Response:
             raise PartyFailed()

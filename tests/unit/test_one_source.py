@@ -15,10 +15,19 @@ from chalicelib import parties
 from chalicelib.access import accounts, sealing, tokens, users
 from chalicelib.cloud import rate_limit
 from chalicelib.cloud import sender as sender_module
-from chalicelib.errors import PartyDenied, PartyError, PartyThrottled, PartyTimeout, PartyUnavailable, UnknownRegion
-from chalicelib.fleet import changes, many_sources, one_source, schedule
+from chalicelib.errors import (
+    Conflict,
+    PartyDenied,
+    PartyError,
+    PartyThrottled,
+    PartyTimeout,
+    PartyUnavailable,
+    UnknownRegion,
+)
+from chalicelib.fleet import changes, lookup, many_sources, one_source, schedule, single_flight
 from chalicelib.fleet.deployment import Deployment
 from chalicelib.fleet.lookup import Filter, Freshness
+from chalicelib.http import connections
 from chalicelib.model import WHOLE, Source, Window
 from chalicelib.parties.qcloud.simulator import Qcloud
 from chalicelib.simulators.fleet import Fleet, Machines
@@ -89,9 +98,9 @@ def twin(house: App) -> Iterator[Deployment]:
     made.close()
 
 
-# ---------------------------------------------------------------- young enough
+# ---------------------------------------------------------------- fresh enough
 
-def test_a_list_that_is_young_enough_is_not_asked_for_again(served: App) -> None:
+def test_a_snapshot_that_is_fresh_enough_is_not_requested_again(served: App) -> None:
     cloud = served.clouds["qcloud"]
     first = served.get(GZ)
     assert "Age" not in first.headers
@@ -112,7 +121,7 @@ def test_a_list_that_is_young_enough_is_not_asked_for_again(served: App) -> None
     assert cloud.count() == 3
 
 
-def test_windows_and_filters_of_a_kept_list_are_those_of_the_live_one(served: App) -> None:
+def test_windows_and_filters_of_a_snapshot_are_those_of_the_live_list(served: App) -> None:
     queries = ("f=1&t=10", "f=11&t=20", "f=21", "t=3", "f=26", "f=24&t=99", "status=ACTIVE", "name=WEB&f=2&t=3",
                "view=full&t=2",
                "ip=10.0.0.5")
@@ -125,7 +134,9 @@ def test_windows_and_filters_of_a_kept_list_are_those_of_the_live_one(served: Ap
         assert kept.content == before.content, query
         assert (kept.headers["X-Total-Count"], kept.headers["ETag"]) == (before.headers["X-Total-Count"],
                                                                          before.headers["ETag"])
-        assert kept.headers.get("Link", "").replace("&max_age=60", "") == before.headers.get("Link", "")
+        links, part = kept.headers.get("Link", ""), f"&list={kept.headers['X-List-Id']}"
+        assert links.count(part) == links.count("rel=")         # to other parts of this very list
+        assert links.replace(part, "").replace("&max_age=60", "") == before.headers.get("Link", "").replace(part, "")
         again = served.get(f"{GZ}&{query}&max_age=60", headers={"If-None-Match": before.headers["ETag"]})
         assert (again.status_code, again.headers["Age"]) == (304, "0")
     assert served.clouds["qcloud"].count() == calls
@@ -161,7 +172,7 @@ CACHE_CONTROL: list[tuple[str, str, int, str]] = [
     ("max-age=100", "&max_age=10", 50, "live"), ("max-age=10", "&max_age=100", 50, "hit"),
     ("no-cache", "&max_age=100", 50, "hit"),
     ("max-age=100", "&max_age=0", 50, "live"),
-    # never asked: a list as young as is wanted, or 504
+    # no query: a snapshot as fresh as is wanted, or 504
     ("only-if-cached", "", 86_400, "hit"), ("only-if-cached", "", 86_401, "504"),
     ("only-if-cached, max-age=10", "", 10, "hit"),
     ("only-if-cached, max-age=10", "", 11, "504"), ("only-if-cached", "&max_age=10", 11, "504"),
@@ -210,7 +221,7 @@ FAILURES = {"500": "party_error", "429": "party_throttled", "503": "party_unavai
 
 
 @pytest.mark.parametrize("fault", FAILURES)
-def test_the_last_good_list_up_to_the_second(lasting: App, fault: str) -> None:
+def test_the_stale_snapshot_up_to_the_second(lasting: App, fault: str) -> None:
     """Whole, a window, a filter: with the age and the reason; one second later the error."""
     good = {more: lasting.get(GZ + more).json()["vm_servers"]
             for more in ("&f=11&t=20", "&status=ACTIVE", "&name=none", "")}
@@ -387,6 +398,41 @@ def test_a_holder_that_died_is_outlived(house: App) -> None:
     assert house.clouds["qcloud"].count() == 1
 
 
+def test_the_lease_of_a_long_listing_is_renewed_while_its_holder_lives(house: App,
+                                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the holder died, its lease would be free within half a minute, whatever time the listing had."""
+    monkeypatch.setattr(single_flight, "RENEW_SECONDS", 0.02)
+    store = house.deployment.store
+
+    def plan() -> lookup.SourcePlan:
+        return lookup.Lookup(house.deployment, deadline=time.monotonic() + 120).plan(SOURCE)
+
+    def end() -> int:
+        with store.moment() as there:
+            entry, = there.fetch([("lease", KEY)])
+        assert entry.expires
+        return entry.expires
+
+    with single_flight.lease(plan()):
+        for _ in range(3):
+            house.clock.forward(20)
+            until = time.monotonic() + 20
+            while end() < house.clock() + 20:
+                assert time.monotonic() < until
+                time.sleep(0.01)
+            assert end() <= house.clock() + 30
+            with pytest.raises(Conflict), single_flight.lease(plan()):
+                raise AssertionError("two hold it")
+        store.put("lease", KEY, b"another's", expires=end())    # it is not taken back
+        time.sleep(0.1)
+        row = store.get("lease", KEY)
+        assert row
+        assert row.value == b"another's"
+        house.clock.forward(40)             # nor deleted when the work ends
+        store.put("lease", KEY, b"another's", expires=int(house.clock()) + 30)
+    assert store.get("lease", KEY)
+
+
 def test_a_listing_that_began_long_ago_is_not_shared(house: App) -> None:
     """A worker may take minutes; who asks now gets what is at most as old as a request may last."""
     ask(house)
@@ -465,7 +511,7 @@ def test_the_breaker(house: App, twin: Deployment, window: Window) -> None:
     cloud.forget()
     assert ask(house, window, twin).total == 25
     assert ("breaker", KEY) not in rows(house.deployment.store)
-    cloud.fail("503")                       # and counts anew
+    cloud.fail("503")                       # and counts again
     for _ in range(7):
         with pytest.raises(PartyUnavailable):
             ask(house, window)
@@ -570,7 +616,7 @@ def test_another_account_starts_without_a_list(served: App) -> None:
 
 @pytest.mark.parametrize("fault", [None, "503"])
 @pytest.mark.parametrize("window", [WHOLE, Window(1, 100)])
-@pytest.mark.parametrize("change", ["removed", "put anew"])
+@pytest.mark.parametrize("change", ["removed", "put again"])
 def test_an_account_that_goes_while_it_is_listed_leaves_nothing(house: App, fault: str | None, window: Window,
                                                                 change: str) -> None:
     """Nor does one that goes while its list is written down."""
@@ -680,7 +726,14 @@ def test_a_token_never_sees_another_tenants_list(served: App) -> None:
 
 # ---------------------------------------------------------------- P10: nobody waits for another
 
-def test_a_hanging_source_does_not_hold_the_others(served: App, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def many_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as outside the tests."""
+    monkeypatch.setattr(connections, "THREADS", 200)
+
+
+def test_a_hanging_source_does_not_hold_the_others(many_threads: None, served: App,
+                                                   monkeypatch: pytest.MonkeyPatch) -> None:
     """Thirty callers wait for a cloud that hangs; meanwhile fifty requests of others are all answered before any of
     them."""
     monkeypatch.setattr(sender_module, "CALL_SECONDS", 6.0)
@@ -728,7 +781,7 @@ def test_from_end_to_end_on_every_store(store: Store, clock: Clock, tmp_path: Pa
     cloud.fleets["ap-guangzhou"] = Fleet(1249)
     assert listed().total == 1249
     clock.forward(1)
-    changed = changes.list_changes(deployment, SOURCE, clock() - 2)
+    changed = changes.list_changes(lookup.Lookup(deployment, lookup.ANY_AGE).plan(SOURCE), clock() - 2)
     assert [server.id for server in changed.vanished] == [found[0].servers[-1].id]
     assert changed.answer.servers == []
     cloud.fail("html")

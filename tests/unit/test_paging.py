@@ -86,7 +86,7 @@ def test_more_rows_than_asked_for_is_malformed() -> None:
         by_offset(lambda offset, limit: Page([(n, n) for n in names], 30), Window(1, 5), 10, 2)
 
 
-def test_a_fleet_that_changes_once_is_listed_anew() -> None:
+def test_a_fleet_that_changes_once_is_listed_again() -> None:
     before, after, calls = fleet(25), fleet(26), []
 
     def fetch(offset: int, limit: int) -> Page[str]:
@@ -265,7 +265,7 @@ def test_an_endless_walk_ends(monkeypatch: pytest.MonkeyPatch) -> None:
         by_token(lambda token: Page([("a", "a")], token=str(int(token or 0) + 1)))
 
 
-def test_a_token_that_the_party_refuses_starts_the_walk_anew_once() -> None:
+def test_a_token_that_the_party_refuses_restarts_the_walk_once() -> None:
     calls = []
 
     def fetch(token: str | None) -> Page[str]:

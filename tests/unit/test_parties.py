@@ -2,40 +2,54 @@
 becomes.
 
 A case: `account` (project, deep), `credentials` if not the file's, `region`, `window`, `constants` of the adapter's
-module, `exchanges` in any order (each may be asked again, but for one that is said `once`), and either `servers` with
+module, `exchanges` in any order (each may be asked again, except one that is marked `once`), and either `servers` with
 `total`, compared whole, or the word of the `error` and what its text `says` and `never` says. An exchange:
 `operation`, `asked` (the query's and the body's words), optionally `host`, `path` and `method`, and the `answer`. A
-file's `unasked` names words that differ from call to call or only sign.
+file's `unasked` names words that differ from call to call or only sign. `discovery` (below, role) makes the account a
+door to others, `member` one of these.
+
+A party with organisations has `discoveries` too: cases of the same form that end in `members`, in the order of their
+ids, or in an error.
 
 The file also says what the tests of all parties must know of this one:
 
     accounts       sets of fields by which an account can be put here; they may only grow
-    policies       how many policies keys.md holds, the second for --deep; named_beside: rights that it names for
-    another end causes         cause of a refusal, a name in errors.py -> the party's documented words; free_text:
-    [status, body, cause] may_fail       leaf of an answer, a pattern -> why an odd value there may fail the list
-    least_page     the fewest rows that its pages can hold; sorts_itself: the simulator's fleet must be in the party's
-    order absent         [operation, fault] that is no fault: a feature that the account may not have
+    policies       how many policies keys.md holds, the second for --deep
+    named_beside   rights that keys.md names for another end
+    causes         cause of a refusal, a name in errors.py -> the party's documented words
+    free_text      [status, body, cause]
+    may_fail       leaf of an answer, a pattern -> why an odd value there may fail the list
+    least_page     the fewest rows that its pages can hold
+    sorts_itself   the simulator's fleet must be in the party's order
+    absent         [operation, fault] that is no fault: a feature that the account may not have, or a call whose answer
+                   does not matter ("*": any fault)
+    sites          other sites of the cloud: all cases are played there too, with `credentials`, settings of the
+                   `account` and texts put `instead` of the usual ones; all calls go to hosts in the site's `domains`
     one_endpoint   the simulator cannot tell for which region it is asked
+    silent_when_off   only a machine that runs has addresses
 """
 
 import importlib
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
+from xml.etree import ElementTree
 
 import msgspec
 import pytest
 
 from chalicelib import parties
 from chalicelib.access import accounts
+from chalicelib.cloud import cache
 from chalicelib.cloud.client import Client
 from chalicelib.cloud.failures import failure_in
 from chalicelib.cloud.party import Party
 from chalicelib.errors import Meaning, PartyFailed, TwocloudError
-from chalicelib.model import GRADES, WHOLE, Account, Request, Response, Server, Sign, Source, Window
+from chalicelib.model import GRADES, WHOLE, Account, Discovery, Member, Request, Response, Server, Sign, Source, Window
 from tests import ROOT
 
 
@@ -48,32 +62,48 @@ class Files(dict[str, Any]):
 
 WHAT = Files({path.parent.name: json.loads(path.read_text())
               for path in sorted((ROOT / "chalicelib/parties").glob("*/cases.json"))})
+DISCOVERIES = [(name, case) for name, what in WHAT.items() for case in what.get("discoveries", ())]
+SITES = [(name, site) for name, what in WHAT.items() for site in what.get("sites", ())]
 CASES = [(name, case) for name, what in WHAT.items() for case in what["cases"]]
 
 
 def asked_in(request: Request, unasked: list[str]) -> dict[str, Any]:
     """What a request asks for, without the words that only say which operation it is."""
     found: dict[str, Any] = dict(parse_qsl(urlsplit(request.url).query, keep_blank_values=True))
-    found |= json.loads(request.body) if request.body.startswith(b"{") else dict(
-        parse_qsl(request.body.decode(), keep_blank_values=True))
+    if request.body.startswith(b"<"):
+        found |= texts_in(request.body)
+    else:
+        found |= json.loads(request.body) if request.body.startswith(b"{") else dict(
+            parse_qsl(request.body.decode(), keep_blank_values=True))
     return {name: value for name, value in found.items() if name not in ("Action", "Version", *unasked)}
 
 
-class Recorded:
-    """`send`, answering from the exchanges of a case."""
+def texts_in(body: bytes) -> dict[str, str]:
+    """The texts of an XML request by their elements' names; several of one name in a row."""
+    found: dict[str, list[str]] = {}
+    for element in ElementTree.fromstring(body).iter():
+        if not len(element):
+            found.setdefault(element.tag.rpartition("}")[2], []).append(element.text or "")
+    return {name: " ".join(texts) for name, texts in found.items()}
 
-    def __init__(self, party: Party, exchanges: list[Mapping[str, Any]]) -> None:
+
+class Recorded:
+    """`send`, answering from the exchanges of a case. `domains`: of the hosts that may be called; none: any."""
+
+    def __init__(self, party: Party, exchanges: list[Mapping[str, Any]], domains: Sequence[str] = ()) -> None:
         self.party = party
+        self.domains = domains
         self.exchanges = exchanges
         self.used: set[int] = set()
 
     def __call__(self, operation: str, sign: Sign) -> Response:
         request = sign()
         # P15
-        assert re.fullmatch(r"(Describe|List|Get|Query|Search)[A-Za-z]+|Login|AssumeRole", operation), operation
+        assert re.fullmatch(r"(Describe|List|Get|Query|Search)[A-Za-z]+|Login|Logout|AssumeRole", operation), operation
         assert request.method in ("GET", "POST")
         assert request.url.startswith("https://")
         there, asked = urlsplit(request.url), asked_in(request, WHAT[self.party.name].get("unasked", []))
+        assert not self.domains or any(f".{there.netloc}".endswith(f".{domain}") for domain in self.domains), there
         for number, exchange in enumerate(self.exchanges):
             if exchange["operation"] == operation and exchange["asked"] == asked and not (
                     exchange.get("once") and number in self.used) and exchange.get("path", there.path) == there.path:
@@ -82,7 +112,8 @@ class Recorded:
                 self.used.add(number)
                 answer = exchange["answer"]
                 body = "\n".join(answer["text"]) if "text" in answer else json.dumps(answer["json"])
-                response = Response(answer["status"], answer.get("headers", {}), body.encode())
+                response = Response(answer["status"], answer.get("headers", {}), body.encode(),
+                                    reason=answer.get("reason", ""))
                 if failure := failure_in(self.party, response):
                     raise failure
                 return response
@@ -95,27 +126,127 @@ def account_of(name: str, credentials: Mapping[str, Any] | None = None, **more: 
                           **{"project": None, "regions": (), "deep": False, "endpoint": None, **more})
 
 
+def account_in(name: str, case: Mapping[str, Any]) -> Account:
+    """The account of a case."""
+    account = account_of(name, case.get("credentials"), **case.get("account", {}))
+    discovery, member = (made(**case[key]) if key in case else None
+                         for key, made in (("discovery", Discovery), ("member", Member)))
+    return replace(account, discovery=discovery, member=member)
+
+
+@contextmanager
+def refused_as(case: Mapping[str, Any]) -> Generator[None]:
+    """The block ends in the case's error, which says what it must and nothing of what the party wrote."""
+    with pytest.raises(TwocloudError) as failed:
+        yield
+    assert failed.value.code == case["error"]
+    assert "not for callers" not in failed.value.text
+    assert all(words in failed.value.text for words in case.get("says", ())), failed.value.text
+    assert not any(words in failed.value.text for words in case.get("never", ())), failed.value.text
+
+
 @pytest.mark.parametrize(("name", "case"), CASES, ids=[f"{name}: {case['name']}" for name, case in CASES])
 def test_case(name: str, case: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    play(name, case, monkeypatch)
+
+
+def play(name: str, case: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch, domains: Sequence[str] = ()) -> None:
     what, party = WHAT[name], parties.load(name)
     module = importlib.import_module(f"chalicelib.parties.{name}")
     for constant, value in case.get("constants", {}).items():
         monkeypatch.setattr(module, constant, value)
-    account = account_of(name, case.get("credentials"), **case.get("account", {}))
+    account = account_in(name, case)
     source = Source("123", name, case.get("region", what["region"]))
-    send = Recorded(party, case["exchanges"])
+    send = Recorded(party, case["exchanges"], domains)
     if "error" in case:
-        with pytest.raises(TwocloudError) as failed:
+        with refused_as(case):
             parties.list_servers(source, account, Window(*case.get("window", [1, None])), send)
-        assert failed.value.word == case["error"]
-        assert "not for callers" not in failed.value.text
-        assert all(words in failed.value.text for words in case.get("says", ())), failed.value.text
-        assert not any(words in failed.value.text for words in case.get("never", ())), failed.value.text
         return
     listing = parties.list_servers(source, account, Window(*case.get("window", [1, None])), send)
     assert msgspec.json.decode(msgspec.json.encode(listing.servers)) == case["servers"]
     assert listing.total == case["total"]
     assert send.used == set(range(len(case["exchanges"])))
+
+
+def at_site(name: str, case: Mapping[str, Any], site: Mapping[str, Any]) -> dict[str, Any]:
+    """The case as it is at another site of the cloud."""
+    credentials = dict(case.get("credentials", WHAT[name]["credentials"]))
+    for field, value in site.get("credentials", {}).items():
+        credentials[field] = {**credentials[field], **value} if isinstance(value, dict) else value
+    text = json.dumps({"region": WHAT[name]["region"], **case, "credentials": credentials,
+                       "account": {**case.get("account", {}), **site.get("account", {})}})
+    for usual, instead in site["instead"].items():
+        text = text.replace(usual, instead)
+    return json.loads(text)
+
+
+@pytest.mark.parametrize(("name", "site"), SITES, ids=[f"{name}: {site['name']}" for name, site in SITES])
+def test_every_case_at_every_site(name: str, site: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """No call leaves the domains of the site."""
+    played = 0
+    for case in (*WHAT[name]["cases"], *WHAT[name].get("discoveries", ())):
+        if case["exchanges"] and case.get("region", WHAT[name]["region"]) in site["instead"]:
+            with monkeypatch.context() as patch:
+                cache.forget()
+                (play_discovery if case in WHAT[name].get("discoveries", ()) else play)(
+                    name, at_site(name, case, site), patch, site["domains"])
+            played += 1
+    assert played > 20
+
+
+@pytest.mark.parametrize(("name", "site"), SITES, ids=[f"{name}: {site['name']}" for name, site in SITES])
+def test_an_account_without_regions_is_asked_at_its_own_site(name: str, site: dict[str, Any]) -> None:
+    party, hosts = parties.load(name), set[str]()
+    account = account_in(name, at_site(name, {}, site))
+
+    def send(operation: str, sign: Sign) -> Response:
+        hosts.add(urlsplit(sign().url).netloc)
+        raise PartyFailed()
+
+    region = (*account.regions, party.home(account))[0]
+    assert party.region(region) == region
+    calls = [lambda: parties.list_regions(account, send),
+             lambda: parties.check(Source("123", name, region), account, send),
+             *([lambda: parties.discover(replace(account, discovery=Discovery()), send)] if party.discover else ())]
+    for call in calls:
+        cache.forget()
+        with pytest.raises(PartyFailed):
+            call()
+    assert hosts
+    assert all(any(f".{host}".endswith(f".{domain}") for domain in site["domains"]) for host in hosts), hosts
+
+
+@pytest.mark.parametrize(("name", "case"), DISCOVERIES, ids=[f"{name}: {case['name']}" for name, case in DISCOVERIES])
+def test_a_discovery(name: str, case: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    play_discovery(name, case, monkeypatch)
+
+
+def play_discovery(name: str, case: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch,
+                   domains: Sequence[str] = ()) -> None:
+    for constant, value in case.get("constants", {}).items():
+        monkeypatch.setattr(importlib.import_module(f"chalicelib.parties.{name}"), constant, value)
+    account = replace(account_in(name, {"discovery": {}, **case}),
+                      regions=(case.get("region", WHAT[name]["region"]),))
+    send = Recorded(parties.load(name), case["exchanges"], domains)
+    if "error" in case:
+        with refused_as(case):
+            parties.discover(account, send)
+        return
+    assert [asdict(member) for member in parties.discover(account, send)] == case["members"]
+    assert send.used == set(range(len(case["exchanges"])))
+
+
+@pytest.mark.parametrize("name", [name for name in parties.names() if parties.load(name).discover])
+def test_what_every_party_with_organisations_must_have(name: str) -> None:
+    party, cases = parties.load(name), {case["name"] for case in WHAT[name]["discoveries"]}
+    for needed in ("every state", "unknown shape", "refused with", *(["below"] if party.below else ())):
+        assert any(needed in case for case in cases), f"{name} has no discovery with {needed!r}"
+    assert bool(party.below) == bool(party.below_form)
+    assert bool(party.role) == bool(party.role_form)
+    assert re.fullmatch(party.role_form, party.role)
+    for hostile in ("", "a b", "x\n", "é", "a?b", "a#b", "*", "'x'", "x:y", "../x"):
+        assert not re.fullmatch(party.below_form or "x{9}", hostile, re.ASCII), hostile
+        assert hostile == "../x" or not re.fullmatch(party.role_form or "x{9}", hostile, re.ASCII), hostile
 
 
 def test_the_files_are_written_in_whole_records() -> None:
@@ -161,7 +292,7 @@ def test_the_descriptor(name: str) -> None:
         assert code not in party.aliases
     assert party.limits
     assert all(limit.calls > 0 and limit.seconds > 0 for limit in party.limits.values())
-    assert all(isinstance(verdict, Meaning) for verdict in party.errors.values())
+    assert all(isinstance(meaning, Meaning) for meaning in party.errors.values())
     assert bool(party.project) == bool(party.project_form)
     assert party.grade in GRADES
     assert party.grade == WHAT[name]["grade"]
@@ -191,14 +322,17 @@ def hosts_of(name: str) -> set[str]:
 def test_twocloud_can_only_read(name: str) -> None:
     """P15: the rights that it asks for can change nothing, and it asks for those that its calls need."""
     party = parties.load(name)
-    stated = party.permissions + party.deep_permissions
-    assert stated
+    stated = party.permissions + party.deep_permissions + party.discover_permissions
+    assert party.permissions
     for permission in stated:
-        assert re.search(r"describe|list|get|read|view", permission, re.IGNORECASE), permission
-        assert not re.search(r"creat|updat|delet|writ|(?<!com)put|modif|start|stop|boot|run|attach|admin|owner|full|"
-                             r"edit|manag|set|"
+        if permission == "sts:AssumeRole" and permission in party.discover_permissions:
+            continue                        # of the one role that reads, in the members of an organisation
+        assert re.search(r"describe|list|get|read|view|audit|inspect", permission, re.IGNORECASE), permission
+        assert not re.search(r"creat|updat|delet|writ|(?<!com)put|modif|start|stop|boot|run|attach(?!ment)|admin|owner|"
+                             r"full|edit|(?<!resource)manag|set|"
                              r"\*", permission, re.IGNORECASE), permission
-    called = {exchange["operation"] for case in WHAT[name]["cases"] for exchange in case["exchanges"]}
+    cases = (*WHAT[name]["cases"], *WHAT[name].get("discoveries", ()))
+    called = {exchange["operation"] for case in cases for exchange in case["exchanges"]}
     if any("describe" in permission.lower() for permission in stated):
         known = {re.split(r"[:.]", permission)[-1].lower() for permission in stated}
         assert {word.lower() for word in called if word.startswith("Describe")} - {"describeregions"} <= known

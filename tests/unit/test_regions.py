@@ -29,7 +29,8 @@ from chalicelib.fleet import (
     regions,
     schedule,
 )
-from chalicelib.model import Account, Region, Source, Window
+from chalicelib.fleet.lookup import Lookup
+from chalicelib.model import Account, Region, Response, Sign, Source, Window
 from chalicelib.parties.qcloud import simulator
 from chalicelib.simulators.fleet import Fleet
 from chalicelib.simulators.server import Call
@@ -42,6 +43,7 @@ from tests.unit.test_parties import WHAT
 
 CLOUDS = simulators.clouds()
 DEFAULTS = {name: parties.load(name).default_region for name in parties.names()}
+ACCOUNT = Account(tenant_id="1", party="x", credentials={"key": "k"})
 ABROAD = "party=qcloud,aws&tenant_id=123&region=gz,us-east-1"
 
 
@@ -109,7 +111,7 @@ def test_every_pair_of_parties_and_their_default_regions(everywhere: App, monkey
         for one, other in itertools.combinations(parties.names(), 2):
             named = f"party={one},{other}&tenant_id=123&region={DEFAULTS[one]},{DEFAULTS[other]}"
             asked = query.parse([tuple(pair.split("=")) for pair in named.split("&")])           # type: ignore[misc]
-            found, failed = regions.sources(everywhere.deployment, asked, None)
+            found, failed = regions.sources(Lookup(everywhere.deployment), asked)
             assert not failed
             own = {(one, DEFAULTS[one]), (other, DEFAULTS[other])}
             own |= {(name, code) for name in (one, other) for region in (DEFAULTS[one], DEFAULTS[other])
@@ -155,7 +157,7 @@ def test_all_parties_with_all_their_regions_at_once(world: App) -> None:
     own = {(name, entry.region) for name, entry in CLOUDS.items()}
     assert own <= {(part.source.party, part.source.region) for part in first.parts if part.state == "ok"}
     for name, region in sources(first):     # beside the default regions only those that the party lists too
-        row = known_regions.listed(world.deployment.store, "123", name,
+        row = known_regions.listed(world.deployment.store, f"123/{name}",
                                    accounts.find(world.deployment.store, "123", name).revision)
         assert (name, region) in own or (row and region in row.codes) or region in parties.load(
             name).aliases.values(), (name, region)
@@ -192,6 +194,29 @@ def test_an_unknown_region_of_every_party(world: App, name: str, stack: ExitStac
     assert len(cloud.calls) == asked
 
 
+@pytest.mark.parametrize("name", [name for name in CLOUDS if parties.load(name).region_in_host])
+def test_a_region_without_a_host(world: App, name: str) -> None:
+    """Its name cannot be looked up: 400 if the party does not list it, and what happened if it does, or tells nothing.
+    """
+    party, cloud = parties.load(name), world.clouds[name]
+    cloud.forget()
+    account = accounts.load(world.deployment.store, world.deployment.sealer, "123", name, local=True)
+    there = world.deployment.transport.sender(party, account, party.default_region, time.monotonic() + 20)
+    told = parties.list_regions(account, there)
+
+    for region, deaf, status, failure in (("zz-nowhere-9", False, None, UnknownRegion),
+                                          (told[-1].code, False, None, PartyUnavailable),
+                                          ("zz-nowhere-9", True, None, PartyUnavailable),
+                                          ("zz-nowhere-9", False, 503, PartyUnavailable)):
+        def send(operation: str, sign: Sign, deaf: bool = deaf, status: int | None = status) -> Response:
+            if "Regions" in operation and not deaf:
+                return there(operation, sign)
+            raise PartyUnavailable(http_status=status)
+
+        with pytest.raises(failure):
+            parties.list_servers(Source("123", name, region), account, Window(1, 1), send)
+
+
 # ---------------------------------------------------------------- two parties
 
 def test_two_sources_not_four(two: App) -> None:
@@ -207,8 +232,9 @@ def test_two_sources_not_four(two: App) -> None:
 
 def test_explain_says_where_a_name_was_left_out(two: App) -> None:
     asked = query.parse([tuple(pair.split("=")) for pair in ABROAD.split("&")])  # type: ignore[misc]
-    found, _ = regions.sources(two.deployment, asked, None)
-    assert regions.left_out(two.deployment, asked, found) == [("us-east-1", "qcloud")]
+    made = Lookup(two.deployment)
+    found, _ = regions.sources(made, asked)
+    assert regions.left_out(made, asked, found) == [("us-east-1", "qcloud")]
 
 
 def test_many_callers_request_a_list_of_regions_once(two: App) -> None:
@@ -497,15 +523,15 @@ def test_what_a_process_remembers_of_sources_is_bounded(two: App, monkeypatch: p
 
 def test_what_a_process_remembers_of_catalogues_is_bounded() -> None:
     """Adapters keep some by region, which callers choose, and names that a party did not know."""
-    for n in range(2000):
-        cache.cached_lookup(("azure", f"region-{n}"), ["a", "b"], lambda names: {"a": 1})
-        cache.cached_lookup(("empty", f"region-{n}"), [], lambda names: {})
-        cache.cached_lookup("one", ["a"], lambda names: {"a": 1})
-    assert len(cache._catalogues) <= 512
-    assert cache.cached_lookup("one", ["a"], lambda names: 1 / 0) == {"a": 1}
-    for n in range(10_000):
-        cache.cached_lookup("projects", [f"region-{n}"], lambda names: {})
-    assert len(cache._catalogues["projects"].unknown) <= 4096
+    for n in range(cache._CATALOGUES + 100):
+        cache.cached_lookup(ACCOUNT, ("azure", f"region-{n}"), ["a", "b"], lambda names: {"a": 1})
+        cache.cached_lookup(ACCOUNT, ("empty", f"region-{n}"), [], lambda names: {})
+        cache.cached_lookup(ACCOUNT, "one", ["a"], lambda names: {"a": 1})
+    assert len(cache._catalogues) <= cache._CATALOGUES == 512
+    assert cache.cached_lookup(ACCOUNT, "one", ["a"], lambda names: 1 / 0) == {"a": 1}
+    for n in range(cache._NAMES + 100):
+        cache.cached_lookup(ACCOUNT, "projects", [f"region-{n}"], lambda names: {})
+    assert len(cache._catalogues[ACCOUNT.origin, "projects"].unknown) <= cache._NAMES == 4096
 
 
 def test_turns_to_log_in_are_not_kept() -> None:

@@ -104,7 +104,7 @@ def _revision(house: App) -> str:
 
 
 def test_a_typo_takes_nothing_away(served: App) -> None:
-    """Refused before it is stored; and stored unasked, the last good list serves, marked, as with any refusal."""
+    """Refused before it is stored; and stored unasked, the stale snapshot serves, marked, as with any refusal."""
     before = served.get(GZ).json()
     row = accounts.find(served.deployment.store, "123", "qcloud")
     wrong = with_key(served, "AKIDtest", secret("typo"))
@@ -144,7 +144,7 @@ def test_a_key_that_lists_nothing_is_refused(served: App) -> None:
     rotate(served, with_key(served, "AKIDnew", cloud.keys["AKIDnew"]))
 
 
-def test_an_account_put_anew_meanwhile_is_not_overwritten(house: App) -> None:
+def test_an_account_put_again_meanwhile_is_not_overwritten(house: App) -> None:
     mine = with_key(house, "AKIDtest", secret("mine"))
     house.account("qcloud", {"secret_id": "AKIDelse", "secret_key": secret("else")}, house.clouds["qcloud"].url)
     with pytest.raises(Conflict, match="replaced meanwhile"):
@@ -164,7 +164,7 @@ def kms_keys(count: int = 2) -> Iterator[list[KmsSealer]]:
 
 
 def test_another_files_key_without_a_gap(served: App, tmp_path: Path) -> None:
-    """Readers' process knows both keys; every account is sealed anew; then a process with the new one alone reads."""
+    """Readers' process knows both keys; every account is sealed again; then a process with the new one alone reads."""
     settings = served.deployment.settings
     both = replace(settings, key=f"file:{tmp_path}/new", old_key=settings.key)
     with reading(served, f"{GZ}&max_age=0") as seen:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,10 @@ from chalicelib import log, parties
 from chalicelib.access import accounts
 from chalicelib.cli import output
 from chalicelib.errors import Internal, InvalidParameter, PartyError, PartyUnavailable, RateLimited, UnknownRegion
-from chalicelib.fleet import changes, one_source, schedule
+from chalicelib.fleet import changes, lookup, many_sources, one_source, schedule
+from chalicelib.fleet.lookup import Freshness
 from chalicelib.fleet.schedule import IDLE_EVERY, READ_EVERY, REST_EVERY, SPREAD, Message
-from chalicelib.model import Server, Source
+from chalicelib.model import Server, Source, Window
 from chalicelib.parties.qcloud.simulator import Qcloud
 from chalicelib.simulators.fleet import Fleet, Machines
 from chalicelib.storage import amazon, snapshots
@@ -284,7 +286,7 @@ def test_every_message_three_times_in_any_order(house: App, dice: random.Random,
     # the first one was enough for all; none at all is asked twice
     assert cloud.count() - calls <= 2
     assert [server.id for server in kept(house)] == [ident(n) for n in sorted(steps[-1])]
-    found = changes.list_changes(house.deployment, SOURCE, began)
+    found = changes.list_changes(lookup.Lookup(house.deployment, lookup.ANY_AGE).plan(SOURCE), began)
     assert {server.id for server in found.vanished} >= {ident(n) for n in steps[0] - steps[-1]}
     assert {server.id for server in found.answer.servers} >= {ident(n) for n in steps[-1] - steps[0]}
     assert not {server.id for server in found.vanished} & {ident(n) for n in steps[-1]}
@@ -343,8 +345,9 @@ def client(house: App) -> Iterator[Client]:
 def test_a_batch_names_only_what_must_come_again(house: App, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     house.clouds["aws"].fail("503")
     store = type(house.deployment.store)
-    get = store.get
-    monkeypatch.setattr(store, "get", lambda self, kind, key: get(self, kind, key) if key != "9/qcloud" else 1 / 0)
+    get_many = store.get_many
+    monkeypatch.setattr(store, "get_many", lambda self, places: get_many(self, places) if ("account", "9/qcloud")
+                        not in places else 1 / 0)
     bodies = [schedule.write(message(house)), "junk",
               schedule.write(message(house, source=Source("123", "aws", "us-east-1"))),
               schedule.write(message(house, source=Source("404", "qcloud", "ap-guangzhou"))),
@@ -390,6 +393,22 @@ def sqs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
     else:
         monkeypatch.setenv("AWS_ENDPOINT_URL", request.getfixturevalue("server_url"))
         yield boto3.client("sqs")
+
+
+def test_a_caller_of_a_page_sends_a_message_that_the_worker_reads(house: App, sqs: Any,
+                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the API's function does, where nobody has listed the source."""
+    cloud: Any = house.clouds["qcloud"]
+    cloud.fleets["ap-guangzhou"] = Fleet(700)
+    url = sqs.create_queue(QueueName="on-demand")["QueueUrl"]
+    house.deployment.later.send = partial(app._send, "on-demand")
+    for _ in range(3):
+        many_sources.list_servers(house.deployment, SOURCE, Window(1, 10), freshness=Freshness(max_age=60))
+    (message,) = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=1)["Messages"]
+    assert schedule.read(message["Body"]) == schedule.message_of(SOURCE, house.clock() - 60)
+    assert schedule.work(house.deployment, schedule.read(message["Body"])).total == 700
+    answer = many_sources.list_servers(house.deployment, SOURCE, Window(1, 10), freshness=Freshness(max_age=60))
+    assert (answer.kept, answer.total, answer.list_id is None) == (True, 700, False)
 
 
 def test_the_schedule_fills_the_queue_and_the_worker_empties_it(house: App, sqs: Any,

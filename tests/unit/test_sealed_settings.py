@@ -28,7 +28,8 @@ from tests.fixtures import AWS, GZ, START, App, Clock
 OPEN = {"sealed", "bound", "revision", "created_at", "updated_at", "key"}       # what decides nothing about credentials
 OTHER = {                                   # another value for each field: a new field needs one here
     "tenant_id": "124", "party": "aliyun", "project": "8", "regions": ("ap-shanghai",), "deep": True,
-    "endpoint": "https://evil.example"}
+    "endpoint": "https://evil.example", "account": "other", "discover": True, "discover_below": "ou-evil",
+    "discover_role": "Administrator", "authorities": "evil", "proxy": "http://evil.example:3128", "allow_http": True}
 SET = {"project": "7", "regions": ("gz",), "deep": False, "endpoint": "https://cloud.example"}
 PLAIN: dict[str, Any] = {"project": None, "regions": (), "deep": False, "endpoint": None}
 
@@ -193,7 +194,8 @@ def test_another_key_seals_old_rows_with_their_settings(kinds: str, store: Sqlit
         row = as_by_0_1_0(store, old, put(store, old, SET))
         value = store.get("account", "123/qcloud")
         assert value
-        assert msgspec.json.decode(accounts.resealed(value.value, old, new), type=AccountRow).bound
+        resealed = accounts.resealed(value.value, ("account", "123/qcloud"), old, new)
+        assert msgspec.json.decode(resealed, type=AccountRow).bound
         assert accounts.reseal(store, row, old, new)
         for endpoint, good in (("https://cloud.example", True), ("https://evil.example", False)):
             write(store, msgspec.structs.replace(accounts.find(store, "123", "qcloud"), endpoint=endpoint))

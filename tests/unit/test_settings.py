@@ -1,4 +1,4 @@
-"""The environment: defaults, what is taken, and one clear line for what is not."""
+"""The environment: defaults, what is accepted, and one clear line for what is not."""
 
 import pytest
 
@@ -14,7 +14,7 @@ def test_defaults() -> None:
             found.in_lambda) == (0, 86400, 30, False, False)
 
 
-def test_what_is_taken() -> None:
+def test_what_is_accepted() -> None:
     found = settings.load({"TWOCLOUD_STORE": "dynamodb://twocloud-prod", "TWOCLOUD_KEY": "kms:alias/twocloud",
                            "TWOCLOUD_TIMEZONE": "Asia/Shanghai", "TWOCLOUD_MAX_AGE": "60",
                            "TWOCLOUD_STALE_IF_ERROR": "0",

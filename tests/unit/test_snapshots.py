@@ -1,4 +1,4 @@
-"""Kept lists, on every store: whole or not at all, chunks before the head, the newer wins, what changed."""
+"""Snapshots, on every store: whole or not at all, chunks before the head, the newer wins, what changed."""
 
 import multiprocessing
 import os
@@ -66,8 +66,8 @@ def test_a_window_reads_only_its_chunks(store: Store, monkeypatch: pytest.Monkey
     head = save(store, listed)
     assert head
     read: list[str] = []
-    get = type(store).get
-    monkeypatch.setattr(type(store), "get", lambda self, kind, key: read.append(key) or get(self, kind, key))
+    get_many = type(store).get_many
+    monkeypatch.setattr(type(store), "get_many", lambda self, places: read.extend(places) or get_many(self, places))
     for first, last, chunks in ((1, 10, 1), (395, 405, 2), (1999, None, 1), (2000, 2000, 1), (2001, 2010, 0),
                                 (1, 1200, 3)):
         read.clear()
@@ -94,6 +94,10 @@ def test_another_list_takes_the_place_of_the_old_one(store: Store) -> None:
     save(store, servers(900))
     save(store, servers(20), START + 1)
     assert whole(store) == servers(20)
+    save(store, servers(20), START + 1 + 600)
+    assert len(list(store.list("chunk"))) == 4                  # the old one is readable for ten minutes
+    save(store, servers(20), START + 1 + 901)
+    assert whole(store) == servers(20)
     assert len(list(store.list("chunk"))) == 1                  # nothing of the old one is left
 
 
@@ -119,7 +123,11 @@ def test_a_listing_that_was_overtaken_while_it_wrote_leaves_nothing(store: Store
     monkeypatch.setattr(type(store), "put", overtaken)
     assert save(store, servers(3), START + 1) is None
     assert whole(store) == servers(6)
-    assert len(list(store.list("chunk"))) == 1
+    head = snapshots.find(store, SOURCE, "r")
+    assert head
+    assert {key.split("/")[3] for key, _ in store.list("chunk")} == {
+        head.generation, *(kept.generation for kept in head.kept)}              # of that of three nothing is left
+    assert [kept.total for kept in head.kept] == [5]
     assert [change.vanished for change in snapshots.changes(store, SOURCE, 0)] == [()]      # nobody is gone
 
 

@@ -39,6 +39,29 @@ def test_what_is_put_is_there_and_what_is_deleted_is_not(store: Store) -> None:
     store.delete("user")
 
 
+def test_many_rows_of_several_kinds_are_read_at_once(store: Store, clock: Clock) -> None:
+    places = [("k", f"{n:03}") for n in range(250)]
+    for kind, key in places:
+        store.put(kind, key, key.encode())
+    store.put("other", "007", b"bond")
+    store.put("k", "ends", b"1", expires=int(clock()) + 60)
+    wanted = [("other", "007"), *places, ("k", "ends"), ("k", "nobody"), ("none", "007"), ("k", "001")]
+    rows = store.get_many(wanted)
+    assert rows == {place: store.get(*place) for place in [("other", "007"), *places, ("k", "ends")]}
+    clock.forward(60)
+    assert store.get_many([("k", "ends"), ("k", "nobody")]) == {}
+    assert store.get_many([]) == {}
+
+
+def test_many_rows_of_many_megabytes_are_read_whole(store: Store) -> None:
+    """More than the 16 MB that one BatchGetItem gives."""
+    places = [("big", f"{n:02}") for n in range(60)]
+    for n, (kind, key) in enumerate(places):
+        store.put(kind, key, bytes([n]) * 300_000)
+    rows = store.get_many(places)
+    assert [(rows[place].value[0], len(rows[place].value)) for place in places] == [(n, 300_000) for n in range(60)]
+
+
 def test_conditions(store: Store) -> None:
     store.put("k", "a", b"1", version=0)
     with pytest.raises(Conflict):
@@ -54,7 +77,7 @@ def test_conditions(store: Store) -> None:
     assert found.value == b"3"
     store.delete("k", "a")
     store.put("k", "a", b"6", version=0)
-    with pytest.raises(Conflict):           # made anew: not the row that was read
+    with pytest.raises(Conflict):           # made again: not the row that was read
         store.put("k", "a", b"7", version=row.version)
 
 
@@ -95,6 +118,19 @@ def test_list_by_prefix_in_order(store: Store) -> None:
     assert list(store.list("k", "zz")) == []
     assert list(store.list("none")) == []
     assert all(row.value == key.encode() for key, row in store.list("k"))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(prefix=st.text("aA/0\ud7ff\ue000\U0010ffff", max_size=3), start=st.text("aA/0\ue000\U0010ffff", max_size=4),
+       keys=st.sets(st.text("aA/0\ud7ff\ue000\U0010ffff", min_size=1, max_size=4), max_size=12))
+def test_a_list_begins_at_a_key_and_ends_with_its_prefix(store: Store, prefix: str, start: str, keys: set[str]) -> None:
+    for key in keys:
+        store.put("range", key, b"x")
+    try:
+        expected = sorted((key for key in keys if key.startswith(prefix) and key >= start), key=str.encode)
+        assert [key for key, _ in store.list("range", prefix, start)] == expected
+    finally:
+        store.delete("range", *keys)
 
 
 def test_lists_of_several_megabytes_and_many_rows(store: Store) -> None:

@@ -139,6 +139,7 @@ def test_the_matrix_over_http(served: App) -> None:
             (GZ, {"X-Forwarded-For": "127.0.0.1", "X-Original-URL": f"/twocloud/servers?{US7}"}, None),
             (GZ, {}, US7), (f"{GZ}&max_age=9999", {}, None),
             ("party=qcloud&tenant_id=123&region=ap-guangzhou", {}, None),
+            ("party=qcloud&tenant_id=7,123&region=gz", {}, None), ("party=qcloud&tenant_id=123,8&region=gz", {}, None),
         ):
             answer = served.get(query, token=token, headers=headers, data=body)
             assert answer.status_code == 403
@@ -148,7 +149,7 @@ def test_the_matrix_over_http(served: App) -> None:
                       f"{GZ};tenant_id=7",
                       f"{GZ}&token={token[:5]}", "party=qcloud&tenant_id=7%20&region=gz",
                       "party=qcloud&tenant_id=*&region=gz",
-                      "party=qcloud&tenant_id=7,123&region=gz", "party=qcloud&tenant_id=123%00&region=gz"):
+                      "party=qcloud&tenant_id=7,all&region=gz", "party=qcloud&tenant_id=123%00&region=gz"):
             answer = served.get(query, token=token)
             assert answer.status_code == 400
             assert "vm_servers" not in answer.text

@@ -132,7 +132,7 @@ def test_one_password_at_a_time_and_few_wait(deployment: Deployment, clock: Cloc
         try:
             users.check_password(deployment.store, f"user-{n}", "wrong", clock())
         except (Unauthorized, RateLimited) as refused:
-            seen.append(refused.word)
+            seen.append(refused.code)
 
     monkeypatch.setattr(users, "_scrypt", slow)
     monkeypatch.setattr(users, "_WAIT_SECONDS", 20)

@@ -37,8 +37,8 @@ class Page:
 @cache
 def page(name: str) -> Page:
     """`name`: of its HTML file."""
-    style, script = _joined(_STYLES[name]), _joined(_SCRIPTS[name])
-    text = (_FOLDER / name).read_text("utf-8")
+    style, script = _tight(_joined(_STYLES[name])), _joined(_SCRIPTS[name])
+    text = re.sub(r"\n\s+", "\n", (_FOLDER / name).read_text("utf-8"))
     text = text.replace("<style></style>", f"<style>{style}</style>")
     text = text.replace('<script type="module"></script>', f'<script type="module">{script}</script>')
     body = text.encode()
@@ -47,10 +47,18 @@ def page(name: str) -> Page:
 
 
 def _joined(names: tuple[str, ...]) -> str:
-    """The files, without indentation and what is written for maintainers: a fifth of the bytes."""
+    """The files, without indentation, the line breaks that end nothing and what is written for maintainers: a quarter
+    of the bytes. No text in them has a line break or a comment in it."""
     text = "\n".join((_FOLDER / name).read_text("utf-8") for name in names)
-    lines = (line.strip() for line in re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL).splitlines())
-    return "\n".join(line for line in lines if line and not line.startswith("//"))
+    text = re.sub(r"/\*.*?\*/ ?", "", text, flags=re.DOTALL)
+    lines = (re.sub(r"\s+// .*$", "", line).strip() for line in text.splitlines())
+    text = "\n".join(line for line in lines if line and not line.startswith("//"))
+    return re.sub(r"(?<=[;{,(])\n|\n(?=[})?:.&|])", "", text)
+
+
+def _tight(style: str) -> str:
+    """The styles without blanks that mean nothing. No string in them holds one beside these signs."""
+    return re.sub(r"(?<=:) |\s*([{};,])\s*", r"\1", style).replace(";}", "}")
 
 
 def _policy(style: str, script: str) -> str:

@@ -3,22 +3,26 @@
 /**
  * @typedef {{kind: "unauthorized" | "forbidden" | "missing" | "throttled" | "invalid" | "offline" | "failed",
  *            word: string, msg: string, requestId: string, retryAfter: number, status: number}} Problem
+ * @typedef {{tenants: string[], accounts: {tenant_id: string, party: string, account: string, regions: string[] | null,
+ *            discovered_by: string | null}[]}} Me  what the token opens
  */
 
 // "/twocloud/" as the browser sees it, behind the stage of a gateway too; the page is served with and without the slash
 const BASE = location.pathname.replace(/\/?$/, "/");
 const KINDS = { 401: "unauthorized", 403: "forbidden", 404: "missing", 429: "throttled", 400: "invalid" };
 const PART = 4000;                          // servers of one request, where the whole is more than the platform carries
+const TRIES = 3;                            // readings of a list in parts, of which another one took the place meanwhile
 const PATIENCE_MS = 40_000;                 // the API itself answers within 25 s
 
 /**
- * @param {Record<string, string>} parameters @param {string} token @param {AbortSignal} signal
- * @returns {Promise<{body: any, at: number, total: number}>}  throws a Problem, or an AbortError
+ * @param {string} path  with its query @param {string} holds  the key of the list that the answer must hold
+ * @param {string} token @param {AbortSignal} signal
+ * @returns {Promise<{body: any, at: number, list: string}>}  list: the id of the list; throws a Problem, or an AbortError
  */
-async function get(parameters, token, signal) {
+async function get(path, holds, token, signal) {
   let response, body;
   try {
-    response = await fetch(`${BASE}servers?${new URLSearchParams(parameters)}`, {
+    response = await fetch(BASE + path, {
       headers: { Authorization: `Basic ${btoa(`${token}:`)}` }, cache: "no-store", redirect: "error",
       credentials: "omit",                  // keeps the browser's own password box away on a 401
       signal: AbortSignal.any([signal, AbortSignal.timeout(PATIENCE_MS)]),
@@ -28,12 +32,18 @@ async function get(parameters, token, signal) {
     if (signal.aborted) throw error;
     throw problem(response?.status ?? 0, { msg: response ? `HTTP ${response.status}` : "" });
   }
-  if (response.status !== 200 || !Array.isArray(body?.vm_servers)) {
+  if (response.status !== 200 || !Array.isArray(body?.[holds])) {
     throw problem(response.status, body ?? {}, response.headers.get("Retry-After"));
   }
   const at = Date.parse(response.headers.get("Date") ?? "") || Date.now();
-  return { body, at, total: Number(response.headers.get("X-Total-Count") ?? NaN) };
+  return { body, at, list: response.headers.get("X-List-Id") ?? "" };
 }
+
+/** @param {Record<string, string>} parameters @param {string} token @param {AbortSignal} signal */
+const getList = (parameters, token, signal) => get(`servers?${new URLSearchParams(parameters)}`, "vm_servers", token, signal);
+
+/** What the token opens. @param {string} token @param {AbortSignal} signal @returns {Promise<Me>} */
+const getMe = async (token, signal) => (await get("me", "tenants", token, signal)).body;
 
 /** @param {number} status @param {any} body @param {string | null} [retryAfter] @returns {Problem} */
 function problem(status, body, retryAfter = null) {
@@ -46,31 +56,45 @@ function problem(status, body, retryAfter = null) {
 }
 
 /**
- * The whole fleet of a tenant; where that is too long for one answer, in parts, which come from the lists that the
- * first of them made the API keep.
+ * The whole fleet of a tenant; where that is too long for one answer, in parts of one list. `again` is called if that list
+ * went before its last part was read, and another one is read from its start.
  * @param {string} tenant @param {string} token @param {number} maxAge  seconds @param {AbortSignal} signal
- * @param {Record<string, string>} [more]
+ * @param {Record<string, string>} [more] @param {() => void} [again]
  */
-async function getFleet(tenant, token, maxAge, signal, more = {}) {
+async function getFleet(tenant, token, maxAge, signal, more = {}, again = () => {}) {
   const asked = { party: "all", tenant_id: tenant, region: "all", on_error: "partial", ...more };
   const aged = more.changed_since ? asked : { ...asked, max_age: String(maxAge) };
   try {
-    const { body, at } = await get(aged, token, signal);
+    const { body, at } = await getList(aged, token, signal);
     return { body, at };
   } catch (error) {
     if (/** @type {Problem} */ (error).status !== 413) throw error;
   }
+  for (let tries = 1; ; tries += 1) {
+    try {
+      // what was too long for one answer has just been kept
+      return await getParts(more.changed_since ? asked : { ...asked, max_age: String(Math.max(maxAge, 120)) }, token, signal);
+    } catch (error) {
+      if (/** @type {Problem} */ (error).status !== 409 || tries === TRIES) throw error;
+      again();
+    }
+  }
+}
+
+/** @param {Record<string, string>} asked @param {string} token @param {AbortSignal} signal */
+async function getParts(asked, token, signal) {
   const rows = [];
-  for (let first = 1, lengths = ""; ; first += PART) {
-    const age = more.changed_since ? {} : { max_age: String(first === 1 ? maxAge : Math.max(maxAge, 120)) };
-    const part = await get({ ...asked, ...age, f: String(first), t: String(first + PART - 1) }, token, signal);
+  for (let first = 1, lengths = "", list = ""; ; first += PART) {
+    const named = list ? { list } : {};
+    const part = await getList({ ...asked, ...named, f: String(first), t: String(first + PART - 1) }, token, signal);
     const found = lengthsOf(part.body);
     if (lengths && found !== lengths) throw problem(200, { msg: "The lists changed while their parts were read." });
     lengths = found;
+    list ||= part.list;                     // none while a source gives nothing: then the lengths must do
     rows.push(...part.body.vm_servers);
     if (part.body.vm_servers.length < PART) return { body: { ...part.body, vm_servers: rows }, at: part.at };
   }
 }
 
 /** How long each source's list is. A source that comes or goes between two parts moves all that follow it. @param {any} body */
-const lengthsOf = (body) => JSON.stringify(body.sources.map((/** @type {any} */ one) => [one.party, one.region, one.count]));
+const lengthsOf = (body) => JSON.stringify(body.sources.map((/** @type {any} */ one) => [one.tenant_id, one.party, one.account, one.region, one.count]));

@@ -1,15 +1,15 @@
-// What appeared, changed and vanished, told from the lists that the API kept.
+// What appeared, changed and vanished, from the lists that the API kept.
 
 const PERIODS = { hour: 3600, day: 86_400, week: 604_800 };
 
 /** @typedef {{answer: Answer, vanished: Machine[], since: number}} Changes */
 
-/** @param {any} body @param {number} at @param {number} since @returns {Changes} */
-function readChanges(body, at, since) {
-  const answer = read(body, at);
+/** @param {any} body @param {number} at @param {number} since @param {boolean} several @returns {Changes} */
+function readChanges(body, at, since, several) {
+  const answer = read(body, at, several);
   const vanished = body.vanished.map((/** @type {any} */ one) => ({
     ...machine({ status: "", zone: "", instance_type: "", project_id: "", lan_ip_set: "", wan_ip_set: "", lan_ipv6_set: "",
-      wan_ipv6_set: "", tags: {}, ...one }, new Map()), vanishedAt: one.vanished_at }));
+      wan_ipv6_set: "", tags: {}, ...one }, new Map(), several), vanishedAt: one.vanished_at }));
   return { answer, vanished, since };
 }
 
@@ -25,7 +25,7 @@ function changesSaid(changes, chips, href) {
     h("h3", { class: `status ${look}` }, h("span", { class: "dot", "aria-hidden": "true" }), t(kind), " ", h("span", { class: "n soft" }, number(machines.length))),
     machines.length > 0 && h("ul", { class: "plain" }, ...machines.slice(0, PAGE).map((one) => h("li", {},
       kind === "vanished" ? bdi(escaped(one.row.instance_name || one.row.instance_id)) : h("a", { href: href(one.key) }, bdi(escaped(one.row.instance_name || one.row.instance_id))),
-      h("span", { class: "soft" }, bdi(escaped(`${one.row.party} ${one.row.region}`))),
+      h("span", { class: "soft" }, bdi(escaped(sourceName(one.row, answer.several)))),
       kind === "vanished" ? h("span", { class: "soft" }, bdi(escaped(one.row.instance_id))) : statusSaid(one.row.status),
       timeSaid(kind === "vanished" ? one.vanishedAt ?? null : one.row[COLUMNS[column]], offset)))),
     machines.length > PAGE && h("p", { class: "soft" }, t("more", { n: machines.length - PAGE }))))];

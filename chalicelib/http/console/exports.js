@@ -15,7 +15,7 @@ const FORMATS = {
 
 const FIELDS = ["instance_name", "instance_id", "cpu_num", "mem_size", "disk_size", "lan_ip_set", "wan_ip_set", "status",
   "create_at", "update_at", "party", "tenant_id", "region", "zone", "project_id", "instance_type", "party_status",
-  "lan_ipv6_set", "wan_ipv6_set", "tags", "seen_at"];
+  "lan_ipv6_set", "wan_ipv6_set", "tags", "seen_at", "account"];
 // where a formula may begin, as formats/lines.py has it
 const SIGNS = String.raw`=+\-@\u2212\ufe62\ufe63\ufe66\ufe6b\uff0b\uff0d\uff1d\uff20`;
 const BREAKS = String.raw`,;|\t\n\x0b\f\r\x1c-\x1e\x85\u2028\u2029`;
@@ -131,14 +131,15 @@ const LEGAL_HOST = /^[\p{L}\p{N}_][\p{L}\p{N}_.-]{0,252}$/u;
 const ADDRESS = /^[0-9A-Fa-f.:]+$/;
 const NOT_PLAIN = /[^A-Za-z0-9 _.,:/@+=\u{80}-\u{10ffff}-]/u;
 const EACH_NOT_PLAIN = new RegExp(NOT_PLAIN, "gu");
-const TAKEN_HOST = /^((party|region|zone|status|project|tag)_.*|all|ungrouped|localhost(\..*)?|127\.0\.0\.1)$/i;
+const TAKEN_HOST = /^((tenant|party|account|region|zone|status|project|tag)_.*|all|ungrouped|localhost(\..*)?|127\.0\.0\.1)$/i;
 
 function asAnsible(/** @type {Chosen} */ { rows }) {
   const hosts = hostNames(rows);
   /** @type {Map<string, string[]>} */
   const members = new Map();
+  const tenants = new Set(rows.map((row) => row.tenant_id)).size > 1;
   const variables = rows.map((row, at) => {
-    for (const group of groupsOf(row)) members.set(group, [...(members.get(group) ?? []), hosts[at]]);
+    for (const group of groupsOf(row, tenants)) members.set(group, [...(members.get(group) ?? []), hosts[at]]);
     return `${jsonOf(hosts[at])}:${variablesOf(row)}`;
   });
   const names = [...members.keys()].sort(byCodePoint);
@@ -155,7 +156,7 @@ function hostNames(/** @type {Row[]} */ rows) {
   const given = Array(rows.length);
   const give = (/** @type {number} */ at, /** @type {string} */ name) => { taken.add(given[at] = unique(name, taken)); };
   const byId = (/** @type {Row} */ row) => (ids.get(row.instance_id) === 1 && isLegalHost(row.instance_id) ? row.instance_id
-    : `${row.party}.${row.region}.${row.instance_id}`.replace(/[^\p{L}\p{N}_.-]/gu, "_"));
+    : `${row.party}.${namedAccount(row)}${namedAccount(row) && "."}${row.region}.${row.instance_id}`.replace(/[^\p{L}\p{N}_.-]/gu, "_"));
   const named = (/** @type {Row} */ row) =>
     names.get(row.instance_name) === 1 && isLegalHost(row.instance_name) && !ids.has(row.instance_name);
   rows.forEach((row, at) => { if (!named(row)) give(at, byId(row)); });
@@ -172,8 +173,11 @@ function tally(/** @type {string[]} */ names) {
   return found;
 }
 
-function groupsOf(/** @type {Row} */ row) {
-  const kinds = { party: row.party, region: row.region, zone: row.zone, status: row.status, project: row.project_id };
+/** The account's name, "" if it is the default one. */
+const namedAccount = (/** @type {Row} */ row) => (row.account === "default" ? "" : row.account);
+
+function groupsOf(/** @type {Row} */ row, /** @type {boolean} */ tenants) {
+  const kinds = { tenant: tenants ? row.tenant_id : "", party: row.party, account: namedAccount(row), region: row.region, zone: row.zone, status: row.status, project: row.project_id };
   const names = Object.entries(kinds).filter(([, value]) => value).map(([kind, value]) => `${kind}_${word(value)}`);
   const tags = Object.entries(row.tags).map(([name, value]) => `tag_${word(name)}${value ? `_${word(value)}` : ""}`);
   return new Set([...names, ...tags]);
@@ -191,7 +195,7 @@ function variablesOf(/** @type {Row} */ row) {
 const marked = (/** @type {unknown} */ value) =>
   (typeof value === "string" && NOT_PLAIN.test(value) ? { __ansible_unsafe: value } : value);
 
-/** The tags under names that no Ansible obeys. No tag is lost: a name that is taken gets a number. */
+/** The tags under names that no Ansible obeys. No tag is lost: a name in use gets a number. */
 function plainKeys(/** @type {Record<string, string>} */ tags) {
   const taken = new Set(Object.keys(tags));
   return tagsOf(tags).map(([name, value]) => {
@@ -216,9 +220,9 @@ function asParameters(tenant, chips) {
   /** @type {Record<string, string>} */
   const asked = { party: "all", tenant_id: tenant, region: "all", on_error: "partial" };
   const used = new Set();
-  for (const key of ["party", "region"]) {
+  for (const [key, name] of [["party", "party"], ["region", "region"], ["account", "account"], ["tenant", "tenant_id"]]) {
     if (plain(key).length && plain(key).length === all(key).length) {
-      asked[key] = plain(key).map(({ value }) => value).join(",");
+      asked[name] = plain(key).map(({ value }) => value).join(",");
       plain(key).forEach((chip) => used.add(chip));
     }
   }
@@ -228,7 +232,7 @@ function asParameters(tenant, chips) {
       used.add(plain(key)[0]);
     }
   }
-  const one = [asked.party, asked.region].every((value) => value !== "all" && !value.includes(","));
+  const one = [asked.tenant_id, asked.party, asked.region].every((value) => value !== "all" && !value.includes(","));
   if (one) delete asked.on_error;           // of one source nothing is partial
   if (one) asked.view = "full";
   return { asked, rest: chips.filter((chip) => !used.has(chip)) };

@@ -24,7 +24,9 @@ const total = (/** @type {Map<string, number>} */ parts) => [...parts.values()].
  * @param {{toggle: (chip: Chip) => void, redraw: () => void}} acts
  */
 function facets(counts, chips, acts) {
-  return FACETS.map((facet) => facetGroup(facet, counts[facet], chips, acts));
+  const always = ["status", "party", "region"]; // of the others one value says nothing
+  return FACETS.filter((facet) => always.includes(facet) || counts[facet].size > 1 || chips.some(({ key }) => key === facet))
+    .map((facet) => facetGroup(facet, counts[facet], chips, acts));
 }
 
 /** @param {string} facet @param {Map<string, Map<string, number>>} values @param {Chip[]} chips

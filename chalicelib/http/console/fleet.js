@@ -2,9 +2,9 @@
 
 /**
  * @typedef {Record<string, any>} Row  a row of the API's full view
- * @typedef {{party: string, region: string, state: string, count: number | null, age: number | null, error: string, msg: string}} Source
+ * @typedef {{tenant_id: string, party: string, account: string, region: string, state: string, count: number | null, age: number | null, error: string, msg: string}} Source
  * @typedef {{row: Row, key: string, words: string, source: Source | undefined, vanishedAt?: string}} Machine
- * @typedef {{machines: Machine[], sources: Source[], complete: boolean, msg: string, at: number, offset: number | null}} Answer
+ * @typedef {{machines: Machine[], sources: Source[], complete: boolean, msg: string, at: number, offset: number | null, several: boolean}} Answer
  */
 
 // column -> field of the row, in the order in which they are offered
@@ -12,7 +12,7 @@ const COLUMNS = {
   server: "instance_name", status: "status", party: "party", region: "region", zone: "zone", id: "instance_id",
   type: "instance_type", cpu: "cpu_num", mem: "mem_size", disk: "disk_size", lan: "lan_ip_set", wan: "wan_ip_set",
   lan6: "lan_ipv6_set", wan6: "wan_ipv6_set", created: "create_at", updated: "update_at", tags: "tags",
-  project: "project_id", partyStatus: "party_status", tenantColumn: "tenant_id", seen: "seen_at",
+  project: "project_id", partyStatus: "party_status", tenantColumn: "tenant_id", account: "account", seen: "seen_at",
 };
 const USUAL_COLUMNS = ["server", "status", "party", "region", "type", "cpu", "mem", "lan", "wan", "created"];
 const NUMBERS = ["cpu", "mem", "disk"], TIMES = ["created", "updated", "seen"], ADDRESSES = ["lan", "wan", "lan6", "wan6"];
@@ -25,31 +25,39 @@ const LOOKS = {
 const LOOK_ORDER = ["up", "busy", "off", "bad", "odd", "gone"];
 const look = (/** @type {string} */ status) => LOOKS[status] ?? "busy";
 
-/** @param {any} body @param {number} at  when the server said it, in milliseconds */
-function read(body, at) {
+/** @param {any} body @param {number} at  when the server answered, in milliseconds @param {boolean} several  tenants */
+function read(body, at, several) {
   const sources = body.sources ?? [];
-  const bySource = new Map(sources.map((/** @type {Source} */ one) => [`${one.party}/${one.region}`, one]));
-  return { machines: body.vm_servers.map((/** @type {Row} */ row) => machine(row, bySource)), sources, at,
-    complete: body.complete !== false, msg: body.msg, offset: zoneOffset(body.vm_servers, bySource, at) };
+  const bySource = new Map(sources.map((/** @type {Source} */ one) => [sourceKey(one, several), one]));
+  return { machines: body.vm_servers.map((/** @type {Row} */ row) => machine(row, bySource, several)), sources, at, several,
+    complete: body.complete !== false, msg: body.msg, offset: zoneOffset(body.vm_servers, bySource, at, several) };
 }
 
-/** @param {Row} row @param {Map<string, Source>} bySource @returns {Machine} */
-function machine(row, bySource) {
+/** A source's key, without the tenant where one alone is shown, and without the usual account. */
+const sourceKey = (/** @type {Row | Source} */ one, /** @type {boolean} */ several) =>
+  `${several ? `${one.tenant_id}:` : ""}${one.party}${one.account && one.account !== "default" ? `@${one.account}` : ""}/${one.region}`;
+
+/** A source in words. A party that could not name its regions has none. */
+const sourceName = (/** @type {Row | Source} */ one, /** @type {boolean} */ several) => [several && one.tenant_id, one.party, one.account === "default" ? "" : one.account,
+  one.region === "all" ? "" : one.region].filter(Boolean).join(" ");
+
+/** @param {Row} row @param {Map<string, Source>} bySource @param {boolean} several @returns {Machine} */
+function machine(row, bySource, several) {
   const tags = Object.entries(row.tags ?? {}).map(([name, value]) => `${name}=${value}`);
   const words = [row.instance_name, row.instance_id, row.status, row.party, row.region, row.zone, row.instance_type,
     row.project_id, row.lan_ip_set, row.wan_ip_set, row.lan_ipv6_set, row.wan_ipv6_set, ...tags].join("\n").toLowerCase();
-  return { row, key: `${row.party}/${row.region}/${row.instance_id}`, words,
-    source: bySource.get(`${row.party}/${row.region}`) };
+  return { row, key: `${sourceKey(row, several)}/${row.instance_id}`, words,
+    source: bySource.get(sourceKey(row, several)) };
 }
 
 /**
- * The API writes times in the deployment's zone and does not name it. When a list was taken is said twice, as a time
+ * The API writes times in the deployment's zone and does not name it. When a list was read is stated twice, as a time
  * there and as an age: the difference is the zone's. Milliseconds; null if no row tells.
- * @param {Row[]} rows @param {Map<string, Source>} bySource @param {number} at
+ * @param {Row[]} rows @param {Map<string, Source>} bySource @param {number} at @param {boolean} several
  */
-function zoneOffset(rows, bySource, at) {
+function zoneOffset(rows, bySource, at, several) {
   for (const row of rows) {
-    const age = bySource.get(`${row.party}/${row.region}`)?.age;
+    const age = bySource.get(sourceKey(row, several))?.age;
     if (!row.seen_at || age === null || age === undefined) continue;
     const quarter = 15 * 60_000;            // no zone is finer
     const offset = Math.round((asUtc(row.seen_at) - (at - age * 1000)) / quarter) * quarter;

@@ -8,38 +8,38 @@
 
 /** @returns {{view: View, tenant: string, lang: string}} */
 function readLink(/** @type {string} */ hash) {
-  const said = new URLSearchParams(hash.replace(/^#/, ""));
-  const chips = parse(said.get("q") ?? "");
-  const sort = (said.get("sort") ?? "").replace(/^-/, "");
-  const columns = (said.get("columns") ?? "").split(",").filter((column) => Object.hasOwn(COLUMNS, column));
-  const since = said.get("since") ?? "";
+  const parameters = new URLSearchParams(hash.replace(/^#/, ""));
+  const chips = parse(parameters.get("q") ?? "");
+  const sort = (parameters.get("sort") ?? "").replace(/^-/, "");
+  const columns = (parameters.get("columns") ?? "").split(",").filter((column) => Object.hasOwn(COLUMNS, column));
+  const since = parameters.get("since") ?? "";
   return {
     view: {
       chips: chips.filter(({ key, not }) => key || not),
       text: chips.filter(({ key, not }) => !key && !not).map(written).join(" "),
-      sort: Object.hasOwn(COLUMNS, sort) ? sort : "", down: (said.get("sort") ?? "").startsWith("-"),
+      sort: Object.hasOwn(COLUMNS, sort) ? sort : "", down: (parameters.get("sort") ?? "").startsWith("-"),
       columns: columns.length ? columns : USUAL_COLUMNS,
-      server: said.get("server") ?? "",
-      show: said.get("show") === "changes" ? "changes" : "fleet",
+      server: parameters.get("server") ?? "",
+      show: parameters.get("show") === "changes" ? "changes" : "fleet",
       since: since === "day" || since === "week" ? since : "hour",
-      page: Math.max(0, (Number(said.get("page")) || 1) - 1),
+      page: Math.max(0, (Number(parameters.get("page")) || 1) - 1),
     },
-    tenant: said.get("tenant") ?? "", lang: said.get("lang") ?? "",
+    tenant: parameters.get("tenant") ?? "", lang: parameters.get("lang") ?? "",
   };
 }
 
 /** Only what differs from the usual is written. */
 function writeLink(/** @type {View} */ view, /** @type {Record<string, string>} */ more = {}) {
-  const said = new URLSearchParams();
+  const parameters = new URLSearchParams();
   const query = [...view.chips.map(written), view.text.trim()].filter(Boolean).join(" ");
-  if (query) said.set("q", query);
-  if (view.sort) said.set("sort", `${view.down ? "-" : ""}${view.sort}`);
-  if (view.columns.join() !== USUAL_COLUMNS.join()) said.set("columns", view.columns.join(","));
-  if (view.show === "changes") said.set("show", "changes");
-  if (view.show === "changes" && view.since !== "hour") said.set("since", view.since);
-  if (view.page) said.set("page", String(view.page + 1));
-  if (view.server) said.set("server", view.server);
-  for (const [name, value] of Object.entries(more)) if (value) said.set(name, value);
-  const text = said.toString().replaceAll("%3A", ":").replaceAll("%2F", "/").replaceAll("%2C", ",");
+  if (query) parameters.set("q", query);
+  if (view.sort) parameters.set("sort", `${view.down ? "-" : ""}${view.sort}`);
+  if (view.columns.join() !== USUAL_COLUMNS.join()) parameters.set("columns", view.columns.join(","));
+  if (view.show === "changes") parameters.set("show", "changes");
+  if (view.show === "changes" && view.since !== "hour") parameters.set("since", view.since);
+  if (view.page) parameters.set("page", String(view.page + 1));
+  if (view.server) parameters.set("server", view.server);
+  for (const [name, value] of Object.entries(more)) if (value) parameters.set(name, value);
+  const text = parameters.toString().replaceAll("%3A", ":").replaceAll("%2F", "/").replaceAll("%2C", ",");
   return text ? `#${text}` : "";
 }

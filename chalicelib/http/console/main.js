@@ -1,12 +1,13 @@
 // The console itself: what it knows, what is asked for when, and what is drawn of it.
 
 const REFRESH_SECONDS = 60;                 // between two questions while the page is seen and not paused
-const MAX_AGE = 300;                        // of a list that will do; Refresh asks the clouds themselves
+const MAX_AGE = 300;                        // of a snapshot that is accepted; Refresh asks the clouds themselves
 const KEPT = "twocloud";                    // in sessionStorage, only if the reader wants it
 
-/** @type {{token: string, tenant: string, keep: boolean, answer: Answer | null, problem: Problem | null, changes: Changes | null,
+/** @type {{token: string, tenant: string, keep: boolean, me: Me | null, chooses: string, answer: Answer | null, problem: Problem | null, changes: Changes | null,
  *          changesProblem: Problem | null, paused: boolean, began: number, busy: boolean, asked: number, view: View}} */
-const now = { token: "", tenant: "", keep: false, answer: null, problem: null, changes: null, changesProblem: null,
+// chooses: the token whose tenant is to be chosen
+const now = { token: "", tenant: "", keep: false, me: null, chooses: "", answer: null, problem: null, changes: null, changesProblem: null,
   paused: false, began: 0, busy: false, asked: 0, view: readLink("").view };
 /** @type {{left: Machine[], counts: ReturnType<typeof filtered>["counts"]}} */
 let drawn = { left: [], counts: {} };
@@ -25,9 +26,9 @@ async function refresh(maxAge) {
   if (!now.answer) now.problem = null;
   draw();
   try {
-    const { body, at } = await getFleet(now.tenant, now.token, maxAge, mine.signal);
+    const { body, at } = await getFleet(now.tenant, now.token, maxAge, mine.signal, {}, () => tell(t("readAgain")));
     if (mine !== asking) return;
-    now.answer = read(body, at);
+    now.answer = read(body, at, several());
     now.problem = null;
     tell(t("servers", { n: now.answer.machines.length }));
   } catch (error) {
@@ -44,10 +45,13 @@ async function refresh(maxAge) {
 function failed(found) {
   if (!found.kind) throw found;             // no Problem: our own fault, for the browser's log
   if (found.kind === "unauthorized") return signOut(t("tokenRefused"));
-  if (found.kind === "forbidden" || found.kind === "missing") now.answer = null;    // what was shown may not be seen any more
+  if (found.kind === "forbidden" || found.kind === "missing") {
+    now.answer = null;                      // what was shown may not be seen any more
+    refreshMe();
+  }
   now.problem = found;
   if (found.retryAfter) setTimeout(() => { if (now.problem === found) refresh(MAX_AGE); }, found.retryAfter * 1000);
-  tell(problemTexts(found, now.tenant).title);
+  tell(problemTexts(found, tenantSaid()).title);
 }
 
 async function refreshChanges() {
@@ -60,7 +64,7 @@ async function refreshChanges() {
   try {
     const found = await getFleet(now.tenant, now.token, MAX_AGE, mine.signal, { changed_since: new Date(since).toISOString().replace(".000", "") });
     if (mine !== askingChanges) return;
-    now.changes = readChanges(found.body, found.at, since);
+    now.changes = readChanges(found.body, found.at, since, several());
   } catch (error) {
     if (mine !== askingChanges || mine.signal.aborted) return;
     if (/** @type {Problem} */ (error).kind === "unauthorized") return signOut(t("tokenRefused"));
@@ -71,9 +75,54 @@ async function refreshChanges() {
 
 // ---------------------------------------------------------------- signing in and out
 
+const several = () => now.tenant === "all" || now.tenant.includes(",");
+const tenantSaid = (tenant = now.tenant) =>
+  tenant === "all" ? t("allTenants", { count: now.me?.tenants.length ?? "…" }) : t("oneTenant", { tenant });
+const opened = (/** @type {string} */ tenant) => tenant === "all" || tenant.split(",").every((one) => now.me?.tenants.includes(one));
+
+/** Ask what the token opens, again: its tenants may have changed. */
+async function refreshMe() {
+  const { token } = now;
+  try {
+    const me = await getMe(token, new AbortController().signal);
+    if (token !== now.token) return;
+    now.me = me;
+    draw();
+  } catch (error) {
+    if (!(/** @type {Problem} */ (error).kind)) throw error;    // else the list says what failed
+  }
+}
+
+/** A token that is accepted opens its one tenant, or the one of the link; else the reader chooses. @param {string} token @param {Me} me */
+function accepted(token, me) {
+  const wanted = readLink(location.hash).tenant;
+  now.me = me;
+  $("signin-problem").textContent = me.tenants.length ? "" : t("noTenants");
+  if (!me.tenants.length) return draw();
+  if (wanted ? opened(wanted) : me.tenants.length === 1) return signIn(token, wanted || me.tenants[0], $("keep").checked);
+  now.chooses = token;
+  $("token").value = "";
+  $("choose-problem").textContent = wanted ? t("notAmong", { tenant: tenantSaid(wanted) }) : "";
+  draw();
+  $("choose-tenant").focus();
+}
+
+/** @param {HTMLSelectElement} select @param {string} chosen */
+function offerTenants(select, chosen) {
+  const tenants = now.me?.tenants ?? [], all = tenants.length > 1 ? ["all", ...tenants] : tenants;
+  const offered = !chosen || all.includes(chosen) ? all : [chosen, ...all];
+  const made = JSON.stringify([language, offered]);
+  if (select.dataset.made !== made) {       // an open list stays open
+    select.replaceChildren(...offered.map((value) => h("option", { value }, tenantSaid(value))));
+    select.dataset.made = made;
+  }
+  if (chosen) select.value = chosen;
+}
+
 /** @param {string} token @param {string} tenant @param {boolean} keep */
 function signIn(token, tenant, keep) {
-  Object.assign(now, { token, tenant, keep, answer: null, problem: null, changes: null });
+  askingChanges.abort();
+  Object.assign(now, { token, tenant, keep, chooses: "", answer: null, problem: null, changes: null });
   if (keep) sessionStorage.setItem(KEPT, JSON.stringify({ token, tenant }));
   $("token").value = "";
   scrollTo(0, 0);
@@ -85,12 +134,11 @@ function signOut(why) {
   asking.abort();
   askingChanges.abort();
   sessionStorage.removeItem(KEPT);
-  Object.assign(now, { token: "", answer: null, problem: null, changes: null, busy: false });
+  Object.assign(now, { token: "", me: null, chooses: "", answer: null, problem: null, changes: null, busy: false });
   inOrder = { answer: null, sort: "", machines: [] };
   drawn = { left: [], counts: {} };
   for (const id of ["drawer", "sheet"]) { $(id).close(); $(id).replaceChildren(); }
   $("signin-problem").textContent = why;
-  $("tenant-field").value = now.tenant;
   draw();
   tell(why);
   $("token").focus();
@@ -105,14 +153,36 @@ function kept() {
   }
 }
 
-function submitted(/** @type {Event} */ event) {
+async function submitted(/** @type {Event} */ event) {
   event.preventDefault();
-  const token = $("token").value.trim(), tenant = $("tenant-field").value.trim();
-  const wrong = !/^tc_[0-9A-Za-z]{36}$/.test(token) ? "tokenForm" : !/^[A-Za-z0-9._-]{1,64}$/.test(tenant) ? "tenantForm" : "";
-  $("signin-problem").textContent = wrong ? t(wrong) : "";
-  $("signin-problem").hidden = !wrong;
-  if (wrong) $(wrong === "tokenForm" ? "token" : "tenant-field").focus();
-  else signIn(token, tenant, $("keep").checked);
+  const token = $("token").value.trim(), problem = $("signin-problem"), go = $("signin-go");
+  problem.textContent = "";
+  go.disabled = true;
+  try {
+    if (!/^tc_[0-9A-Za-z]{36}$/.test(token)) problem.textContent = t("tokenForm");
+    else accepted(token, await getMe(token, new AbortController().signal));
+  } catch (error) {
+    const found = /** @type {Problem} */ (error);
+    if (!found.kind) throw error;
+    if (found.kind === "unauthorized") signOut(t("tokenRefused"));
+    else problem.textContent = `${problemTexts(found, "").title}. ${found.msg}`;
+  } finally {
+    go.disabled = false;
+  }
+  problem.hidden = !problem.textContent;
+  if (problem.textContent) $("token").focus();
+}
+
+/** Show another tenant with the same token. */
+function tenantChosen() {
+  const tenant = $("tenant").value;         // drawing shows the present one again
+  go({ server: "" });
+  signIn(now.token, tenant, now.keep);
+}
+
+function chooserSubmitted(/** @type {Event} */ event) {
+  event.preventDefault();
+  signIn(now.chooses, $("choose-tenant").value, $("keep").checked);
 }
 
 // ---------------------------------------------------------------- the view and the address
@@ -131,10 +201,9 @@ function go(change, step = true) {
 
 /** The address was changed: Back, a link, by hand. */
 function came() {
-  const { view, tenant, lang } = readLink(location.hash);
+  const { view, lang } = readLink(location.hash);
   const before = now.view;
   now.view = view;
-  if (!now.tenant && tenant) $("tenant-field").value = tenant;
   if (lang && lang in TEXTS && lang !== language) speak(lang);
   $("search").value = view.text;
   if (view.show === "changes" && now.token && (before.show !== "changes" || before.since !== view.since)) refreshChanges();
@@ -183,11 +252,15 @@ function draw() {
   $("fleet").hidden = !open;
   for (const id of ["refresh", "pause", "signout", "tenant"]) $(id).hidden = !open;
   $("signin-problem").hidden = !$("signin-problem").textContent;
-  $("tenant").textContent = `${t("tenant")} ${now.tenant}`;
+  $("signin-form").hidden = Boolean(now.chooses);
+  $("choose-form").hidden = !now.chooses;
+  $("choose-problem").hidden = !$("choose-problem").textContent;
+  if (now.chooses) offerTenants($("choose-tenant"), "");
+  if (open) offerTenants($("tenant"), now.tenant);
   $("pause").firstElementChild.textContent = t(now.paused ? "resume" : "pause");
   $("pause").title = t(now.paused ? "resumeHint" : "pauseHint");
   $("pause").setAttribute("aria-pressed", String(now.paused));
-  document.title = open ? `${now.tenant} · twocloud` : "twocloud";
+  document.title = open ? `${tenantSaid()} · twocloud` : "twocloud";
   drawAge();
   if (open) drawFleet();
   else for (const id of ["notices", "summary", "facets", "place", "chips", "changes-tools"]) $(id).replaceChildren();
@@ -198,8 +271,9 @@ function drawFleet() {
   const refocus = remembered(focused);
   const { answer, view } = now;
   drawn = filtered(machinesInOrder(), filters());
+  offer(drawn.counts, now.me, now.tenant);
   const sources = () => answer && sourcesSheet(answer);
-  $("notices").replaceChildren(...bars(answer, now.problem, now.tenant, again, sources));
+  $("notices").replaceChildren(...bars(answer, now.problem, tenantSaid(), again, sources));
   $("summary").replaceChildren(...(answer?.machines.length ? summary(answer, drawn.left, sources) : []));
   $("facets-fold").hidden = !answer?.machines.length;
   $("facets").replaceChildren(...(answer ? facets(drawn.counts, view.chips, { toggle, redraw: draw }) : []));
@@ -216,11 +290,12 @@ function drawPlace() {
   $("changes-tools").hidden = view.show !== "changes" || !answer;
   $("pager").hidden = true;
   if (view.show === "changes" && answer) return drawChanges();
-  const empty = placeholder({ ...now, left: drawn.left.length, again, clear, showSources: () => answer && sourcesSheet(answer) });
+  const empty = placeholder({ ...now, tenant: tenantSaid(), left: drawn.left.length, again, clear, showSources: () => answer && sourcesSheet(answer) });
   if (empty || !answer) return $("place").replaceChildren(empty);
   const pages = Math.ceil(drawn.left.length / PAGE), page = Math.min(view.page, pages - 1);
   const shown = drawn.left.slice(page * PAGE, (page + 1) * PAGE);
-  $("place").replaceChildren(table(shown, view, answer, now.tenant, { sort: sortBy, href: (key) => href({ server: key }) }));
+  const columns = answer.several && view.columns === USUAL_COLUMNS ? ["server", "tenantColumn", ...USUAL_COLUMNS.slice(1)] : view.columns;
+  $("place").replaceChildren(table(shown, { ...view, columns }, answer, tenantSaid(), { sort: sortBy, href: (key) => href({ server: key }) }));
   fit();
   $("pager").hidden = pages < 2;
   $("page-before").disabled = page === 0;
@@ -240,7 +315,7 @@ function drawChanges() {
   $("changes-tools").replaceChildren(h("span", { class: "soft" }, t("since")), ...Object.keys(PERIODS).map((period) =>
     h("button", { type: "button", class: "button", "data-period": period, "aria-pressed": String(now.view.since === period),
       onclick: () => { go({ since: /** @type {any} */ (period) }); refreshChanges(); } }, t(period))));
-  const waiting = () => placeholder({ ...now, answer: null, problem: now.changesProblem, left: 0, again: refreshChanges, clear, showSources: () => {} });
+  const waiting = () => placeholder({ ...now, tenant: tenantSaid(), answer: null, problem: now.changesProblem, left: 0, again: refreshChanges, clear, showSources: () => {} });
   $("place").replaceChildren(...(now.changes ? changesSaid(now.changes, filters(), (key) => href({ server: key })) : [waiting()]));
 }
 
@@ -262,7 +337,7 @@ function drawDrawer() {
   drawerOf(one, now.answer, { before: beside(-1), after: beside(1), link: shareLink({ server: key }) });
 }
 
-/** Where the cursor was, by what it was on: the element itself is made anew. @param {HTMLElement | null} focused */
+/** Where the cursor was, by what it was on: the element itself is made again. @param {HTMLElement | null} focused */
 function remembered(focused) {
   const key = focused?.closest("tr")?.dataset.key, within = focused?.closest("#place, #facets, #chips");
   const selector = !within || !focused ? "" : key && focused.classList.contains("open") ? `tr[data-key="${CSS.escape(key)}"] .open`
@@ -282,14 +357,15 @@ function drawAge() {
 
 /** Said to those who listen instead of looking. */
 const tell = (/** @type {string} */ text) => { $("live").textContent = text; };
-const again = () => refresh(0);
+const again = () => { refresh(0); refreshMe(); };
 const shareLink = (/** @type {Partial<View>} */ change) => `${location.origin}${BASE}${writeLink({ ...now.view, ...change }, { tenant: now.tenant, lang: chosenLanguage })}`;
 
 function openExport() {
   if (!now.answer) return;
-  const where = groups(filters().filter(({ key }) => key === "party" || key === "region"));
-  const hidden = now.answer.sources.some((one) => one.state === "failed" &&
-    where.every(({ fits }) => one.region === "*" || fits(/** @type {any} */ ({ row: { party: one.party, region: one.region } }))));
+  const fit = (/** @type {string} */ kind, /** @type {Source} */ one) => groups(filters().filter(({ key }) => key === kind))
+    .every(({ fits }) => fits(/** @type {any} */ ({ row: { party: one.party, region: one.region } })));
+  const hidden = now.answer.sources.some((one) => one.state === "failed" && fit("party", one) &&
+    (one.region === "all" || fit("region", one)));
   exportSheet({ rows: drawn.left.map(({ row }) => row), answer: now.answer, tenant: now.tenant, chips: filters(), link: shareLink({}), whole: !hidden });
 }
 
@@ -388,7 +464,6 @@ function start() {
   chosenLanguage = lang in TEXTS ? lang : "";
   speak(chosenLanguage || (navigator.language.startsWith("zh") ? "zh" : "en"));
   $("facets-fold").open = !matchMedia("(max-width: 900px)").matches;
-  $("tenant-field").value = tenant;
   const on = (/** @type {string} */ id, /** @type {() => void} */ act) => $(id).addEventListener("click", act);
   on("refresh", again);
   on("pause", () => { now.paused = !now.paused; draw(); });
@@ -402,7 +477,10 @@ function start() {
   on("view-fleet", () => go({ show: "fleet" }));
   on("view-changes", () => { go({ show: "changes" }); if (now.answer) refreshChanges(); });
   on("brand", () => { if (now.token) setTimeout(clear); });
+  on("choose-other", () => signOut(""));
   $("signin-form").addEventListener("submit", submitted);
+  $("choose-form").addEventListener("submit", chooserSubmitted);
+  $("tenant").addEventListener("change", tenantChosen);
   $("search").addEventListener("input", () => typed(false));
   $("drawer").addEventListener("close", () => { if (now.view.server) closeDrawer(); });
   for (const id of ["drawer", "sheet"]) $(id).addEventListener("click", (/** @type {MouseEvent} */ event) => { if (event.target === $(id)) $(id).close(); });
@@ -413,7 +491,10 @@ function start() {
   addEventListener("resize", fit);
   setInterval(ticked, 1000);
   const found = kept();
-  if (found && (!tenant || tenant === found.tenant)) signIn(found.token, found.tenant, true);
+  if (found) {
+    signIn(found.token, tenant || found.tenant, true);
+    refreshMe();
+  }
   came();
   if (!now.token) $("token").focus();
 }

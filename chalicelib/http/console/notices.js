@@ -1,4 +1,4 @@
-// What must be said beside the list, or in its place: each state of it looks different.
+// What must be shown beside the list, or in its place: each state of it looks different.
 
 const SHAPES = {                            // a picture for each kind, drawn in 24 × 24
   unauthorized: "M7 11V8a5 5 0 0 1 10 0v3M5.5 11h13v9h-13z",
@@ -20,7 +20,7 @@ const picture = (/** @type {string} */ kind, size = 22) => h("svg", { viewBox: "
  * @param {string} kind @param {string} title @param {...any} children
  */
 const notice = (kind, title, ...children) =>
-  h("div", { class: `notice ${kind}`, "data-kind": kind }, picture(kind), h("div", { class: "said" }, h("strong", {}, title), ...children));
+  h("div", { class: `notice ${kind}`, "data-kind": kind }, picture(kind), h("div", { class: "message" }, h("strong", {}, title), ...children));
 
 /**
  * A picture in the list's place.
@@ -66,7 +66,7 @@ function bars(answer, problem, tenant, again, showSources) {
 }
 
 /** @param {Source} one @param {Answer} answer */
-const sourceSaid = (one, answer) => [h("strong", {}, bdi(`${one.party} ${one.region === "*" ? "" : one.region}`)), " ",
+const sourceSaid = (one, answer) => [h("strong", {}, bdi(sourceName(one, answer.several))), " ",
   one.state === "stale" && h("span", { title: clock(asOf(one, answer)) }, t("asOf", { time: relative(asOf(one, answer)) })),
   one.state === "stale" && " · ", one.error && h("code", {}, one.error), one.error && " ", bdi(escaped(one.msg))];
 
@@ -114,7 +114,7 @@ function relative(at) {
 /** A moment in the reader's own zone. @param {number} at */
 const clock = (at) => FORMATTERS[language].clock.format(at);
 
-/** A time of a row: relative, with what the API said and its zone beneath the pointer. @param {string | null} time @param {number | null} offset */
+/** A time of a row: relative, with the API's own text and its zone beneath the pointer. @param {string | null} time @param {number | null} offset */
 function timeSaid(time, offset) {
   if (!time) return unknownSaid();
   if (offset === null) return h("span", {}, time);

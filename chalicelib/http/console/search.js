@@ -6,9 +6,9 @@
 const KEYS = {
   status: "status", party: "party", region: "region", zone: "zone", type: "instance_type", project: "project_id",
   name: "instance_name", id: "instance_id", ip: "", tag: "tags", cpu: "cpu_num", mem: "mem_size", disk: "disk_size",
-  word: "party_status", list: "",
+  word: "party_status", tenant: "tenant_id", account: "account", list: "",
 };
-const FACETS = ["status", "party", "region"];
+const FACETS = ["status", "tenant", "party", "account", "region"];
 
 /** @returns {Chip[]} */
 function parse(/** @type {string} */ text) {
@@ -44,6 +44,7 @@ function meaning(key, value) {
   if (key === "ip") return addressTest(low);
   if (key === "tag") return tagTest(low);
   if (key === "list") return (one) => (one.source?.state ?? "ok") === low;
+  if (key === "account" && !low.includes("*")) return ({ row }) => `${row.account}:`.toLowerCase().startsWith(`${low}:`);
   const field = KEYS[key];
   if (value === "?") return ({ row }) => row[field] === null || row[field] === "" || row[field] === "UNKNOWN";
   if (["cpu", "mem", "disk"].includes(key)) return numberTest(field, value);
@@ -129,10 +130,23 @@ function filtered(machines, chips) {
     }
     if (misses === 0) left.push(one);
     for (const facet of FACETS) {
-      if (misses === 0 || (misses === 1 && failed === facet)) count(counts[facet], one.row[facet], look(one.row.status));
+      if (misses === 0 || (misses === 1 && failed === facet)) count(counts[facet], one.row[KEYS[facet]], look(one.row.status));
     }
   }
   return { left, counts };
+}
+
+/**
+ * Add the parties, accounts and regions that the token opens of these tenants, those without servers too.
+ * @param {Record<string, Map<string, Map<string, number>>>} counts @param {Me | null} me @param {string} tenant
+ */
+function offer(counts, me, tenant) {
+  const those = me?.accounts.filter((one) => tenant === "all" || tenant.split(",").includes(one.tenant_id)).slice(0, 1000) ?? [];
+  const doors = new Set(those.map((one) => `${one.tenant_id}/${one.party}/${one.discovered_by}`));
+  for (const { tenant_id: owner, party, account, regions } of those) {
+    const values = { tenant: [owner], party: [party], region: regions ?? [], account: doors.has(`${owner}/${party}/${account}`) ? [] : [account] };
+    for (const [facet, all] of Object.entries(values)) for (const value of all) if (!counts[facet].has(value)) counts[facet].set(value, new Map());
+  }
 }
 
 /** @param {Map<string, Map<string, number>>} counts @param {string} value @param {string} part */

@@ -14,10 +14,10 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from ...errors import InvalidParameter, PartyError, TooLarge, TwocloudError
-from ...fleet import query
 from ...fleet.many_sources import Inventory
 from ...fleet.one_source import from_unix
-from ...fleet.query import Query
+from ...fleet.query import WHOLE_LISTS, Query
+from ...model import DEFAULT_ACCOUNT, Source
 from . import ansible, lines, prometheus
 from .rows import BasicRow, FullRow, clock_in, full_rows, rows
 
@@ -30,7 +30,7 @@ _AROUND = 1000                              # of it, for the answer's headers
 
 
 class SourceRow(msgspec.Struct):
-    """What one source gave. `age`: seconds. `error`: the word of what went wrong, "" if nothing did."""
+    """What one source gave. `age`: seconds. `error`: the error code, "" if nothing went wrong."""
 
     party: str
     region: str
@@ -39,6 +39,8 @@ class SourceRow(msgspec.Struct):
     age: int | None
     error: str
     msg: str
+    tenant_id: str
+    account: str
 
 
 class VanishedRow(msgspec.Struct):
@@ -48,6 +50,8 @@ class VanishedRow(msgspec.Struct):
     region: str
     seen_at: str | None
     vanished_at: str | None
+    tenant_id: str
+    account: str
 
 
 class ListBody(msgspec.Struct):
@@ -80,29 +84,29 @@ class Written:
     without_address: int | None = None
 
 
-def write(fleet: Inventory, asked: Query, zone: ZoneInfo, most: int | None = LARGEST_ANSWER) -> Written:
+def write(fleet: Inventory, query: Query, zone: ZoneInfo, most: int | None = LARGEST_ANSWER) -> Written:
     """The answer in the format that was asked for. Raises TooLarge if it is longer than `most`, as carried() counts."""
-    if asked.format == "json":
-        made = body(fleet, asked, zone)
+    if query.format == "json":
+        made = body(fleet, query, zone)
         whole = list_json(made)
         if most is not None:
-            check_size(whole, made.vm_servers, asked, most)
+            check_size(whole, made.vm_servers, query, most)
         return Written(whole, etag(made))
     answers = [part.answer for part in fleet.parts if part.answer]
-    digest = hashlib.sha256(list_json((asked.format, asked.view, asked.address, asked.port)))
+    digest = hashlib.sha256(list_json((query.format, query.view, query.address, query.port)))
     missing = None
-    if asked.format in ("csv", "ndjson"):
-        shown = _noted((row for answer in answers for row in rows(answer, asked.view, zone)), digest.update)
-        pieces = lines.csv_lines(shown, asked.view) if asked.format == "csv" else lines.json_lines(shown)
+    if query.format in ("csv", "ndjson"):
+        shown = _noted((row for answer in answers for row in rows(answer, query.view, zone)), digest.update)
+        pieces = lines.csv_lines(shown, query.view) if query.format == "csv" else lines.json_lines(shown)
     else:
         full = _noted((row for answer in answers for row in full_rows(answer, zone)), digest.update)
-        if asked.format == "prometheus":
-            missing = sum(not prometheus.has_address(server, asked.address)
+        if query.format == "prometheus":
+            missing = sum(not prometheus.has_address(server, query.address)
                           for answer in answers for server in answer.servers)
-            pieces = prometheus.pieces(full, asked.address, asked.port)
+            pieces = prometheus.pieces(full, query.address, query.port)
         else:
             pieces = ansible.pieces([(answer.source, server) for answer in answers for server in answer.servers], full)
-    whole = _joined(pieces, asked, sum(len(answer.servers) for answer in answers), most)
+    whole = _joined(pieces, query, sum(len(answer.servers) for answer in answers), most)
     return Written(whole, f'W/"{digest.hexdigest()[:32]}"', missing)
 
 
@@ -117,44 +121,54 @@ def _timeless(row: BasicRow) -> bytes:
     return list_json(msgspec.structs.replace(row, seen_at=None) if isinstance(row, FullRow) else row)
 
 
-def _joined(pieces: Iterable[bytes], asked: Query, shown: int, most: int | None) -> bytes:
+def _joined(pieces: Iterable[bytes], query: Query, shown: int, most: int | None) -> bytes:
     """Raises TooLarge as soon as it is. No piece holds more than one server."""
     whole, size = bytearray(), _AROUND
     for count, piece in enumerate(pieces):
         size += carried(piece)
         if most is not None and size > most:
-            raise _too_large(asked, shown, count - (asked.format == "csv"))
+            raise _too_large(query, shown, count - (query.format == "csv"))
         whole += piece
     return bytes(whole)
 
 
-def body(fleet: Inventory, asked: Query, zone: ZoneInfo) -> ListBody:
+def body(fleet: Inventory, query: Query, zone: ZoneInfo) -> ListBody:
     """The answer to a query for one source or several, as JSON shows it."""
     write = clock_in(zone)
-    made = ListBody(200, message(fleet, several=asked.several),
-                    [row for part in fleet.parts if part.answer for row in rows(part.answer, asked.view, zone)])
-    if asked.several:
+    made = ListBody(200, message(fleet),
+                    [row for part in fleet.parts if part.answer for row in rows(part.answer, query.view, zone)])
+    if fleet.several:
         made.complete = fleet.complete
         made.sources = [SourceRow(part.source.party, part.source.region, part.state, part.count, part.age,
-                                  part.error.word if part.error else "", part.error.text if part.error else "")
+                                  part.error.code if part.error else "", part.error.text if part.error else "",
+                                  part.source.tenant_id, part.source.account)
                         for part in fleet.parts]
-    if asked.changed_since is not None:
+    if query.changed_since is not None:
         made.vanished = [VanishedRow(server.id, server.name, part.source.party, part.source.region,
-                                     write(from_unix(server.seen_at)), write(from_unix(server.vanished_at)))
+                                     write(from_unix(server.seen_at)), write(from_unix(server.vanished_at)),
+                                     part.source.tenant_id, part.source.account)
                          for part in fleet.parts for server in part.vanished]
     return made
 
 
-def message(fleet: Inventory, *, several: bool) -> str:
+def message(fleet: Inventory) -> str:
     """The text for `msg`: which sources are stale or missing, and why."""
     texts: list[str] = []
+    tenants = {part.source.tenant_id for part in fleet.parts}
     for part in fleet.parts:
-        name = f"{part.source.party} {part.source.region}: " if several else ""
+        name = f"{title(part.source, tenant=len(tenants) > 1)}: " if fleet.several else ""
         if part.error and part.answer:
             texts.append(f"{name}this is a stale snapshot, {part.age} s old. {part.error.text}")
         elif part.error:
             texts.append(f"{name}missing from this answer. {part.error.text}")
     return " ".join(texts)
+
+
+def title(source: Source, *, tenant: bool) -> str:
+    """A source in a sentence; the name of the usual account is left out."""
+    words = (source.tenant_id if tenant else "", source.party,
+             "" if source.account == DEFAULT_ACCOUNT else source.account, source.region)
+    return " ".join(filter(None, words))
 
 
 list_json = msgspec.json.Encoder().encode
@@ -166,7 +180,8 @@ def etag(body: ListBody) -> str:
     for row in body.vm_servers:
         digest.update(_timeless(row))
     for source in body.sources or ():
-        digest.update(list_json((source.party, source.region, source.state, source.count, source.error)))
+        digest.update(list_json((source.tenant_id, source.party, source.account, source.region, source.state,
+                                 source.count, source.error)))
     digest.update(list_json(body.vanished or ()))
     return f'W/"{digest.hexdigest()[:32]}"'
 
@@ -174,7 +189,7 @@ def etag(body: ListBody) -> str:
 def error_json(error: TwocloudError, request_id: str) -> bytes:
     parameter = error.parameter if isinstance(error, InvalidParameter) else None
     known = type(error).status != 500
-    return msgspec.json.encode(ErrorBody(error.status, error.text if known else TwocloudError.default, error.word,
+    return msgspec.json.encode(ErrorBody(error.status, error.text if known else TwocloudError.default, error.code,
                                          parameter, request_id))
 
 
@@ -188,23 +203,28 @@ def carried(body: bytes) -> int:
     return len(list_json(body.decode())) - 2
 
 
-def check_size(body: bytes, shown: Sequence[BasicRow], asked: Query, most: int = LARGEST_ANSWER) -> None:
+def fits(body: bytes, most: int = LARGEST_ANSWER) -> bool:
+    """Whether the platform carries the body."""
+    return 2 * len(body) <= most or (len(body) <= most and carried(body) <= most)       # counting takes its time
+
+
+def check_size(body: bytes, shown: Sequence[BasicRow], query: Query, most: int = LARGEST_ANSWER) -> None:
     """Raises TooLarge, which says which range fits."""
-    if 2 * len(body) <= most or (len(body) <= most and carried(body) <= most):      # counting takes its time
+    if fits(body, most):
         return
-    fits, size = 0, _AROUND
+    fitting, size = 0, _AROUND
     for row in shown:
         size += carried(list_json(row)) + 1
         if size > most:
             break
-        fits += 1
-    raise _too_large(asked, len(shown), fits)
+        fitting += 1
+    raise _too_large(query, len(shown), fitting)
 
 
-def _too_large(asked: Query, shown: int, fits: int) -> TooLarge:
+def _too_large(query: Query, shown: int, fitting: int) -> TooLarge:
     text = f"This answer of {shown} servers exceeds the platform's limit. "
-    if asked.format in query.WHOLE_LISTS:
-        return TooLarge(f"{text}format={asked.format} always returns the whole list: name one party, one region or a "
+    if query.format in WHOLE_LISTS:
+        return TooLarge(f"{text}format={query.format} always returns the whole list: name one party, one region or a "
                         "status.")
-    first = asked.window.first
-    return TooLarge(f"{text}Request a range: f={first}&t={first + max(fits, 1) - 1} fits.")
+    first = query.window.first
+    return TooLarge(f"{text}Request a range: f={first}&t={first + max(fitting, 1) - 1} fits.")

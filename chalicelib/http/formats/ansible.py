@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
-from ...model import Server, Source
+from ...model import DEFAULT_ACCOUNT, Server, Source
 from .rows import FullRow
 from .words import unique, word
 
@@ -22,18 +22,19 @@ _encode = msgspec.json.Encoder().encode
 _FIELDS = tuple(name for name in FullRow.__struct_fields__ if name != "tags")
 _LEGAL = re.compile(r"\w[\w.-]{0,252}")     # the rest means something in Ansible's patterns of hosts
 _ILLEGAL = re.compile(r"[^\w.-]")
-_TAKEN = re.compile(r"(party|region|zone|status|project|tag)_.*|all|ungrouped|localhost(\..*)?|127\.0\.0\.1",
-                    re.ASCII | re.IGNORECASE)       # names of groups, and of the machine that Ansible runs on
+_TAKEN = re.compile(r"(tenant|party|account|region|zone|status|project|tag)_.*|all|ungrouped|localhost(\..*)?"
+                    r"|127\.0\.0\.1", re.ASCII | re.IGNORECASE)       # groups, and the machine that Ansible runs on
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9 _.,:/@+=\x80-\U0010ffff-]")     # what a template's delimiter may begin with
 _ADDRESS = re.compile(r"[0-9A-Fa-f.:]+")    # ssh reads any other text as its own options
 
 
-def pieces(found: Sequence[tuple[Source, Server]], rows: Iterable[FullRow]) -> Iterator[bytes]:
-    """One JSON object: the variables of every host, then the groups. `found` and `rows` are the same servers."""
+def pieces(servers: Sequence[tuple[Source, Server]], rows: Iterable[FullRow]) -> Iterator[bytes]:
+    """One JSON object: the variables of every host, then the groups. `servers` and `rows` are the same."""
     groups: dict[str, list[str]] = {}
+    tenants = len({source.tenant_id for source, _ in servers}) > 1
     opening = b'{"_meta":{"hostvars":{'
-    for host, row in zip(host_names(found), rows, strict=True):
-        for group in _groups(row):
+    for host, row in zip(host_names(servers), rows, strict=True):
+        for group in _groups(row, tenants=tenants):
             groups.setdefault(group, []).append(host)
         yield opening + _encode(host) + b":" + _encode(_variables(row))
         opening = b","
@@ -44,11 +45,12 @@ def pieces(found: Sequence[tuple[Source, Server]], rows: Iterable[FullRow]) -> I
     yield b"}"
 
 
-def host_names(found: Sequence[tuple[Source, Server]]) -> list[str]:
+def host_names(servers: Sequence[tuple[Source, Server]]) -> list[str]:
     """A name for each server, none given twice: its own if that is legal and nobody else's, else its id, else party,
-    region and id. Ids go first, so that no server is called what another one is: names are anybody's choice."""
-    names = Counter(server.name for _, server in found)
-    ids = Counter(server.id for _, server in found)
+    account (if it has a name of its own), region and id. Ids go first, so that no server is called what another one
+    is: names are anybody's choice."""
+    names = Counter(server.name for _, server in servers)
+    ids = Counter(server.id for _, server in servers)
     given: dict[int, str] = {}
     taken: set[str] = set()
     last: dict[str, int] = {}
@@ -59,30 +61,35 @@ def host_names(found: Sequence[tuple[Source, Server]]) -> list[str]:
 
     def by_id(source: Source, server: Server) -> str:
         plain = ids[server.id] == 1 and _is_legal(server.id)
-        return server.id if plain else _ILLEGAL.sub("_", f"{source.party}.{source.region}.{server.id}")
+        account = "" if source.account == DEFAULT_ACCOUNT else f"{source.account}."
+        return server.id if plain else _ILLEGAL.sub("_", f"{source.party}.{account}{source.region}.{server.id}")
 
     named: list[int] = []
-    for number, (source, server) in enumerate(found):
+    for number, (source, server) in enumerate(servers):
         own = names[server.name] == 1 and _is_legal(server.name) and server.name not in ids
         if own:
             named.append(number)
         else:
             give(number, by_id(source, server))
     for number in named:
-        source, server = found[number]
+        source, server = servers[number]
         give(number, server.name if server.name not in taken else by_id(source, server))
-    return [given[number] for number in range(len(found))]
+    return [given[number] for number in range(len(servers))]
 
 
 def _is_legal(name: str) -> bool:
     return bool(_LEGAL.fullmatch(name)) and not _TAKEN.fullmatch(name)
 
 
-def _groups(row: FullRow) -> Iterator[str]:
-    """The names of the row's groups, each once. Tags whose names differ in other signs only share a group."""
+def _groups(row: FullRow, *, tenants: bool) -> Iterator[str]:
+    """The names of the row's groups, each once. Tags whose names differ in other signs only share a group.
+
+    `tenants`: there are several.
+    """
     names = [f"{kind}_{word(value)}" for kind, value in (
-        ("party", row.party), ("region", row.region), ("zone", row.zone), ("status", row.status),
-        ("project", row.project_id)) if value]
+        ("tenant", row.tenant_id if tenants else ""), ("party", row.party),
+        ("account", "" if row.account == DEFAULT_ACCOUNT else row.account), ("region", row.region),
+        ("zone", row.zone), ("status", row.status), ("project", row.project_id)) if value]
     names += [f"tag_{word(key)}_{word(value)}" if value else f"tag_{word(key)}" for key, value in row.tags.items()]
     return iter(dict.fromkeys(names))
 
@@ -90,9 +97,9 @@ def _groups(row: FullRow) -> Iterator[str]:
 def _variables(row: FullRow) -> dict[str, object]:
     addresses = row.wan_ip_set or row.lan_ip_set or row.wan_ipv6_set or row.lan_ipv6_set
     address = addresses.partition(",")[0]
-    found: dict[str, object] = {"ansible_host": address} if _ADDRESS.fullmatch(address) else {}
-    found |= {f"twocloud_{name}": _marked(getattr(row, name)) for name in _FIELDS}
-    return {**found, "twocloud_tags": {key: _marked(value) for key, value in _plain_keys(row.tags)}}
+    variables: dict[str, object] = {"ansible_host": address} if _ADDRESS.fullmatch(address) else {}
+    variables |= {f"twocloud_{name}": _marked(getattr(row, name)) for name in _FIELDS}
+    return {**variables, "twocloud_tags": {key: _marked(value) for key, value in _plain_keys(row.tags)}}
 
 
 def _marked(value: object) -> object:

@@ -45,15 +45,15 @@ def _host(row: FullRow, address: str) -> str:
 
 def labels(row: FullRow) -> dict[str, str]:
     """Every field and tag that says something: to Prometheus an empty label is no label."""
-    found = {name: str(value) for name in _FIELDS if (value := getattr(row, name)) not in (None, "")}
+    fields = {name: str(value) for name in _FIELDS if (value := getattr(row, name)) not in (None, "")}
     named = {f"tag_{name}": value for name, value in tag_names(row.tags).items() if value}
-    return {LABEL + name: value for name, value in (found | named).items()}
+    return {LABEL + name: value for name, value in (fields | named).items()}
 
 
 def tag_names(tags: Mapping[str, str]) -> dict[str, str]:
     """The tags under legal names, none lost: a legal name stays as it is, another that meets it gets a number."""
-    found = {name: value for name, value in tags.items() if word(name) == name}
+    names = {name: value for name, value in tags.items() if word(name) == name}
     last: dict[str, int] = {}
-    for name in sorted(tags.keys() - found.keys()):
-        found[unique(word(name), found, last)] = tags[name]
-    return found
+    for name in sorted(tags.keys() - names.keys()):
+        names[unique(word(name), names, last)] = tags[name]
+    return names

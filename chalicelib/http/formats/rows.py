@@ -37,6 +37,7 @@ class FullRow(BasicRow, gc=False):
     wan_ipv6_set: str
     tags: dict[str, str]
     seen_at: str | None
+    account: str
 
 
 def clock_in(zone: ZoneInfo) -> Callable[[datetime | None], str | None]:
@@ -68,7 +69,7 @@ def full_rows(answer: Answer, zone: ZoneInfo) -> Iterator[FullRow]:
     for server in answer.servers:
         yield FullRow(*_basic(server, write), source.party, source.tenant_id, source.region, server.zone,
                       server.project_id, server.instance_type, server.party_status, ",".join(server.lan_ipv6),
-                      ",".join(server.wan_ipv6), _ordered(server.tags), seen_at)
+                      ",".join(server.wan_ipv6), _ordered(server.tags), seen_at, source.account)
 
 
 def _ordered(tags: dict[str, str]) -> dict[str, str]:

@@ -15,9 +15,9 @@ def word(text: str) -> str:
 def unique(name: str, taken: Collection[str], last: dict[str, int]) -> str:
     """The name, or with the first number from 2 that makes it a new one. `last`: what was given to each name so far,
     so that thousands that meet take no time."""
-    number, found = last.get(name, 1), name
-    while found in taken:
+    number, free = last.get(name, 1), name
+    while free in taken:
         number += 1
-        found = f"{name}_{number}"
+        free = f"{name}_{number}"
     last[name] = number
-    return found
+    return free

@@ -1,7 +1,6 @@
 """Alibaba Cloud ECS: DescribeInstances 2014-05-26, signed with ACS3-HMAC-SHA256.
 
-https://help.aliyun.com/zh/ecs/developer-reference/api-ecs-2014-05-26-describeinstances (call),
-https://help.aliyun.com/zh/sdk/product-overview/v3-request-structure-and-signature (signature)
+https://help.aliyun.com/zh/ecs/developer-reference/api-ecs-2014-05-26-describeinstances; signed by cloud/alibaba.py
 
 Units: Memory MiB, disks GiB. Times: UTC, minutes only. There is no time of the last update. Paging: numbered pages of
 at most 100 (default 10!) with TotalCount; with MaxResults or NextToken in the request TotalCount means nothing.
@@ -22,19 +21,18 @@ ResourceGroupId as a request parameter knows neither the default group nor group
 The list names the addresses of every interface, but of public addresses only the instance's own; --deep asks for the
 elastic addresses bound to secondary interfaces (DescribeNetworkInterfaces, 100 interfaces to a call).
 
-Rates: none are published (Quota Center shows an account its own), 10 calls a second are a careful guess. A role:
-STS AssumeRole 2015-04-01, an hour, narrowed to what is called here. Host names: the vendor's SDK has a table of
-exceptions, those in it that are open to customers are here.
+Organisations: a resource directory's ListAccounts 2022-04-19 names its members, 100 to a page with a total, without the
+management account; below a folder there are calls for direct children only, so its folders are walked. A member is
+opened by a role, the account whose keys they are by these. Fields and words are those of the vendor's documents and
+model; the host of the API and the codes of its errors are unconfirmed.
+https://www.alibabacloud.com/help/en/resource-management/resource-directory/developer-reference/
+
+Rates: none are published (Quota Center shows an account its own), 10 calls a second are a careful guess. Host names:
+the vendor's SDK has a table of exceptions, those in it that are open to customers are here.
 """
 
-import hashlib
-import hmac
-import time
-import uuid
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Any, TypeVar
-from urllib.parse import quote, urlencode, urlsplit
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -54,50 +52,24 @@ _STATUS = {                                 # Status, all documented words; ther
     "Stopped": api.Status.SHUTOFF,
 }
 
+_MEMBER = ("CreateSuccess", "InviteSuccess", "PromoteSuccess", "PromoteVerifying", "PromoteFailed", "PromoteExpired",
+           "PromoteCancelled")              # Status of a member; before these it is none yet. Promotions change nothing
+_LEAVING = ("Deleting",)                    # DeletionStatus; before it, deletion is only checked, or it has failed
+
+_NO_DIRECTORY = api.denied("no organisation: the account is not the management account of a resource directory, nor "
+                           "its delegated administrator")
+_NO_FOLDER = api.denied("wrong folder: the resource directory has no folder of this id")
 _ELSEWHERE = api.Meaning(api.PartyFailed, "the region does not offer this call")
-_ERRORS = {                                 # the exact code, or what stands before its first dot
-    # https://api.aliyun.com/document/Ecs/2014-05-26/errorCode, and the codes that the gateway gives for every product
-    "InvalidAccessKeyId": api.WRONG_KEY,
-    "IncompleteSignature": api.WRONG_KEY,
-    "SignatureDoesNotMatch": api.WRONG_KEY,
-    "InvalidAccessKeyId.Inactive": api.DISABLED_KEY,
-    "NoEnabledAccessKey": api.DISABLED_KEY,
-    "Forbidden.AccessKey": api.DISABLED_KEY,
-    "Forbidden.AccessKeyDisabled": api.DISABLED_KEY,
-    "InvalidSecurityToken": api.WRONG_TOKEN,
-    "MissingSecurityToken": api.WRONG_TOKEN,
-    "InvalidSecurityToken.Expired": api.EXPIRED_KEY,
-    "EntityNotExist": api.ROLE,
-    "InvalidTimeStamp": api.CLOCK,
-    "IllegalTimestamp": api.CLOCK,
-    "Forbidden": api.MISSING_RIGHT,
-    "NoPermission": api.MISSING_RIGHT,
-    "UnauthorizedOperation": api.MISSING_RIGHT,
-    "Forbidden.RiskControl": api.SUSPENDED,
-    "Forbidden.UserVerification": api.UNVERIFIED,
-    "RealNameAuthenticationError": api.UNVERIFIED,
-    "Forbidden.Unsubscribed": api.NOT_ACTIVATED,
-    "Forbidden.AccountInDebt": api.ARREARS,
-    "Account.Arrearage": api.ARREARS,
-    "InsufficientBalance": api.ARREARS,
-    "InvalidAccountStatus": api.SUSPENDED,
-    "InvalidAccountStatus.NotEnoughBalance": api.ARREARS,
-    "Throttling": api.THROTTLED,
-    "InvalidRegionId": api.REGION,
-    "IllegalRegionId": api.REGION,
+_ERRORS = {                                 # https://api.aliyun.com/document/Ecs/2014-05-26/errorCode
+    **api.alibaba.ERRORS,
+    "EntityNotExists": _NO_FOLDER,          # these six: unconfirmed
+    "EntityNotExists.Folder": _NO_FOLDER,
+    "EntityNotExist.Folder": _NO_FOLDER,
+    "EntityNotExists.ResourceDirectory": _NO_DIRECTORY,
+    "EntityNotExist.ResourceDirectory": _NO_DIRECTORY,
+    "ResourceDirectoryNotInUse": _NO_DIRECTORY,
     "RegionId": _ELSEWHERE,                 # RegionId.ApiNotSupported
-    "InvalidParameter": api.MALFORMED,
-    "MissingParameter": api.MALFORMED,
-    "UnsupportedOperation": api.MALFORMED,
-    "InvalidAction": api.MALFORMED,
-    "InvalidVersion": api.MALFORMED,
-    "InvalidApi": api.MALFORMED,
-    "InvalidProduct": api.MALFORMED,
     "DryRunOperation": api.MALFORMED,       # meant where we ask for it, see _confirm
-    "InternalError": api.FAILED,
-    "UnknownError": api.FAILED,
-    "SignatureNonceUsed": api.FAILED,       # another try has another one
-    "ServiceUnavailable": api.UNAVAILABLE,
 }
 
 _HOSTS = {
@@ -242,15 +214,37 @@ class _Regions(msgspec.Struct):
     Regions: _RegionList
 
 
-class _Credentials(msgspec.Struct):
-    AccessKeyId: api.Text
-    AccessKeySecret: api.Text
-    SecurityToken: api.Text
-    Expiration: datetime
+class _Caller(msgspec.Struct):
+    AccountId: Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,20}\Z")]
 
 
-class _Assumed(msgspec.Struct):
-    Credentials: _Credentials
+class _Account(msgspec.Struct):
+    AccountId: Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,20}\Z")]
+    Status: api.Text
+    DisplayName: str | None = None
+    DeletionStatus: api.Strict[str | None] = None
+
+
+class _AccountList(msgspec.Struct):
+    Account: list[_Account]
+
+
+class _Accounts(msgspec.Struct):
+    TotalCount: api.Count
+    Accounts: _AccountList
+
+
+class _Folder(msgspec.Struct):
+    FolderId: api.Text
+
+
+class _FolderList(msgspec.Struct):
+    Folder: list[_Folder]
+
+
+class _Folders(msgspec.Struct):
+    TotalCount: api.Count
+    Folders: _FolderList
 
 
 class _DryRun(msgspec.Struct):
@@ -398,82 +392,118 @@ def check(client: api.Client) -> None:
     client.for_each(("DescribeInstances", "DescribeDisks"), lambda action: _confirm(client, action))
 
 
+# ---------------------------------------------------------------- the members of a resource directory
+
+def discover(client: api.Client) -> list[api.Member]:
+    """All members of the resource directory and the account itself, or the members below a folder."""
+    caller, rows = client.run_all(
+        lambda: _opened(client, lambda keys: api.alibaba.sts(client, "GetCallerIdentity", {}, _Caller, keys)),
+        lambda: _accounts(client, None) if client.below is None else _below(client, client.below))
+    members = [_member(row, caller.AccountId) for row in rows]
+    if client.below is None and all(member.id != caller.AccountId for member in members):
+        members.append(api.Member(id=caller.AccountId, door=True))
+    return members
+
+
+def _member(row: _Account, own: str) -> api.Member:
+    closed = row.Status if row.Status not in _MEMBER else ""
+    if row.DeletionStatus in _LEAVING:
+        closed = row.DeletionStatus or ""
+    return api.Member(id=row.AccountId, name=row.DisplayName or "", closed=closed, door=row.AccountId == own)
+
+
+def _below(client: api.Client, folder: str) -> list[_Account]:
+    accounts: dict[str, _Account] = {}
+    level, seen = [folder], set[str]()
+    while level:
+        seen.update(level)
+        walked = client.for_each(level, lambda parent: client.run_all(
+            lambda: _accounts(client, parent), lambda: _folders(client, parent)))
+        accounts |= {row.AccountId: row for rows, _ in walked for row in rows}
+        level = sorted({folder.FolderId for _, folders in walked for folder in folders} - seen)
+    return list(accounts.values())
+
+
+def _accounts(client: api.Client, parent: str | None) -> list[_Account]:
+    """Of the whole directory, or directly in a folder."""
+    action = "ListAccounts" if parent is None else "ListAccountsForParent"
+
+    def fetch(number: int, size: int) -> api.Page[_Account]:
+        answer = _directory(client, action, number, size, parent, _Accounts)
+        return api.Page([(row.AccountId, row) for row in answer.Accounts.Account], answer.TotalCount)
+
+    return api.by_page(fetch, api.WHOLE, _PAGE, _WORKERS).rows
+
+
+def _folders(client: api.Client, parent: str) -> list[_Folder]:
+    def fetch(number: int, size: int) -> api.Page[_Folder]:
+        answer = _directory(client, "ListFoldersForParent", number, size, parent, _Folders)
+        return api.Page([(row.FolderId, row) for row in answer.Folders.Folder], answer.TotalCount)
+
+    return api.by_page(fetch, api.WHOLE, _PAGE, _WORKERS).rows
+
+
+def _directory(client: api.Client, action: str, number: int, size: int, parent: str | None, shape: type[_T]) -> _T:
+    url = client.url("https://resourcedirectory.aliyuncs.com/")
+    query = {"PageNumber": str(number), "PageSize": str(size), **api.given(ParentFolderId=parent)}
+    return _opened(client, lambda keys: api.alibaba.call(client, action, "2022-04-19", url, query, shape, keys))
+
+
 # ---------------------------------------------------------------- the call, with the account's keys or an assumed role
 
 def _call(client: api.Client, action: str, query: Mapping[str, str], shape: type[_T]) -> _T:
     url = client.url(f"https://{_HOSTS.get(client.region, f'ecs.{client.region}')}.aliyuncs.com/")
     query = {"RegionId": client.region, **query}
-
-    def signed(keys: api.Keys) -> _T:
-        return client.call(action, _signer(action, "2014-05-26", url, query, keys), shape)
-
-    if "role_arn" in client.credentials:
-        return client.with_session("role", lambda: _assume(client), signed)
-    return signed(_own_keys(client))
+    return _opened(client, lambda keys: api.alibaba.call(client, action, "2014-05-26", url, query, shape, keys))
 
 
-def _assume(client: api.Client) -> tuple[float, api.Keys]:
-    """AssumeRole, narrowed to what we call, whatever the role itself may do.
-
-    https://help.aliyun.com/zh/ram/developer-reference/api-sts-2015-04-01-assumerole
-    """
-    narrowed = {"Version": "1", "Statement": [
-        {"Effect": "Allow", "Action": [*PARTY.permissions, *PARTY.deep_permissions], "Resource": "*"}]}
-    query = {"RoleArn": client.credentials["role_arn"], "RoleSessionName": "twocloud", "DurationSeconds": "3600",
-             "Policy": msgspec.json.encode(narrowed).decode(),
-             **api.given(ExternalId=client.credentials.get("external_id"))}
-    url = client.url("https://sts.aliyuncs.com/")
-    session = client.call("AssumeRole", _signer("AssumeRole", "2015-04-01", url, query, _own_keys(client)),
-                          _Assumed).Credentials
-    return session.Expiration.timestamp(), api.Keys(
-        session.AccessKeyId, session.AccessKeySecret, session.SecurityToken)
+def _opened(client: api.Client, use: Callable[[api.Keys], _T]) -> _T:
+    """`use` with the keys that open the account: its own, those of its role, or those of the role in a member."""
+    member, discovery = client.account.member, client.account.discovery
+    if member is not None and not member.door:
+        role = f"acs:ram::{member.id}:role/{(discovery and discovery.role) or PARTY.role}"
+        return client.with_session("member", lambda: _opened(client.door, lambda keys: api.alibaba.assume(
+            client, role, keys, _narrowed(client))), use)
+    return api.alibaba.opened(client, _narrowed(client.door), use)
 
 
-def _own_keys(client: api.Client) -> api.Keys:
-    keys = client.credentials
-    return api.Keys(keys["access_key_id"], keys["access_key_secret"], keys.get("security_token"))
+def _narrowed(client: api.Client) -> list[api.alibaba.Statement]:
+    """What a session may do: what we call, and of a door also to find and open members."""
+    statements = [api.alibaba.allow((*PARTY.permissions, *PARTY.deep_permissions))]
+    if client.account.discovery is not None and client.account.member is None:
+        role = f"acs:ram::*:role/{client.account.discovery.role or PARTY.role}"
+        statements += [api.alibaba.allow(_LISTING), api.alibaba.allow([_ASSUME], role)]
+    return statements
 
 
-def _signer(action: str, version: str, url: str, query: Mapping[str, str], keys: api.Keys) -> api.Sign:
-    return lambda: sign(action, version, url, query, keys, time.time(), uuid.uuid4().hex)
-
-
-def sign(action: str, version: str, url: str, query: Mapping[str, str], keys: api.Keys, now: float,
-         nonce: str) -> api.Request:
-    """ACS3-HMAC-SHA256. `now`: Unix time; the party allows fifteen minutes of difference, and each nonce once."""
-    quoted = urlencode(sorted(query.items()), quote_via=quote, safe="")
-    headers = {
-        "host": urlsplit(url).netloc, "x-acs-action": action, "x-acs-content-sha256": hashlib.sha256().hexdigest(),
-        "x-acs-date": datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "x-acs-signature-nonce": nonce, "x-acs-version": version,
-        **({"x-acs-security-token": keys.session_token} if keys.session_token else {})}
-    names = ";".join(sorted(headers))
-    lines = "".join(f"{name}:{headers[name]}\n" for name in sorted(headers))
-    canonical = "\n".join(("POST", "/", quoted, lines, names, headers["x-acs-content-sha256"]))
-    to_sign = f"ACS3-HMAC-SHA256\n{hashlib.sha256(canonical.encode()).hexdigest()}"
-    signature = hmac.digest(keys.secret_access_key.encode(), to_sign.encode(), "sha256").hex()
-    return api.Request("POST", f"{url}?{quoted}", {
-        **headers, "accept": "application/json",                # the default is XML
-        "authorization": f"ACS3-HMAC-SHA256 Credential={keys.access_key_id},SignedHeaders={names},"
-                         f"Signature={signature}"})
-
+_LISTING = ["resourcemanager:ListAccounts", "resourcemanager:ListAccountsForParent",
+            "resourcemanager:ListFoldersForParent"]
+_ASSUME = "sts:AssumeRole"                  # of the one role in members
 
 PARTY = api.Party(
     name="aliyun",
     title="Alibaba Cloud ECS",
     reference="https://help.aliyun.com/zh/ecs/developer-reference/api-ecs-2014-05-26-describeinstances",
     order="none documented; numbered pages",
-    credentials=(("access_key_id", "access_key_secret", "security_token?"),
+    credentials=(("access_key_id", "access_key_secret", "security_token?", "external_id?"),
                  ("access_key_id", "access_key_secret", "role_arn", "external_id?")),
-    forms={"role_arn": r"acs:ram::[0-9]{1,20}:role/[A-Za-z0-9.@_-]{1,64}"},
+    forms=api.alibaba.FORMS,
     permissions=("ecs:DescribeInstances", "ecs:DescribeDisks", "ecs:DescribeRegions"),
     deep_permissions=("ecs:DescribeNetworkInterfaces",),
     region_form=r"[a-z]{2,4}(-[a-z0-9]{1,13}){1,4}",
+    discover=discover,
+    discover_permissions=(*_LISTING, _ASSUME),
+    below="a folder of the resource directory, r-… or fd-…",
+    below_form=r"(?:r|fd)-[A-Za-z0-9]{1,32}",
+    role="ResourceDirectoryAccountAccessRole",
+    role_form=r"[A-Za-z0-9.@_-]{1,64}",
+    shared_limits=frozenset(("AssumeRole", "ListAccounts", "ListAccountsForParent", "ListFoldersForParent")),
     default_region="cn-beijing",
     project='a resource group, rg-…, or "default"',
     project_form=r"rg-[A-Za-z0-9]{1,60}|default",
+    regional_limits=True,
     limits=api.per_second(10, "DescribeInstances", "DescribeDisks", "DescribeNetworkInterfaces", "DescribeRegions",
-                          "AssumeRole"),
+                          "AssumeRole", "ListAccounts", "ListAccountsForParent", "ListFoldersForParent"),
     error_code=api.error_at("Code"),
     errors=_ERRORS,
     status=_STATUS,

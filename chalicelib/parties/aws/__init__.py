@@ -11,31 +11,31 @@ LaunchTime is the last start, so `created_at` is the attachment of the primary i
 last update. Terminated instances stay listed for an hour and are left out. Instance store does not count as disk.
 IncludeManagedResources: without it an account can hide machines that AWS services run in it.
 
+Organisations: ListAccounts 2016-11-28 in the partition's one region gives all accounts, 20 to a page, and a page can be
+empty although more follow. Below a root or a unit there are calls for direct children only, so its units are walked. A
+member is opened by a role at the STS host of the region, whose sessions work in every region; the account whose keys
+they are by these keys themselves, as it has no such role. Which regions are open differs from member to member.
+https://docs.aws.amazon.com/organizations/latest/APIReference/API_ListAccounts.html
+
 Rates: a bucket of 100 calls that refills at 20 a second, per account, region and action
-(https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-throttling.html).
+(https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-throttling.html); for Organizations 8 a second are a careful
+guess.
 """
 
-import io
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import cache
-from importlib.resources import files
-from typing import Any, TypeVar, cast
-from urllib.parse import urlencode, urlsplit
-from xml.etree import ElementTree
+from typing import Annotated, TypeVar
+from urllib.parse import urlencode
 from xml.etree.ElementTree import Element
 
 import msgspec
-from botocore.auth import SigV4Auth
-from botocore.awsrequest import AWSRequest
-from botocore.credentials import Credentials
 
 from ...cloud import api
 
-_DEEPEST = 50                               # elements within elements: EC2 has a dozen
 _PAGE = 1000                                # most that DescribeInstances and DescribeVolumes take
 _TYPES = 100                                # most names that DescribeInstanceTypes takes
+_MEMBERS = 20                               # most accounts or units that Organizations gives
 _FILTER = 200                               # most values that a request's filters take
 _T = TypeVar("_T")
 
@@ -48,74 +48,44 @@ _STATUS = {                                 # State.Name, the complete enumerati
 }
 _GONE = "terminated"
 
-_REFUSED = api.denied("wrong key, or a region that is not enabled for this account, or a wrong clock: AWS "
-                                "says the same of all three")
 _SUBSCRIPTION = api.denied("product not activated: the account is not signed up for EC2, or its payment is "
                                      "not verified yet")
 
-_ERRORS = {                                 # EC2's and STS's common errors, and what botocore takes for throttling
-    "AuthFailure": _REFUSED,
-    "InvalidClientTokenId": _REFUSED,
-    "UnrecognizedClientException": _REFUSED,
-    "SignatureDoesNotMatch": api.WRONG_KEY,
-    "SignatureDoesNotMatch.Expired": api.CLOCK,                 # our word for what its message says
-    "InvalidSignatureException": api.WRONG_KEY,
-    "IncompleteSignature": api.WRONG_KEY,
-    "MissingAuthenticationToken": api.WRONG_KEY,
+_NO_ORGANISATION = api.denied("no organisation: this account is in none, so no members can be discovered behind it")
+_NO_PARENT = api.denied("wrong parent: the organisation has no root or organisational unit of this id")
+_NO_LISTING = api.denied("missing right: the key may not list the organisation's accounts, or its account is neither "
+                         "the management account nor a delegated administrator")
+
+_ERRORS = {                                 # EC2's and those of Organizations
+    **api.amazon.ERRORS,
+    "AuthFailure": api.amazon.REFUSED,
     "InvalidSecurity": api.WRONG_KEY,
     "Blocked": api.SUSPENDED,
     "PendingVerification": api.UNVERIFIED,
     "OptInRequired": _SUBSCRIPTION,
     "SubscriptionRequiredException": _SUBSCRIPTION,
-    "RegionDisabledException": api.REGION_CLOSED,
-    "RequestExpired": api.CLOCK,
     "RequestTimeTooSkewed": api.CLOCK,
-    "ExpiredToken": api.EXPIRED_KEY,
-    "ExpiredTokenException": api.EXPIRED_KEY,
     "UnauthorizedOperation": api.MISSING_RIGHT,
-    "AccessDenied": api.denied("wrong role or missing right: the role does not exist, does not trust this "
-                                         "key, or the key lacks a permission"),         # STS says no more than that
-    "AccessDeniedException": api.MISSING_RIGHT,
-    "NotAuthorized": api.MISSING_RIGHT,
-    "RequestLimitExceeded": api.THROTTLED,
-    "Throttling": api.THROTTLED,
-    "ThrottlingException": api.THROTTLED,
-    "ThrottledException": api.THROTTLED,
-    "RequestThrottled": api.THROTTLED,
-    "RequestThrottledException": api.THROTTLED,
-    "TooManyRequestsException": api.THROTTLED,
+    "AccessDeniedException": _NO_LISTING,                       # of Organizations alone
     "EC2ThrottledException": api.THROTTLED,
-    "PriorRequestNotComplete": api.THROTTLED,
-    "BandwidthLimitExceeded": api.THROTTLED,
-    "LimitExceededException": api.THROTTLED,
-    "ProvisionedThroughputExceededException": api.THROTTLED,
-    "TransactionInProgressException": api.THROTTLED,
-    "SlowDown": api.THROTTLED,
-    "InvalidParameterValue": api.MALFORMED,
-    "InvalidParameterCombination": api.MALFORMED,
     "InvalidParameterDependency": api.MALFORMED,
     "InvalidParameter": api.MALFORMED,
-    "InvalidQueryParameter": api.MALFORMED,
     "InvalidCharacter": api.MALFORMED,
-    "MalformedQueryString": api.MALFORMED,
-    "MalformedPolicyDocument": api.MALFORMED,
-    "MissingParameter": api.MALFORMED,
-    "MissingAction": api.MALFORMED,
     "UnknownParameter": api.MALFORMED,
     "UnsupportedProtocol": api.MALFORMED,
     "UnsupportedOperation": api.MALFORMED,
     "InvalidNextToken": api.MALFORMED,
     "InvalidPaginationToken": api.MALFORMED,
     "InvalidInstanceType": api.MALFORMED,
-    "InvalidAction": api.MALFORMED,
     "NoSuchVersion": api.MALFORMED,
-    "ValidationError": api.MALFORMED,
+    "AWSOrganizationsNotInUseException": _NO_ORGANISATION,
+    "ParentNotFoundException": _NO_PARENT,
+    "UnsupportedAPIEndpointException": _NO_ORGANISATION,
     "InternalError": api.FAILED,
-    "InternalFailure": api.FAILED,
     "Unavailable": api.UNAVAILABLE,
-    "ServiceUnavailable": api.UNAVAILABLE,
 }
-_NOT_KNOWN = ("UnknownParameter", "InvalidQueryParameter")      # said of a parameter that an older EC2 does not have
+_NOT_KNOWN = ("UnknownParameter", "InvalidQueryParameter")      # for a parameter that an older EC2 does not have
+_MANAGED = "IncludeManagedResources"        # after a dot: a refusal that names it, whatever its code is
 
 
 class _Volume(msgspec.Struct):
@@ -257,16 +227,18 @@ def _volumes(client: api.Client, instances: Sequence[str]) -> dict[str, _Volume]
 
 
 def _with_managed(client: api.Client, action: str) -> Callable[[Mapping[str, str]], api.Response]:
-    """Calls with IncludeManagedResources, and without it where an older EC2 or an emulator does not know it."""
-    managed = {"IncludeManagedResources": "true"}
+    """Calls with IncludeManagedResources, and without it where an older EC2 or an emulator does not know it; a process
+    learns that once."""
+    fact = _MANAGED, action, client.region
 
     def call(query: Mapping[str, str]) -> api.Response:
-        try:
-            return _call(client, action, {**query, **managed})
-        except api.PartyMalformed as refused:
-            if not managed or refused.party_code not in _NOT_KNOWN:
-                raise
-        managed.clear()
+        if not api.noted(client.account, fact):
+            try:
+                return _call(client, action, {**query, _MANAGED: "true"})
+            except api.PartyMalformed as refused:
+                if refused.party_code not in _NOT_KNOWN and not refused.party_code.endswith(f".{_MANAGED}"):
+                    raise
+            api.note(client.account, fact)
         return _call(client, action, query)
 
     return call
@@ -283,7 +255,7 @@ def _types(client: api.Client, names: Iterable[str]) -> dict[str, _Type]:
     def fetch(missing: Sequence[str]) -> dict[str, _Type]:
         return dict(client.in_batches(missing, _TYPES, lambda batch: _fetch_types(client, batch).items()))
 
-    return api.cached_lookup(("aws", client.account.endpoint), sorted(names), fetch)
+    return api.cached_lookup(client.account, "aws", sorted(names), fetch)
 
 
 def _fetch_types(client: api.Client, names: Sequence[str]) -> dict[str, _Type]:
@@ -312,7 +284,7 @@ def _type(item: Element, ns: str) -> tuple[str, tuple[str, _Type]]:
 
 def list_regions(client: api.Client) -> list[api.Region]:
     """Asked in the one region of the partition that no account can disable."""
-    partition = _partition(client.region)
+    partition = api.amazon.partition_of(client.region)
     region = partition.usual if partition else PARTY.default_region
     page = _read(_call(client, "DescribeRegions", {"AllRegions": "true"}, region), _REGIONS,
                  lambda item, ns: (_text(item, ns, "regionName"), _text(item, ns, "optInStatus")))
@@ -323,90 +295,141 @@ def check(client: api.Client) -> None:
     _read(_call(client, "DescribeInstances", {"MaxResults": "5"}), _INSTANCES, _instance)
 
 
+# ---------------------------------------------------------------- the members of an organisation
+
+class _Account(msgspec.Struct):
+    """`Status` was announced to end on 2026-09-09, and `State` came instead: either may be missing."""
+
+    Id: Annotated[str, msgspec.Meta(pattern=r"^[0-9]{12}\Z")]
+    Name: str | None = None
+    State: api.Strict[str | None] = None
+    Status: api.Strict[str | None] = None
+
+
+class _Accounts(msgspec.Struct):
+    Accounts: list[_Account]
+    NextToken: api.Strict[str | None] = None
+
+
+class _Unit(msgspec.Struct):
+    Id: api.Text
+
+
+class _Units(msgspec.Struct):
+    OrganizationalUnits: list[_Unit]
+    NextToken: api.Strict[str | None] = None
+
+
+def discover(client: api.Client) -> list[api.Member]:
+    """The organisation's accounts, or those below a root or a unit. What is not ACTIVE is no source."""
+    own, rows = client.run_all(lambda: _own_account(client), lambda: _accounts(client))
+    members = [_member(row, own) for row in rows]
+    if client.below is None and all(member.id != own for member in members):
+        members.append(api.Member(id=own, door=True))           # it is open, whatever the list says
+    return members
+
+
+def _member(row: _Account, own: str) -> api.Member:
+    state = row.State or row.Status
+    if not state:
+        raise api.PartyMalformed("The party listed an account without its state.")
+    return api.Member(id=row.Id, name=row.Name or "", closed="" if state == "ACTIVE" else state, door=row.Id == own)
+
+
+def _accounts(client: api.Client) -> list[_Account]:
+    if client.below is None:
+        return _pages(client, "ListAccounts", {}, _Accounts, lambda page: page.Accounts)
+    by_id: dict[str, _Account] = {}
+    level, seen = [client.below], set[str]()
+    while level:
+        seen.update(level)
+        for accounts, _ in (walked := client.for_each(level, lambda parent: _children(client, parent))):
+            by_id |= {row.Id: row for row in accounts}
+        level = sorted({unit.Id for _, units in walked for unit in units} - seen)
+    return list(by_id.values())
+
+
+def _children(client: api.Client, parent: str) -> tuple[list[_Account], list[_Unit]]:
+    query = {"ParentId": parent}
+    return client.run_all(
+        lambda: _pages(client, "ListAccountsForParent", query, _Accounts, lambda page: page.Accounts),
+        lambda: _pages(client, "ListOrganizationalUnitsForParent", query, _Units,
+                       lambda page: page.OrganizationalUnits))
+
+
+_Answer = TypeVar("_Answer", _Accounts, _Units)
+_Row = TypeVar("_Row", _Account, _Unit)
+
+
+def _pages(client: api.Client, action: str, query: Mapping[str, str], shape: type[_Answer],
+           rows_of: Callable[[_Answer], list[_Row]]) -> list[_Row]:
+    def fetch(token: str | None) -> api.Page[_Row]:
+        page = _organisations(client, action, {**query, **api.given(NextToken=token)}, shape)
+        return api.Page([(row.Id, row) for row in rows_of(page)], token=page.NextToken)
+
+    return api.by_token(fetch, stable=False).rows
+
+
+def _organisations(client: api.Client, action: str, query: Mapping[str, str], shape: type[_T]) -> _T:
+    """Asked in the one region of the partition that has this service."""
+    partition = api.amazon.partition_of(client.region)
+    region = partition.usual if partition else PARTY.default_region
+    url = client.url(f"https://{api.amazon.host_of('organizations', region, client.account, PARTY.title)}/")
+    body = msgspec.json.encode({"MaxResults": _MEMBERS, **query})
+    return _opened(client, region, lambda keys: client.call(action, lambda: api.amazon.sign(
+        "organizations", region, url, body, keys, {"Content-Type": "application/x-amz-json-1.1",
+                                                   "X-Amz-Target": f"AWSOrganizationsV20161128.{action}"}), shape))
+
+
+def _own_account(client: api.Client) -> str:
+    """https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html"""
+    response = _opened(client, client.region, lambda keys: api.amazon.sts(
+        client, "GetCallerIdentity", {}, client.region, keys))
+    with api.reading():
+        root = api.xml.parse(response.body)
+        ns = root.tag[:root.tag.find("}") + 1]
+        own = root.findtext(f"{ns}GetCallerIdentityResult/{ns}Account") or ""
+        if not re.fullmatch(r"[0-9]{12}", own, re.ASCII):
+            raise ValueError
+    return own
+
+
 # ---------------------------------------------------------------- an assumed role
 
-def _assume(client: api.Client, region: str) -> tuple[float, api.Keys]:
-    """AssumeRole, narrowed to what we call, whatever the role itself may do.
+def _opened(client: api.Client, region: str, use: Callable[[api.Keys], _T]) -> _T:
+    """`use` with the keys that open the account: its own, those of its role, or those of the role in a member."""
+    member = client.account.member
+    if member is None or member.door:
+        return api.amazon.opened(client, region, _narrowed(client.door, region), use)
+    role = _role_in(client, member.id, region)
+    return client.with_session("member", lambda: _opened(client.door, region, lambda keys: api.amazon.assume(
+        client, region, role, keys, _narrowed(client, region))), use)
 
-    https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html
-    """
-    narrowed = {"Version": "2012-10-17",
-                "Statement": [{"Effect": "Allow", "Action": list(PARTY.permissions), "Resource": "*"}]}
-    query = {"RoleArn": client.credentials["role_arn"], "RoleSessionName": "twocloud", "DurationSeconds": "3600",
-             "Policy": msgspec.json.encode(narrowed).decode(),
-             **api.given(ExternalId=client.credentials.get("external_id"))}
-    response = _send(client, "sts", "AssumeRole", query, region)
-    with api.reading():
-        root = ElementTree.fromstring(response.body)                   # noqa: S314  expat stops entity bombs: a test
-        ns = root.tag[:root.tag.find("}") + 1]
-        made = root.find(f"{ns}AssumeRoleResult/{ns}Credentials")
-        ends = api.parse_time(_text(made, ns, "Expiration")) if made is not None else None
-        if made is None or ends is None:
-            raise ValueError
-        keys = api.Keys(_text(made, ns, "AccessKeyId"), _text(made, ns, "SecretAccessKey"),
-                        _text(made, ns, "SessionToken"))
-    return ends.timestamp(), keys
+
+def _role_in(client: api.Client, member: str, region: str) -> str:
+    """The ARN of the role that opens a member; "*": of any member."""
+    partition, discovery = api.amazon.partition_of(region), client.account.discovery
+    role = (discovery and discovery.role) or PARTY.role
+    return f"arn:{partition.id if partition else 'aws'}:iam::{member}:role/{role}"
+
+
+def _narrowed(client: api.Client, region: str) -> list[api.amazon.Statement]:
+    """What a session may do: what we call, and of a door also to find and open members."""
+    statements = [api.amazon.allow(PARTY.permissions)]
+    if client.account.discovery and not client.account.member:
+        statements += [api.amazon.allow(_LISTING), api.amazon.allow([_ASSUME], _role_in(client, "*", region))]
+    return statements
 
 
 # ---------------------------------------------------------------- the call
 
-_VERSIONS = {"ec2": "2016-11-15", "sts": "2011-06-15"}
-
-
-class _Partition(msgspec.Struct):
-    """A part of AWS with accounts and hosts of its own. `usual`: the region that is open to each of its accounts."""
-
-    form: str
-    suffix: str
-    usual: str
-
-
-@cache
-def _partitions() -> list[_Partition]:
-    """Botocore's list, which is a few kilobytes."""
-    text = (files("botocore") / "data" / "partitions.json").read_bytes()
-    return [_Partition(each["regionRegex"], each["outputs"]["dnsSuffix"], each["outputs"]["implicitGlobalRegion"])
-            for each in msgspec.json.decode(text)["partitions"]]
-
-
-def _partition(region: str) -> _Partition | None:
-    return next((each for each in _partitions() if re.fullmatch(each.form, region, re.ASCII)), None)
-
-
-def _host(service: str, region: str, account: api.Account) -> str:
-    """Raises UnknownRegion before any call for a region of no partition: its host could be anybody's."""
-    partition = _partition(region)
-    if partition is None and account.endpoint is None:
-        raise api.UnknownRegion(f"{PARTY.title} has no such region.")
-    return f"{service}.{region}.{partition.suffix if partition else 'amazonaws.com'}"
-
-
 def _call(client: api.Client, action: str, query: Mapping[str, str], region: str = "") -> api.Response:
-    """EC2's answer, in the client's region if none is named, by the account's own keys or those of its role."""
-    region, given = region or client.region, client.credentials
-    if "role_arn" not in given:
-        return _send(client, "ec2", action, query, region, api.Keys(
-            given["access_key_id"], given["secret_access_key"], given.get("session_token")))
-    return client.with_session("role", lambda: _assume(client, region),
-                               lambda keys: _send(client, "ec2", action, query, region, keys))
-
-
-def _send(client: api.Client, service: str, action: str, query: Mapping[str, str], region: str,
-          keys: api.Keys | None = None) -> api.Response:
-    """Signed with the keys, or else with those of the service itself."""
-    url = client.url(f"https://{_host(service, region, client.account)}/")
-    body = urlencode({"Action": action, "Version": _VERSIONS[service], **query}).encode()
-    signer = keys or client.account.identity()
-    return client.send(action, lambda: sign(service, region, url, body, signer))
-
-
-def sign(service: str, region: str, url: str, body: bytes, keys: api.Keys) -> api.Request:
-    """Signature version 4 by botocore, at its clock's time."""
-    request = AWSRequest("POST", url, data=body, headers={
-        "Content-Type": "application/x-www-form-urlencoded; charset=utf-8", "Host": urlsplit(url).netloc})
-    SigV4Auth(Credentials(keys.access_key_id, keys.secret_access_key, keys.session_token),
-              service, region).add_auth(request)
-    return api.Request("POST", url, dict(request.headers.items()), body)
+    """EC2's answer, in the client's region if none is named."""
+    region = region or client.region
+    url = client.url(f"https://{api.amazon.host_of('ec2', region, client.account, PARTY.title)}/")
+    body = urlencode({"Action": action, "Version": "2016-11-15", **query}).encode()
+    return _opened(client, region, lambda keys: client.send(
+        action, lambda: api.amazon.sign("ec2", region, url, body, keys)))
 
 
 def _filter(name: str, values: Sequence[str]) -> dict[str, str]:
@@ -423,40 +446,14 @@ _REGIONS = ("DescribeRegionsResponse", "regionInfo")
 
 def _read(response: api.Response, path: Sequence[str], read: Callable[[Element, str], tuple[str, _T]]) -> api.Page[_T]:
     """The items of the lists at this path, each read and dropped as soon as it is complete, and the next token."""
-    with api.reading():
-        try:
-            return _read_strictly(response.body, path, read)
-        except SyntaxError:
-            return _read_strictly(_FORBIDDEN.sub("\ufffd".encode(), response.body), path, read)
+    def item(element: Element, ns: str) -> tuple[str, _T]:
+        if element.tag != f"{ns}item":
+            raise api.PartyMalformed()
+        return read(element, ns)
 
-
-_FORBIDDEN = re.compile(                    # characters that XML cannot hold, raw or as references
-    rb"[\x00-\x08\x0b\x0c\x0e-\x1f]|&#(?:x0*(?:1?[0-8bcefBCEF]|1[9adAD]|0)|0*(?:[0-8]|1[124-9]|2[0-9]|3[01]));")
-
-
-def _read_strictly(body: bytes, path: Sequence[str], read: Callable[[Element, str], tuple[str, _T]]) -> api.Page[_T]:
-    rows: list[tuple[str, _T]] = []
-    events: Any = ElementTree.iterparse(io.BytesIO(body), ("start", "end"))      # noqa: S314
-    ns, above = "", list[str]()
-    places: list[str] = []
-    element: Element
-    for event, element in events:
-        if event == "start":
-            if not above:
-                ns = element.tag[:element.tag.find("}") + 1]
-                places = [ns + name for name in path]
-            above.append(element.tag)
-            if len(above) > _DEEPEST:
-                raise ValueError
-            continue
-        above.pop()
-        if above == places:
-            if element.tag != f"{ns}item":
-                raise api.PartyMalformed()
-            rows.append(read(element, ns))
-            element.clear()
-    root = cast(Element, events.root)
-    if root.tag != places[0] or root.find(places[1]) is None:
+    rows, root = api.xml.items(response.body, path, item)
+    ns = root.tag[:root.tag.find("}") + 1]
+    if root.find(ns + path[1]) is None:
         raise api.PartyMalformed()
     return api.Page(rows, token=root.findtext(f"{ns}nextToken") or None)
 
@@ -484,37 +481,41 @@ def _count(text: str) -> int | None:
 
 
 def error_code(response: api.Response) -> str | None:
-    """`Response/Errors/Error/Code` from EC2, `ErrorResponse/Error/Code` from STS; never with status 200."""
-    if response.status == 200:
-        return None
-    try:
-        root = ElementTree.fromstring(response.body)            # noqa: S314
-    except (SyntaxError, ValueError):
-        return None
-    texts = {e.tag.rpartition("}")[2]: e.text or "" for e in root.iter()}
-    if texts.get("Code") == "SignatureDoesNotMatch" and _SKEWED.match(texts.get("Message", "")):
-        return "SignatureDoesNotMatch.Expired"
-    return texts.get("Code")
+    """Amazon's; of a refusal that names IncludeManagedResources with that after a dot."""
+    code = api.amazon.error_code(response)
+    names_it = response.status == 400 and _MANAGED.encode() in response.body
+    return f"{code}.{_MANAGED}" if code and names_it and code not in _NOT_KNOWN else code
 
 
-_SKEWED = re.compile(r"\s*Signature (expired|not yet current)", re.IGNORECASE)
-
+_LISTING = ["organizations:ListAccounts", "organizations:ListAccountsForParent",
+            "organizations:ListOrganizationalUnitsForParent"]
+_ASSUME = "sts:AssumeRole"                  # of the one role in members
 
 PARTY = api.Party(
     name="aws",
     title="Amazon EC2",
     reference="https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeInstances.html",
     order="none documented; opaque tokens that prove nothing",
-    credentials=(("access_key_id", "secret_access_key", "session_token?"), ("role_arn", "external_id?")),
+    credentials=(("access_key_id", "secret_access_key", "session_token?", "external_id?"),
+                 ("role_arn", "external_id?")),
     permissions=("ec2:DescribeInstances", "ec2:DescribeVolumes", "ec2:DescribeInstanceTypes", "ec2:DescribeRegions"),
     grade="recorded",
     region_form=r"[a-z]{2,4}(-[a-z]{2,12}){1,2}-[0-9]{1,2}",
     default_region="us-east-1",
+    usual_region=api.amazon.usual_region,
+    discover=discover,
+    discover_permissions=(*_LISTING, _ASSUME),
+    below="a root or an organisational unit, r-… or ou-…",
+    below_form=r"r-[0-9a-z]{4,32}|ou-[0-9a-z]{4,32}-[0-9a-z]{8,32}",
+    role="OrganizationAccountAccessRole",
+    role_form=r"(?:[A-Za-z0-9+=,.@_-]{1,64}/){0,8}[A-Za-z0-9+=,.@_-]{1,64}",
     closed_is_denied=True,                  # AuthFailure
     project="a tag that every instance of the project carries, KEY=VALUE",
     project_form=r"[^=\x00-\x1f*?\\]{1,127}=[^\x00-\x1f]{0,255}",
-    limits=api.per_seconds(
+    regional_limits=True,
+    limits={**api.per_seconds(
         5.0, 100, "DescribeInstances", "DescribeVolumes", "DescribeInstanceTypes", "DescribeRegions"),
+        **api.per_second(8, "ListAccounts", "ListAccountsForParent", "ListOrganizationalUnitsForParent")},
     error_code=error_code,
     errors=_ERRORS,
     status=_STATUS,

@@ -1,8 +1,9 @@
-"""A simulator for Amazon EC2 and STS: the query protocol, XML answers, Signature Version 4.
+"""A simulator for Amazon EC2, STS and Organizations: the query protocol with XML, JSON 1.1, Signature Version 4.
 
 Checked as the real ones do: signature over the signed headers, five minutes of clock, region of the scope, session
 tokens, external ids, MaxResults from 5 to 1000 and never with ids, opaque tokens that belong to the call that gave
-them. Pages may be short although more follow (`short`), and the order of instances has no meaning.
+them. Pages may be short although more follow (`short`), and the order of instances has no meaning. Organizations gives
+at most 20 rows, answers in its own region alone, and begins a list of several pages with an empty one.
 """
 
 import hashlib
@@ -13,11 +14,14 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 from xml.sax.saxutils import escape
+from zlib import crc32
 
-from ...simulators.cloud import Cloud, Least
+import msgspec
+
+from ...simulators.cloud import Branch, Cloud, Demo, Least
 from ...simulators.faults import Answer
 from ...simulators.fleet import Fleet, Machine, Positions
 from ...simulators.server import Call, Rate, Simulator
@@ -31,41 +35,59 @@ _CODES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "s
 _STATES = {"starting": "pending"}
 _EC2 = "http://ec2.amazonaws.com/doc/2016-11-15/"
 _STS = "https://sts.amazonaws.com/doc/2011-06-15/"
+_HOME = "us-east-1"                                             # of Organizations
+_ROLE = "OrganizationAccountAccessRole"
+_ROOT = "r-ab12"
 
 
-class _Refused(Exception):
+class Refused(Exception):
     def __init__(self, status: int, code: str, message: str = "") -> None:
         super().__init__(status, code, message)
 
 
 class Aws(Simulator):
-    """`keys`: access key id -> secret. `fleets`: region -> fleet. `roles`: arn -> external id ("" for none)."""
+    """`keys`: access key id -> secret. `fleets`: region -> fleet. `roles`: arn -> external id ("" for none).
+
+    `accounts`: of the organisation, number -> branch; the first is the keys' own. `above`: see Organise. `services`:
+    for which a signature may be, a pattern.
+    """
+
+    services = "ec2|sts|organizations"
 
     def __init__(self, keys: Mapping[str, str], fleets: Mapping[str, Fleet], *, roles: Mapping[str, str] = {},
-                 short: bool = False, limited: bool = True, late: float = 0.0, port: int = 0,
-                 latency: float = 0.0) -> None:
+                 accounts: Mapping[str, Branch] = {}, above: Mapping[str, str] = {}, short: bool = False,
+                 limited: bool = True, late: float = 0.0, port: int = 0, latency: float = 0.0) -> None:
         self.keys = dict(keys)
         self.fleets = dict(fleets)
         self.roles = dict(roles)
         self.short = short
         self.late = late
+        self.accounts = dict(accounts)
+        self.above = dict(above)
+        self.units = {"": _ROOT, **{name: f"ou-ab12-{crc32(name.encode()):08x}" for name in above}}
+        self.ids = {branch.name: number for number, branch in accounts.items()}
+        self.role_external_id = ""                              # of the members' roles
+        self.in_account: dict[str, str] = {}                    # access key id of a session -> the member's number
         self.session_tokens: dict[str, str] = {}                # access key id -> token, of assumed roles
         self.denied: set[str] = set()                           # actions for which the keys lack the right
         self._rate = Rate(100, 5) if limited else None
-        self._positions = Positions()
-        self._xml: dict[tuple[str, int], str] = {}
+        self.positions = Positions()
+        self._xml: dict[tuple[str, str, int], str] = {}
         super().__init__(port, latency)
 
     def operation(self, call: Call) -> str:
-        return dict(parse_qsl(call.body.decode("latin-1"))).get("Action", "?")
+        target = call.headers.get("x-amz-target", "").rpartition(".")[2]
+        return target or dict(parse_qsl(call.body.decode("latin-1"))).get("Action", "?")
 
     def answer(self, call: Call) -> Answer:
-        asked = dict(parse_qsl(call.body.decode(), keep_blank_values=True))
-        service = "sts" if asked.get("Action") == "AssumeRole" else "ec2"
+        if "x-amz-target" in call.headers:
+            return self._organisations(call)
+        query = dict(parse_qsl(call.body.decode(), keep_blank_values=True))
+        service = "sts" if query.get("Action") in ("AssumeRole", "GetCallerIdentity") else "ec2"
         try:
-            body = self._answer(call, asked)
+            body = self._answer(call, query)
             status = 200
-        except _Refused as refused:
+        except Refused as refused:
             status, code, message = refused.args
             error = f"<Error><Code>{code}</Code><Message>{escape(message or code)}</Message></Error>"
             body = (f'<ErrorResponse xmlns="{_STS}">{error}<RequestId>{uuid.uuid4()}</RequestId></ErrorResponse>'
@@ -74,50 +96,59 @@ class Aws(Simulator):
         return Answer(status, {"Content-Type": "text/xml;charset=UTF-8"},
                       f'<?xml version="1.0" encoding="UTF-8"?>\n{body}'.encode())
 
-    def _answer(self, call: Call, asked: dict[str, str]) -> str:
-        key_id, region, service = self._check_signature(call)
-        action = asked.get("Action", "")
+    def _answer(self, call: Call, query: dict[str, str]) -> str:
+        key_id, region, service = self.check_signature(call)
+        action = query.get("Action", "")
         if action in self.denied:
-            raise _Refused(403, "UnauthorizedOperation", "You are not authorized to perform this operation.")
+            raise Refused(403, "UnauthorizedOperation", "You are not authorized to perform this operation.")
         if region not in REGIONS:
-            raise _Refused(401, "AuthFailure", "AWS was not able to validate the provided access credentials")
+            raise Refused(401, "AuthFailure", "AWS was not able to validate the provided access credentials")
         if self._rate and not self._rate.allows(f"{key_id}/{region}/{action}", call.at):
-            raise _Refused(503, "RequestLimitExceeded", "Request limit exceeded.")
-        if service == "sts" and action == "AssumeRole" and asked.get("Version") == "2011-06-15":
-            return self._assume_role(asked)
-        if service != "ec2" or asked.get("Version") != "2016-11-15":
-            raise _Refused(400, "NoSuchVersion", "The requested version is not supported.")
-        fleet = self.fleets.get(region, Fleet(0))
+            raise Refused(503, "RequestLimitExceeded", "Request limit exceeded.")
+        if service == "sts" and action == "AssumeRole" and query.get("Version") == "2011-06-15":
+            return self._assume_role(query)
+        if service == "sts" and action == "GetCallerIdentity" and query.get("Version") == "2011-06-15":
+            own = self._account_of(key_id)
+            return (f'<GetCallerIdentityResponse xmlns="{_STS}"><GetCallerIdentityResult>'
+                    f"<Arn>arn:aws:iam::{own}:user/twocloud</Arn><UserId>AIDADEMO</UserId><Account>{own}</Account>"
+                    f"</GetCallerIdentityResult><ResponseMetadata><RequestId>{uuid.uuid4()}</RequestId>"
+                    "</ResponseMetadata></GetCallerIdentityResponse>")
+        if service != "ec2" or query.get("Version") != "2016-11-15":
+            raise Refused(400, "NoSuchVersion", "The requested version is not supported.")
+        account = self._account_of(key_id)
+        fleets = self.accounts[account].fleets if account in self.accounts else self.fleets
+        fleet = fleets.get(region, Fleet(0))
         if action == "DescribeRegions":
             return self._regions()
         if action == "DescribeInstances":
-            return self._instances(asked, fleet, region)
+            return self._instances(query, fleet, region, account)
         if action == "DescribeVolumes":
-            return self._volumes(asked, fleet, region)
+            return self._volumes(query, fleet, region)
         if action == "DescribeInstanceTypes":
-            return self._types(asked)
-        raise _Refused(400, "InvalidAction", "The action is not valid for this web service.")
+            return self._types(query)
+        raise Refused(400, "InvalidAction", "The action is not valid for this web service.")
 
     # ---------------------------------------------------------------- signature
 
-    def _check_signature(self, call: Call) -> tuple[str, str, str]:
-        found = re.fullmatch(r"AWS4-HMAC-SHA256 Credential=([^/]+)/(\d{8})/([a-z0-9-]+)/(ec2|sts)/aws4_request, ?"
-                             r"SignedHeaders=([a-z0-9;-]+), ?Signature=([0-9a-f]{64})",
+    def check_signature(self, call: Call) -> tuple[str, str, str]:
+        match = re.fullmatch(rf"AWS4-HMAC-SHA256 Credential=([^/]+)/(\d{{8}})/([a-z0-9-]+)/({self.services})/"
+                             r"aws4_request, ?SignedHeaders=([a-z0-9;-]+), ?Signature=([0-9a-f]{64})",
                              call.headers.get("authorization", ""))
-        if not found:
-            raise _Refused(400, "MissingAuthenticationToken", "The request must contain a valid signature.")
-        key_id, day, region, service, signed, signature = found.groups()
+        if not match:
+            raise Refused(400, "MissingAuthenticationToken", "The request must contain a valid signature.")
+        key_id, day, region, service, signed, signature = match.groups()
         if key_id not in self.keys:
-            raise _Refused(401, "AuthFailure", "AWS was not able to validate the provided access credentials")
+            raise Refused(401, "AuthFailure", "AWS was not able to validate the provided access credentials")
         stamp = call.headers.get("x-amz-date", "")
         at = datetime.strptime(stamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
         if abs(time.time() + self.late - at) > 300:
-            raise _Refused(400, "RequestExpired", "Request has expired.")
+            raise Refused(400, "RequestExpired", "Request has expired.")
         if self.session_tokens.get(key_id) != call.headers.get("x-amz-security-token"):
-            raise _Refused(401, "AuthFailure", "AWS was not able to validate the provided access credentials")
+            raise Refused(401, "AuthFailure", "AWS was not able to validate the provided access credentials")
         names = signed.split(";")
-        if "host" not in names or ("x-amz-security-token" in call.headers and "x-amz-security-token" not in names):
-            raise _Refused(403, "SignatureDoesNotMatch", "These headers must be signed.")
+        if "host" not in names or any(name in call.headers and name not in names
+                                      for name in ("x-amz-security-token", "x-amz-target")):
+            raise Refused(403, "SignatureDoesNotMatch", "These headers must be signed.")
         lines = "".join(f"{name}:{' '.join(call.headers.get(name, '').split())}\n" for name in names)
         body = hashlib.sha256(call.body).hexdigest()
         canonical = "\n".join((call.method, call.path, call.query, lines, signed, body))
@@ -127,20 +158,78 @@ class Aws(Simulator):
         for part in (day, region, service, "aws4_request", text):
             key = hmac.new(key, part.encode(), hashlib.sha256).digest()
         if stamp[:8] != day or key.hex() != signature:
-            raise _Refused(403, "SignatureDoesNotMatch", "The request signature does not match.")
+            raise Refused(403, "SignatureDoesNotMatch", "The request signature does not match.")
         return key_id, region, service
 
-    def _assume_role(self, asked: dict[str, str]) -> str:
-        role = asked.get("RoleArn", "")
-        if role not in self.roles or self.roles[role] != asked.get("ExternalId", ""):
-            raise _Refused(403, "AccessDenied", "User is not authorized to perform: sts:AssumeRole")
+    def _assume_role(self, query: dict[str, str]) -> str:
+        role = query.get("RoleArn", "")
+        if {**self.roles, **self._member_roles()}.get(role) != query.get("ExternalId", ""):
+            raise Refused(403, "AccessDenied", "User is not authorized to perform: sts:AssumeRole")
         key_id, secret, token = f"ASIA{uuid.uuid4().hex[:16].upper()}", uuid.uuid4().hex, uuid.uuid4().hex
         self.keys[key_id], self.session_tokens[key_id] = secret, token
-        until = datetime.now(UTC) + timedelta(seconds=int(asked.get("DurationSeconds", "3600")))
+        if (member := role.split(":")[4]) in self.accounts:
+            self.in_account[key_id] = member
+        until = datetime.now(UTC) + timedelta(seconds=int(query.get("DurationSeconds", "3600")))
         return (f'<AssumeRoleResponse xmlns="{_STS}"><AssumeRoleResult><Credentials><AccessKeyId>{key_id}</AccessKeyId>'
                 f"<SecretAccessKey>{secret}</SecretAccessKey><SessionToken>{token}</SessionToken>"
                 f"<Expiration>{until:%Y-%m-%dT%H:%M:%SZ}</Expiration></Credentials></AssumeRoleResult>"
                 f"<ResponseMetadata><RequestId>{uuid.uuid4()}</RequestId></ResponseMetadata></AssumeRoleResponse>")
+
+    # ---------------------------------------------------------------- the organisation
+
+    def _account_of(self, key_id: str) -> str:
+        return self.in_account.get(key_id) or next(iter(self.accounts), "123456789012")
+
+    def _member_roles(self) -> dict[str, str]:
+        """The first account has none: it is opened by its own keys."""
+        return {f"arn:aws:iam::{number}:role/{_ROLE}": self.role_external_id
+                for number, branch in [*self.accounts.items()][1:] if not branch.locked and not branch.closed}
+
+    def _organisations(self, call: Call) -> Answer:
+        try:
+            status, body = 200, self._organisation_body(call)
+        except Refused as refused:
+            status, code, message = refused.args
+            body = {"__type": f"com.amazonaws.organizations#{code}", "Message": message or code}
+        return Answer(status, {"Content-Type": "application/x-amz-json-1.1"}, msgspec.json.encode(body))
+
+    def _organisation_body(self, call: Call) -> dict[str, object]:
+        key_id, region, service = self.check_signature(call)
+        if service != "organizations" or region != _HOME:
+            raise Refused(400, "InvalidSignatureException", "Credential should be scoped to a valid region.")
+        if not self.accounts:
+            raise Refused(400, "AWSOrganizationsNotInUseException", "Your account is not a member of an organization.")
+        if call.operation in self.denied or self._account_of(key_id) != next(iter(self.accounts)):
+            raise Refused(400, "AccessDeniedException", "You don't have permissions to access this resource.")
+        query: dict[str, Any] = msgspec.json.decode(call.body)
+        rows = [_account(number, branch) for number, branch in self.accounts.items()]
+        parent = next((name for name, key in self.units.items() if key == query.get("ParentId")), None)
+        if call.operation == "ListAccounts":
+            return self._organisation_page(query, "Accounts", rows)
+        if parent is None:
+            raise Refused(400, "ParentNotFoundException", "We can't find a root or OU with the ParentId.")
+        if call.operation == "ListAccountsForParent":
+            within = {number for number, branch in self.accounts.items() if branch.unit == parent}
+            return self._organisation_page(query, "Accounts", [row for row in rows if row["Id"] in within])
+        if call.operation == "ListOrganizationalUnitsForParent":
+            return self._organisation_page(query, "OrganizationalUnits", [
+                {"Id": self.units[name], "Name": name, "Arn": f"arn:aws:organizations::1:ou/o-1/{self.units[name]}"}
+                for name, above in self.above.items() if above == parent])
+        raise Refused(400, "UnknownOperationException")
+
+    def _organisation_page(self, query: Mapping[str, Any], key: str, rows: Sequence[object]) -> dict[str, object]:
+        """A list of several pages begins with an empty one."""
+        size, of = query.get("MaxResults", 20), f"{key}{query.get('ParentId', '')}"
+        if type(size) is not int or not 1 <= size <= 20:
+            raise Refused(400, "InvalidInputException", "You specified an invalid value.")
+        if "NextToken" not in query:
+            return {key: [], "NextToken": self.positions.give(0, of)} if len(rows) > size else {key: rows}
+        try:
+            at = self.positions.take(query["NextToken"], of)
+        except ValueError:
+            raise Refused(400, "InvalidInputException", "You specified an invalid value.") from None
+        page: dict[str, object] = {key: rows[at:at + size]}
+        return page | ({"NextToken": self.positions.give(at + size, of)} if at + size < len(rows) else {})
 
     # ---------------------------------------------------------------- answers
 
@@ -151,10 +240,10 @@ class Aws(Simulator):
                         for name in names)
         return _envelope("DescribeRegions", f"<regionInfo>{items}</regionInfo>")
 
-    def _instances(self, asked: dict[str, str], fleet: Fleet, region: str) -> str:
-        filters = _filters(asked)
+    def _instances(self, query: dict[str, str], fleet: Fleet, region: str, account: str) -> str:
+        filters = _filters(query)
         machines: Sequence[Machine] = [fleet[n] for n in range(len(fleet))]
-        ids = _list(asked, "InstanceId")
+        ids = _list(query, "InstanceId")
         if ids:
             machines = [m for m in machines if f"i-{m.key}" in ids]
         for name, values in filters.items():
@@ -163,25 +252,25 @@ class Aws(Simulator):
             elif name == "instance-id":
                 machines = [m for m in machines if f"i-{m.key}" in values]
             else:
-                raise _Refused(400, "InvalidParameterValue", f"The filter '{name}' is invalid")
-        page, token = self._page(asked, machines, bool(ids), "i")
+                raise Refused(400, "InvalidParameterValue", f"The filter '{name}' is invalid")
+        page, token = self._page(query, machines, bool(ids), "i")
         reservations = "".join(
             f"<item><reservationId>r-{page[at].key}</reservationId><ownerId>123456789012</ownerId><groupSet/>"
-            f"<instancesSet>{''.join(self._instance(m, region) for m in page[at:at + 3])}</instancesSet></item>"
-            for at in range(0, len(page), 3))
+            f"<instancesSet>{''.join(self._instance(m, region, account) for m in page[at:at + 3])}</instancesSet>"
+            "</item>" for at in range(0, len(page), 3))
         return _envelope("DescribeInstances", f"<reservationSet>{reservations}</reservationSet>{token}")
 
-    def _instance(self, machine: Machine, region: str) -> str:
-        found = self._xml.get((region, machine.number))
-        if found is None:
-            found = self._xml[region, machine.number] = _instance_xml(machine, region)
-        return found
+    def _instance(self, machine: Machine, region: str, account: str) -> str:
+        xml = self._xml.get((account, region, machine.number))
+        if xml is None:
+            xml = self._xml[account, region, machine.number] = _instance_xml(machine, region)
+        return xml
 
-    def _volumes(self, asked: dict[str, str], fleet: Fleet, region: str) -> str:
-        wanted = _filters(asked).get("attachment.instance-id")
+    def _volumes(self, query: dict[str, str], fleet: Fleet, region: str) -> str:
+        wanted = _filters(query).get("attachment.instance-id")
         volumes = [(m, n, size) for m in (fleet[n] for n in range(len(fleet))) if m.state != "terminated"
                    if wanted is None or f"i-{m.key}" in wanted for n, size in enumerate(m.disks)]
-        page, token = self._page(asked, volumes, False, "v")
+        page, token = self._page(query, volumes, False, "v")
         items = "".join(
             f"<item><volumeId>vol-{m.key}{n}</volumeId><size>{size}</size><snapshotId/>"
             f"<availabilityZone>{region}{'abc'[m.zone - 1]}</availabilityZone><status>in-use</status>"
@@ -193,38 +282,38 @@ class Aws(Simulator):
             for m, n, size in page)
         return _envelope("DescribeVolumes", f"<volumeSet>{items}</volumeSet>{token}")
 
-    def _types(self, asked: dict[str, str]) -> str:
-        names = _list(asked, "InstanceType")
+    def _types(self, query: dict[str, str]) -> str:
+        names = _list(query, "InstanceType")
         if len(names) > 100:
-            raise _Refused(400, "InvalidParameterValue", "At most 100 instance types.")
+            raise Refused(400, "InvalidParameterValue", "At most 100 instance types.")
         unknown = [name for name in names if name not in TYPES]
         if unknown:
-            raise _Refused(400, "InvalidInstanceType", f"The following supplied instance types do not exist: {unknown}")
-        chosen = names or [name for name in _filters(asked).get("instance-type", list(TYPES)) if name in TYPES]
+            raise Refused(400, "InvalidInstanceType", f"The following supplied instance types do not exist: {unknown}")
+        chosen = names or [name for name in _filters(query).get("instance-type", list(TYPES)) if name in TYPES]
         items = "".join(f"<item><instanceType>{name}</instanceType><currentGeneration>true</currentGeneration>"
                         f"<vCpuInfo><defaultVCpus>{TYPES[name][0]}</defaultVCpus><defaultCores>1</defaultCores></vCpuInfo>"
                         f"<memoryInfo><sizeInMiB>{TYPES[name][1]}</sizeInMiB></memoryInfo></item>" for name in chosen)
         return _envelope("DescribeInstanceTypes", f"<instanceTypeSet>{items}</instanceTypeSet>")
 
-    def _page(self, asked: dict[str, str], rows: Sequence[T], by_id: bool, kind: str) -> tuple[Sequence[T], str]:
-        size = asked.get("MaxResults")
+    def _page(self, query: dict[str, str], rows: Sequence[T], by_id: bool, kind: str) -> tuple[Sequence[T], str]:
+        size = query.get("MaxResults")
         if size is None:
             return rows, ""
         if by_id:
-            raise _Refused(400, "InvalidParameterCombination", "MaxResults and ids cannot be used together")
+            raise Refused(400, "InvalidParameterCombination", "MaxResults and ids cannot be used together")
         if not size.isdigit() or not 5 <= int(size) <= 1000:
-            raise _Refused(400, "InvalidParameterValue", "MaxResults must be from 5 to 1000.")
-        start = self._position(asked["NextToken"], kind) if "NextToken" in asked else 0
+            raise Refused(400, "InvalidParameterValue", "MaxResults must be from 5 to 1000.")
+        start = self._position(query["NextToken"], kind) if "NextToken" in query else 0
         count = random.randrange(int(size) // 3, int(size)) if self.short else int(size)
         end = start + count
-        token = f"<nextToken>{self._positions.give(end, kind)}</nextToken>" if end < len(rows) else ""
+        token = f"<nextToken>{self.positions.give(end, kind)}</nextToken>" if end < len(rows) else ""
         return rows[start:end], token
 
     def _position(self, token: str, kind: str) -> int:
         try:
-            return self._positions.take(token, kind)
+            return self.positions.take(token, kind)
         except ValueError:
-            raise _Refused(400, "InvalidNextToken", "The token is not valid.") from None
+            raise Refused(400, "InvalidNextToken", "The token is not valid.") from None
 
 
 def start(fleets: Mapping[str, Fleet], secret: str, *, limited: bool = True,
@@ -233,10 +322,29 @@ def start(fleets: Mapping[str, Fleet], secret: str, *, limited: bool = True,
     return Aws({"AKIADEMO": secret}, fleets, limited=limited, latency=latency), keys
 
 
-CLOUDS = {"aws": Cloud("us-east-1", start, Least(
+def organise(branches: Sequence[Branch], secret: str, *, units: Mapping[str, str] = {}, limited: bool = True,
+             latency: float = 0.0) -> tuple[Simulator, dict[str, object]]:
+    accounts = {f"{111122223333 + 101 * n:012}": branch for n, branch in enumerate(branches)}
+    keys: dict[str, object] = {"access_key_id": "AKIADEMO", "secret_access_key": secret}
+    return Aws({"AKIADEMO": secret}, {}, accounts=accounts, above=units, limited=limited, latency=latency), keys
+
+
+DEMO = Demo(fleets={"us-east-1": Fleet(40, "demo"), "eu-west-1": Fleet(7, "demo")}, branches=(
+    Branch(name="management", fleets={"us-east-1": Fleet(3, "management")}),
+    Branch(name="payments", fleets={"us-east-1": Fleet(14, "payments"), "eu-west-1": Fleet(6, "payments")}),
+    Branch(name="website", fleets={"us-east-1": Fleet(9, "website")}),
+    Branch(name="old-shop", fleets={"us-east-1": Fleet(4, "old-shop")}, closed=True)))
+
+CLOUDS = {"aws": Cloud("us-east-1", start, organise=organise, shown=DEMO, least=Least(
     calls=1 + 2 + 1, trips=2, window_calls=1 + 1 + 1, window_trips=2, rate=(100, 5.0),
     why="One page of 1,000 instances; volumes 1,000 to a page, token after token: 2; the types once the instances "
         "are known: 1. A window walks as far, and reads its own volumes beside the types."))}
+
+
+def _account(number: str, branch: Branch) -> dict[str, object]:
+    return {"Id": number, "Arn": f"arn:aws:organizations::1:account/o-1/{number}", "Name": branch.name,
+            "Email": f"{number}@example.com", "JoinedMethod": "CREATED", "JoinedTimestamp": 1.7e9,
+            "Paths": [f"o-1/{_ROOT}/{number}/"], "State": "SUSPENDED" if branch.closed else "ACTIVE"}
 
 
 def kind_of(machine: Machine) -> str:
@@ -298,18 +406,18 @@ def _envelope(action: str, inner: str) -> str:
     return f'<{action}Response xmlns="{_EC2}"><requestId>{uuid.uuid4()}</requestId>{inner}</{action}Response>'
 
 
-def _list(asked: dict[str, str], name: str) -> list[str]:
+def _list(query: dict[str, str], name: str) -> list[str]:
     """The values of `name.1`, `name.2`, …"""
-    found = {int(key[len(name) + 1:]): value for key, value in asked.items()
+    values = {int(key[len(name) + 1:]): value for key, value in query.items()
              if key.startswith(f"{name}.") and key[len(name) + 1:].isdigit()}
-    return [found[n] for n in sorted(found)]
+    return [values[n] for n in sorted(values)]
 
 
-def _filters(asked: dict[str, str]) -> dict[str, list[str]]:
+def _filters(query: dict[str, str]) -> dict[str, list[str]]:
     filters: dict[str, list[str]] = {}
-    for key, name in asked.items():
+    for key, name in query.items():
         if at := re.fullmatch(r"Filter\.([0-9]+)\.Name", key):
-            filters[name] = [re.sub(r"\\(.)", r"\1", value) for value in _list(asked, f"Filter.{at[1]}.Value")]
+            filters[name] = [re.sub(r"\\(.)", r"\1", value) for value in _list(query, f"Filter.{at[1]}.Value")]
     if sum(map(len, filters.values())) > 200:
-        raise _Refused(400, "FilterLimitExceeded", "The maximum number of filter values is 200.")
+        raise Refused(400, "FilterLimitExceeded", "The maximum number of filter values is 200.")
     return filters

@@ -21,12 +21,23 @@ what is not there: these prove nothing. Until a server has a vmId, its id is the
 is asked at a time: of several, the unreadable ones are left out in silence. A role on a few resource groups alone shows
 those alone: give it on the subscription.
 
-Accounts in the clouds for China (21Vianet) and the US government name their regions: these tell the hosts. Servers of
-Uniform scale sets are in another table and not in this list (nor in `az vm list`); those of Flexible ones are.
-A server that hibernates says `deallocated`. Never run against a real account: the columns of the queries are those of
-recorded rows and documented samples, but `timeCreated` and `vmSizeProperties`, which are the vendor's model's.
+Organisations: every subscription on which the account has any role, or those below a management group. Many of them are
+listed in one query, whose rows name theirs, so that the calls do not grow with them; those that Resource Graph leaves
+out in silence are found by comparing with the subscriptions that it shows (that this comparison is sure: unconfirmed).
+Resource Graph searches at most 10,000 subscriptions below a group and says so in a header: that is an error.
+https://learn.microsoft.com/rest/api/resources/subscriptions/list
 
-Rates: 15 queries in 5 seconds for each user (https://learn.microsoft.com/azure/governance/resource-graph/concepts/
+The clouds for China (21Vianet) and the US government are sites with directories, regions and hosts of their own. The
+login sends the secret itself, so that an account that has a site, or regions of one, is asked there alone. Where it has
+neither, the region tells the site. A cloud that does not have a version of an API yet names those that it has: the call
+is made once more with the newest that is older. The isolated clouds (usnat…, ussec…) are refused: their hosts are not
+published.
+
+Servers of Uniform scale sets are in another table and not in this list (nor in `az vm list`); those of Flexible ones
+are. A server that hibernates says `deallocated`. Never run against a real account: the columns of the queries are
+those of recorded rows and documented samples, but `timeCreated` and `vmSizeProperties`, which are the vendor's model's.
+
+Rates: 15 queries in 5 seconds for each user, whatever the subscription or region (https://learn.microsoft.com/azure/governance/resource-graph/concepts/
 guidance-for-throttled-requests); other reads 25 a second (https://learn.microsoft.com/azure/azure-resource-manager/
 management/request-limits-and-throttling); none is published for tokens, 10 a second is ours.
 """
@@ -34,17 +45,18 @@ management/request-limits-and-throttling); none is published for tokens, 10 a se
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Generic, Protocol, TypeVar
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
 
 from ...cloud import api
 
 _PAGE = 1000                                # most that $top takes
-_SIZES_VERSION = "2024-07-01"
 _BATCH = 100                                # ids in one query
+_GROUP = 300                                # subscriptions in one query
+_VERSIONS = 40                              # that a refusal names, most
 _WORKERS = 15                               # one window's worth of the documented rate
 
 _STATUS = {
@@ -63,6 +75,7 @@ _STATUS = {
     "PowerState/deallocated": api.Status.SHUTOFF,
     "PowerState/unknown": api.Status.UNKNOWN,
 }
+_WORKING = ("Enabled", "Warned", "PastDue")                     # states of a subscription; Disabled and Deleted are not
 _FIRST = ("Creating", "Deleting", "Migrating")
 
 _SECRET = api.denied("expired key: the client secret has ended; make a new one for the app registration")
@@ -146,7 +159,7 @@ _ERRORS = {
     "LinkedAuthorizationFailed": api.MISSING_RIGHT,
     "AccessDenied": api.MISSING_RIGHT,
     "Forbidden": api.MISSING_RIGHT,
-    "SubscriptionNotFound": _SUBSCRIPTION,  # or unreadable: they are not told apart
+    "SubscriptionNotFound": _SUBSCRIPTION,  # or unreadable: the code is the same
     "InvalidSubscriptionId": _SUBSCRIPTION,
     "NoValidSubscriptionsInQueryRequest": _SUBSCRIPTION,
     "DisabledSubscription": _INACTIVE,
@@ -209,6 +222,8 @@ class _Machine(msgspec.Struct, gc=False):
     id: api.Text
     vm_id: str | None                       # empty while the machine is made
     group: str
+    subscription: api.Strict[str] = ""      # asked for where there are several, and so is the location
+    location: api.Strict[str] = ""
     name: str | None = None
     size: str | None = None
     cores: _Cores | None = None
@@ -277,6 +292,26 @@ class _Locations(msgspec.Struct):
     value: list[_Location]
 
 
+class _Subscription(msgspec.Struct):
+    subscriptionId: api.Text
+    state: api.Text
+    displayName: str | None = None
+
+
+class _Subscriptions(msgspec.Struct):
+    value: list[_Subscription]
+    nextLink: api.Strict[str | None] = None
+
+
+class _Container(msgspec.Struct, gc=False):
+    """A subscription as Resource Graph shows it."""
+
+    id: api.Text
+    subscription: api.Text
+    state: api.Text
+    name: str | None = None
+
+
 class _Group(msgspec.Struct):
     id: api.Text
 
@@ -314,12 +349,13 @@ class _Refusal(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class _Kind(Generic[_T]):
-    """A kind of resource: its name, the columns asked for, the shape of a row, the right to read it."""
+    """A kind of resource: its name, the columns asked for, the shape of a row, the right to read it, the table."""
 
     name: str
     columns: str
     row: type[_T]
     right: str
+    table: str = "Resources"
 
 
 _MACHINES = _Kind("microsoft.compute/virtualmachines", ", ".join((
@@ -338,17 +374,35 @@ _ADDRESSES = _Kind("microsoft.network/publicipaddresses", "address=tostring(prop
 _DISKS = _Kind("microsoft.compute/disks", "gib=toint(properties.diskSizeGB)", _Sized, "Microsoft.Compute/disks/read")
 
 
+_PLACED = replace(_MACHINES, columns=f"{_MACHINES.columns}, subscription=subscriptionId, location")
+_CONTAINERS = _Kind("microsoft.resources/subscriptions",
+                    "subscription=subscriptionId, name, state=tostring(properties.state)",
+                    _Container, "Microsoft.Resources/subscriptions/read", "ResourceContainers")
+
+
+@dataclass(frozen=True, slots=True)
+class _Scope:
+    """Whose resources are read, `where` else than by their ids. `failed`: what a subscription's own resources are
+    refused with; None: that ends the listing."""
+
+    of: Mapping[str, Sequence[str]]
+    where: str
+    failed: dict[str, api.PartyDenied] | None = None
+
+
 def list_servers(client: api.Client, window: api.Window) -> api.Listing:
     group = "" if client.project is None else f" and resourceGroup =~ {_quoted(client.project)}"
-    found = _rows(client, _MACHINES, f"location =~ {_quoted(client.region)}{group}", window)
+    scope = _Scope({"subscriptions": [_subscription(client)]}, f"location =~ {_quoted(client.region)}")
+    machines = _rows(client, _MACHINES, scope.of, f"{scope.where}{group}", window)
     if client.project is not None:
-        if any(row.group.lower() != client.project.lower() for row in found.rows):
+        if any(row.group.lower() != client.project.lower() for row in machines.rows):
             raise api.PartyMalformed("The party listed servers of another resource group than the account's.")
-        if found.total == 0:
+        if machines.total == 0:
             _call(client, "GetResourceGroup", f"resourcegroups/{client.project}?api-version=2021-04-01", _Group)
     (interfaces, public), disks, sizes = client.run_all(
-        lambda: _network(client, found.rows), lambda: _disks(client, found.rows), lambda: _sizes(client, found.rows))
-    return found.listing(lambda row: _server(row, interfaces, public, disks, sizes))
+        lambda: _network(client, scope, machines.rows), lambda: _disks(client, scope, machines.rows),
+        lambda: _sizes(client, machines.rows, client.region, _subscription(client)))
+    return machines.listing(lambda row: _server(row, interfaces, public, disks, sizes))
 
 
 def _server(row: _Machine, interfaces: Mapping[str, _Interface], public: Mapping[str, _Address],
@@ -384,7 +438,7 @@ def _cpu(row: _Machine, size: _Size | None) -> int | None:
     if row.cores and row.cores.vCPUsAvailable is not None:
         return row.cores.vCPUsAvailable
     if row.cores and row.cores.vCPUsPerCore == 1:
-        return None                         # without its second threads: how many are left is not said
+        return None                         # without its second threads: how many are left is not known
     if constrained := re.search(r"_[a-z]+[0-9]+-([0-9]{1,4})", row.size or "", re.ASCII | re.IGNORECASE):
         return int(constrained[1])
     return size.numberOfCores if size else None
@@ -419,23 +473,24 @@ def _stands(row: _Machine) -> bool:
     return provisioning not in ("Creating", "Deleting") and (provisioning != "Failed" or bool(power))
 
 
-def _network(client: api.Client, rows: Sequence[_Machine]) -> tuple[dict[str, _Interface], dict[str, _Address]]:
+def _network(client: api.Client, scope: _Scope, rows: Sequence[_Machine],
+             ) -> tuple[dict[str, _Interface], dict[str, _Address]]:
     sure = {key for row in rows if _stands(row) for key in _ids(row.interfaces)}
-    interfaces = _named(client, _INTERFACES, {key for row in rows for key in _ids(row.interfaces)}, sure)
+    interfaces = _named(client, scope, _INTERFACES, {key for row in rows for key in _ids(row.interfaces)}, sure)
     public = {key: _ids(assigned.publicIPAddress for assigned in _assigned(interface))
               for key, interface in interfaces.items()}
-    return interfaces, _named(client, _ADDRESSES, {key for keys in public.values() for key in keys}, {
+    return interfaces, _named(client, scope, _ADDRESSES, {key for keys in public.values() for key in keys}, {
         key for interface in sure & public.keys() for key in public[interface]})
 
 
-def _disks(client: api.Client, rows: Sequence[_Machine]) -> dict[str, _Sized]:
+def _disks(client: api.Client, scope: _Scope, rows: Sequence[_Machine]) -> dict[str, _Sized]:
     managed = {key: _stands(row) and disk.diffDiskSettings is None
                for row in rows for disk in (row.os_disk, *(row.data_disks or ())) if disk
                for key in _ids([disk.managedDisk])}
-    return _named(client, _DISKS, managed.keys(), {key for key, sure in managed.items() if sure})
+    return _named(client, scope, _DISKS, managed.keys(), {key for key, sure in managed.items() if sure})
 
 
-def _named(client: api.Client, kind: _Kind[_T], ids: Set[str], sure: Set[str]) -> dict[str, _T]:
+def _named(client: api.Client, scope: _Scope, kind: _Kind[_T], ids: Set[str], sure: Set[str]) -> dict[str, _T]:
     """The resources of these ids (in lower case), by id. One that came or went between two queries may be missing.
 
     `sure`: those of machines that are not just made or deleted. If none of them is shown, they are gone or the
@@ -443,15 +498,30 @@ def _named(client: api.Client, kind: _Kind[_T], ids: Set[str], sure: Set[str]) -
     """
     if not ids:
         return {}
-    where = f"location =~ {_quoted(client.region)}"
+    where = scope.where
     if len(ids) <= _BATCH:
         where = f"id in~ ({', '.join(_quoted(key) for key in sorted(ids))})"
-    rows = _rows(client, kind, where, api.WHOLE).rows
-    found = {row.id.lower(): row for row in rows if row.id.lower() in ids}
-    if sure and not found and not _may_read(client, min(sure), kind.right):
-        hint = f"missing right: the account sees none of the servers' own resources; it needs {kind.right}"
-        raise api.PartyDenied(f"{api.PartyDenied.default} ({hint})", hint=hint)
-    return found
+    rows = _rows(client, kind, scope.of, where, api.WHOLE).rows
+    named = {row.id.lower(): row for row in rows if row.id.lower() in ids}
+    if scope.failed is None:
+        hidden = {"": sure} if sure and not named else {}
+    else:
+        shown = {_subscription_of(key) for key in named}
+        hidden = {key: set(group) for key, group in api.by_owner((_subscription_of(key), key) for key in sure).items()
+                  if key not in shown}
+    for subscription, group in hidden.items():
+        if not _may_read(client, min(group), kind.right):
+            refused = api.refused("missing right: the account sees none of the servers' own resources; it needs "
+                                  f"{kind.right}")
+            if scope.failed is None:
+                raise refused
+            scope.failed[subscription] = refused
+    return named
+
+
+def _subscription_of(resource: str) -> str:
+    """/subscriptions/5AB5… -> 5ab5…"""
+    return resource.lower().split("/")[2] if resource.count("/") > 1 else ""
 
 
 def _may_read(client: api.Client, resource: str, right: str) -> bool:
@@ -475,32 +545,30 @@ def _covers(actions: Iterable[str], right: str) -> bool:
     return any(re.fullmatch(re.escape(action).replace(r"\*", ".*"), right, re.IGNORECASE) for action in actions)
 
 
-def _sizes(client: api.Client, rows: Sequence[_Machine]) -> dict[str, _Size]:
-    def ask(version: str) -> dict[str, _Size]:
-        path = f"providers/Microsoft.Compute/locations/{client.region}/vmSizes?api-version={version}"
-        answer = _call(client, "ListVirtualMachineSizes", path, _Sizes)
-        return {size.name.lower(): size for size in answer.value}
+def _sizes(client: api.Client, rows: Sequence[_Machine], region: str, subscription: str) -> dict[str, _Size]:
+    path = (f"/subscriptions/{subscription}/providers/Microsoft.Compute/locations/{region}/vmSizes"
+            "?api-version=2024-07-01")
 
     def fetch(missing: Sequence[str]) -> dict[str, _Size]:
         try:
-            return ask(_SIZES_VERSION)
+            answer = _call(client, "ListVirtualMachineSizes", path, _Sizes)
         except api.PartyError as refused:
-            word, _, version = refused.party_code.partition(".")
-            if _ERRORS.get(word) is not _NOT_SERVED:
+            if not _is_not_served(refused):
                 raise
-        return ask(version) if version else {}                  # the cloud has no such list: what sizes have is unknown
+            return {}                       # the cloud has no such list: what sizes have is unknown
+        return {size.name.lower(): size for size in answer.value}
 
-    catalogue = "azure", client.account.endpoint, client.region
-    return api.cached_lookup(catalogue, [(row.size or "").lower() for row in rows], fetch)
+    return api.cached_lookup(client.account, ("azure", region), [(row.size or "").lower() for row in rows], fetch)
 
 
-def _rows(client: api.Client, kind: _Kind[_T], where: str, window: api.Window) -> api.Rows[_T]:
-    query = (f"Resources | where type =~ {_quoted(kind.name)} and {where} "
+def _rows(client: api.Client, kind: _Kind[_T], of: Mapping[str, Sequence[str]], where: str, window: api.Window,
+          ) -> api.Rows[_T]:
+    """`of`: the subscriptions or the management groups that are searched."""
+    query = (f"{kind.table} | where type =~ {_quoted(kind.name)}{' and ' * bool(where)}{where} "
              f"| project id, {kind.columns} | order by id asc")
 
     def fetch(offset: int, limit: int) -> api.Page[_T]:
-        body = {"subscriptions": [client.credentials["subscription_id"]], "query": query,
-                "options": {"$skip": offset, "$top": limit, "resultFormat": "objectArray"}}
+        body = {**of, "query": query, "options": {"$skip": offset, "$top": limit, "resultFormat": "objectArray"}}
         answer = _call(client, "QueryResources", "/providers/Microsoft.ResourceGraph/resources?api-version=2021-03-01",
                        _Found[kind.row], msgspec.json.encode(body))
         return api.Page([(row.id.lower(), row) for row in answer.data], answer.totalRecords)
@@ -511,6 +579,87 @@ def _rows(client: api.Client, kind: _Kind[_T], where: str, window: api.Window) -
 def _quoted(text: str) -> str:
     """A string of the query language."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+# ---------------------------------------------------------------- many subscriptions
+
+def discover(client: api.Client) -> list[api.Member]:
+    """Every subscription on which the account has a role, or those below a management group."""
+    rows = _subscriptions(client) if client.below is None else _below(client, client.below)
+    if not rows:
+        raise api.refused("missing right: the app registration has a role on no subscription" + (
+            "" if client.below is None else " below this management group"))
+    own = client.credentials.get("subscription_id", "").lower()
+    return [api.Member(id=row.subscriptionId.lower(), name=row.displayName or "",
+                       closed="" if row.state in _WORKING else row.state, door=row.subscriptionId.lower() == own)
+            for row in rows]
+
+
+def _subscriptions(client: api.Client) -> list[_Subscription]:
+    def fetch(query: str | None) -> api.Page[_Subscription]:
+        path = f"/subscriptions?{query or 'api-version=2022-12-01'}"
+        answer = _call(client, "ListSubscriptions", path, _Subscriptions)
+        return api.Page([(row.subscriptionId.lower(), row) for row in answer.value],
+                        token=_following(client, answer.nextLink))
+
+    return api.by_token(fetch, stable=False).rows
+
+
+def _following(client: api.Client, link: str | None) -> str | None:
+    """The query of the next page's address, which must be of the same list at the same host."""
+    if not link:
+        return None
+    there = urlsplit(link)
+    hosts = {_site(client).management, urlsplit(client.account.endpoint or "").netloc}
+    if there.netloc not in hosts or there.path != "/subscriptions" or not re.fullmatch(
+            r"[!-~]+", there.query, re.ASCII):
+        raise api.PartyMalformed("The next page's address is not one of this list.")
+    return there.query
+
+
+def _below(client: api.Client, group: str) -> list[_Subscription]:
+    rows = _rows(client, _CONTAINERS, {"managementGroups": [group]}, "", api.WHOLE).rows
+    return [_Subscription(row.subscription, row.state, row.name) for row in rows]
+
+
+Lists = Mapping[str, list[api.Server]]      # by region
+
+
+def list_many(client: api.Client, members: Sequence[api.Member]) -> Mapping[str, Lists | api.PartyError]:
+    """See Party.list_many. A query for each page of all servers, interfaces, addresses and disks of 300 subscriptions,
+    and one for the subscriptions that are shown; once a process, one for the sizes of each region."""
+    groups = [members[at:at + _GROUP] for at in range(0, len(members), _GROUP)]
+    results: dict[str, Lists | api.PartyError] = {}
+    for lists in client.for_each(groups, lambda group: _listed_together(client, group)):
+        results |= lists
+    return results
+
+
+def _listed_together(client: api.Client, members: Sequence[api.Member]) -> dict[str, Lists | api.PartyError]:
+    failed: dict[str, api.PartyDenied] = {}
+    scope = _Scope({"subscriptions": [member.id for member in members]}, "", failed)
+    try:
+        shown, machines = client.run_all(lambda: _rows(client, _CONTAINERS, scope.of, "", api.WHOLE).rows,
+                                         lambda: _rows(client, _PLACED, scope.of, "", api.WHOLE).rows)
+    except api.PartyDenied as refused:
+        if _ERRORS.get(refused.party_code) is not _SUBSCRIPTION:
+            raise
+        return {member.id: refused for member in members}       # not one of them may be read
+    if not all(row.subscription and row.location for row in machines):
+        raise api.PartyMalformed("The party listed servers without their subscription or location.")
+    places = {(row.location.lower(), row.subscription) for row in machines}
+    regions = dict(sorted(places))
+    (interfaces, public), disks, sizes = client.run_all(
+        lambda: _network(client, scope, machines), lambda: _disks(client, scope, machines),
+        lambda: dict(zip(regions, client.for_each(regions.items(), lambda place: _sizes(
+            client, [row for row in machines if row.location.lower() == place[0]], *place)), strict=True)))
+    lists: dict[str, dict[str, list[api.Server]]] = {row.subscription.lower(): {} for row in shown}
+    for row in machines:
+        region = row.location.lower()
+        lists.setdefault(row.subscription.lower(), {}).setdefault(region, []).append(
+            _server(row, interfaces, public, disks, sizes[region]))
+    hidden = api.refused(_SUBSCRIPTION.hint)
+    return {member.id: failed.get(member.id.lower()) or lists.get(member.id.lower(), hidden) for member in members}
 
 
 # ---------------------------------------------------------------- regions, check
@@ -526,43 +675,94 @@ def list_regions(client: api.Client) -> list[api.Region]:
 
 
 def check(client: api.Client) -> None:
-    found = _rows(client, _MACHINES, f"location =~ {_quoted(client.region)}", api.Window(1, 1))
-    if found.total == 0 and client.region not in {each.code for each in list_regions(client)}:
+    of = {"subscriptions": [_subscription(client)]}
+    machines = _rows(client, _MACHINES, of, f"location =~ {_quoted(client.region)}", api.Window(1, 1))
+    if machines.total == 0 and client.region not in {each.code for each in list_regions(client)}:
         raise api.UnknownRegion()
 
 
 # ---------------------------------------------------------------- the call
 
 @dataclass(frozen=True, slots=True)
-class _Cloud:
+class _Site:
+    """`usual`: a region that certainly exists. `scope`: of a token for the management API."""
+
     login: str
     management: str
     scope: str
+    usual: str
 
 
-_PUBLIC = _Cloud("login.microsoftonline.com", "management.azure.com", "https://management.azure.com/.default")
-_CHINA = _Cloud("login.chinacloudapi.cn", "management.chinacloudapi.cn", "https://management.chinacloudapi.cn/.default")
-_GOVERNMENT = _Cloud("login.microsoftonline.us", "management.usgovcloudapi.net",
-                     "https://management.core.usgovcloudapi.net/.default")
-_OTHERS = {"china": _CHINA, "usgov": _GOVERNMENT, "usdod": _GOVERNMENT}         # by the first letters of their regions
+_SITES = {                                  # azure-mgmt-core's and azure-identity's clouds
+    "public": _Site("login.microsoftonline.com", "management.azure.com", "https://management.azure.com/.default",
+                    "eastus"),
+    "china": _Site("login.chinacloudapi.cn", "management.chinacloudapi.cn",
+                   "https://management.chinacloudapi.cn/.default", "chinanorth3"),
+    "usgovernment": _Site("login.microsoftonline.us", "management.usgovcloudapi.net",
+                          "https://management.core.usgovcloudapi.net/.default", "usgovvirginia"),
+}
+_OTHERS = {"china": "china", "usgov": "usgovernment", "usdod": "usgovernment"}  # by the first letters of their regions
+_ISOLATED = ("usnat", "ussec")
+
+
+def _site_of(region: str) -> str:
+    return _OTHERS.get(region[:5], "public")
+
+
+def _usual_region(credentials: Mapping[str, str], region: str) -> str:
+    return _SITES[_site_of(region) if region else credentials.get("site", "public")].usual
+
+
+def _site(client: api.Client) -> _Site:
+    """Raises UnknownRegion for a region of another site than the account's."""
+    if client.account.endpoint is None and client.region.startswith(_ISOLATED):
+        raise api.UnknownRegion("The hosts of this isolated cloud are not published, so twocloud cannot call it.")
+    return _SITES[api.own_site(client, PARTY.title, _site_of)]
+
+
+def _subscription(client: api.Client) -> str:
+    subscription = client.member or client.credentials.get("subscription_id")
+    if subscription is None:
+        raise api.refused("no subscription: name one in subscription_id, or discover all that the account may read")
+    return subscription
 
 
 def _call(client: api.Client, operation: str, path: str, shape: type[_Answer], body: bytes = b"") -> _Answer:
-    """POST if there is a body, else GET. A path without a slash before it is the subscription's."""
-    cloud = _OTHERS.get(client.region[:5], _PUBLIC)
-    within = "" if path.startswith("/") else f"/subscriptions/{client.credentials['subscription_id']}/"
-    url = client.url(f"https://{cloud.management}{within}{path}")
-    return client.with_session(cloud.scope, lambda: _login(client, cloud), lambda token: client.call(
+    """POST if there is a body, else GET. A path without a slash before it is the subscription's. One login opens all
+    subscriptions. A version that the cloud does not have is replaced by the newest of those that it names."""
+    try:
+        return _call_once(client, operation, path, shape, body)
+    except api.PartyError as refused:
+        version = re.search(r"(?<=api-version=)[0-9-]+", path, re.ASCII)
+        older = [named for named in refused.party_code.split(".")[1:] if version and named < version[0]]
+        if not _is_not_served(refused) or version is None or not older:
+            raise
+    path = f"{path[:version.start()]}{max(older)}{path[version.end():]}"
+    return _call_once(client, operation, path, shape, body)
+
+
+def _is_not_served(refused: api.PartyError) -> bool:
+    return _ERRORS.get(refused.party_code.partition(".")[0]) is _NOT_SERVED
+
+
+def _call_once(client: api.Client, operation: str, path: str, shape: type[_Answer], body: bytes) -> _Answer:
+    site = _site(client)
+    within = "" if path.startswith("/") else f"/subscriptions/{_subscription(client)}/"
+    url = client.url(f"https://{site.management}{within}{path}")
+    response = client.door.with_session(site.scope, lambda: _login(client, site), lambda token: client.send(
         operation, lambda: api.Request("POST" if body else "GET", url, {
-            "Authorization": f"Bearer {token}", "Content-Type": "application/json"}, body), shape))
+            "Authorization": f"Bearer {token}", "Content-Type": "application/json"}, body)))
+    if response.headers.get("x-ms-tenant-subscription-limit-hit", "").lower() == "true":
+        raise api.PartyMalformed("The party searched only a part of the subscriptions.")
+    return api.read(response, shape)
 
 
-def _login(client: api.Client, cloud: _Cloud) -> tuple[float, str]:
+def _login(client: api.Client, site: _Site) -> tuple[float, str]:
     """https://learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow"""
     given, now = client.credentials, time.time()
-    url = client.url(f"https://{cloud.login}/{given['directory_id']}/oauth2/v2.0/token")
+    url = client.url(f"https://{site.login}/{given['directory_id']}/oauth2/v2.0/token")
     body = urlencode({"grant_type": "client_credentials", "client_id": given["client_id"],
-                      "client_secret": given["client_secret"], "scope": cloud.scope}).encode()
+                      "client_secret": given["client_secret"], "scope": site.scope}).encode()
     token = client.call("Login", lambda: api.Request(
         "POST", url, {"Content-Type": "application/x-www-form-urlencoded"}, body), _Token)
     return now + token.expires_in, token.access_token
@@ -572,26 +772,25 @@ def error_code(response: api.Response) -> str | None:
     """The login's number or its `error`, else `error.code`, or the code in the details of a bare BadRequest."""
     if response.status < 400:
         return None
-    said = api.refusal(response, _Refusal)
-    if said is None:
+    refusal = api.refusal(response, _Refusal)
+    if refusal is None:
         return None
-    if isinstance(said.error, str):
-        numbers = said.error_codes or ()
+    if isinstance(refusal.error, str):
+        numbers = refusal.error_codes or ()
         known = next((word for word in (f"AADSTS{number}" for number in numbers) if word in _ERRORS), None)
-        return known or ".".join((said.error, *(str(number) for number in numbers[:1])))
-    if said.error.code == "BadRequest" and said.error.details:
-        return said.error.details[0].code
-    if _ERRORS.get(said.error.code) is _NOT_SERVED:
-        return ".".join((said.error.code, *_older_version(said.error.message)))
-    return said.error.code
+        return known or ".".join((refusal.error, *(str(number) for number in numbers[:1])))
+    if refusal.error.code == "BadRequest" and refusal.error.details:
+        return refusal.error.details[0].code
+    if _ERRORS.get(refusal.error.code) is _NOT_SERVED:
+        return ".".join((refusal.error.code, *_versions(refusal.error.message)))
+    return refusal.error.code
 
 
-def _older_version(message: str | None) -> list[str]:
-    """The newest of the versions that a refusal names as served and that is older than ours, if there is one."""
+def _versions(message: str | None) -> list[str]:
+    """The newest of the versions that a refusal names as served; previews are left out."""
     _, _, named = (message or "").partition("supported api-versions")
-    versions = re.findall(r"\b20[0-9]{2}-[01][0-9]-[0-3][0-9]\b(?!-)", named, re.ASCII)
-    return [max(version for version in versions if version < _SIZES_VERSION)] if any(
-        version < _SIZES_VERSION for version in versions) else []
+    versions = set(re.findall(r"\b20[0-9]{2}-[01][0-9]-[0-3][0-9]\b(?!-)", named, re.ASCII))
+    return sorted(versions)[-_VERSIONS:]
 
 
 _NAMED = r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?"      # a GUID, or a directory's domain; a segment of a path
@@ -601,18 +800,27 @@ PARTY = api.Party(
     title="Microsoft Azure",
     reference="https://learn.microsoft.com/rest/api/azureresourcegraph/resourcegraph/resources/resources",
     order="by id, requested; pages at any row",
-    credentials=(("directory_id", "client_id", "client_secret", "subscription_id"),),
-    forms={"directory_id": _NAMED, "client_id": _NAMED, "subscription_id": _NAMED},
+    credentials=(("directory_id", "client_id", "client_secret", "subscription_id?", "site?"),),
+    forms={"directory_id": _NAMED, "client_id": _NAMED, "subscription_id": _NAMED, "site": "|".join(_SITES)},
     permissions=(_MACHINES.right, _INTERFACES.right, _ADDRESSES.right, _DISKS.right,
                  "Microsoft.Compute/locations/vmSizes/read", "Microsoft.Resources/subscriptions/locations/read",
                  "Microsoft.Resources/subscriptions/resourceGroups/read", "Microsoft.Authorization/permissions/read"),
     region_form=r"[a-z][a-z0-9]{2,39}",
-    default_region="eastus",
+    discover=discover,
+    discover_permissions=("Microsoft.Resources/subscriptions/read",),
+    below="a management group's id",
+    below_form=r"[A-Za-z0-9_(][A-Za-z0-9_().-]{0,89}",
+    principal=("directory_id", "client_id"),
+    shared_limits=frozenset(("QueryResources", "Login", "ListSubscriptions")),
+    list_many=list_many,
+    default_region=_SITES["public"].usual,
+    usual_region=_usual_region,
     unknown_region_is_empty=True,
     project="a resource group's name",
     project_form=r"[A-Za-z0-9_().-]{0,89}[A-Za-z0-9_()-]",
+    regional_limits=True,
     limits={**api.per_seconds(5.0, 15, "QueryResources"), **api.per_second(10, "Login"), **api.per_second(
-        25, "ListVirtualMachineSizes", "ListLocations", "GetResourceGroup", "ListPermissions")},
+        25, "ListSubscriptions", "ListVirtualMachineSizes", "ListLocations", "GetResourceGroup", "ListPermissions")},
     error_code=error_code,
     errors=_ERRORS,
     status=_STATUS,

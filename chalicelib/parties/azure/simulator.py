@@ -1,4 +1,5 @@
-"""A simulator for Microsoft Azure: the login of an app registration, Resource Graph, sizes, locations, resource groups.
+"""A simulator for Microsoft Azure: the login of an app registration, Resource Graph, subscriptions, sizes, locations,
+resource groups.
 
 Resource Graph's queries are really run, as far as the words where, project, order and limit go: a query without an
 order gives random pages, one without `id` is not paged, what may not be read is left out in silence. Checked as the
@@ -10,13 +11,14 @@ import random
 import re
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl
+from zlib import crc32
 
 import msgspec
 
-from ...simulators.cloud import Cloud, Least
+from ...simulators.cloud import Branch, Cloud, Least
 from ...simulators.faults import Answer
 from ...simulators.fleet import Fleet, Machine
 from ...simulators.server import Call, Rate, Simulator
@@ -34,29 +36,37 @@ _COLUMNS = ("id", "name", "type", "tenantId", "kind", "location", "resourceGroup
 _POWER = {"running": "running", "stopped": "deallocated", "starting": "starting", "stopping": "deallocating"}
 _PROVISIONING = {"pending": "Creating", "terminated": "Deleting"}
 _LIFETIME = 3599
+_CONTAINER = "microsoft.resources/subscriptions"
 Row = dict[str, Any]
 
 
 class _Refused(Exception):
-    def __init__(self, status: int, said: dict[str, object]) -> None:
-        super().__init__(status, said)
+    def __init__(self, status: int, body: dict[str, object]) -> None:
+        super().__init__(status, body)
 
 
 def _refused(status: int, code: str, detail: str = "") -> _Refused:
-    details = {"details": [{"code": detail, "message": "More is said here."}]} if detail else {}
+    details = {"details": [{"code": detail, "message": "Details follow."}]} if detail else {}
     return _Refused(status, {"error": {"code": code, "message": "The message is not for callers.", **details}})
 
 
 class Azure(Simulator):
     """`secrets`: client id -> secret. `fleets`: region -> fleet, all in one subscription.
 
-    `hidden`: kinds of resources (in lower case) that may not be read. `late`: seconds by which its clock is ahead.
+    `subscriptions`: of an organisation, id -> branch, in place of the one. `above`: see Organise. `hidden`:
+    kinds of resources (in lower case) that may not be read. `late`: seconds by which its clock is ahead.
     """
 
     def __init__(self, secrets: Mapping[str, str], fleets: Mapping[str, Fleet], *, limited: bool = True,
-                 late: float = 0.0, port: int = 0, latency: float = 0.0) -> None:
+                 subscriptions: Mapping[str, Branch] = {}, above: Mapping[str, str] = {}, late: float = 0.0,
+                 port: int = 0, latency: float = 0.0) -> None:
         self.secrets = dict(secrets)
         self.fleets = dict(fleets)
+        self.subscriptions = dict(subscriptions) or {SUBSCRIPTION: Branch(name="simulator", fleets=self.fleets)}
+        self.above = dict(above)
+        self.ids = {branch.name: key for key, branch in self.subscriptions.items()}
+        self.units = {"": DIRECTORY, **{name: f"mg-{crc32(name.encode()):08x}" for name in above}}
+        self.cut = False                                        # only a part of the subscriptions is searched
         self.hidden: set[str] = set()
         self.late = late
         self.tokens: dict[str, float] = {}                      # -> when it ends, by the simulator's clock
@@ -70,17 +80,21 @@ class Azure(Simulator):
         if call.path.lower() == "/providers/microsoft.resourcegraph/resources":
             kind = re.search(rb"type =~ '[a-z.]+/([a-z]+)'", call.body)
             return f"Query {kind[1].decode()}" if kind else "Query"
+        if call.path == "/subscriptions":
+            return "ListSubscriptions"
         return call.path.rpartition("/")[2]
 
     def answer(self, call: Call) -> Answer:
         headers = {"Content-Type": "application/json; charset=utf-8"}
         try:
-            said, status = (self._login(call) if call.operation == "Login" else self._answer(call)), 200
+            body, status = (self._login(call) if call.operation == "Login" else self._answer(call)), 200
+            if self.cut and call.operation.startswith("Query"):
+                headers |= {"x-ms-tenant-subscription-limit-hit": "true"}
         except _Refused as refused:
-            status, said = refused.args
+            status, body = refused.args
             if status == 429:
                 headers |= {"x-ms-user-quota-remaining": "0", "x-ms-user-quota-resets-after": "00:00:05"}
-        return Answer(status, headers, msgspec.json.encode(said))
+        return Answer(status, headers, msgspec.json.encode(body))
 
     # ---------------------------------------------------------------- login
 
@@ -108,12 +122,18 @@ class Azure(Simulator):
             raise _refused(400, "MissingApiVersionParameter")
         if call.operation.startswith("Query"):
             return self._query(call, token)
-        found = re.fullmatch(r"/subscriptions/([^/]+)(/.+)", call.path)
-        if not found or found[1] != SUBSCRIPTION:
+        if call.path == "/subscriptions":
+            return self._list_subscriptions(parse_qs(call.query))
+        match = re.fullmatch(r"/subscriptions/([^/]+)(/.+)", call.path)
+        branch = self.subscriptions.get(match[1]) if match else None
+        if not match or branch is None or branch.locked:
             raise _refused(404, "SubscriptionNotFound")
-        rest = found[2]
+        if branch.closed:
+            raise _refused(409, "DisabledSubscription")
+        subscription, rest = match.groups()
         if rest == "/locations":
-            return {"value": [_location(name, "Physical") for name in REGIONS] + [_location("europe", "Logical")]}
+            return {"value": [_location(subscription, name, kind) for name, kind in (
+                *((name, "Physical") for name in REGIONS), ("europe", "Logical"))]}
         if sizes := re.fullmatch(r"/providers/Microsoft\.Compute/locations/([^/]+)/vmSizes", rest):
             if sizes[1] not in REGIONS:
                 raise _refused(400, "NoRegisteredProviderFound")
@@ -123,10 +143,26 @@ class Azure(Simulator):
         if group := re.fullmatch(r"/resourcegroups/([^/]+)", rest):
             if group[1].lower() not in ("rg-0", "rg-1002189"):
                 raise _refused(404, "ResourceGroupNotFound")
-            return {"id": f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{group[1]}", "name": group[1],
+            return {"id": f"/subscriptions/{subscription}/resourceGroups/{group[1]}", "name": group[1],
                     "location": "eastus", "type": "Microsoft.Resources/resourceGroups",
                     "properties": {"provisioningState": "Succeeded"}}
         raise _refused(404, "InvalidResourceType")
+
+    def _list_subscriptions(self, query: dict[str, list[str]]) -> dict[str, Any]:
+        """Fifty to a page; the next page's address is at this host."""
+        shown = [self._subscription(key, branch) for key, branch in self.subscriptions.items() if not branch.locked]
+        try:
+            at = int(base64.b64decode(query["$skiptoken"][0])) if "$skiptoken" in query else 0
+        except ValueError:
+            raise _refused(400, "InvalidSkipToken") from None
+        more = {"nextLink": f"{self.url}/subscriptions?api-version={query['api-version'][0]}&$skiptoken="
+                            f"{base64.b64encode(str(at + 50).encode()).decode()}"} if at + 50 < len(shown) else {}
+        return {"value": shown[at:at + 50], "count": {"type": "Total", "value": len(shown)}, **more}
+
+    def _subscription(self, key: str, branch: Branch) -> dict[str, object]:
+        return {"id": f"/subscriptions/{key}", "subscriptionId": key, "tenantId": DIRECTORY, "displayName": branch.name,
+                "state": "Disabled" if branch.closed else "Enabled", "authorizationSource": "RoleBased",
+                "managedByTenants": [], "subscriptionPolicies": {"spendingLimit": "Off"}}
 
     # ---------------------------------------------------------------- Resource Graph
 
@@ -136,10 +172,12 @@ class Azure(Simulator):
         if self._rate and not self._rate.allows(token, call.at):
             raise _refused(429, "RateLimiting")
         try:
-            asked = msgspec.json.decode(call.body, type=dict[str, Any])
-            options: dict[str, Any] = asked.get("options") or {}
-            readable = SUBSCRIPTION in [each.lower() for each in asked.get("subscriptions") or ()]
-            rows, ordered, limited = _run(_parsed(asked["query"]), self._table if readable else lambda kind: [])
+            request = msgspec.json.decode(call.body, type=dict[str, Any])
+            options: dict[str, Any] = request.get("options") or {}
+            table, stages = _parsed(request["query"])
+            within = self._scope(request)
+            rows, ordered, limited = _run(stages, lambda kind: [
+                row for row in self._table(table, kind) if row["subscriptionId"] in within])
         except (msgspec.DecodeError, LookupError, ValueError):
             raise _refused(400, "BadRequest", "InvalidQuery") from None
         top, skip = options.get("$top", 1000), options.get("$skip", 0)
@@ -151,23 +189,45 @@ class Azure(Simulator):
             random.shuffle(rows)
         page = rows[:top] if limited else rows[skip:skip + top]
         more = not limited and bool(page) and "id" in page[0] and skip + len(page) < len(rows)
-        said: dict[str, Any] = {
+        body: dict[str, Any] = {
             "totalRecords": len(rows), "count": len(page), "facets": [],
             "resultTruncated": "true" if len(page) < len(rows) and not more else "false",
             "data": page if options.get("resultFormat", "objectArray") == "objectArray" else _as_table(page)}
         if more:
-            said["$skipToken"] = base64.b64encode(f"{skip + len(page)},{top}".encode()).decode()
-        return said
+            body["$skipToken"] = base64.b64encode(f"{skip + len(page)},{top}".encode()).decode()
+        return body
 
-    def _table(self, kind: str) -> list[Row]:
+    def _scope(self, request: Mapping[str, Any]) -> set[str]:
+        """The subscriptions that a query searches; those that may not be read are left out in silence."""
+        readable = {key for key, branch in self.subscriptions.items() if not branch.locked}
+        if groups := request.get("managementGroups"):
+            names = {name for name, key in self.units.items() if key in groups}
+            if len(names) != len(groups):
+                raise _refused(403, "AuthorizationFailed")
+            while more := {name for name, above in self.above.items() if above in names} - names:
+                names |= more
+            return {key for key in readable if self.subscriptions[key].unit in names or self.units[""] in groups}
+        wanted = [each.lower() for each in request.get("subscriptions") or ()]
+        if len(wanted) > 1000:
+            raise ValueError
+        return readable & set(wanted)
+
+    def _table(self, table: str, kind: str) -> list[Row]:
         """Every readable resource of the kind ("": of all kinds), in all regions."""
         if not self._rows:
-            made = [row for region, fleet in self.fleets.items() for n in range(len(fleet))
-                    for row in _resources(fleet[n], region)]
+            made = [row for key, branch in self.subscriptions.items() if not branch.closed
+                    for region, fleet in branch.fleets.items() for n in range(len(fleet))
+                    for row in _resources(fleet[n], region, key)]
+            rows: dict[str, list[Row]] = {}                     # whole before another call can see them
             for row in sorted(made, key=lambda row: row["id"]):
-                self._rows.setdefault(row["type"], []).append(row)
+                rows.setdefault(row["type"], []).append(row)
+            rows[_CONTAINER] = [
+                {"id": f"/subscriptions/{key}", "name": branch.name, "type": _CONTAINER, "subscriptionId": key,
+                 "properties": {"state": "Disabled" if branch.closed else "Enabled"}}
+                for key, branch in sorted(self.subscriptions.items())]
+            self._rows = rows
         return [row for name, rows in self._rows.items() if kind in ("", name) and name not in self.hidden
-                for row in rows]
+                and (name == _CONTAINER) == (table == "resourcecontainers") for row in rows]
 
 
 def start(fleets: Mapping[str, Fleet], secret: str, *, limited: bool = True,
@@ -177,7 +237,16 @@ def start(fleets: Mapping[str, Fleet], secret: str, *, limited: bool = True,
     return Azure({CLIENT: secret}, fleets, limited=limited, latency=latency), keys
 
 
-CLOUDS = {"azure": Cloud("eastus", start, Least(
+def organise(branches: Sequence[Branch], secret: str, *, units: Mapping[str, str] = {}, limited: bool = True,
+             latency: float = 0.0) -> tuple[Simulator, dict[str, object]]:
+    subscriptions = {str(uuid.uuid5(uuid.NAMESPACE_OID, f"{n} {branch.name}")): branch
+                     for n, branch in enumerate(branches)}
+    keys: dict[str, object] = {"directory_id": DIRECTORY, "client_id": CLIENT, "client_secret": secret,
+                               "subscription_id": next(iter(subscriptions))}
+    return Azure({CLIENT: secret}, {}, subscriptions=subscriptions, above=units, limited=limited, latency=latency), keys
+
+
+CLOUDS = {"azure": Cloud("eastus", start, organise=organise, least=Least(
     calls=1 + 1 + 2 + 1 + 2 + 1, trips=3, window_calls=6, window_trips=4, rate=(15, 5.0),
     why="The login; by 1,000 to a page with a total 1 of servers, 2 of interfaces, 1 of public addresses, 2 of "
         "disks; the sizes. The first pages of all kinds can be read concurrently. A window's interfaces and disks "
@@ -189,14 +258,14 @@ def _token_refused(status: int, error: str, number: int) -> _Refused:
                              "error_codes": [number], "trace_id": str(uuid.uuid4())})
 
 
-def _location(name: str, kind: str) -> dict[str, object]:
-    return {"id": f"/subscriptions/{SUBSCRIPTION}/locations/{name}", "name": name, "type": "Region",
+def _location(subscription: str, name: str, kind: str) -> dict[str, object]:
+    return {"id": f"/subscriptions/{subscription}/locations/{name}", "name": name, "type": "Region",
             "displayName": name.title(), "regionalDisplayName": name.title(), "metadata": {"regionType": kind}}
 
 
 # ---------------------------------------------------------------- the machines as resources
 
-def _resources(machine: Machine, region: str) -> list[Row]:
+def _resources(machine: Machine, region: str, subscription: str) -> list[Row]:
     """A server, its interfaces (the first address on the primary one), public addresses and disks.
 
     What names another resource spells its resource group in upper case, as recorded rows do.
@@ -205,9 +274,9 @@ def _resources(machine: Machine, region: str) -> list[Row]:
 
     def row(kind: str, name: str, properties: Row, **more: object) -> Row:
         provider, _, short = kind.partition("/")
-        return {"id": f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{group}/providers/{provider}/{short}/{name}",
+        return {"id": f"/subscriptions/{subscription}/resourceGroups/{group}/providers/{provider}/{short}/{name}",
                 "name": name, "type": kind.lower(), "tenantId": DIRECTORY, "kind": "", "location": region,
-                "resourceGroup": group, "subscriptionId": SUBSCRIPTION, "managedBy": "", "sku": None, "plan": None,
+                "resourceGroup": group, "subscriptionId": subscription, "managedBy": "", "sku": None, "plan": None,
                 "properties": properties, "tags": None, "identity": None, "zones": None, "extendedLocation": None,
                 **more}
 
@@ -245,8 +314,8 @@ def _resources(machine: Machine, region: str) -> list[Row]:
 
 # ---------------------------------------------------------------- the query language, as far as it goes here
 
-def _parsed(query: str) -> list[list[str]]:
-    """The words of each stage. Raises ValueError where the language is another."""
+def _parsed(query: str) -> tuple[str, list[list[str]]]:
+    """The table, and the words of each stage. Raises ValueError where the language is another."""
     words = re.findall(r"'(?:[^'\\]|\\.)*'|=~|==|in~|[A-Za-z_][A-Za-z0-9_.]*|[0-9]+|\S", query)
     stages: list[list[str]] = [[]]
     for word in words:
@@ -254,9 +323,10 @@ def _parsed(query: str) -> list[list[str]]:
             stages.append([])
         else:
             stages[-1].append(word)
-    if [word.lower() for word in stages[0]] != ["resources"]:
+    table = " ".join(stages[0]).lower()
+    if table not in ("resources", "resourcecontainers"):
         raise ValueError
-    return stages[1:]
+    return table, stages[1:]
 
 
 def _run(stages: list[list[str]], table: Callable[[str], list[Row]]) -> tuple[list[Row], bool, bool]:
@@ -305,10 +375,10 @@ def _at(row: Any, path: str) -> Any:
     column, *rest = path.split(".")
     if column not in row and column not in _COLUMNS:
         raise ValueError
-    found = row.get(column)
+    value = row.get(column)
     for part in rest:
-        found = found.get(part) if isinstance(found, dict) else None        # type: ignore[reportUnknownMemberType]
-    return found                            # type: ignore[reportUnknownVariableType]
+        value = value.get(part) if isinstance(value, dict) else None        # type: ignore[reportUnknownMemberType]
+    return value                            # type: ignore[reportUnknownVariableType]
 
 
 def _text(literal: str) -> str:

@@ -24,12 +24,18 @@ from azure.mgmt.resourcegraph import models as graph_models
 
 from tests import canaries
 from tests.fixtures import App
-from tests.unit.test_parties import WHAT
+from tests.unit.test_discovery import Organisation
+from tests.unit.test_parties import WHAT, account_of
 
-from ...errors import PartyDenied, UnknownRegion
+from ... import parties
+from ...cloud import rate_limit
+from ...errors import PartyDenied, PartyError, PartyMalformed, UnknownRegion
 from ...fleet import check, many_sources
 from ...fleet.many_sources import Window
-from ...simulators.fleet import Fleet, seed_machine
+from ...model import Member
+from ...simulators.faults import FAULTS, LATE, Answer
+from ...simulators.fleet import Fleet, Machines, seed_machine
+from ...simulators.server import Plan
 from .. import azure
 from .simulator import CLIENT, SUBSCRIPTION, Azure, start
 
@@ -163,11 +169,25 @@ def test_the_client_asks_as_we_do(house: App, cloud: Azure) -> None:
 
 
 def test_the_hosts_and_scopes_are_those_of_the_clients() -> None:
-    for ours_, theirs in ((azure._PUBLIC, AzureClouds.AZURE_PUBLIC_CLOUD),
-                          (azure._CHINA, AzureClouds.AZURE_CHINA_CLOUD),
-                          (azure._GOVERNMENT, AzureClouds.AZURE_US_GOVERNMENT)):
-        ends = get_arm_endpoints(theirs)
-        assert (f"https://{ours_.management}/", [ours_.scope]) == (ends["resource_manager"], ends["credential_scopes"])
+    names = {AzureClouds.AZURE_PUBLIC_CLOUD: "public", AzureClouds.AZURE_CHINA_CLOUD: "china",
+             AzureClouds.AZURE_US_GOVERNMENT: "usgovernment"}
+    assert list(names) == list(AzureClouds)
+    assert set(names.values()) == azure._SITES.keys()
+    for theirs, name in names.items():
+        ends, mine = get_arm_endpoints(theirs), azure._SITES[name]
+        assert (f"https://{mine.management}/", [mine.scope]) == (ends["resource_manager"], ends["credential_scopes"])
+
+
+def test_accounts_of_one_principal_share_the_quota() -> None:
+    """Whatever their subscription or region; another app registration has its own."""
+    one = account_of("azure")
+    others = [account_of("azure", {**one.credentials, **change}) for change in (
+        {"subscription_id": "other"}, {"client_secret": "rotated"}, {"client_id": "other"}, {"directory_id": "other"})]
+    rates = rate_limit.RateLimits()
+    regions = ("eastus", "westus", "westus", "eastus", "eastus")
+    limiters = [rates.limiter(azure.PARTY, account, region, "QueryResources")
+                for account, region in zip((one, *others), regions, strict=True)]
+    assert [limiter is limiters[0] for limiter in limiters] == [True, True, True, False, False]
 
 
 def test_the_models_know_the_answers_of_our_fixtures() -> None:
@@ -201,7 +221,7 @@ def test_the_models_know_the_answers_of_our_fixtures() -> None:
     ({"query": "Resources | where type =~ 'x' | drop name"}, "BadRequest"), ({"top": 1001}, "BadRequest"),
     ({"top": 0}, "BadRequest"),
     ({"skip": -1}, "BadRequest")])
-def test_the_stand_in_enforces_what_is_documented(cloud: Azure, asked: dict[str, Any], code: str) -> None:
+def test_the_simulator_enforces_what_is_documented(cloud: Azure, asked: dict[str, Any], code: str) -> None:
     with pytest.raises(HttpResponseError) as refused:
         graph(cloud.url, keys(cloud)).resources(graph_models.QueryRequest(
             query=asked.pop("query", "Resources | project id | order by id asc"), subscriptions=[SUBSCRIPTION],
@@ -229,7 +249,7 @@ def test_pages_need_an_order_and_an_id_and_other_subscriptions_are_silent(cloud:
 
 
 @pytest.mark.parametrize("change", ["token", "content type", "scheme", None])
-def test_the_stand_in_refuses_a_changed_byte(cloud: Azure, change: str | None) -> None:
+def test_the_simulator_refuses_a_changed_byte(cloud: Azure, change: str | None) -> None:
     token = Secret(cloud.url, keys(cloud)).get_token("https://management.azure.com/.default").token
     if change == "token":
         token = token[:-1] + ("0" if token[-1] != "0" else "1")
@@ -244,7 +264,7 @@ def test_the_stand_in_refuses_a_changed_byte(cloud: Azure, change: str | None) -
 
 # ---------------------------------------------------------------- we, against the simulator
 
-def test_the_login_is_kept_until_its_end_and_made_anew_if_refused(house: App, cloud: Azure) -> None:
+def test_the_login_is_kept_until_its_end_and_made_again_if_refused(house: App, cloud: Azure) -> None:
     for _ in range(3):
         assert ours(house, cloud, "eastus2").total == 0
     assert cloud.count("Login") == 1
@@ -317,3 +337,106 @@ def test_the_documented_rate_is_kept(house: App, stack: ExitStack) -> None:
     assert time.monotonic() - began > 4 or simulator.count() < 16
     query = next(call for call in simulator.calls if call.operation.startswith("Query"))
     assert {simulator.answer(replace(query, at=query.at + 60)).status for _ in range(16)} == {200, 429}
+
+
+# ---------------------------------------------------------------- many subscriptions
+
+def many(behind: Organisation, members: list[Member]) -> dict[str, Any]:
+    found = behind.ask(behind.account, lambda send: parties.list_many(behind.account, members, send))
+    assert found is not None
+    return found
+
+
+def test_the_client_and_we_find_the_same_subscriptions(stack: ExitStack) -> None:
+    behind = Organisation("azure", stack, more=120)
+    client = graph(behind.cloud.url, dict(behind.account.credentials))
+
+    def theirs(**scope: Any) -> dict[str, str]:
+        answer = client.resources(graph_models.QueryRequest(
+            query="ResourceContainers | where type =~ 'microsoft.resources/subscriptions' | project id, name, "
+                  "subscriptionId | order by id asc", options=graph_models.QueryRequestOptions(
+                      result_format="objectArray", top=1000), **scope), **PLAIN)
+        return {row["subscriptionId"]: row["name"] for row in answer.data}
+
+    every = behind.discover()
+    assert {member.id: member.name for member in every} == theirs(subscriptions=[*behind.cloud.ids.values()])
+    group = behind.cloud.units["products"]
+    assert {member.id: member.name for member in behind.discover(below=group)} == theirs(management_groups=[group])
+
+
+def test_many_subscriptions_are_listed_together_as_each_is_alone(stack: ExitStack) -> None:
+    """Whole records, in the same order; the locked one is denied, never empty."""
+    behind = Organisation("azure", stack)
+    door: Any = behind.cloud
+    for name, branch in zip(("top", "payments"), behind.branches[1:3], strict=True):
+        assert branch.name == name
+        more = Machines(replace(Fleet(130, name)[n], name=f"west-{n}") for n in range(130))
+        door.subscriptions[door.ids[name]] = replace(branch, fleets={**branch.fleets, "westeurope": more})
+    members = [member for member in behind.discover() if not member.closed]
+    locked = Member(id=door.ids["locked"])
+    found = many(behind, [*members, locked])
+    assert found.keys() == {member.id for member in (*members, locked)}
+    assert isinstance(found[locked.id], PartyDenied)
+    for member in members:
+        for region in ("eastus", "westeurope"):
+            behind.region = region
+            assert found[member.id].get(region, []) == behind.servers(member).servers, (member, region)
+    assert found[door.ids["empty"]] == {}
+    assert [len(found[door.ids[name]]) for name in ("door", "top")] == [1, 2]
+
+
+def test_the_calls_do_not_grow_with_the_subscriptions(stack: ExitStack) -> None:
+    counts: list[int] = []
+    for more in (0, 250):
+        behind = Organisation("azure", stack, more=more)
+        members = [member for member in behind.discover() if not member.closed]
+        behind.forget()
+        assert sum(len(servers) for lists in many(behind, members).values() for servers in lists.values()) == 14 + more
+        counts.append(len(behind.cloud.calls))
+    assert counts[0] == counts[1] == 1 + 5 + 1                  # the login, a query for each kind, the sizes
+
+
+def test_many_subscriptions_none_of_which_may_be_read(stack: ExitStack) -> None:
+    behind = Organisation("azure", stack)
+    behind.discover()
+    behind.cloud.plans.append(Plan(answer=Answer(400, {}, msgspec.json.encode({"error": {
+        "code": "BadRequest", "message": "", "details": [{"code": "NoValidSubscriptionsInQueryRequest"}]}}))))
+    found = many(behind, [Member(id=behind.cloud.ids[name]) for name in ("locked", "top")])
+    assert [type(each) for each in found.values()] == [PartyDenied, PartyDenied]
+
+
+def test_what_many_subscriptions_hide_is_a_failure_of_those_that_hide_it(stack: ExitStack) -> None:
+    behind = Organisation("azure", stack)
+    door: Any = behind.cloud
+    door.hidden = {"microsoft.compute/disks"}
+    found = many(behind, [member for member in behind.discover() if not member.closed])
+    assert {name for name, key in door.ids.items() if isinstance(found.get(key), PartyDenied)} == {
+        "door", "top", "payments", "basket"}
+    assert "Microsoft.Compute/disks/read" in found[door.ids["top"]].text
+    assert found[door.ids["empty"]] == {}
+
+
+def test_a_search_of_a_part_of_the_subscriptions_is_an_error(stack: ExitStack) -> None:
+    behind = Organisation("azure", stack)
+    door: Any = behind.cloud
+    members = behind.discover()
+    door.cut = True
+    with pytest.raises(PartyMalformed, match="part of the subscriptions"):
+        many(behind, members)
+    with pytest.raises(PartyMalformed, match="part of the subscriptions"):
+        behind.discover(below=door.units["products"])
+
+
+@pytest.mark.parametrize("fault", [
+    pytest.param(fault, marks=[] if fault in ("403", "cut body", "object") else pytest.mark.slow)
+    for fault, (_, word) in FAULTS.items() if word and fault not in LATE])
+def test_every_fault_of_a_listing_together_is_an_error(fault: str, stack: ExitStack) -> None:
+    behind = Organisation("azure", stack)
+    members = [member for member in behind.discover() if not member.closed]
+    for operation in ("Query subscriptions", "Query virtualmachines", "Query networkinterfaces", "Query disks",
+                      "Query publicipaddresses", "vmSizes"):
+        behind.forget()
+        behind.cloud.fail(fault, operation)
+        with pytest.raises(PartyError) as failed:
+            many(behind, members)
+        assert failed.value.code == FAULTS[fault][1], operation

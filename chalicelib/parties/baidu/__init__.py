@@ -7,8 +7,8 @@ Units: memory and disks GiB (called GB). Times: UTC, `Z`. Paging: an opaque mark
 documented order; so a window is a walk that stops at the first row after it. There is no time of the last update.
 Instances in the recycle bin are listed, released ones are not. Bare metal (BBC) is another product.
 
-Whether the list holds each instance's `volumes` is told in two ways: the vendor's SDK of 2026 says so, the sample and
-the model's page of 2025 have them in the details of one instance alone. Where an answer has none, the disks of the
+Whether the list holds each instance's `volumes` is documented in two ways: the vendor's SDK of 2026 says so, the sample
+and the model's page of 2025 have them in the details of one instance alone. Where an answer has none, the disks of the
 region are walked through as well (GET /v2/volume, 1000 rows) and joined by their attachments; an instance that no disk
 names has none that can be known. `volumes` count local disks too; the region's disks do not, so localDiskSizeInGB is
 added to those, and where it is missing the sum is not known.

@@ -39,18 +39,18 @@ class _Refused(Exception):
 class Baidu(Simulator):
     """`keys`: access key id -> secret. `fleets`: region -> fleet. `tokens`: of temporary keys, by access key id.
 
-    `told`: the list of instances holds their volumes, as the vendor's SDK says and the documented sample does not.
+    `with_volumes`: the list of instances holds them, as the vendor's SDK says and the documented sample does not.
     `limited`: ten calls a second for each key; what the real limit is, nobody tells. `late`: seconds by which its
     clock is ahead.
     """
 
     def __init__(self, keys: Mapping[str, str], fleets: Mapping[str, Fleet], *, tokens: Mapping[str, str] = {},
-                 told: bool = False, limited: bool = True, late: float = 0.0, port: int = 0,
+                 with_volumes: bool = False, limited: bool = True, late: float = 0.0, port: int = 0,
                  latency: float = 0.0) -> None:
         self.keys = dict(keys)
         self.fleets = dict(fleets)
         self.tokens = dict(tokens)
-        self.told = told
+        self.with_volumes = with_volumes
         self.late = late
         self._rate = Rate(10) if limited else None
         super().__init__(port, latency)
@@ -59,14 +59,14 @@ class Baidu(Simulator):
         return _CALLS.get((call.method, call.path), "?")
 
     def answer(self, call: Call) -> Answer:
-        status, said = 200, {}
+        status, body = 200, {}
         try:
-            said = self._answer(call)
+            body = self._answer(call)
         except _Refused as refused:
             status, code, message = refused.args
-            said = {"requestId": str(uuid.uuid4()), "code": code, "message": message}
+            body = {"requestId": str(uuid.uuid4()), "code": code, "message": message}
         return Answer(status, {"Content-Type": "application/json;charset=UTF-8", "x-bce-request-id": str(uuid.uuid4())},
-                      msgspec.json.encode(said))
+                      msgspec.json.encode(body))
 
     def _answer(self, call: Call) -> dict[str, Any]:
         key_id = self._check_signature(call)
@@ -76,27 +76,27 @@ class Baidu(Simulator):
             raise _Refused(400, "InvalidURI", "Could not parse the specified URI.")
         if call.operation == "DescribeRegions":
             return self._regions(call)
-        asked = dict(parse_qsl(call.query, keep_blank_values=True))
+        query = dict(parse_qsl(call.query, keep_blank_values=True))
         host = re.fullmatch(r"bcc\.([a-z0-9-]+)\.baidubce\.com", call.headers.get("host", ""))
         region = host[1] if host else next(iter(self.fleets), "bj")
         fleet = self.fleets.get(region, Fleet(0))
         machines = [fleet[n] for n in range(len(fleet))]
         if call.operation == "ListInstances":
             rows = [(f"i-{m.key}", m) for m in machines]
-            return _page(asked, "instances", [(key, lambda m=m: self._row(m, region)) for key, m in rows])
-        owner = asked.get("instanceId")
-        return _page(asked, "volumes", [
+            return _page(query, "instances", [(key, lambda m=m: self._row(m, region)) for key, m in rows])
+        owner = query.get("instanceId")
+        return _page(query, "volumes", [
             (_volume_id(m, n), lambda m=m, n=n: _volume(m, n, region))
             for m in machines if owner in (None, f"i-{m.key}") for n in range(len(m.disks))])
 
     # ---------------------------------------------------------------- signature
 
     def _check_signature(self, call: Call) -> str:
-        found = re.fullmatch(r"bce-auth-v1/([^/]+)/(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ)/(\d{1,6})/([a-z0-9;-]*)/"
+        match = re.fullmatch(r"bce-auth-v1/([^/]+)/(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ)/(\d{1,6})/([a-z0-9;-]*)/"
                              r"([0-9a-f]{64})", call.headers.get("authorization", ""))
-        if not found:
+        if not match:
             raise _Refused(400, "InvalidHTTPAuthHeader", "The HTTP authorization header is invalid.")
-        key_id, stamp, valid, signed, signature = found.groups()
+        key_id, stamp, valid, signed, signature = match.groups()
         if key_id not in self.keys:
             raise _Refused(403, "InvalidAccessKeyId", "The Access Key ID you provided does not exist in our records.")
         if self.tokens.get(key_id) != call.headers.get("x-bce-security-token"):
@@ -122,11 +122,11 @@ class Baidu(Simulator):
 
     def _regions(self, call: Call) -> dict[str, Any]:
         try:
-            asked = msgspec.json.decode(call.body, type=dict[str, str]).get("region")
+            region = msgspec.json.decode(call.body, type=dict[str, str]).get("region")
         except msgspec.DecodeError:
             raise _Refused(400, "MalformedJSON", "The JSON you provided was not well-formed.") from None
         return {"regions": [{"regionId": code, "regionName": name, "regionEndpoint": f"bcc.{code}.baidubce.com"}
-                            for code, name in REGIONS.items() if asked in (None, "", code)]}
+                            for code, name in REGIONS.items() if region in (None, "", code)]}
 
     def _row(self, machine: Machine, region: str) -> dict[str, Any]:
         key, zone = machine.key, "abc"[machine.zone - 1]
@@ -153,7 +153,7 @@ class Baidu(Simulator):
                 "securityGroups": ["g-wxsaduu9uajq"]},
             "eniNum": "0", "tags": [{"tagKey": name, "tagValue": value} for name, value in machine.tags.items()],
             "networkCapacityInMbps": 1 if machine.wan else 0}
-        if self.told:
+        if self.with_volumes:
             row["volumes"] = [{"isSystemVolume": n == 0, "diskSizeInGB": size, "volumeId": _volume_id(machine, n)}
                               for n, size in enumerate(machine.disks)]
         return row
@@ -183,9 +183,9 @@ def _volume(machine: Machine, number: int, region: str) -> dict[str, Any]:
                  "device": f"/dev/vd{'abcdef'[number]}", "serial": _volume_id(machine, number)}]}
 
 
-def _page(asked: Mapping[str, str], name: str, rows: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+def _page(query: Mapping[str, str], name: str, rows: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     """A page of `rows` (id, maker of the row), from the one that the marker names."""
-    size, marker = asked.get("maxKeys", "1000"), asked.get("marker", "")
+    size, marker = query.get("maxKeys", "1000"), query.get("marker", "")
     if not re.fullmatch(r"[0-9]{1,4}", size) or not 1 <= int(size) <= 1000:
         raise _Refused(400, "BadRequest", "maxKeys must be from 1 to 1000.")
     at = next((n for n, (key, _) in enumerate(rows) if key == marker), None) if marker else 0

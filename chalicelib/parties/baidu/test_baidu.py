@@ -135,7 +135,8 @@ def keys() -> dict[str, str]:
 @pytest.fixture(params=[False, True], ids=["disks apart", "disks inside"])
 def cloud(stack: ExitStack, keys: dict[str, str], request: pytest.FixtureRequest) -> Baidu:
     return stack.enter_context(Baidu({keys["access_key_id"]: keys["secret_access_key"]},
-                                     {"bj": Fleet(237), "su": Fleet(3, "su")}, told=request.param, limited=False))
+                                     {"bj": Fleet(237), "su": Fleet(3, "su")}, with_volumes=request.param,
+                                     limited=False))
 
 
 def test_the_sdk_and_we_send_the_same_request(cloud: Baidu, keys: dict[str, str]) -> None:
@@ -165,14 +166,14 @@ def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Baidu, keys: d
     assert len(theirs) == found.total == 237
     assert ours(found.servers) == theirs
     assert cloud.count("ListInstances") == 1
-    assert cloud.count("ListVolumes") == (0 if cloud.told else 1)
+    assert cloud.count("ListVolumes") == (0 if cloud.with_volumes else 1)
     cloud.forget()
     window = many_sources.list_servers(house.deployment, many_sources.source_of("123", "baidu", "bj"),
                                     window=many_sources.Window(21, 30))
     assert window.servers == found.servers[20:30]
     assert window.total is None
     assert cloud.calls[0].query == "maxKeys=31"
-    assert len(cloud.calls) == (1 if cloud.told else 2)
+    assert len(cloud.calls) == (1 if cloud.with_volumes else 2)
 
 
 def test_the_sdk_and_we_see_the_same_regions(house: App, cloud: Baidu, keys: dict[str, str]) -> None:
@@ -214,7 +215,7 @@ def pruned(value: Any) -> Any:
     ("query", "SignatureDoesNotMatch"),
     ("x-bce-date", "SignatureDoesNotMatch"), ("Host", "SignatureDoesNotMatch"), ("token", "InvalidSessionToken"),
     ("old", "RequestExpired"), ("early", "RequestExpired"), ("no header", "InvalidHTTPAuthHeader")])
-def test_the_stand_in_refuses_a_changed_byte(cloud: Baidu, keys: dict[str, str], change: str | None,
+def test_the_simulator_refuses_a_changed_byte(cloud: Baidu, keys: dict[str, str], change: str | None,
                                              code: str | None) -> None:
     moved = {"old": -1900.0, "early": 400.0}.get(change or "", 0.0)
     cloud.late = -moved
@@ -241,7 +242,7 @@ def test_the_stand_in_refuses_a_changed_byte(cloud: Baidu, keys: dict[str, str],
         (200, None) if code is None else (403 if code == "InvalidAccessKeyId" else 400, code))
 
 
-def test_the_sdk_takes_the_stand_ins_refusals(house: App, cloud: Baidu, keys: dict[str, str]) -> None:
+def test_the_sdk_takes_the_simulators_refusals(house: App, cloud: Baidu, keys: dict[str, str]) -> None:
     """And we say the same of them: a wrong signature is HTTP 400, and still a refusal."""
     wrong = {**keys, "secret_access_key": canaries.secret("wrong")}
     with pytest.raises(BceHttpClientError) as refused:

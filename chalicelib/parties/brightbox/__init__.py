@@ -130,7 +130,7 @@ PARTY = party_of(
     region_form=r"gb1",
     default_region="gb1",
     calls_a_second=5,
-    word=lambda answer: answer.get("error_name") or answer.get("error"),
+    code=lambda answer: answer.get("error_name") or answer.get("error"),
     errors={
         "invalid_client": WRONG_KEY,
         "unauthorized_client": WRONG_KEY,

@@ -90,7 +90,7 @@ class _Region(msgspec.Struct):
 
 def list_servers(client: api.Client, window: api.Window) -> api.Listing:
     rows, ips = client.run_all(lambda: _listed(client), lambda: _floating(client) if client.account.deep else {})
-    regions = api.cached_lookup(("cloudscale", client.account.endpoint), [row.zone.slug for row in rows], lambda _: {
+    regions = api.cached_lookup(client.account, "cloudscale", [row.zone.slug for row in rows], lambda _: {
         zone.slug: region.slug for region in client.all(_REGIONS) for zone in region.zones})
     if any(row.zone.slug not in regions for row in rows):
         raise api.PartyMalformed("The party listed a server in a zone that is in none of its regions.")
@@ -118,15 +118,15 @@ _REGIONS = api.List(_CLOUD, "ListRegions", "/v1/regions", "", _Region)
 
 def _server(row: _Row, floating: Sequence[str]) -> api.Server:
     flavor = row.flavor or _Flavor()
-    found = [(net.type, ip.address) for net in row.interfaces or () for ip in net.addresses or ()]
+    addresses = [(net.type, ip.address) for net in row.interfaces or () for ip in net.addresses or ()]
     return api.Server(
         id=row.uuid,
         name=row.name or "",
         cpu=flavor.vcpu_count,
         memory_mib=None if flavor.memory_gb is None else flavor.memory_gb * 1024,
         disk_gib=None if row.volumes is None else api.total_gib(volume.size_gb for volume in row.volumes),
-        **api.addresses(lan=(ip for kind, ip in found if kind == "private"),
-                        wan=[*(ip for kind, ip in found if kind == "public"), *floating]),
+        **api.addresses(lan=(ip for kind, ip in addresses if kind == "private"),
+                        wan=[*(ip for kind, ip in addresses if kind == "public"), *floating]),
         **PARTY.status_of(row.status),
         created_at=api.parse_time(row.created_at),
         zone=row.zone.slug,

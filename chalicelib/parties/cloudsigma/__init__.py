@@ -3,7 +3,7 @@
 https://docs.cloudsigma.com/en/latest/ (GET /servers/detail/ and /drives/detail/). limit=0 is documented as all, held
 against meta.total_count. Memory and drives bytes; `smp` is the number of CPUs (libcloud divides the total clock). No
 time of creation. Libcloud asks for a drive of each server by itself, and fails on an interface with IPv6 alone: here
-all drives come in one call, and addresses from the row. The regions are libcloud's table. Rates are not told in
+all drives come in one call, and addresses from the row. The regions are libcloud's table. Rates are not given in
 numbers.
 
 Unconfirmed: no real account was asked; what Libcloud's fixtures do not hold is from the vendor's own clients.
@@ -167,6 +167,6 @@ PARTY = party_of(
     region_form=r"[a-z]{3}[0-9]?",
     default_region="zrh",
     calls_a_second=5,
-    word=lambda answer: answer[0]["error_type"],
+    code=lambda answer: answer[0]["error_type"],
     errors={"permission": MISSING_RIGHT, "validation": MALFORMED, "notexist": MALFORMED, "system": FAILED},
 )

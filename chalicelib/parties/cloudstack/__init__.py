@@ -141,11 +141,11 @@ def _mend(driven: Driven) -> None:
 
         def fetch(number: int, size: int) -> Page[dict[str, Any]]:
             """A count may be that of the page alone: after a full one that claims to be the last, the next is read."""
-            first = found = ahead.pop((number, size), None) or page(number, size)
-            while found.token:
+            first = last = ahead.pop((number, size), None) or page(number, size)
+            while last.token:
                 number += 1
-                found = ahead[number, size] = page(number, size)
-            return Page(first.rows, first.total if found is first else found.total)
+                last = ahead[number, size] = page(number, size)
+            return Page(first.rows, first.total if last is first else last.total)
 
         driven.door.seen[item] = by_page(fetch, WHOLE, _PAGE, 1).rows
         return {item: driven.door.seen[item]}
@@ -166,10 +166,10 @@ def _seen(driven: Driven, item: str, shape: type[T]) -> list[T]:
 def _zone(driven: Driven, region: str) -> Any:
     """libcloud's location of this id or name."""
     zones = driven.driver.list_locations()
-    found = [zone for zone in zones if zone.id == region] or [zone for zone in zones if zone.name == region]
-    if len(found) != 1:
+    matching = [zone for zone in zones if zone.id == region] or [zone for zone in zones if zone.name == region]
+    if len(matching) != 1:
         raise UnknownRegion("This CloudStack has no zone of this name or id that this account may use.")
-    return found[0]
+    return matching[0]
 
 
 def _list_servers(driven: Driven, source: Source, window: Window) -> Listing:
@@ -252,7 +252,7 @@ PARTY = party_of(
     project="a project's id",
     project_form=r"[A-Za-z0-9-]{1,64}",
     calls_a_second=25,
-    word=lambda answer: next((inner.get("errorcode") for inner in answer.values()), None),
+    code=lambda answer: next((inner.get("errorcode") for inner in answer.values()), None),
     errors={                                # org.apache.cloudstack.api.ApiErrorCode
         "401": WRONG_KEY,
         "511": MFA,                         # UNAUTHORIZED2FA

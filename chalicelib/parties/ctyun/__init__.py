@@ -3,7 +3,7 @@
 https://eop.ctyun.cn/ebp/ctapiDocument/search?sid=25&api=8309 (instances), ?sid=25&api=5851 (regions),
 ?sid=35&api=7338 (disks); the sources and examples of the vendor's SDKs and Terraform provider.
 
-Units: disks GB. That of flavorRAM is not said for this call: GB in the vendor's other calls, MB in what others have
+Units: disks GB. That of flavorRAM is not stated for this call: GB in the vendor's other calls, MB in what others have
 seen; there is no machine with less than 256 MB or more than 255 GB for each CPU, so the ratio tells. Times: with `Z`
 or an offset; UTC by the vendor's documents if there is none; `updatedTime` is the party's own time of the last change.
 Paging: pageNo from 1, pageSize 10 if not sent, and at most 50 (200 where a region has several zones, which the id of
@@ -182,14 +182,14 @@ def list_servers(client: api.Client, window: api.Window) -> api.Listing:
         answer = _call(client, "ListEbs", {**query, "pageNo": number, "pageSize": size}, _Disks)
         return api.Page([(disk.diskID, disk) for disk in answer.diskList or ()], answer.totalCount)
 
-    found, disks = client.run_all(lambda: api.by_page(fetch, window, _PAGE, _WORKERS),
+    instances, disks = client.run_all(lambda: api.by_page(fetch, window, _PAGE, _WORKERS),
                                   lambda: api.by_page(fetch_disks, api.WHOLE, _DISK_PAGE, _WORKERS))
     sizes = {disk.diskID: disk.diskSize for disk in disks.rows}
     attached: dict[str, set[str]] = {}
     for disk in disks.rows:                 # a shared disk counts for each server
         for owner in {disk.instanceID, *(attachment.instanceID for attachment in disk.attachments or ())}:
             attached.setdefault(owner or "", set()).add(disk.diskID)
-    return found.listing(lambda row: _server(row, attached.get(row.instanceID, set()), sizes))
+    return instances.listing(lambda row: _server(row, attached.get(row.instanceID, set()), sizes))
 
 
 def _server(row: _Instance, attached: set[str], sizes: Mapping[str, int | None]) -> api.Server:
@@ -230,15 +230,16 @@ def _sum(named: Sequence[str] | None, attached: set[str], sizes: Mapping[str, in
 
 
 def _addresses(row: _Instance) -> tuple[tuple[str | None, ...], tuple[str | None, ...]]:
-    """Local and public ones, the primary's first. The same may be told up to four times."""
-    told = [address for network in row.addresses or () for address in network.addressList or ()]
-    told.sort(key=lambda address: not address.isMaster)
+    """Local and public ones, the primary's first. The same may come up to four times."""
+    addresses = [address for network in row.addresses or () for address in network.addressList or ()]
+    addresses.sort(key=lambda address: not address.isMaster)
     cards = sorted(row.networkCardList or (), key=lambda card: not card.isMaster)
-    primary = [address.addr for address in told if address.type != "floating" and address.isMaster]
-    lan = (*primary, row.privateIP, row.privateIPv6, *(address.addr for address in told if address.type != "floating"),
+    local = [address for address in addresses if address.type != "floating"]
+    primary = [address.addr for address in local if address.isMaster]
+    lan = (*primary, row.privateIP, row.privateIPv6, *(address.addr for address in local),
            *(row.fixedIPList or ()), *(card.IPv4Address for card in cards),
            *(address for card in cards for address in card.IPv6Address or ()))
-    return lan, (*(address.addr for address in told if address.type == "floating"), row.floatingIP)
+    return lan, (*(address.addr for address in addresses if address.type == "floating"), row.floatingIP)
 
 
 # ---------------------------------------------------------------- regions, check
@@ -288,13 +289,13 @@ def sign(method: str, url: str, body: bytes, account: api.Account, now: float, r
 
 def error_code(response: api.Response) -> str | None:
     """errorCode, else the gateway's statusCode; a code that is not in the table comes after the name of its family."""
-    said = api.refusal(response, _Refusal)
-    if said is None:
+    refusal = api.refusal(response, _Refusal)
+    if refusal is None:
         return None
-    status = str(said.statusCode)
+    status = str(refusal.statusCode)
     if status == "800":
         return None
-    word = said.errorCode or (status if status.startswith("CTAPI") else said.error) or status
+    word = refusal.errorCode or (status if status.startswith("CTAPI") else refusal.error) or status
     if word in _ERRORS:
         return word
     return next((f"{family}.{word}" for part, family in _FAMILIES if re.search(part, word)), word)

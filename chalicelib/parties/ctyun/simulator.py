@@ -1,7 +1,7 @@
 """A simulator for Tianyi Cloud's CTAPI: list-instances, list-ebs, list-regions.
 
 It checks what the real one does: the signature over request id, date, query and body, the date in Beijing's time (five
-minutes), numbered pages of at most 50 instances and 300 disks (10 if not said). Refusals of the gateway and of a
+minutes), numbered pages of at most 50 instances and 300 disks (10 by default). Refusals of the gateway and of a
 service have their own shapes. `silent`: an unknown region is an empty list; else it is refused.
 """
 
@@ -56,16 +56,16 @@ class Ctyun(Simulator):
     def answer(self, call: Call) -> Answer:
         status = 200
         try:
-            said: dict[str, Any] = {"statusCode": 800, "message": "SUCCESS", "description": "成功",
+            body: dict[str, Any] = {"statusCode": 800, "message": "SUCCESS", "description": "成功",
                                     "returnObj": self._answer(call)}
         except _Refused as refused:
             code, message, status = refused.args
-            said = {"statusCode": 900, "errorCode": code, "error": code, "message": message, "description": message}
+            body = {"statusCode": 900, "errorCode": code, "error": code, "message": message, "description": message}
             if code.startswith("CTAPI"):
                 number = code.partition("_")[2]
-                said = {"requestId": uuid.uuid4().hex, "error": number, "code": number, "message": message,
+                body = {"requestId": uuid.uuid4().hex, "error": number, "code": number, "message": message,
                         "eopErrCode": number, "statusCode": code, "returnObj": {}}
-        return Answer(status, {"Content-Type": "application/json"}, msgspec.json.encode(said))
+        return Answer(status, {"Content-Type": "application/json"}, msgspec.json.encode(body))
 
     def _answer(self, call: Call) -> dict[str, Any]:
         key = self._check_signature(call)
@@ -74,32 +74,32 @@ class Ctyun(Simulator):
         if call.operation in self.rates and not self.rates[call.operation].allows(key, call.at):
             raise _Refused("CTAPI_10011", "ctyun-EOP: too many requests", 429)
         try:
-            asked: dict[str, Any] = (msgspec.json.decode(call.body, type=dict[str, Any]) if call.method == "POST"
+            query: dict[str, Any] = (msgspec.json.decode(call.body, type=dict[str, Any]) if call.method == "POST"
                                      else dict(parse_qsl(call.query, keep_blank_values=True)))
         except msgspec.DecodeError:
             raise _Refused("Openapi.Parameter.Invalid", "the body is no JSON object") from None
-        asked = {name: value for name, value in asked.items() if value is not None}
+        query = {name: value for name, value in query.items() if value is not None}
         if call.operation == "ListRegions":
             return {"regionList": [
                 {"regionID": region, "regionName": code.split("-")[1], "regionCode": code, "regionParent": "",
                  "regionType": "openstack", "isMultiZones": True, "zoneList": ["az1", "az2", "az3"],
                  "openapiAvailable": region != CLOSED} for region, code in REGIONS.items()]}
-        region = asked.get("regionID")
+        region = query.get("regionID")
         if not isinstance(region, str) or not region:
             raise _Refused("Openapi.Parameter.Missing", "regionID is missing")
         if region not in REGIONS and not self.silent:
             raise _Refused("Openapi.RegionInfo.AccessFailed", "regionID does not exist or is not open")
-        return self._instances(asked, region) if call.operation == "ListInstances" else self._volumes(asked, region)
+        return self._instances(query, region) if call.operation == "ListInstances" else self._volumes(query, region)
 
     # ---------------------------------------------------------------- signature
 
     def _check_signature(self, call: Call) -> str:
-        found = re.fullmatch(r"(\S+) Headers=ctyun-eop-request-id;eop-date Signature=([A-Za-z0-9+/]{43}=)",
+        match = re.fullmatch(r"(\S+) Headers=ctyun-eop-request-id;eop-date Signature=([A-Za-z0-9+/]{43}=)",
                              call.headers.get("eop-authorization", ""))
         date, request_id = call.headers.get("eop-date", ""), call.headers.get("ctyun-eop-request-id", "")
-        if not found or not request_id:
+        if not match or not request_id:
             raise _Refused("CTAPI_10009", "ctyun-EOP: signature verification failed", 401)
-        key, signature = found.groups()
+        key, signature = match.groups()
         if key not in self.keys:
             raise _Refused("CTAPI_10002", "ctyun-EOP: the access key is not valid", 401)
         try:
@@ -119,9 +119,9 @@ class Ctyun(Simulator):
 
     # ---------------------------------------------------------------- answers
 
-    def _instances(self, asked: Mapping[str, Any], region: str) -> dict[str, Any]:
-        number, size = _number(asked, "pageNo", 1, 10 ** 6), _number(asked, "pageSize", 10, 50)
-        fleet, project = self.fleets.get(region, Fleet(0)), asked.get("projectID")
+    def _instances(self, query: Mapping[str, Any], region: str) -> dict[str, Any]:
+        number, size = _number(query, "pageNo", 1, 10 ** 6), _number(query, "pageSize", 10, 50)
+        fleet, project = self.fleets.get(region, Fleet(0)), query.get("projectID")
         chosen: Sequence[int] = range(len(fleet))
         if project is not None:
             chosen = [n for n in chosen if project_of(fleet[n]) == project]
@@ -129,8 +129,8 @@ class Ctyun(Simulator):
         return {"currentCount": len(page), "totalCount": len(chosen), "totalPage": -(-len(chosen) // size),
                 "results": [_row(fleet[n]) for n in page]}
 
-    def _volumes(self, asked: Mapping[str, Any], region: str) -> dict[str, Any]:
-        number, size = _number(asked, "pageNo", 1, 10 ** 6), _number(asked, "pageSize", 10, 300)
+    def _volumes(self, query: Mapping[str, Any], region: str) -> dict[str, Any]:
+        number, size = _number(query, "pageNo", 1, 10 ** 6), _number(query, "pageSize", 10, 300)
         if region not in self._disks:
             fleet = self.fleets.get(region, Fleet(0))
             self._disks[region] = [_disk(fleet[m], n, region) for m in range(len(fleet))
@@ -187,8 +187,8 @@ def _id(machine: Machine, what: str) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{machine.key}{machine.number} {what}"))
 
 
-def _number(asked: Mapping[str, Any], name: str, default: int, most: int) -> int:
-    text = str(asked.get(name, default))
+def _number(query: Mapping[str, Any], name: str, default: int, most: int) -> int:
+    text = str(query.get(name, default))
     if not re.fullmatch(r"[0-9]{1,9}", text, re.ASCII) or not 1 <= int(text) <= most:
         raise _Refused("Openapi.Parameter.Invalid", f"{name} is from 1 to {most}")
     return int(text)

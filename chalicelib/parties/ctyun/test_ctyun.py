@@ -158,7 +158,7 @@ def test_the_sdks_signer_signs_our_requests_alike(house: App, cloud: Ctyun) -> N
 
 @pytest.mark.parametrize("change", ["Eop-Authorization", "body", "query", "Eop-date", "ctyun-eop-request-id", "old",
                                     "UTC", None])
-def test_the_stand_in_refuses_a_changed_byte(cloud: Ctyun, change: str | None) -> None:
+def test_the_simulator_refuses_a_changed_byte(cloud: Ctyun, change: str | None) -> None:
     account = Account(tenant_id="1", party="ctyun", credentials=keys_of(cloud))
     url, body = f"{cloud.url}/v4/ecs/list-instances", f'{{"regionID":"{HOME}","pageNo":1,"pageSize":1}}'.encode()
     late = {"old": 301, "UTC": 8 * 3600}.get(change or "", 0)
@@ -273,7 +273,7 @@ def _held(given: Any, kept: Any) -> bool:
     return given == kept
 
 
-def test_the_stand_in_enforces_what_is_documented(cloud: Ctyun) -> None:
+def test_the_simulator_enforces_what_is_documented(cloud: Ctyun) -> None:
     keys = keys_of(cloud)
     for client, call, request, default in (
             (EcsClient, "v4_ecs_list_instances", models.V4EcsListInstancesRequest, "results"),

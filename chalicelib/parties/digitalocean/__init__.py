@@ -130,15 +130,15 @@ _REGIONS = api.List(_CLOUD, "ListRegions", "/v2/regions", "regions", _Region)
 
 def _server(row: _Droplet, sizes: Mapping[str, int | None], reserved: list[str]) -> api.Server:
     networks = row.networks or _Networks()
-    found = [*(networks.v4 or ()), *(networks.v6 or ())]
+    addresses = [*(networks.v4 or ()), *(networks.v6 or ())]
     return api.Server(
         id=str(row.id),
         name=row.name or "",
         cpu=row.vcpus,
         memory_mib=row.memory,
         disk_gib=api.disk_gib(api.total_gib((row.disk, _scratch(row))), row.volume_ids, sizes),
-        **api.addresses(lan=(a.ip_address for a in found if a.type == "private"),
-                        wan=[*(a.ip_address for a in found if a.type == "public"), *reserved]),
+        **api.addresses(lan=(a.ip_address for a in addresses if a.type == "private"),
+                        wan=[*(a.ip_address for a in addresses if a.type == "public"), *reserved]),
         **PARTY.status_of(row.status),
         created_at=api.parse_time(row.created_at),
         zone=row.region.slug,

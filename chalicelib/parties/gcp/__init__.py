@@ -19,6 +19,16 @@ The token is narrowed to reading (scope compute.readonly), whatever the account 
 answers like a region that does not exist; what the message names tells them apart, and it is never shown. Fields are
 those of recorded traffic (2017 to 2026) and of the vendor's model; never run against a real account of ours.
 
+A sovereign cloud is another universe: its keys say so (`universe_domain`), its hosts are below that domain, and its
+regions are named u-PLACE-PLACE1. A key's calls go to its universe alone.
+
+Organisations: Resource Manager v3 searches all projects that the account may read (in no order, and a new one may be
+missing for a while), or lists those directly below a folder or the organisation, whose folders are then walked. It
+wants a token of its own scope, which can only read too. An empty list means that no project may be read: an error. A
+project without the Compute Engine API can hold no server, so that one call for each project leaves these out; the
+party's word for it is SERVICE_DISABLED. One token opens all projects.
+https://cloud.google.com/resource-manager/reference/rest/v3/projects/search
+
 Rates: lists count per project, region and minute, 1,500 by the documents of old; a project's own quota may be another
 (https://cloud.google.com/compute/api-quota). Exceeding it is 403 with the reason rateLimitExceeded.
 """
@@ -43,6 +53,12 @@ from ...cloud import api
 _PAGE = 500                                 # most that maxResults takes
 _LIFETIME = 3600                            # seconds; most that a token may live
 _SCOPE = "https://www.googleapis.com/auth/compute.readonly"
+_MANAGER_SCOPE = "https://www.googleapis.com/auth/cloud-platform.read-only"
+_MANAGER = "cloudresourcemanager"
+_UNIVERSE = "googleapis.com"
+_USUAL = {_UNIVERSE: "us-central1", "s3nsapis.fr": "u-france-east1", "apis-berlin-build0.goog": "u-germany-northeast1"}
+_PROJECTS = 500                             # asked for at once; the party gives as many as it likes
+_WORKERS = 20
 _T = TypeVar("_T")
 
 _STATUS = {                                 # Instance.status, the complete enumeration
@@ -62,6 +78,8 @@ _STATUS = {                                 # Instance.status, the complete enum
 
 _KEY = api.denied("wrong key: it is deleted or disabled, or the clock of this machine is wrong")
 _DISABLED = api.denied("product not activated: enable the Compute Engine API in the project")
+_NO_MANAGER = api.denied("product not activated: enable the Cloud Resource Manager API in the service account's own "
+                         "project")
 _PROJECT = api.denied("wrong project: there is none of this id, or the service account may not see it")
 _DELETED = api.denied("project deleted: it is deleted or about to be")
 _BILLING = api.denied("billing: billing is disabled in the project; link it to an open billing account")
@@ -95,6 +113,8 @@ _ERRORS = {                                 # a reason of error.details, else of
     "accessNotConfigured": _DISABLED,
     "SERVICE_DISABLED": _DISABLED,
     "SERVICE_NOT_VISIBLE": _DISABLED,
+    f"accessNotConfigured.{_MANAGER}": _NO_MANAGER,             # our words, see error_code
+    f"SERVICE_DISABLED.{_MANAGER}": _NO_MANAGER,
     "BILLING_DISABLED": _BILLING,
     "billingNotEnabled": _BILLING,
     "CONSUMER_SUSPENDED": _SUSPENDED,
@@ -148,6 +168,9 @@ class _Key(msgspec.Struct):
     client_email: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]{1,100}@[A-Za-z0-9.-]{1,100}\Z")]
     private_key: str
     private_key_id: str | None = None
+    project_id: str | None = None           # in which it was made
+    universe_domain: Annotated[str, msgspec.Meta(
+        pattern=r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,63}\Z", max_length=200)] | None = None
 
 
 class _Disk(msgspec.Struct, gc=False):
@@ -249,13 +272,13 @@ class _Refusal(msgspec.Struct):
 def list_servers(client: api.Client, window: api.Window) -> api.Listing:
     zones = _zones(client)
     if window.last is not None and window.last < _PAGE:
-        found = _walk(client, zones, window)
+        instances = _walk(client, zones, window)
     else:
         lists = client.for_each(zones, lambda zone: _walk(client, [zone], api.WHOLE).rows)
         rows = [row for part in lists for row in part]
-        found = api.Rows(api.cut(rows, window), len(rows))
-    types = _types(client, found.rows)
-    return found.listing(lambda row: _server(row, types, client.credentials["project_id"]))
+        instances = api.Rows(api.cut(rows, window), len(rows))
+    types = _types(client, instances.rows)
+    return instances.listing(lambda row: _server(row, types, _project(client)))
 
 
 def _zones(client: api.Client) -> list[str]:
@@ -323,7 +346,7 @@ def _cpu(features: _Features, kind: _Type | None) -> int | None:
     if features.visibleCoreCount and features.threadsPerCore:
         return features.visibleCoreCount * features.threadsPerCore
     if features.visibleCoreCount or features.threadsPerCore == 1:
-        return None                         # how many threads a core has is not said
+        return None                         # how many threads a core has is not known
     return kind.guestCpus if kind else None
 
 
@@ -342,8 +365,8 @@ def _last(url: str | None) -> str:
 
 def _custom(name: str) -> _Type | None:
     """What the name of a custom type says: n2-custom-4-5120, custom-2-4096-ext, e2-custom-small-2048."""
-    found = re.fullmatch(r"(?:[a-z0-9]+-)?custom-([0-9]{1,4}|micro|small|medium)-([0-9]{1,8})(?:-ext)?", name, re.ASCII)
-    return _Type(name, int(found[1]) if found[1].isdigit() else 2, int(found[2])) if found else None
+    match = re.fullmatch(r"(?:[a-z0-9]+-)?custom-([0-9]{1,4}|micro|small|medium)-([0-9]{1,8})(?:-ext)?", name, re.ASCII)
+    return _Type(name, int(match[1]) if match[1].isdigit() else 2, int(match[2])) if match else None
 
 
 def _types(client: api.Client, rows: Sequence[_Instance]) -> dict[str, _Type]:
@@ -351,11 +374,11 @@ def _types(client: api.Client, rows: Sequence[_Instance]) -> dict[str, _Type]:
     used = [(_last(row.zone), _last(row.machineType)) for row in rows if not _custom(_last(row.machineType))]
 
     def fetch(missing: Sequence[str]) -> dict[str, _Type]:
-        found: dict[str, _Type] = {}
+        types: dict[str, _Type] = {}
         for zone in sorted({zone for zone, name in used if name in missing}):
-            if any(at == zone and name in missing and name not in found for at, name in used):
-                found |= {kind.name: kind for kind in api.by_token(lambda token, zone=zone: page(zone, token)).rows}
-        return found
+            if any(at == zone and name in missing and name not in types for at, name in used):
+                types |= {kind.name: kind for kind in api.by_token(lambda token, zone=zone: page(zone, token)).rows}
+        return types
 
     def page(zone: str, token: str | None) -> api.Page[_Type]:
         query = {"maxResults": str(_PAGE), "fields": "kind,nextPageToken,warning/code,items(name,guestCpus,memoryMb)",
@@ -363,7 +386,7 @@ def _types(client: api.Client, rows: Sequence[_Instance]) -> dict[str, _Type]:
         answer = _call(client, "ListMachineTypes", f"zones/{zone}/machineTypes", query, _Types)
         return api.Page([(kind.name, kind) for kind in answer.items or ()], token=answer.nextPageToken)
 
-    return api.cached_lookup(("gcp", client.account.endpoint), [name for _, name in used], fetch)
+    return api.cached_lookup(client.account, "gcp", [name for _, name in used], fetch)
 
 
 # ---------------------------------------------------------------- regions, check
@@ -385,29 +408,163 @@ def check(client: api.Client) -> None:
     _call(client, "ListInstances", f"zones/{_zones(client)[0]}/instances", query, _Instances)
 
 
+# ---------------------------------------------------------------- the projects of an organisation
+
+class _Listed(msgspec.Struct):
+    projectId: api.Text
+    state: api.Text
+    displayName: str | None = None
+
+
+class _Projects(msgspec.Struct, forbid_unknown_fields=True):
+    """An empty list is left out, so that what else an answer could be must not look like one."""
+
+    projects: api.Strict[list[_Listed]] = []
+    nextPageToken: api.Strict[str | None] = None
+
+
+class _Folder(msgspec.Struct):
+    name: Annotated[str, msgspec.Meta(pattern=r"^folders/[0-9]{1,30}\Z")]
+
+
+class _Folders(msgspec.Struct, forbid_unknown_fields=True):
+    folders: api.Strict[list[_Folder]] = []
+    nextPageToken: api.Strict[str | None] = None
+
+
+class _Kind(msgspec.Struct):
+    kind: Literal["compute#regionList"]
+
+
+def discover(client: api.Client) -> list[api.Member]:
+    """All projects that the account may read, or those below a folder or the organisation."""
+    rows = _search(client) if client.below is None else _below(client, client.below)
+    if not rows:
+        raise api.refused("missing right: the service account may read no project" + (
+            "" if client.below is None else " below this folder or organisation"))
+    own = _own_project(client)
+    return client.for_each(rows, lambda row: _member(client, row, own), _WORKERS)
+
+
+def _member(client: api.Client, row: _Listed, own: str | None) -> api.Member:
+    closed = row.state if row.state != "ACTIVE" else "" if _has_compute(client, row.projectId) else "SERVICE_DISABLED"
+    return api.Member(id=row.projectId, name=row.displayName or "", closed=closed, door=row.projectId == own)
+
+
+def _has_compute(client: api.Client, project: str) -> bool:
+    """False if the project does not have the API. A project that is closed to the account for another reason has it as
+    far as is known: its lists say what is wrong."""
+    url = f"https://compute.{_universe(client)}/compute/v1/projects/{project}/regions?maxResults=1&fields=kind"
+    try:
+        _get(client, "GetComputeState", url, _Kind)
+    except api.PartyDenied as refused:
+        if refused.http_status == 401:      # the token, not the project
+            raise
+        return _ERRORS.get(refused.party_code) is not _DISABLED
+    except api.PartyMalformed as refused:   # the project went meanwhile, or is no member yet
+        if _ERRORS.get(refused.party_code) is not _CONTRADICTION:
+            raise
+    return True
+
+
+_LISTED = "nextPageToken,projects(projectId,displayName,state)"
+
+
+def _search(client: api.Client) -> list[_Listed]:
+    def fetch(token: str | None) -> api.Page[_Listed]:
+        query = {"fields": _LISTED, **api.given(pageToken=token)}
+        answer = _manager(client, "SearchProjects", "projects:search", query, _Projects)
+        return api.Page([(row.projectId, row) for row in answer.projects], token=answer.nextPageToken)
+
+    return api.by_token(fetch, stable=False).rows
+
+
+def _below(client: api.Client, top: str) -> list[_Listed]:
+    projects: dict[str, _Listed] = {}
+    level, seen = [top], set[str]()
+    while level:
+        seen.update(level)
+        walked = client.for_each(level, lambda parent: client.run_all(
+            lambda: _projects(client, parent), lambda: _folders(client, parent)))
+        projects |= {row.projectId: row for rows, _ in walked for row in rows}
+        level = sorted({folder.name for _, folders in walked for folder in folders} - seen)
+    return list(projects.values())
+
+
+def _projects(client: api.Client, parent: str) -> list[_Listed]:
+    def fetch(token: str | None) -> api.Page[_Listed]:
+        query = {"parent": parent, "showDeleted": "true", "fields": _LISTED, **api.given(pageToken=token)}
+        answer = _manager(client, "ListProjects", "projects", query, _Projects)
+        return api.Page([(row.projectId, row) for row in answer.projects], token=answer.nextPageToken)
+
+    return api.by_token(fetch, stable=False).rows
+
+
+def _folders(client: api.Client, parent: str) -> list[_Folder]:
+    def fetch(token: str | None) -> api.Page[_Folder]:
+        query = {"parent": parent, "fields": "nextPageToken,folders(name)", **api.given(pageToken=token)}
+        answer = _manager(client, "ListFolders", "folders", query, _Folders)
+        return api.Page([(row.name, row) for row in answer.folders], token=answer.nextPageToken)
+
+    return api.by_token(fetch, stable=False).rows
+
+
+def _manager(client: api.Client, operation: str, path: str, query: Mapping[str, str], shape: type[_T]) -> _T:
+    query = {"pageSize": str(_PROJECTS), **query}
+    url = f"https://{_MANAGER}.{_universe(client)}/v3/{path}?{urlencode(query, safe=',()/')}"
+    return _get(client, operation, url, shape, _MANAGER_SCOPE)
+
+
 # ---------------------------------------------------------------- the call
 
+def _universe(client: api.Client) -> str:
+    """The domain of all hosts that this key may be sent to."""
+    return _key(client.credentials).universe_domain or _UNIVERSE
+
+
+def _usual_region(credentials: Mapping[str, str], region: str) -> str:
+    return _USUAL.get(_key(credentials).universe_domain or _UNIVERSE) or region or _USUAL[_UNIVERSE]
+
+
+def _own_project(client: api.Client) -> str | None:
+    """The project that the account names, or in which its key was made."""
+    return client.credentials.get("project_id") or _key(client.credentials).project_id
+
+
+def _project(client: api.Client) -> str:
+    project = client.member or _own_project(client) or ""
+    if not re.fullmatch(_PROJECT_FORM, project, re.ASCII):
+        raise api.refused("no project: name one in project_id, or discover all that the service account may read")
+    return project
+
+
 def _call(client: api.Client, operation: str, path: str, query: Mapping[str, str], shape: type[_T]) -> _T:
-    url = client.url(f"https://compute.googleapis.com/compute/v1/projects/{client.credentials['project_id']}/{path}"
-                     f"?{urlencode(query, safe=',()/')}")
-    answer = client.with_session("token", lambda: _token(client), lambda token: client.call(
-        operation, lambda: api.Request("GET", url, {
-            "Authorization": f"Bearer {token}", "User-Agent": "twocloud (gzip)"}), shape))  # or else it sends no gzip
+    url = (f"https://compute.{_universe(client)}/compute/v1/projects/{_project(client)}/{path}"
+           f"?{urlencode(query, safe=',()/')}")
+    answer = _get(client, operation, url, shape)
     warning: _Warning | None = getattr(answer, "warning", None)
     if warning and warning.code != "NO_RESULTS_ON_PAGE":
         raise api.PartyUnavailable("The party says that its list is not complete. Retry later.")
     return answer
 
 
-def _token(client: api.Client) -> tuple[float, str]:
+def _get(client: api.Client, operation: str, address: str, shape: type[_T], scope: str = _SCOPE) -> _T:
+    """By the account's token, which is the same for all projects behind it."""
+    url = client.url(address)
+    return client.door.with_session(scope, lambda: _token(client, scope), lambda token: client.call(
+        operation, lambda: api.Request("GET", url, {
+            "Authorization": f"Bearer {token}", "User-Agent": "twocloud (gzip)"}), shape))  # or else it sends no gzip
+
+
+def _token(client: api.Client, scope: str) -> tuple[float, str]:
     now = int(time.time())
-    return now + _LIFETIME, sign(_key(client.credentials), now)
+    return now + _LIFETIME, sign(_key(client.credentials), now, scope)
 
 
-def sign(key: _Key, now: int) -> str:
+def sign(key: _Key, now: int, scope: str = _SCOPE) -> str:
     """A JSON web token by RS256, read-only. `now`: Unix time."""
     header = {"typ": "JWT", "alg": "RS256", **({"kid": key.private_key_id} if key.private_key_id else {})}
-    claims = {"iss": key.client_email, "sub": key.client_email, "iat": now, "exp": now + _LIFETIME, "scope": _SCOPE}
+    claims = {"iss": key.client_email, "sub": key.client_email, "iat": now, "exp": now + _LIFETIME, "scope": scope}
     text = b".".join(_base64(json.dumps(part).encode()) for part in (header, claims))
     return b".".join((text, _base64(_rsa(key).sign(text, PKCS1v15(), SHA256())))).decode()
 
@@ -417,7 +574,10 @@ def _base64(data: bytes) -> bytes:
 
 
 def _key(credentials: Mapping[str, str]) -> _Key:
-    return msgspec.json.decode(credentials["service_account"], type=_Key)
+    return _read_key(credentials["service_account"])
+
+
+_read_key = msgspec.json.Decoder(_Key).decode
 
 
 def _rsa(key: _Key) -> RSAPrivateKey:
@@ -429,22 +589,34 @@ def _rsa(key: _Key) -> RSAPrivateKey:
 
 
 def examine(credentials: Mapping[str, str]) -> None:
+    project = credentials.get("project_id", "")
+    if project.isdigit():
+        raise api.InvalidParameter("credentials", "project_id is a project's number. Give the project's id instead, a "
+                                                  "name such as my-project-123.")
+    if project and not re.fullmatch(_PROJECT_FORM, project, re.ASCII):
+        raise api.InvalidParameter("credentials", "project_id is no project's id. Was it truncated?")
     try:
         _rsa(_key(credentials))
     except (msgspec.MsgspecError, ValueError, TypeError, UnsupportedAlgorithm):
         raise api.InvalidParameter(
             "credentials", "service_account is the whole JSON key file of a service account, with type, client_email "
-                           "and private_key (RSA, PEM, no passphrase).") from None
+                           "and private_key (RSA, PEM, no passphrase). Its universe_domain, if there is one, is a "
+                           "domain such as googleapis.com.") from None
 
 
 def error_code(response: api.Response) -> str | None:
-    """The reason; one word for several things is told apart by what its message names."""
+    """The reason; one word for several things is distinguished by what its message names."""
     if response.status < 400:
         return None
     refused = api.refusal(response, _Refusal)
     if refused is None:
         return None
-    error = refused.error
+    word = _word(refused.error)
+    manages = f"{word}.{_MANAGER}" in _ERRORS and _MANAGER.encode() in response.body
+    return f"{word}.{_MANAGER}" if manages else word
+
+
+def _word(error: _Error) -> str | None:
     word = next((each.reason for each in error.errors or () if each.reason), None) or error.status
     for detail in error.details or ():
         if detail.reason in _ERRORS:
@@ -470,19 +642,27 @@ _MESSAGES = {
     "PROJECT_DELETED": r"project .*\b(deleted|deletion)\b",
 }
 
+_PROJECT_FORM = r"([a-z0-9][a-z0-9.-]{0,61}[a-z0-9]:)?[a-z][a-z0-9-]{4,28}[a-z0-9]"
+
 PARTY = api.Party(
     name="gcp",
     title="Google Compute Engine",
     reference="https://cloud.google.com/compute/docs/reference/rest/v1/instances/list",
     order="by name in each zone, documented; tokens, believed to name a row",
-    credentials=(("service_account", "project_id"),),
-    forms={"project_id": r"([a-z0-9][a-z0-9.-]{0,61}[a-z0-9]:)?[a-z][a-z0-9-]{4,28}[a-z0-9]"},
+    credentials=(("service_account", "project_id?"),),
     objects=("service_account",),
     examine=examine,
     permissions=("compute.instances.list", "compute.machineTypes.list", "compute.regions.get", "compute.regions.list"),
     grade="recorded",
-    region_form=r"[a-z]{2,20}-[a-z]{2,20}[0-9]{1,2}",
-    default_region="us-central1",
+    region_form=r"[a-z]{2,20}-[a-z]{2,20}[0-9]{1,2}|u-[a-z]{2,20}-[a-z]{2,20}[0-9]{1,2}[a-z]?",
+    discover=discover,
+    discover_permissions=("resourcemanager.projects.get", "resourcemanager.projects.list",
+                          "resourcemanager.folders.list"),
+    below="a folder or the organisation, folders/NUMBER or organizations/NUMBER",
+    below_form=r"(?:folders|organizations)/[0-9]{1,30}",
+    default_region=_USUAL[_UNIVERSE],
+    usual_region=_usual_region,
+    regional_limits=True,
     limits=api.per_seconds(60.0, 1500, "GetRegion", "ListInstances", "ListMachineTypes", "ListRegions"),
     error_code=error_code,
     errors=_ERRORS,

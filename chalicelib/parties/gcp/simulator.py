@@ -8,10 +8,11 @@ them, the names in `fields`, 1,500 calls a minute. Numbers of 64 bits are text. 
 import base64
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta, timezone
 from typing import Any
 from urllib.parse import parse_qsl
+from zlib import crc32
 
 import msgspec
 from cryptography.exceptions import InvalidSignature
@@ -20,17 +21,19 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from ...simulators.cloud import Cloud, Least
+from ...simulators.cloud import Branch, Cloud, Least
 from ...simulators.faults import Answer
-from ...simulators.fleet import Cursors, Fleet, Machine
+from ...simulators.fleet import Cursors, Fleet, Machine, Positions
 from ...simulators.server import Call, Rate, Simulator
 
 REGIONS = ("us-central1", "europe-west4", "asia-east1")
 PROJECT, EMAIL = "simulator-project", "reader@simulator-project.iam.gserviceaccount.com"
 TYPES = {"e2-medium": (2, 4096), "e2-standard-2": (2, 8192), "e2-standard-4": (4, 16384), "e2-standard-8": (8, 32768),
          "e2-standard-16": (16, 65536)}
-_SCOPES = {"https://www.googleapis.com/auth/" + name for name in ("compute.readonly", "compute", "cloud-platform")}
-_AUDIENCE = "https://compute.googleapis.com/"
+_COMPUTE = {"https://compute.googleapis.com/",                  # scopes and audience, of which a token needs one
+            *("https://www.googleapis.com/auth/" + name for name in ("compute.readonly", "compute", "cloud-platform"))}
+_MANAGER = {"https://cloudresourcemanager.googleapis.com/",
+            *("https://www.googleapis.com/auth/" + name for name in ("cloud-platform", "cloud-platform.read-only"))}
 _STATES = {"running": "RUNNING", "stopped": "TERMINATED", "starting": "STAGING", "stopping": "STOPPING",
            "pending": "PROVISIONING", "terminated": "DEPROVISIONING"}
 _PACIFIC = timezone(timedelta(hours=-8))
@@ -48,61 +51,128 @@ class _Refused(Exception):
 class Gcp(Simulator):
     """`keys`: a service account's address -> its public key. `fleets`: region -> fleet, all in one project.
 
-    `down`: zones that are. `late`: seconds by which its clock is ahead.
+    `projects`: of an organisation, id -> branch, in place of the one project. `above`: see Organise. `without`: those
+    that do not have the Compute Engine API. `down`: zones that are. `late`: seconds by which its clock is ahead.
     """
 
     def __init__(self, keys: Mapping[str, rsa.RSAPublicKey], fleets: Mapping[str, Fleet], *, limited: bool = True,
-                 late: float = 0.0, port: int = 0, latency: float = 0.0) -> None:
+                 projects: Mapping[str, Branch] = {}, above: Mapping[str, str] = {}, late: float = 0.0, port: int = 0,
+                 latency: float = 0.0) -> None:
         self.keys = dict(keys)
         self.fleets = dict(fleets)
+        self.projects = dict(projects) or {PROJECT: Branch(name="simulator", fleets=self.fleets)}
+        self.above = dict(above)
+        self.ids = {branch.name: key for key, branch in self.projects.items()}
+        self.units = {"": "organizations/1", **{name: f"folders/{crc32(name.encode())}" for name in above}}
+        self.without: set[str] = set()
         self.down: set[str] = set()
         self.late = late
         self._rate = Rate(1500, 60.0) if limited else None
         self._cursors = Cursors()
-        self._seen: dict[str, float] = {}                       # verified tokens -> their end
-        self._rows: dict[str, list[Row]] = {}                   # zone -> its instances, in the order of their names
+        self._positions = Positions()
+        self._seen: dict[str, tuple[float, set[str]]] = {}      # verified tokens -> their end, and what they open
+        self._rows: dict[tuple[str, str], list[Row]] = {}       # project, zone -> instances, by name
         super().__init__(port, latency)
 
     def operation(self, call: Call) -> str:
+        if call.path.startswith("/v3/"):
+            return {"projects:search": "SearchProjects", "projects": "ListProjects", "folders": "ListFolders"}.get(
+                call.path[4:], "?")
         parts = call.path.split("/")
         if parts[5:6] == ["regions"]:
-            return "region" if len(parts) > 6 else "regions"
+            state = "maxResults=1&fields=kind" in call.query
+            return "region" if len(parts) > 6 else "GetComputeState" if state else "regions"
         return "aggregated" if parts[5:6] == ["aggregated"] else parts[-1]
 
     def answer(self, call: Call) -> Answer:
         try:
-            status, said = 200, self._answer(call)
+            status, body = 200, self._answer(call)
         except _Refused as refused:
             status, reason, word, message = refused.args
-            said = {"error": {"code": status, "message": message, "status": word, "errors": [
+            body = {"error": {"code": status, "message": message, "status": word, "errors": [
                 {"message": message, "domain": "global", "reason": reason}]}}
-        return Answer(status, {"Content-Type": "application/json; charset=UTF-8"}, msgspec.json.encode(said))
+        return Answer(status, {"Content-Type": "application/json; charset=UTF-8"}, msgspec.json.encode(body))
 
     def _answer(self, call: Call) -> Row:
-        self._check_token(call)
-        found = re.fullmatch(r"/compute/v1/projects/([^/]+)/(.+)", call.path)
-        if call.method != "GET" or not found:
+        if call.path.startswith("/v3/"):
+            self._check_token(call, _MANAGER)
+            return self._managed(call.operation, dict(parse_qsl(call.query)))
+        self._check_token(call, _COMPUTE)
+        match = re.fullmatch(r"/compute/v1/projects/([^/]+)/(.+)", call.path)
+        if call.method != "GET" or not match:
             raise _Refused(404, "notFound", "NOT_FOUND")
-        project, rest = found.groups()
-        if project != PROJECT:
+        project, rest = match.groups()
+        branch = self.projects.get(project)
+        if branch is None:
             raise _Refused(404, "notFound", "NOT_FOUND", f"The resource 'projects/{project}' was not found")
         if self._rate and not self._rate.allows(project, call.at):
             raise _Refused(403, "rateLimitExceeded", "PERMISSION_DENIED", "Rate Limit Exceeded")
-        asked = dict(parse_qsl(call.query))
-        if unknown := asked.keys() - _PLAIN:
+        if branch.locked or branch.closed:
+            word, text = ("PERMISSION_DENIED", f"Project {project} has been deleted.") if branch.closed else (
+                "PERMISSION_DENIED", f"Required 'compute.regions.list' permission for 'projects/{project}'")
+            raise _Refused(403, "forbidden", word, text)
+        if project in self.without:
+            raise _Refused(403, "accessNotConfigured", "PERMISSION_DENIED", "Compute Engine API has not been used.")
+        query = dict(parse_qsl(call.query))
+        if unknown := query.keys() - _PLAIN:
             raise _Refused(400, "invalidParameter", "INVALID_ARGUMENT", f"Unknown parameter {sorted(unknown)[0]}")
-        said = self._said(rest, asked)
-        return _masked(said, asked["fields"]) if "fields" in asked else said
+        body = self._body(project, rest, query)
+        return _masked(body, query["fields"]) if "fields" in query else body
 
-    def _said(self, rest: str, asked: Mapping[str, str]) -> Row:
+    # ---------------------------------------------------------------- Resource Manager
+
+    def _managed(self, operation: str, query: Mapping[str, str]) -> Row:
+        """What may be read, in no order; below a parent the deleted only if asked for. An empty list is left out."""
+        readable = {key: branch for key, branch in self.projects.items() if not branch.locked}
+        if operation == "SearchProjects":
+            return self._managed_page("projects", "", query, {"query"}, [
+                self._project_row(key, readable[key]) for key in sorted(readable, key=lambda key: key[::-1])])
+        parent = next((name for name, key in self.units.items() if key == query.get("parent")), None)
+        if parent is None:
+            raise _Refused(403, "forbidden", "PERMISSION_DENIED")
+        if operation == "ListProjects":
+            return self._managed_page("projects", query["parent"], query, {"parent", "showDeleted"}, [
+                self._project_row(key, branch) for key, branch in readable.items()
+                if branch.unit == parent and (not branch.closed or query.get("showDeleted") == "true")])
+        if operation == "ListFolders":
+            return self._managed_page("folders", query["parent"], query, {"parent"}, [
+                {"name": self.units[name], "displayName": name, "state": "ACTIVE", "parent": query["parent"]}
+                for name, above in self.above.items() if above == parent])
+        raise _Refused(404, "notFound", "NOT_FOUND")
+
+    def _managed_page(self, key: str, of: str, query: Mapping[str, str], known: set[str], rows: list[Row]) -> Row:
+        """At most 50 rows, however many are asked for."""
+        unknown = query.keys() - known - {"pageSize", "pageToken", "fields"}
+        if unknown or not re.fullmatch("[0-9]{1,9}", query.get("pageSize", "0")):
+            raise _Refused(400, "badRequest", "INVALID_ARGUMENT")
+        size, at = min(int(query.get("pageSize", "0")) or 50, 50), 0
+        if token := query.get("pageToken"):
+            try:
+                at = self._positions.take(token, f"{key} {of}")
+            except ValueError:
+                raise _Refused(400, "badRequest", "INVALID_ARGUMENT") from None
+        page = rows[at:at + size]
+        body: Row = {key: page} if page else {}
+        if at + size < len(rows):
+            body["nextPageToken"] = self._positions.give(at + size, f"{key} {of}")
+        return _kept(body, _tree(re.findall(r"[A-Za-z0-9]+|[(),/]", query.get("fields", ""))))
+
+    def _project_row(self, key: str, branch: Branch) -> Row:
+        return {"name": f"projects/{crc32(key.encode())}", "projectId": key, "displayName": branch.name,
+                "parent": self.units[branch.unit], "state": "DELETE_REQUESTED" if branch.closed else "ACTIVE",
+                "createTime": "2024-01-01T00:00:00Z", "updateTime": "2024-01-01T00:00:00Z", "etag": "W/x", "labels": {}}
+
+    # ---------------------------------------------------------------- Compute Engine
+
+    def _body(self, project: str, rest: str, query: Mapping[str, str]) -> Row:
         if rest == "regions":
-            return self._page("compute#regionList", rest, [_region(name) for name in REGIONS], asked)
+            return self._page(project, "compute#regionList", rest, [_region(name) for name in REGIONS], query)
         if region := re.fullmatch(r"regions/([^/]+)", rest):
             if region[1] not in REGIONS:
                 raise _Refused(404, "notFound", "NOT_FOUND", f"The resource 'projects/{PROJECT}/{rest}' was not found")
             return _region(region[1])
         if rest == "aggregated/instances":
-            return self._aggregated(asked)
+            return self._aggregated(project, query)
         zone = re.fullmatch(r"zones/([^/]+)/(instances|machineTypes)", rest)
         if not zone:
             raise _Refused(404, "notFound", "NOT_FOUND")
@@ -112,18 +182,18 @@ class Gcp(Simulator):
         if zone[1] in self.down:
             raise _Refused(503, "backendError", "UNAVAILABLE")
         if zone[2] == "instances":
-            return self._page("compute#instanceList", rest, self._zone(zone[1]), asked)
+            return self._page(project, "compute#instanceList", rest, self._zone(project, zone[1]), query)
         rows = [{"kind": "compute#machineType", "name": name, "guestCpus": cpu, "memoryMb": memory, "zone": zone[1]}
                 for name, (cpu, memory) in TYPES.items()]
-        return self._page("compute#machineTypeList", rest, rows, asked)
+        return self._page(project, "compute#machineTypeList", rest, rows, query)
 
-    def _aggregated(self, asked: Mapping[str, str]) -> Row:
+    def _aggregated(self, project: str, query: Mapping[str, str]) -> Row:
         """Zones without rows carry a warning; those that are down fail the call, unless a part of it is good enough."""
-        if self.down and asked.get("returnPartialSuccess") != "true":
+        if self.down and query.get("returnPartialSuccess") != "true":
             raise _Refused(503, "backendError", "UNAVAILABLE")
         zones = [f"{region}-{letter}" for region in REGIONS for letter in "abc"]
-        rows = [row for zone in zones if zone not in self.down for row in self._zone(zone)]
-        page = self._page("compute#instanceAggregatedList", "aggregated/instances", rows, asked)
+        rows = [row for zone in zones if zone not in self.down for row in self._zone(project, zone)]
+        page = self._page(project, "compute#instanceAggregatedList", "aggregated/instances", rows, query)
         items: Row = {f"zones/{zone}": {"warning": {
             "code": "UNREACHABLE" if zone in self.down else "NO_RESULTS_ON_PAGE", "message": "Nothing is here."}}
             for zone in zones}
@@ -133,37 +203,37 @@ class Gcp(Simulator):
         down = [f"{_BASE}/{PROJECT}/zones/{zone}" for zone in sorted(self.down)]
         return page | {"items": items, "unreachables": down}
 
-    def _page(self, kind: str, what: str, rows: list[Row], asked: Mapping[str, str]) -> Row:
-        size = asked.get("maxResults", "500")
+    def _page(self, project: str, kind: str, what: str, rows: list[Row], query: Mapping[str, str]) -> Row:
+        size = query.get("maxResults", "500")
         if not size.isdigit() or int(size) > 500:
             raise _Refused(400, "invalid", "INVALID_ARGUMENT", "Invalid value for field 'maxResults'.")
-        names, at = [row["name"] for row in rows], 0
-        if "pageToken" in asked:
+        names, at, what = [row["name"] for row in rows], 0, f"{project}/{what}"
+        if "pageToken" in query:
             try:
-                owner, _, begin = base64.urlsafe_b64decode(asked["pageToken"]).decode().partition(" ")
+                owner, _, begin = base64.urlsafe_b64decode(query["pageToken"]).decode().partition(" ")
                 at = self._cursors.take(begin, names)
             except ValueError:
                 owner = ""
             if owner != what:
                 raise _Refused(400, "invalid", "INVALID_ARGUMENT", "Invalid value for field 'pageToken'.")
         page = rows[at:at + (int(size) or 500)]
-        said: Row = {"kind": kind, "id": f"projects/{PROJECT}/{what}", "selfLink": f"{_BASE}/{PROJECT}/{what}"}
+        body: Row = {"kind": kind, "id": f"projects/{what}", "selfLink": f"{_BASE}/{what}"}
         if page:
-            said["items"] = page
+            body["items"] = page
         if at + len(page) < len(rows):
-            said["nextPageToken"] = base64.urlsafe_b64encode(
+            body["nextPageToken"] = base64.urlsafe_b64encode(
                 f"{what} {self._cursors.give(names, at + len(page))}".encode()).decode()
-        return said
+        return body
 
-    def _zone(self, zone: str) -> list[Row]:
-        if zone not in self._rows:
+    def _zone(self, project: str, zone: str) -> list[Row]:
+        if (project, zone) not in self._rows:
             region, _, letter = zone.rpartition("-")
-            fleet = self.fleets.get(region, Fleet(0))
+            fleet = self.projects[project].fleets.get(region, Fleet(0))
             mine = [m for m in (fleet[n] for n in range(len(fleet))) if "abc"[m.zone - 1] == letter]
-            self._rows[zone] = sorted((_instance(m, zone) for m in mine), key=lambda row: row["name"])
-        return self._rows[zone]
+            self._rows[project, zone] = sorted((_instance(m, zone) for m in mine), key=lambda row: row["name"])
+        return self._rows[project, zone]
 
-    def _check_token(self, call: Call) -> None:
+    def _check_token(self, call: Call, opens: set[str]) -> None:
         scheme, _, token = call.headers.get("authorization", "").partition(" ")
         now = time.time() + self.late
         try:
@@ -171,37 +241,52 @@ class Gcp(Simulator):
                 raise ValueError
             if token not in self._seen:
                 self._seen[token] = self._verified(token, now)
-            if self._seen[token] <= now:
+            ends, meant = self._seen[token]
+            if ends <= now:
                 raise ValueError
         except (ValueError, KeyError, InvalidSignature, msgspec.DecodeError):
             raise _Refused(401, "authError", "UNAUTHENTICATED") from None
+        if not meant & opens:
+            raise _Refused(403, "insufficientPermissions", "PERMISSION_DENIED")
 
-    def _verified(self, token: str, now: float) -> float:
-        """When the token ends. Raises what is wrong with it."""
+    def _verified(self, token: str, now: float) -> tuple[float, set[str]]:
+        """When the token ends, and its scopes or audience. Raises what is wrong with it."""
         text, _, signature = token.rpartition(".")
         header, claims = (msgspec.json.decode(_bytes(part), type=Row) for part in text.split("."))
         self.keys[claims["iss"]].verify(_bytes(signature), text.encode(), PKCS1v15(), SHA256())
-        meant = claims.get("scope", "").split()
+        meant = {*claims.get("scope", "").split(), *filter(None, [claims.get("aud")])}
         if header["alg"] != "RS256" or claims["sub"] != claims["iss"] or claims["exp"] - claims["iat"] > 3600:
             raise ValueError
-        if claims["iat"] > now + 300 or not (_SCOPES & set(meant) or claims.get("aud") == _AUDIENCE):
+        if claims["iat"] > now + 300 or not meant & (_COMPUTE | _MANAGER):
             raise ValueError
-        return float(claims["exp"])
+        return float(claims["exp"]), meant
 
 
 def start(fleets: Mapping[str, Fleet], secret: str, *, limited: bool = True,
           latency: float = 0.0) -> tuple[Simulator, dict[str, object]]:
-    """The secret is the key's id: whatever holds a token holds it."""
-    key = rsa.generate_private_key(65537, 2048)
-    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
-    given: dict[str, object] = {"project_id": PROJECT, "service_account": {
-        "type": "service_account", "project_id": PROJECT, "private_key_id": secret, "private_key": pem,
-        "client_email": EMAIL, "client_id": "100000000000000000001", "universe_domain": "googleapis.com",
-        "auth_uri": "https://accounts.google.com/o/oauth2/auth", "token_uri": "https://evil.example/token"}}
+    key, given = _made(secret, PROJECT)
     return Gcp({EMAIL: key.public_key()}, fleets, limited=limited, latency=latency), given
 
 
-CLOUDS = {"gcp": Cloud("us-central1", start, Least(
+def organise(branches: Sequence[Branch], secret: str, *, units: Mapping[str, str] = {}, limited: bool = True,
+             latency: float = 0.0) -> tuple[Simulator, dict[str, object]]:
+    projects = {f"project-{n}-{crc32(branch.name.encode()):08x}": branch for n, branch in enumerate(branches)}
+    key, given = _made(secret, next(iter(projects)))
+    del given["project_id"]                 # the key file's is enough
+    return Gcp({EMAIL: key.public_key()}, {}, projects=projects, above=units, limited=limited, latency=latency), given
+
+
+def _made(secret: str, project: str) -> tuple[rsa.RSAPrivateKey, dict[str, object]]:
+    """A key and the credentials with it. The secret is the key's id: whatever holds a token holds it."""
+    key = rsa.generate_private_key(65537, 2048)
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    return key, {"project_id": project, "service_account": {
+        "type": "service_account", "project_id": project, "private_key_id": secret, "private_key": pem,
+        "client_email": EMAIL, "client_id": "100000000000000000001", "universe_domain": "googleapis.com",
+        "auth_uri": "https://accounts.google.com/o/oauth2/auth", "token_uri": "https://evil.example/token"}}
+
+
+CLOUDS = {"gcp": Cloud("us-central1", start, organise=organise, least=Least(
     calls=1 + 3 + 1, trips=3, window_calls=1 + 2 + 1, window_trips=4, rate=(1500, 60.0),
     why="The region's zones; one page of up to 500 servers for each of 3; the types of these. A window walks "
         "the zones up to its end. A key signs its own token."))}
@@ -241,14 +326,14 @@ def _instance(machine: Machine, zone: str) -> Row:
 
 # ---------------------------------------------------------------- partial answers
 
-def _masked(said: Row, fields: str) -> Row:
+def _masked(body: Row, fields: str) -> Row:
     """`fields=kind,items(name,disks/index)`: only these. Names that a list cannot have are refused."""
     words = re.findall(r"[A-Za-z0-9]+|[(),/]", fields)
     tree = _tree(words)
-    if words or (said["kind"].endswith("List") and tree.keys() - _LIST - (
-            {"unreachables"} if "Aggregated" in said["kind"] else set())):
+    if words or (body["kind"].endswith("List") and tree.keys() - _LIST - (
+            {"unreachables"} if "Aggregated" in body["kind"] else set())):
         raise _invalid_fields()
-    return _kept(said, tree)
+    return _kept(body, tree)
 
 
 def _invalid_fields() -> _Refused:
@@ -275,9 +360,9 @@ def _tree(words: list[str]) -> Row:
     return tree
 
 
-def _kept(said: Any, tree: Row) -> Any:
+def _kept(body: Any, tree: Row) -> Any:
     if not tree:
-        return said
-    if isinstance(said, list):
-        return [_kept(each, tree) for each in said]             # type: ignore[reportUnknownVariableType]
-    return {name: _kept(said[name], below) for name, below in tree.items() if name in said}
+        return body
+    if isinstance(body, list):
+        return [_kept(each, tree) for each in body]             # type: ignore[reportUnknownVariableType]
+    return {name: _kept(body[name], below) for name, below in tree.items() if name in body}

@@ -25,6 +25,7 @@ from google.oauth2 import service_account
 
 from tests import canaries
 from tests.fixtures import App
+from tests.unit.test_discovery import Organisation
 
 from ... import parties
 from ...access import accounts
@@ -144,6 +145,44 @@ def test_googles_signer_makes_the_same_token(cloud: Gcp) -> None:
     assert crypt.RSAVerifier.from_string(public).verify(text.encode(), base64.urlsafe_b64decode(signature + "=="))
 
 
+@pytest.mark.parametrize("universe", ["googleapis.com", "s3nsapis.fr", "apis-berlin-build0.goog", "apis-tpc.example"])
+def test_a_key_of_another_universe(cloud: Gcp, universe: str) -> None:
+    """The host is the one of Google's client, the token the one of Google's signer."""
+    from google.cloud import compute_v1
+
+    given = {"service_account": {**keys(cloud)["service_account"], "universe_domain": universe}}
+    client = compute_v1.InstancesClient(credentials=signer(given), client_options={"universe_domain": universe})
+    account = accounts.check("1", parties.load("gcp"), given, project=None, regions=(), deep=False, endpoint=None,
+                             local=False)
+    sent = []
+
+    def send(operation: str, sign: Any) -> Any:
+        sent.append(sign())
+        raise PartyUnavailable()
+
+    with time_machine.travel("2026-01-02T03:04:05Z", tick=False), pytest.raises(PartyUnavailable):
+        parties.list_regions(account, send)
+    with time_machine.travel("2026-01-02T03:04:05Z", tick=False):
+        assert sent[0].headers["Authorization"] == f"Bearer {token(given)}"
+    assert sent[0].url.startswith(f"https://{client.api_endpoint}/compute/v1/projects/")
+    assert signer(given).universe_domain == universe
+
+
+@pytest.mark.parametrize("universe", ["evil.example/", "a@b.example", "127.0.0.1", "localhost", "a.example:1", "x y.fr",
+                                      "", ".example", "A.example", "a..b.example", "é.example", 7])
+def test_a_universe_is_a_domain(cloud: Gcp, universe: object) -> None:
+    given = {"service_account": {**keys(cloud)["service_account"], "universe_domain": universe}}
+    with pytest.raises(InvalidParameter, match="universe_domain"):
+        accounts.check("1", parties.load("gcp"), given, project=None, regions=(), deep=False, endpoint=None,
+                       local=False)
+
+
+def test_a_projects_number_is_refused_in_words(cloud: Gcp) -> None:
+    with pytest.raises(InvalidParameter, match="number"):
+        accounts.check("1", parties.load("gcp"), {**keys(cloud), "project_id": "123456789012"}, project=None,
+                       regions=(), deep=False, endpoint=None, local=False)
+
+
 def test_the_keys_own_address_is_never_asked(house: App, cloud: Gcp) -> None:
     assert keys(cloud)["service_account"]["token_uri"] == "https://evil.example/token"
     assert ours(house, cloud).total == 1000
@@ -153,7 +192,7 @@ def test_the_keys_own_address_is_never_asked(house: App, cloud: Gcp) -> None:
 @pytest.mark.parametrize(("change", "status"), [
     ("signature", 401), ("claims", 401), ("header", 401), ("scheme", 401), ("old", 401), ("early", 401), ("long", 401),
     ("another key", 401), ("another scope", 401), ("another audience", 401), ("audience", 200), (None, 200)])
-def test_the_stand_in_refuses_a_changed_byte(cloud: Gcp, change: str | None, status: int) -> None:
+def test_the_simulator_refuses_a_changed_byte(cloud: Gcp, change: str | None, status: int) -> None:
     now, given = int(time.time()), keys(cloud)
     at = {"old": now - 3601, "early": now + 400}.get(change or "", now)
     made = gcp.sign(gcp._key({"service_account": json.dumps(given["service_account"])}), at)
@@ -248,17 +287,56 @@ def test_calls_of_a_list_and_of_a_window(house: App, cloud: Gcp) -> None:
     assert cloud.count() == 4
 
 
-def test_the_token_is_kept_for_its_hour_and_made_anew_if_refused(house: App, cloud: Gcp,
+def test_the_token_is_kept_for_its_hour_and_made_again_if_refused(house: App, cloud: Gcp,
                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
     sign = gcp.sign
-    monkeypatch.setattr(gcp, "sign", lambda key, now: made.append(now) or sign(key, now))
+    monkeypatch.setattr(gcp, "sign", lambda *given: made.append(given[1]) or sign(*given))
     for _ in range(3):
         ours(house, cloud, window=Window(1, 5))
     assert len(made) == 1
     with time_machine.travel(time.time() + 3600 - 59):
         ours(house, cloud, window=Window(1, 5))
     assert len(made) == 2
+
+
+def test_googles_signer_finds_the_same_projects(stack: ExitStack) -> None:
+    """With the scope that reads and with the audience; a token for Compute Engine opens nothing of the organisation."""
+    behind = Organisation("gcp", stack, more=120)
+    given = {"service_account": json.loads(behind.account.credentials["service_account"])}
+    scope = "https://www.googleapis.com/auth/cloud-platform.read-only"
+
+    def get(opened: str, follow: str = "") -> requests.Response:
+        return requests.get(f"{behind.cloud.url}/v3/projects:search", headers={"Authorization": f"Bearer {opened}"},
+                            params={"pageSize": "500", "pageToken": follow}, timeout=9)
+
+    assert get(token(given)).status_code == get(token(given, "https://compute.googleapis.com/")).status_code == 403
+    for opened in (token(given, scopes=[scope]), token(given, "https://cloudresourcemanager.googleapis.com/")):
+        rows: list[dict[str, str]] = []
+        follow = ""
+        while not rows or follow:
+            page = get(opened, follow).json()
+            rows, follow = rows + page["projects"], page.get("nextPageToken", "")
+        assert {(member.id, member.name) for member in behind.discover()} == {
+            (row["projectId"], row["displayName"]) for row in rows}
+    assert len(rows) == 126
+    made = signer(given, scopes=[scope])
+    now = int(time.time())
+    with time_machine.travel(now, tick=False):
+        made._create_self_signed_jwt(None)
+        made._jwt_credentials.refresh(None)
+        mine = gcp.sign(gcp._key({"service_account": json.dumps(given["service_account"])}), now, scope)
+    assert jwt.decode(mine, verify=False) == jwt.decode(made._jwt_credentials.token, verify=False)
+
+
+def test_a_project_without_the_api_is_no_source(stack: ExitStack) -> None:
+    behind = Organisation("gcp", stack)
+    door: Any = behind.cloud
+    door.without = {door.ids["empty"]}
+    assert {member.name: member.closed for member in behind.discover() if member.closed} == {
+        "old": "DELETE_REQUESTED", "empty": "SERVICE_DISABLED"}
+    with pytest.raises(PartyDenied, match="enable the Compute Engine API"):
+        behind.servers(behind.named("empty"))
 
 
 def test_a_zone_that_is_down_is_no_shorter_list(house: App, cloud: Gcp) -> None:
@@ -277,7 +355,7 @@ def test_a_zone_that_is_down_is_no_shorter_list(house: App, cloud: Gcp) -> None:
     ("zones/us-central1-a/instances?fields=unreachables", 400), ("zones/us-central1-a/instances?fields=items(", 400),
     ("zones/us-central1-a/instances?filter=x", 400), ("zones/mars-a/instances", 400), ("regions/mars", 404),
     ("zones/us-central1-a/instances?maxResults=500&fields=kind", 200)])
-def test_the_stand_in_enforces_what_is_documented(cloud: Gcp, path: str, status: int) -> None:
+def test_the_simulator_enforces_what_is_documented(cloud: Gcp, path: str, status: int) -> None:
     answer = requests.get(f"{cloud.url}{BASE}/{path}", headers={"Authorization": f"Bearer {token(keys(cloud))}"},
                           timeout=9)
     assert answer.status_code == status

@@ -100,12 +100,12 @@ def list_servers(client: api.Client, window: api.Window) -> api.Listing:
 
 def _assigned(networks: Sequence[_Addressing]) -> dict[tuple[str, str], list[str]]:
     """(network, server) -> its private addresses there; what the user chose comes first."""
-    found: dict[tuple[str, str], list[str]] = {}
+    assigned: dict[tuple[str, str], list[str]] = {}
     for network in networks:
         for one in [*(network.pinned_servers or ()), *(network.auto_assigned_servers or ())]:
             if one.ip and one.server_uuid and network.object_uuid and not network.public_net:
-                found.setdefault((network.object_uuid, one.server_uuid), []).append(one.ip)
-    return found
+                assigned.setdefault((network.object_uuid, one.server_uuid), []).append(one.ip)
+    return assigned
 
 
 def _location(row: _Row) -> str:

@@ -30,18 +30,18 @@ def _servers(ask: Ask) -> list[Any]:
 
 
 def _networks(ask: Ask) -> list[Any]:
-    found: list[Any] = [{"object_uuid": f"net-{region}-2", "public_net": True, "name": "Public", "relations": {}}
+    rows: list[Any] = [{"object_uuid": f"net-{region}-2", "public_net": True, "name": "Public", "relations": {}}
                         for region in ask.cloud.fleets]
     for region in ask.cloud.fleets:
         machines = [m for _, m in ask.machines(region)]
-        found += [{
+        rows += [{
             "object_uuid": f"net-{region}-{n}", "public_net": False, "name": f"net {n}", "location_iata": region,
             "dhcp_active": True, "relations": {}, "status": "active",
             "auto_assigned_servers": [{"server_uuid": uuid_of(m, 0), "ip": m.lan[n]} for m in machines
                                       if len(m.lan) > n and m.number % 2],
             "pinned_servers": [{"server_uuid": uuid_of(m, 0), "ip": m.lan[n]} for m in machines
                                if len(m.lan) > n and not m.number % 2]} for n in (0, 1)]
-    return found
+    return rows
 
 
 def _map(ask: Ask, key: str, make: Callable[[Ask], list[Any]]) -> Said:

@@ -13,21 +13,27 @@ ids, or for all if that is fewer calls. A disk that is not listed (no right to s
 
 A key that holds rights in enterprise projects alone is refused unless it asks for `all_granted_eps`: what a key may see
 of all of them, which is all if it has the right for the region. The API says that it takes at most 100 enterprise
-projects this way; what it answers beyond is not said, so an account with more is better put once for each (--project).
+projects this way, and not what it answers beyond. So a whole list that names exactly 100 of them is believed only if
+EPS, which lists those that the key may see, knows no more; `account check` asks EPS, too. Such an account is put once
+for each enterprise project (--project). That EPS is asked like IAM, without a domain's id, is unconfirmed.
+https://support.huaweicloud.com/intl/en-us/api-em/eps_02_0014.html
 
 Each region has a project id of its own. Without one in the credentials it is looked up, once per process, among those
 that the key may use (KeystoneListAuthProjects: needs no right), so that one account reaches all its regions.
 
 Rates: the gateway of all services allows 200 calls a second for each API. Skew of the clock: 15 minutes. Rows may hold
 passwords in their user data: bodies are never kept. Unconfirmed without an account: the code for a project of another
-region; sites outside of myhuaweicloud.com.
+region.
+
+The European site (eu-west-101) has accounts and hosts of its own, below myhuaweicloud.eu. The vendor's SDK names hosts
+below myhuaweicloud.com for it, its help pages, its catalogues and its Terraform provider those that are called here.
 """
 
 import hashlib
 import hmac
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from datetime import UTC, datetime
 from typing import Annotated, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
@@ -39,6 +45,7 @@ from ...cloud import api
 _PAGE = 100                                 # 1000 are allowed, 100 are advised
 _DISK_PAGE = 1000                           # most that ListVolumes takes
 _IDS = 60                                   # most ids that it takes
+_GRANTED = 100                              # most enterprise projects that are listed together
 _WORKERS = 20
 _PROJECT = r"[0-9a-f]{32}"
 _T = TypeVar("_T")
@@ -171,6 +178,10 @@ class _Projects(msgspec.Struct):
     projects: list[_Project]
 
 
+class _EnterpriseProjects(msgspec.Struct):
+    total_count: api.Count
+
+
 class _Region(msgspec.Struct):
     id: api.Text
     locales: dict[str, str | None] | None = None
@@ -213,11 +224,44 @@ def list_servers(client: api.Client, window: api.Window) -> api.Listing:
             volumes = _all_volumes(client, project)
         else:
             volumes = client.in_batches(ids, _IDS, lambda batch: _volumes(client, project, batch))
+    if window.last is None and client.project is None:
+        _complete(client, {row.enterprise_project_id for row in rows.rows})
     sizes = {volume.id: volume.size for volume in volumes}
     return rows.listing(lambda row: _server(row, sizes))
 
 
 _ALL = "all_granted_eps"
+_MAY_BE_CUT = ("the list may be cut: it names 100 enterprise projects, the most that the party lists together; add "
+               "the right eps:enterpriseProjects:list, or put an account for each, with --project")
+_TOO_MANY = ("more than 100 enterprise projects: the party lists at most 100 of them together; put an account for "
+             "each, with --project")
+
+
+def _complete(client: api.Client, named: Set[str | None]) -> None:
+    """Raises PartyDenied if the list may have been cut at so many enterprise projects."""
+    if len(named - {None}) != _GRANTED:
+        return
+    try:
+        granted = _granted(client)
+    except api.PartyDenied:
+        raise api.refused(_MAY_BE_CUT) from None
+    if granted > _GRANTED:
+        raise api.refused(_TOO_MANY)
+
+
+def _granted(client: api.Client) -> int:
+    """How many enterprise projects the key may see."""
+    return _call(client, "ListEnterpriseProjects", {"limit": 1, "offset": 0}, _EnterpriseProjects).total_count
+
+
+def warn(client: api.Client) -> str:
+    try:
+        granted = _granted(client) if client.project is None else 0
+    except api.PartyError:
+        return ""                           # it may not ask: most accounts have a few
+    return "" if granted <= _GRANTED else (
+        f"This key may see {granted} enterprise projects, and Huawei Cloud lists at most {_GRANTED} of them together. "
+        "Put an account for each, with --project.")
 
 
 def _servers(client: api.Client, project: str, number: int, size: int) -> _Servers:
@@ -274,7 +318,7 @@ def _project_of(client: api.Client) -> str:
     """The id of the region's project. Raises UnknownRegion if the key may use none there."""
     if "project_id" in client.credentials:
         return client.credentials["project_id"]
-    ids = api.cached_lookup(("huaweicloud", client.account.fingerprint), [client.region], lambda _: {
+    ids = api.cached_lookup(client.account, ("huaweicloud", client.account.fingerprint), [client.region], lambda _: {
         project.name: project.id for project in _projects(client)})
     if client.region not in ids:
         raise api.UnknownRegion(f"{PARTY.title} has no such region, or no project in it that this account may use.")
@@ -303,15 +347,29 @@ def check(client: api.Client) -> None:
 # ---------------------------------------------------------------- the call
 
 _URLS = {
-    "ListServersDetails": "https://ecs.{region}.myhuaweicloud.com/v1/{project}/cloudservers/detail",
-    "ListVolumes": "https://evs.{region}.myhuaweicloud.com/v2/{project}/cloudvolumes/detail",
-    "ListAuthProjects": "https://iam.myhuaweicloud.com/v3/auth/projects",
-    "ListRegions": "https://iam.myhuaweicloud.com/v3/regions",
+    "ListServersDetails": "https://ecs.{region}.{domain}/v1/{project}/cloudservers/detail",
+    "ListVolumes": "https://evs.{region}.{domain}/v2/{project}/cloudvolumes/detail",
+    "ListAuthProjects": "https://iam.{all}/v3/auth/projects",
+    "ListRegions": "https://iam.{all}/v3/regions",
+    "ListEnterpriseProjects": "https://eps.{all}/v1.0/enterprise-projects",
+}
+_SITES = {                                  # domain, that of services for all regions, a region that certainly exists
+    "public": ("myhuaweicloud.com", "myhuaweicloud.com", "cn-north-4"),
+    "europe": ("myhuaweicloud.eu", "eu-west-101.myhuaweicloud.eu", "eu-west-101"),
 }
 
 
+def _site_of(region: str) -> str:
+    return "europe" if re.fullmatch(r"eu-west-1[0-9]{2}", region, re.ASCII) else "public"
+
+
+def _usual_region(credentials: Mapping[str, str], region: str) -> str:
+    return _SITES[_site_of(region) if region else credentials.get("site", "public")][2]
+
+
 def _call(client: api.Client, operation: str, query: Mapping[str, object], shape: type[_T], project: str = "") -> _T:
-    url = client.url(_URLS[operation].format(region=client.region, project=project))
+    domain, every, _ = _SITES[api.own_site(client, PARTY.title, _site_of)]
+    url = client.url(_URLS[operation].format(region=client.region, project=project, domain=domain, all=every))
     if query:
         url += f"?{urlencode(sorted(query.items()), quote_via=quote, safe='~')}"
     # not strict: counts may be texts; texts are never counts
@@ -359,12 +417,13 @@ PARTY = api.Party(
     title="Huawei Cloud ECS",
     reference="https://support.huaweicloud.com/intl/en-us/api-ecs/en-us_topic_0094148850.html",
     order="none documented; numbered pages",
-    credentials=(("access_key", "secret_key", "project_id?", "security_token?"),),
-    forms={"project_id": r"[A-Za-z0-9_-]{1,64}"},
+    credentials=(("access_key", "secret_key", "project_id?", "security_token?", "site?"),),
+    forms={"project_id": r"[A-Za-z0-9_-]{1,64}", "site": "|".join(_SITES)},
     permissions=("ecs:cloudServers:list", "evs:volumes:list"),
     grade="recorded",
     region_form=r"[a-z]{2}(-[a-z]{2,16}){1,2}-[0-9]{1,3}",
-    default_region="cn-north-4",
+    default_region=_SITES["public"][2],
+    usual_region=_usual_region,
     project="an enterprise project's id",
     project_form=r"0|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}",
     limits=api.per_second(200, *_URLS),
@@ -374,4 +433,5 @@ PARTY = api.Party(
     list_servers=list_servers,
     list_regions=list_regions,
     check=check,
+    warn=warn,
 )

@@ -25,7 +25,8 @@ from ...simulators.server import Call, Rate, Simulator
 REGIONS = ("cn-north-4", "cn-east-3", "ap-southeast-1", "eu-west-101", "my-kualalumpur-1")
 CLOSED = "la-north-2"                       # there, but without a project of the account
 _CALLS = {r"/v1/([^/]+)/cloudservers/detail": "ListServersDetails", r"/v2/([^/]+)/cloudvolumes/detail": "ListVolumes",
-          r"/v3/auth/projects": "ListAuthProjects", r"/v3/projects": "ListProjects", r"/v3/regions": "ListRegions"}
+          r"/v3/auth/projects": "ListAuthProjects", r"/v3/projects": "ListProjects", r"/v3/regions": "ListRegions",
+          r"/v1\.0/enterprise-projects": "ListEnterpriseProjects"}
 _KNOWN = {
     "ListServersDetails": {"enterprise_project_id", "flavor", "ip", "limit", "name", "not-tags", "offset", "status",
                            "reservation_id", "tags", "ip_eq", "server_id", "marker"},
@@ -34,6 +35,7 @@ _KNOWN = {
     "ListAuthProjects": set[str](),
     "ListProjects": {"name"},               # the way of the vendor's SDK
     "ListRegions": set[str](),
+    "ListEnterpriseProjects": {"limit", "offset", "sort_key", "sort_dir", "id", "name", "status", "type"},
 }
 _STATES = {"running": ("ACTIVE", None), "stopped": ("SHUTOFF", None), "starting": ("SHUTOFF", "powering-on"),
            "stopping": ("ACTIVE", "powering-off"), "pending": ("BUILD", "spawning"), "terminated": ("DELETED", None)}
@@ -57,7 +59,8 @@ class Huaweicloud(Simulator):
     """`keys`: access key -> secret key. `fleets`: region -> fleet. `tokens`: of temporary keys, by access key.
 
     `granted`: the keys have rights in enterprise projects alone. `limited`: the documented rates are enforced.
-    `bare_metal`: a physical server stands in the list, behind the others.
+    `projects`: enterprise projects that the keys may see; 0: they may not list them. `bare_metal`: a physical server
+    stands in the list, behind the others.
     """
 
     def __init__(self, keys: Mapping[str, str], fleets: Mapping[str, Fleet], *, tokens: Mapping[str, str] = {},
@@ -67,6 +70,7 @@ class Huaweicloud(Simulator):
         self.tokens = dict(tokens)
         self.granted = granted
         self.bare_metal = False
+        self.projects = 0
         self.rates = {name: Rate(200) for name in _KNOWN} if limited else {}
         self._volumes: dict[str, dict[str, dict[str, Any]]] = {}
         super().__init__(port, latency)
@@ -77,13 +81,13 @@ class Huaweicloud(Simulator):
     def answer(self, call: Call) -> Answer:
         status = 200
         try:
-            said = self._answer(call)
+            body = self._answer(call)
         except _Refused as refused:
             status, code, message = refused.args
-            said = {"error_msg": message, "error_code": code, "request_id": uuid.uuid4().hex}
+            body = {"error_msg": message, "error_code": code, "request_id": uuid.uuid4().hex}
             if code.startswith("Ecs."):
-                said = {"error": {"code": code, "message": message}}
-        return Answer(status, {"Content-Type": "application/json"}, msgspec.json.encode(said))
+                body = {"error": {"code": code, "message": message}}
+        return Answer(status, {"Content-Type": "application/json"}, msgspec.json.encode(body))
 
     def _answer(self, call: Call) -> dict[str, Any]:
         if call.method != "GET" or call.operation == "?":
@@ -92,8 +96,8 @@ class Huaweicloud(Simulator):
         if call.operation in self.rates and not self.rates[call.operation].allows(key, call.at):
             raise _Refused(429, "APIGW.0308", "The throttling threshold has been reached.")
         given = parse_qsl(call.query, keep_blank_values=True, strict_parsing=bool(call.query))
-        asked = dict(given)
-        if len(asked) < len(given) or asked.keys() - _KNOWN[call.operation]:
+        query = dict(given)
+        if len(query) < len(given) or query.keys() - _KNOWN[call.operation]:
             raise _Refused(400, "Ecs.0005", "Invalid parameter values.")
         if call.operation == "ListRegions":
             return {"links": {}, "regions": [
@@ -103,11 +107,15 @@ class Huaweicloud(Simulator):
             return {"links": {}, "projects": [
                 {"id": project_of(name), "name": name, "enabled": True, "domain_id": "d" * 32, "parent_id": "d" * 32,
                  "is_domain": False, "description": "", "links": {}} for name in (*REGIONS, "MOS")
-                if asked.get("name", name) == name]}
+                if query.get("name", name) == name]}
+        if call.operation == "ListEnterpriseProjects":
+            if not self.projects:
+                raise _Refused(403, "EPS.0004", "No permission.")
+            return {"enterprise_projects": [], "total_count": self.projects}        # never read: the count is
         region = self._region(call)
-        if self.granted and "enterprise_project_id" not in asked:
+        if self.granted and "enterprise_project_id" not in query:
             raise _Refused(403, "Ecs.0003", "You do not have permission to perform this operation.")
-        return self._servers(asked, region) if call.operation == "ListServersDetails" else self._disks(asked, region)
+        return self._servers(query, region) if call.operation == "ListServersDetails" else self._disks(query, region)
 
     def _region(self, call: Call) -> str:
         project = call.path.split("/")[2]
@@ -119,11 +127,11 @@ class Huaweicloud(Simulator):
     # ---------------------------------------------------------------- signature
 
     def _check_signature(self, call: Call) -> str:
-        found = re.fullmatch(r"SDK-HMAC-SHA256 Access=([^,]+), SignedHeaders=([a-z0-9;-]+), Signature=([0-9a-f]{64})",
+        match = re.fullmatch(r"SDK-HMAC-SHA256 Access=([^,]+), SignedHeaders=([a-z0-9;-]+), Signature=([0-9a-f]{64})",
                              call.headers.get("authorization", ""))
-        if not found:
+        if not match:
             raise _Refused(401, "APIGW.0301", "Incorrect IAM authentication information: authorization format")
-        key, signed, signature = found.groups()
+        key, signed, signature = match.groups()
         date = call.headers.get("x-sdk-date", "")
         try:
             then = datetime.strptime(date, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
@@ -148,16 +156,16 @@ class Huaweicloud(Simulator):
 
     # ---------------------------------------------------------------- answers
 
-    def _servers(self, asked: Mapping[str, str], region: str) -> dict[str, Any]:
-        number, limit = _number(asked, "offset", 1, 0), _number(asked, "limit", 25, 1, 1000)
-        wanted = asked.get("enterprise_project_id", "all_granted_eps")
+    def _servers(self, query: Mapping[str, str], region: str) -> dict[str, Any]:
+        number, limit = _number(query, "offset", 1, 0), _number(query, "limit", 25, 1, 1000)
+        wanted = query.get("enterprise_project_id", "all_granted_eps")
         fleet = self.fleets.get(region, Fleet(0))
         chosen: Sequence[int] = range(len(fleet))
         if wanted != "all_granted_eps":
             chosen = [n for n in chosen if enterprise_project_of(fleet[n]) == wanted]
         start = (max(1, number) - 1) * limit
         rows = [self._row(fleet[n], region) for n in chosen[start:start + limit]]
-        bare = self.bare_metal and asked.get("not-tags") != "__type_baremetal"      # unless left out by its tag
+        bare = self.bare_metal and query.get("not-tags") != "__type_baremetal"      # unless left out by its tag
         if bare and start + len(rows) >= len(chosen) and len(rows) < limit:
             rows.append({"id": "bare-metal", "name": "bare-metal", "status": "ACTIVE", "tags": ["__type_baremetal"]})
         return {"count": len(chosen) + bare, "servers": rows}
@@ -192,20 +200,20 @@ class Huaweicloud(Simulator):
             "sys_tags": [{"key": "_sys_enterprise_project_id", "value": enterprise_project_of(machine)}],
             "security_groups": [{"id": "71846bf6-1cda-4515-8590-3707be295e76", "name": "default"}]}
 
-    def _disks(self, asked: Mapping[str, str], region: str) -> dict[str, Any]:
-        offset, limit = _number(asked, "offset", 0, 0), _number(asked, "limit", 1000, 1, 1000)
+    def _disks(self, query: Mapping[str, str], region: str) -> dict[str, Any]:
+        offset, limit = _number(query, "offset", 0, 0), _number(query, "limit", 1000, 1, 1000)
         if region not in self._volumes:
             fleet = self.fleets.get(region, Fleet(0))
-            found = [_volume(fleet[number], n, region) for number in range(len(fleet))
+            volumes = [_volume(fleet[number], n, region) for number in range(len(fleet))
                      for n in range(len(fleet[number].disks))]
-            self._volumes[region] = {row["id"]: row for row in sorted(found, key=lambda row: row["id"])}
+            self._volumes[region] = {row["id"]: row for row in sorted(volumes, key=lambda row: row["id"])}
         rows = self._volumes[region]
-        if "ids" in asked:
-            if not re.fullmatch(r"\['[^',]+'(,'[^',]+')*\]", asked["ids"]) or asked["ids"].count(",") >= 60:
+        if "ids" in query:
+            if not re.fullmatch(r"\['[^',]+'(,'[^',]+')*\]", query["ids"]) or query["ids"].count(",") >= 60:
                 raise _Refused(400, "EVS.5400", "ids is a list of at most 60 ids.")
-            ids = re.findall(r"'([^',]+)'", asked["ids"])
+            ids = re.findall(r"'([^',]+)'", query["ids"])
             rows = {key: rows[key] for key in ids if key in rows}
-        wanted = asked.get("enterprise_project_id", "all_granted_eps")
+        wanted = query.get("enterprise_project_id", "all_granted_eps")
         chosen = [row for row in rows.values() if wanted in ("all_granted_eps", row["enterprise_project_id"])]
         return {"count": len(chosen), "volumes": chosen[offset:offset + limit], "volumes_links": []}
 
@@ -226,8 +234,8 @@ def _id(machine: Machine, what: str) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{machine.key}{machine.number} {what}"))
 
 
-def _number(asked: Mapping[str, str], name: str, default: int, least: int, most: int = 10 ** 9) -> int:
-    text = asked.get(name, str(default))
+def _number(query: Mapping[str, str], name: str, default: int, least: int, most: int = 10 ** 9) -> int:
+    text = query.get(name, str(default))
     if not re.fullmatch(r"[0-9]{1,9}", text, re.ASCII) or not least <= int(text) <= most:
         raise _Refused(400, "Ecs.0005", "Invalid parameter values.")
     return int(text)

@@ -2,6 +2,7 @@
 
 import json
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -29,12 +30,13 @@ from tests.fixtures import App
 from tests.unit.test_parties import WHAT
 
 from ...errors import PartyDenied, UnknownRegion
-from ...fleet import many_sources
+from ...fleet import check, many_sources
 from ...model import Account, Server, Window
 from ...simulators.faults import Answer
 from ...simulators.fleet import Fleet
 from ...simulators.server import Plan
 from .. import huaweicloud
+from . import simulator
 from .simulator import CLOSED, REGIONS, Huaweicloud, enterprise_project_of, project_of
 
 HOME = "cn-north-4"
@@ -136,7 +138,7 @@ def test_the_sdks_signer_signs_our_requests_alike(house: App, cloud: Huaweicloud
 
 @pytest.mark.parametrize("change", ["Authorization", "query", "X-Sdk-Date", "Host", "X-Project-Id", "token", "old",
                                     None])
-def test_the_stand_in_refuses_a_changed_byte(cloud: Huaweicloud, change: str | None) -> None:
+def test_the_simulator_refuses_a_changed_byte(cloud: Huaweicloud, change: str | None) -> None:
     account = Account(tenant_id="1", party="huaweicloud", credentials=keys_of(cloud))
     url = f"{cloud.url}/v1/{project_of(HOME)}/cloudservers/detail?limit=1&offset=1"
     request = huaweicloud.sign(url, project_of(HOME), account, time.time() - (901 if change == "old" else 0))
@@ -207,6 +209,29 @@ def test_enterprise_projects(house: App, cloud: Huaweicloud) -> None:
     assert 0 < len(listed) < 1234
 
 
+@pytest.mark.parametrize(("populated", "visible", "ok", "warned"), [
+    (99, 130, True, True), (100, 100, True, False), (100, 101, False, True), (100, 0, False, False),
+    (101, 130, True, True)])
+def test_a_list_that_may_be_cut_at_a_hundred_projects(
+        house: App, cloud: Huaweicloud, monkeypatch: pytest.MonkeyPatch, populated: int, visible: int, ok: bool,
+        warned: bool) -> None:
+    """It is believed only if the key may see no more."""
+    house.account("huaweicloud", keys_of(cloud), cloud.url)
+    monkeypatch.setattr(simulator, "enterprise_project_of", lambda machine: str(uuid.uuid5(
+        uuid.NAMESPACE_OID, str(int(machine.key, 36) % 100_000 % populated))))
+    cloud.projects = visible
+    warning = check.warning(house.deployment, "123", "huaweicloud", HOME)
+    assert (f"may see {visible} enterprise projects" in warning) == warned
+    try:
+        found = ours(house)
+    except PartyDenied as refused:
+        assert not ok
+        assert ("more than 100 enterprise projects" if visible else "eps:enterpriseProjects:list") in refused.text
+        return
+    assert ok
+    assert len({server.project_id for server in found.servers}) == populated
+
+
 def test_temporary_keys_and_a_project_of_ones_own(house: App, cloud: Huaweicloud) -> None:
     token = canaries.secret("token")
     cloud.tokens["AKIDtest"] = token
@@ -248,6 +273,8 @@ def test_the_sdks_regions_have_the_form() -> None:
     for region in known:
         assert huaweicloud.PARTY.region(region.id) == region.id
         assert region.endpoints[0] == f"https://ecs.{region.id}.myhuaweicloud.com"
+        # the SDK disagrees with the help pages of the European site, which are right
+        assert huaweicloud._site_of(region.id) == ("europe" if region.id == "eu-west-101" else "public")
 
 
 # ---------------------------------------------------------------- shapes and limits
@@ -271,7 +298,7 @@ def test_the_sdks_models_know_every_name(cloud: Huaweicloud) -> None:
     assert [s.status for s in answer.servers] == [s["party_status"] for s in sample["servers"]]
 
 
-def test_the_stand_in_enforces_what_is_documented(cloud: Huaweicloud) -> None:
+def test_the_simulator_enforces_what_is_documented(cloud: Huaweicloud) -> None:
     ecs, evs = (sdk(client, cloud.url, keys_of(cloud), HOME) for client in (EcsClient, EvsClient))
     assert len(ecs.list_servers_details(ListServersDetailsRequest()).servers) == 25         # the default
     first = ecs.list_servers_details(ListServersDetailsRequest(limit=10, offset=0)).servers

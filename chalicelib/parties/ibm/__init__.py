@@ -133,15 +133,15 @@ class _Login(msgspec.Struct):
 
 def list_servers(client: api.Client, window: api.Window) -> api.Listing:
     client.with_session("iam", lambda: _login(client), lambda _: None)         # once, before the calls side by side
-    found, volumes, ips = client.run_all(
+    instances, volumes, ips = client.run_all(
         lambda: client.walk(_INSTANCES, window, **{"resource_group.id": client.project}),
         lambda: client.all(_VOLUMES), lambda: client.all(_FLOATING_IPS))
-    rows = api.only(found.rows, lambda row: row.zone.name.rpartition("-")[0], client.region)
+    rows = api.only(instances.rows, lambda row: row.zone.name.rpartition("-")[0], client.region)
     if client.project is not None:
         api.only(rows, lambda row: row.resource_group and row.resource_group.id, client.project)
     sizes = {volume.id: volume.capacity for volume in volumes}
     floating = api.by_owner((ip.target and ip.target.id, ip.address) for ip in ips)
-    return found.listing(lambda row: _server(row, sizes, floating))
+    return instances.listing(lambda row: _server(row, sizes, floating))
 
 
 def _opened(client: api.Client, call: Callable[[api.Headers], api.Response]) -> api.Response:

@@ -59,7 +59,7 @@ def _named(kind: str, key: str) -> dict[str, Any]:
 
 def _instances(ask: Ask) -> list[Any]:
     wanted = ask.one("resource_group.id")
-    found: list[Any] = []
+    rows: list[Any] = []
     for region, m in ask.machines():
         key, group = f"0717_{uuid_of(m, 0)}", _GROUP.format(m.project)
         if wanted not in (None, group):
@@ -70,7 +70,7 @@ def _instances(ask: Ask) -> list[Any]:
         attached = [{**net, "resource_type": "instance_network_attachment", "id": f"{net['id']}-attached",
                      "virtual_network_interface": _named("virtual_network_interface", f"vni-{net['id']}")}
                     for net in nets] if m.number % 2 else []
-        found.append({
+        rows.append({
             "id": key, "crn": "crn:x", "href": "https://x", "name": m.name, "resource_type": "instance",
             "status": _STATES[m.state], "status_reasons": [], "created_at": time_text(m, "%Y-%m-%dT%H:%M:%S.000Z"),
             "vcpu": {"architecture": "amd64", "count": m.cpu, "manufacturer": "intel", "percentage": 100, "burst": {}},
@@ -85,7 +85,7 @@ def _instances(ask: Ask) -> list[Any]:
             "volume_attachments": [{"id": f"{key}-a{n}", "name": "x", "href": "https://x",
                                     "volume": _named("volume", f"{key}-v{n}")} for n in range(len(m.disks))],
             "vpc": _named("vpc", "1")})
-    return found
+    return rows
 
 
 def _volumes(ask: Ask) -> list[Any]:

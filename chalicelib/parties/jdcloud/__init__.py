@@ -16,8 +16,11 @@ refused is not documented. Two refusals count as that: a bad argument that names
 types. No call lists the regions: they are the four of that table and of the vendor's SDK. Resource groups cannot be
 asked for: the whole list is read, and filtered here. Rate: 1,000 calls a minute.
 
-A sub-account is listed only those instances that it may see, without a word. Temporary keys: the token goes out in
-base64, as the vendor's SDK sends it; whether the gateway takes it otherwise, too, is not confirmed.
+A sub-account is listed only those instances that it may see, without a word. DescribeQuotas says how many there are in
+the region, so that `account check` can compare; that a sub-account gets the whole number is unconfirmed.
+
+Temporary keys: the token goes out in base64, as the vendor's SDK sends it; whether the gateway takes it otherwise, too,
+is not confirmed.
 """
 
 import base64
@@ -165,6 +168,15 @@ class _Types(msgspec.Struct):
     instanceTypes: list[_Type] | None
 
 
+class _Quota(msgspec.Struct):
+    resourceType: str | None = None
+    used: api.Count | None = None
+
+
+class _Quotas(msgspec.Struct):
+    quotas: list[_Quota] | None
+
+
 class _Answer(msgspec.Struct, Generic[_T]):
     result: _T
 
@@ -227,7 +239,7 @@ def _server(row: _Instance, kind: _Type | None) -> api.Server:
 
 
 def _disks(row: _Instance) -> int | None:
-    """Every instance has a system disk, so that one that is not told of is not known. No `dataDisks`: none."""
+    """Every instance has a system disk, so that one that is not listed is not known. No `dataDisks`: none."""
     data = api.nested(row.dataDisks, _Disk)
     if data is None:
         return None
@@ -246,7 +258,7 @@ def _types(client: api.Client, names: set[str]) -> dict[str, _Type]:
         kinds = client.in_batches(missing, _TYPES, lambda batch: _fetch_types(client, batch))
         return {kind.instanceType: kind for kind in kinds if kind.instanceType}
 
-    return api.cached_lookup(("jdcloud", client.account.endpoint, client.region), sorted(names), fetch)
+    return api.cached_lookup(client.account, ("jdcloud", client.region), sorted(names), fetch)
 
 
 def _fetch_types(client: api.Client, names: Sequence[str]) -> list[_Type]:
@@ -267,9 +279,28 @@ def check(client: api.Client) -> None:
     _call(client, "DescribeInstances", {"pageNumber": "1", "pageSize": str(_LEAST)}, _Instances)
 
 
+def warn(client: api.Client) -> str:
+    """https://docs.jdcloud.com/cn/virtual-machines/api/describequotas"""
+    try:
+        quotas = _call(client, "DescribeQuotas", {
+            "filters.1.name": "resourceTypes", "filters.1.values.1": "instance"}, _Quotas)
+        shown = _call(client, "DescribeInstances", {"pageNumber": "1", "pageSize": str(_LEAST)}, _Instances).totalCount
+    except api.PartyError:
+        return _UNSURE
+    used = next((quota.used for quota in quotas.quotas or () if quota.resourceType == "instance"), None)
+    if used is None:
+        return _UNSURE
+    return "" if used <= shown else (f"JD Cloud shows this key {shown} of the {used} instances in {client.region}. "
+                                     "Widen the sub-user's policy to Resource *.")
+
+
+_UNSURE = ("JD Cloud shows a sub-user only the instances in its policy, and does not say how many it leaves out. The "
+           "used quota would tell, but this key cannot read it: add the right vm:describeQuotas.")
+
+
 # ---------------------------------------------------------------- the call
 
-_PATHS = {"DescribeInstances": "instances", "DescribeInstanceTypes": "instanceTypes"}
+_PATHS = {"DescribeInstances": "instances", "DescribeInstanceTypes": "instanceTypes", "DescribeQuotas": "quotas"}
 
 
 def _call(client: api.Client, operation: str, query: Mapping[str, str], shape: type[_T]) -> _T:
@@ -316,8 +347,8 @@ def error_code(response: api.Response) -> str | None:
     """The error's status if we know it, else its code and status; a bad argument that is the region: INVALID_REGION."""
     if b'"error"' not in response.body:
         return None
-    said = api.refusal(response, _Refusal)
-    error = said and said.error
+    refusal = api.refusal(response, _Refusal)
+    error = refusal and refusal.error
     if error is None or not (error.code or error.status):
         return None
     if str(error.code) == "400" and "region" in (error.message or "").lower():
@@ -333,16 +364,17 @@ PARTY = api.Party(
     reference="https://docs.jdcloud.com/cn/virtual-machines/api/describeinstances",
     order="none documented; numbered pages",
     credentials=(("access_key", "secret_key", "security_token?"),),
-    permissions=("vm:describeInstances", "vm:describeInstanceTypes"),
+    permissions=("vm:describeInstances", "vm:describeInstanceTypes", "vm:describeQuotas"),
     region_form=r"[a-z]{2}-[a-z]{2,12}-[0-9]{1,2}",
     default_region="cn-north-1",
     project="a resource group's id",
     project_form=r"[A-Za-z0-9_-]{1,64}",
-    limits=api.per_seconds(60.0, 1000, "DescribeInstances", "DescribeInstanceTypes"),
+    limits=api.per_seconds(60.0, 1000, "DescribeInstances", "DescribeInstanceTypes", "DescribeQuotas"),
     error_code=error_code,
     errors=_ERRORS,
     status=_STATUS,
     list_servers=list_servers,
     list_regions=list_regions,
     check=check,
+    warn=warn,
 )

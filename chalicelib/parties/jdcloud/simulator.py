@@ -1,7 +1,7 @@
 """A simulator for JD Cloud's virtual machines: instances and types of the OpenAPI v1, signed with JDCLOUD3-HMAC-SHA256.
 
 Checked as the real gateway does: signature over the headers that were signed, among them date and nonce, five minutes
-of clock, tokens, pages of 10 to 100 rows (20 if nothing is said), filters, addresses of at most 8 KB.
+of clock, tokens, pages of 10 to 100 rows (20 by default), filters, addresses of at most 8 KB.
 """
 
 import base64
@@ -23,7 +23,7 @@ from ...simulators.fleet import Fleet, Machine
 from ...simulators.server import Call, Rate, Simulator
 
 REGIONS = ("cn-north-1", "cn-east-1", "cn-east-2", "cn-south-1")
-_CALLS = {"instances": "DescribeInstances", "instanceTypes": "DescribeInstanceTypes"}
+_CALLS = {"instances": "DescribeInstances", "instanceTypes": "DescribeInstanceTypes", "quotas": "DescribeQuotas"}
 _FILTERS = {"instanceId", "privateIpAddress", "az", "vpcId", "status", "name", "imageId", "networkInterfaceId",
             "subnetId", "agId", "faultDomain", "dedicatedHostId", "dedicatedPoolId", "instanceType", "elasticIpAddress"}
 _STATES = {"terminated": "deleting"}        # the other words are JD Cloud's own
@@ -38,6 +38,7 @@ class _Refused(Exception):
 class Jdcloud(Simulator):
     """`keys`: access key -> secret key. `fleets`: region -> fleet. `tokens`: of temporary keys, by access key.
 
+    `hidden`: so many instances are not in the sub-user's policy. `quota_denied`: nor is the right to read quotas.
     `limited`: the documented thousand calls a minute are enforced. `late`: seconds by which its clock is ahead.
     """
 
@@ -47,6 +48,8 @@ class Jdcloud(Simulator):
         self.fleets = dict(fleets)
         self.tokens = dict(tokens)
         self.late = late
+        self.hidden = 0
+        self.quota_denied = False
         self._rate = Rate(1000, 60) if limited else None
         super().__init__(port, latency)
 
@@ -54,19 +57,19 @@ class Jdcloud(Simulator):
         return _CALLS.get(call.path.rpartition("/")[2], "?")
 
     def answer(self, call: Call) -> Answer:
-        said: dict[str, Any] = {"requestId": uuid.uuid4().hex}
+        body: dict[str, Any] = {"requestId": uuid.uuid4().hex}
         status = 200
         try:
-            said["result"] = self._answer(call)
+            body["result"] = self._answer(call)
         except _Refused as refused:
             status, word, message = refused.args
-            said["error"] = {"code": status, "status": word, "message": message}
-        return Answer(status, {"Content-Type": "application/json; charset=utf-8"}, msgspec.json.encode(said))
+            body["error"] = {"code": status, "status": word, "message": message}
+        return Answer(status, {"Content-Type": "application/json; charset=utf-8"}, msgspec.json.encode(body))
 
     def _answer(self, call: Call) -> dict[str, Any]:
         if len(call.path) + len(call.query) > 8000:
             raise _Refused(414, "HTTP_URI_TOO_LONG", "URI too long")
-        there = re.fullmatch(r"/v1/regions/([^/]+)/(instances|instanceTypes)", call.path)
+        there = re.fullmatch(r"/v1/regions/([^/]+)/(instances|instanceTypes|quotas)", call.path)
         if not there or call.method != "GET":
             raise _Refused(404, "NOT_FOUND", "no route and no API found with those values")
         region = there[1]
@@ -75,11 +78,18 @@ class Jdcloud(Simulator):
             raise _Refused(429, "HTTP_RATE_LIMIT_EXCEEDED", "minute rate limit exceeded, role:ak")
         if region not in REGIONS:
             raise _Refused(404, "NOT_FOUND", "no route and no API found with those values")
-        asked = dict(parse_qsl(call.query, keep_blank_values=True))
+        query = dict(parse_qsl(call.query, keep_blank_values=True))
         fleet = self.fleets.get(region, Fleet(0))
         if call.operation == "DescribeInstances":
-            return self._instances(asked, fleet, region)
-        names = _filters(asked, {"instanceTypes", "az", "architecture"}).get("instanceTypes")
+            return self._instances(query, fleet, region)
+        if call.operation == "DescribeQuotas":
+            if self.quota_denied:
+                raise _Refused(403, "HTTP_FORBIDDEN", "no permission for vm:describeQuotas")
+            wanted = _filters(query, {"resourceTypes"}).get("resourceTypes")
+            rows = [("instance", len(fleet)), ("keypair", 1), ("image", 0)]
+            return {"quotas": [{"resourceType": name, "limit": 50000, "used": used} for name, used in rows
+                               if wanted is None or name in wanted]}
+        names = _filters(query, {"instanceTypes", "az", "architecture"}).get("instanceTypes")
         kinds = {kind_of(fleet[n]): fleet[n] for n in range(len(fleet))} | {"g.n2.medium": None}
         rows = [_type(name, kinds[name], region) for name in sorted(kinds) if names is None or name in names]
         return {"instanceTypes": rows, "totalCount": len(rows)}
@@ -87,12 +97,12 @@ class Jdcloud(Simulator):
     # ---------------------------------------------------------------- signature
 
     def _check_signature(self, call: Call, region: str) -> str:
-        found = re.fullmatch(r"JDCLOUD3-HMAC-SHA256 Credential=([^/]+)/(\d{8})/([^/]+)/vm/jdcloud3_request, ?"
+        match = re.fullmatch(r"JDCLOUD3-HMAC-SHA256 Credential=([^/]+)/(\d{8})/([^/]+)/vm/jdcloud3_request, ?"
                              r"SignedHeaders=([a-z0-9;-]+), ?Signature=([0-9a-f]{64})",
                              call.headers.get("authorization", ""))
-        if not found:
+        if not match:
             raise _Refused(401, "ACCESS_ERROR", "lack of header authorization[gw]")
-        key_id, day, where, signed, signature = found.groups()
+        key_id, day, where, signed, signature = match.groups()
         if key_id not in self.keys:
             raise _Refused(401, "ACCESS_ERROR", "Invalid accessKey[gw]")
         stamp = call.headers.get("x-jdcloud-date", "")
@@ -124,15 +134,15 @@ class Jdcloud(Simulator):
 
     # ---------------------------------------------------------------- answers
 
-    def _instances(self, asked: dict[str, str], fleet: Fleet, region: str) -> dict[str, Any]:
-        number, size = asked.get("pageNumber", "1"), asked.get("pageSize", "20")
+    def _instances(self, query: dict[str, str], fleet: Fleet, region: str) -> dict[str, Any]:
+        number, size = query.get("pageNumber", "1"), query.get("pageSize", "20")
         if not re.fullmatch(r"[1-9][0-9]{0,6}", number):
             raise _Refused(400, "OUT_OF_RANGE", "PageNumber out of range")
         if not re.fullmatch(r"[0-9]{2,3}", size) or not 10 <= int(size) <= 100:
             raise _Refused(400, "OUT_OF_RANGE", "PageSize out of range")
-        filters = _filters(asked, _FILTERS)
+        filters = _filters(query, _FILTERS)
         machines = [m for m in (fleet[n] for n in range(len(fleet)))
-                    if "instanceId" not in filters or f"i-{m.key}" in filters["instanceId"]]
+                    if "instanceId" not in filters or f"i-{m.key}" in filters["instanceId"]][self.hidden:]
         at = (int(number) - 1) * int(size)
         page = [_row(machine, region) for machine in machines[at:at + int(size)]]
         return {"instances": page or None, "totalCount": len(machines)}
@@ -204,12 +214,12 @@ def _interface(machine: Machine, index: int, ips: list[dict[str, str]]) -> dict[
         "sanityCheck": 1, "primaryIp": ips[0], "secondaryIps": ips[1:] or None, "ipv6Addresses": None}}
 
 
-def _filters(asked: Mapping[str, str], known: set[str]) -> dict[str, list[str]]:
+def _filters(query: Mapping[str, str], known: set[str]) -> dict[str, list[str]]:
     """The values of `filters.1.values.1`, … by the name that `filters.1.name` gives them."""
     filters: dict[str, list[str]] = {}
-    for key, name in asked.items():
+    for key, name in query.items():
         if at := re.fullmatch(r"filters\.([0-9]+)\.name", key):
             if name not in known:
                 raise _Refused(400, "INVALID_ARGUMENT", f"Unknown filter '{name}'")
-            filters[name] = [value for other, value in asked.items() if other.startswith(f"filters.{at[1]}.values.")]
+            filters[name] = [value for other, value in query.items() if other.startswith(f"filters.{at[1]}.values.")]
     return filters

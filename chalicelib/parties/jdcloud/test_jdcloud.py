@@ -17,7 +17,7 @@ from tests.unit.test_parties import WHAT
 
 from ...cloud import cache
 from ...errors import PartyDenied, UnknownRegion
-from ...fleet import many_sources
+from ...fleet import check, many_sources
 from ...model import Account, Server
 from ...simulators.fleet import Fleet
 from .. import jdcloud
@@ -35,6 +35,7 @@ from jdcloud_sdk.services.vm.apis.DescribeInstanceTypesRequest import (
     DescribeInstanceTypesParameters,
     DescribeInstanceTypesRequest,
 )
+from jdcloud_sdk.services.vm.apis.DescribeQuotasRequest import DescribeQuotasParameters, DescribeQuotasRequest
 from jdcloud_sdk.services.vm.client.VmClient import VmClient
 from jdcloud_sdk.services.vm.models.Instance import Instance
 from jdcloud_sdk.services.vm.models.InstanceDiskAttachment import InstanceDiskAttachment
@@ -225,7 +226,7 @@ def test_the_sdks_models_know_what_the_cases_hold(case: dict[str, Any]) -> None:
 @pytest.mark.parametrize("change", [None, "signature", "key", "query", "path", "x-jdcloud-date", "x-jdcloud-nonce",
                                     "Host",
                                     "token", "clock", "no header", "older algorithm"])
-def test_the_stand_in_refuses_a_changed_byte(cloud: Jdcloud, keys: dict[str, str], change: str | None) -> None:
+def test_the_simulator_refuses_a_changed_byte(cloud: Jdcloud, keys: dict[str, str], change: str | None) -> None:
     request = jdcloud.sign(f"{cloud.url}/v1/regions/cn-north-1/instances?pageNumber=1&pageSize=10", "cn-north-1",
                            account(keys), time.time(), NONCE)
     headers, url = dict(request.headers), request.url
@@ -257,7 +258,7 @@ def test_the_stand_in_refuses_a_changed_byte(cloud: Jdcloud, keys: dict[str, str
     assert not change or answer.json()["error"]["status"] == "ACCESS_ERROR"
 
 
-def test_the_stand_in_enforces_what_is_documented(cloud: Jdcloud, keys: dict[str, str],
+def test_the_simulator_enforces_what_is_documented(cloud: Jdcloud, keys: dict[str, str],
                                                   monkeypatch: pytest.MonkeyPatch) -> None:
     """By the SDK, which reads its refusals."""
     signing(monkeypatch)
@@ -293,6 +294,27 @@ def test_we_say_the_same_of_its_refusals(house: App, cloud: Jdcloud, keys: dict[
         many_sources.list_servers(house.deployment, many_sources.source_of("123", "jdcloud", "cn-west-9"))
     assert many_sources.list_servers(house.deployment,
                                      many_sources.source_of("123", "jdcloud", "cn-south-1")).total == 0
+
+
+def test_a_check_warns_of_instances_that_a_policy_hides(house: App, cloud: Jdcloud, keys: dict[str, str],
+                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    """The used quota is what the SDK reads, too."""
+    signing(monkeypatch)
+    house.account("jdcloud", keys, cloud.url)
+
+    def warned(region: str = "cn-north-1") -> str:
+        return check.warning(house.deployment, "123", "jdcloud", region)
+
+    rows = asked(cloud.url, keys, DescribeQuotasRequest(DescribeQuotasParameters("cn-north-1")))["quotas"]
+    (row,) = [row for row in rows if row["resourceType"] == "instance"]
+    assert row["used"] == len(pages(cloud.url, keys, "cn-north-1"))
+    assert warned() == ""
+    cloud.hidden = 7
+    assert f"shows this key {row['used'] - 7} of the {row['used']} instances in cn-north-1" in warned()
+    assert warned("cn-south-1") == ""
+    cloud.quota_denied = True
+    assert "vm:describeQuotas" in warned()
+    assert check.check_account(house.deployment, "123", "jdcloud", "cn-north-1") == "cn-north-1"
 
 
 def test_temporary_keys(house: App, cloud: Jdcloud, keys: dict[str, str]) -> None:

@@ -18,7 +18,6 @@ from ...cloud.libcloud import (
     Bridge,
     Call,
     Driven,
-    Size,
     matched,
     party_of,
     rounded_up,
@@ -27,7 +26,7 @@ from ...cloud.libcloud import (
     window_of,
 )
 from ...errors import PartyMalformed
-from ...model import Listing, Region, Server, Source, Status, Text, Window
+from ...model import Listing, Region, Server, Size, Source, Status, Text, Window
 
 _STATUS = {"on": Status.ACTIVE, "off": Status.SHUTOFF}
 
@@ -126,6 +125,6 @@ PARTY = party_of(
     default_region="EU",
     unknown_region_is_empty=True,
     calls_a_second=2,
-    word=lambda answer: None,
+    code=lambda answer: None,
     errors={},
 )

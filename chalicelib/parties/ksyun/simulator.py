@@ -62,21 +62,21 @@ class Ksyun(Simulator):
     def answer(self, call: Call) -> Answer:
         status = 200
         try:
-            said: dict[str, Any] = self._answer(call, _asked(call))
+            body: dict[str, Any] = self._answer(call, _asked(call))
         except _Refused as refused:
             status, code, message = refused.args
-            said = {"Error": {"Type": "Sender", "Code": code, "Message": message}}
-        said["RequestId"] = str(uuid.uuid4())
+            body = {"Error": {"Type": "Sender", "Code": code, "Message": message}}
+        body["RequestId"] = str(uuid.uuid4())
         if call.headers.get("accept") != "application/json":
             return Answer(status, {"Content-Type": "text/xml"}, b"<Response>rows that nobody reads</Response>")
-        return Answer(status, {"Content-Type": "application/json"}, msgspec.json.encode(said))
+        return Answer(status, {"Content-Type": "application/json"}, msgspec.json.encode(body))
 
-    def _answer(self, call: Call, asked: dict[str, str]) -> dict[str, Any]:
-        action = asked.get("Action", "")
+    def _answer(self, call: Call, query: dict[str, str]) -> dict[str, Any]:
+        action = query.get("Action", "")
         key, region, service = self._check_signature(call)
-        if action not in _SERVICES or asked.get("Version") != _SERVICES[action][1]:
+        if action not in _SERVICES or query.get("Version") != _SERVICES[action][1]:
             raise _Refused(400, "INVALID_ACTION", "Not Found")
-        if service != _SERVICES[action][0] or asked.get("Region", region) != region:
+        if service != _SERVICES[action][0] or query.get("Region", region) != region:
             raise _Refused(403, "SignatureDoesNotMatch", "Credential should be scoped to the service and the region.")
         if action in self.rates and not self.rates[action].allows(key, call.at):
             raise _Refused(400, "Throttling", "Rate exceeded")
@@ -91,22 +91,22 @@ class Ksyun(Simulator):
             raise _Refused(400, "InvalidRegion", "The region is not valid.")
         fleet = self.fleets.get(region, Fleet(0))
         machines = [fleet[n] for n in range(len(fleet))]
-        projects = [int(value) for name, value in asked.items() if re.fullmatch(r"ProjectId\.[0-9]+", name)] or [0]
+        projects = [int(value) for name, value in query.items() if re.fullmatch(r"ProjectId\.[0-9]+", name)] or [0]
         if len(projects) > 100:
             raise _Refused(400, "InvalidParameterValue", "At most 100 projects.")
         if action == "DescribeAddresses":
-            return self._addresses(asked, machines, projects)
-        return self._instances(asked, [m for m in machines if m.project in projects], region)
+            return self._addresses(query, machines, projects)
+        return self._instances(query, [m for m in machines if m.project in projects], region)
 
     # ---------------------------------------------------------------- signature
 
     def _check_signature(self, call: Call) -> tuple[str, str, str]:
-        found = re.fullmatch(r"AWS4-HMAC-SHA256 Credential=([^/]+)/(\d{8})/([a-z0-9-]+)/([a-z]+)/aws4_request, ?"
+        match = re.fullmatch(r"AWS4-HMAC-SHA256 Credential=([^/]+)/(\d{8})/([a-z0-9-]+)/([a-z]+)/aws4_request, ?"
                              r"SignedHeaders=([a-z0-9;-]+), ?Signature=([0-9a-f]{64})",
                              call.headers.get("authorization", ""))
-        if not found:
+        if not match:
             raise _Refused(403, "MissingAuthenticationToken", "Request is missing Authentication Token.")
-        key_id, day, region, service, signed, signature = found.groups()
+        key_id, day, region, service, signed, signature = match.groups()
         if key_id not in self.keys:
             raise _Refused(403, "InvalidClientTokenId", "The security token included in the request is invalid.")
         stamp = call.headers.get("x-amz-date", "")
@@ -134,13 +134,13 @@ class Ksyun(Simulator):
 
     # ---------------------------------------------------------------- answers
 
-    def _instances(self, asked: dict[str, str], machines: list[Machine], region: str) -> dict[str, Any]:
-        size, start = _size(asked, 10), _number(asked, "Marker", "0")
+    def _instances(self, query: dict[str, str], machines: list[Machine], region: str) -> dict[str, Any]:
+        size, start = _size(query, 10), _number(query, "Marker", "0")
         page, end = machines[start:start + size], start + size
         return {"Marker": end if end < len(machines) else 0, "InstanceCount": len(machines),
                 "InstancesSet": [_row(machine, region, self.public) for machine in page]}
 
-    def _addresses(self, asked: dict[str, str], machines: list[Machine], projects: list[int]) -> dict[str, Any]:
+    def _addresses(self, query: dict[str, str], machines: list[Machine], projects: list[int]) -> dict[str, Any]:
         """An address is in the default project or the other, whichever its server is in, and some belong to none."""
         every = [{"PublicIp": ip, "AllocationId": f"{m.key}-eip-{n}", "State": "associate", "IpState": "start",
                   "LineId": "5fc2595f-1bfd-481b-bf64-2d08f116d800", "BandWidth": 1, "InstanceType": "Ipfwd",
@@ -149,12 +149,12 @@ class Ksyun(Simulator):
                   "CreateTime": "2020-01-01 00:00:00"} for m in machines for n, ip in enumerate(m.wan)]
         every.append({"PublicIp": "120.92.0.1", "AllocationId": "free", "State": "disassociate", "IpState": "start",
                       "BandWidth": 1, "IpVersion": "ipv4", "ProjectId": "0", "CreateTime": "2020-01-01 00:00:00"})
-        wanted = {value for name, value in asked.items() if name.startswith("Filter.1.Value.")}
-        if asked.get("Filter.1.Name", "network-interface-id") != "network-interface-id":
+        wanted = {value for name, value in query.items() if name.startswith("Filter.1.Value.")}
+        if query.get("Filter.1.Name", "network-interface-id") != "network-interface-id":
             raise _Refused(400, "InvalidParameterValue", "The filter is not known.")
         chosen = [address for address in every if int(address["ProjectId"]) in projects
                   and (not wanted or address.get("NetworkInterfaceId") in wanted)]
-        size, start = _size(asked, 1000), _number(asked, "NextToken", "0")
+        size, start = _size(query, 1000), _number(query, "NextToken", "0")
         end = start + size
         more = {"NextToken": str(end)} if end < len(chosen) else {}
         return {"AddressesSet": chosen[start:end], **more}
@@ -177,17 +177,17 @@ def _asked(call: Call) -> dict[str, str]:
         parse_qsl(call.body.decode("latin-1"), keep_blank_values=True))
 
 
-def _size(asked: dict[str, str], default: int) -> int:
-    size = _number(asked, "MaxResults", str(default))
+def _size(query: dict[str, str], default: int) -> int:
+    size = _number(query, "MaxResults", str(default))
     if not 5 <= size <= 1000:
         raise _Refused(400, "InvalidParameterValue", "MaxResults must be from 5 to 1000.")
     return size
 
 
-def _number(asked: dict[str, str], name: str, default: str) -> int:
-    if not asked.get(name, default).isdigit():
+def _number(query: dict[str, str], name: str, default: str) -> int:
+    if not query.get(name, default).isdigit():
         raise _Refused(400, "InvalidParameterValue", f"{name} must be a number.")
-    return int(asked.get(name, default))
+    return int(query.get(name, default))
 
 
 def _id(machine: Machine) -> str:

@@ -137,7 +137,7 @@ def test_the_sdks_signer_signs_as_we_do(keys: dict[str, Any], service: str, regi
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_the_stand_in_knows_the_sdk_by_both_methods(cloud: Ksyun, keys: dict[str, Any], method: str) -> None:
+def test_the_simulator_knows_the_sdk_by_both_methods(cloud: Ksyun, keys: dict[str, Any], method: str) -> None:
     kec = client(kec_client.KecClient, cloud.url, keys, method=method)
     answer = ask(kec.DescribeInstances, kec_models.DescribeInstancesRequest(), ProjectId=[0, 1002189])
     assert (answer["InstanceCount"], len(answer["InstancesSet"]), answer["Marker"]) == (SIZE, 10, 10)     # the default
@@ -167,7 +167,8 @@ def test_temporary_keys(house: App, cloud: Ksyun, keys: dict[str, Any]) -> None:
     ({"Authorization": lambda v: v.replace("/kec/", "/eip/")}, "SignatureDoesNotMatch"),
     ({"Authorization": lambda v: "Basic x"}, "MissingAuthenticationToken"), ("late", "RequestExpired"),
     ({"X-Ksc-Security-Token": lambda v: "x"}, "InvalidClientTokenId")])
-def test_the_stand_in_refuses_a_changed_byte(cloud: Ksyun, keys: dict[str, Any], change: Any, code: str | None) -> None:
+def test_the_simulator_refuses_a_changed_byte(cloud: Ksyun, keys: dict[str, Any], change: Any,
+                                              code: str | None) -> None:
     request = ksyun.sign("kec", "cn-beijing-6", url_of(cloud, MaxResults=5), keys)
     headers, url = dict(request.headers), request.url
     if change == "query":
@@ -186,7 +187,7 @@ def test_the_stand_in_refuses_a_changed_byte(cloud: Ksyun, keys: dict[str, Any],
     ({"Version": "2020-01-14"}, "INVALID_ACTION"), ({"Action": "RunInstances"}, "INVALID_ACTION"),
     ({"Region": "eu-east-1"}, "SignatureDoesNotMatch"),
     ({f"ProjectId.{n}": n for n in range(101)}, "InvalidParameterValue")])
-def test_the_stand_in_enforces_what_is_documented(cloud: Ksyun, keys: dict[str, Any], asked: dict[str, Any],
+def test_the_simulator_enforces_what_is_documented(cloud: Ksyun, keys: dict[str, Any], asked: dict[str, Any],
                                                   code: str) -> None:
     request = ksyun.sign("kec", "cn-beijing-6", url_of(cloud, **{"action": "DescribeInstances", **asked}), keys)
     assert requests.get(request.url, headers=dict(request.headers), timeout=9).json()["Error"]["Code"] == code
@@ -245,7 +246,7 @@ def test_an_unknown_region_is_never_an_empty_list(house: App, cloud: Ksyun, keys
     house.account("ksyun", keys, cloud.url)
     with pytest.raises(TwocloudError) as refused:
         ours(house, "cn-mars-1")
-    assert refused.value.word == "invalid_parameter"
+    assert refused.value.code == "invalid_parameter"
     assert ours(house, "eu-east-1").total == 0
 
 

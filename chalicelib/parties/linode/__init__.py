@@ -94,13 +94,13 @@ class _Region(msgspec.Struct):
 
 def list_servers(client: api.Client, window: api.Window) -> api.Listing:
     here = {"region": client.region}
-    found, volumes, ipv4, ipv6 = client.run_all(
+    page, volumes, ipv4, ipv6 = client.run_all(
         lambda: client.pages(_LINODES, window, _filter({**here, "+order_by": "id", "+order": "asc"})),
         lambda: client.all(_VOLUMES, _filter(here)), lambda: client.all(_VPC_IPS), lambda: _vpc_ipv6s(client))
-    rows = api.only(found.rows, lambda row: row.region, client.region)
+    rows = api.only(page.rows, lambda row: row.region, client.region)
     sizes = api.attached(((volume.linode_id,), volume.size) for volume in volumes)
     vpcs = api.by_owner((ip.linode_id, ip) for ip in (*ipv4, *ipv6))
-    return api.Listing([_server(row, sizes.of(str(row.id), 0), vpcs.get(str(row.id), [])) for row in rows], found.total)
+    return api.Listing([_server(row, sizes.of(str(row.id), 0), vpcs.get(str(row.id), [])) for row in rows], page.total)
 
 
 def _vpc_ipv6s(client: api.Client) -> list[_VpcAddress]:

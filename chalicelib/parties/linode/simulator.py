@@ -17,16 +17,16 @@ _STATES = {"running": "running", "stopped": "offline", "starting": "booting", "s
 def _page(ask: Ask, make: Callable[[Ask], list[Any]], filters: tuple[str, ...] = ()) -> Said:
     rows = ask.kept(make)
     try:
-        asked = msgspec.json.decode(ask.call.headers.get("x-filter", "{}"), type=dict[str, str])
+        query = msgspec.json.decode(ask.call.headers.get("x-filter", "{}"), type=dict[str, str])
     except msgspec.DecodeError:
         raise Refused(400, "Cannot filter") from None
-    order, way = asked.pop("+order_by", None), asked.pop("+order", "asc")
-    if asked.keys() - set(filters) or order not in (None, "id", "label") or way not in ("asc", "desc"):
+    order, way = query.pop("+order_by", None), query.pop("+order", "asc")
+    if query.keys() - set(filters) or order not in (None, "id", "label") or way not in ("asc", "desc"):
         raise Refused(400, "Cannot filter")
-    found = [row for row in rows if all(row[name] == value for name, value in asked.items())]
+    listed = [row for row in rows if all(row[name] == value for name, value in query.items())]
     if order:
-        found.sort(key=lambda row: row[order], reverse=way == "desc")
-    page, total = numbered(ask, found, "page_size", 100, 500, 25)
+        listed.sort(key=lambda row: row[order], reverse=way == "desc")
+    page, total = numbered(ask, listed, "page_size", 100, 500, 25)
     size = ask.number("page_size", 100, 25, 500)
     return {"data": page, "page": ask.number("page", 1, 1, 10 ** 6), "pages": max(1, math.ceil(total / size)),
             "results": total}, {}
@@ -62,10 +62,10 @@ def _vpc_ips(ask: Ask) -> list[Any]:
 
 def _vpc_rows(ask: Ask) -> Iterator[dict[str, Any]]:
     for region, m in ask.machines():
-        found = [] if m.number % 2 else [(ip, None, True) for ip in m.lan]
-        if found and m.number % 10 == 0:    # of a configuration that is not in use, and a range
-            found = [("10.255.255.9", None, False), *found, (None, "10.0.9.0/28", True)]
-        for address, span, active in found:
+        rows = [] if m.number % 2 else [(ip, None, True) for ip in m.lan]
+        if rows and m.number % 10 == 0:    # of a configuration that is not in use, and a range
+            rows = [("10.255.255.9", None, False), *rows, (None, "10.0.9.0/28", True)]
+        for address, span, active in rows:
             yield {"address": address, "address_range": span, "vpc_id": 7, "subnet_id": 9, "region": region,
                    "linode_id": ask.id(region, m), "config_id": 1, "interface_id": 2, "active": active,
                    "nat_1_1": None, "gateway": "10.0.0.1", "prefix": 24, "subnet_mask": "255.255.255.0"}

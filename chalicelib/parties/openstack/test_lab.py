@@ -21,13 +21,15 @@ from chalicelib import parties
 from tests import ROOT, canaries
 from tests.lab import cloud
 from tests.lab.cloud import Lab, User
+from tests.lab.front import Front
 
 from ...access import accounts
 from ...cloud import cache, rate_limit, sender
 from ...cloud.sender import Transport
-from ...errors import PartyDenied, PartyUnavailable, UnknownRegion
-from ...model import WHOLE, Account, Listing, Region, Response, Sign, Source, Window
+from ...errors import PartyDenied, PartyMalformed, PartyUnavailable, UnknownRegion
+from ...model import WHOLE, Account, Discovery, Listing, Member, Region, Response, Sign, Source, Window
 from .. import openstack
+from .test_catalogues import BENDS, ids
 from .test_openstack import connection, machines, our_view
 
 KEYS = ROOT / "docs/keys.md"
@@ -50,7 +52,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         yield made
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
 def test_a_real_keystone_and_a_real_nova(lab: Lab, subtests: pytest.Subtests, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sender, "CALL_SECONDS", 120.0)       # their speed on a busy machine is not the question
@@ -84,6 +86,13 @@ class Ask:
 
     def regions(self) -> list[Region]:
         return self._ask(lambda send: parties.list_regions(self.account, send))
+
+    def discover(self) -> list[Member]:
+        return self._ask(lambda send: parties.discover(self.account, send))
+
+    def regions_of(self, door: Account, member: Member) -> list[Region]:
+        self.account = replace(door, member=member)
+        return self.regions()
 
     def check(self, region: str) -> None:
         return self._ask(lambda send: parties.check(Source("123", "openstack", region), self.account, send))
@@ -221,6 +230,29 @@ def regions(lab: Lab, _: pytest.MonkeyPatch) -> None:
             ask.check(region)
 
 
+def all_projects_of_a_user(lab: Lab, _: pytest.MonkeyPatch) -> None:
+    """One password check for all of them; the disabled project is found and closed, and no source."""
+    door = replace(account_of(lab, "few"), discovery=Discovery(), revision="door")
+    ask = Ask(door)
+    found = {member.name: member for member in ask.discover()}
+    assert {name: member.id for name, member in found.items()} == dict(lab.projects)
+    assert {name for name, member in found.items() if member.closed} == {"disabled"}
+    assert {name for name, member in found.items() if member.door} == {"few"}
+    for name in ("few", "none", "disabled"):
+        ask.account = replace(door, member=found[name])
+        if name == "disabled":
+            with pytest.raises(PartyDenied, match="disabled"):
+                ask.servers()
+        else:
+            assert records(ask.servers()) == lab.expected[name]
+    assert ask.regions_of(door, found["none"]) == [Region("RegionOne")]
+    assert ask.calls["Login"] == 1
+    assert ask.calls["GetToken"] == 3
+    narrow = Ask(replace(account({"auth_url": lab.auth_url, **lab.credential}), discovery=Discovery()))
+    with pytest.raises(PartyDenied, match="application credential"):
+        narrow.discover()
+
+
 def a_token_that_is_not_taken_any_more_is_renewed(lab: Lab, _: pytest.MonkeyPatch) -> None:
     ask = Ask(account_of(lab, "few"))
     ask.servers()
@@ -252,8 +284,92 @@ def a_lost_cell_is_no_empty_list(lab: Lab, _: pytest.MonkeyPatch) -> None:
     assert records(listed(made)) == lab.expected["few"]
 
 
+def _front(lab: Lab, stack: ExitStack) -> Front:
+    """The laboratory behind one door, with Keystone, Nova and Cinder each behind a path."""
+    made = requests.post(f"{lab.auth_url}/auth/tokens", timeout=60, json={"auth": {"identity": {
+        "methods": ["application_credential"], "application_credential": {
+            "id": lab.credential["application_credential_id"],
+            "secret": lab.credential["application_credential_secret"]}}}})
+    canaries.watch(made.headers["X-Subject-Token"])
+    origins = {entry["type"]: "/".join(entry["endpoints"][0]["url"].split("/")[:3])
+               for entry in made.json()["token"]["catalog"]}
+    return stack.enter_context(Front(lab.auth_url.removesuffix("/v3"), origins["compute"], origins["block-storage"]))
+
+
+def every_bent_catalogue(lab: Lab, _: pytest.MonkeyPatch) -> None:
+    """The records are those that were inserted, whatever the catalogue looks like; openstacksdk lists the same."""
+    with ExitStack() as stack:
+        front = _front(lab, stack)
+        given = {**account_of(lab, "few").credentials, "auth_url": f"{front.url}/identity"}
+        for name, bend in BENDS.items():
+            cache.forget()
+            front.bend = lambda token, bend=bend: {**token, "catalog": bend.change(token["catalog"])}
+            found = records(listed(account({**given, **bend.credentials})))
+            if bend.unsized:
+                assert [{**row, "disk_gib": 0} for row in found] == [
+                    {**row, "disk_gib": 0} for row in lab.expected["few"]], name
+                assert {row["disk_gib"] for row in found} > {None}
+            else:
+                assert found == lab.expected["few"], name
+            if bend.theirs is not None:
+                assert ids(given, "RegionOne", **bend.theirs) == sorted(row["id"] for row in found), name
+
+
+def a_nova_at_two_addresses(lab: Lab, _: pytest.MonkeyPatch) -> None:
+    """Its own and the door's: both are listed, and each server once."""
+    with ExitStack() as stack:
+        front = _front(lab, stack)
+        given = {**account_of(lab, "few").credentials, "auth_url": f"{front.url}/identity"}
+        front.bend = lambda token: {**token, "catalog": [*token["catalog"], {"type": "compute", "endpoints": [
+            {"interface": "public", "region_id": "RegionOne", "url": f"{front.behind['compute']}/v2.1"}]}]}
+        assert records(listed(account(given))) == lab.expected["few"]
+        assert records(listed(account(given), Window(7, 12))) == lab.expected["few"][6:12]
+        assert any("/servers/detail" in call for call in front.calls)
+
+
+def keystone_behind_a_path_and_elsewhere(lab: Lab, _: pytest.MonkeyPatch) -> None:
+    with ExitStack() as stack:
+        front = _front(lab, stack)
+        given = account_of(lab, "few").credentials
+        for end in ("", "/", "/v3", "/v3/", "/v2.0", "/v3/auth/tokens"):
+            cache.forget()
+            assert listed(account({**given, "auth_url": f"{front.url}/identity{end}"}), Window(1, 2)).servers
+        for wrong in (front.url, f"{front.url}/keystone", f"{front.url}/identity/deeper", f"{front.url}/compute"):
+            for credentials in (given, lab.credential):
+                cache.forget()
+                with pytest.raises(PartyMalformed, match="auth_url does not lead to Keystone v3"):
+                    listed(account({**credentials, "auth_url": wrong}))
+
+
+def the_project_by_its_name(lab: Lab, _: pytest.MonkeyPatch) -> None:
+    """In the domain of the user, or in one that is named."""
+    given = {name: value for name, value in account_of(lab).credentials.items() if name != "project_id"}
+    assert records(listed(account({**given, "project_name": "few"}))) == lab.expected["few"]
+    foreigner = {"auth_url": lab.auth_url, "username": lab.foreigner.name, "password": lab.foreigner.password,
+                 "user_domain": lab.foreigner.domain, "project_name": "few"}
+    for domain in ("default", "Default"):
+        assert records(listed(account({**foreigner, "project_domain": domain}))) == lab.expected["few"]
+    for wrong in ({**given, "project_name": "nowhere"}, foreigner):
+        with pytest.raises(PartyDenied):
+            listed(account(wrong))
+
+
+def a_token_without_a_scope(lab: Lab, _: pytest.MonkeyPatch) -> None:
+    """As Keystone gives it: its answer to the same login without a scope."""
+    user = {"name": lab.user.name, "domain": {"id": "default"}, "password": lab.user.password}
+    unscoped = requests.post(f"{lab.auth_url}/auth/tokens", timeout=60, json={"auth": {
+        "scope": "unscoped", "identity": {"methods": ["password"], "password": {"user": user}}}})
+    canaries.watch(unscoped.headers["X-Subject-Token"])
+    assert "catalog" not in unscoped.json()["token"]
+    with ExitStack() as stack:
+        front = _front(lab, stack)
+        front.bend = lambda _: unscoped.json()["token"]
+        with pytest.raises(PartyDenied, match="no role on the project"):
+            listed(account({**account_of(lab, "few").credentials, "auth_url": f"{front.url}/identity"}))
+
+
 PARTS = (every_record_of_more_than_a_thousand_servers, windows_join_to_the_whole, small_pages_cut_through_seconds,
-         the_calls,
-         every_version_that_we_ask_for, both_kinds_of_credentials_and_projects,
-         a_credential_with_the_documented_access_rules, refusals, regions,
-         a_token_that_is_not_taken_any_more_is_renewed, a_lost_cell_is_no_empty_list)
+         the_calls, every_version_that_we_ask_for, both_kinds_of_credentials_and_projects,
+         a_credential_with_the_documented_access_rules, refusals, regions, all_projects_of_a_user,
+         every_bent_catalogue, a_nova_at_two_addresses, keystone_behind_a_path_and_elsewhere, the_project_by_its_name,
+         a_token_without_a_scope, a_token_that_is_not_taken_any_more_is_renewed, a_lost_cell_is_no_empty_list)

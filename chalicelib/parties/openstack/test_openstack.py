@@ -4,7 +4,7 @@ import json
 import time
 import warnings
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,13 +14,14 @@ import requests
 from chalicelib import parties
 from tests import canaries
 from tests.fixtures import App
+from tests.unit.test_discovery import Organisation
 from tests.unit.test_parties import WHAT
 
 from ...access import accounts
 from ...cloud import cache
 from ...errors import InvalidParameter, PartyDenied, PartyMalformed, PartyUnavailable, UnknownRegion
 from ...fleet import check, many_sources
-from ...model import Response, Server
+from ...model import Member, Response, Server
 from ...simulators.fleet import Fleet
 from .. import openstack
 from .simulator import Openstack
@@ -124,7 +125,7 @@ def test_the_sdk_logs_in_as_we_do(house: App, stack: ExitStack, how: str) -> Non
     assert json.loads(mine.body) == json.loads(theirs.body)
 
 
-def test_the_sdk_knows_every_field_of_our_fixtures_and_stand_ins(house: App, stack: ExitStack) -> None:
+def test_the_sdk_knows_every_field_of_our_fixtures_and_simulators(house: App, stack: ExitStack) -> None:
     from openstack.compute.v2.server import Server as Row
 
     cloud, _ = a_cloud(stack, house, 4)
@@ -256,7 +257,7 @@ def test_a_token_is_never_sent_in_plain_text_to_another_host(house: App, stack: 
 
 
 @pytest.mark.parametrize("change", ["token", "path", "version", None])
-def test_the_stand_in_refuses_a_changed_byte(house: App, stack: ExitStack, change: str | None) -> None:
+def test_the_simulator_refuses_a_changed_byte(house: App, stack: ExitStack, change: str | None) -> None:
     cloud, _ = a_cloud(stack, house, 3)
     listed(house)
     call = next(call for call in cloud.calls if call.operation == "ListServersDetailed")
@@ -274,7 +275,7 @@ def test_the_stand_in_refuses_a_changed_byte(house: App, stack: ExitStack, chang
         "token": "Unauthorized", "path": "itemNotFound", "version": "computeFault", None: None}[change]
 
 
-def test_the_stand_in_enforces_what_is_documented(house: App, stack: ExitStack) -> None:
+def test_the_simulator_enforces_what_is_documented(house: App, stack: ExitStack) -> None:
     cloud, credentials = a_cloud(stack, house, 30, most=20)
     nova = connection(credentials, "RegionOne").compute
     for asked, status in (({"limit": "-1"}, 400), ({"limit": "x"}, 400), ({"marker": "nobody"}, 400),
@@ -289,3 +290,39 @@ def test_the_stand_in_enforces_what_is_documented(house: App, stack: ExitStack) 
     cloud.tokens[token] = datetime.now(UTC)
     assert nova.get("/servers").status_code == 200              # the SDK logs in again, once
     assert cloud.count("Login") == 2
+
+
+# ---------------------------------------------------------------- all projects of a user
+
+def test_the_sdk_and_we_find_the_same_projects(stack: ExitStack) -> None:
+    behind = Organisation("openstack", stack)
+    given = {**behind.account.credentials, "project_id": behind.cloud.ids["top"]}
+    keystone = connection(given, "RegionOne")
+    assert {(member.id, member.name) for member in behind.discover()} == {
+        (row["id"], row["name"]) for row in keystone.identity.get("/auth/projects").json()["projects"]}
+    with pytest.raises(sdk.exceptions.SDKException):
+        connection({**given, "project_id": behind.cloud.ids["old"]}, "RegionOne").authorize()
+    assert {server.name for server in behind.servers(behind.named("top")).servers} == {
+        server.name for server in keystone.compute.servers(details=True)}
+
+
+def test_the_password_is_checked_once_whatever_the_projects_say(stack: ExitStack) -> None:
+    behind = Organisation("openstack", stack)
+    found = behind.discover()
+    for member in (*found, Member(id=behind.cloud.ids["locked"])):
+        for _ in range(2):
+            with suppress(PartyDenied):
+                behind.servers(member)
+    assert behind.cloud.count("Login") == 1
+    assert behind.cloud.count("GetToken") == len([member for member in found if not member.closed]) + 4
+
+
+def test_a_token_of_no_project_that_ended_early_is_renewed_once(stack: ExitStack) -> None:
+    behind = Organisation("openstack", stack)
+    door: Any = behind.cloud
+    top, basket = behind.named("top"), behind.named("basket")
+    assert behind.servers(top).total == 3
+    door.tokens.clear()
+    assert behind.servers(basket).total == 2
+    assert behind.servers(top).total == 3
+    assert door.count("Login") == 2

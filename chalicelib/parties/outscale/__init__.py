@@ -2,7 +2,7 @@
 
 https://docs.outscale.com/api.html (ReadVms, ReadVolumes, ReadVmTypes). Libcloud follows no page and calls past every
 seam: here its call is replaced, signed by its signer, and walked by NextPageToken. The VM types tinavX.cYrZ say their
-size in their name (Y cores, Z GiB); others are in ReadVmTypes. Volumes GiB. Rates are not told in numbers.
+size in their name (Y cores, Z GiB); others are in ReadVmTypes. Volumes GiB. Rates are not given in numbers.
 
 Unconfirmed: no real account was asked; what Libcloud's fixtures do not hold is from the vendor's own clients.
 """
@@ -20,7 +20,6 @@ from ...cloud.libcloud import (
     Bridge,
     Call,
     Driven,
-    Size,
     matched,
     nodes_by_id,
     party_of,
@@ -40,7 +39,7 @@ from ...errors import (
     WRONG_KEY,
     PartyMalformed,
 )
-from ...model import Count, Listing, Region, Server, Source, Status, Text, Window, parse_time
+from ...model import Count, Listing, Region, Server, Size, Source, Status, Text, Window, parse_time
 
 _PAGE = 500                                 # the most is 1000
 _GONE = ("deleted", "terminated")           # finally gone, but still listed for a while
@@ -156,10 +155,10 @@ def _list_servers(driven: Driven, source: Source, window: Window) -> Listing:
         return Page([(row.VmId, row) for row in matched(nodes, answer.Vms, lambda row: row.VmId)
                      if row.State not in _GONE], token=answer.NextPageToken)
 
-    found = by_token(fetch, window, stable=False)
-    sizes = _volumes(driven, found.rows) if found.rows else {}
-    types = _types(driven, source.region, {row.VmType or "" for row in found.rows})
-    return Listing([_server(row, sizes, types) for row in found.rows], found.total)
+    machines = by_token(fetch, window, stable=False)
+    sizes = _volumes(driven, machines.rows) if machines.rows else {}
+    types = _types(driven, source.region, {row.VmType or "" for row in machines.rows})
+    return Listing([_server(row, sizes, types) for row in machines.rows], machines.total)
 
 
 def _page(size: int, token: str | None, **more: Any) -> str:
@@ -186,10 +185,10 @@ def _types(driven: Driven, region: str, names: Iterable[str]) -> dict[str, _Type
             raise PartyMalformed()
         return {kind.VmTypeName: kind for kind in answer.VmTypes}
 
-    told = {name: _Type(name, int(found[1]), int(found[2]))
-            for name in names if (found := _TINA.fullmatch(name))}
-    others = sorted(name for name in names if name and name not in told)
-    return told | cached_lookup(("outscale", driven.account.endpoint, region), others, fetch)
+    stated = {name: _Type(name, int(match[1]), int(match[2]))
+            for name in names if (match := _TINA.fullmatch(name))}
+    others = sorted(name for name in names if name and name not in stated)
+    return stated | cached_lookup(driven.account, ("outscale", region), others, fetch)
 
 
 def _server(row: _Vm, sizes: Mapping[str, int | None],
@@ -244,7 +243,7 @@ PARTY = party_of(
     region_form=r"(cloudgouv-)?[a-z]{2}-[a-z]{4,9}-[0-9]{1,2}",
     default_region="eu-west-2",
     calls_a_second=5,
-    word=lambda answer: "{Type}.{Code}".format(**answer["Errors"][0]),
+    code=lambda answer: "{Type}.{Code}".format(**answer["Errors"][0]),
     errors={                                # https://docs.outscale.com/api-errors.html
         "AccessDenied.1": WRONG_KEY,
         "AccessDenied.4": MISSING_RIGHT,

@@ -4,7 +4,7 @@ https://cloud.tencent.com/document/api/213/15728 (call), /213/30654 (signature),
 
 Units: Memory and disks GiB. Times: UTC, `Z` or `+00:00`. Paging: Offset from 0, Limit at most 100 (default 20!),
 TotalCount always; no documented order. Errors come inside HTTP 200. Lists may be null. There is no time of the
-last update. Lighthouse servers are another product and never in this list.
+last update. Lighthouse servers are another product and never in this list: the party lighthouse has them.
 
 The list gives the addresses of the primary interface, and possibly only the disks bought with the server; --deep
 reads all disks (CBS DescribeDisks, https://cloud.tencent.com/document/api/362/16315) and all interfaces (VPC
@@ -16,13 +16,8 @@ The host is cvm.tencentcloudapi.com with the region in X-TC-Region, so that an u
 a name that cannot be looked up; the finance regions (*-fsi) answer only on hosts of their own.
 """
 
-import hashlib
-import hmac
-import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Generic, TypeVar
-from urllib.parse import urlsplit
+from typing import TypeVar
 
 import msgspec
 
@@ -50,68 +45,19 @@ _STATUS = {                                 # InstanceState, all documented word
     "EXIT_SERVICE_LIVE_MIGRATE": api.Status.MIGRATING,
 }
 
-_ALIASES = {                                # the short codes of the old v2 API, from Tencent's own documents
-    "gz": "ap-guangzhou", "gzopen": "ap-guangzhou-open", "szx": "ap-shenzhen", "szjr": "ap-shenzhen-fsi",
-    "sh": "ap-shanghai", "shjr": "ap-shanghai-fsi", "bj": "ap-beijing", "bjjr": "ap-beijing-fsi",
-    "tsn": "ap-tianjin", "nj": "ap-nanjing", "hk": "ap-hongkong", "tpe": "ap-taipei", "sg": "ap-singapore",
-    "th": "ap-bangkok", "in": "ap-mumbai", "kr": "ap-seoul", "jp": "ap-tokyo", "cd": "ap-chengdu",
-    "cq": "ap-chongqing", "qy": "ap-qingyuan", "usw": "na-siliconvalley", "use": "na-ashburn", "ca": "na-toronto",
-    "de": "eu-frankfurt", "ru": "eu-moscow", "hzec": "ap-hangzhou-ec", "fzec": "ap-fuzhou-ec",
-    "jnec": "ap-jinan-ec", "sheec": "ap-shenyang-ec",
-    # seen in official samples, the region they mean is inferred
-    "jkt": "ap-jakarta", "osa": "ap-osaka", "sao": "sa-saopaulo", "sa": "me-saudi-arabia",
-    "qyxa": "ap-qingyuan-xinan", "shadc": "ap-shanghai-adc", "whec": "ap-wuhan-ec", "csec": "ap-changsha-ec",
-    "hfeec": "ap-hefei-ec", "sjwec": "ap-shijiazhuang-ec", "cgoec": "ap-zhengzhou-ec", "xiyec": "ap-xian-ec",
-    "xbec": "ap-xibei-ec",
-    # third parties only
-    "tor": "na-toronto",
-}
-
-_NO_SUCH_KEY = api.denied("wrong key: no enabled key has this id; it was mistyped, deleted or disabled")
-_ERRORS = {                                 # the exact code, or what stands before its first dot; the public codes are
-    # those of https://cloud.tencent.com/document/api/213/30435, the others of the SDK's lists for cvm, cbs and vpc
-    "AuthFailure": api.WRONG_KEY,
-    "AuthFailure.SecretIdNotFound": _NO_SUCH_KEY,
-    "AuthFailure.SignatureExpire": api.CLOCK,
-    "AuthFailure.TokenFailure": api.WRONG_TOKEN,
-    "AuthFailure.MFAFailure": api.MFA,
-    "AuthFailure.UnauthorizedOperation": api.MISSING_RIGHT,
-    "AuthFailure.CamRoleNameAuthenticateFailed": api.ROLE,
-    "UnauthorizedOperation": api.MISSING_RIGHT,
-    "UnauthorizedOperation.InvalidToken": api.WRONG_TOKEN,
-    "UnauthorizedOperation.MFAExpired": api.MFA,
-    "UnauthorizedOperation.MFANotFound": api.MFA,
-    "UnauthorizedOperation.NoRealNameAuthentication": api.UNVERIFIED,
-    "UnauthorizedOperation.NotCertification": api.UNVERIFIED,
-    "UnauthorizedOperation.RoleNotExists": api.ROLE,
-    "IpInBlacklist": api.ADDRESS,
-    "IpNotInWhitelist": api.ADDRESS,
+_ERRORS = {                                 # beside those of every product, those of the SDK's lists for cvm, cbs, vpc
+    **api.tencent.ERRORS,
     "AccountQualificationRestrictions": api.UNVERIFIED,
     "InvalidAccount": api.ARREARS,          # InsufficientBalance, UnpaidOrder
     "OperationDenied.AccountNotSupported": api.NOT_ACTIVATED,
-    "RequestLimitExceeded": api.THROTTLED,
-    "UnsupportedRegion": api.REGION,
     "InvalidRegion": api.REGION,
     "InvalidRegion.Unavailable": api.REGION_CLOSED,
     "InvalidParameterValue.InvalidRegion": api.REGION,
-    "InvalidParameter": api.MALFORMED,
-    "InvalidParameterValue": api.MALFORMED,
     "InvalidParameterConflict": api.MALFORMED,
     "InvalidParameterCoexist": api.MALFORMED,
-    "InvalidRequest": api.MALFORMED,
-    "MissingParameter": api.MALFORMED,
-    "UnknownParameter": api.MALFORMED,
-    "UnsupportedOperation": api.MALFORMED,
     "InvalidFilter": api.MALFORMED,
     "InvalidFilterValue": api.MALFORMED,
-    "InvalidAction": api.MALFORMED,
-    "ActionOffline": api.MALFORMED,
-    "NoSuchProduct": api.MALFORMED,
-    "NoSuchVersion": api.MALFORMED,
-    "UnsupportedProtocol": api.MALFORMED,
-    "InternalError": api.FAILED,
     "InternalServerError": api.FAILED,
-    "ResourceUnavailable": api.FAILED,
     "ServiceUnavailable": api.FAILED,
 }
 
@@ -205,10 +151,6 @@ class _Region(msgspec.Struct):
 
 class _Regions(msgspec.Struct):
     RegionSet: list[_Region]
-
-
-class _Envelope(msgspec.Struct, Generic[_T]):
-    Response: _T
 
 
 # ---------------------------------------------------------------- listing
@@ -343,39 +285,8 @@ def _call(client: api.Client, action: str, query: Mapping[str, object], shape: t
     service = _SERVICES.get(action, "region")
     region = client.region if action in _SERVICES else ""
     own_host = f"{service}.{region}" if region.endswith("-fsi") else service
-    url, body = client.url(f"https://{own_host}.tencentcloudapi.com/"), msgspec.json.encode(query)
-    return client.call(action, lambda: sign(service, action, region, url, body, client.account, time.time()),
-                       _Envelope[shape]).Response
-
-
-def sign(service: str, action: str, region: str, url: str, body: bytes, account: api.Account,
-         now: float) -> api.Request:
-    """TC3-HMAC-SHA256. `now`: Unix time; the party allows five minutes of difference."""
-    keys = account.credentials
-    day = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d")
-    content_type, host = "application/json; charset=utf-8", urlsplit(url).netloc
-    canonical = "\n".join(("POST", "/", "", f"content-type:{content_type}", f"host:{host}", "",
-                           "content-type;host", _sha256(body)))
-    scope = f"{day}/{service}/tc3_request"
-    to_sign = "\n".join(("TC3-HMAC-SHA256", str(int(now)), scope, _sha256(canonical.encode())))
-    key = f"TC3{keys['secret_key']}".encode()
-    for part in (day, service, "tc3_request"):
-        key = hmac.digest(key, part.encode(), "sha256")
-    signature = hmac.digest(key, to_sign.encode(), "sha256").hex()
-    headers = {
-        "Authorization": f"TC3-HMAC-SHA256 Credential={keys['secret_id']}/{scope}, "
-                         f"SignedHeaders=content-type;host, Signature={signature}",
-        "Content-Type": content_type, "Host": host, "X-TC-Action": action, "X-TC-Version": _VERSIONS[service],
-        "X-TC-Timestamp": str(int(now)), "X-TC-Language": "en-US"}
-    if region:
-        headers["X-TC-Region"] = region
-    if "token" in keys:
-        headers["X-TC-Token"] = keys["token"]
-    return api.Request("POST", url, headers, body)
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+    url = client.url(f"https://{own_host}.tencentcloudapi.com/")
+    return api.tencent.call(client, service, _VERSIONS[service], action, region, url, query, shape)
 
 
 PARTY = api.Party(
@@ -387,11 +298,12 @@ PARTY = api.Party(
     grade="recorded",
     permissions=("cvm:DescribeInstances",),
     deep_permissions=("cbs:DescribeDisks", "vpc:DescribeNetworkInterfaces"),
-    aliases=_ALIASES,
-    region_form=r"[a-z]{2,4}(-[a-z0-9]{1,20}){1,4}",
+    aliases=api.tencent.ALIASES,
+    region_form=api.tencent.REGION_FORM,
     default_region="ap-guangzhou",
     project="a project's id, a number",
     project_form=r"0|[1-9][0-9]{0,18}",
+    regional_limits=True,
     limits={**api.per_second(40, "DescribeInstances"), **api.per_second(20, "DescribeRegions"),
             **api.per_second(100, "DescribeDisks", "DescribeNetworkInterfaces")},
     error_code=api.error_at("Response.Error.Code"),

@@ -15,9 +15,9 @@ from typing import Any
 
 import msgspec
 
-from ...simulators.cloud import Cloud, Least
+from ...simulators.cloud import Cloud, Demo, Least
 from ...simulators.faults import Answer
-from ...simulators.fleet import Fleet, Machine
+from ...simulators.fleet import Fleet, Machine, seed_machine
 from ...simulators.server import Call, Rate, Simulator
 
 REGIONS = ("ap-guangzhou", "ap-shanghai", "ap-beijing", "ap-chengdu", "ap-hongkong", "ap-singapore",
@@ -41,6 +41,9 @@ class Qcloud(Simulator):
     documented rates are enforced. `late`: seconds by which its clock is ahead.
     """
 
+    versions: Mapping[str, str] = _VERSIONS                     # of each action
+    documented: Mapping[str, int] = _RATES
+
     def __init__(self, keys: Mapping[str, str], fleets: Mapping[str, Fleet], *, tokens: Mapping[str, str] = {},
                  attached: bool = False, limited: bool = True, late: float = 0.0, port: int = 0,
                  latency: float = 0.0) -> None:
@@ -49,58 +52,65 @@ class Qcloud(Simulator):
         self.tokens = dict(tokens)
         self.attached = attached
         self.late = late
-        self.rates = {action: Rate(calls) for action, calls in _RATES.items()} if limited else {}
+        self.rates = {action: Rate(calls) for action, calls in self.documented.items()} if limited else {}
         self.rows: dict[int, dict[str, Any]] = {}
         super().__init__(port, latency)
+
+    def regions(self) -> tuple[str, ...]:
+        return REGIONS
 
     def operation(self, call: Call) -> str:
         return call.headers.get("x-tc-action", "?")
 
     def answer(self, call: Call) -> Answer:
         try:
-            said: dict[str, Any] = self._answer(call)
+            body: dict[str, Any] = self._answer(call)
         except _Refused as refused:
-            said = {"Error": {"Code": refused.args[0], "Message": refused.args[1] or refused.args[0]}}
-        said["RequestId"] = str(uuid.uuid4())
-        return Answer(200, {"Content-Type": "application/json"}, msgspec.json.encode({"Response": said}))
+            body = {"Error": {"Code": refused.args[0], "Message": refused.args[1] or refused.args[0]}}
+        body["RequestId"] = str(uuid.uuid4())
+        return Answer(200, {"Content-Type": "application/json"}, msgspec.json.encode({"Response": body}))
 
     def _answer(self, call: Call) -> dict[str, Any]:
         action, region = call.operation, call.headers.get("x-tc-region", "")
         secret_id = self._check_signature(call)
-        if action not in _VERSIONS:
+        if action not in self.versions:
             raise _Refused("InvalidAction", "The request action is not valid.")
-        if call.headers.get("x-tc-version") != _VERSIONS[action]:
+        if call.headers.get("x-tc-version") != self.versions[action]:
             raise _Refused("NoSuchVersion", "The request version does not exist.")
         if action != "DescribeRegions":
             if not region:
                 raise _Refused("MissingParameter", "The request is missing a required parameter `Region`.")
-            if region not in REGIONS:
+            if region not in self.regions():
                 raise _Refused("UnsupportedRegion", "The request does not support this region.")
         if action in self.rates and not self.rates[action].allows(f"{secret_id}/{region}", call.at):
             raise _Refused("RequestLimitExceeded", "Your current request rate is too high.")
         try:
-            asked: dict[str, Any] = msgspec.json.decode(call.body, type=dict[str, Any])
+            query: dict[str, Any] = msgspec.json.decode(call.body, type=dict[str, Any])
         except msgspec.DecodeError:
             raise _Refused("InvalidParameter", "The request body is not valid JSON.") from None
         fleet = self.fleets.get(region, Fleet(0))
         if action == "DescribeRegions":
-            return {"TotalCount": len(REGIONS), "RegionSet": [
-                {"Region": name, "RegionName": name, "RegionState": "AVAILABLE"} for name in REGIONS]}
+            return {"TotalCount": len(self.regions()), "RegionSet": [
+                {"Region": name, "RegionName": name, "RegionState": "AVAILABLE"} for name in self.regions()]}
+        return self.listed(action, query, fleet, region)
+
+    def listed(self, action: str, query: dict[str, Any], fleet: Fleet, region: str) -> dict[str, Any]:
+        """What a list of a region answers."""
         if action == "DescribeInstances":
-            return self._instances(asked, fleet, region)
+            return self._instances(query, fleet, region)
         if action == "DescribeDisks":
-            return self._disks(asked, fleet, region)
-        return self._interfaces(asked, fleet)
+            return self._disks(query, fleet, region)
+        return self._interfaces(query, fleet)
 
     # ---------------------------------------------------------------- signature
 
     def _check_signature(self, call: Call) -> str:
-        found = re.fullmatch(r"TC3-HMAC-SHA256 Credential=([^/]+)/(\d{4}-\d\d-\d\d)/(\w+)/tc3_request, ?"
+        match = re.fullmatch(r"TC3-HMAC-SHA256 Credential=([^/]+)/(\d{4}-\d\d-\d\d)/(\w+)/tc3_request, ?"
                              r"SignedHeaders=([a-z;-]+), ?Signature=([0-9a-f]{64})",
                              call.headers.get("authorization", ""))
-        if not found:
+        if not match:
             raise _Refused("AuthFailure.InvalidAuthorization", "Authorization header is invalid.")
-        secret_id, day, service, signed, signature = found.groups()
+        secret_id, day, service, signed, signature = match.groups()
         stamp = call.headers.get("x-tc-timestamp", "")
         if not stamp.isdigit() or abs(time.time() + self.late - int(stamp)) > 300:
             raise _Refused("AuthFailure.SignatureExpire", "The provided timestamp is too far from server time.")
@@ -124,12 +134,12 @@ class Qcloud(Simulator):
 
     # ---------------------------------------------------------------- answers
 
-    def _instances(self, asked: dict[str, Any], fleet: Fleet, region: str) -> dict[str, Any]:
-        filters = _filters(asked, {"project-id", "zone", "instance-id", "instance-name", "instance-state"}, most=5)
-        ids = asked.get("InstanceIds")
+    def _instances(self, query: dict[str, Any], fleet: Fleet, region: str) -> dict[str, Any]:
+        filters = filters_in(query, {"project-id", "zone", "instance-id", "instance-name", "instance-state"}, most=5)
+        ids = query.get("InstanceIds")
         if ids and filters:
             raise _Refused("InvalidParameterConflict", "InstanceIds and Filters cannot be given together.")
-        offset, limit = _range(asked, {"Filters", "InstanceIds"})
+        offset, limit = window_in(query, {"Filters", "InstanceIds"})
         chosen: Sequence[Machine] = fleet   # type: ignore[assignment]
         if filters or ids:
             projects = filters.get("project-id")
@@ -173,9 +183,9 @@ class Qcloud(Simulator):
             "DedicatedClusterId": "", "IsolatedSource": "NOTISOLATED", "LicenseType": "TencentCloud",
             "DisableApiTermination": False, "DefaultLoginUser": "root", "DefaultLoginPort": 22}
 
-    def _disks(self, asked: dict[str, Any], fleet: Fleet, region: str) -> dict[str, Any]:
-        filters = _filters(asked, {"instance-id", "disk-state", "disk-usage", "project-id"}, most=100)
-        offset, limit = _range(asked, {"Filters", "DiskIds", "OrderField", "Order", "ReturnBindAutoSnapshotPolicy"})
+    def _disks(self, query: dict[str, Any], fleet: Fleet, region: str) -> dict[str, Any]:
+        filters = filters_in(query, {"instance-id", "disk-state", "disk-usage", "project-id"}, most=100)
+        offset, limit = window_in(query, {"Filters", "DiskIds", "OrderField", "Order", "ReturnBindAutoSnapshotPolicy"})
         wanted = set(filters.get("instance-id") or ())
         disks: list[dict[str, Any]] = []
         for machine in (fleet[n] for n in range(len(fleet))):
@@ -191,11 +201,11 @@ class Qcloud(Simulator):
                       for n, size in enumerate(sizes)]
         return {"TotalCount": len(disks), "DiskSet": disks[offset:offset + limit]}
 
-    def _interfaces(self, asked: dict[str, Any], fleet: Fleet) -> dict[str, Any]:
-        filters = _filters(asked, {"attachment.instance-id", "vpc-id", "subnet-id"}, most=100)
-        offset, limit = _range(asked, {"Filters", "NetworkInterfaceIds"})
+    def _interfaces(self, query: dict[str, Any], fleet: Fleet) -> dict[str, Any]:
+        filters = filters_in(query, {"attachment.instance-id", "vpc-id", "subnet-id"}, most=100)
+        offset, limit = window_in(query, {"Filters", "NetworkInterfaceIds"})
         wanted = set(filters.get("attachment.instance-id") or ())
-        found: list[dict[str, Any]] = []
+        rows: list[dict[str, Any]] = []
         for machine in (fleet[n] for n in range(len(fleet))):
             owner = f"ins-{machine.key}"
             if wanted and owner not in wanted:
@@ -204,7 +214,7 @@ class Qcloud(Simulator):
             if self.attached:
                 last = machine.number % 250 + 1
                 both.append((False, (f"192.168.77.{last}",), (f"203.0.113.{last}",)))
-            found += [{"NetworkInterfaceId": f"eni-{machine.key}{int(not primary)}", "Primary": primary,
+            rows += [{"NetworkInterfaceId": f"eni-{machine.key}{int(not primary)}", "Primary": primary,
                        "State": "AVAILABLE", "VpcId": "vpc-m57eq3rq", "SubnetId": "subnet-prsqxopj",
                        "PrivateIpAddressSet": [
                            {"PrivateIpAddress": ip, "Primary": n == 0, "IsWanIpBlocked": False, "State": "AVAILABLE",
@@ -212,7 +222,7 @@ class Qcloud(Simulator):
                        "Ipv6AddressSet": [],
                        "Attachment": {"InstanceId": owner, "DeviceIndex": int(not primary), "InstanceAccountId": "1"}}
                       for primary, lan, wan in both]
-        return {"TotalCount": len(found), "NetworkInterfaceSet": found[offset:offset + limit]}
+        return {"TotalCount": len(rows), "NetworkInterfaceSet": rows[offset:offset + limit]}
 
 
 def start(fleets: Mapping[str, Fleet], secret: str, *, limited: bool = True,
@@ -221,15 +231,19 @@ def start(fleets: Mapping[str, Fleet], secret: str, *, limited: bool = True,
     return Qcloud({"AKIDdemo": secret}, fleets, limited=limited, latency=latency), keys
 
 
+DEMO = Demo(
+    fleets={"ap-guangzhou": Fleet(25, "demo", first=seed_machine()), "ap-shanghai": Fleet(310, "demo")},
+    accounts={"shop": {"ap-guangzhou": Fleet(12, "shop")}, "lab": {"ap-guangzhou": Fleet(5, "lab")}})
+
 CLOUDS = {"qcloud": Cloud("ap-guangzhou", start, Least(
     calls=10, trips=2, window_calls=1, window_trips=1, rate=(40, 1.0),
-    why="10 pages of 100 with a total: the first, then the others."))}
+    why="10 pages of 100 with a total: the first, then the others."), shown=DEMO)}
 
 
-def _range(asked: dict[str, Any], known: set[str]) -> tuple[int, int]:
-    for name in asked.keys() - known - {"Offset", "Limit"}:
+def window_in(query: dict[str, Any], known: set[str]) -> tuple[int, int]:
+    for name in query.keys() - known - {"Offset", "Limit"}:
         raise _Refused("UnknownParameter", f"The parameter `{name}` is not recognized.")
-    offset, limit = asked.get("Offset", 0), asked.get("Limit", 20)
+    offset, limit = query.get("Offset", 0), query.get("Limit", 20)
     if type(offset) is not int or offset < 0:
         raise _Refused("InvalidParameterValue", "Offset must not be negative.")
     if type(limit) is not int or not 0 < limit <= 100:
@@ -237,15 +251,17 @@ def _range(asked: dict[str, Any], known: set[str]) -> tuple[int, int]:
     return offset, limit
 
 
-def _filters(asked: dict[str, Any], known: set[str], most: int) -> dict[str, list[str]]:
-    given: list[dict[str, Any]] = asked.get("Filters") or []
+def filters_in(query: dict[str, Any], known: set[str], most: int, unknown: str = "InvalidFilter",
+               too_many: str = "InvalidFilterValue.LimitExceeded") -> dict[str, list[str]]:
+    """`unknown`, `too_many`: the words of these refusals."""
+    given: list[dict[str, Any]] = query.get("Filters") or []
     if len(given) > 10:
-        raise _Refused("InvalidFilterValue.LimitExceeded", "At most 10 filters.")
-    found: dict[str, list[str]] = {}
+        raise _Refused(too_many, "At most 10 filters.")
+    filters: dict[str, list[str]] = {}
     for one in given:
         if one["Name"] not in known:
-            raise _Refused("InvalidFilter", "The filter is not supported.")
+            raise _Refused(unknown, "The filter is not supported.")
         if len(one["Values"]) > most:
-            raise _Refused("InvalidFilterValue.LimitExceeded", f"At most {most} values.")
-        found[one["Name"]] = one["Values"]
-    return found
+            raise _Refused(too_many, f"At most {most} values.")
+        filters[one["Name"]] = one["Values"]
+    return filters

@@ -22,6 +22,7 @@ from tencentcloud.vpc.v20170312 import models as vpc_models
 from tencentcloud.vpc.v20170312 import vpc_client
 
 from chalicelib import parties
+from chalicelib.cloud.tencent import sign
 from chalicelib.fleet import many_sources
 from chalicelib.fleet.many_sources import Answer, Deployment
 from chalicelib.model import Account
@@ -43,8 +44,8 @@ def test_tc3_of_tencents_own_document() -> None:
     account = Account(tenant_id="1", party="qcloud", credentials={
         "secret_id": "AKIDz8krbsJ5yKBZQpn74WFkmLPx3EXAMPLE", "secret_key": "Gu5t9xGARNpq86cd98joQYCN3EXAMPLE"})
     body = b'{"Limit": 1, "Filters": [{"Values": ["\\u672a\\u547d\\u540d"], "Name": "instance-name"}]}'
-    request = qcloud.sign("cvm", "DescribeInstances", "ap-guangzhou", "https://cvm.tencentcloudapi.com/", body, account,
-                          1551113065)
+    request = sign("cvm", "2017-03-12", "DescribeInstances", "ap-guangzhou", "https://cvm.tencentcloudapi.com/", body,
+                   account, 1551113065)
     assert request.headers["Authorization"].endswith(
         "Signature=72e494ea809ad7a8c8f7a4507b9bddcbaa8e581f516e8da2f66e2c5a96525168")
     assert (
@@ -150,8 +151,8 @@ def test_the_sdk_signs_as_we_do(tencent: Qcloud, monkeypatch: pytest.MonkeyPatch
             theirs = tencent.calls[-1]
             account = Account(tenant_id="1", party="qcloud", credentials={
                 "secret_id": key_id, "secret_key": secret, **({"token": token} if token else {})})
-            mine = qcloud.sign("cvm", "DescribeInstances", "ap-guangzhou", f"{tencent.url}/", theirs.body, account,
-                               time.time())
+            mine = sign("cvm", "2017-03-12", "DescribeInstances", "ap-guangzhou", f"{tencent.url}/", theirs.body,
+                        account, time.time())
         assert mine.headers["Authorization"].replace(", ", ",") == theirs.headers["authorization"].replace(", ", ",")
         for name in ("X-TC-Action", "X-TC-Version", "X-TC-Region", "X-TC-Timestamp",
                      *(["X-TC-Token"] if token else [])):
@@ -197,8 +198,8 @@ def test_the_sdk_knows_every_field_of_our_fixtures_and_the_simulators(tencent: Q
 def test_the_simulator_refuses_a_changed_byte(tencent: Qcloud, change: Any, code: str | None) -> None:
     (key_id, secret), = tencent.keys.items()
     account = Account(tenant_id="1", party="qcloud", credentials={"secret_id": key_id, "secret_key": secret})
-    request = qcloud.sign("cvm", "DescribeInstances", "ap-guangzhou", f"{tencent.url}/", b'{"Offset":0,"Limit":5}',
-                          account, time.time())
+    request = sign("cvm", "2017-03-12", "DescribeInstances", "ap-guangzhou", f"{tencent.url}/",
+                   b'{"Offset":0,"Limit":5}', account, time.time())
     headers, body = dict(request.headers), request.body
     if change == "body":
         body = b'{"Offset":0,"Limit":6}'

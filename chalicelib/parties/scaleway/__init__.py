@@ -176,7 +176,7 @@ def _zones(client: api.Client, region: str = "") -> tuple[str, ...]:
     zones = tuple(f"{region}-{n}" for n in range(1, (known or _MOST_ZONES) + 1))
     if known:
         return zones
-    there = api.cached_lookup(("scaleway zones", client.account.endpoint), zones, lambda missing: dict(
+    there = api.cached_lookup(client.account, "scaleway zones", zones, lambda missing: dict(
         zip(missing, client.for_each(missing, lambda zone: _is_there(client, zone)), strict=True)))
     if not any(there.values()):
         raise api.UnknownRegion("Scaleway Instances has no such region.")
@@ -189,7 +189,7 @@ def _is_there(client: api.Client, zone: str) -> bool:
         return True
     except api.UnknownRegion:
         return False
-    except api.PartyFailed as refused:      # said while the party was asked for its regions, not about this one
+    except api.PartyFailed as refused:      # of the list of regions, not about this one
         if refused.party_code != "unknown_zone":
             raise
         return False
@@ -197,10 +197,10 @@ def _is_there(client: api.Client, zone: str) -> bool:
 
 def _zone(client: api.Client, zone: str, window: api.Window) -> api.Rows[_Row]:
     servers = api.List(_CLOUD, "ListServers", f"/instance/v1/zones/{zone}/servers", "servers", _Row)
-    found = client.pages(servers, window, order="creation_date_asc", project=client.project or None)
+    rows = client.pages(servers, window, order="creation_date_asc", project=client.project or None)
     if client.project:
-        api.only(found.rows, lambda row: row.project, client.project)
-    return found
+        api.only(rows.rows, lambda row: row.project, client.project)
+    return rows
 
 
 def _sbs(client: api.Client, zone: str, ids: Sequence[str] | None = None) -> list[_BlockVolume]:
@@ -227,7 +227,7 @@ def _joined(parts: Iterable[list[_BlockVolume]]) -> list[_BlockVolume]:
 def _types(client: api.Client, zone: str, rows: Iterable[_Row]) -> dict[str, _CommercialType]:
     catalogue = api.map_of(
         _CLOUD, "ListServerTypes", f"/instance/v1/zones/{zone}/products/servers", "servers", _CommercialType)
-    return api.cached_lookup(("scaleway", client.account.endpoint, zone), [row.commercial_type or "" for row in rows],
+    return api.cached_lookup(client.account, ("scaleway", zone), [row.commercial_type or "" for row in rows],
                              lambda _: dict(client.all(catalogue)))
 
 

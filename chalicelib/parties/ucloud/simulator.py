@@ -49,53 +49,53 @@ class Ucloud(Simulator):
         return _asked(call).get("Action", "?")
 
     def answer(self, call: Call) -> Answer:
-        asked = _asked(call)
+        query = _asked(call)
         try:
-            said: dict[str, Any] = {"RetCode": 0, **self._answer(call, asked)}
+            body: dict[str, Any] = {"RetCode": 0, **self._answer(call, query)}
         except _Refused as refused:
-            said = {"RetCode": refused.args[0], "Message": refused.args[1]}
-        said["Action"] = f"{asked.get('Action')}Response"
+            body = {"RetCode": refused.args[0], "Message": refused.args[1]}
+        body["Action"] = f"{query.get('Action')}Response"
         return Answer(200, {"Content-Type": "application/json", "X-UCLOUD-REQUEST-UUID": str(uuid.uuid4())},
-                      msgspec.json.encode(said))
+                      msgspec.json.encode(body))
 
-    def _answer(self, call: Call, asked: dict[str, str]) -> dict[str, Any]:
-        if not asked.get("Action"):
+    def _answer(self, call: Call, query: dict[str, str]) -> dict[str, Any]:
+        if not query.get("Action"):
             raise _Refused(160, "Missing Action")
-        self._check_signature(asked)
-        if self._rate and not self._rate.allows(asked["PublicKey"], call.at):
+        self._check_signature(query)
+        if self._rate and not self._rate.allows(query["PublicKey"], call.at):
             raise _Refused(153, "API throttled")
-        if asked["Action"] == "GetRegion":
+        if query["Action"] == "GetRegion":
             return {"Regions": [
                 {"RegionId": n, "RegionName": region, "IsDefault": n == 0, "BitMaps": "", "Region": region,
                  "Zone": zone}
                 for n, region in enumerate(ZONES) for zone in ZONES[region]]}
-        if asked["Action"] != "DescribeUHostInstance":
-            raise _Refused(161, f"Action [{asked['Action']}] not exist")
-        region, project = asked.get("Region", ""), asked.get("ProjectId", DEFAULT_PROJECT)
+        if query["Action"] != "DescribeUHostInstance":
+            raise _Refused(161, f"Action [{query['Action']}] not exist")
+        region, project = query.get("Region", ""), query.get("ProjectId", DEFAULT_PROJECT)
         if region not in ZONES:
             raise _Refused(230, "Params [Region] not available")
         if project not in (self.project, DEFAULT_PROJECT):
             raise _Refused(292, "Project not exist")
-        for name in asked.keys() - _KNOWN:
+        for name in query.keys() - _KNOWN:
             raise _Refused(230, f"Params [{name}] not available")
-        offset, limit = _number(asked, "Offset", 0), _number(asked, "Limit", 20)
+        offset, limit = _number(query, "Offset", 0), _number(query, "Limit", 20)
         if not 0 < limit <= 100:
             raise _Refused(230, "Params [Limit] not available")
         fleet = self.fleets.get(region, Fleet(0)) if project == self.project else Fleet(0)
         return {"TotalCount": len(fleet), "UHostSet": [
             _row(fleet[n], ZONES[region]) for n in range(offset, min(offset + limit, len(fleet)))]}
 
-    def _check_signature(self, asked: dict[str, str]) -> None:
-        key = asked.get("PublicKey", "")
-        if "Signature" not in asked:
+    def _check_signature(self, query: dict[str, str]) -> None:
+        key = query.get("PublicKey", "")
+        if "Signature" not in query:
             raise _Refused(170, "Missing signature")
         if key not in self.keys:
             raise _Refused(172, "User not exist")
-        if asked.get("SecurityToken") != self.tokens.get(key):
+        if query.get("SecurityToken") != self.tokens.get(key):
             raise _Refused(174, "Token not exist")
-        signed = sorted((name, value) for name, value in asked.items() if name != "Signature")
+        signed = sorted((name, value) for name, value in query.items() if name != "Signature")
         text = "".join(part for pair in signed for part in pair) + self.keys[key]
-        if hashlib.sha1(text.encode()).hexdigest() != asked["Signature"]:
+        if hashlib.sha1(text.encode()).hexdigest() != query["Signature"]:
             raise _Refused(171, "Signature VerifyAC Error")
 
 
@@ -113,13 +113,13 @@ CLOUDS = {"ucloud": Cloud("cn-bj2", start, Least(
 def _asked(call: Call) -> dict[str, str]:
     """The parameters of a form or of flat JSON, each as the text that is signed."""
     if call.headers.get("content-type", "").startswith("application/json"):
-        found: dict[str, Any] = msgspec.json.decode(call.body, type=dict[str, Any])
-        return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in found.items()}
+        values: dict[str, Any] = msgspec.json.decode(call.body, type=dict[str, Any])
+        return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in values.items()}
     return dict(parse_qsl(call.query or call.body.decode("latin-1"), keep_blank_values=True))
 
 
-def _number(asked: dict[str, str], name: str, default: int) -> int:
-    text = asked.get(name, str(default))
+def _number(query: dict[str, str], name: str, default: int) -> int:
+    text = query.get(name, str(default))
     if not text.isdigit():
         raise _Refused(230, f"Params [{name}] not available")
     return int(text)

@@ -118,7 +118,7 @@ def test_temporary_keys(house: App, cloud: Ucloud, keys: dict[str, Any]) -> None
     ({"Signature": "0" * 40}, 171), ({"Signature": None}, 170), ({"PublicKey": "other"}, 172),
     ({"SecurityToken": "x"}, 174),
     ({"Action": None}, 160)])
-def test_the_stand_in_refuses_a_changed_byte(cloud: Ucloud, keys: dict[str, Any], change: dict[str, str | None],
+def test_the_simulator_refuses_a_changed_byte(cloud: Ucloud, keys: dict[str, Any], change: dict[str, str | None],
                                              code: int) -> None:
     request = ucloud.sign(f"{cloud.url}/", {"Action": "DescribeUHostInstance", "Region": "cn-bj2",
                                             "ProjectId": "org-demo",
@@ -128,7 +128,7 @@ def test_the_stand_in_refuses_a_changed_byte(cloud: Ucloud, keys: dict[str, Any]
     assert said["RetCode"] == code
 
 
-def test_the_stand_in_enforces_what_is_documented(cloud: Ucloud, keys: dict[str, Any]) -> None:
+def test_the_simulator_enforces_what_is_documented(cloud: Ucloud, keys: dict[str, Any]) -> None:
     uhost = client(UHostClient, cloud.url, keys)
     for asked, code in (({"Limit": 101}, 230), ({"Limit": 0}, 230), ({"Region": "mars"}, 230),
                         ({"ProjectId": "org-x"}, 292)):
@@ -192,19 +192,19 @@ def test_a_refusal_is_never_an_empty_list(house: App, cloud: Ucloud, keys: dict[
     house.account("ucloud", {**keys, **change}, cloud.url)
     with pytest.raises(TwocloudError) as refused:
         ours(house)
-    assert refused.value.word == word
+    assert refused.value.code == word
 
 
 def test_an_unknown_region(house: App, cloud: Ucloud, keys: dict[str, Any]) -> None:
     house.account("ucloud", keys, cloud.url)
     with pytest.raises(TwocloudError) as refused:
         ours(house, "cn-mars1")
-    assert refused.value.word == "invalid_parameter"
+    assert refused.value.code == "invalid_parameter"
 
 
 # ---------------------------------------------------------------- the SDK's schemas
 
-def test_the_sdk_knows_every_field_of_our_fixtures_and_stand_in(cloud: Ucloud, keys: dict[str, Any]) -> None:
+def test_the_sdk_knows_every_field_of_our_fixtures_and_simulator(cloud: Ucloud, keys: dict[str, Any]) -> None:
     """Its reader takes only what its schemas name, so that what goes in must come out again."""
     known_to_the_sample_alone = {"EncryptedDiskFeature", "IsExpire", "NetCapFeature"}
     answers = [exchange["answer"]["json"] for case in WHAT["ucloud"]["cases"] for exchange in case["exchanges"]

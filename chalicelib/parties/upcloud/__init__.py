@@ -3,7 +3,7 @@
 https://developers.upcloud.com/1.3/8-servers/ and the recorded traffic in the party's Go client
 
 Units: memory MB and cores, both numbers in text; disks GB. Times: `created` in Unix seconds, in the list as well (our
-notes said that there is none). There is no time of the last update. Order: none is documented. Paging: limit and offset
+notes denied it). There is no time of the last update. Order: none is documented. Paging: limit and offset
 without a total, so that the list is walked to its end, each page beginning with the last row of the page before it: if
 that row is not there, the list has changed and the page is read again from farther in front. It has no filter for a
 zone: it is kept by zone, put into the order of creation and cut to the window.
@@ -148,9 +148,9 @@ def list_servers(client: api.Client, window: api.Window) -> api.Listing:
             raise api.PartyMalformed("The party lists a server whose details it does not have.")
         wanted = [row.uuid for row in api.cut(rows, window)]
         missing = [uuid for uuid in wanted if uuid not in details]
-        found = client.for_each(missing, lambda uuid: _detail(client, uuid))
-        details |= {detail.uuid: detail for detail in found if detail}
-        if None not in found:
+        answers = client.for_each(missing, lambda uuid: _detail(client, uuid))
+        details |= {detail.uuid: detail for detail in answers if detail}
+        if None not in answers:
             return api.Listing([_server(details[uuid]) for uuid in wanted], len(rows))
         gone |= set(missing) - details.keys()
 
@@ -188,9 +188,9 @@ _ZONES = api.List(_CLOUD, "ListZones", "/1.3/zone", "zones.zone", _Zone)
 
 def _server(row: _Detail) -> api.Server:
     nets = row.networking.interfaces.interface if row.networking and row.networking.interfaces else []
-    found = [(net.type, ip.address) for net in sorted(nets, key=lambda net: net.index or 0) if net.ip_addresses
+    addresses = [(net.type, ip.address) for net in sorted(nets, key=lambda net: net.index or 0) if net.ip_addresses
              for ip in net.ip_addresses.ip_address]
-    found += [(ip.access, ip.address) for ip in (row.ip_addresses.ip_address if row.ip_addresses else [])]
+    addresses += [(ip.access, ip.address) for ip in (row.ip_addresses.ip_address if row.ip_addresses else [])]
     disks = row.storage_devices and row.storage_devices.storage_device
     labels = row.labels.label if row.labels else []
     return api.Server(
@@ -199,8 +199,8 @@ def _server(row: _Detail) -> api.Server:
         cpu=None if row.core_number is None else int(row.core_number),
         memory_mib=None if row.memory_amount is None else int(row.memory_amount),
         disk_gib=None if disks is None else api.total_gib(disk.storage_size for disk in disks if disk.type != "cdrom"),
-        **api.addresses(lan=(ip for kind, ip in found if kind in ("private", "utility")),
-                        wan=(ip for kind, ip in found if kind == "public")),
+        **api.addresses(lan=(ip for kind, ip in addresses if kind in ("private", "utility")),
+                        wan=(ip for kind, ip in addresses if kind == "public")),
         status=api.Status.BUILD if row.state == "maintenance" and row.progress is not None else _STATUS.get(
             row.state or "", api.Status.UNKNOWN),
         party_status=row.state or "",

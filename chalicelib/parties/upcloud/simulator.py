@@ -25,9 +25,9 @@ def _row(region: str, m: Machine) -> dict[str, Any]:
 
 def _rows(ask: Ask) -> list[Any]:
     wanted = ask.many("label")
-    found = [_row(region, m) for region, m in ask.machines()
+    rows = [_row(region, m) for region, m in ask.machines()
              if set(wanted) <= {*m.tags, *(f"{key}={value}" for key, value in m.tags.items())}]
-    return found[::-1]                      # no order that anybody promised
+    return rows[::-1]                      # no order that anybody promised
 
 
 def _servers(ask: Ask) -> Said:

@@ -5,7 +5,7 @@ https://www.volcengine.com/docs/6396/70466 (ECS), /docs/6396/76562 (volumes), /d
 
 Units: MemorySize MiB, volumes GiB (Size is a number or a text with one). Times: RFC 3339 with +08:00; UpdatedAt is the
 party's own. Paging: opaque tokens, MaxResults at most 100 (default 10!); TotalCount is in the model, but nowhere is it
-said to be filled, so it is not used. No documented order. Lists may be null.
+stated to be filled, so it is not used. No documented order. Lists may be null.
 
 The list names volumes by id only: EBS DescribeVolumes (service storage_ebs) gives their sizes, 100 ids to a call, for
 the servers that are shown. A volume that it does not show any more makes the server's disks unknown. Local disks are
@@ -339,6 +339,7 @@ PARTY = api.Party(
     unknown_region_is_empty=True,
     project="a project's name",
     project_form=r"[A-Za-z0-9_.-]{1,64}",
+    regional_limits=True,
     limits=api.per_second(10, "DescribeInstances", "DescribeVolumes", "DescribeRegions", "AssumeRole"),
     error_code=error_code,
     errors=_ERRORS,

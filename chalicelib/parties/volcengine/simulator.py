@@ -62,48 +62,48 @@ class Volcengine(Simulator):
         return dict(parse_qsl(call.query)).get("Action", "?")
 
     def answer(self, call: Call) -> Answer:
-        asked = dict(parse_qsl(call.query, keep_blank_values=True))
+        query = dict(parse_qsl(call.query, keep_blank_values=True))
         metadata: dict[str, Any] = {
             "RequestId": f"{datetime.now(UTC):%Y%m%d%H%M%S}{uuid.uuid4().hex[:18].upper()}",
-            "Action": asked.get("Action", ""), "Version": asked.get("Version", ""), "Service": "", "Region": ""}
-        said: dict[str, Any] = {"ResponseMetadata": metadata}
+            "Action": query.get("Action", ""), "Version": query.get("Version", ""), "Service": "", "Region": ""}
+        body: dict[str, Any] = {"ResponseMetadata": metadata}
         status = 200
         try:
-            said["Result"] = self._answer(call, asked, metadata)
+            body["Result"] = self._answer(call, query, metadata)
         except _Refused as refused:
             status, code, message = refused.args
             metadata["Error"] = {"CodeN": 100000, "Code": code, "Message": message or code}
-        return Answer(status, {"Content-Type": "application/json; charset=utf-8"}, msgspec.json.encode(said))
+        return Answer(status, {"Content-Type": "application/json; charset=utf-8"}, msgspec.json.encode(body))
 
-    def _answer(self, call: Call, asked: Mapping[str, str], metadata: dict[str, Any]) -> dict[str, Any]:
+    def _answer(self, call: Call, query: Mapping[str, str], metadata: dict[str, Any]) -> dict[str, Any]:
         key_id, region, service = self._check_signature(call)
         metadata |= {"Service": service, "Region": region}
-        action = asked.get("Action", "")
-        if _CALLS.get(action) != (service, asked.get("Version")):
+        action = query.get("Action", "")
+        if _CALLS.get(action) != (service, query.get("Version")):
             raise _Refused(404, "InvalidActionOrVersion", f"Could not find operation {action} for version.")
         if self._rate and not self._rate.allows(f"{key_id}/{region}/{action}", call.at):
             raise _Refused(429, "AccountFlowLimitExceeded", "Request was rejected because of flow control.")
         if action in self.denied:
             raise _Refused(403, "AccessDenied", f"User is not authorized to perform: {service}:{action}")
         if action == "AssumeRole":
-            return self._assume_role(asked)
+            return self._assume_role(query)
         if action == "DescribeRegions":
             return {"Regions": [{"RegionId": name} for name in REGIONS], "NextToken": ""}
         if region not in REGIONS:
             raise _Refused(400, "InvalidRegion", "The specified region is not valid.")
         fleet = self.fleets.get(region, Fleet(0))
-        return (self._instances if action == "DescribeInstances" else self._volumes)(asked, fleet, region)
+        return (self._instances if action == "DescribeInstances" else self._volumes)(query, fleet, region)
 
     # ---------------------------------------------------------------- signature
 
     def _check_signature(self, call: Call) -> tuple[str, str, str]:
         headers = call.headers
-        found = re.fullmatch(r"HMAC-SHA256 Credential=([^/]+)/(\d{8})/([a-z0-9-]+)/(ecs|storage_ebs|sts)/request, ?"
+        match = re.fullmatch(r"HMAC-SHA256 Credential=([^/]+)/(\d{8})/([a-z0-9-]+)/(ecs|storage_ebs|sts)/request, ?"
                              r"SignedHeaders=([a-z0-9;-]+), ?Signature=([0-9a-f]{64})",
                              headers.get("authorization", ""))
-        if not found:
+        if not match:
             raise _Refused(401, "MissingAuthenticationToken", "Request is missing Authentication Token")
-        key_id, day, region, service, signed, signature = found.groups()
+        key_id, day, region, service, signed, signature = match.groups()
         if key_id not in self.keys:
             raise _Refused(401, "InvalidAccessKey", "The accesskey included in the request is invalid.")
         stamp = headers.get("x-date", "")
@@ -133,40 +133,40 @@ class Volcengine(Simulator):
             raise _Refused(401, "SignatureDoesNotMatch", "The request signature we calculated does not match.")
         return key_id, region, service
 
-    def _assume_role(self, asked: Mapping[str, str]) -> dict[str, Any]:
-        if asked.get("RoleTrn") not in self.roles:
+    def _assume_role(self, query: Mapping[str, str]) -> dict[str, Any]:
+        if query.get("RoleTrn") not in self.roles:
             raise _Refused(403, "AccessDenied", "You are not allowed to assume this role.")
-        if not asked.get("RoleSessionName") or not 900 <= int(asked.get("DurationSeconds", "3600")) <= 43200:
+        if not query.get("RoleSessionName") or not 900 <= int(query.get("DurationSeconds", "3600")) <= 43200:
             raise _Refused(400, "InvalidParameter.DurationSeconds")
         key_id, secret, token = f"AKTP{uuid.uuid4().hex[:24]}", uuid.uuid4().hex, uuid.uuid4().hex
         self.keys[key_id], self.tokens[key_id] = secret, token
         now = datetime.now(_CHINA).replace(microsecond=0)
-        until = now + timedelta(seconds=int(asked.get("DurationSeconds", "3600")))
-        return {"AssumedRoleUser": {"Trn": asked["RoleTrn"], "AssumedRoleId": "1:twocloud"},
+        until = now + timedelta(seconds=int(query.get("DurationSeconds", "3600")))
+        return {"AssumedRoleUser": {"Trn": query["RoleTrn"], "AssumedRoleId": "1:twocloud"},
                 "Credentials": {"AccessKeyId": key_id, "SecretAccessKey": secret, "SessionToken": token,
                                 "CurrentTime": now.isoformat(), "ExpiredTime": until.isoformat()}}
 
     # ---------------------------------------------------------------- answers
 
-    def _instances(self, asked: Mapping[str, str], fleet: Fleet, region: str) -> dict[str, Any]:
-        project = asked.get("ProjectName")
+    def _instances(self, query: Mapping[str, str], fleet: Fleet, region: str) -> dict[str, Any]:
+        project = query.get("ProjectName")
         machines = [m for m in (fleet[n] for n in range(len(fleet))) if project in (None, "", _project(m))]
-        size = _number(asked, "MaxResults", 10)
+        size = _number(query, "MaxResults", 10)
         of = f"DescribeInstances/{project}"
-        start = self._position(asked["NextToken"], of) if asked.get("NextToken") else 0
+        start = self._position(query["NextToken"], of) if query.get("NextToken") else 0
         end = start + (random.randrange(size // 3, size) if self.short and size > 3 else size)
         return {"Instances": [_instance(m, region) for m in machines[start:end]],
                 "NextToken": self._positions.give(end, of) if end < len(machines) else "", "TotalCount": len(machines)}
 
-    def _volumes(self, asked: Mapping[str, str], fleet: Fleet, region: str) -> dict[str, Any]:
-        ids = {value for name, value in asked.items() if name.startswith("VolumeIds.")}
+    def _volumes(self, query: Mapping[str, str], fleet: Fleet, region: str) -> dict[str, Any]:
+        ids = {value for name, value in query.items() if name.startswith("VolumeIds.")}
         if len(ids) > 100:
             raise _Refused(400, "InvalidParameter.VolumeIds", "At most 100 ids.")
-        number, size = _number(asked, "PageNumber", 1, 10 ** 6), _number(asked, "PageSize", 15)
-        found = [_volume(m, n, region) for m in (fleet[n] for n in range(len(fleet))) for n in range(_ebs(m))
-                 if (not ids or _volume_id(m, n) in ids) and asked.get("InstanceId") in (None, "", f"i-{m.key}")]
-        return {"TotalCount": len(found), "PageNumber": number, "PageSize": size,
-                "Volumes": found[(number - 1) * size:number * size] or None}
+        number, size = _number(query, "PageNumber", 1, 10 ** 6), _number(query, "PageSize", 15)
+        rows = [_volume(m, n, region) for m in (fleet[n] for n in range(len(fleet))) for n in range(_ebs(m))
+                 if (not ids or _volume_id(m, n) in ids) and query.get("InstanceId") in (None, "", f"i-{m.key}")]
+        return {"TotalCount": len(rows), "PageNumber": number, "PageSize": size,
+                "Volumes": rows[(number - 1) * size:number * size] or None}
 
     def _position(self, token: str, of: str) -> int:
         try:
@@ -226,8 +226,8 @@ def _project(machine: Machine) -> str:
     return PROJECT if machine.project else "default"
 
 
-def _number(asked: Mapping[str, str], name: str, default: int, most: int = 100) -> int:
-    text = asked.get(name, str(default))
+def _number(query: Mapping[str, str], name: str, default: int, most: int = 100) -> int:
+    text = query.get(name, str(default))
     if not text.isdigit() or not 1 <= int(text) <= most:
         raise _Refused(400, f"InvalidParameter.{name}", f"The specified parameter {name} is not valid.")
     return int(text)

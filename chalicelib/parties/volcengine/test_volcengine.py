@@ -130,7 +130,7 @@ def test_the_sdk_signs_as_we_do(token: str | None) -> None:
     ({"x-date": lambda v: "20200101T000000Z"}, "InvalidTimestamp"),
     ({"x-content-sha256": lambda v: v[::-1]}, "SignatureDoesNotMatch"),
     ("query", "SignatureDoesNotMatch"), ("body", "SignatureDoesNotMatch"), ({}, None)])
-def test_the_stand_in_refuses_a_changed_byte(cloud: Volcengine, keys: dict[str, str], change: Any,
+def test_the_simulator_refuses_a_changed_byte(cloud: Volcengine, keys: dict[str, str], change: Any,
                                              code: str | None) -> None:
     request = volcengine.sign("ecs", "DescribeInstances", REGION, f"{cloud.url}/", {"MaxResults": "5"},
                               Keys(*keys.values()), time.time())
@@ -279,7 +279,7 @@ def test_the_sdk_calls_the_same_hosts(region: str) -> None:
     assert len(theirs) == 2
 
 
-def test_the_stand_in_keeps_the_documented_limits(cloud: Volcengine, keys: dict[str, str]) -> None:
+def test_the_simulator_keeps_the_documented_limits(cloud: Volcengine, keys: dict[str, str]) -> None:
     client, disks = (api(cloud.url, keys, REGION, of) for of in (ecs.ECSApi, ebs.STORAGEEBSApi))
     assert len(client.describe_instances(ecs.DescribeInstancesRequest()).instances) == 10
     assert len(disks.describe_volumes(ebs.DescribeVolumesRequest()).volumes) == 15

@@ -76,12 +76,12 @@ class _Region(msgspec.Struct):
 # ---------------------------------------------------------------- listing
 
 def list_servers(client: api.Client, window: api.Window) -> api.Listing:
-    found, blocks, ips = client.run_all(lambda: client.walk(_INSTANCES, window, region=client.region),
+    instances, blocks, ips = client.run_all(lambda: client.walk(_INSTANCES, window, region=client.region),
                                         lambda: client.all(_BLOCKS), lambda: client.all(_RESERVED_IPS))
-    rows = api.only(found.rows, lambda row: row.region, client.region)
+    rows = api.only(instances.rows, lambda row: row.region, client.region)
     sizes = api.attached(((block.attached_to_instance,), block.size_gb) for block in blocks)
     reserved = api.by_owner((ip.instance_id, ip.subnet) for ip in ips if ip.ip_type == "v4")        # v6 is a network
-    return api.Listing([_server(row, sizes.of(row.id, 0), reserved.get(row.id, [])) for row in rows], found.total)
+    return api.Listing([_server(row, sizes.of(row.id, 0), reserved.get(row.id, [])) for row in rows], instances.total)
 
 
 _INSTANCES = api.List(_CLOUD, "ListInstances", "/v2/instances", "instances", _Instance)

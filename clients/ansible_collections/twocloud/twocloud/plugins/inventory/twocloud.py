@@ -56,7 +56,8 @@ options:
     env:
       - name: TWOCLOUD_TOKEN_FILE
   tenant_id:
-    description: The tenant. Quote it, or YAML takes C(007) for a number.
+    description:
+      - The tenant, several separated by commas, or V(all). Quote it, or YAML takes C(007) for a number.
     type: str
     required: true
   party:
@@ -69,8 +70,15 @@ options:
     type: list
     elements: str
     default: [all]
+  account:
+    description: The tenant's accounts at the clouds, by their names; V(all) is every one.
+    type: list
+    elements: str
   status:
-    description: Only servers with this status, such as V(ACTIVE).
+    description: Only servers with this status, such as V(ACTIVE), or with one of several separated by commas.
+    type: str
+  tag:
+    description: Only servers with this tag, as V(KEY) or V(KEY=VALUE).
     type: str
   name:
     description: Only servers whose name contains this text.
@@ -88,7 +96,8 @@ options:
       - What a host is called. Each entry is V(instance_name), V(instance_id), V(lan_ip), V(wan_ip), an expression over
         the fields as in O(compose), such as C(instance_name ~ '.' ~ region), or a template with braces.
       - The first entry decides that gives a name which can be a host's name, is no other server's id and no other
-        server has. Without one it is the id, and if that is there twice, party, region and id.
+        server has. Without one it is the id, and if that is there twice, party, account (if it has a name), region
+        and id.
       - Letters, digits, C(_), C(.) and C(-) can be in a host's name. V(localhost) and names like those of groups, such
         as C(tag_web), cannot be one.
       - If another source already has a host of that name and it is another machine, the plugin fails. Make the names
@@ -148,7 +157,7 @@ import json
 import re
 from collections import Counter
 from urllib.error import HTTPError, URLError
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from ansible.errors import AnsibleParserError
 from ansible.module_utils.urls import ConnectionError as NoConnection
@@ -165,7 +174,8 @@ except ImportError:  # it ends with ansible-core 2.23; since 2.19 only what is m
 
 _LEGAL = re.compile(r"\w[\w.-]{0,252}")  # the rest means something in Ansible's patterns of hosts
 _ILLEGAL = re.compile(r"[^\w.-]")
-_TAKEN = re.compile(r"(party|region|zone|status|project|tag)_.*|all|ungrouped|localhost(\..*)?|127\.0\.0\.1",
+_TAKEN = re.compile(r"(tenant|party|account|region|zone|status|project|tag)_.*|all|ungrouped|localhost(\..*)?"
+                    r"|127\.0\.0\.1",
                     re.ASCII | re.IGNORECASE)  # names of groups, and of the machine that Ansible runs on
 _ADDRESSES = {
     "any": ("wan_ip_set", "lan_ip_set", "wan_ipv6_set", "lan_ipv6_set"),
@@ -183,6 +193,9 @@ _CALLED = {
 _EXPRESSIONS = ("compose", "groups", "keyed_groups", "hostnames")  # evaluated for each host
 _MACHINE = ("party", "tenant_id", "account", "region", "instance_id")  # what tells one machine from another
 _LONGEST = 64 * 1024 * 1024
+_PART = 4000  # servers of one request, where the whole is too long for one answer
+_TRIES = 3  # readings of such a list, if it goes meanwhile
+_AGE = 120  # seconds: the whole was kept just now
 
 
 class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
@@ -293,13 +306,60 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         token = (token or "").strip()
         if not re.fullmatch(r"[!-~]+", token):
             raise AnsibleParserError("token must be a token: give it by token, token_file or TWOCLOUD_TOKEN.")
-        asked = {name: self.get_option(name) for name in ("tenant_id", "status", "name", "max_age", "on_error")}
-        asked.update({name: ",".join(self.get_option(name)) for name in ("party", "region")}, view="full")
-        query = urlencode({name: value for name, value in sorted(asked.items()) if value is not None})
+        parameters = {name: self.get_option(name) for name in ("tenant_id", "status", "name", "tag", "max_age",
+                                                          "on_error")}
+        parameters.update({name: ",".join(self.get_option(name)) for name in ("party", "region")}, view="full")
+        if self.get_option("account"):
+            parameters["account"] = ",".join(self.get_option("account"))
+        query = urlencode({name: value for name, value in sorted(parameters.items()) if value is not None})
         return f"{base}/twocloud/servers?{query}", str(token)
 
     def _ask(self, url, token):
-        """Raises AnsibleParserError if the answer is anything but a complete list."""
+        """The whole list, in parts where it is too long for one answer. Raises AnsibleParserError if the answer is
+        anything but a complete list."""
+        where, body, _ = self._get(url, token)
+        if body["code"] == 413:
+            body = self._in_parts(url, token, body)
+        if body["code"] != 200:
+            hint = " Write a file for each party or region." if body.get("error") == "too_large" else ""
+            details = f"{body['code']} {body.get('error')}, request id {body.get('request_id')}"
+            raise AnsibleParserError(_printable(f"twocloud: {body['msg']}{hint} ({details})"))
+        servers = body.get("vm_servers")
+        if not _is_list_of_servers(servers) or body.get("complete") is False:
+            raise AnsibleParserError(f"{where} did not answer with a complete list of servers.")
+        if body["msg"]:
+            self.display.warning(f"twocloud: {_printable(body['msg'])}")
+        return servers
+
+    def _in_parts(self, url, token, refusal):
+        """An answer with the servers of all parts of one list, or the answer that refuses them; again from the start
+        if that list goes meanwhile. `refusal`: that the whole is too long, which stands if the parts name no list."""
+        base, query = url.split("?")
+        parameters, size = dict(parse_qsl(query)), _PART
+        parameters["max_age"] = max(int(parameters.get("max_age", 0)), _AGE)
+        for _ in range(_TRIES):
+            servers, named, body = [], {}, refusal
+            while size:
+                window = {"f": len(servers) + 1, "t": len(servers) + size}
+                _, body, headers = self._get(f"{base}?{urlencode({**parameters, **named, **window})}", token)
+                if body["code"] == 413:
+                    size //= 2
+                    continue
+                if body["code"] != 200 or not isinstance(body.get("vm_servers"), list):
+                    break
+                servers += body["vm_servers"]
+                if len(body["vm_servers"]) < size:
+                    return {**body, "vm_servers": servers}
+                if "X-List-Id" not in headers:
+                    return refusal
+                named = {"list": headers["X-List-Id"]}
+            if body["code"] != 409:
+                break
+            self.display.warning("twocloud: the list changed while it was read. It is read again.")
+        return body
+
+    def _get(self, url, token):
+        """(the server's address, its answer's body, which may be an error, and headers). Raises AnsibleParserError."""
         where = f"{urlsplit(url).scheme}://{urlsplit(url).netloc}"
         try:
             answer = open_url(
@@ -318,18 +378,9 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             if not isinstance(body, dict) or not isinstance(body.get("msg"), str):
                 raise ValueError
         except Exception:  # http.client has many for an answer that is cut
-            told = f"{where} is not a twocloud server, or its answer was cut: HTTP {answer.code}."
-            raise AnsibleParserError(told) from None
-        if answer.code != 200 or body.get("code") != 200:
-            hint = " Write a file for each party or region." if body.get("error") == "too_large" else ""
-            told = f"{answer.code} {body.get('error')}, request id {body.get('request_id')}"
-            raise AnsibleParserError(_printable(f"twocloud: {body['msg']}{hint} ({told})"))
-        servers = body.get("vm_servers")
-        if not _is_list_of_servers(servers) or body.get("complete") is False:
-            raise AnsibleParserError(f"{where} did not answer with a complete list of servers.")
-        if body["msg"]:
-            self.display.warning(f"twocloud: {_printable(body['msg'])}")
-        return servers
+            text = f"{where} is not a twocloud server, or its answer was cut: HTTP {answer.code}."
+            raise AnsibleParserError(text) from None
+        return where, {**body, "code": body.get("code") if answer.code == 200 else answer.code}, answer.headers
 
 
 def _is_safe(url):
@@ -358,7 +409,7 @@ def _with_plain_keys(value):
         return [_with_plain_keys(one) for one in value]
     if not isinstance(value, dict):
         return value
-    found, taken, last = {}, set(value), {}
+    plain_value, taken, last = {}, set(value), {}
     for key, one in value.items():
         plain = _NOT_PLAIN.sub("_", key)
         if plain.startswith("__ansible"):
@@ -366,8 +417,8 @@ def _with_plain_keys(value):
         if plain != key:
             plain = _unique(plain, taken, last)
             taken.add(plain)
-        found[plain] = _with_plain_keys(one)
-    return found
+        plain_value[plain] = _with_plain_keys(one)
+    return plain_value
 
 
 def _printable(text):
@@ -401,7 +452,9 @@ def _host_names(servers, called, prefix=""):
         key = server["instance_id"]
         if ids[key] == 1 and _is_legal(f"{prefix}{key}"):
             return key
-        return _ILLEGAL.sub("_", f"{server['party']}.{server['region']}.{key}")
+        account = server.get("account", "default")
+        named = "" if account == "default" else f"{account}."
+        return _ILLEGAL.sub("_", f"{server['party']}.{named}{server['region']}.{key}")
 
     for number, server in enumerate(servers):
         names = (name for name, count in zip(called[number], counts) if count[name] == 1)
@@ -420,9 +473,9 @@ def _is_legal(name):
 
 
 def _unique(name, taken, last):
-    number, found = last.get(name, 1), name
-    while found in taken:
+    number, free = last.get(name, 1), name
+    while free in taken:
         number += 1
-        found = f"{name}_{number}"
+        free = f"{name}_{number}"
     last[name] = number
-    return found
+    return free

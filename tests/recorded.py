@@ -8,7 +8,7 @@ tests are skipped, and the end of the run names each party that was not tested.
 import json
 import os
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -18,8 +18,9 @@ import yaml
 
 from chalicelib import parties
 from chalicelib.cloud.failures import failure_in
-from chalicelib.model import Request, Response, Sign
+from chalicelib.model import WHOLE, Request, Response, Server, Sign, Source
 from tests import ROOT
+from tests.unit.test_parties import account_of
 
 FOLDER = Path(os.environ.get("TWOCLOUD_RECORDED") or ROOT.parent / "shared" / "recorded")
 MISSING = "no recordings on this machine: "
@@ -99,3 +100,16 @@ class Player:
         asked = words(url.query, request.body)
         return (answer.method, answer.path) == (request.method, url.path) and answer.host in ("", url.netloc) and all(
             answer.asked.get(word) == asked.get(word) for word in self.compared)
+
+
+def anywhere(recorded: Iterable[Answer]) -> list[Answer]:
+    """The same answers from whichever host: theirs is the region's, the adapter's is one for all."""
+    return [replace(answer, host="") for answer in recorded]
+
+
+def listed(player: Player, region: str, **more: Any) -> list[Server]:
+    """A whole listing by the party's adapter."""
+    name = player.party.name
+    listing = parties.list_servers(Source("123", name, region), account_of(name, **more), WHOLE, player)
+    assert listing.total == len(listing.servers)
+    return listing.servers

@@ -1,0 +1,76 @@
+"""What the real cloud answered, played to the adapter: the values that the recordings' SOURCE.md names, exactly."""
+
+import json
+from typing import Any
+
+import pytest
+
+from chalicelib.model import Status
+from tests.recorded import Answer, Player, folder, listed, made
+from tests.unit.test_parties import account_of
+
+
+def flight(path: str) -> dict[str, Any]:
+    return json.loads((folder("gcp") / path).read_text())["body"]
+
+
+def zones_of(aggregated: dict[str, Any], region: str, project: str) -> list[Answer]:
+    """The recorded list of all zones as the lists of zones that the adapter asks for, and the region that names
+    them."""
+    zones = sorted(zone.removeprefix("zones/") for zone in aggregated["items"] if zone.startswith(f"zones/{region}-"))
+    return [
+        made(f"{project}/regions/{region}", {"kind": "compute#region", "zones": [f"x/zones/{zone}" for zone in zones]}),
+        *(made(f"{project}/zones/{zone}/instances", {
+            "kind": "compute#instanceList", "items": aggregated["items"][f"zones/{zone}"].get("instances", [])})
+          for zone in zones),
+        *(made(f"{project}/zones/{zone}/machineTypes", {"kind": "compute#machineTypeList", "items": types_of_a()})
+          for zone in zones)]
+
+
+def types_of_a() -> list[dict[str, Any]]:
+    recorded = json.loads((folder("gcp") / "miq/aggregated-machineTypes.us-central1-a.json").read_text())
+    return recorded["items"]["zones/us-central1-a"]["machineTypes"]
+
+
+def project_path() -> str:
+    return f"/compute/v1/projects/{account_of('gcp').credentials['project_id']}"
+
+
+AGGREGATED = "get-compute-v1-projects-cloud-custodian-aggregated-instances_{}.json"
+
+
+def test_stopped_and_running_with_disks_without_a_size() -> None:
+    recorded = flight("flights/instance-query/" + AGGREGATED.format(1))
+    servers = {server.name: server for region in ("us-central1", "us-east1")
+               for server in listed(Player("gcp", zones_of(recorded, region, project_path())), region)}
+    assert {name: server.status for name, server in servers.items()} == {
+        "c7n-jenkins": Status.ACTIVE, "custodian": Status.ACTIVE, "custodian-dev": Status.SHUTOFF,
+        "drone": Status.SHUTOFF}
+    assert {server.disk_gib for server in servers.values()} == {None}
+    assert servers["drone"].wan_ipv4 == ()
+    assert servers["c7n-jenkins"].wan_ipv4 == ("104.154.233.11",)
+    assert (servers["drone"].cpu, servers["drone"].memory_mib,
+            servers["drone"].instance_type) == (1, 3840, "n1-standard-1")
+
+
+@pytest.mark.parametrize(("number", "status", "wan"),
+                         [(1, Status.ACTIVE, ("34.121.168.185",)), (2, Status.SUSPENDED, ())])
+def test_paused_and_resumed(number: int, status: Status, wan: tuple[str, ...]) -> None:
+    recorded = flight("flights/instance-pause-resume/" + AGGREGATED.format(number))
+    (server,) = listed(Player("gcp", zones_of(recorded, "us-central1", project_path())), "us-central1")
+    assert (server.name, server.status, server.disk_gib, server.wan_ipv4) == ("pro-narwhal", status, 10, wan)
+
+
+def test_without_a_public_interface() -> None:
+    recorded = flight("flights/instance-create-machine-instance/" + AGGREGATED.format(1))
+    (server,) = listed(Player("gcp", zones_of(recorded, "us-central1", project_path())), "us-central1")
+    assert (server.name, server.status, server.disk_gib, server.lan_ipv4, server.wan_ipv4, server.memory_mib) == (
+        "test-ingwar", Status.SHUTOFF, 10, ("10.128.0.4",), (), 3840)
+
+
+def test_stopping() -> None:
+    recorded = flight(
+        "flights/instance-stop/get-compute-v1-projects-cloud-custodian-zones-us-central1-c-instances_1.json")
+    both = {"items": {"zones/us-central1-c": {"instances": recorded["items"]}}}
+    (server,) = listed(Player("gcp", zones_of(both, "us-central1", project_path())), "us-central1")
+    assert (server.status, server.disk_gib, server.wan_ipv4) == (Status.STOPPING, None, ("35.202.43.203",))

@@ -1,0 +1,212 @@
+"""Tencent's own SDK: what it lists at the simulator, we list, and it signs as we do."""
+
+import random
+import time
+import warnings
+from collections import defaultdict
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+import time_machine
+from tencentcloud.common import abstract_client, credential
+from tencentcloud.common.exception.tencent_cloud_sdk_exception import TencentCloudSDKException
+from tencentcloud.common.profile.client_profile import ClientProfile
+from tencentcloud.common.profile.http_profile import HttpProfile
+from tencentcloud.lighthouse.v20200324 import errorcodes, lighthouse_client, models
+
+from chalicelib import parties
+from chalicelib.cloud.tencent import sign
+from chalicelib.errors import REGION, PartyDenied, PartyMalformed
+from chalicelib.fleet import check, many_sources
+from chalicelib.fleet.many_sources import Answer, Window
+from chalicelib.model import Account, Status
+from chalicelib.parties import lighthouse
+from chalicelib.parties.lighthouse.simulator import REGIONS, Lighthouse
+from chalicelib.simulators.fleet import Fleet
+from tests.fixtures import App, qcloud_keys
+from tests.unit.test_parties import WHAT
+
+SIZE = 237
+
+
+@pytest.fixture
+def cloud(stack: ExitStack, house: App) -> Lighthouse:
+    keys = qcloud_keys()
+    made = stack.enter_context(Lighthouse({keys["secret_id"]: keys["secret_key"]},
+                                          {"ap-guangzhou": Fleet(SIZE, gone=True)}, limited=False))
+    house.account("lighthouse", keys, made.url)
+    return made
+
+
+def sdk(cloud: Lighthouse, token: str | None = None) -> Any:
+    (key_id, secret), = cloud.keys.items()
+    return client(cloud.url, {"secret_id": key_id, "secret_key": secret}, "ap-guangzhou", token)
+
+
+def client(url: str, credentials: Mapping[str, str], region: str, token: str | None = None) -> Any:
+    profile = ClientProfile(httpProfile=HttpProfile(protocol="http", endpoint=url.removeprefix("http://")))
+    return lighthouse_client.LighthouseClient(
+        credential.Credential(credentials["secret_id"], credentials["secret_key"], token), region, profile)
+
+
+def machines(url: str, credentials: Mapping[str, str], region: str) -> dict[str, dict[str, Any]]:
+    """id -> what the SDK says of it."""
+    made = client(url, credentials, region)
+    sizes = defaultdict[str, dict[str, int]](dict)
+    for disk in pages(made.DescribeDisks, models.DescribeDisksRequest, "DiskSet"):
+        sizes[disk.InstanceId][disk.DiskId] = disk.DiskSize
+    return {row.InstanceId: {
+        "name": row.InstanceName, "cpu": row.CPU, "memory": row.Memory * 1024,
+        "disk": sum({**sizes[row.InstanceId], row.SystemDisk.DiskId: row.SystemDisk.DiskSize}.values()),
+        "lan": row.PrivateAddresses, "wan": row.PublicAddresses or [], "state": row.InstanceState,
+        "created": row.CreatedTime,
+    } for row in pages(made.DescribeInstances, models.DescribeInstancesRequest, "InstanceSet")}
+
+
+def asked(request: Any, parameters: dict[str, object]) -> Any:
+    request._deserialize(parameters)
+    return request
+
+
+def pages(call: Any, request: Any, of: str) -> list[Any]:
+    """The loop that the SDK leaves to its user."""
+    found: list[Any] = []
+    while True:
+        answer = call(asked(request(), {"Offset": len(found), "Limit": 100}))
+        found += getattr(answer, of) or []
+        if len(found) >= answer.TotalCount:
+            return found
+
+
+def ours(house: App, window: Window = many_sources.WHOLE) -> Answer:
+    return many_sources.list_servers(house.deployment, many_sources.source_of("123", "lighthouse", "gz"), window)
+
+
+def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Lighthouse) -> None:
+    made = sdk(cloud)
+    theirs = pages(made.DescribeInstances, models.DescribeInstancesRequest, "InstanceSet")
+    disks = pages(made.DescribeDisks, models.DescribeDisksRequest, "DiskSet")
+    (key_id, secret), = cloud.keys.items()
+    said = machines(cloud.url, {"secret_id": key_id, "secret_key": secret}, "ap-guangzhou")
+    assert {disk.DiskUsage for disk in disks} == {"SYSTEM_DISK", "DATA_DISK"}
+    assert any(not disk.Attached for disk in disks)
+    cloud.forget()
+    found = ours(house).servers
+    assert len(found) == len(theirs) == SIZE
+    for mine, row in zip(found, theirs, strict=True):
+        assert mine.created_at
+        assert said[mine.id] == {
+            "name": mine.name, "cpu": mine.cpu, "memory": mine.memory_mib, "disk": mine.disk_gib,
+            "lan": list(mine.lan_ipv4), "wan": list(mine.wan_ipv4), "state": mine.party_status,
+            "created": mine.created_at.strftime("%Y-%m-%dT%H:%M:%SZ")}
+        assert (mine.id, mine.zone, mine.instance_type) == (row.InstanceId, row.Zone, row.BundleId)
+        assert mine.tags == {tag.Key: tag.Value for tag in row.Tags or []}
+    first = found[0]
+    assert first.status is Status.SOFT_DELETED                  # what waits to be recycled comes first
+    for window, calls in ((Window(1, 1), 2), (Window(41, 140), 3)):
+        cloud.forget()
+        assert ours(house, window).servers == found[window.first - 1:window.last]
+        assert cloud.count() <= calls
+
+
+def test_the_sdk_signs_as_we_do(cloud: Lighthouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same call at the same second with the same content type: the same header."""
+    monkeypatch.setattr(abstract_client, "_json_content", "application/json; charset=utf-8")
+    (key_id, secret), = cloud.keys.items()
+    for token in (None, "session"):
+        cloud.tokens = {key_id: token} if token else {}
+        with time_machine.travel(1_790_000_000, tick=False):
+            sdk(cloud, token).DescribeInstances(asked(models.DescribeInstancesRequest(), {"Limit": 5}))
+            theirs = cloud.calls[-1]
+            account = Account(tenant_id="1", party="lighthouse", credentials={
+                "secret_id": key_id, "secret_key": secret, **({"token": token} if token else {})})
+            mine = sign("lighthouse", "2020-03-24", "DescribeInstances", "ap-guangzhou", f"{cloud.url}/", theirs.body,
+                        account, time.time())
+        assert mine.headers["Authorization"].replace(", ", ",") == theirs.headers["authorization"].replace(", ", ",")
+        for name in ("X-TC-Action", "X-TC-Version", "X-TC-Region", *(["X-TC-Token"] if token else [])):
+            assert mine.headers[name] == theirs.headers[name.lower()]
+
+
+def test_the_sdk_knows_every_field_of_our_cases_and_the_simulators(cloud: Lighthouse) -> None:
+    shapes = {"DescribeInstances": models.DescribeInstancesResponse, "DescribeDisks": models.DescribeDisksResponse}
+    seen = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")      # the SDK warns of names that it does not know
+        for case in WHAT["lighthouse"]["cases"]:
+            if case["name"].startswith(("unknown shape", "odd value")):
+                continue
+            for exchange in case["exchanges"]:
+                said = exchange["answer"].get("json", {}).get("Response", {})
+                if "Error" not in said and said:
+                    shapes[exchange["operation"]]()._deserialize(said)
+                    seen += 1
+        client = sdk(cloud)
+        client.DescribeInstances(models.DescribeInstancesRequest())
+        client.DescribeDisks(models.DescribeDisksRequest())
+        assert [region.Region for region in client.DescribeRegions(models.DescribeRegionsRequest()).RegionSet] == [
+            *REGIONS]
+    assert seen > 20
+
+
+def test_the_words_of_the_sdks_list_that_say_who_or_where_have_their_meaning() -> None:
+    words = {word for word in vars(errorcodes).values() if isinstance(word, str)}
+    regions = {word for word in words if "Region" in word and word.startswith(("AuthFailure", "InvalidParameterValue"))}
+    regions -= {word for word in regions if "DestinationRegion" in word}        # of a call that copies images
+    assert len(regions) > 3
+    assert {word for word in regions if lighthouse.PARTY.errors.get(word) != REGION} == set()
+
+
+def test_the_simulator_enforces_what_is_documented(cloud: Lighthouse) -> None:
+    client = sdk(cloud)
+    for call, request, parameters, code in (
+            (client.DescribeInstances, models.DescribeInstancesRequest, {"Limit": 101},
+             "InvalidParameterValue.LimitExceeded"),
+            (client.DescribeInstances, models.DescribeInstancesRequest,
+             {"Filters": [{"Name": "project-id", "Values": ["1"]}]}, "InvalidParameter.InvalidFilterNotSupportedName"),
+            (client.DescribeDisks, models.DescribeDisksRequest,
+             {"Filters": [{"Name": "instance-id", "Values": [str(n) for n in range(101)]}]},
+             "InvalidParameter.FilterValueLimitExceeded")):
+        with pytest.raises(TencentCloudSDKException) as refused:
+            call(asked(request(), parameters))
+        assert refused.value.code == code
+    assert len(client.DescribeInstances(models.DescribeInstancesRequest()).InstanceSet) == 20       # the default
+
+
+def test_a_server_that_is_isolated_meanwhile_is_listed_once(house: App, cloud: Lighthouse) -> None:
+    """It moves to the front of the list and shifts all rows before its old place."""
+    dice, failures = random.Random("isolated"), 0
+
+    def isolate() -> None:
+        if dice.random() < 0.3:
+            cloud.isolated.add(dice.randrange(SIZE))
+
+    cloud.between = isolate
+    for _ in range(8):
+        house.clock.forward(60)
+        try:
+            found = ours(house).servers
+        except PartyMalformed:
+            failures += 1
+            continue
+        assert len({server.id for server in found}) == len(found) == SIZE
+    assert cloud.isolated
+    assert failures <= 1
+
+
+def test_the_check_tries_both_rights(house: App, cloud: Lighthouse) -> None:
+    assert check.check_account(house.deployment, "123", "lighthouse", "gz")
+    for operation in ("DescribeInstances", "DescribeDisks"):
+        cloud.forget()
+        cloud.fail("403", operation)
+        with pytest.raises(PartyDenied):
+            check.check_account(house.deployment, "123", "lighthouse", "gz")
+
+
+def test_regions(house: App, cloud: Lighthouse) -> None:
+    (key_id, secret), = cloud.keys.items()
+    account = Account(tenant_id="1", party="lighthouse", endpoint=cloud.url,
+                      credentials={"secret_id": key_id, "secret_key": secret})
+    send = house.deployment.transport.sender(lighthouse.PARTY, account, "ap-guangzhou", time.monotonic() + 9)
+    assert [region.code for region in parties.list_regions(account, send) if region.open] == [*REGIONS]

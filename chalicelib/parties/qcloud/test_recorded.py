@@ -1,0 +1,56 @@
+"""What the real cloud answered, played to the adapter: the values that the recordings' SOURCE.md names, exactly."""
+
+import pytest
+
+from chalicelib.cloud.client import Client
+from chalicelib.errors import PartyMalformed
+from chalicelib.model import Source, Status
+from chalicelib.parties import qcloud
+from tests.recorded import Answer, Player, answers, anywhere, folder, listed
+from tests.unit.test_parties import account_of
+
+
+def of_qcloud(name: str) -> list[Answer]:
+    return anywhere(answers(folder("qcloud") / f"{name}.yaml"))
+
+
+def test_six_servers_on_pages_of_three(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(qcloud, "_PAGE", 3)
+    player = Player("qcloud", of_qcloud("TestClient.test_paging_offset"), ("Offset",))
+    servers = {server.id: server for server in listed(player, "ap-singapore")}
+    assert sorted(server.status for server in servers.values()) == [Status.ACTIVE] * 4 + [Status.SHUTOFF] * 2
+    big = servers["ins-5xpbvkm8"]
+    assert (big.cpu, big.memory_mib, big.disk_gib) == (16, 64 * 1024, 100 + 4 * 10)
+    without = {key for key, server in servers.items() if not server.wan_ipv4}
+    assert len(without) == 3
+    assert servers["ins-beetmuio"].status is Status.ACTIVE
+    assert "ins-beetmuio" in without
+
+
+@pytest.mark.parametrize(("name", "statuses"), [
+    ("start", [Status.SHUTOFF, Status.STARTING]), ("stop", [Status.ACTIVE, Status.STOPPING])])
+def test_what_a_server_is_doing(name: str, statuses: list[Status]) -> None:
+    recorded = [answer for answer in of_qcloud(f"TestCvmAction.test_cvm_{name}") if "Offset" in answer.asked]
+    assert [listed(Player("qcloud", [answer]), "ap-singapore")[0].status for answer in recorded] == statuses
+
+
+def test_a_server_that_is_gone() -> None:
+    before, after = [answer for answer in of_qcloud("TestCvmAction.test_cvm_terminate") if "Offset" in answer.asked]
+    assert len(listed(Player("qcloud", [before]), "ap-singapore")) == 1
+    assert listed(Player("qcloud", [after]), "ap-singapore") == []
+
+
+def test_an_error_inside_a_200() -> None:
+    with pytest.raises(PartyMalformed) as refused:
+        listed(Player("qcloud", of_qcloud("TestCvmAction.test_cvm_exec_exception")), "ap-singapore")
+    assert refused.value.party_code == "InvalidParameter"
+
+
+@pytest.mark.parametrize(("name", "attached"), [
+    ("available", False), ("copy_instance_tags", True), ("not_encrypt", True)])
+def test_disks(name: str, attached: bool) -> None:
+    player = Player("qcloud", [answer for answer in of_qcloud(f"TestCbs.test_cbs_{name}") if "Offset" in answer.asked],
+                    ("Offset",))
+    (disk,) = qcloud._disks(Client(Source("123", "qcloud", "ap-singapore"), account_of("qcloud"), player), ["ins-1"])
+    assert bool(disk.InstanceId) is attached
+    assert disk.DiskSize

