@@ -96,7 +96,7 @@ class Reader:
     def refreshes(self) -> "Reader":
         with self.page.expect_response(lambda answer: "/servers?" in answer.url):
             self.page.click("#refresh")
-        self.until("!document.querySelector('#asof').textContent.includes('asking')")
+        self.until("document.querySelector('#asof').ariaBusy === 'false'")
         return self
 
     def saves(self, form: str) -> bytes:

@@ -353,6 +353,7 @@ function drawAge() {
   $("asof").textContent = !now.token ? "" : now.busy ? t("refreshing") : !answer ? ""
     : `${t("asOf", { time: relative(oldest) })}${now.paused ? ` · ${t("paused")}` : ""}`;
   $("asof").title = answer ? clock(oldest) : "";
+  $("asof").ariaBusy = String(now.busy);
 }
 
 /** Said to those who listen instead of looking. */

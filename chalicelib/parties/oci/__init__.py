@@ -216,13 +216,15 @@ def list_servers(client: api.Client, window: api.Window) -> api.Listing:
                                                           if region.open}:
         raise api.UnknownRegion(f"{PARTY.title} has no such region, or the tenancy is not subscribed to it.")
     attached = dict(zip(compartments, client.for_each(compartments, oracle.vnic_attachments, _WORKERS), strict=True))
-    for compartment in compartments:
-        if _contradict(listed[compartment], attached[compartment]):
-            listed[compartment] = oracle.instances(compartment)
-            attached[compartment] = oracle.vnic_attachments(compartment)
-            if _contradict(listed[compartment], attached[compartment]):
-                raise api.PartyMalformed("The party's servers and the VNICs attached to them still disagree after a "
-                                         "second listing.")
+    contradicting = [one for one in compartments if _unexplained(attached[one], listed[one])
+                     or _without_vnic(listed[one], attached)]
+    earlier = {one: attached[one] for one in contradicting}
+    for one in contradicting:           # servers after the VNICs that they explain, VNICs after the servers that have one
+        listed[one] = oracle.instances(one)
+        attached[one] = oracle.vnic_attachments(one)
+    if any(_unexplained(earlier[one], listed[one]) or _without_vnic(listed[one], attached) for one in contradicting):
+        raise api.PartyMalformed("The party's servers and the VNICs attached to them still disagree after a second "
+                                 "listing.")
     rows = {row.id: row for part in listed.values() for row in part if row.lifecycleState != _GONE}
     found = api.in_order((_server(row) for row in rows.values()), window)
     wanted = [rows[server.id] for server in found.servers]
@@ -232,11 +234,16 @@ def list_servers(client: api.Client, window: api.Window) -> api.Listing:
         **_addresses(vnics.get(server.id, ()))) for server in found.servers], found.total)
 
 
-def _contradict(instances: Sequence[_Instance], attached: Sequence[_VnicAttachment]) -> bool:
-    """Every server has a VNIC, from its first moment to its last."""
-    if not instances:
-        return any(_holds(row) for row in attached)
-    return not attached and any(row.runs for row in instances)
+def _unexplained(attached: Iterable[_VnicAttachment], instances: Iterable[_Instance]) -> bool:
+    """Is a VNIC attached to a server that is not listed? An attachment lies in its server's compartment, and a server
+    that is terminated stays in the list for longer than its VNICs."""
+    return not {row.instanceId for row in attached if _holds(row)} <= {row.id for row in instances}
+
+
+def _without_vnic(instances: Iterable[_Instance], attached: Mapping[str, Iterable[_VnicAttachment]]) -> bool:
+    """Has a server that runs no VNIC? Each has one from its first moment to its last."""
+    return not {row.id for row in instances if row.runs} <= {row.instanceId for rows in attached.values()
+                                                             for row in rows}
 
 
 def _holds(row: _VnicAttachment | _BootAttachment | _VolumeAttachment) -> bool:
@@ -328,7 +335,8 @@ def _addresses(vnics: Iterable[_Vnic]) -> dict[str, Any]:
 # ---------------------------------------------------------------- disks
 
 def _disks(oracle: "_Oracle", wanted: Sequence[_Instance]) -> dict[str, list[int | None]]:
-    """The sizes of the volumes of each server, None for one that is gone or that the key may not read."""
+    """The sizes of the volumes of each server, None for one that is gone, that the key may not read, or from which the
+    server must have started although no list holds it."""
     client, ids = oracle.client, {row.id for row in wanted}
     compartments = sorted({row.compartmentId for row in wanted})
     places = sorted({(row.compartmentId, row.availabilityDomain) for row in wanted})
@@ -346,7 +354,9 @@ def _disks(oracle: "_Oracle", wanted: Sequence[_Instance]) -> dict[str, list[int
     sizes = {path: size for part in lists for path, size in part.items()}
     others = sorted({path for path, _ in owners} - sizes.keys())
     sizes |= dict(zip(others, client.for_each(others, oracle.volume_size, _WORKERS), strict=True))
-    return api.by_owner((server, sizes[path]) for path, server in owners)
+    started = {server for path, server in owners if path.startswith("/bootVolumes")}
+    return api.by_owner([*((server, sizes[path]) for path, server in owners),
+                         *((row.id, None) for row in wanted if row.runs and row.id not in started)])
 
 
 def _boot_attachments(oracle: "_Oracle", compartment: str, domain: str, running: Sequence[str],
