@@ -219,7 +219,7 @@ def list_servers(client: api.Client, window: api.Window) -> api.Listing:
     contradicting = [one for one in compartments if _unexplained(attached[one], listed[one])
                      or _without_vnic(listed[one], attached)]
     earlier = {one: attached[one] for one in contradicting}
-    for one in contradicting:           # servers after the VNICs that they explain, VNICs after the servers that have one
+    for one in contradicting:           # servers after the VNICs that they explain, then VNICs after their servers
         listed[one] = oracle.instances(one)
         attached[one] = oracle.vnic_attachments(one)
     if any(_unexplained(earlier[one], listed[one]) or _without_vnic(listed[one], attached) for one in contradicting):
