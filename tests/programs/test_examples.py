@@ -74,6 +74,8 @@ RUN = {
     ("docs/postgresql.md", "sh", "store copy"): "test_postgresql.py::test_a_file_moves_to_the_database_and_back",
     ("docs/postgresql.md", "sh", "pg_dump"): "test_postgresql.py::test_a_dump_is_restored",
     ("docs/postgresql.md", "sh", "pg_restore"): "test_postgresql.py::test_a_dump_is_restored",
+    ("docs/install.md", "sh", "pip wheel"): "test_install.py::test_the_page_builds_the_wheel",
+    ("docs/install.md", "sh", "doctor"): "test_install.py::test_the_pages_check",
     ("docs/deploy.md", "console",
      "deploy-emulator"): "test_package.py::test_make_deploy_emulators_line_works_as_pasted",
     ("docs/deploy.md", "sh", "stack_output"): "test_package.py::test_the_pages_commands_work",

@@ -3,11 +3,14 @@
 import email
 import os
 import re
+import signal
 import subprocess
 import sys
+import tempfile
 import tomllib
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,18 +20,46 @@ from tests import canaries
 from tests.programs import ROOT
 
 HOSTILE = "import sys; sys.stdout.write('HOSTILE'); sys.exit(99)\n"
-_NO_NETWORK = re.compile(
-    "ConnectionError|NewConnectionError|Temporary failure|Network is unreachable|Read timed out|from versions: none")
+NO_NETWORK = re.compile(
+    "ConnectionError|NewConnectionError|Temporary failure|Network is unreachable|Read timed out|from versions: none|"
+    "Could not connect|dns error|Connection refused|Failed to fetch|no index")
+
+
+def build(folder: Path, **environment: str) -> Path:
+    """The wheel, built into the folder with what this environment has."""
+    subprocess.run([sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps",
+                    "--no-build-isolation", "--wheel-dir", folder, ROOT], check=True, timeout=100,
+                   env={**os.environ, **environment}, capture_output=True, text=True)
+    (wheel,) = folder.glob("*.whl")
+    return wheel
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    subprocess.run([sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps",
-                    "--no-build-isolation",
-                    "--wheel-dir", folder, ROOT], check=True, timeout=100)
-    (found,) = folder.glob("*.whl")
-    return found
+    return build(tmp_path_factory.mktemp("wheel"))
+
+
+def lists_the_demo(command: Sequence[str | Path], folder: Path, environment: Mapping[str, str]) -> None:
+    """Run a command line that starts the demo, and paste the line that it prints."""
+    with tempfile.TemporaryFile("w+") as log:                   # its lines hold the token: no file stays behind
+        demo = subprocess.Popen([*command, "demo", "--port", "0"], cwd=folder, env=environment, stdout=subprocess.PIPE,
+                                stderr=log, text=True, start_new_session=True)
+        try:
+            assert demo.stdout
+            line = demo.stdout.readline()
+            parts = re.fullmatch(r"curl -u '([^':]+):password' '([^']+)'\n", line)
+            log.seek(0)
+            assert parts, line + log.read()
+            canaries.watch(parts[1])
+            listed = subprocess.run(["curl", "-sS", "-u", f"{parts[1]}:password", parts[2]], cwd=folder,
+                                    env=environment, capture_output=True, text=True, timeout=100)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(demo.pid, signal.SIGTERM)
+            demo.wait(30)
+    assert listed.returncode == 0, listed.stderr
+    assert '"code":200' in listed.stdout
+    assert listed.stdout.count('"instance_id"') == 10
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +167,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     pip = [folder / "env/bin/python", "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
     done = subprocess.run([*pip, "--only-binary", ":all:", "--require-hashes", "-r", ROOT / "requirements/local.txt"],
                           capture_output=True, text=True, timeout=300)
-    if done.returncode and _NO_NETWORK.search(done.stderr):
+    if done.returncode and NO_NETWORK.search(done.stderr):
         pytest.skip("the wheel is not installed into an empty environment: pip reaches no index")
     assert done.returncode == 0, done.stderr
     done = subprocess.run([*pip, "--no-index", wheel], capture_output=True, text=True, timeout=100)
@@ -157,18 +188,4 @@ def test_installed_it_is_the_complete_command(installed: Path, hostile: Path, tm
     asked = run(installed / "twocloud", "servers", "--party", "qcloud", "--tenant", "123", "--region", "gz")
     assert asked.returncode == 4, asked.stderr                  # there is no such account
     assert "HOSTILE" not in asked.stdout + asked.stderr
-    demo = subprocess.Popen([installed / "twocloud", "demo", "--port", "0"], cwd=hostile, env=environment,
-                            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    try:
-        assert demo.stdout
-        line = demo.stdout.readline()
-        found = re.fullmatch(r"curl -u '([^:']+):password' '([^']+)'\n", line)
-        assert found, line
-        canaries.watch(found[1])
-        listed = run("curl", "-sS", "-u", f"{found[1]}:password", found[2])
-    finally:
-        demo.terminate()
-        demo.wait(30)
-    assert listed.returncode == 0, listed.stderr
-    assert '"code":200' in listed.stdout
-    assert listed.stdout.count('"instance_id"') == 10
+    lists_the_demo([installed / "twocloud"], hostile, environment)
