@@ -43,6 +43,8 @@ NOT_SHIPPED = (                             # what serves one machine, simulator
     "chalicelib/cli/*", "chalicelib/http/serve.py", "chalicelib/http/connections.py", "chalicelib/__main__.py",
     "chalicelib/fleet/rotation.py", "chalicelib/access/copying.py")
 _DROPPED = ("*/tests/*", "*/testing/*", "*.pyi", "*/py.typed", "bin/*", "botocore/data/*/examples-1.json",
+            "prometheus_client/aiohttp/*", "prometheus_client/bridge/*", "prometheus_client/django/*",
+            "prometheus_client/twisted/*",
             "*.dist-info/RECORD", "*.dist-info/WHEEL", "*.dist-info/INSTALLER", "*.dist-info/top_level.txt",
             "*.dist-info/entry_points.txt", "*.dist-info/zip-safe")
 _SERVICES = ("dynamodb", "kms", "sqs")      # whose models are kept, of botocore's four hundred

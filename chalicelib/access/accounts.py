@@ -27,7 +27,6 @@ import msgspec
 from .. import log, parties
 from ..cloud.joining import base_url
 from ..cloud.party import Party
-from ..concurrency import run_all
 from ..errors import AccountNotFound, Conflict, Internal, InvalidParameter, Unopened
 from ..model import DEFAULT_ACCOUNT, IDENTIFIER, Account, Discovery, Keys, Member
 from ..route import PROXY_PASSWORD, PROXY_USER, Route, is_loopback, parse_proxy, with_login
@@ -43,7 +42,6 @@ _ROW_SCOPE = {"tenant_id", "party", "account", "project", "regions", "deep"}    
 _OF_0_1_0 = {"tenant_id", "party", "project", "regions", "deep", "endpoint"}      # what it wrote, without sealing it
 _BLANKS = b" \t\n\r"
 KINDS = ("account", "named")                # of the default account's row, and of the others'
-_MANY, _ROWS_EACH = 8, 50                   # tenants that are listed one by one, and rows for each if they are more
 _AGAIN = "Store it again with `twocloud account put --replace`, or remove it."
 
 
@@ -269,25 +267,8 @@ def rows(store: Store, tenant_id: str | None = None) -> Iterator[tuple[Place, Ro
 
 
 def rows_of(store: Store, tenants: Collection[str]) -> dict[Place, Row]:
-    """The same of these tenants. If they are many, one query for each kind reads what lies between the first and the
-    last of them; if most of that is others', the rest are listed one by one."""
-    rows_by_place = dict[Place, Row]()
-    for kind in KINDS:
-        left = sorted(f"{tenant_id}/" for tenant_id in tenants)
-        if len(left) > _MANY:
-            wanted, most, last = set(left), len(left) * _ROWS_EACH, left[-1]
-            for n, (key, row) in enumerate(store.list(kind, "", left[0])):
-                tenant = f"{key.partition('/')[0]}/"
-                if n >= most or tenant > last:
-                    left = [prefix for prefix in left if prefix >= tenant]
-                    break
-                if tenant in wanted:
-                    rows_by_place[kind, key] = row
-            else:
-                left = []
-        lists = run_all([lambda kind=kind, prefix=prefix: list(store.list(kind, prefix)) for prefix in left], _MANY)
-        rows_by_place |= {(kind, key): row for rows in lists for key, row in rows}
-    return rows_by_place
+    """The same of these tenants."""
+    return {(kind, key): row for kind in KINDS for key, row in snapshots.rows_of(store, kind, tenants).items()}
 
 
 def sort_out(rows: Iterable[tuple[Place, Row]]) -> tuple[list[AccountRow], dict[Place, Internal]]:

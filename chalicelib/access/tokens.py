@@ -82,6 +82,11 @@ def opens(caller: Caller, tenant_id: str | None, party: str | None = None) -> bo
             and all(party is None or not names or party in names for names in (user.parties, token.parties)))
 
 
+def opens_everything(caller: Caller) -> bool:
+    """Whether this token opens every source that there is or will be."""
+    return tenants_of(caller) is None and limits_of(caller) == (None, None)
+
+
 def tenants_of(caller: Caller) -> tuple[str, ...] | None:
     """The tenants that this token opens, sorted; None: every one."""
     given = caller.user.tenants if caller.token.tenants is None else caller.token.tenants

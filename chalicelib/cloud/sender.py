@@ -56,7 +56,8 @@ _ROUTES = 64                                # other than the deployment's own; t
 @dataclass(slots=True)
 class Call:
     """One call to a party. `began`: time.monotonic(). `waited`: milliseconds before it, for the party's documented
-    rate. `status`: of the answer, None if there was none; `error`: our error code, "" if nothing went wrong."""
+    rate. `status`: of the answer, None if there was none; `error`: our error code, "" if nothing went wrong. `known`:
+    the party is known to have the region."""
 
     tenant_id: str
     party: str
@@ -69,6 +70,7 @@ class Call:
     status: int | None = None
     error: str = ""
     date: str = ""                          # the answer's own time, as its header says it
+    known: bool = True
 
 
 @dataclass(slots=True)
@@ -114,6 +116,7 @@ class Transport:
         self.jitter = jitter
         self.rates = RateLimits()
         self.room_for_answers = RoomForAnswers()
+        self.observe: Callable[[Call], None] | None = None      # given each call when it has ended
         self._senders: weakref.WeakSet[Sender] = weakref.WeakSet()
         self._closed = False
         self._lock = threading.Lock()
@@ -248,7 +251,7 @@ class Sender:
             wait += more
         request = sign()                                        # after the wait: signatures carry the time
         call = Call(self._account.tenant_id, self._party.name, self._account.name, self._region, operation,
-                    time.monotonic(), wait * 1000)
+                    time.monotonic(), wait * 1000, known=self._known)
         self._count(+1, call)
         try:
             response = self._exchange(request)
@@ -263,6 +266,8 @@ class Sender:
             raise
         finally:
             self._count(-1, call)
+            if self._transport.observe:
+                self._transport.observe(call)
         return response
 
     def _exchange(self, request: Request) -> Response:

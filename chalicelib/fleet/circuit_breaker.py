@@ -21,7 +21,8 @@ from .lookup import SourcePlan
 _FAILURES = 8                               # in a row, a minute apart at most, after which the breaker opens
 _FAILURE_SECONDS = 60
 _OPEN_SECONDS = (10, 30, 60, 120, 300)      # for the first, second, … time
-_LIFE = 3600                                # seconds for which a failure is remembered
+_FORGOTTEN_SECONDS = 3600                   # after a failure the breaker begins from its first time again
+_LIFE = 30 * 86_400                         # seconds for which the last failure is known: as long as a snapshot
 _TRIES = 3                                  # to write a row that others write too
 _KINDS = {kind.code: kind for kind in (
     errors.PartyDenied, errors.PartyMalformed, errors.PartyFailed, errors.PartyThrottled, errors.PartyUnavailable,
@@ -65,16 +66,16 @@ def read(value: bytes, revision: str = "") -> Breaker | None:
 
 
 def last_failure(plan: SourcePlan) -> Breaker | None:
-    """The last failure before the request."""
+    """The last failure before the request, of any age; None: the last listing succeeded, or there was none."""
     return read(plan.breaker.value, plan.revision) if plan.breaker else None
 
 
 def check(plan: SourcePlan) -> Breaker | None:
-    """The last failure, which is raised again while the breaker is open."""
+    """The last failure, if it is not long ago; it is raised again while the breaker is open."""
     breaker, now = last_failure(plan), plan.deployment.clock()
     if breaker and breaker.until > now:
         raise breaker.error(breaker.until - now)
-    return breaker
+    return breaker if breaker and now - breaker.at <= _FORGOTTEN_SECONDS else None
 
 
 def reasons(plan: SourcePlan) -> tuple[str, ...]:
@@ -108,7 +109,7 @@ def record_failure(plan: SourcePlan, failure: PartyError | UnknownRegion) -> Non
         breaker = _after((read(row.value, plan.revision) if row else None) or _NONE, failure, plan.revision, now)
         with suppress(Conflict):
             store.put("breaker", plan.shared_key, msgspec.msgpack.encode(breaker), version=row.version if row else 0,
-                      expires=int(now) + _LIFE)
+                      expires=int(now) + (_LIFE if plan.known else _FORGOTTEN_SECONDS))
             break
     if not plan.account_is_same(store.get(*plan.account_place)):        # it went meanwhile: nothing of it stays
         snapshots.forget(store, source)
@@ -120,7 +121,7 @@ def _after(before: Breaker, failure: PartyError | UnknownRegion, revision: str, 
     ours = isinstance(failure, PartyThrottled) and failure.http_status is None
     in_a_row = before.failures if now - before.at <= max(_FAILURE_SECONDS, before.until - before.at + 60) else 0
     failures = 0 if isinstance(failure, (PartyDenied, UnknownRegion)) else in_a_row if ours else in_a_row + 1
-    opened, until = before.opened, 0.0
+    opened, until = before.opened if now - before.at <= _FORGOTTEN_SECONDS else 0, 0.0
     if before.until > now and failures:     # this caller began before it opened
         until = before.until
     elif failures >= _FAILURES and not ours:
@@ -130,7 +131,7 @@ def _after(before: Breaker, failure: PartyError | UnknownRegion, revision: str, 
 
 
 def last_failures(deployment: Deployment) -> dict[Source, float]:
-    """When each source failed last, if that is not long ago."""
+    """When each source failed, of those whose last listing failed."""
     return {snapshots.source_of_key(key): breaker.at for key, row in deployment.store.list("breaker")
             if (breaker := read(row.value))}
 

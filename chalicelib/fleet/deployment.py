@@ -16,6 +16,7 @@ from ..model import Source
 from ..route import Route
 from ..settings import Settings
 from ..storage.store import Store, open_store
+from .counters import Counters
 
 
 @dataclass(slots=True)
@@ -44,7 +45,9 @@ class Stock:
 class Deployment:
     """`clock`: Unix time. `noted`: when this process last wrote down that a source is being read. `begun`: when it
     began to list one (time.monotonic), for a minute. `listed`: when it wrote down which lists an id names. `stocks`: by
-    the key of an account, what was taken from its shared rate."""
+    the key of an account, what was taken from its shared rate. `counted`: by the key of a source, the generation of a
+    snapshot whose head holds no counts, and its servers by status. `counters`: of what this process did; None: nobody
+    reads them."""
 
     settings: Settings
     store: Store
@@ -56,6 +59,8 @@ class Deployment:
     listed: dict[str, float] = field(default_factory=dict[str, float])
     later: Later = field(default_factory=Later)
     stocks: dict[str, Stock] = field(default_factory=dict[str, Stock])
+    counted: dict[str, tuple[str, dict[str, int]]] = field(default_factory=dict[str, tuple[str, dict[str, int]]])
+    counters: Counters | None = None
 
     def close(self) -> None:
         self.transport.close()

@@ -1,8 +1,10 @@
 """Which sources are being read: one small row each, so that the schedule refreshes them more often."""
 
+from math import inf
+
 from ..model import Source
 from ..storage import snapshots, store
-from ..storage.store import Entry
+from ..storage.store import Entry, Row
 from .deployment import Deployment
 from .lookup import logged
 
@@ -26,6 +28,11 @@ def note_reading(deployment: Deployment, *sources: Source) -> None:
             deployment.store.put("interest", rows[0].key, rows[0].value, expires=rows[0].expires)
         elif rows:
             deployment.store.write(rows)
+
+
+def last_read(row: Row | None) -> float:
+    """When a source was last read (Unix time), by its row; -inf: not in the last month."""
+    return float(row.value) if row else -inf
 
 
 def forget_reading(deployment: Deployment, source: Source) -> None:

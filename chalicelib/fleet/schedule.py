@@ -25,6 +25,7 @@ from ..model import DEFAULT_ACCOUNT, Source
 from ..storage import snapshots
 from . import circuit_breaker, known_members, one_source
 from .deployment import Deployment
+from .interest import last_read
 from .lookup import NamedAccount
 from .together import Together, by_source, grouped
 
@@ -32,6 +33,7 @@ RUN_EVERY = 300                             # seconds between the runs of the sc
 READ_EVERY = 300                            # seconds between refreshes of a source read in the last hour,
 IDLE_EVERY = 3600                           # of one read in the last day,
 REST_EVERY = 21_600                         # and of one that nobody reads
+RETRY_AFTER = 3600                          # seconds after which one that failed is tried again, if that is sooner
 SPREAD = 240                                # seconds over which one run's messages are spread
 REFRESH_SECONDS = 120.0                     # which one refresh may take
 _OVERDUE = 1800                             # seconds past its time after which a list is called overdue
@@ -70,7 +72,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """`age` of its list, `idle` since it was last read, `tried` since asking for it last failed; seconds, infinite if
+    """`age` of its list, `idle` since it was last read, `tried` since listing it last failed; seconds, infinite if
     never."""
 
     age: float
@@ -85,7 +87,7 @@ def known(deployment: Deployment) -> dict[Source, _Known]:
     revisions = {account.key: account.row.revision for account in known_accounts}
     seen = {source: head.seen_at for source, head in snapshots.heads(store)     # of 100,000 heads no more than this
             if revisions.get(snapshots.account_key_of(source)) == head.revision}
-    read = {snapshots.source_of_key(key): float(row.value) for key, row in store.list("interest")}
+    read = {snapshots.source_of_key(key): last_read(row) for key, row in store.list("interest")}
     failed = circuit_breaker.last_failures(deployment)
     sources = {account.source(region) for account in known_accounts for region in account.row.regions}
     sources |= {source for source in read if snapshots.account_key_of(source) in revisions}
@@ -130,7 +132,8 @@ def survey(deployment: Deployment) -> Survey:
         return sorted(ages, key=lambda source: (-ages[source], source.order))
 
     # a tenth early: the next run may come a little later than it should
-    waiting = {source: it.age for source, it in sources.items() if min(it.age, it.tried) >= every(it.idle) * 0.9}
+    waiting = {source: it.age for source, it in sources.items()
+               if min(it.age, it.tried if it.tried < RETRY_AFTER else inf) >= every(it.idle) * 0.9}
     read = {source: it for source, it in sources.items() if every(it.idle) != REST_EVERY}
     late = {source: it.age - every(it.idle) for source, it in read.items() if it.age < inf}
     overdue = {source: read[source].age for source, seconds in late.items() if seconds > _OVERDUE}

@@ -1,4 +1,4 @@
-"""Which accounts a caller may see: what `GET /twocloud/me` returns."""
+"""Which accounts a caller may see: what `GET /twocloud/me` returns, and whose sources are in the metrics."""
 
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
@@ -16,13 +16,15 @@ from .lookup import Found, Lookup, NamedAccount
 @dataclass(frozen=True, slots=True)
 class VisibleAccount:
     """An account that a token opens. `account`: its name. `regions`: those of its regions that the token covers; None:
-    every region that the party says is open to it. `discovered_by`: the account behind which it was found."""
+    every region that the party says is open to it. `discovered_by`: the account behind which it was found. `row`: its
+    own, or that account's; None: it is damaged."""
 
     tenant_id: str
     party: str
     account: str
     regions: tuple[str, ...] | None
     discovered_by: str | None = None
+    row: AccountRow | None = None
 
 
 def found(lookup: Lookup, tenants: Collection[str] | None) -> Found:
@@ -42,7 +44,7 @@ def accounts(lookup: Lookup) -> list[VisibleAccount]:
     if limits is not None:
         lookup.read(known_regions.listed_place(account.key) for account in named if not account.row.regions)
     made = [VisibleAccount(account.row.tenant_id, account.row.party, account.name, _regions(lookup, account, limits),
-                           account.row.account if account.member else None) for account in named]
+                           account.row.account if account.member else None, account.row) for account in named]
     made += [VisibleAccount(source.tenant_id, source.party, source.account, _limited(lookup, source, limits))
              for source in every.damaged]
     return sorted((it for it in made if it.regions != ()),      # of which the token covers none

@@ -21,7 +21,7 @@ from ..errors import (
     TwocloudError,
     Unauthorized,
 )
-from ..fleet import changes, many_sources, schedule
+from ..fleet import changes, known_sources, many_sources, schedule
 from ..fleet.changes_query import parse_changes
 from ..fleet.lookup import Freshness, Lookup
 from ..fleet.many_sources import Deployment
@@ -219,6 +219,22 @@ def _me(deployment: Deployment, request: HttpRequest, entry: _Entry) -> HttpResp
     return _json(body)
 
 
+def _metrics(deployment: Deployment, request: HttpRequest, entry: _Entry) -> HttpResponse:
+    from . import metrics  # the library that it stands on takes a tenth of a second
+
+    caller = _identify(deployment, request, entry)
+    _no_query(request)
+    lookup = Lookup(deployment, deadline=request.deadline, caller=caller)
+    families = [*metrics.of_sources(known_sources.states(lookup), lookup.arrived),
+                *metrics.of_service(schedule.last_run(deployment)),
+                *(metrics.of_process(deployment.counters, caller) if deployment.counters else ())]
+    media_type, body = metrics.write(families, request.headers.get("accept", ""))
+    if not formats.fits(body):
+        raise TooLarge("The metrics of all sources that this token opens are too large for one answer. Use several "
+                       "tokens, each limited to some of the tenants.")
+    return HttpResponse(200, {"Content-Type": media_type, "Cache-Control": "no-store"}, body)
+
+
 def _openapi(deployment: Deployment, request: HttpRequest, entry: _Entry) -> HttpResponse:
     _no_query(request)
     return _json(openapi.document())
@@ -253,6 +269,7 @@ ROUTES: Mapping[str, Mapping[str, View]] = {
     "/twocloud/tokens": {"POST": _issue_token, "DELETE": _revoke_token},
     "/twocloud/parties": {"GET": _parties, "HEAD": _parties},
     "/twocloud/me": {"GET": _me, "HEAD": _me},
+    "/twocloud/metrics": {"GET": _metrics, "HEAD": _metrics},
     "/twocloud/openapi.json": {"GET": _openapi, "HEAD": _openapi},
     "/twocloud/health": {"GET": _health, "HEAD": _health},
     **PAGES,

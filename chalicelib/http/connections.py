@@ -205,6 +205,7 @@ class Listener(_Server):
     """Ends connections whose time is over; makes room for new ones."""
 
     channel_class = Channel
+    refused: Callable[[int, float], None]   # status and seconds of each request that waitress itself refuses
     ended = False
     _ending = False                         # the loop is to end
 

@@ -179,6 +179,7 @@ def _document() -> dict[str, Any]:
                                                         "needs.", "PartiesBody", True),
             "/twocloud/me": _read_paths("Me", "Show the user, and the tenants and accounts that the token "
                                   "opens.", "MeBody", True, "TooLarge"),
+            "/twocloud/metrics": {method: _metrics_operation(method) for method in ("get", "head")},
             "/twocloud/health": _read_paths("Health", "Whether the service and its schedule work.",
                                             "HealthBody", False),
             "/twocloud/openapi.json": _read_paths("Openapi", "This document.", None, False),
@@ -288,6 +289,27 @@ def _read_operation(name: str, summary: str, body: str | None, secured: bool, *m
              "Internal")
     return {"operationId": name, "tags": ["service"], "summary": summary, **({} if secured else {"security": []}),
             "responses": {"200": _response(summary, body, head=head), **_errors(*known, head=head)}}
+
+
+_METRICS = """\
+# HELP twocloud_servers Servers in the snapshot, by status.
+# TYPE twocloud_servers gauge
+twocloud_servers{account="default",party="qcloud",region="ap-guangzhou",status="ACTIVE",tenant_id="123"} 25.0
+"""
+
+
+def _metrics_operation(method: str) -> dict[str, Any]:
+    operation = _read_operation(f"{method}Metrics", "Show the state of each source that the token opens, and what this "
+                                "process did, for Prometheus.", None, True, "TooLarge")
+    text = {"schema": {"type": "string"}, "example": _METRICS}
+    if method == "get":
+        operation["responses"]["200"]["content"] = {
+            "text/plain; version=0.0.4; charset=utf-8": text,
+            "application/openmetrics-text; version=1.0.0; charset=utf-8": {
+                **text, "example": f"{_METRICS}# EOF\n"}}
+    return {**operation, "parameters": [
+        {"name": "Accept", "in": "header", "required": False, "schema": {"type": "string"},
+         "description": "application/openmetrics-text for OpenMetrics 1.0; else the text format 0.0.4."}]}
 
 
 def _parameter(parameter: Parameter) -> dict[str, Any]:

@@ -26,6 +26,7 @@ import waitress.task
 from .. import log
 from ..errors import InvalidParameter, MethodNotAllowed, NotFound, RateLimited, TooLarge, TwocloudError, Unauthorized
 from ..fleet import schedule
+from ..fleet.counters import OTHER, Counters
 from ..fleet.many_sources import REQUEST_SECONDS, Deployment
 from . import admission, api, connections
 
@@ -52,7 +53,11 @@ class Server:
         there = bound.getsockname()
         self.address = f"[{there[0]}]:{there[1]}" if family == socket.AF_INET6 else f"{there[0]}:{there[1]}"
         self._threads = connections.FairShare()
-        self._listener = connections.Listener(partial(_wsgi, deployment, _Guesses()), bound, _Channel, self._threads)
+        counters = Counters()
+        deployment.transport.observe = counters.add_call
+        self._listener = connections.Listener(partial(_wsgi, replace(deployment, counters=counters), _Guesses()), bound,
+                                              _Channel, self._threads)
+        self._listener.refused = partial(counters.add_request, "", OTHER)
         self._looping = threading.Event()
         self._worker = schedule.Worker(deployment)
         deployment.later.send = self._worker.send
@@ -161,12 +166,12 @@ class _Guesses:
 
 def _wsgi(deployment: Deployment, guesses: _Guesses, environ: Mapping[str, Any],
           start_response: Callable[[str, Headers], object]) -> Iterable[bytes]:
-    request = _read(environ)
+    request, callers = _read(environ), list[str]()
     try:
         if time.monotonic() - environ["twocloud.arrived"] > _LONGEST_WAIT:
             raise RateLimited(1, "Too many concurrent requests from this address.")
         with _guarded(guesses, request, str(environ.get("REMOTE_ADDR", ""))):
-            response = _gateway(deployment, request, environ["twocloud.recognise"])
+            response = _gateway(deployment, request, environ["twocloud.recognise"], callers)
     except _Logged as refused:
         response = refused.response
     except TwocloudError as error:
@@ -176,6 +181,9 @@ def _wsgi(deployment: Deployment, guesses: _Guesses, environ: Mapping[str, Any],
     except Exception:
         log.failure(request_id=request.request_id)
         response = api.refused(TwocloudError(), request.request_id)
+    if deployment.counters:
+        deployment.counters.add_request(callers[0] if callers else "", _route(request), response.status,
+                                        time.monotonic() - environ["twocloud.arrived"])
     content, headers = response.body, response.headers
     if len(content) >= _COMPRESS_FROM and _takes_gzip(request.headers.get("accept-encoding", "")):
         content = gzip.compress(content, 6, mtime=0)
@@ -221,10 +229,17 @@ def _guarded(guesses: _Guesses, request: api.HttpRequest, address: str) -> Gener
         yield
 
 
-def _gateway(deployment: Deployment, request: api.HttpRequest, recognise: Callable[[], None]) -> api.HttpResponse:
-    """Raises TwocloudError where the gateway refuses by itself. `recognise`: called if a valid token was shown."""
-    route = request.path.rstrip("/") or "/"
-    if route not in api.ROUTES:
+def _route(request: api.HttpRequest) -> str:
+    route = request.path.rstrip("/")
+    return route if route in api.ROUTES else OTHER
+
+
+def _gateway(deployment: Deployment, request: api.HttpRequest, recognise: Callable[[], None],
+             callers: list[str]) -> api.HttpResponse:
+    """Raises TwocloudError where the gateway refuses by itself. If a valid token was shown, `recognise` is called and
+    its user added to `callers`."""
+    route = _route(request)
+    if route == OTHER:
         raise NotFound()
     if request.method not in api.METHODS:
         raise MethodNotAllowed(", ".join(api.ROUTES[route]))
@@ -232,6 +247,7 @@ def _gateway(deployment: Deployment, request: api.HttpRequest, recognise: Callab
         admitted = _admit(deployment, request, route)
         if admitted.caller:
             recognise()
+            callers.append(admitted.caller.user.name)
         request = replace(request, proof=admitted.proof, caller=admitted.caller)
     with log.about(request_id=request.request_id):
         response = api.answer(lambda: deployment, route, request)
@@ -270,6 +286,7 @@ class _ErrorTask(waitress.task.ErrorTask):
     """A request that is no proper HTTP or too large gets our envelope, and the connection is closed."""
 
     request: Any
+    channel: Any
 
     def execute(self) -> None:
         code = self.request.error.code
@@ -279,6 +296,7 @@ class _ErrorTask(waitress.task.ErrorTask):
         request_id = str(uuid.uuid4())
         response = api.refused(error, request_id)
         log.request(request_id=request_id, method="?", status=response.status, error=error.code)
+        self.channel.server.refused(response.status, time.monotonic() - self.channel.turn.arrived)
         self.status = f"{response.status} {_REASONS[response.status]}"
         self.response_headers = list(response.headers.items())
         self.set_close_on_finish()

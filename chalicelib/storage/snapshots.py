@@ -20,7 +20,8 @@ stands. A snapshot of another account (its revision differs), of a newer program
 import hashlib
 import secrets
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -39,6 +40,7 @@ _LARGEST_CHUNK = 360_000                    # bytes, compressed; a chunk that pa
 _CHANGES = 2000                             # of each kind in a row; one that passes _LARGEST_CHUNK is halved too
 _WRITERS = 8
 _QUERIES = 16                               # sources of a tenant, above which all its changes are read at once
+_TENANTS, _ROWS_EACH = 8, 50                # tenants that are listed one by one, and rows for each if they are more
 _OVERLAP = 900.0                            # seconds before a time, whose rows tell which lists were kept
 _LIFE = 30 * 86_400                         # seconds for which chunks last if no list takes their place
 _KEPT = 900                                 # seconds after the listing that replaced a list began (it took 120 at most)
@@ -65,6 +67,7 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     another one each time that the head is written. `moving`: servers had come or gone since the list before. `kept`:
     lists that stay readable. `lasting`: this one will be of them once it is replaced, so callers may be given its id.
     `fields`: how many fields the version that wrote it knew of a Server; those that came later are at the end.
+    `by_status`: how many servers have each status, None if the version that wrote it did not count them.
     """
 
     version: int
@@ -82,6 +85,7 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     kept: tuple[Kept, ...] = ()
     lasting: bool = True
     fields: int = 17                        # as version 0.1.0, which does not write it
+    by_status: dict[str, int] | None = None
 
     @property
     def list_id(self) -> str | None:
@@ -159,6 +163,28 @@ def owner_of_key(key: str) -> tuple[str, str, str]:
     return tenant_id, party, account or DEFAULT_ACCOUNT
 
 
+def rows_of(store: Store, kind: str, tenants: Collection[str] | None) -> dict[str, Row]:
+    """The rows of a kind by key, of these tenants, or (None) of all. If they are many, one query reads what lies
+    between the first and the last of them; if most of that is others', the rest are listed one by one."""
+    if tenants is None:
+        return dict(store.list(kind))
+    rows, left = dict[str, Row](), sorted(f"{tenant_id}/" for tenant_id in tenants)
+    if len(left) > _TENANTS:
+        wanted, most, last = set(left), len(left) * _ROWS_EACH, left[-1]
+        for n, (key, row) in enumerate(store.list(kind, "", left[0])):
+            tenant = f"{key.partition('/')[0]}/"
+            if n >= most or tenant > last:
+                left = [prefix for prefix in left if prefix >= tenant]
+                break
+            if tenant in wanted:
+                rows[key] = row
+        else:
+            left = []
+    for listed in run_all([lambda prefix=prefix: list(store.list(kind, prefix)) for prefix in left], _TENANTS):
+        rows |= listed
+    return rows
+
+
 # ---------------------------------------------------------------- reading
 
 def place_of(source: Source) -> Place:
@@ -184,7 +210,7 @@ def named(head: Head, list_id: str) -> Head | None:
     list_ = next((list_ for list_ in head.kept if list_.generation == list_id), None)
     return list_ and msgspec.structs.replace(head, generation=list_id, total=list_.total, starts=list_.starts,
                                              marks=list_.marks, seen_at=list_.seen_at, digest="", kept=(),
-                                             lasting=True)
+                                             lasting=True, by_status=None)
 
 
 def read(store: Store, source: Source, head: Head, window: Window = WHOLE) -> list[Server]:
@@ -249,6 +275,10 @@ def read_marks(source: Source, places: Sequence[Place], rows: Mapping[Place, Row
     """The marks of rows that were read. Raises SnapshotReplaced."""
     parts = _decoded([rows.get(place) for place in places], source, _marks)
     return {key: at for part in parts for key, at in part.items()}
+
+
+def count_by_status(servers: Iterable[Server]) -> dict[str, int]:
+    return {str(status): count for status, count in sorted(Counter(server.status for server in servers).items())}
 
 
 def heads(store: Store, tenant_id: str = "") -> Iterator[tuple[Source, Head]]:
@@ -368,7 +398,8 @@ def save_over(row: Row | None, store: Store, source: Source, revision: str, serv
     if mine and same:
         kept = tuple(list_ for list_ in mine.kept if list_.until > seen_at)
         head = msgspec.structs.replace(mine, seen_at=seen_at, serial=secrets.token_hex(6), moving=False, kept=kept,
-                                       lasting=mine.lasting or _has_room(kept, mine))
+                                       lasting=mine.lasting or _has_room(kept, mine),
+                                       by_status=count_by_status(servers))
     else:
         head = _write(store, source, revision, servers, seen_at, mine, digest_now, history, recorded)
         kept = _keep(mine, seen_at) if mine else ()
@@ -425,7 +456,8 @@ def _write(store: Store, source: Source, revision: str, servers: Sequence[Server
                                                       expires=expires + _KEPT) for name, value in rows], _WRITERS)
     return Head(version=VERSION, revision=revision, seen_at=seen_at, since=mine.since if mine else seen_at,
                 generation=generation, total=len(servers), starts=tuple(starts), marks=len(marked), digest=digest,
-                expires=expires, serial=secrets.token_hex(6), moving=moving, fields=len(Server.__struct_fields__))
+                expires=expires, serial=secrets.token_hex(6), moving=moving, fields=len(Server.__struct_fields__),
+                by_status=count_by_status(servers))
 
 
 def _compare(before: Sequence[Server], after: Sequence[Server], at: float, before_at: float,

@@ -179,7 +179,7 @@ def test_only_what_is_locked_and_needed_is_in_the_zip(out: Path) -> None:
 
 IMPORTED_AS = {"boto3", "botocore", "certifi", "cffi", "charset_normalizer", "cryptography", "dateutil", "idna",
                "jmespath", "msgspec",
-               "pycparser", "requests", "s3transfer", "six", "tzdata", "urllib3"}
+               "prometheus_client", "pycparser", "requests", "s3transfer", "six", "tzdata", "urllib3"}
 # the bridge is an extra; types are for the checker
 NOT_IN_LAMBDA = {"libcloud", "psycopg", "psycopg_pool", "types_boto3_dynamodb", "types_boto3_kms"}
 

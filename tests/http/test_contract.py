@@ -19,6 +19,7 @@ from urllib.parse import urljoin, urlsplit
 
 import msgspec
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from chalicelib import parties
 from chalicelib.access import users
@@ -572,6 +573,37 @@ FAULTS = {"429": (503, "party_throttled"), "500": (502, "party_error"), "502": (
           "504": (503, "party_unavailable"), "401": (502, "party_denied"), "403": (502, "party_denied"),
           "cut body": (502, "party_malformed"),
           "reset": (503, "party_unavailable"), "html": (502, "party_malformed")}
+
+
+@case("metrics show the sources that a token opens, in the format that is asked for")
+def _(target: Target) -> None:
+    tenant, token = new_tenant(target)
+    foreign = target.tenant()
+    for shown in (tenant, foreign):
+        good(target.ask(gz(shown), target.token(shown)), 25)
+    before = target.qcloud.count()
+    answer = target.ask("", token, path="/twocloud/metrics")
+    assert answer.status == 200, f"{answer.status} {answer.body[:200]!r}"
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert answer.headers["cache-control"] == "no-store"
+    found = {(sample.name, *sorted(sample.labels.items())): sample.value
+             for family in text_string_to_metric_families(answer.body.decode()) for sample in family.samples}
+    of_gz = (("account", "default"), ("party", "qcloud"), ("region", "ap-guangzhou"))
+    assert found["twocloud_source_up", *of_gz, ("tenant_id", tenant)] == 1
+    assert found["twocloud_source_up", *of_gz[:2], ("region", "ap-shanghai"), ("tenant_id", tenant)] == 0
+    assert sum(value for (name, *labels), value in found.items()
+               if name == "twocloud_servers" and ("tenant_id", tenant) in labels) == 25
+    assert foreign.encode() not in answer.body
+    assert any(name.startswith("twocloud_http_") for name, *_ in found) == (target.name == "serve")
+    assert target.qcloud.count() == before, "a party was called"
+    newer = target.ask("", token, path="/twocloud/metrics", Accept="application/openmetrics-text; version=1.0.0")
+    assert newer.headers["content-type"] == "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    assert newer.body.endswith(b"# EOF\n")
+    head = target.ask("", token, "HEAD", "/twocloud/metrics")
+    assert (head.status, head.headers["content-type"], head.body) == (200, answer.headers["content-type"], b"")
+    error(target.ask("", path="/twocloud/metrics"), 401, "unauthorized")
+    error(target.ask("tenant_id=1", token, path="/twocloud/metrics"), 400, "invalid_parameter", "tenant_id")
+    error(target.ask("", token, "POST", "/twocloud/metrics"), 405, "method_not_allowed")
 
 
 @case("a party that fails has its word")

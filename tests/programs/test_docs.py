@@ -334,10 +334,13 @@ def test_the_examples_of_formats(served: App, tmp_path: Path) -> None:
 
 
 def test_labels_and_variables_that_the_documents_name_are_there() -> None:
+    # that each of them is scraped, test_prometheus.py holds
+    metrics = re.findall(r"(?m)^\| `twocloud_(\w+)` \|", (ROOT / "docs/watch.md").read_text())
     for document in DOCUMENTS:
         text = document.read_text()
         for name in re.findall(r"__meta_twocloud_(\w+)|\btwocloud_([a-z_0-9]+)", text):
-            assert (name[0] or name[1]) in (*FullRow.__struct_fields__, "tag_", "tag_team"), (document.name, name)
+            assert (name[0] or name[1]) in (*FullRow.__struct_fields__, "tag_", "tag_team", *metrics), (
+                document.name, name)
 
 
 def test_the_readmes_first_answer_is_the_demos() -> None:

@@ -42,6 +42,7 @@ RUN = {
      "twocloud.sh"): "clients/test_ansible.py::test_the_plugin_and_the_script_say_the_same_of_hostile_names",
     ("docs/prometheus.md", "sh", "umask"): "clients/test_demo.py::test_promtool_as_its_page_says",
     ("docs/prometheus.md", "console", "promtool"): "clients/test_demo.py::test_promtool_as_its_page_says",
+    ("docs/watch.md", "sh", "token issue"): "test_prometheus.py::test_the_metrics_are_scraped_as_their_page_says",
     ("docs/spreadsheets.md", "sh", "servers.csv"): "clients/test_by_hand.py::test_the_table_of_the_spreadsheet_page",
     ("docs/command.md", "sh", ""): "test_docs.py::test_the_commands_examples",
     ("docs/operate.md", "sh", "account rotate"): "test_operate.py::test_credentials",

@@ -4,10 +4,12 @@ import json
 import re
 import signal
 import socket
+import stat
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,11 +19,14 @@ import pytest
 import requests
 
 from chalicelib.simulators.fleet import Machines
-from tests.fixtures import GZ, App
+from tests import canaries
+from tests.fixtures import GZ, US, App
 from tests.programs import block, program, run
 from tests.programs.test_ansible import machine
+from tests.programs.test_docs import bash
 
 SNIPPET = block("prometheus.md", "yaml", "scrape_configs")
+METRICS = block("watch.md", "yaml", "scrape_configs")
 DAY = 86_400
 
 
@@ -80,6 +85,12 @@ class Prometheus:
             found[job][target["labels"]["instance"]] = {**target["labels"], "health": target["health"]}
         return found
 
+    def query(self, expression: str) -> list[dict[str, Any]]:
+        """The labels of each series, and under "" its value."""
+        answer = requests.get(f"{self.url}/api/v1/query", {"query": expression}, timeout=10).json()
+        assert answer["status"] == "success", (expression, answer)
+        return [{**row["metric"], "": float(row["value"][1])} for row in answer["data"]["result"]]
+
     def failures(self) -> float:
         (found,) = re.findall(r"^prometheus_sd_http_failures_total (\S+)$", self.get("/metrics").text, re.M)
         return float(found)
@@ -94,7 +105,7 @@ class Prometheus:
 @pytest.fixture
 def house(house: App) -> App:
     """With a token that outlives the stale snapshot."""
-    house.token = house.issue(house.user("prometheus"), lifetime=30 * DAY)
+    house.token = house.issue(house.user("targets"), lifetime=30 * DAY)
     return house
 
 
@@ -105,12 +116,19 @@ def prometheus(served: App, exporter: int, tmp_path: Path) -> Iterator[Prometheu
         machine(8, "off", lan=("127.0.0.8",), state="stopped")])
     (tmp_path / "token.secret").write_text(served.token)
     (tmp_path / "prometheus.secret").write_text(configuration(served.url, exporter, served.token))
+    with started(tmp_path) as running:
+        yield running
+
+
+@contextmanager
+def started(folder: Path) -> Iterator[Prometheus]:
+    """With the configuration `prometheus.secret` in this folder."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    with (tmp_path / "prometheus.log").open("wb") as log:
-        process = subprocess.Popen([program("prometheus"), f"--config.file={tmp_path}/prometheus.secret",
-                                    f"--storage.tsdb.path={tmp_path}/metrics",
+    with (folder / "prometheus.log").open("wb") as log:
+        process = subprocess.Popen([program("prometheus"), f"--config.file={folder}/prometheus.secret",
+                                    f"--storage.tsdb.path={folder}/metrics",
                                     f"--web.listen-address={address}"], stdout=log, stderr=log)
     try:
         yield Prometheus(f"http://{address}")
@@ -199,6 +217,53 @@ def test_promtool_takes_the_configuration_and_finds_the_demo(served: App, tmp_pa
     assert len(rows) == 25
     assert {row["discoveredLabels"]["__meta_twocloud_status"] == "ACTIVE" for row in rows if row["labels"]} == {True}
     assert all(labels["instance_id"].startswith("ins-") and labels["__address__"].endswith(":9100") for labels in kept)
+
+
+def watched(app: App, folder: Path) -> None:
+    """Run the page's lines unchanged, and write its job for this address, with a scrape each second."""
+    done = bash(block("watch.md", "sh", "token issue"), folder, TWOCLOUD_STORE=app.deployment.settings.store,
+                TWOCLOUD_KEY=app.deployment.settings.key)
+    assert done.returncode == 0, done.stderr
+    assert stat.S_IMODE((folder / "twocloud.token").stat().st_mode) == 0o600
+    token = folder / "twocloud.secret"
+    (folder / "twocloud.token").rename(token)
+    canaries.watch(token.read_text().strip())
+    job = METRICS
+    for old, new in (("twocloud.token", "twocloud.secret"), ("127.0.0.1:8000", app.url.removeprefix("http://")),
+                     ("scrape_interval: 1m", "scrape_interval: 1s")):
+        assert job.count(old) == 1, old
+        job = job.replace(old, new)
+    (folder / "prometheus.secret").write_text(job)
+    checked = run(["promtool", "check", "config", "prometheus.secret"], folder)
+    assert checked.returncode == 0, checked.stderr
+
+
+def test_the_metrics_are_scraped_as_their_page_says(served: App, tmp_path: Path) -> None:
+    served.clock.now = time.time()          # which is the command's
+    served.token = served.issue(served.user("bob"))
+    served.get(GZ)
+    served.clouds["aws"].fail("401")
+    served.get(US)
+    watched(served, tmp_path)
+    with started(tmp_path) as prometheus:
+        prometheus.until(lambda: _listens(prometheus) and bool(prometheus.query("twocloud_source_up")))
+        gz = {"tenant_id": "123", "party": "qcloud", "account": "default", "region": "ap-guangzhou"}
+        (up,) = prometheus.query("twocloud_source_up == 1")
+        assert {name: up[name] for name in gz} == gz
+        assert sum(row[""] for row in prometheus.query("twocloud_servers")) == 25
+        (denied,) = prometheus.query("twocloud_source_last_error")
+        assert (denied["party"], denied["region"], denied["error"]) == ("aws", "us-east-1", "party_denied")
+        prometheus.until(lambda: bool(prometheus.query(
+            'increase(twocloud_http_requests_total{route="/twocloud/metrics"}[1m]) > 1')))
+        assert prometheus.query("histogram_quantile(0.9, twocloud_http_request_duration_seconds_bucket)")
+
+
+def test_promtool_takes_the_metrics(served: App, tmp_path: Path) -> None:
+    """Names, types and help texts as Prometheus' own linter wants them."""
+    served.get(GZ)
+    text = served.get("", served.issue(served.user("eve", ("*",))), path="/twocloud/metrics").text
+    checked = run(["promtool", "check", "metrics"], tmp_path, stdin=text)
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
 
 
 HOSTILE = ["{{ x }}", "a\nb", 'q"\'q\\', "\u202egnp.exe", "=cmd|'/c calc'!A0", "名", "\x00", "x" * 5000, "$1",

@@ -136,6 +136,7 @@ def test_only_one_room_does_it() -> None:
     # the command asks our own server
     assert importing("requests") == {*(f"chalicelib.cloud.{name}" for name in ("sockets", "sender", "failures")),
                                      "chalicelib.cli.remote"}
+    assert importing("prometheus_client") == {"chalicelib.http.metrics"}           # which is imported on first use
     assert importing("sqlite3") == {"chalicelib.storage.sqlite"}
     assert importing("boto3") == set()      # botocore below it does; the functions start sooner without
     assert importing("waitress") == {"chalicelib.http.serve", "chalicelib.http.connections"}

@@ -456,7 +456,7 @@ def test_many_tenants_rows_are_those_of_each(there: set[str], wanted: set[str], 
 
     store: Any = Listed()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(accounts, "_MANY", 2)
-        patch.setattr(accounts, "_ROWS_EACH", most)
+        patch.setattr(snapshots, "_TENANTS", 2)
+        patch.setattr(snapshots, "_ROWS_EACH", most)
         assert accounts.rows_of(store, wanted).keys() == {
             place for place in rows if place[1].partition("/")[0] in wanted}

@@ -1,0 +1,137 @@
+"""What `GET /twocloud/metrics` answers: what is known of each source, and what this process did, for Prometheus.
+
+https://prometheus.io/docs/instrumenting/exposition_formats/. The library writes both formats and escapes the labels.
+Importing it takes a tenth of a second, so this module is imported by the first request for metrics.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, cast
+
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.openmetrics import exposition as openmetrics
+
+from .. import __version__
+from ..access.tokens import Caller
+from ..fleet.counters import Counters, Durations
+from ..fleet.known_sources import SourceState
+from ..fleet.schedule import LastRun
+from ..model import Source, Status
+
+OPENMETRICS = openmetrics.CONTENT_TYPE_LATEST
+PLAIN = CONTENT_TYPE_PLAIN_0_0_4
+SOURCE = ("tenant_id", "party", "account", "region")
+
+
+class _Families(NamedTuple):
+    """As much of a registry as the library's writers use."""
+
+    families: Sequence[Metric]
+
+    def collect(self) -> Sequence[Metric]:
+        return self.families
+
+
+def write(families: Sequence[Metric], accept: str) -> tuple[str, bytes]:
+    """The media type that the header Accept prefers, and the body."""
+    registry: Any = _Families(families)
+    if prefers_openmetrics(accept):
+        return OPENMETRICS, cast(Any, openmetrics).generate_latest(registry)            # which has no types
+    return PLAIN, generate_latest(registry)
+
+
+def prefers_openmetrics(accept: str) -> bool:
+    """Whether OpenMetrics 1.0 comes before the text format 0.0.4, which is the default (RFC 9110, 12.5.1)."""
+    open_, plain = 0.0, 0.0
+    for part in accept.lower().split(","):
+        kind, *parameters = [it.strip() for it in part.split(";")]
+        values = {name.strip(): value.strip(' "') for name, _, value in (it.partition("=") for it in parameters)}
+        try:
+            quality = min(1.0, max(0.0, float(values.get("q", "1"))))
+        except ValueError:
+            continue
+        if kind == "application/openmetrics-text" and values.get("version", "1.0.0") == "1.0.0":
+            open_ = max(open_, quality)
+        elif kind == "text/plain" and values.get("version", "0.0.4") == "0.0.4":
+            plain = max(plain, quality)
+    return open_ > 0 and open_ >= plain
+
+
+# ---------------------------------------------------------------- of the sources
+
+def of_sources(states: Sequence[SourceState], now: float) -> Iterator[Metric]:
+    """`now`: Unix time."""
+    servers = GaugeMetricFamily("twocloud_servers", "Servers in the snapshot, by status.", labels=(*SOURCE, "status"))
+    up = GaugeMetricFamily("twocloud_source_up", "1 if the source has a snapshot and its last listing succeeded.",
+                           labels=SOURCE)
+    age = GaugeMetricFamily("twocloud_source_age_seconds", "Age of the snapshot.", labels=SOURCE)
+    interval = GaugeMetricFamily("twocloud_source_refresh_interval_seconds",
+                                 "How often the schedule refreshes the snapshot.", labels=SOURCE)
+    last_error = GaugeMetricFamily("twocloud_source_last_error", "1 for the error code of the last listing, if it "
+                                   "failed.", labels=(*SOURCE, "error"))
+    breaker = GaugeMetricFamily("twocloud_source_breaker_open", "1 while the circuit breaker is open.", labels=SOURCE)
+    for state in states:
+        labels = _labels(state.source)
+        up.add_metric(labels, state.up)
+        breaker.add_metric(labels, state.breaker_open)
+        interval.add_metric(labels, state.every)
+        if state.error:
+            last_error.add_metric([*labels, state.error], 1)
+        if state.head:
+            age.add_metric(labels, max(0.0, now - state.head.seen_at))
+            if state.head.by_status is not None:
+                for status, count in {Status.ACTIVE: 0, **state.head.by_status}.items():
+                    servers.add_metric([*labels, status], count)
+    yield from (servers, up, age, interval, last_error, breaker)
+
+
+def _labels(source: Source) -> list[str]:
+    return [source.tenant_id, source.party, source.account, source.region]
+
+
+# ---------------------------------------------------------------- of the deployment and this process
+
+def of_service(run: LastRun | None) -> Iterator[Metric]:
+    """What `GET /twocloud/health` says without a token."""
+    yield InfoMetricFamily("twocloud_build", "The version of twocloud.", {"version": __version__})
+    if run:
+        yield GaugeMetricFamily("twocloud_schedule_age_seconds", "Seconds since the schedule last ran.", run.age)
+        yield GaugeMetricFamily("twocloud_schedule_late", "1 if the schedule has missed two runs.", run.late)
+
+
+def of_process(counters: Counters, caller: Caller) -> Iterator[Metric]:
+    """As far as the caller's token covers it."""
+    requests = counters.requests(caller)
+    count = CounterMetricFamily("twocloud_http_requests", "Requests answered.", labels=("route", "code"))
+    for (route, status), number in sorted(requests.count.items()):
+        count.add_metric([route, str(status)], number)
+    yield count
+    duration = HistogramMetricFamily("twocloud_http_request_duration_seconds",
+                                     "From the request's arrival to its answer.", labels=())
+    duration.add_metric([], *_buckets(requests.durations))
+    yield duration
+    calls = sorted(counters.calls(caller).items())
+    count = CounterMetricFamily("twocloud_party_calls", "Calls to parties, by outcome: ok or an error code.",
+                                labels=("party", "outcome"))
+    duration = HistogramMetricFamily("twocloud_party_call_duration_seconds", "Duration of one call to a party.",
+                                     labels=("party",))
+    for party, made in calls:
+        for outcome, number in sorted(made.count.items()):
+            count.add_metric([party, outcome], number)
+        duration.add_metric([party], *_buckets(made.durations))
+    yield from (count, duration)
+
+
+def _buckets(durations: Durations) -> tuple[list[tuple[str, float]], float]:
+    """The cumulative counts, by upper bound, and the sum."""
+    buckets, below = list[tuple[str, float]](), 0
+    for bound, count in zip((*map(str, durations.bounds), "+Inf"), durations.counts, strict=True):
+        below += count
+        buckets.append((bound, below))
+    return buckets, durations.total
