@@ -87,6 +87,7 @@ RUN = {
 }
 NOT_RUN = {
     ("CONTRIBUTING.md", "sh", "make test"): "these run this test, among others; their names are held by test_docs.py",
+    ("docs/install.md", "console", "systemctl"): "needs systemd and root; the unit's command is run by test_systemd.py",
     ("docs/deploy.md", "console", "aws "): "needs an AWS account",
     ("docs/api.md", "sh", "tc_…"): "the reader's own token; the blocks below it run with the tests'",
     ("docs/recipes.md", "sh", "tc_…"): "the reader's own token; the blocks below it run with the tests'",
