@@ -39,19 +39,19 @@ class _App(Chalice):
 
 def _complete(event: object) -> dict[str, Any]:
     """The event of a Lambda proxy integration with every key that it can have, and nothing null inside."""
-    given = _object(event)
-    context = _object(given.get("requestContext"))
-    context["resourcePath"] = _first_text(context.get("resourcePath"), given.get("resource"), given.get("path"))
-    context["httpMethod"] = _first_text(context.get("httpMethod"), given.get("httpMethod"))
-    body = given.get("body")
+    request = _object(event)
+    context = _object(request.get("requestContext"))
+    context["resourcePath"] = _first_text(context.get("resourcePath"), request.get("resource"), request.get("path"))
+    context["httpMethod"] = _first_text(context.get("httpMethod"), request.get("httpMethod"))
+    body = request.get("body")
     return {
-        **given, "requestContext": context, "body": body if isinstance(body, str) else None,
-        "isBase64Encoded": given.get("isBase64Encoded") is True, "pathParameters": None, "stageVariables": None,
-        "headers": {**{name: str(values[-1]) for name, values in _lists(given.get("multiValueHeaders")).items()},
-                    **{name: str(value) for name, value in _object(given.get("headers")).items()}},
+        **request, "requestContext": context, "body": body if isinstance(body, str) else None,
+        "isBase64Encoded": request.get("isBase64Encoded") is True, "pathParameters": None, "stageVariables": None,
+        "headers": {**{name: str(values[-1]) for name, values in _lists(request.get("multiValueHeaders")).items()},
+                    **{name: str(value) for name, value in _object(request.get("headers")).items()}},
         "multiValueQueryStringParameters": {
-            **{name: [str(value)] for name, value in _object(given.get("queryStringParameters")).items()},
-            **_lists(given.get("multiValueQueryStringParameters"))} or None}
+            **{name: [str(value)] for name, value in _object(request.get("queryStringParameters")).items()},
+            **_lists(request.get("multiValueQueryStringParameters"))} or None}
 
 
 def _first_text(*values: object) -> str:
@@ -137,8 +137,8 @@ def _own_id(context: object) -> str | None:
 
 
 def _seconds_left(context: object, most: float = REQUEST_SECONDS) -> float:
-    left = getattr(context, "get_remaining_time_in_millis", None)
-    return min(most, left() / 1000 - MARGIN_SECONDS) if left else most
+    remaining = getattr(context, "get_remaining_time_in_millis", None)
+    return min(most, remaining() / 1000 - MARGIN_SECONDS) if remaining else most
 
 
 # ---------------------------------------------------------------- the schedule and the queue

@@ -188,7 +188,7 @@ def _warm(house: _House) -> None:
 
 def _load(house: _House, hung: list[str]) -> dict[str, Any]:
     """CALLERS query many tenants: nine of ten a snapshot, one live; beside them one caller for each of `hung`."""
-    until, seen, waited = time.monotonic() + SECONDS, list[tuple[float, int]](), list[tuple[float, int]]()
+    until, timings, waited = time.monotonic() + SECONDS, list[tuple[float, int]](), list[tuple[float, int]]()
 
     def call(choose: Callable[[], tuple[str, str]], into: list[tuple[float, int]]) -> None:
         while time.monotonic() < until:
@@ -201,7 +201,7 @@ def _load(house: _House, hung: list[str]) -> dict[str, Any]:
         tenant = f"tenant-{random.randrange(TENANTS)}"
         return tenant, KINDS["kept" if random.random() < 0.9 else "page"][1]
 
-    threads = [threading.Thread(target=call, args=(usual, seen)) for _ in range(CALLERS)]
+    threads = [threading.Thread(target=call, args=(usual, timings)) for _ in range(CALLERS)]
     threads += [
         threading.Thread(target=call, args=(lambda name=name: (name, KINDS["page"][1]), waited)) for name in hung
     ]
@@ -213,11 +213,11 @@ def _load(house: _House, hung: list[str]) -> dict[str, Any]:
     took = time.monotonic() - begun
     for thread in threads:
         thread.join()
-    times = sorted(each for each, _ in seen)
+    times = sorted(each for each, _ in timings)
     return {
-        "requests": len(seen),
-        "per_second": len(seen) / took,
-        "errors": sum(status != 200 for _, status in seen),
+        "requests": len(timings),
+        "per_second": len(timings) / took,
+        "errors": sum(status != 200 for _, status in timings),
         **{f"p{part}": times[min(len(times) - 1, len(times) * part // 100)] for part in (50, 95, 99)},
         "environments": {name: len(pool.all) for name, pool in house.pools.items()},
         "hung": [{"seconds": each, "status": status} for each, status in waited],

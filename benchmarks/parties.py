@@ -49,9 +49,9 @@ def rounds(side: str, number: int, **arguments: Any) -> list[Round]:
         for _ in range(number + 1):
             with _SIDES[side](**arguments) as listing:
                 cpu, wall = cpu_seconds(), time.perf_counter()
-                given = listing()
+                result = listing()
                 wall, cpu = time.perf_counter() - wall, cpu_seconds() - cpu
-            figures.append({"wall": wall, "cpu": cpu, **_seen(given)})
+            figures.append({"wall": wall, "cpu": cpu, **_seen(result)})
     return figures[1:]
 
 
@@ -104,14 +104,14 @@ _FIELDS = ("name", "cpu", "memory", "disk", "lan", "wan", "created", "updated") 
 _STATES = {"party_status", "state", "status", "word"}
 
 
-def _seen(given: Any) -> Round:
+def _seen(result: Any) -> Round:
     """How many servers there are, which, and how many of the ten fields each has."""
-    if isinstance(given, bytes):
-        rows = json.loads(given)["vm_servers"]
+    if isinstance(result, bytes):
+        rows = json.loads(result)["vm_servers"]
         ids = [row["instance_id"] for row in rows]
         fields = min(sum(value is not None for value in row.values()) for row in rows)
     else:
-        ids, first = list(given), next(iter(given.values()))
+        ids, first = list(result), next(iter(result.values()))
         fields = 1 + any(name in _STATES for name in first) + sum(
             any(key.startswith(name) for key in first) for name in _FIELDS)
     return {"rows": len(ids), "fields": fields,

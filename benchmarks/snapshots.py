@@ -227,9 +227,9 @@ class Units:
         if model.name == "GetItem":
             self.read += _blocks(_size(parsed.get("Item", {})), 4096)
         elif model.name == "BatchGetItem":
-            found = [item for items in parsed["Responses"].values() for item in items]
+            read = [item for items in parsed["Responses"].values() for item in items]
             queried = sum(len(table["Keys"]) for table in query["RequestItems"].values())
-            self.read += sum(_blocks(_size(item), 4096) for item in found) + queried - len(found)
+            self.read += sum(_blocks(_size(item), 4096) for item in read) + queried - len(read)
         elif model.name == "Query":
             self.read += _blocks(sum(map(_size, parsed["Items"])), 4096)
         elif model.name == "PutItem":

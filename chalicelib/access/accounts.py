@@ -470,12 +470,12 @@ def _check_url(parameter: str, url: str, path: str, *, local: bool, plain: bool)
                                           "`--allow-http` permits plain http for this account.")
 
 
-def _check_credentials(party: Party, given: object) -> Mapping[str, str]:
+def _check_credentials(party: Party, credentials: object) -> Mapping[str, str]:
     forms = " or ".join(", ".join(form) for form in party.credentials)
-    if not isinstance(given, dict):
+    if not isinstance(credentials, dict):
         raise InvalidParameter("credentials", f"The credentials must be one JSON object with {forms}.")
     fields: dict[str, str] = {}
-    for name, value in cast(dict[object, object], given).items():
+    for name, value in cast(dict[object, object], credentials).items():
         if name in party.objects:
             value = msgspec.json.encode(value).decode() if isinstance(value, dict) else None
         if not isinstance(name, str) or not isinstance(value, str) or not value or len(value) > _LONGEST_SECRET:

@@ -89,10 +89,10 @@ def opens_everything(caller: Caller) -> bool:
 
 def tenants_of(caller: Caller) -> tuple[str, ...] | None:
     """The tenants that this token opens, sorted; None: every one."""
-    given = caller.user.tenants if caller.token.tenants is None else caller.token.tenants
+    tenants = caller.user.tenants if caller.token.tenants is None else caller.token.tenants
     if EVERY_TENANT in caller.user.tenants:
-        return None if EVERY_TENANT in given else tuple(sorted(given))
-    return tuple(sorted(name for name in caller.user.tenants if EVERY_TENANT in given or name in given))
+        return None if EVERY_TENANT in tenants else tuple(sorted(tenants))
+    return tuple(sorted(name for name in caller.user.tenants if EVERY_TENANT in tenants or name in tenants))
 
 
 def limits_of(caller: Caller) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
@@ -197,10 +197,10 @@ def caller_of(token: Token, user: User | None, now: float) -> Caller:
 
 def authenticate(store: Store, header: str | None, now: float) -> User:
     """The user behind Basic `user:password`. A token is no way to a token. Raises Unauthorized, RateLimited."""
-    given = read_header(header)
-    if given.password is None or not USER_FORM.fullmatch(given.name) or _FORM.fullmatch(given.name):
+    login = read_header(header)
+    if login.password is None or not USER_FORM.fullmatch(login.name) or _FORM.fullmatch(login.name):
         raise Unauthorized()
-    return users.check_password(store, given.name, given.password, now)
+    return users.check_password(store, login.name, login.password, now)
 
 
 def proof(user: User, header: str, now: float) -> str:

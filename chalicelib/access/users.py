@@ -150,7 +150,7 @@ def _busy() -> RateLimited:
     return RateLimited(2, "Too many passwords are being checked at once.")
 
 
-def _is_password(kept: list[str], given: str) -> bool:
+def _is_password(kept: list[str], password: str) -> bool:
     """Costs one scrypt, whether none, one or two hashes are kept. (Two that version 0.1 made have two salts: two.)"""
     hashed: dict[tuple[str, ...], bytes] = {}
     matches = False
@@ -158,7 +158,7 @@ def _is_password(kept: list[str], given: str) -> bool:
         scheme, *how, wanted = one.split("$")
         if tuple(how) not in hashed:
             n, r, p, salt = how
-            hashed[tuple(how)] = _scrypt(given, bytes.fromhex(salt), int(n), int(r), int(p)).hex().encode()
+            hashed[tuple(how)] = _scrypt(password, bytes.fromhex(salt), int(n), int(r), int(p)).hex().encode()
         matches |= hmac.compare_digest(hashed[tuple(how)], wanted.encode()) and scheme == "scrypt"
     return matches and bool(kept)
 

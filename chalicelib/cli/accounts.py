@@ -135,11 +135,11 @@ def put(tenant_id: str, party: str, name: str, project: str | None, regions: tup
         raise click.UsageError("Use --discover-below and --discover-role only with --discover.")
     if not replacing:
         _refuse_to_replace(tenant_id, party, name)
-    given = _given(party, credentials_file, os_cloud)
-    if given.ca_file and ca_file is None:
+    own_file = _given(party, credentials_file, os_cloud)
+    if own_file.ca_file and ca_file is None:
         raise click.UsageError("The clouds.yaml names the file of an authority (cacert). Pass that file with "
                                "--ca-file.")
-    made = _checked(tenant_id, party, name, given, project=project, regions=regions or given.regions, deep=deep,
+    made = _checked(tenant_id, party, name, own_file, project=project, regions=regions or own_file.regions, deep=deep,
                     endpoint=endpoint, discovery=Discovery(below, role) if discover else None,
                     authorities=_authorities(ca_file), proxy=proxy, allow_http=allow_http)
     if check:
@@ -188,21 +188,21 @@ def _given(party: str, file: IO[bytes] | None, os_cloud: str | None) -> OwnFile:
     if os_cloud is not None and not read:
         raise click.UsageError("--os-cloud is for openstack alone.")
     text = read_secret(file, "the credentials as one JSON object")
-    given: object = None
+    document: object = None
     with suppress(msgspec.DecodeError, RecursionError):
-        given = msgspec.json.decode(text)
-    own = read and (given is None or (isinstance(given, dict) and "clouds" in given))
-    if given is None and (not read or (os_cloud is None and text.lstrip().startswith("{"))):
+        document = msgspec.json.decode(text)
+    own = read and (document is None or (isinstance(document, dict) and "clouds" in document))
+    if document is None and (not read or (os_cloud is None and text.lstrip().startswith("{"))):
         raise click.UsageError("The credentials are not one JSON object.")
     if os_cloud is not None and not own:
         raise click.UsageError("--os-cloud chooses a cloud of a clouds.yaml, but the credentials are a JSON object of "
                                "one account.")
     if not own or not read:
-        return OwnFile(cast(Any, given))
-    found = _usage(lambda: read(text, os_cloud))
-    for remark in found.remarks:
+        return OwnFile(cast(Any, document))
+    own_file = _usage(lambda: read(text, os_cloud))
+    for remark in own_file.remarks:
         hint(remark)
-    return found
+    return own_file
 
 
 def _usage(check: Callable[[], T]) -> T:
@@ -213,8 +213,8 @@ def _usage(check: Callable[[], T]) -> T:
         raise click.UsageError(f"{refused.parameter}: {refused.text}") from None
 
 
-def _checked(tenant_id: str, party: str, name: str, given: OwnFile, **settings: Any) -> Account:
-    made = _usage(lambda: accounts.check(tenant_id, parties.load(party), given.credentials, name=name,
+def _checked(tenant_id: str, party: str, name: str, own_file: OwnFile, **settings: Any) -> Account:
+    made = _usage(lambda: accounts.check(tenant_id, parties.load(party), own_file.credentials, name=name,
                                          local=deployment().settings.local, **settings))
     return replace(made, identity=accounts.own_identity)
 
@@ -238,8 +238,8 @@ def rotate_account(tenant_id: str, party: str, name: str, credentials_file: IO[b
     """
     row = accounts.find(deployment().store, tenant_id, party, name)
     accounts.verify(deployment().sealer(), row, trusting=trusting)  # before anything is sent to its endpoint
-    given = _given(party, credentials_file, os_cloud)
-    made = replace(_checked(tenant_id, party, name, given, project=row.project, regions=row.regions,
+    own_file = _given(party, credentials_file, os_cloud)
+    made = replace(_checked(tenant_id, party, name, own_file, project=row.project, regions=row.regions,
                             deep=row.deep, endpoint=row.endpoint, discovery=row.discovery,
                             authorities=row.authorities, proxy=row.proxy, allow_http=row.allow_http),
                    revision=row.revision)

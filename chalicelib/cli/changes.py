@@ -100,11 +100,11 @@ def _parts(there: contexts.There, pairs: Pairs) -> Iterator[dict[str, Any]]:
 def _ask(there: contexts.There, pairs: Pairs) -> dict[str, Any]:
     from . import remote
 
-    got = remote.get(there, _PATH, urlencode(pairs, errors="surrogateescape"))
-    body = remote.read_json(there, got, _PATH)
+    response = remote.get(there, _PATH, urlencode(pairs, errors="surrogateescape"))
+    body = remote.read_json(there, response, _PATH)
     if not isinstance(body.get("msg"), str) or not remote.are_records(body.get("changes"), ("at", "kind", "instance_id",
                                                                                             "party", "region")):
-        raise remote.stranger(there, got)
+        raise remote.stranger(there, response)
     return body
 
 

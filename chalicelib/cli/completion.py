@@ -41,8 +41,8 @@ def parties(context: click.Context, parameter: click.Parameter, incomplete: str)
 def regions(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
     """The regions of the parties named before it on the line, or of all stored accounts."""
     names = list[str]()
-    given = context.params.get("party") or context.params.get("party_names")
-    named = given.split(",") if isinstance(given, str) else list(given or ())
+    parties_typed = context.params.get("party") or context.params.get("party_names")
+    named = parties_typed.split(",") if isinstance(parties_typed, str) else list(parties_typed or ())
     from .. import parties as known
 
     for name in named:

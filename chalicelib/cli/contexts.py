@@ -43,19 +43,19 @@ class _File:
 
 def there(url: str | None) -> There | None:
     """The server to query, None for the store, by the order that the help of `context` states."""
-    given, name = settings.client(), kept("context")
+    environment, name = settings.client(), kept("context")
     if url and name:
         raise click.UsageError("Give --url or --context, not both.")
-    if not name and (address := url or given.url):
+    if not name and (address := url or environment.url):
         chosen = "--url" if url else "TWOCLOUD_URL"
         check_url(address, chosen)
-        return There(address.rstrip("/"), given.token, chosen)
-    name, chosen = (name, "--context") if name else (given.context, "TWOCLOUD_CONTEXT")
+        return There(address.rstrip("/"), environment.token, chosen)
+    name, chosen = (name, "--context") if name else (environment.context, "TWOCLOUD_CONTEXT")
     if name == LOCAL:
         return None
-    file = read(given.config)
+    file = read(environment.config)
     if not name:
-        name, chosen = file.current, f"current in {given.config}"
+        name, chosen = file.current, f"current in {environment.config}"
     if not name or name == LOCAL:
         return None
     if name not in file.contexts:

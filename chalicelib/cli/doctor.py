@@ -357,8 +357,8 @@ def _server(there: contexts.There, offline: bool) -> Iterator[Finding]:
     from . import remote  # slow to import
 
     try:
-        got = remote.get(there, "/twocloud/health", with_token=False)
-        body = remote.read_json(there, got)
+        response = remote.get(there, "/twocloud/health", with_token=False)
+        body = remote.read_json(there, response)
     except remote.Answered as refused:
         yield Finding("health", "fail", refused.text, "Search the server's log for this request id.")
         return
@@ -366,14 +366,14 @@ def _server(there: contexts.There, offline: bool) -> Iterator[Finding]:
         yield Finding("connection", "fail", problem.message)
         return
     secure = "TLS certificate trusted" if there.url.startswith("https:") else "plain http, on this machine"
-    yield Finding("connection", "ok", f"in {got.milliseconds:.0f} ms; {secure}")
+    yield Finding("connection", "ok", f"in {response.milliseconds:.0f} ms; {secure}")
     version = str(body.get("version", "?"))
     yield Finding("health", "ok" if body.get("status") == "ok" else "warn", f"{body.get('status')}, twocloud {version}")
     if version.split(".")[:2] != __version__.split(".")[:2]:
         yield Finding("version", "warn", f"the server is version {version}, this command is {__version__}",
                       "Upgrade the older one.")
     with suppress(ValueError, TypeError):
-        skew = parsedate_to_datetime(got.headers.get("Date", "")).timestamp() - time.time()
+        skew = parsedate_to_datetime(response.headers.get("Date", "")).timestamp() - time.time()
         yield _clock({"the server": skew})
     if not there.token:
         yield Finding("token", "warn", "none set", "Set TWOCLOUD_TOKEN, or add a context: twocloud context add")

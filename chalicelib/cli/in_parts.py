@@ -36,26 +36,26 @@ def read(get: Get, pairs: Pairs, output: str) -> tuple[bytes, str]:
 
 
 def _parts(get: Get, pairs: Pairs, output: str) -> Iterator[_Part]:
-    given, size, shape = dict(pairs), PART, None
-    first, last = int(given.pop("f", 1)), int(given.pop("t", 0)) or None
-    if "changed_since" not in given:
-        given["max_age"] = str(max(_AGE, int(given.get("max_age", 0))))
+    values, size, shape = dict(pairs), PART, None
+    first, last = int(values.pop("f", 1)), int(values.pop("t", 0)) or None
+    if "changed_since" not in values:
+        values["max_age"] = str(max(_AGE, int(values.get("max_age", 0))))
     while True:
         end = first + size - 1 if last is None else min(first + size - 1, last)
         try:
-            got, warning = get([*given.items(), ("f", str(first)), ("t", str(end))])
+            response, warning = get([*values.items(), ("f", str(first)), ("t", str(end))])
         except Answered as refused:
             if refused.status != 413 or size == 1:
                 raise
             size //= 2
             continue
-        if output == "json" and "list" not in given and shape not in (None, _shape(got.body)):
+        if output == "json" and "list" not in values and shape not in (None, _shape(response.body)):
             raise Answered(409, "The list changed while it was read. Run the command again.", "list_changed")
-        shape = _shape(got.body) if output == "json" else None
-        if "X-List-Id" in got.headers:
-            given["list"] = got.headers["X-List-Id"]
-        yield _Part(got, warning)
-        if end == last or not _more(got.headers, end):
+        shape = _shape(response.body) if output == "json" else None
+        if "X-List-Id" in response.headers:
+            values["list"] = response.headers["X-List-Id"]
+        yield _Part(response, warning)
+        if end == last or not _more(response.headers, end):
             return
         first = end + 1
 

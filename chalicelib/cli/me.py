@@ -44,13 +44,13 @@ def _from_server(there: contexts.There) -> tuple[dict[str, Any], bytes]:
     from ..http.openapi import MeBody
     from . import remote  # slow to import
 
-    got = remote.get(there, _PATH)
-    body = remote.read_json(there, got, _PATH)
+    response = remote.get(there, _PATH)
+    body = remote.read_json(there, response, _PATH)
     try:
         msgspec.convert(body, MeBody)
     except msgspec.ValidationError:
-        raise remote.stranger(there, got) from None
-    return body, got.body
+        raise remote.stranger(there, response) from None
+    return body, response.body
 
 
 def _from_store() -> tuple[dict[str, Any], bytes]:

@@ -67,11 +67,11 @@ def get(there: There, path: str, query: str = "", *, with_token: bool = True, se
             raise Network(f"{there.url} cannot be reached: {_reason(problem, host)}") from None
         except OSError as problem:
             raise Network(f"{there.url} cannot be reached: {problem.strerror or type(problem).__name__}.") from None
-    got = Got(answer.status_code, CaseInsensitiveDict(answer.headers), body, (time.monotonic() - began) * 1000)
+    response = Got(answer.status_code, CaseInsensitiveDict(answer.headers), body, (time.monotonic() - began) * 1000)
     log.logger.debug("asked", extra={"fields": {
-        "host": host, "path": path, "status": got.status, "milliseconds": round(got.milliseconds, 1),
-        "bytes": len(body), "request_id": plain(got.headers.get("X-Request-Id", ""))[:64]}})
-    return got
+        "host": host, "path": path, "status": response.status, "milliseconds": round(response.milliseconds, 1),
+        "bytes": len(body), "request_id": plain(response.headers.get("X-Request-Id", ""))[:64]}})
+    return response
 
 
 def _nowhere(resp: requests.Response) -> None:
@@ -137,32 +137,32 @@ def _chain(problem: BaseException | None) -> str:
     return " ".join(texts)
 
 
-def read_json(there: There, got: Got, path: str = "") -> dict[str, Any]:
+def read_json(there: There, response: Got, path: str = "") -> dict[str, Any]:
     """The JSON object of a twocloud response. Raises Answered if it is an error, Network if it is not twocloud's.
     `path`: one that twocloud 0.1.0 does not have, to say so."""
     try:
-        body = msgspec.json.decode(got.body, type=dict[str, Any])
-        if "X-Request-Id" not in got.headers:
+        body = msgspec.json.decode(response.body, type=dict[str, Any])
+        if "X-Request-Id" not in response.headers:
             raise KeyError
-        if got.status == 200:
+        if response.status == 200:
             return body
-        error = Answered(got.status, f"{body['msg']} (request id {body['request_id']})", str(body["error"]),
-                         str(body["request_id"]), _seconds(got.headers.get("Retry-After")), body.get("parameter"))
+        error = Answered(response.status, f"{body['msg']} (request id {body['request_id']})", str(body["error"]),
+                         str(body["request_id"]), _seconds(response.headers.get("Retry-After")), body.get("parameter"))
     except (msgspec.DecodeError, KeyError, TypeError):
-        raise stranger(there, got) from None
+        raise stranger(there, response) from None
     if path and error.code == "not_found":  # of this path
         error = Answered(error.status, f"{there.url} does not know {path}: its twocloud is older than this command.",
                          error.code)
     raise error
 
 
-def read_list(there: There, got: Got) -> dict[str, Any]:
+def read_list(there: There, response: Got) -> dict[str, Any]:
     """The same, for a response that holds servers."""
-    body = read_json(there, got)
+    body = read_json(there, response)
     sources, servers = body.get("sources", []), body.get("vm_servers")
-    if "ETag" not in got.headers or not isinstance(body.get("msg"), str) or not are_records(servers, ("instance_id",)) \
-            or not are_records(sources, ("party", "region", "state")):
-        raise stranger(there, got)
+    if "ETag" not in response.headers or not isinstance(body.get("msg"), str) \
+            or not are_records(servers, ("instance_id",)) or not are_records(sources, ("party", "region", "state")):
+        raise stranger(there, response)
     return body
 
 
@@ -184,12 +184,12 @@ def _host_of(url: str) -> str | None:
         return None
 
 
-def stranger(there: There, got: Got) -> Network:
+def stranger(there: There, response: Got) -> Network:
     """The error for a response that is not twocloud's; its text says what it seems to be instead."""
-    kind = got.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    what = f"HTTP {got.status}"
-    if 300 <= got.status < 400:
-        to = _host_of(got.headers.get("Location", ""))
+    kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    what = f"HTTP {response.status}"
+    if 300 <= response.status < 400:
+        to = _host_of(response.headers.get("Location", ""))
         elsewhere = f" to {plain(to)[:100]}" if to else ""
         what += f", a redirect{elsewhere}, which is not followed: the token is for this address only"
     elif kind == "text/html":

@@ -155,25 +155,25 @@ class Shape:
 
 def _shape(pairs: list[tuple[str, str]], output: str) -> Shape:
     """Read --columns and --sort. A column beyond the ten of the basic view adds view=full to the query."""
-    given = dict(pairs)
+    values = dict(pairs)
     names, sort = kept("columns"), kept("sort")
     wanted = any(kept(name) is not None for name in ("columns", "sort", "bare"))
     if wanted and output not in _SHAPED:
         raise click.UsageError(f"Use --columns, --sort and --no-header with {', '.join(_SHAPED)}; -o {output} is the "
                                "API's unchanged answer.")
-    several = any(given[name] == "all" or "," in given[name] for name in ("party", "tenant_id", "region"))
-    full = several if "view" not in given else given["view"] == "full"
-    fields = _FULL if full or "view" not in given else _BASIC
+    several = any(values[name] == "all" or "," in values[name] for name in ("party", "tenant_id", "region"))
+    full = several if "view" not in values else values["view"] == "full"
+    fields = _FULL if full or "view" not in values else _BASIC
     known = {**{name: name for name in fields}, **{field: name for name, field in fields.items()}}
     chosen = columns.chosen(names, known) if names is not None else None
     columns.in_order((), sort, known) if sort is not None else None
     named = {*(chosen or ()), *([known[sort.partition(":")[0]]] if sort else [])}
-    if "view" not in given and not named <= _BASIC.keys():
+    if "view" not in values and not named <= _BASIC.keys():
         pairs.append(("view", "full"))
     usual = _FULL if full else _BASIC
     if output == "table":
-        tenants = ["tenant"] if given["tenant_id"] == "all" or "," in given["tenant_id"] else []
-        accounts = ["account"] if "account" in given else []
+        tenants = ["tenant"] if values["tenant_id"] == "all" or "," in values["tenant_id"] else []
+        accounts = ["account"] if "account" in values else []
         usual = (*tenants, "party", *accounts, "region", *_TABLE) if several and full else _TABLE
     return Shape(chosen or list(usual), known, sort, wanted)
 
@@ -240,8 +240,8 @@ def _ask_server(there: contexts.There, pairs: list[tuple[str, str]], output: str
     from . import in_parts, remote  # slow to import
 
     try:
-        got, warning = _get(there, pairs, output)
-        return got.body, warning
+        response, warning = _get(there, pairs, output)
+        return response.body, warning
     except remote.Answered as refused:
         if refused.code != "too_large" or output in query.WHOLE_LISTS:
             raise
@@ -253,14 +253,14 @@ def _get(there: contexts.There, pairs: list[tuple[str, str]], output: str) -> "t
     from ..http import formats
     from . import remote
 
-    got = remote.get(there, "/twocloud/servers", urlencode(pairs, errors="surrogateescape"))
-    is_list = got.status == 200 and "ETag" in got.headers and "X-Request-Id" in got.headers
+    response = remote.get(there, "/twocloud/servers", urlencode(pairs, errors="surrogateescape"))
+    is_list = response.status == 200 and "ETag" in response.headers and "X-Request-Id" in response.headers
     if is_list and output not in ("table", "json"):
-        if got.headers.get("Content-Type") != formats.MEDIA_TYPES[output]:
-            raise remote.stranger(there, got)
-        return got, _warning_in(got.headers)
-    body = remote.read_list(there, got)     # errors are JSON in every format
-    return got, body["msg"]
+        if response.headers.get("Content-Type") != formats.MEDIA_TYPES[output]:
+            raise remote.stranger(there, response)
+        return response, _warning_in(response.headers)
+    body = remote.read_list(there, response)     # errors are JSON in every format
+    return response, body["msg"]
 
 
 def _warning_in(headers: Mapping[str, str]) -> str:

@@ -74,9 +74,9 @@ def copy_store(source: str, target: str, to_key: str | None, output: str) -> Non
     here, there = open_store(source, time.time), open_store(target, time.time)
     source, target, counted = shown(source), shown(target), Count()
     try:
-        with _bar() as (started, seen):
+        with _bar() as (started, copied):
             for counted in copying.copy(here, source, there, seals, started):
-                seen(counted.rows)
+                copied(counted.rows)
     finally:
         here.close()
         there.close()
@@ -95,7 +95,7 @@ def copy_store(source: str, target: str, to_key: str | None, output: str) -> Non
 def _bar() -> Generator[tuple[Callable[[int | None], None], Callable[[int], None]]]:
     """(set the total, set how many are done) of a progress bar, drawn if standard error is a terminal."""
     if kept("quiet") or not lively(sys.stderr):
-        yield lambda total: None, lambda seen: None
+        yield lambda total: None, lambda rows: None
         return
     from rich.console import Console  # slow to import
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -103,4 +103,4 @@ def _bar() -> Generator[tuple[Callable[[int | None], None], Callable[[int], None
     with Progress(TextColumn("copy"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                   console=Console(stderr=True, no_color=not coloured(sys.stderr)), transient=True) as bar:
         task = bar.add_task("copy", total=None)
-        yield lambda total: bar.update(task, total=total), lambda seen: bar.update(task, completed=seen)
+        yield lambda total: bar.update(task, total=total), lambda rows: bar.update(task, completed=rows)

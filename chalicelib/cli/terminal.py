@@ -142,12 +142,12 @@ def _total(widths: Mapping[str, int], shown: Sequence[str]) -> int:
 def _shared(natural: Mapping[str, int], least: Mapping[str, int], shown: Sequence[str], most: int) -> dict[str, int]:
     """Each column's width: its least, plus an even share of the rest, the narrowest columns first."""
     widths = {name: least[name] for name in shown}
-    left = most - _total(widths, shown)
+    remaining = most - _total(widths, shown)
     wanting = sorted((name for name in shown if natural[name] > widths[name]), key=lambda name: natural[name])
     for n, name in enumerate(wanting):
-        more = max(0, min(natural[name] - widths[name], left // (len(wanting) - n)))
+        more = max(0, min(natural[name] - widths[name], remaining // (len(wanting) - n)))
         widths[name] += more
-        left -= more
+        remaining -= more
     return widths
 
 

@@ -96,13 +96,13 @@ def keyed(rows: Sequence[T], mapped: bool) -> list[tuple[str, T]]:
     """Rows by their id, or else by their text: those that are alike are numbered."""
     if mapped:
         return [(cast(Any, row)[0], row) for row in rows]
-    seen: dict[str, int] = {}
+    counts: dict[str, int] = {}
     pairs: list[tuple[str, T]] = []
     for row in rows:
         has_id = hasattr(row, "id")
         key = str(cast(Any, row).id) if has_id else repr(row)
-        seen[key] = seen.get(key, 0) + 1
-        pairs.append((key if has_id or seen[key] == 1 else f"{key} {seen[key]}", row))
+        counts[key] = counts.get(key, 0) + 1
+        pairs.append((key if has_id or counts[key] == 1 else f"{key} {counts[key]}", row))
     return pairs
 
 

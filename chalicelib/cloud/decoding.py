@@ -244,9 +244,9 @@ class _Struct:
             return _decoder(self.cls, self.strict).decode(raw)
         except (msgspec.DecodeError, ValueError):
             budget.take()
-        given, values = _decoded(raw, self.parts), dict[str, Any]()
+        row, values = _decoded(raw, self.parts), dict[str, Any]()
         for field in self.fields:
-            value = getattr(given, field.name)
+            value = getattr(row, field.name)
             if value is msgspec.UNSET:
                 if field.required:
                     raise _Odd

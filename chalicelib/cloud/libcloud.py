@@ -156,12 +156,12 @@ def library(module: str) -> Any:
 @contextmanager
 def open_driver(bridge: Bridge, account: Account, region: str, send: Send) -> Generator[Driven, None, None]:
     """A driver of its own, whose every call goes through `send`, and whose every failure has our name."""
-    given = account.credentials
+    credentials = account.credentials
     types, http = library("common.types"), library("common.exceptions")
     driver_class = getattr(library(f"compute.drivers.{bridge.module}"), bridge.driver)
-    door = Door(bridge.url(given, region), bridge.calls, account, send)
+    door = Door(bridge.url(credentials, region), bridge.calls, account, send)
     try:
-        driver = driver_class(*(given[name] for name in bridge.keys), **bridge.arguments(given, region))
+        driver = driver_class(*(credentials[name] for name in bridge.keys), **bridge.arguments(credentials, region))
         def connection(**_: object) -> Door:
             return door
 

@@ -134,8 +134,8 @@ class _Offsets:
     def overlapping(self, place: int, goal: int) -> list[tuple[int, int]]:
         """Pages from just before `place` to `goal`, each sharing rows with the one before: as few as can be."""
         pages, places = -(-(goal - place) // (self.most - 1)), list[tuple[int, int]]()
-        for left in range(pages, 0, -1):
-            shared = self.most - -(-(goal - place) // left)
+        for number in range(pages, 0, -1):
+            shared = self.most - -(-(goal - place) // number)
             places.append((max(0, place - shared), self.most))
             place = places[-1][0] + self.most
         return places
@@ -413,7 +413,7 @@ def by_token(fetch: Callable[[str | None], Page[T]], window: Window = WHOLE, *, 
 def _walk(fetch: Callable[[str | None], Page[T]], window: Window) -> _Walk[T]:
     for _ in range(2):
         rows: dict[str, T] = {}
-        seen: set[str] = set()
+        ids: set[str] = set()
         token: str | None = None
         while True:
             try:
@@ -426,12 +426,12 @@ def _walk(fetch: Callable[[str | None], Page[T]], window: Window) -> _Walk[T]:
                 rows.setdefault(key, row)
             token = page.token
             if not token:
-                return _Walk(rows, len(seen) + 1, True)
+                return _Walk(rows, len(ids) + 1, True)
             if window.last is not None and len(rows) > window.last:
-                return _Walk(rows, len(seen) + 1, False)
-            if token in seen or len(seen) >= _MOST_PAGES:
+                return _Walk(rows, len(ids) + 1, False)
+            if token in ids or len(ids) >= _MOST_PAGES:
                 break
-            seen.add(token)
+            ids.add(token)
     raise PartyMalformed("The party's pages do not end.")
 
 

@@ -180,8 +180,8 @@ class Sender:
 
     def room(self) -> float:
         """How many more calls like the last one the documented rate allows before the deadline."""
-        left = max(0.0, self._deadline - time.monotonic())
-        return inf if self._limit is None else self._limit.calls * (1 + left / (self._limit.seconds * MARGIN))
+        remaining = max(0.0, self._deadline - time.monotonic())
+        return inf if self._limit is None else self._limit.calls * (1 + remaining / (self._limit.seconds * MARGIN))
 
     def __call__(self, operation: str, sign: Sign) -> Response:
         with self._logged(operation) as line:

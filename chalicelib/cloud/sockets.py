@@ -52,10 +52,10 @@ class CallInProgress(threading.local):
             self.holder(sock)
 
     def left(self) -> float:
-        left = self.deadline - time.monotonic()
-        if left <= 0:
+        remaining = self.deadline - time.monotonic()
+        if remaining <= 0:
             raise TimeoutError("the deadline has passed")
-        return left
+        return remaining
 
 
 current = CallInProgress()

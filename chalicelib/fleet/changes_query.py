@@ -35,11 +35,11 @@ PARAMETERS: tuple[Parameter, ...] = (*map(_here, _SHARED), *_OWN)
 
 def parse_changes(pairs: Sequence[tuple[str, str]]) -> Query:
     """The query of (name, value) pairs, percent-decoded; its `changed_since` is the time. Raises InvalidParameter."""
-    given = once_each(pairs, PARAMETERS)
-    own = read_values(given, _OWN)
-    shared = {**{parameter.name: "all" for parameter in _SHARED if parameter.name in _ALL}, **given}
+    values = once_each(pairs, PARAMETERS)
+    own = read_values(values, _OWN)
+    shared = {**{parameter.name: "all" for parameter in _SHARED if parameter.name in _ALL}, **values}
     query = parse([*((parameter.name, shared[parameter.name]) for parameter in _SHARED if parameter.name in shared),
-                   ("changed_since", given["since"])])
+                   ("changed_since", values["since"])])
     names = [parameter.name for parameter in PARAMETERS if parameter.name not in ("f", "t")]
     return replace(query, format=own.get("format", "json"), kinds=own.get("kind"), view="full",
-                   given={name: given[name] for name in names if name in given})
+                   given={name: values[name] for name in names if name in values})

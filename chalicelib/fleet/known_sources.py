@@ -94,8 +94,8 @@ def _of_account(lookup: Lookup, account: VisibleAccount, by_account: Mapping[str
     yield from sources.values()
     unlisted = _breaker(rows.breaker.get(known_regions.EVERY), account.row)
     failed = unlisted is not None and lookup.arrived - unlisted.at <= _REGIONS_SECONDS
-    asked = door or not account.row.regions                     # whether the party is asked for members or regions
-    if (failed and asked) or (not sources and not (door and lookup.members_behind(account.row))):
+    looked_up = door or not account.row.regions                     # whether the party is asked for members or regions
+    if (failed and looked_up) or (not sources and not (door and lookup.members_behind(account.row))):
         yield _state(lookup, account.row, _source(account, known_regions.EVERY), None, rows)
 
 

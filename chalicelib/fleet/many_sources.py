@@ -194,10 +194,10 @@ def answer_of(lookup: Lookup, plans: Sequence[SourcePlan], failed: Mapping[Sourc
     if lookup.several:
         inventory = _Listing(lookup, query, {plan.source: plan for plan in plans}).run(failed)
         return replace(inventory, list_id=query.list_id or _list_id(lookup, query, inventory))
-    given, vanished = _get(plans[0], query)
+    result, vanished = _get(plans[0], query)
     if query.changed_since is not None:
-        given = replace(given, servers=given.servers[query.window.first - 1:query.window.last])
-    return Inventory([_result(plans[0], given, vanished)], given.total, given.list_id)
+        result = replace(result, servers=result.servers[query.window.first - 1:query.window.last])
+    return Inventory([_result(plans[0], result, vanished)], result.total, result.list_id)
 
 
 def _list_id(lookup: Lookup, query: Query, inventory: Inventory) -> str | None:
@@ -364,7 +364,7 @@ class _Listing:
         """`local`: the part of the source's list that is wanted; None: nothing."""
         plan = self.plans[source]
         try:
-            given, vanished = running.result(max(0.0, plan.deadline - time.monotonic()))
+            result, vanished = running.result(max(0.0, plan.deadline - time.monotonic()))
         except (PartyError, UnknownRegion, RateLimited) as error:
             return _failed(plan, PartyTimeout(_OVER_LIMIT) if plan.over_limit else error)
         except Internal as error:           # its settings are not those that were sealed, or its seal does not open
@@ -373,8 +373,8 @@ class _Listing:
         except TimeoutError:
             plan.decide("failed", PartyTimeout.code, "the request's time is over")
             return _failed(plan, PartyTimeout())
-        given = replace(given, servers=given.servers[local.first - 1:local.last] if local else [])
-        return _result(plan, given, vanished)
+        result = replace(result, servers=result.servers[local.first - 1:local.last] if local else [])
+        return _result(plan, result, vanished)
 
     def _untouched(self, source: Source) -> SourceResult:
         """Of a snapshot in which the window wants nothing no more than the head is read."""

@@ -41,8 +41,8 @@ def call_party(plan: SourcePlan, region: str, query: Callable[[Account, Sender],
         sender.stats = plan.lookup.stats
     try:
         result = query(account, sender)
-    except (PartyError, UnknownRegion) as found:
-        failure = explain(found)
+    except (PartyError, UnknownRegion) as error:
+        failure = explain(error)
         with best_effort(plan):
             circuit_breaker.record_failure(plan, failure)
         raise failure from None

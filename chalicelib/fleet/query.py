@@ -234,8 +234,8 @@ _REFUSED = {
 
 def parse(pairs: Sequence[tuple[str, str]]) -> Query:
     """The query of (name, value) pairs in the order they came, percent-decoded. Raises InvalidParameter."""
-    given = once_each(pairs, PARAMETERS)
-    values = read_values(given, PARAMETERS)
+    texts = once_each(pairs, PARAMETERS)
+    values = read_values(texts, PARAMETERS)
     first, last = cast(int, values.get("f", 1)), cast(int | None, values.get("t"))
     if last is not None and last < first:
         raise InvalidParameter("t", "t must not be less than f.")
@@ -250,18 +250,18 @@ def parse(pairs: Sequence[tuple[str, str]]) -> Query:
         ip=values.get("ip"), tag=values.get("tag"),
         max_age=values.get("max_age"), on_error=values.get("on_error", "stale"),
         changed_since=values.get("changed_since"), list_id=values.get("list"),
-        given={name: given[name] for name in _BY_NAME if name in given and name not in ("f", "t")})
+        given={name: texts[name] for name in _BY_NAME if name in texts and name not in ("f", "t")})
     listed = any(words is None or len(words) > 1 for words in (query.tenants, query.parties, query.regions))
     return replace(query, view=query.view or ("full" if listed else "basic"))
 
 
-def read_values(given: Mapping[str, str], parameters: Sequence[Parameter]) -> dict[str, Any]:
+def read_values(texts: Mapping[str, str], parameters: Sequence[Parameter]) -> dict[str, Any]:
     """Those of the parameters that are given, read. Raises InvalidParameter, also if a required one is missing."""
     values: dict[str, Any] = {}
     for parameter in parameters:
-        if parameter.name in given:
+        if parameter.name in texts:
             try:
-                values[parameter.name] = parameter.form.read(given[parameter.name])
+                values[parameter.name] = parameter.form.read(texts[parameter.name])
             except ValueError as takes:
                 raise InvalidParameter(parameter.name, f"{parameter.name} must be {takes}.") from None
         elif parameter.required:
@@ -292,17 +292,17 @@ def once_each(pairs: Sequence[tuple[str, str]], parameters: Sequence[Parameter])
     for name, _ in pairs:                   # checked first: no other error may repeat a request with a secret
         if name in _REFUSED:
             raise InvalidParameter(name, _REFUSED[name])
-    given: dict[str, str] = {}
+    values: dict[str, str] = {}
     for name, value in pairs[:_MOST_PARAMETERS + 1]:
         if _NO_UTF8.search(value):
             raise InvalidParameter(shown(name), "The value is not valid UTF-8.")
         if name not in names:
             known = ", ".join(parameter.name for parameter in parameters)
             raise InvalidParameter(shown(name), f"Unknown parameter. Parameters: {known}.")
-        if name in given:
+        if name in values:
             raise InvalidParameter(name, f"{name} is given more than once.")
-        given[name] = value
-    return given
+        values[name] = value
+    return values
 
 
 def shown(name: str) -> str:

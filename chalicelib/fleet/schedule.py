@@ -85,13 +85,13 @@ def known(deployment: Deployment) -> dict[Source, _Known]:
     store, now = deployment.store, deployment.clock()
     known_accounts = queried(deployment)
     revisions = {account.key: account.row.revision for account in known_accounts}
-    seen = {source: head.seen_at for source, head in snapshots.heads(store)     # of 100,000 heads no more than this
-            if revisions.get(snapshots.account_key_of(source)) == head.revision}
+    seen_at = {source: head.seen_at for source, head in snapshots.heads(store)     # of 100,000 heads no more than this
+               if revisions.get(snapshots.account_key_of(source)) == head.revision}
     read = {snapshots.source_of_key(key): last_read(row) for key, row in store.list("interest")}
     failed = circuit_breaker.last_failures(deployment)
     sources = {account.source(region) for account in known_accounts for region in account.row.regions}
     sources |= {source for source in read if snapshots.account_key_of(source) in revisions}
-    return {source: _Known(now - seen[source] if source in seen else inf,
+    return {source: _Known(now - seen_at[source] if source in seen_at else inf,
                            now - read[source] if source in read else inf,
                            now - failed[source] if source in failed else inf) for source in sources}
 

@@ -301,8 +301,8 @@ def freshness_of(query: Query, cache_control: str, settings: Settings) -> Freshn
         usual = many_sources.ANY_AGE.max_age
     elif cached:
         usual = max(usual, settings.stale_if_error)
-    asks = 0 if "no-cache" in directives else directives.get("max-age")
-    max_age = query.max_age if query.max_age is not None else asks if asks is not None else usual
+    requested = 0 if "no-cache" in directives else directives.get("max-age")
+    max_age = query.max_age if query.max_age is not None else requested if requested is not None else usual
     return Freshness(max_age, stale, cached)
 
 

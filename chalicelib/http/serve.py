@@ -257,10 +257,10 @@ def _gateway(deployment: Deployment, request: api.HttpRequest, recognise: Callab
 
 
 def _admit(deployment: Deployment, request: api.HttpRequest, route: str) -> admission.Admission:
-    given = request.headers.get("authorization", "")
-    if not re.fullmatch(admission.HEADER_FORM, given):
+    header = request.headers.get("authorization", "")
+    if not re.fullmatch(admission.HEADER_FORM, header):
         raise Unauthorized()
-    return admission.admit(deployment.store, request.method, route, given, deployment.clock())
+    return admission.admit(deployment.store, request.method, route, header, deployment.clock())
 
 
 def _takes_gzip(accepted: str) -> bool:

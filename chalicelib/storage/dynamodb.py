@@ -101,12 +101,12 @@ class DynamoStore:
                      if entry.kind == kind and entry.key.startswith(prefix) and entry.key >= start}
             yield from ((key, rows[key]) for key in sorted(rows, key=str.encode))
             return
-        seen = ""
+        last = ""
         for key, row in heapq.merge(*(self._query(pk, prefix, start) for pk in _partitions(kind, prefix)),
                                     key=lambda row: row[0].encode()):
-            if key != seen:                 # the same row in two layouts: the new one comes first
+            if key != last:                 # the same row in two layouts: the new one comes first
                 yield key, row
-            seen = key
+            last = key
 
     def _query(self, pk: str, prefix: str, start: str) -> Iterator[tuple[str, Row]]:
         condition, values = _range_of(pk, prefix, start)

@@ -52,8 +52,8 @@ class _Connection(psycopg.Connection[tuple[Any, ...]]):
     until: float = inf
 
     def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
-        left = max(0.001, min(self.until - time.monotonic(), timeout or inf))
-        return super().wait(gen, interval, None if left == inf else left)
+        remaining = max(0.001, min(self.until - time.monotonic(), timeout or inf))
+        return super().wait(gen, interval, None if remaining == inf else remaining)
 
 
 class PostgresStore:
@@ -74,8 +74,8 @@ class PostgresStore:
     def get_many(self, places: Sequence[Place]) -> dict[Place, Row]:
         rows = dict[Place, Row]()
         for batch in in_batches(dict.fromkeys(places), _READ_BATCH):
-            found = self._read(lambda connection, batch=batch: _rows_at(connection, batch, self._clock()))
-            rows |= {(entry.kind, entry.key): Row(entry.value, entry.version) for entry in found}
+            part = self._read(lambda connection, batch=batch: _rows_at(connection, batch, self._clock()))
+            rows |= {(entry.kind, entry.key): Row(entry.value, entry.version) for entry in part}
         return rows
 
     def put(self, kind: str, key: str, value: bytes, *, version: int | None = None,
@@ -258,11 +258,11 @@ _INSERT: LiteralString = (
 
 def _schema(connection: _Connection) -> int | None:
     """The version of the tables that are there; None: there are none."""
-    found = connection.execute("SELECT relname FROM pg_class WHERE relname IN ('twocloud', 'twocloud_schema') "
-                               "AND pg_table_is_visible(oid)").fetchall()
-    if not found:
+    tables = connection.execute("SELECT relname FROM pg_class WHERE relname IN ('twocloud', 'twocloud_schema') "
+                                "AND pg_table_is_visible(oid)").fetchall()
+    if not tables:
         return None
-    if len(found) == 1:
+    if len(tables) == 1:
         raise SettingsError("TWOCLOUD_STORE: the database has a table of this name that belongs to another program. "
                             "Name another database.")
     row = connection.execute("SELECT version FROM twocloud_schema").fetchone()

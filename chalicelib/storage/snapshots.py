@@ -168,19 +168,19 @@ def rows_of(store: Store, kind: str, tenants: Collection[str] | None) -> dict[st
     between the first and the last of them; if most of that is others', the rest are listed one by one."""
     if tenants is None:
         return dict(store.list(kind))
-    rows, left = dict[str, Row](), sorted(f"{tenant_id}/" for tenant_id in tenants)
-    if len(left) > _TENANTS:
-        wanted, most, last = set(left), len(left) * _ROWS_EACH, left[-1]
-        for n, (key, row) in enumerate(store.list(kind, "", left[0])):
+    rows, prefixes = dict[str, Row](), sorted(f"{tenant_id}/" for tenant_id in tenants)
+    if len(prefixes) > _TENANTS:
+        wanted, most, last = set(prefixes), len(prefixes) * _ROWS_EACH, prefixes[-1]
+        for n, (key, row) in enumerate(store.list(kind, "", prefixes[0])):
             tenant = f"{key.partition('/')[0]}/"
             if n >= most or tenant > last:
-                left = [prefix for prefix in left if prefix >= tenant]
+                prefixes = [prefix for prefix in prefixes if prefix >= tenant]
                 break
             if tenant in wanted:
                 rows[key] = row
         else:
-            left = []
-    for listed in run_all([lambda prefix=prefix: list(store.list(kind, prefix)) for prefix in left], _TENANTS):
+            prefixes = []
+    for listed in run_all([lambda prefix=prefix: list(store.list(kind, prefix)) for prefix in prefixes], _TENANTS):
         rows |= listed
     return rows
 

@@ -51,13 +51,13 @@ def host_names(servers: Sequence[tuple[Source, Server]]) -> list[str]:
     is: names are anybody's choice."""
     names = Counter(server.name for _, server in servers)
     ids = Counter(server.id for _, server in servers)
-    given: dict[int, str] = {}
+    name_of: dict[int, str] = {}
     taken: set[str] = set()
     last: dict[str, int] = {}
 
     def give(number: int, name: str) -> None:
-        given[number] = unique(name, taken, last)
-        taken.add(given[number])
+        name_of[number] = unique(name, taken, last)
+        taken.add(name_of[number])
 
     def by_id(source: Source, server: Server) -> str:
         plain = ids[server.id] == 1 and _is_legal(server.id)
@@ -74,7 +74,7 @@ def host_names(servers: Sequence[tuple[Source, Server]]) -> list[str]:
     for number in named:
         source, server = servers[number]
         give(number, server.name if server.name not in taken else by_id(source, server))
-    return [given[number] for number in range(len(servers))]
+    return [name_of[number] for number in range(len(servers))]
 
 
 def _is_legal(name: str) -> bool:

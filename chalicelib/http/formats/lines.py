@@ -46,7 +46,7 @@ def _cell(value: object) -> object:
     """A text gets a `'` before each sign that could begin a formula, and before a tab or a line's end that it begins
     with. In JSON, whose texts hold the only such signs, the sign is written as an escape."""
     if isinstance(value, dict | list):
-        return _FORMULA.sub(lambda found: f"{found[1]}\\u{ord(found[2]):04x}", _encode(value).decode())
+        return _FORMULA.sub(lambda match: f"{match[1]}\\u{ord(match[2]):04x}", _encode(value).decode())
     if not isinstance(value, str) or not value:
         return value
     return ("'" if value[0] in "\t\r\n" else "") + _FORMULA.sub(r"\1'\2", value)

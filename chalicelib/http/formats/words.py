@@ -9,7 +9,7 @@ _OTHER = re.compile(r"[^A-Za-z0-9_]")
 def word(text: str) -> str:
     """`text` in letters, digits and underscores of ASCII: an underscore for each other character of ASCII, the code
     point for the rest (`团` becomes `u56e2`), so that names in any script stay apart."""
-    return _OTHER.sub(lambda found: "_" if found[0].isascii() else f"u{ord(found[0]):04x}", text)
+    return _OTHER.sub(lambda match: "_" if match[0].isascii() else f"u{ord(match[0]):04x}", text)
 
 
 def unique(name: str, taken: Collection[str], last: dict[str, int]) -> str:

@@ -414,13 +414,13 @@ def _member(row: _Account, own: str) -> api.Member:
 
 def _below(client: api.Client, folder: str) -> list[_Account]:
     accounts: dict[str, _Account] = {}
-    level, seen = [folder], set[str]()
+    level, ids = [folder], set[str]()
     while level:
-        seen.update(level)
+        ids.update(level)
         walked = client.for_each(level, lambda parent: client.run_all(
             lambda: _accounts(client, parent), lambda: _folders(client, parent)))
         accounts |= {row.AccountId: row for rows, _ in walked for row in rows}
-        level = sorted({folder.FolderId for _, folders in walked for folder in folders} - seen)
+        level = sorted({folder.FolderId for _, folders in walked for folder in folders} - ids)
     return list(accounts.values())
 
 

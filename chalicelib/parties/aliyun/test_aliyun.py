@@ -41,13 +41,13 @@ def client(url: str, credentials: Any, region: str = REGION) -> Any:
 
 def machines(url: str, credentials: Any, region: str) -> dict[str, dict[str, Any]]:
     """What the vendor's SDK says of every machine; the loops over pages are its user's."""
-    ecs, found, number = client(url, credentials, region), [], 1
+    ecs, rows, number = client(url, credentials, region), [], 1
     while True:
         body = ecs.describe_instances(sdk_models.DescribeInstancesRequest(
             region_id=region, page_number=number, page_size=100)).body
-        found += body.instances.instance
+        rows += body.instances.instance
         number += 1
-        if len(found) >= body.total_count:
+        if len(rows) >= body.total_count:
             break
     sizes: dict[str, int] = {}
     token = None
@@ -65,7 +65,7 @@ def machines(url: str, credentials: Any, region: str) -> dict[str, dict[str, Any
         "wan_ipv4": {ip for ip in (row.eip_address.ip_address, *row.public_ip_address.ip_address) if ip},
         "party_status": row.status, "zone": row.zone_id, "instance_type": row.instance_type,
         "project_id": row.resource_group_id, "created_at": row.creation_time,
-        "tags": {tag.tag_key: tag.tag_value for tag in row.tags.tag}} for row in found}
+        "tags": {tag.tag_key: tag.tag_value for tag in row.tags.tag}} for row in rows}
 
 
 def ours(server: Server) -> dict[str, Any]:
@@ -108,11 +108,11 @@ def test_the_signature_of_the_vendors_own_document() -> None:
 
 @pytest.mark.parametrize("token", [None, "session/+ token"])
 def test_the_sdk_signs_as_we_do(token: str | None) -> None:
-    asked = {"RegionId": REGION, "NextToken": "a+b/c=", "InstanceName": "web *~'\"%é 中", "PageSize": "100"}
-    mine = sign("DescribeInstances", "2014-05-26", "https://ecs-cn-hangzhou.aliyuncs.com/", asked,
+    parameters = {"RegionId": REGION, "NextToken": "a+b/c=", "InstanceName": "web *~'\"%é 中", "PageSize": "100"}
+    mine = sign("DescribeInstances", "2014-05-26", "https://ecs-cn-hangzhou.aliyuncs.com/", parameters,
                        Keys("LTAItest", "plain example", token), time.time(), "0123")
     theirs = DaraRequest()
-    theirs.method, theirs.pathname, theirs.query = "POST", "/", dict(asked)
+    theirs.method, theirs.pathname, theirs.query = "POST", "/", dict(parameters)
     theirs.headers = {k: v for k, v in mine.headers.items() if k not in ("authorization", "accept")}
     assert mine.headers["authorization"] == SdkUtils.get_authorization(
         theirs, "ACS3-HMAC-SHA256", SdkUtils.hash(b"", "ACS3-HMAC-SHA256").hex(), "LTAItest", "plain example")
@@ -152,20 +152,20 @@ def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Aliyun, keys: 
     house.account("aliyun", keys, cloud.url)
     theirs = machines(cloud.url, keys, REGION)
     cloud.forget()
-    found = listing(house).servers
-    assert len(found) == 400
-    assert {server.id: ours(server) for server in found} == theirs
+    servers = listing(house).servers
+    assert len(servers) == 400
+    assert {server.id: ours(server) for server in servers} == theirs
     # a first listing reads one page more
     assert (cloud.count("DescribeInstances"), cloud.count("DescribeDisks")) == (5, 2)
     for window, disks in ((Window(1, 1), 1), (Window(101, 102), 2), (Window(11, 20), 2), (Window(391, 400), 2)):
         cloud.forget()
-        assert listing(house, window).servers == found[window.first - 1:window.last]
+        assert listing(house, window).servers == servers[window.first - 1:window.last]
         assert (cloud.count("DescribeInstances"), cloud.count("DescribeDisks")) == (1, disks), window
 
 
 def test_deep_shows_the_elastic_addresses_of_every_interface(house: App, cloud: Aliyun, keys: dict[str, str]) -> None:
     house.account("aliyun", keys, cloud.url, deep=True)
-    found = {server.id: server for server in listing(house).servers}
+    by_id = {server.id: server for server in listing(house).servers}
     body = client(cloud.url, keys).describe_network_interfaces(sdk_models.DescribeNetworkInterfacesRequest(
         region_id=REGION, max_results=500)).body
     theirs: dict[str, set[str]] = {}
@@ -174,7 +174,7 @@ def test_deep_shows_the_elastic_addresses_of_every_interface(house: App, cloud: 
             ip.associated_public_ip.public_ip_address for ip in interface.private_ip_sets.private_ip_set)
     plain = {key: row["wan_ipv4"] for key, row in machines(cloud.url, keys, REGION).items()}
     assert len(theirs) == 134
-    assert {key: set(server.wan_ipv4) for key, server in found.items()} == {
+    assert {key: set(server.wan_ipv4) for key, server in by_id.items()} == {
         key: known | theirs.get(key, set()) for key, known in plain.items()}
 
 
@@ -191,7 +191,7 @@ def test_the_sdks_models_know_every_field_of_our_fixtures(cloud: Aliyun, keys: d
     shapes = {"DescribeInstances": sdk_models.DescribeInstancesResponseBody,
               "DescribeDisks": sdk_models.DescribeDisksResponseBody,
               "DescribeNetworkInterfaces": sdk_models.DescribeNetworkInterfacesResponseBody}
-    seen = 0
+    count = 0
     for case in WHAT["aliyun"]["cases"]:
         # it makes empty lists of null ones
         if case["name"].startswith(("unknown shape", "odd value")) or "null" in case["name"]:
@@ -199,23 +199,23 @@ def test_the_sdks_models_know_every_field_of_our_fixtures(cloud: Aliyun, keys: d
         for exchange in case["exchanges"]:
             if exchange["operation"] == "AssumeRole":           # its models are in another package
                 continue
-            said = exchange["answer"].get("json", {"Code": "x"})
-            if "Code" not in said:
-                said = without_nulls(said)
-                assert shapes[exchange["operation"]]().from_map(json.loads(json.dumps(said))).to_map() == said
-                seen += 1
-    assert seen > 80
+            body = exchange["answer"].get("json", {"Code": "x"})
+            if "Code" not in body:
+                body = without_nulls(body)
+                assert shapes[exchange["operation"]]().from_map(json.loads(json.dumps(body))).to_map() == body
+                count += 1
+    assert count > 80
     for operation in shapes:
         request = sign(operation, "2014-05-26", f"{cloud.url}/", {"RegionId": REGION, "MaxResults": "100"},
                               Keys(*keys.values()), time.time(), operation)
-        said = requests.post(request.url, headers=request.headers, timeout=9).json()
-        assert shapes[operation]().from_map(json.loads(json.dumps(said))).to_map() == said
+        body = requests.post(request.url, headers=request.headers, timeout=9).json()
+        assert shapes[operation]().from_map(json.loads(json.dumps(body))).to_map() == body
 
 
-def without_nulls(said: Any) -> Any:
-    if isinstance(said, dict):
-        return {name: without_nulls(value) for name, value in said.items() if value is not None}
-    return [without_nulls(one) for one in said] if isinstance(said, list) else said
+def without_nulls(answer: Any) -> Any:
+    if isinstance(answer, dict):
+        return {name: without_nulls(value) for name, value in answer.items() if value is not None}
+    return [without_nulls(one) for one in answer] if isinstance(answer, list) else answer
 
 
 # ---------------------------------------------------------------- keys of every kind
@@ -294,12 +294,12 @@ def test_the_simulator_keeps_the_documented_limits(cloud: Aliyun, keys: dict[str
     walk = ecs.describe_instances(sdk_models.DescribeInstancesRequest(region_id=REGION, max_results=5)).body
     assert len(walk.instances.instance) == 10
     assert walk.total_count == 0
-    for asked, code in (({"page_size": 101}, "InvalidParameter.PageSize"),
-                        ({"page_number": 0}, "InvalidParameter.PageNumber"),
-                        ({"next_token": "x"}, "InvalidParameter.NextToken"), ({"dry_run": True}, "DryRunOperation"),
-                        ({"region_id": "mars"}, "InvalidRegionId.NotFound"), ({"region_id": ""}, "MissingParameter")):
+    for fields, code in (({"page_size": 101}, "InvalidParameter.PageSize"),
+                         ({"page_number": 0}, "InvalidParameter.PageNumber"),
+                         ({"next_token": "x"}, "InvalidParameter.NextToken"), ({"dry_run": True}, "DryRunOperation"),
+                         ({"region_id": "mars"}, "InvalidRegionId.NotFound"), ({"region_id": ""}, "MissingParameter")):
         with pytest.raises(Exception, match=code):
-            ecs.describe_instances(sdk_models.DescribeInstancesRequest(**{"region_id": REGION, **asked}))
+            ecs.describe_instances(sdk_models.DescribeInstancesRequest(**{"region_id": REGION, **fields}))
 
 
 def test_the_sdks_client_finds_the_same_members(stack: ExitStack) -> None:
@@ -316,10 +316,10 @@ def test_the_sdks_client_finds_the_same_members(stack: ExitStack) -> None:
     rows = [row for page in pages for row in page["Accounts"]["Account"]]
     assert len(rows) == pages[0]["TotalCount"] == 136
     own = call("GetCallerIdentity", "2015-04-01")["AccountId"]
-    found = behind.discover()
-    assert {(member.id, member.name) for member in found if not member.door} == {
+    members = behind.discover()
+    assert {(member.id, member.name) for member in members if not member.door} == {
         (row["AccountId"], row["DisplayName"]) for row in rows}
-    assert [member.id for member in found if member.door] == [own]
+    assert [member.id for member in members if member.door] == [own]
     role = f"acs:ram::{behind.cloud.ids['top']}:role/ResourceDirectoryAccountAccessRole"
     assert call("AssumeRole", "2015-04-01", RoleArn=role, RoleSessionName="sdk")["Credentials"]["SecurityToken"]
     with pytest.raises(Exception, match="NoPermission"):

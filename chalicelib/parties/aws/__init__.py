@@ -340,12 +340,12 @@ def _accounts(client: api.Client) -> list[_Account]:
     if client.below is None:
         return _pages(client, "ListAccounts", {}, _Accounts, lambda page: page.Accounts)
     by_id: dict[str, _Account] = {}
-    level, seen = [client.below], set[str]()
+    level, ids = [client.below], set[str]()
     while level:
-        seen.update(level)
+        ids.update(level)
         for accounts, _ in (walked := client.for_each(level, lambda parent: _children(client, parent))):
             by_id |= {row.Id: row for row in accounts}
-        level = sorted({unit.Id for _, units in walked for unit in units} - seen)
+        level = sorted({unit.Id for _, units in walked for unit in units} - ids)
     return list(by_id.values())
 
 

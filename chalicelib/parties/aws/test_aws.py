@@ -81,7 +81,7 @@ def boto_view(ec2: Any) -> dict[str, dict[str, Any]]:
                 sizes[attachment["InstanceId"]] = sizes.get(attachment["InstanceId"], 0) + volume["Size"]
     types = {t["InstanceType"]: t for t in ec2.describe_instance_types(
         InstanceTypes=sorted({i["InstanceType"] for i in instances}))["InstanceTypes"]} if instances else {}
-    found = {}
+    by_id = {}
     for i in instances:
         if i["State"]["Name"] == "terminated":
             continue
@@ -90,14 +90,14 @@ def boto_view(ec2: Any) -> dict[str, dict[str, Any]]:
         tags = {tag["Key"]: tag["Value"] for tag in i.get("Tags", [])}
         interfaces = i.get("NetworkInterfaces", [])
         addresses = [a for n in interfaces for a in n["PrivateIpAddresses"]]
-        found[i["InstanceId"]] = {
+        by_id[i["InstanceId"]] = {
             "name": tags.get("Name", ""), "memory": kind["MemoryInfo"]["SizeInMiB"],
             "disk": sizes.get(i["InstanceId"], 0),
             "cpu": options["CoreCount"] * options["ThreadsPerCore"] if options else kind["VCpuInfo"]["DefaultVCpus"],
             "lan": [a["PrivateIpAddress"] for a in addresses], "state": i["State"]["Name"],
             "wan": [a["Association"]["PublicIp"] for a in addresses if "Association" in a], "tags": tags,
             "created": interfaces[0]["Attachment"]["AttachTime"] if interfaces else i["LaunchTime"]}
-    return found
+    return by_id
 
 
 def our_view(servers: list[Server]) -> dict[str, dict[str, Any]]:
@@ -109,14 +109,14 @@ def our_view(servers: list[Server]) -> dict[str, dict[str, Any]]:
 def test_boto3_and_we_list_the_same_machines(house: App, amazon: Aws) -> None:
     key_id, secret = next(iter(amazon.keys.items()))
     house.account("aws", {"access_key_id": key_id, "secret_access_key": secret}, amazon.url)
-    found = ours(house.deployment, "us-east-1")
+    answer = ours(house.deployment, "us-east-1")
     theirs = boto_view(boto(amazon))
-    assert our_view(found.servers) == theirs
-    assert found.total == len(theirs) > 2000
-    order = [(server.created_at, server.id) for server in found.servers]
+    assert our_view(answer.servers) == theirs
+    assert answer.total == len(theirs) > 2000
+    order = [(server.created_at, server.id) for server in answer.servers]
     assert order == sorted(order)
     part = ours(house.deployment, "us-east-1", window=many_sources.Window(1001, 1010))
-    assert part.servers == found.servers[1000:1010]
+    assert part.servers == answer.servers[1000:1010]
 
 
 def test_the_same_regions_as_boto3(house: App, amazon: Aws) -> None:
@@ -188,7 +188,7 @@ def test_the_simulator_refuses_a_changed_byte(amazon: Aws, change: str | None) -
 def test_the_simulator_enforces_what_is_documented(amazon: Aws) -> None:
     ec2 = boto(amazon)
     token = ec2.describe_instances(MaxResults=5)["NextToken"]
-    for call, asked, code in (
+    for call, parameters, code in (
         (ec2.describe_instances, {"MaxResults": 4}, "InvalidParameterValue"),
         (ec2.describe_instances, {"MaxResults": 1001}, "InvalidParameterValue"),
         (ec2.describe_instances, {"MaxResults": 5, "InstanceIds": ["i-1"]}, "InvalidParameterCombination"),
@@ -199,7 +199,7 @@ def test_the_simulator_enforces_what_is_documented(amazon: Aws) -> None:
          "FilterLimitExceeded"),
     ):
         with pytest.raises(ClientError) as refused:
-            call(**asked)
+            call(**parameters)
         assert refused.value.response["Error"]["Code"] == code
     with pytest.raises(ClientError) as refused:
         boto(amazon, region="ap-east-1").describe_instances()
@@ -214,7 +214,7 @@ def test_the_hosts_are_botocores_in_every_region_of_every_partition() -> None:
         client = session.create_client(service, region_name=region, aws_access_key_id="a", aws_secret_access_key="b")
         return urlsplit(client.meta.endpoint_url).netloc
 
-    seen = set()
+    ids = set()
     for partition in session.get_component("data_loader").load_data("endpoints")["partitions"]:
         for region in sorted(partition["regions"])[:4]:
             assert aws.PARTY.region(region) == region
@@ -226,10 +226,10 @@ def test_the_hosts_are_botocores_in_every_region_of_every_partition() -> None:
             usual = aws.PARTY.home(account, region)
             assert usual in partition["regions"]
             assert vendor.host_of("organizations", usual, account, "x") == theirs("organizations", usual)
-            seen.add(partition["partition"])
+            ids.add(partition["partition"])
         for region in partition["regions"]:
             assert vendor.host_of("ec2", region, account, "x") == f"ec2.{region}.{partition['dnsSuffix']}"
-    assert len(seen) >= 8
+    assert len(ids) >= 8
 
 
 @pytest.mark.parametrize(("code", "message", "known"), [
@@ -241,11 +241,11 @@ def test_the_hosts_are_botocores_in_every_region_of_every_partition() -> None:
 def test_a_cloud_that_does_not_know_managed_resources_is_asked_without_them(code: str, message: str,
                                                                             known: bool) -> None:
     """Each list learns it by itself, both are made at the same time; later listings ask without at once."""
-    asked: list[tuple[str, bool]] = []
+    calls: list[tuple[str, bool]] = []
 
     def send(operation: str, sign: Any) -> Response:
         managed = "IncludeManagedResources" in parse_qs(sign().body.decode())
-        asked.append((operation, managed))
+        calls.append((operation, managed))
         if managed:
             response = Response(400, {}, f"<Response><Errors><Error><Code>{code}</Code><Message>{message}</Message>"
                                          "</Error></Errors></Response>".encode())
@@ -262,10 +262,10 @@ def test_a_cloud_that_does_not_know_managed_resources_is_asked_without_them(code
             parties.list_servers(source, account, many_sources.Window(), send)
         return
     assert parties.list_servers(source, account, many_sources.Window(), send).total == 0
-    assert len(asked) == 4
-    asked.clear()
+    assert len(calls) == 4
+    calls.clear()
     assert parties.list_servers(source, account, many_sources.Window(), send).total == 0
-    assert sorted(asked) == [("DescribeInstances", False), ("DescribeVolumes", False)]
+    assert sorted(calls) == [("DescribeInstances", False), ("DescribeVolumes", False)]
 
 
 def test_a_role_is_asked_in_its_own_partition_alone() -> None:
@@ -323,7 +323,7 @@ def test_the_simulated_organisation_refuses_as_the_real_one_does(stack: ExitStac
     org, sts = boto(behind.cloud, "organizations"), boto(behind.cloud, "sts")
     role = f"arn:aws:iam::{behind.cloud.ids['locked']}:role/OrganizationAccountAccessRole"
     token = org.list_accounts(MaxResults=20)["NextToken"]
-    for call, asked, code in (
+    for call, parameters, code in (
         (org.list_accounts, {"MaxResults": 20, "NextToken": "made-up"}, "InvalidInputException"),
         (org.list_accounts_for_parent, {"ParentId": "r-zz99"}, "ParentNotFoundException"),
         (org.list_accounts_for_parent, {"ParentId": behind.cloud.units["attic"], "NextToken": token},
@@ -334,8 +334,8 @@ def test_the_simulated_organisation_refuses_as_the_real_one_does(stack: ExitStac
          "AWSOrganizationsNotInUseException"),
     ):
         with pytest.raises(ClientError) as refused:
-            call(**asked)
-        assert refused.value.response["Error"]["Code"] == code, asked
+            call(**parameters)
+        assert refused.value.response["Error"]["Code"] == code, parameters
     member = sts.assume_role(RoleArn=role.replace(behind.cloud.ids["locked"], behind.cloud.ids["top"]),
                              RoleSessionName="boto3")["Credentials"]
     with pytest.raises(ClientError, match="AccessDeniedException"):
@@ -397,13 +397,13 @@ def test_motos_ec2(house: App, moto_url: str) -> None:
     ec2.stop_instances(InstanceIds=[listed[1]["InstanceId"]])
     ec2.terminate_instances(InstanceIds=[listed[2]["InstanceId"]])
     house.account("aws", {"access_key_id": "AKIA", "secret_access_key": "s"}, moto_url)
-    found = ours(house.deployment, "us-east-1")
+    answer = ours(house.deployment, "us-east-1")
     theirs = boto_view(ec2)
     assert len(theirs) == 27
-    assert found.total == 27
-    assert our_view(found.servers) == theirs
-    assert {s.status.value for s in found.servers} == {"ACTIVE", "SHUTOFF"}
-    assert ours(house.deployment, "us-east-1", window=many_sources.Window(5, 9)).servers == found.servers[4:9]
+    assert answer.total == 27
+    assert our_view(answer.servers) == theirs
+    assert {s.status.value for s in answer.servers} == {"ACTIVE", "SHUTOFF"}
+    assert ours(house.deployment, "us-east-1", window=many_sources.Window(5, 9)).servers == answer.servers[4:9]
 
 
 def test_motos_organisation(moto_url: str, stack: ExitStack) -> None:

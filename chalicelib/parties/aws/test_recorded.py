@@ -49,6 +49,6 @@ def test_instances_and_their_volumes(types: Answer) -> None:
 
 def test_regions() -> None:
     body = (folder("aws") / "DescribeRegions.xml").read_bytes()
-    found = parties.list_regions(account_of("aws"), Player("aws", [ec2("DescribeRegions", body)], ("Action",)))
-    assert len(found) == 17
-    assert Region("us-east-1") in found
+    regions = parties.list_regions(account_of("aws"), Player("aws", [ec2("DescribeRegions", body)], ("Action",)))
+    assert len(regions) == 17
+    assert Region("us-east-1") in regions

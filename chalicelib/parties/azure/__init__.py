@@ -759,10 +759,10 @@ def _call_once(client: api.Client, operation: str, path: str, shape: type[_Answe
 
 def _login(client: api.Client, site: _Site) -> tuple[float, str]:
     """https://learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow"""
-    given, now = client.credentials, time.time()
-    url = client.url(f"https://{site.login}/{given['directory_id']}/oauth2/v2.0/token")
-    body = urlencode({"grant_type": "client_credentials", "client_id": given["client_id"],
-                      "client_secret": given["client_secret"], "scope": site.scope}).encode()
+    credentials, now = client.credentials, time.time()
+    url = client.url(f"https://{site.login}/{credentials['directory_id']}/oauth2/v2.0/token")
+    body = urlencode({"grant_type": "client_credentials", "client_id": credentials["client_id"],
+                      "client_secret": credentials["client_secret"], "scope": site.scope}).encode()
     token = client.call("Login", lambda: api.Request(
         "POST", url, {"Content-Type": "application/x-www-form-urlencoded"}, body), _Token)
     return now + token.expires_in, token.access_token

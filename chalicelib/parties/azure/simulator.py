@@ -362,8 +362,8 @@ def _column(words: list[str]) -> tuple[str, Callable[[Row], object]]:
     """`path`, `name=path` or `name=function(path)`."""
     name, value = (words[0], words[2:]) if words[1:2] == ["="] else (words[0], words)
     convert: dict[str, Callable[[Any], object]] = {
-        "tostring": lambda found: "" if found is None else str(found), "toint": lambda found: found,
-        "tobool": lambda found: found}
+        "tostring": lambda value: "" if value is None else str(value), "toint": lambda value: value,
+        "tobool": lambda value: value}
     if len(value) == 1:
         return name, lambda row: _at(row, value[0])
     if len(value) != 4 or value[0] not in convert or value[1] + value[3] != "()":

@@ -66,16 +66,16 @@ def machines(url: str, credentials: dict[str, Any], region: str) -> dict[str, di
     compute = ComputeManagementClient(Secret(url, credentials), credentials["subscription_id"], url, retry_total=0)
 
     def every(kind: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = []
+        rows: list[dict[str, Any]] = []
         options = graph_models.QueryRequestOptions(result_format="objectArray", top=1000)
         while True:
             answer = client.resources(graph_models.QueryRequest(
                 query=f"Resources | where type =~ '{kind}' and location =~ '{region}' | order by id asc",
                 subscriptions=[credentials["subscription_id"]], options=options), **PLAIN)
-            found += answer.data
+            rows += answer.data
             if not answer.skip_token:
-                assert len(found) == answer.total_records
-                return found
+                assert len(rows) == answer.total_records
+                return rows
             options = graph_models.QueryRequestOptions(result_format="objectArray", skip_token=answer.skip_token)
 
     def by_id(kind: str) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def machines(url: str, credentials: dict[str, Any], region: str) -> dict[str, di
     interfaces, public = by_id("microsoft.network/networkinterfaces"), by_id("microsoft.network/publicipaddresses")
     disks = by_id("microsoft.compute/disks")
     sizes = {size.name: size for size in compute.virtual_machine_sizes.list(region, **PLAIN)}
-    found = {}
+    by_name = {}
     for row in every("microsoft.compute/virtualmachines"):
         vm = compute_models.VirtualMachine(row)
         nics = sorted((interfaces[n.id.lower()] for n in vm.network_profile.network_interfaces),
@@ -93,7 +93,7 @@ def machines(url: str, credentials: dict[str, Any], region: str) -> dict[str, di
         configurations = [c["properties"] for nic in nics for c in nic["ipConfigurations"]]
         attached = [vm.storage_profile.os_disk, *vm.storage_profile.data_disks]
         power = row["properties"].get("extended", {}).get("instanceView", {}).get("powerState", {}).get("code")
-        found[vm.vm_id] = {
+        by_name[vm.vm_id] = {
             "name": vm.name, "cpu": sizes[vm.hardware_profile.vm_size].number_of_cores,
             "memory": sizes[vm.hardware_profile.vm_size].memory_in_mb,
             "disk": sum(disks[d.managed_disk.id.lower()].properties.disk_size_gb for d in attached),
@@ -102,7 +102,7 @@ def machines(url: str, credentials: dict[str, Any], region: str) -> dict[str, di
                     if "publicIPAddress" in c],
             "state": power or vm.provisioning_state, "created": vm.time_created, "zone": vm.zones[0], "tags": vm.tags
             or {}}
-    return found
+    return by_name
 
 
 @pytest.fixture
@@ -128,15 +128,15 @@ def ours(house: App, cloud: Azure, region: str = "eastus", **more: Any) -> many_
 
 
 def test_the_clients_and_we_list_the_same_machines(house: App, cloud: Azure) -> None:
-    found = ours(house, cloud)
+    answer = ours(house, cloud)
     theirs = machines(cloud.url, keys(cloud), "eastus")
-    assert found.total == len(theirs) == 237
+    assert answer.total == len(theirs) == 237
     assert {s.id: {"name": s.name, "cpu": s.cpu, "memory": s.memory_mib, "disk": s.disk_gib, "lan": list(s.lan_ipv4),
                    "wan": list(s.wan_ipv4), "state": s.party_status, "created": s.created_at, "zone": s.zone,
                    "tags": s.tags}
-            for s in found.servers} == theirs
+            for s in answer.servers} == theirs
     part = ours(house, cloud, window=Window(101, 110))
-    assert part.servers == found.servers[100:110]
+    assert part.servers == answer.servers[100:110]
     assert part.total == 237
     assert [s.name for s in ours(house, cloud, "westeurope").servers] == sorted(
         m["name"] for m in machines(cloud.url, keys(cloud), "westeurope").values())
@@ -149,15 +149,15 @@ def test_the_client_asks_as_we_do(house: App, cloud: Azure) -> None:
     assert len(mine) >= 4
     client = graph(cloud.url, keys(cloud))
     for call in mine:
-        asked = msgspec.json.decode(call.body)
-        options = asked["options"]
+        query = msgspec.json.decode(call.body)
+        options = query["options"]
         answer = client.resources(graph_models.QueryRequest(
-            query=asked["query"], subscriptions=asked["subscriptions"], options=graph_models.QueryRequestOptions(
+            query=query["query"], subscriptions=query["subscriptions"], options=graph_models.QueryRequestOptions(
                 skip=options["$skip"], top=options["$top"], result_format=options["resultFormat"])), **PLAIN)
         theirs = cloud.calls[-1]
         assert (theirs.method, theirs.path, theirs.query) == (call.method, call.path, call.query)
         # its default
-        assert msgspec.json.decode(theirs.body) == asked | {"options": options | {"allowPartialScopes": False}}
+        assert msgspec.json.decode(theirs.body) == query | {"options": options | {"allowPartialScopes": False}}
         assert theirs.headers["content-type"] == call.headers["content-type"] == "application/json"
         assert theirs.headers["authorization"].split()[0] == call.headers["authorization"].split()[0] == "Bearer"
         assert answer.total_records >= answer.count == len(answer.data)
@@ -191,16 +191,16 @@ def test_accounts_of_one_principal_share_the_quota() -> None:
 
 
 def test_the_models_know_the_answers_of_our_fixtures() -> None:
-    seen = 0
+    count = 0
     for case in WHAT["azure"]["cases"]:
         for exchange in case["exchanges"]:
-            said, status = exchange["answer"].get("json"), exchange["answer"]["status"]
-            if said is None or "unknown" in case["name"] or exchange["operation"] == "Login":
+            body, status = exchange["answer"].get("json"), exchange["answer"]["status"]
+            if body is None or "unknown" in case["name"] or exchange["operation"] == "Login":
                 continue
             if status >= 400:
-                assert graph_models.ErrorResponse.deserialize(said).error.code
+                assert graph_models.ErrorResponse.deserialize(body).error.code
             elif exchange["operation"] == "QueryResources":
-                answer = graph_models.QueryResponse.deserialize(said)
+                answer = graph_models.QueryResponse.deserialize(body)
                 assert answer.total_records >= answer.count == len(answer.data)
                 assert answer.result_truncated == "false"
                 for row in answer.data:
@@ -208,24 +208,24 @@ def test_the_models_know_the_answers_of_our_fixtures() -> None:
                         compute_models.VMSizeProperties(row.get("cores") or {})
                         assert compute_models.OSDisk(row.get("os_disk") or {}).as_dict() == (row.get("os_disk") or {})
             elif exchange["operation"] == "ListVirtualMachineSizes":
-                assert all(compute_models.VirtualMachineSize(size).memory_in_mb for size in said["value"])
+                assert all(compute_models.VirtualMachineSize(size).memory_in_mb for size in body["value"])
             else:
                 continue
-            seen += 1
-    assert seen > 60
+            count += 1
+    assert count > 60
 
 
 # ---------------------------------------------------------------- the simulator refuses what the real one refuses
 
-@pytest.mark.parametrize(("asked", "code"), [
+@pytest.mark.parametrize(("parameters", "code"), [
     ({"query": "Resources | where type =~ 'x' | drop name"}, "BadRequest"), ({"top": 1001}, "BadRequest"),
     ({"top": 0}, "BadRequest"),
     ({"skip": -1}, "BadRequest")])
-def test_the_simulator_enforces_what_is_documented(cloud: Azure, asked: dict[str, Any], code: str) -> None:
+def test_the_simulator_enforces_what_is_documented(cloud: Azure, parameters: dict[str, Any], code: str) -> None:
     with pytest.raises(HttpResponseError) as refused:
         graph(cloud.url, keys(cloud)).resources(graph_models.QueryRequest(
-            query=asked.pop("query", "Resources | project id | order by id asc"), subscriptions=[SUBSCRIPTION],
-            options=graph_models.QueryRequestOptions(**asked)), **PLAIN)
+            query=parameters.pop("query", "Resources | project id | order by id asc"), subscriptions=[SUBSCRIPTION],
+            options=graph_models.QueryRequestOptions(**parameters)), **PLAIN)
     assert refused.value.error is not None
     assert refused.value.error.code == code
 
@@ -327,9 +327,9 @@ def test_the_check_of_an_account(house: App, cloud: Azure) -> None:
 def test_the_documented_rate_is_kept(house: App, stack: ExitStack) -> None:
     """Five windows in a row are twenty queries; the simulator refuses the sixteenth in five seconds, we wait before
     it."""
-    simulator, given = start({"eastus": Fleet(30)}, canaries.secret("azure"))
+    simulator, credentials = start({"eastus": Fleet(30)}, canaries.secret("azure"))
     stack.enter_context(simulator)
-    house.account("azure", given, simulator.url)
+    house.account("azure", credentials, simulator.url)
     began = time.monotonic()
     for first in (1, 6, 11, 16, 21):
         assert many_sources.list_servers(house.deployment, many_sources.source_of("123", "azure", "eastus"),
@@ -342,9 +342,9 @@ def test_the_documented_rate_is_kept(house: App, stack: ExitStack) -> None:
 # ---------------------------------------------------------------- many subscriptions
 
 def many(behind: Organisation, members: list[Member]) -> dict[str, Any]:
-    found = behind.ask(behind.account, lambda send: parties.list_many(behind.account, members, send))
-    assert found is not None
-    return found
+    results = behind.ask(behind.account, lambda send: parties.list_many(behind.account, members, send))
+    assert results is not None
+    return results
 
 
 def test_the_client_and_we_find_the_same_subscriptions(stack: ExitStack) -> None:
@@ -374,15 +374,15 @@ def test_many_subscriptions_are_listed_together_as_each_is_alone(stack: ExitStac
         door.subscriptions[door.ids[name]] = replace(branch, fleets={**branch.fleets, "westeurope": more})
     members = [member for member in behind.discover() if not member.closed]
     locked = Member(id=door.ids["locked"])
-    found = many(behind, [*members, locked])
-    assert found.keys() == {member.id for member in (*members, locked)}
-    assert isinstance(found[locked.id], PartyDenied)
+    results = many(behind, [*members, locked])
+    assert results.keys() == {member.id for member in (*members, locked)}
+    assert isinstance(results[locked.id], PartyDenied)
     for member in members:
         for region in ("eastus", "westeurope"):
             behind.region = region
-            assert found[member.id].get(region, []) == behind.servers(member).servers, (member, region)
-    assert found[door.ids["empty"]] == {}
-    assert [len(found[door.ids[name]]) for name in ("door", "top")] == [1, 2]
+            assert results[member.id].get(region, []) == behind.servers(member).servers, (member, region)
+    assert results[door.ids["empty"]] == {}
+    assert [len(results[door.ids[name]]) for name in ("door", "top")] == [1, 2]
 
 
 def test_the_calls_do_not_grow_with_the_subscriptions(stack: ExitStack) -> None:
@@ -401,19 +401,19 @@ def test_many_subscriptions_none_of_which_may_be_read(stack: ExitStack) -> None:
     behind.discover()
     behind.cloud.plans.append(Plan(answer=Answer(400, {}, msgspec.json.encode({"error": {
         "code": "BadRequest", "message": "", "details": [{"code": "NoValidSubscriptionsInQueryRequest"}]}}))))
-    found = many(behind, [Member(id=behind.cloud.ids[name]) for name in ("locked", "top")])
-    assert [type(each) for each in found.values()] == [PartyDenied, PartyDenied]
+    results = many(behind, [Member(id=behind.cloud.ids[name]) for name in ("locked", "top")])
+    assert [type(each) for each in results.values()] == [PartyDenied, PartyDenied]
 
 
 def test_what_many_subscriptions_hide_is_a_failure_of_those_that_hide_it(stack: ExitStack) -> None:
     behind = Organisation("azure", stack)
     door: Any = behind.cloud
     door.hidden = {"microsoft.compute/disks"}
-    found = many(behind, [member for member in behind.discover() if not member.closed])
-    assert {name for name, key in door.ids.items() if isinstance(found.get(key), PartyDenied)} == {
+    results = many(behind, [member for member in behind.discover() if not member.closed])
+    assert {name for name, key in door.ids.items() if isinstance(results.get(key), PartyDenied)} == {
         "door", "top", "payments", "basket"}
-    assert "Microsoft.Compute/disks/read" in found[door.ids["top"]].text
-    assert found[door.ids["empty"]] == {}
+    assert "Microsoft.Compute/disks/read" in results[door.ids["top"]].text
+    assert results[door.ids["empty"]] == {}
 
 
 def test_a_search_of_a_part_of_the_subscriptions_is_an_error(stack: ExitStack) -> None:

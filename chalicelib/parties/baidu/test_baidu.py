@@ -51,12 +51,12 @@ def client(url: str, credentials: dict[str, str]) -> Any:
 
 def pages(call: Any, of: str, size: int = 1000) -> list[Any]:
     """The loop that the SDK leaves to its user."""
-    marker, found = None, []
+    marker, rows = None, []
     while True:
         answer = call(marker=marker, max_keys=size)
-        found += getattr(answer, of)
+        rows += getattr(answer, of)
         if not answer.is_truncated:
-            return found
+            return rows
         marker = answer.next_marker
 
 
@@ -162,15 +162,15 @@ def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Baidu, keys: d
     house.account("baidu", keys, cloud.url)
     theirs = machines(cloud.url, keys, "bj")
     cloud.forget()
-    found = many_sources.list_servers(house.deployment, many_sources.source_of("123", "baidu", "bj"))
-    assert len(theirs) == found.total == 237
-    assert ours(found.servers) == theirs
+    answer = many_sources.list_servers(house.deployment, many_sources.source_of("123", "baidu", "bj"))
+    assert len(theirs) == answer.total == 237
+    assert ours(answer.servers) == theirs
     assert cloud.count("ListInstances") == 1
     assert cloud.count("ListVolumes") == (0 if cloud.with_volumes else 1)
     cloud.forget()
     window = many_sources.list_servers(house.deployment, many_sources.source_of("123", "baidu", "bj"),
                                     window=many_sources.Window(21, 30))
-    assert window.servers == found.servers[20:30]
+    assert window.servers == answer.servers[20:30]
     assert window.total is None
     assert cloud.calls[0].query == "maxKeys=31"
     assert len(cloud.calls) == (1 if cloud.with_volumes else 2)

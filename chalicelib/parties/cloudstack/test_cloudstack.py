@@ -47,18 +47,18 @@ def test_libclouds_fixture_twice(listed: str) -> None:
         assert server.tags == node.extra.get("tags", {})
 
 
-def signature(asked: Mapping[str, str], secret: str) -> str:
+def signature(parameters: Mapping[str, str], secret: str) -> str:
     text = "&".join(f"{name.lower()}={quote(value, safe='')}"
-                    for name, value in sorted(asked.items(), key=lambda pair: pair[0].lower()))
+                    for name, value in sorted(parameters.items(), key=lambda pair: pair[0].lower()))
     return base64.b64encode(hmac.new(secret.encode(), text.lower().encode(), hashlib.sha1).digest()).decode()
 
 
 def test_the_published_signature() -> None:
     """https://docs.cloudstack.apache.org/en/latest/developersguide/dev.html#how-to-sign-an-api-call-with-python"""
-    asked = {"command": "listUsers", "response": "json",
-             "apikey": "plgWJfZK4gyS3mOMTVmjUVg-X-jlWlnfaUJ9GAbBbf9EdM-kAYMmAiLqzzq1ElZLYq_u38zCm0bewzGUdP66mg"}
+    parameters = {"command": "listUsers", "response": "json",
+                  "apikey": "plgWJfZK4gyS3mOMTVmjUVg-X-jlWlnfaUJ9GAbBbf9EdM-kAYMmAiLqzzq1ElZLYq_u38zCm0bewzGUdP66mg"}
     secret = "VDaACYb0LV9eNjTetIOElcVQkvJck_J_QljX_FcHRj87ZKiy0z0ty0ZsYBkoXkY9b7eq1EhwJaw7FF3akA3KBQ"
-    assert signature(asked, secret) == "TTpdDq/7j/J58XCRHomKoQXEQds="
+    assert signature(parameters, secret) == "TTpdDq/7j/J58XCRHomKoQXEQds="
 
 
 STATES = {"running": "Running", "stopped": "Stopped", "starting": "Starting", "stopping": "Stopping",
@@ -82,18 +82,18 @@ class Cloudstack(Simulator):
         return dict(parse_qsl(call.query)).get("command", "?")
 
     def answer(self, call: Call) -> Answer:
-        asked = dict(parse_qsl(call.query, keep_blank_values=True))
-        command, given = asked.get("command", "?"), asked.pop("signature", "")
-        secret = self.keys.get(asked.get("apiKey", ""))
-        if secret is None or not hmac.compare_digest(signature(asked, secret), given) or call.path != "/client/api":
+        fields = dict(parse_qsl(call.query, keep_blank_values=True))
+        command, signed = fields.get("command", "?"), fields.pop("signature", "")
+        secret = self.keys.get(fields.get("apiKey", ""))
+        if secret is None or not hmac.compare_digest(signature(fields, secret), signed) or call.path != "/client/api":
             return self._refuse(command, 401)
-        size, page = int(asked.get("pagesize", 500)), int(asked.get("page", 1))
+        size, page = int(fields.get("pagesize", 500)), int(fields.get("page", 1))
         if size > 500 or page < 1 or call.method != "GET":
             return self._refuse(command, 431)
         if command not in ITEMS:
             return self._refuse(command, 432)
         rows = self._rows(command)
-        if command != "listZones" and asked.get("zoneid", "zone-1") != "zone-1":
+        if command != "listZones" and fields.get("zoneid", "zone-1") != "zone-1":
             return self._refuse(command, 431)
         shown = rows[(page - 1) * size:page * size]
         inner = {"count": len(rows), ITEMS[command]: shown[:-1] if self.skips and page > 1 else shown} if rows else {}
@@ -152,9 +152,9 @@ def stage(house: App, stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 
 def test_every_machine_of_three_pages_is_there_whole(stage: Stage) -> None:
-    found = stage.listing()
-    assert found.total == len(found.servers) == 1_100
-    for server, n in zip(found.servers, range(1_100), strict=True):
+    listing = stage.listing()
+    assert listing.total == len(listing.servers) == 1_100
+    for server, n in zip(listing.servers, range(1_100), strict=True):
         machine = stage.cloud.fleet[n]
         assert (server.id, server.name, server.cpu, server.memory_mib) == (f"vm-{n}", machine.name, machine.cpu,
                                                                            machine.memory_gib * 1024)
@@ -172,8 +172,8 @@ def test_every_machine_of_three_pages_is_there_whole(stage: Stage) -> None:
                      "listPortForwardingRules": 0, "listIpForwardingRules": 0}
     joined = [server for first in range(1, 1_101, 400)
               for server in stage.listing(window=Window(first, first + 399)).servers]
-    assert joined == found.servers
-    assert stage.listing().servers == found.servers
+    assert joined == listing.servers
+    assert stage.listing().servers == listing.servers
     beyond = stage.listing(window=Window(2_000, 2_009))
     assert beyond.servers == []
     assert beyond.total == 1_100

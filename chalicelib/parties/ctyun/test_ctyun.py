@@ -64,25 +64,25 @@ def machines(url: str, credentials: Mapping[str, Any], region: str) -> dict[str,
     """What the SDK's own clients say of every machine."""
     rows: list[Any] = []
     while True:
-        found = sdk(EcsClient, url, credentials, "v4_ecs_list_instances", models.V4EcsListInstancesRequest(
+        page = sdk(EcsClient, url, credentials, "v4_ecs_list_instances", models.V4EcsListInstancesRequest(
             regionID=region, pageNo=len(rows) // 50 + 1, pageSize=50)).returnObj
-        rows += found.results
-        if len(rows) >= found.totalCount or not found.results:
+        rows += page.results
+        if len(rows) >= page.totalCount or not page.results:
             break
     sizes: dict[str, int] = {}
     while True:
-        found = sdk(EbsClient, url, credentials, "v4_ebs_list_ebs", V4EbsListEbsRequest(
+        page = sdk(EbsClient, url, credentials, "v4_ebs_list_ebs", V4EbsListEbsRequest(
             regionID=region, pageNo=len(sizes) // 300 + 1, pageSize=300)).returnObj
-        sizes |= {disk.diskID: disk.diskSize for disk in found.diskList}
-        if len(sizes) >= found.totalCount or not found.diskList:
+        sizes |= {disk.diskID: disk.diskSize for disk in page.diskList}
+        if len(sizes) >= page.totalCount or not page.diskList:
             break
-    told = {row.instanceID: [a for network in row.addresses for a in network.addressList] for row in rows}
+    addresses = {row.instanceID: [a for network in row.addresses for a in network.addressList] for row in rows}
     return {row.instanceID: {
         "name": row.displayName, "cpu": row.flavor.flavorCPU, "state": row.instanceStatus,
         "memory": row.flavor.flavorRAM * (1 if row.flavor.flavorRAM >= 256 * row.flavor.flavorCPU else 1024),
         "disk": sum(sizes[disk] for disk in row.attachedVolume),
-        "lan": [a.addr for a in told[row.instanceID] if a.type == "fixed"],
-        "wan": [a.addr for a in told[row.instanceID] if a.type == "floating"],
+        "lan": [a.addr for a in addresses[row.instanceID] if a.type == "fixed"],
+        "wan": [a.addr for a in addresses[row.instanceID] if a.type == "floating"],
         "created": datetime.strptime(row.createdTime, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC),
         "updated": datetime.strptime(row.updatedTime, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC),
         "zone": row.azName, "project": row.projectID, "type": row.flavor.flavorName} for row in rows}
@@ -180,13 +180,13 @@ def test_the_simulator_refuses_a_changed_byte(cloud: Ctyun, change: str | None) 
 
 def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Ctyun) -> None:
     house.account("ctyun", keys_of(cloud), cloud.url)
-    found = ours(house)
+    answer = ours(house)
     theirs = machines(cloud.url, keys_of(cloud), HOME)
-    assert our_view(found.servers) == theirs
-    assert found.total == len(theirs) == 467
-    assert [s.id for s in found.servers] == list(theirs)
+    assert our_view(answer.servers) == theirs
+    assert answer.total == len(theirs) == 467
+    assert [s.id for s in answer.servers] == list(theirs)
     for window in (Window(1, 10), Window(46, 55), Window(451)):
-        assert ours(house, window=window).servers == found.servers[window.first - 1:window.last]
+        assert ours(house, window=window).servers == answer.servers[window.first - 1:window.last]
     assert our_view(ours(house, ELSEWHERE).servers) == machines(cloud.url, keys_of(cloud), ELSEWHERE)
 
 
@@ -208,10 +208,10 @@ def test_a_project(house: App, cloud: Ctyun) -> None:
     house.account("ctyun", keys_of(cloud), cloud.url, project=wanted)
     listed = sdk(EcsClient, cloud.url, keys_of(cloud), "v4_ecs_list_instances", models.V4EcsListInstancesRequest(
         regionID=HOME, projectID=wanted, pageSize=50)).returnObj
-    found = ours(house)
-    assert found.total == listed.totalCount
-    assert 0 < found.total < 467
-    assert [s.id for s in found.servers[:50]] == [row.instanceID for row in listed.results]
+    answer = ours(house)
+    assert answer.total == listed.totalCount
+    assert 0 < answer.total < 467
+    assert [s.id for s in answer.servers[:50]] == [row.instanceID for row in listed.results]
 
 
 @pytest.mark.parametrize("silent", [False, True])
@@ -249,28 +249,28 @@ def test_the_sdks_models_know_every_name(cloud: Ctyun) -> None:
     body = json.dumps({"regionID": HOME, "pageSize": 5}).encode()
     posted = ctyun.sign("POST", f"{cloud.url}/v4/ecs/list-instances", body, account, time.time(), "id")
     url = f"{cloud.url}/v4/ebs/list-ebs?pageSize=5&regionID={HOME}"
-    asked = ctyun.sign("GET", url, b"", account, time.time(), "id")
+    signed = ctyun.sign("GET", url, b"", account, time.time(), "id")
     sample = next(c for c in WHAT["ctyun"]["cases"] if c["name"] == "every field of the model")
     fixture = {e["operation"]: e["answer"]["json"] for e in sample["exchanges"]}
     for answers, response, rows in (
             ((requests.post(posted.url, data=body, headers=posted.headers, timeout=9).json(),
               fixture["ListInstances"]), models.V4EcsListInstancesResponse, "results"),
-            ((requests.get(url, headers=asked.headers, timeout=9).json(), fixture["ListEbs"]),
+            ((requests.get(url, headers=signed.headers, timeout=9).json(), fixture["ListEbs"]),
              V4EbsListEbsResponse, "diskList")):
         for answer in answers:
             back = response.from_dict(answer).to_dict()
             assert answer["returnObj"][rows]
-            for given, kept in zip(answer["returnObj"][rows], back["returnObj"][rows], strict=True):
-                assert _held(given, kept), given
+            for mine, kept in zip(answer["returnObj"][rows], back["returnObj"][rows], strict=True):
+                assert _held(mine, kept), mine
 
 
-def _held(given: Any, kept: Any) -> bool:
+def _held(mine: Any, kept: Any) -> bool:
     """All that was given is kept; names that the model adds do not matter."""
-    if isinstance(given, dict) and isinstance(kept, dict):
-        return all(name in kept and _held(value, kept[name]) for name, value in given.items())
-    if isinstance(given, list) and isinstance(kept, list):
-        return len(given) == len(kept) and all(map(_held, given, kept))
-    return given == kept
+    if isinstance(mine, dict) and isinstance(kept, dict):
+        return all(name in kept and _held(value, kept[name]) for name, value in mine.items())
+    if isinstance(mine, list) and isinstance(kept, list):
+        return len(mine) == len(kept) and all(map(_held, mine, kept))
+    return mine == kept
 
 
 def test_the_simulator_enforces_what_is_documented(cloud: Ctyun) -> None:

@@ -481,13 +481,13 @@ def _search(client: api.Client) -> list[_Listed]:
 
 def _below(client: api.Client, top: str) -> list[_Listed]:
     projects: dict[str, _Listed] = {}
-    level, seen = [top], set[str]()
+    level, ids = [top], set[str]()
     while level:
-        seen.update(level)
+        ids.update(level)
         walked = client.for_each(level, lambda parent: client.run_all(
             lambda: _projects(client, parent), lambda: _folders(client, parent)))
         projects |= {row.projectId: row for rows, _ in walked for row in rows}
-        level = sorted({folder.name for _, folders in walked for folder in folders} - seen)
+        level = sorted({folder.name for _, folders in walked for folder in folders} - ids)
     return list(projects.values())
 
 

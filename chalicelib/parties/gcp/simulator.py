@@ -264,16 +264,16 @@ class Gcp(Simulator):
 
 def start(fleets: Mapping[str, Fleet], secret: str, *, limited: bool = True,
           latency: float = 0.0) -> tuple[Simulator, dict[str, object]]:
-    key, given = _made(secret, PROJECT)
-    return Gcp({EMAIL: key.public_key()}, fleets, limited=limited, latency=latency), given
+    key, credentials = _made(secret, PROJECT)
+    return Gcp({EMAIL: key.public_key()}, fleets, limited=limited, latency=latency), credentials
 
 
 def organise(branches: Sequence[Branch], secret: str, *, units: Mapping[str, str] = {}, limited: bool = True,
              latency: float = 0.0) -> tuple[Simulator, dict[str, object]]:
     projects = {f"project-{n}-{crc32(branch.name.encode()):08x}": branch for n, branch in enumerate(branches)}
-    key, given = _made(secret, next(iter(projects)))
-    del given["project_id"]                 # the key file's is enough
-    return Gcp({EMAIL: key.public_key()}, {}, projects=projects, above=units, limited=limited, latency=latency), given
+    key, file = _made(secret, next(iter(projects)))
+    del file["project_id"]                 # the key file's is enough
+    return Gcp({EMAIL: key.public_key()}, {}, projects=projects, above=units, limited=limited, latency=latency), file
 
 
 def _made(secret: str, project: str) -> tuple[rsa.RSAPrivateKey, dict[str, object]]:

@@ -67,21 +67,21 @@ def by_hand(url: str, credentials: dict[str, Any], region: str) -> dict[str, dic
     """What the aggregated list says, opened by Google's own signer."""
     headers = {"Authorization": f"Bearer {token(credentials, 'https://compute.googleapis.com/')}"}
 
-    def get(path: str, **asked: str) -> Any:
-        answer = requests.get(f"{url}{BASE}/{path}", params=asked, headers=headers, timeout=9)
+    def get(path: str, **parameters: str) -> Any:
+        answer = requests.get(f"{url}{BASE}/{path}", params=parameters, headers=headers, timeout=9)
         answer.raise_for_status()
         return answer.json()
 
     types = {t["name"]: (t["guestCpus"], t["memoryMb"]) for t in get(f"zones/{region}-a/machineTypes")["items"]}
-    found: dict[str, dict[str, Any]] = {}
+    by_id: dict[str, dict[str, Any]] = {}
     follow = ""
     while True:
         page = get("aggregated/instances", maxResults="100", **({"pageToken": follow} if follow else {}))
-        found |= {row["id"]: _view(row, types) for zone, part in page["items"].items()
+        by_id |= {row["id"]: _view(row, types) for zone, part in page["items"].items()
                   if zone.startswith(f"zones/{region}-")
                   for row in part.get("instances", ())}
         if not (follow := page.get("nextPageToken", "")):
-            return found
+            return by_id
 
 
 def machines(url: str, credentials: dict[str, Any], region: str) -> dict[str, dict[str, Any]]:
@@ -98,21 +98,21 @@ def machines(url: str, credentials: dict[str, Any], region: str) -> dict[str, di
     kinds = compute_v1.MachineTypesClient(transport=MachineTypesRestTransport(**there))
     types = {t.name: (t.guest_cpus, t.memory_mb) for t in kinds.list(project=PROJECT, zone=zones[0], retry=None)}
     client = compute_v1.InstancesClient(transport=InstancesRestTransport(**there))
-    found = {}
+    by_id = {}
     for zone in zones:
         for row in client.list(compute_v1.ListInstancesRequest(project=PROJECT, zone=zone, max_results=100),
                                retry=None):
-            found[str(row.id)] = _view(type(row).to_dict(row, preserving_proto_field_name=False), types)
-    return found
+            by_id[str(row.id)] = _view(type(row).to_dict(row, preserving_proto_field_name=False), types)
+    return by_id
 
 
 @pytest.fixture
 def cloud(stack: ExitStack) -> Gcp:
-    simulator, given = start({"us-central1": Fleet(1000, first=seed_machine()), "asia-east1": Fleet(0)},
+    simulator, credentials = start({"us-central1": Fleet(1000, first=seed_machine()), "asia-east1": Fleet(0)},
                            canaries.secret("gcp"), limited=False)
     assert isinstance(simulator, Gcp)
-    simulator.given = given                   # type: ignore[attr-defined]
-    canaries.watch(given["service_account"]["private_key"].splitlines()[9])     # type: ignore[index]
+    simulator.given = credentials                   # type: ignore[attr-defined]
+    canaries.watch(credentials["service_account"]["private_key"].splitlines()[9])     # type: ignore[index]
     return stack.enter_context(simulator)
 
 
@@ -127,9 +127,9 @@ def ours(house: App, cloud: Gcp, region: str = "us-central1", **more: Any) -> ma
     return many_sources.list_servers(house.deployment, many_sources.source_of("123", "gcp", region), **more)
 
 
-def our_view(found: many_sources.Answer) -> dict[str, dict[str, Any]]:
+def our_view(answer: many_sources.Answer) -> dict[str, dict[str, Any]]:
     return {s.id: {"name": s.name, "cpu": s.cpu, "memory": s.memory_mib, "disk": s.disk_gib, "lan": list(s.lan_ipv4),
-                   "wan": list(s.wan_ipv4), "state": s.party_status, "tags": s.tags} for s in found.servers}
+                   "wan": list(s.wan_ipv4), "state": s.party_status, "tags": s.tags} for s in answer.servers}
 
 
 # ---------------------------------------------------------------- the signature
@@ -150,9 +150,9 @@ def test_a_key_of_another_universe(cloud: Gcp, universe: str) -> None:
     """The host is the one of Google's client, the token the one of Google's signer."""
     from google.cloud import compute_v1
 
-    given = {"service_account": {**keys(cloud)["service_account"], "universe_domain": universe}}
-    client = compute_v1.InstancesClient(credentials=signer(given), client_options={"universe_domain": universe})
-    account = accounts.check("1", parties.load("gcp"), given, project=None, regions=(), deep=False, endpoint=None,
+    credentials = {"service_account": {**keys(cloud)["service_account"], "universe_domain": universe}}
+    client = compute_v1.InstancesClient(credentials=signer(credentials), client_options={"universe_domain": universe})
+    account = accounts.check("1", parties.load("gcp"), credentials, project=None, regions=(), deep=False, endpoint=None,
                              local=False)
     sent = []
 
@@ -163,17 +163,17 @@ def test_a_key_of_another_universe(cloud: Gcp, universe: str) -> None:
     with time_machine.travel("2026-01-02T03:04:05Z", tick=False), pytest.raises(PartyUnavailable):
         parties.list_regions(account, send)
     with time_machine.travel("2026-01-02T03:04:05Z", tick=False):
-        assert sent[0].headers["Authorization"] == f"Bearer {token(given)}"
+        assert sent[0].headers["Authorization"] == f"Bearer {token(credentials)}"
     assert sent[0].url.startswith(f"https://{client.api_endpoint}/compute/v1/projects/")
-    assert signer(given).universe_domain == universe
+    assert signer(credentials).universe_domain == universe
 
 
 @pytest.mark.parametrize("universe", ["evil.example/", "a@b.example", "127.0.0.1", "localhost", "a.example:1", "x y.fr",
                                       "", ".example", "A.example", "a..b.example", "é.example", 7])
 def test_a_universe_is_a_domain(cloud: Gcp, universe: object) -> None:
-    given = {"service_account": {**keys(cloud)["service_account"], "universe_domain": universe}}
+    credentials = {"service_account": {**keys(cloud)["service_account"], "universe_domain": universe}}
     with pytest.raises(InvalidParameter, match="universe_domain"):
-        accounts.check("1", parties.load("gcp"), given, project=None, regions=(), deep=False, endpoint=None,
+        accounts.check("1", parties.load("gcp"), credentials, project=None, regions=(), deep=False, endpoint=None,
                        local=False)
 
 
@@ -193,9 +193,9 @@ def test_the_keys_own_address_is_never_asked(house: App, cloud: Gcp) -> None:
     ("signature", 401), ("claims", 401), ("header", 401), ("scheme", 401), ("old", 401), ("early", 401), ("long", 401),
     ("another key", 401), ("another scope", 401), ("another audience", 401), ("audience", 200), (None, 200)])
 def test_the_simulator_refuses_a_changed_byte(cloud: Gcp, change: str | None, status: int) -> None:
-    now, given = int(time.time()), keys(cloud)
+    now, fields = int(time.time()), keys(cloud)
     at = {"old": now - 3601, "early": now + 400}.get(change or "", now)
-    made = gcp.sign(gcp._key({"service_account": json.dumps(given["service_account"])}), at)
+    made = gcp.sign(gcp._key({"service_account": json.dumps(fields["service_account"])}), at)
     head, claims, signature = made.split(".")
     if change == "signature":
         signature = signature[:9] + ("A" if signature[9] != "A" else "B") + signature[10:]
@@ -206,15 +206,15 @@ def test_the_simulator_refuses_a_changed_byte(cloud: Gcp, change: str | None, st
         head = base64.urlsafe_b64encode(b'{"alg": "none"}').decode().rstrip("=")
     made = f"{head}.{claims}.{signature}"
     if change in ("long", "another key"):
-        pem = given["service_account"]["private_key"] if change == "long" else _pem(
+        pem = fields["service_account"]["private_key"] if change == "long" else _pem(
             rsa.generate_private_key(65537, 2048))
         made = jwt.encode(crypt.RSASigner.from_string(pem), {
             "iss": EMAIL, "sub": EMAIL, "iat": now, "exp": now + (7200 if change == "long" else 3600),
             "scope": READ}).decode()
     elif change == "another scope":
-        made = token(given, scopes=["https://www.googleapis.com/auth/drive"])
+        made = token(fields, scopes=["https://www.googleapis.com/auth/drive"])
     elif change in ("audience", "another audience"):
-        made = token(given, "https://compute.googleapis.com/" if change == "audience"
+        made = token(fields, "https://compute.googleapis.com/" if change == "audience"
                      else "https://drive.googleapis.com/")
     answer = requests.get(f"{cloud.url}{BASE}/regions", timeout=9, headers={
         "Authorization": f"{'Basic' if change == 'scheme' else 'Bearer'} {made}"})
@@ -234,9 +234,9 @@ def _pem(key: Any, **how: Any) -> str:
 def test_a_key_that_cannot_sign_is_not_stored(cloud: Gcp, change: dict[str, Any]) -> None:
     name, value = next(iter(change.items()))
     made = {**keys(cloud)["service_account"], name: value() if callable(value) else value}
-    for given in (made, {k: v for k, v in made.items() if v is not None}):
+    for key in (made, {k: v for k, v in made.items() if v is not None}):
         with pytest.raises(InvalidParameter, match="whole JSON key file") as refused:
-            accounts.check("1", parties.load("gcp"), {"project_id": PROJECT, "service_account": given}, project=None,
+            accounts.check("1", parties.load("gcp"), {"project_id": PROJECT, "service_account": key}, project=None,
                            regions=(), deep=False, endpoint=None, local=False)
         assert "BEGIN" not in refused.value.text
         assert EMAIL not in refused.value.text
@@ -254,11 +254,11 @@ def test_a_project_stays_inside_its_part_of_the_path(cloud: Gcp, project: str) -
 # ---------------------------------------------------------------- the same machines
 
 def test_googles_signer_opens_the_same_list(house: App, cloud: Gcp) -> None:
-    found = ours(house, cloud)
-    assert our_view(found) == by_hand(cloud.url, keys(cloud), "us-central1")
-    assert found.total == 1000
-    assert [(s.zone, s.name) for s in found.servers] == sorted((s.zone, s.name) for s in found.servers)
-    assert {s.status for s in found.servers} == {Status.ACTIVE, Status.SHUTOFF, Status.STARTING, Status.STOPPING}
+    answer = ours(house, cloud)
+    assert our_view(answer) == by_hand(cloud.url, keys(cloud), "us-central1")
+    assert answer.total == 1000
+    assert [(s.zone, s.name) for s in answer.servers] == sorted((s.zone, s.name) for s in answer.servers)
+    assert {s.status for s in answer.servers} == {Status.ACTIVE, Status.SHUTOFF, Status.STARTING, Status.STOPPING}
 
 
 def test_googles_client_and_we_list_the_same_machines(house: App, cloud: Gcp) -> None:
@@ -291,7 +291,7 @@ def test_the_token_is_kept_for_its_hour_and_made_again_if_refused(house: App, cl
                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
     sign = gcp.sign
-    monkeypatch.setattr(gcp, "sign", lambda *given: made.append(given[1]) or sign(*given))
+    monkeypatch.setattr(gcp, "sign", lambda *arguments: made.append(arguments[1]) or sign(*arguments))
     for _ in range(3):
         ours(house, cloud, window=Window(1, 5))
     assert len(made) == 1
@@ -303,15 +303,15 @@ def test_the_token_is_kept_for_its_hour_and_made_again_if_refused(house: App, cl
 def test_googles_signer_finds_the_same_projects(stack: ExitStack) -> None:
     """With the scope that reads and with the audience; a token for Compute Engine opens nothing of the organisation."""
     behind = Organisation("gcp", stack, more=120)
-    given = {"service_account": json.loads(behind.account.credentials["service_account"])}
+    fields = {"service_account": json.loads(behind.account.credentials["service_account"])}
     scope = "https://www.googleapis.com/auth/cloud-platform.read-only"
 
     def get(opened: str, follow: str = "") -> requests.Response:
         return requests.get(f"{behind.cloud.url}/v3/projects:search", headers={"Authorization": f"Bearer {opened}"},
                             params={"pageSize": "500", "pageToken": follow}, timeout=9)
 
-    assert get(token(given)).status_code == get(token(given, "https://compute.googleapis.com/")).status_code == 403
-    for opened in (token(given, scopes=[scope]), token(given, "https://cloudresourcemanager.googleapis.com/")):
+    assert get(token(fields)).status_code == get(token(fields, "https://compute.googleapis.com/")).status_code == 403
+    for opened in (token(fields, scopes=[scope]), token(fields, "https://cloudresourcemanager.googleapis.com/")):
         rows: list[dict[str, str]] = []
         follow = ""
         while not rows or follow:
@@ -320,12 +320,12 @@ def test_googles_signer_finds_the_same_projects(stack: ExitStack) -> None:
         assert {(member.id, member.name) for member in behind.discover()} == {
             (row["projectId"], row["displayName"]) for row in rows}
     assert len(rows) == 126
-    made = signer(given, scopes=[scope])
+    made = signer(fields, scopes=[scope])
     now = int(time.time())
     with time_machine.travel(now, tick=False):
         made._create_self_signed_jwt(None)
         made._jwt_credentials.refresh(None)
-        mine = gcp.sign(gcp._key({"service_account": json.dumps(given["service_account"])}), now, scope)
+        mine = gcp.sign(gcp._key({"service_account": json.dumps(fields["service_account"])}), now, scope)
     assert jwt.decode(mine, verify=False) == jwt.decode(made._jwt_credentials.token, verify=False)
 
 

@@ -17,10 +17,10 @@ def machines(url: str, credentials: Mapping[str, str], region: str) -> Machines:
     client = pytest.importorskip("hcloud").Client(credentials["token"], api_endpoint=f"{url}/v1")
     sizes = {volume.id: volume.size for volume in client.volumes.get_all()}
     floating = [(ip.server.id, ip.ip) for ip in client.floating_ips.get_all() if ip.server]
-    found: Machines = {}
+    by_id: Machines = {}
     for server in client.servers.get_all():
         if server.location.name == region:
-            found[str(server.id)] = {
+            by_id[str(server.id)] = {
                 "name": server.name, "cpu": server.server_type.cores, "memory": server.server_type.memory * 1024,
                 "disk": server.primary_disk_size + sum(sizes[volume.id] for volume in server.volumes),
                 "state": server.status,
@@ -28,7 +28,7 @@ def machines(url: str, credentials: Mapping[str, str], region: str) -> Machines:
                 "wan": {ip.ip for ip in [server.public_net.ipv4] if ip}
                 | {ip for owner, ip in floating if owner == server.id},
                 "created": server.created.timestamp()}
-    return found
+    return by_id
 
 
 def test_the_sdk_and_we_list_the_same_machines(house: App, stack: ExitStack) -> None:

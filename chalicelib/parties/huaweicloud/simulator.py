@@ -95,9 +95,9 @@ class Huaweicloud(Simulator):
         key = self._check_signature(call)
         if call.operation in self.rates and not self.rates[call.operation].allows(key, call.at):
             raise _Refused(429, "APIGW.0308", "The throttling threshold has been reached.")
-        given = parse_qsl(call.query, keep_blank_values=True, strict_parsing=bool(call.query))
-        query = dict(given)
-        if len(query) < len(given) or query.keys() - _KNOWN[call.operation]:
+        parameters = parse_qsl(call.query, keep_blank_values=True, strict_parsing=bool(call.query))
+        query = dict(parameters)
+        if len(query) < len(parameters) or query.keys() - _KNOWN[call.operation]:
             raise _Refused(400, "Ecs.0005", "Invalid parameter values.")
         if call.operation == "ListRegions":
             return {"links": {}, "regions": [

@@ -160,13 +160,13 @@ def test_the_simulator_refuses_a_changed_byte(cloud: Huaweicloud, change: str | 
 
 def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Huaweicloud) -> None:
     house.account("huaweicloud", keys_of(cloud), cloud.url)
-    found = ours(house)
+    answer = ours(house)
     theirs = machines(cloud.url, keys_of(cloud), HOME)
-    assert our_view(found.servers) == theirs
-    assert found.total == len(theirs) == 1234
-    assert [s.id for s in found.servers] == list(theirs)
+    assert our_view(answer.servers) == theirs
+    assert answer.total == len(theirs) == 1234
+    assert [s.id for s in answer.servers] == list(theirs)
     for window in (Window(1, 10), Window(96, 105), Window(1201)):
-        assert ours(house, window=window).servers == found.servers[window.first - 1:window.last]
+        assert ours(house, window=window).servers == answer.servers[window.first - 1:window.last]
     assert our_view(ours(house, "eu-west-101").servers) == machines(cloud.url, keys_of(cloud), "eu-west-101")
 
 
@@ -223,13 +223,13 @@ def test_a_list_that_may_be_cut_at_a_hundred_projects(
     warning = check.warning(house.deployment, "123", "huaweicloud", HOME)
     assert (f"may see {visible} enterprise projects" in warning) == warned
     try:
-        found = ours(house)
+        answer = ours(house)
     except PartyDenied as refused:
         assert not ok
         assert ("more than 100 enterprise projects" if visible else "eps:enterpriseProjects:list") in refused.text
         return
     assert ok
-    assert len({server.project_id for server in found.servers}) == populated
+    assert len({server.project_id for server in answer.servers}) == populated
 
 
 def test_temporary_keys_and_a_project_of_ones_own(house: App, cloud: Huaweicloud) -> None:
@@ -257,14 +257,14 @@ def test_regions(house: App, cloud: Huaweicloud) -> None:
             ours(house, region)
     assert ours(house).total == 1234
     assert cloud.count("ListAuthProjects") == 2
-    for given, opened in (({}, set(REGIONS)), ({"project_id": project_of("cn-east-3")}, {"cn-east-3"})):
-        account = Account(tenant_id="1", party="huaweicloud", credentials=keys_of(cloud, **given), endpoint=cloud.url)
+    for fields, opened in (({}, set(REGIONS)), ({"project_id": project_of("cn-east-3")}, {"cn-east-3"})):
+        account = Account(tenant_id="1", party="huaweicloud", credentials=keys_of(cloud, **fields), endpoint=cloud.url)
         send = house.deployment.transport.sender(huaweicloud.PARTY, account, HOME, time.monotonic() + 9)
-        found = parties.list_regions(account, send)
-        assert {r.code for r in found} == {*REGIONS, CLOSED}
-        assert {r.code for r in found if r.open} == opened
+        regions = parties.list_regions(account, send)
+        assert {r.code for r in regions} == {*REGIONS, CLOSED}
+        assert {r.code for r in regions if r.open} == opened
         parties.check(many_sources.source_of("1", "huaweicloud", "cn-east-3"), account, send)
-    assert all(huaweicloud.PARTY.region(r.code) == r.code for r in found)
+    assert all(huaweicloud.PARTY.region(r.code) == r.code for r in regions)
 
 
 def test_the_sdks_regions_have_the_form() -> None:

@@ -24,31 +24,31 @@ def machines(url: str, credentials: Mapping[str, str], region: str) -> Machines:
     sizes = {volume["id"]: volume["capacity"] for volume in _pages(vpc.list_volumes, "volumes")}
     floating = [(ip["target"]["id"], ip["address"]) for ip in _pages(vpc.list_floating_ips, "floating_ips")
                 if "target" in ip]
-    found: Machines = {}
+    by_id: Machines = {}
     for row in _pages(vpc.list_instances, "instances"):
         primary = row["primary_network_interface"]["id"]
         nets = sorted(row["network_interfaces"], key=lambda net: net["id"] != primary)
         targets = {net["id"] for net in nets} | {net["virtual_network_interface"]["id"]
                                                  for net in row["network_attachments"]}
-        found[row["id"]] = {
+        by_id[row["id"]] = {
             "name": row["name"], "cpu": row["vcpu"]["count"], "memory": row["memory"] * 1024, "state": row["status"],
             "disk": sum(sizes[one["volume"]["id"]] for one in row["volume_attachments"]),
             "lan": [net["primary_ip"]["address"] for net in nets],
             "wan": {ip for target, ip in floating if target in targets},
             "created": core.string_to_datetime(row["created_at"]).timestamp()}
-    return found
+    return by_id
 
 
 def _pages(call: Callable[..., Any], key: str) -> list[dict[str, Any]]:
     """The loop that the SDK leaves to its user."""
-    found: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     start = None
     while True:
         page = call(limit=100, start=start).get_result()
-        found += page[key]
+        rows += page[key]
         if "next" not in page:
-            assert len(found) == page["total_count"]
-            return found
+            assert len(rows) == page["total_count"]
+            return rows
         start = parse_qs(urlsplit(page["next"]["href"]).query)["start"][0]
 
 

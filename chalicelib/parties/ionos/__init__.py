@@ -242,10 +242,10 @@ def _following(links: _Links | None, start: int) -> str | None:
     """The row with which the next page starts."""
     if links is None or not links.next:
         return None
-    given = parse_qs(urlsplit(links.next).query).get("offset", [""])[0]
-    if not re.fullmatch(r"[0-9]{1,9}", given, re.ASCII) or int(given) <= start:
+    offset = parse_qs(urlsplit(links.next).query).get("offset", [""])[0]
+    if not re.fullmatch(r"[0-9]{1,9}", offset, re.ASCII) or int(offset) <= start:
         raise api.PartyMalformed("The party's next page does not follow this one.")
-    return given
+    return offset
 
 
 def error_code(response: api.Response) -> str | None:

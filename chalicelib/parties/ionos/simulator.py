@@ -20,12 +20,12 @@ _WORDS = "depth offset limit pretty"
 
 def _centers(ask: Ask) -> list[Any]:
     """Three in each location, the last one empty; one that is in no location of the fleets' stands first."""
-    found = [("gb/lhr", "other", center_id("other", 0))]
-    found += [(region.replace("-", "/"), f"center-{n}", center_id(region, n))
-              for region in ask.cloud.fleets for n in range(3)]
+    centers = [("gb/lhr", "other", center_id("other", 0))]
+    centers += [(region.replace("-", "/"), f"center-{n}", center_id(region, n))
+                for region in ask.cloud.fleets for n in range(3)]
     return [{"id": key, "type": "datacenter", "href": "", "metadata": {"state": "AVAILABLE"}, "properties": {
         "name": name, "location": location, "version": 3, "secAuthProtection": False}}
-        for location, name, key in found]
+        for location, name, key in centers]
 
 
 def center_id(region: str, n: int) -> str:

@@ -20,7 +20,7 @@ from tests.unit.test_parties import WHAT
 def machines(url: str, credentials: Mapping[str, str], region: str) -> Machines:
     ionoscloud = pytest.importorskip("ionoscloud")
     client = ionoscloud.ApiClient(ionoscloud.Configuration(host=f"{url}/cloudapi/v6", token=credentials["token"]))
-    found: Machines = {}
+    by_id: Machines = {}
     for center in ionoscloud.DataCentersApi(client).datacenters_get(depth=1).items:
         if center.properties.location.replace("/", "-") != region:
             continue
@@ -32,14 +32,14 @@ def machines(url: str, credentials: Mapping[str, str], region: str) -> Machines:
                 nics = sorted(row.entities.nics.items, key=lambda nic: nic.properties.device_number)
                 ips = [ip for nic in nics for ip in nic.properties.ips]
                 shown, state = row.properties, row.metadata.state
-                found[row.id] = {
+                by_id[row.id] = {
                     "name": shown.name, "cpu": shown.cores, "memory": shown.ram,
                     "disk": sum(volume.properties.size for volume in row.entities.volumes.items),
                     "lan": [ip for ip in ips if not ip.startswith("122.")],
                     "wan": {ip for ip in ips if ip.startswith("122.")},
                     "state": state if state in ionos._STATES else shown.vm_state,
                     "created": row.metadata.created_date.timestamp()}
-    return found
+    return by_id
 
 
 def test_the_sdk_and_we_list_the_same_machines(house: App, stack: ExitStack) -> None:
@@ -49,7 +49,7 @@ def test_the_sdk_and_we_list_the_same_machines(house: App, stack: ExitStack) -> 
 def test_the_models_know_every_field_of_our_cases() -> None:
     """And its complete lists of words are those that we know."""
     ionoscloud: Any = pytest.importorskip("ionoscloud")
-    models, seen = ionoscloud.models, 0
+    models, count = ionoscloud.models, 0
     for case in WHAT["ionos"]["cases"]:
         for exchange in case["exchanges"]:
             answer = exchange["answer"]
@@ -62,8 +62,8 @@ def test_the_models_know_every_field_of_our_cases() -> None:
                         known(models.NicProperties, one.get("properties") or {})
                     for one in ((row.get("entities") or {}).get("volumes") or {}).get("items") or ():
                         known(models.VolumeProperties, one.get("properties") or {})
-                    seen += 1
-    assert seen > 10
+                    count += 1
+    assert count > 10
     strict = ionoscloud.Configuration()
     strict.client_side_validation = True
     for state in ionos._STATUS:

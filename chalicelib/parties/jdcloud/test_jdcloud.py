@@ -63,29 +63,29 @@ def asked(url: str, credentials: dict[str, str], request: Any) -> Any:
 
 def pages(url: str, credentials: dict[str, str], region: str, size: int = 100) -> list[dict[str, Any]]:
     """The loop that the SDK leaves to its user."""
-    found: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     for number in range(1, 1000):
         parameters = DescribeInstancesParameters(region)
         parameters.setPageNumber(number)
         parameters.setPageSize(size)
         result = asked(url, credentials, DescribeInstancesRequest(parameters))
-        found += result["instances"] or []
-        if len(found) >= result["totalCount"]:
+        rows += result["instances"] or []
+        if len(rows) >= result["totalCount"]:
             break
-    return found
+    return rows
 
 
 def machines(url: str, credentials: dict[str, str], region: str) -> dict[str, dict[str, Any]]:
     """The fleet as the vendor's SDK lists it, with the types joined by hand."""
     types = {kind["instanceType"]: kind for kind in asked(
         url, credentials, DescribeInstanceTypesRequest(DescribeInstanceTypesParameters(region)))["instanceTypes"]}
-    found: dict[str, dict[str, Any]] = {}
+    by_id: dict[str, dict[str, Any]] = {}
     for row in pages(url, credentials, region):
         disks = [row["systemDisk"], *row.get("dataDisks", [])]
         ips = [one for attached in (row["primaryNetworkInterface"], *(row["secondaryNetworkInterfaces"] or []))
                for one in (attached["networkInterface"]["primaryIp"],
                            *(attached["networkInterface"]["secondaryIps"] or []))]
-        found[row["instanceId"]] = {
+        by_id[row["instanceId"]] = {
             "name": row["instanceName"], "cpu": types[row["instanceType"]]["cpu"],
             "memory_mib": types[row["instanceType"]]["memoryMB"],
             "disk_gib": sum((disk["cloudDisk"] or disk["localDisk"])["diskSizeGB"] for disk in disks),
@@ -93,7 +93,7 @@ def machines(url: str, credentials: dict[str, str], region: str) -> dict[str, di
             "wan": [one["elasticIpAddress"] for one in ips if one["elasticIpAddress"]], "party_status": row["status"],
             "created": row["charge"]["chargeStartTime"], "zone": row["az"], "type": row["instanceType"],
             "project": row["resourceGroupId"], "tags": {tag["key"]: tag["value"] for tag in row["tags"] or []}}
-    return found
+    return by_id
 
 
 def ours(servers: list[Server]) -> dict[str, dict[str, Any]]:
@@ -158,9 +158,9 @@ def test_the_sdk_and_we_send_the_same_request(cloud: Jdcloud, keys: dict[str, st
         parameters = DescribeInstancesParameters("cn-north-1")
         parameters.setPageNumber(2)
         parameters.setPageSize(10)
-        given = {"x-jdcloud-date": "20260102T030405Z", "x-jdcloud-nonce": NONCE,
-                 **({"x-jdcloud-security-token": token} if token else {})}
-        assert asked(cloud.url, keys, DescribeInstancesRequest(parameters, given))["totalCount"] == 237
+        headers = {"x-jdcloud-date": "20260102T030405Z", "x-jdcloud-nonce": NONCE,
+                   **({"x-jdcloud-security-token": token} if token else {})}
+        assert asked(cloud.url, keys, DescribeInstancesRequest(parameters, headers))["totalCount"] == 237
     theirs, = cloud.calls
     request = jdcloud.sign(f"{cloud.url}/v1/regions/cn-north-1/instances?pageNumber=2&pageSize=10", "cn-north-1",
                            account({**keys, **({"security_token": token} if token else {})}), UNIX, NONCE)
@@ -175,15 +175,15 @@ def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Jdcloud, keys:
     house.account("jdcloud", keys, cloud.url)
     theirs = machines(cloud.url, keys, "cn-north-1")
     cloud.forget()
-    found = many_sources.list_servers(house.deployment, many_sources.source_of("123", "jdcloud", "cn-north-1"))
-    assert len(theirs) == found.total == 237
-    assert ours(found.servers) == theirs
+    answer = many_sources.list_servers(house.deployment, many_sources.source_of("123", "jdcloud", "cn-north-1"))
+    assert len(theirs) == answer.total == 237
+    assert ours(answer.servers) == theirs
     assert cloud.count("DescribeInstances") == 4
     assert cloud.count("DescribeInstanceTypes") == 1
     cloud.forget()
     window = many_sources.list_servers(house.deployment, many_sources.source_of("123", "jdcloud", "cn-north-1"),
                                     window=many_sources.Window(21, 23))
-    assert window.servers == found.servers[20:23]
+    assert window.servers == answer.servers[20:23]
     assert window.total == 237
     assert [call.query for call in cloud.calls] == ["pageNumber=3&pageSize=10"]         # the types are known by now
 
@@ -213,10 +213,10 @@ def test_the_sdks_models_know_what_the_cases_hold(case: dict[str, Any]) -> None:
         for kind in result.get("instanceTypes") or ():
             InstanceType(**kind)
         for row in result.get("instances") or ():
-            found = Instance(**{name: value for name, value in row.items() if name != "hostName"})
-            for disk in (found.systemDisk, *(found.dataDisks or ())):
+            instance = Instance(**{name: value for name, value in row.items() if name != "hostName"})
+            for disk in (instance.systemDisk, *(instance.dataDisks or ())):
                 InstanceDiskAttachment(**(disk or {}))
-            for attached in (found.primaryNetworkInterface, *(found.secondaryNetworkInterfaces or ())):
+            for attached in (instance.primaryNetworkInterface, *(instance.secondaryNetworkInterfaces or ())):
                 interface = InstanceNetworkInterfaceAttachment(**(attached or {})).networkInterface
                 InstanceNetworkInterface(**(interface or {}))
 

@@ -23,12 +23,12 @@ def test_libclouds_fixture_twice() -> None:
 
 def test_the_account_is_the_only_one_that_is_asked_for(house: App) -> None:
     """Two tenants of one warm process, in turns: each call carries its own tenant's key."""
-    seen: list[str] = []
+    paths: list[str] = []
 
     def send_for(secret: str) -> Callable[[str, Sign], Response]:
         def send(operation: str, sign: Sign) -> Response:
-            seen.append(sign().headers["AuthSecret"])
-            assert seen[-1] == secret
+            paths.append(sign().headers["AuthSecret"])
+            assert paths[-1] == secret
             return Response(200, {}, b"[]")
 
         return send
@@ -39,4 +39,4 @@ def test_the_account_is_the_only_one_that_is_asked_for(house: App) -> None:
             account = Account(tenant_id=tenant, party="kamatera",
                               credentials={"client_id": tenant, "secret": f"secret-{tenant}"})
             party.list_servers(Client(Source(tenant, "kamatera", "EU"), account, send_for(f"secret-{tenant}")), WHOLE)
-    assert len(seen) == 100
+    assert len(paths) == 100

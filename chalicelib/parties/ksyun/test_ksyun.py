@@ -43,8 +43,8 @@ def client(kind: Any, url: str, credentials: dict[str, Any], region: str = "cn-b
     return kind(credential.Credential(credentials["access_key"], credentials["secret_key"]), region, profile)
 
 
-def ask(call: Any, request: Any, **asked: object) -> dict[str, Any]:
-    for name, value in asked.items():
+def ask(call: Any, request: Any, **parameters: object) -> dict[str, Any]:
+    for name, value in parameters.items():
         setattr(request, name, value)
     return json.loads(call(request))
 
@@ -102,8 +102,8 @@ def ours(house: App, region: str = "cn-beijing-6", **more: Any) -> many_sources.
     return many_sources.list_servers(house.deployment, many_sources.source_of("123", "ksyun", region), **more)
 
 
-def url_of(cloud: Ksyun, action: str = "DescribeInstances", **asked: object) -> str:
-    return f"{cloud.url}/?{urlencode({'Action': action, 'Version': '2016-03-04', **asked})}"
+def url_of(cloud: Ksyun, action: str = "DescribeInstances", **parameters: object) -> str:
+    return f"{cloud.url}/?{urlencode({'Action': action, 'Version': '2016-03-04', **parameters})}"
 
 
 # ---------------------------------------------------------------- signatures
@@ -122,10 +122,10 @@ def test_a_published_signature() -> None:
 @pytest.mark.parametrize(("service", "region"), [("kec", "cn-beijing-6"), ("iam", "cn-shanghai-2"),
                                                  ("eip", "eu-east-1")])
 def test_the_sdks_signer_signs_as_we_do(keys: dict[str, Any], service: str, region: str) -> None:
-    asked = {"Action": "DescribeInstances", "Version": "2016-03-04", "Region": region, "MaxResults": "1000",
-             "Marker": "0",
-             **{f"ProjectId.{n}": str(n * 7) for n in range(1, 13)}}
-    url = f"https://{service}.api.ksyun.com/?{urlencode(asked)}"
+    parameters = {"Action": "DescribeInstances", "Version": "2016-03-04", "Region": region, "MaxResults": "1000",
+                  "Marker": "0",
+                  **{f"ProjectId.{n}": str(n * 7) for n in range(1, 13)}}
+    url = f"https://{service}.api.ksyun.com/?{urlencode(parameters)}"
     with time_machine.travel(1_790_000_000, tick=False):
         theirs = requests.Request("GET", url, auth=AWS4Auth(keys["access_key"], keys["secret_key"], region,
                                                             service)).prepare()
@@ -177,19 +177,19 @@ def test_the_simulator_refuses_a_changed_byte(cloud: Ksyun, keys: dict[str, Any]
         cloud.late = 1000
     else:
         headers |= {name: how(headers.get(name, "")) for name, how in change.items()}
-    said = requests.get(url, headers=headers, timeout=9).json()
-    assert said.get("Error", {}).get("Code") == code
+    body = requests.get(url, headers=headers, timeout=9).json()
+    assert body.get("Error", {}).get("Code") == code
 
 
-@pytest.mark.parametrize(("asked", "code"), [
+@pytest.mark.parametrize(("parameters", "code"), [
     ({"MaxResults": 4}, "InvalidParameterValue"), ({"MaxResults": 1001}, "InvalidParameterValue"),
     ({"Marker": "x"}, "InvalidParameterValue"),
     ({"Version": "2020-01-14"}, "INVALID_ACTION"), ({"Action": "RunInstances"}, "INVALID_ACTION"),
     ({"Region": "eu-east-1"}, "SignatureDoesNotMatch"),
     ({f"ProjectId.{n}": n for n in range(101)}, "InvalidParameterValue")])
-def test_the_simulator_enforces_what_is_documented(cloud: Ksyun, keys: dict[str, Any], asked: dict[str, Any],
+def test_the_simulator_enforces_what_is_documented(cloud: Ksyun, keys: dict[str, Any], parameters: dict[str, Any],
                                                   code: str) -> None:
-    request = ksyun.sign("kec", "cn-beijing-6", url_of(cloud, **{"action": "DescribeInstances", **asked}), keys)
+    request = ksyun.sign("kec", "cn-beijing-6", url_of(cloud, **{"action": "DescribeInstances", **parameters}), keys)
     assert requests.get(request.url, headers=dict(request.headers), timeout=9).json()["Error"]["Code"] == code
     bare = {name: value for name, value in request.headers.items() if name != "Accept"}
     assert requests.get(request.url, headers=bare, timeout=9).text.startswith("<")      # XML unless JSON is asked for
@@ -206,9 +206,9 @@ def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Ksyun, keys: d
         monkeypatch.setattr(ksyun, "_PROJECTS", 60)
     house.account("ksyun", keys, cloud.url)
     cloud.forget()
-    found = ours(house)
-    assert found.total == len(theirs) == SIZE
-    for mine in found.servers:
+    answer = ours(house)
+    assert answer.total == len(theirs) == SIZE
+    for mine in answer.servers:
         assert {name: set(getattr(mine, name)) if name.endswith("ipv4") else getattr(mine, name)
                 for name in theirs[mine.id] if name != "wan_ipv4" or not public} == {
                     name: value for name, value in theirs[mine.id].items() if name != "wan_ipv4" or not public}
@@ -216,18 +216,18 @@ def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Ksyun, keys: d
     assert cloud.count("GetAccountAllProjectList") == 1
     assert bool(cloud.count("DescribeAddresses")) is not public
     cloud.forget()
-    assert ours(house, window=many_sources.Window(96, 105)).servers == found.servers[95:105]
+    assert ours(house, window=many_sources.Window(96, 105)).servers == answer.servers[95:105]
     assert cloud.count() == (6 if more else 1 if public else 2)
 
 
 def test_a_project_of_its_own(house: App, cloud: Ksyun, keys: dict[str, Any]) -> None:
-    found = {}
+    by_id = {}
     for project in PROJECTS:
         house.account("ksyun", keys, cloud.url, project=str(project))
-        found[project] = ours(house).servers
-        assert {server.project_id for server in found[project]} == {str(project)}
+        by_id[project] = ours(house).servers
+        assert {server.project_id for server in by_id[project]} == {str(project)}
     house.account("ksyun", keys, cloud.url)
-    assert sorted(s.id for servers in found.values() for s in servers) == sorted(s.id for s in ours(house).servers)
+    assert sorted(s.id for servers in by_id.values() for s in servers) == sorted(s.id for s in ours(house).servers)
 
 
 def test_the_sdk_and_we_see_the_same_regions(house: App, cloud: Ksyun, keys: dict[str, Any]) -> None:

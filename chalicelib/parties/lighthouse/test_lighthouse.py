@@ -72,12 +72,12 @@ def asked(request: Any, parameters: dict[str, object]) -> Any:
 
 def pages(call: Any, request: Any, of: str) -> list[Any]:
     """The loop that the SDK leaves to its user."""
-    found: list[Any] = []
+    rows: list[Any] = []
     while True:
-        answer = call(asked(request(), {"Offset": len(found), "Limit": 100}))
-        found += getattr(answer, of) or []
-        if len(found) >= answer.TotalCount:
-            return found
+        answer = call(asked(request(), {"Offset": len(rows), "Limit": 100}))
+        rows += getattr(answer, of) or []
+        if len(rows) >= answer.TotalCount:
+            return rows
 
 
 def ours(house: App, window: Window = many_sources.WHOLE) -> Answer:
@@ -89,25 +89,25 @@ def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Lighthouse) ->
     theirs = pages(made.DescribeInstances, models.DescribeInstancesRequest, "InstanceSet")
     disks = pages(made.DescribeDisks, models.DescribeDisksRequest, "DiskSet")
     (key_id, secret), = cloud.keys.items()
-    said = machines(cloud.url, {"secret_id": key_id, "secret_key": secret}, "ap-guangzhou")
+    views = machines(cloud.url, {"secret_id": key_id, "secret_key": secret}, "ap-guangzhou")
     assert {disk.DiskUsage for disk in disks} == {"SYSTEM_DISK", "DATA_DISK"}
     assert any(not disk.Attached for disk in disks)
     cloud.forget()
-    found = ours(house).servers
-    assert len(found) == len(theirs) == SIZE
-    for mine, row in zip(found, theirs, strict=True):
+    servers = ours(house).servers
+    assert len(servers) == len(theirs) == SIZE
+    for mine, row in zip(servers, theirs, strict=True):
         assert mine.created_at
-        assert said[mine.id] == {
+        assert views[mine.id] == {
             "name": mine.name, "cpu": mine.cpu, "memory": mine.memory_mib, "disk": mine.disk_gib,
             "lan": list(mine.lan_ipv4), "wan": list(mine.wan_ipv4), "state": mine.party_status,
             "created": mine.created_at.strftime("%Y-%m-%dT%H:%M:%SZ")}
         assert (mine.id, mine.zone, mine.instance_type) == (row.InstanceId, row.Zone, row.BundleId)
         assert mine.tags == {tag.Key: tag.Value for tag in row.Tags or []}
-    first = found[0]
+    first = servers[0]
     assert first.status is Status.SOFT_DELETED                  # what waits to be recycled comes first
     for window, calls in ((Window(1, 1), 2), (Window(41, 140), 3)):
         cloud.forget()
-        assert ours(house, window).servers == found[window.first - 1:window.last]
+        assert ours(house, window).servers == servers[window.first - 1:window.last]
         assert cloud.count() <= calls
 
 
@@ -131,23 +131,23 @@ def test_the_sdk_signs_as_we_do(cloud: Lighthouse, monkeypatch: pytest.MonkeyPat
 
 def test_the_sdk_knows_every_field_of_our_cases_and_the_simulators(cloud: Lighthouse) -> None:
     shapes = {"DescribeInstances": models.DescribeInstancesResponse, "DescribeDisks": models.DescribeDisksResponse}
-    seen = 0
+    count = 0
     with warnings.catch_warnings():
         warnings.simplefilter("error")      # the SDK warns of names that it does not know
         for case in WHAT["lighthouse"]["cases"]:
             if case["name"].startswith(("unknown shape", "odd value")):
                 continue
             for exchange in case["exchanges"]:
-                said = exchange["answer"].get("json", {}).get("Response", {})
-                if "Error" not in said and said:
-                    shapes[exchange["operation"]]()._deserialize(said)
-                    seen += 1
+                body = exchange["answer"].get("json", {}).get("Response", {})
+                if "Error" not in body and body:
+                    shapes[exchange["operation"]]()._deserialize(body)
+                    count += 1
         client = sdk(cloud)
         client.DescribeInstances(models.DescribeInstancesRequest())
         client.DescribeDisks(models.DescribeDisksRequest())
         assert [region.Region for region in client.DescribeRegions(models.DescribeRegionsRequest()).RegionSet] == [
             *REGIONS]
-    assert seen > 20
+    assert count > 20
 
 
 def test_the_words_of_the_sdks_list_that_say_who_or_where_have_their_meaning() -> None:
@@ -186,11 +186,11 @@ def test_a_server_that_is_isolated_meanwhile_is_listed_once(house: App, cloud: L
     for _ in range(8):
         house.clock.forward(60)
         try:
-            found = ours(house).servers
+            servers = ours(house).servers
         except PartyMalformed:
             failures += 1
             continue
-        assert len({server.id for server in found}) == len(found) == SIZE
+        assert len({server.id for server in servers}) == len(servers) == SIZE
     assert cloud.isolated
     assert failures <= 1
 

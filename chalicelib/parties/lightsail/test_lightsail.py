@@ -70,13 +70,13 @@ def test_boto3_and_we_list_the_same_machines(house: App, cloud: Lightsail) -> No
     theirs = sorted((row for row in every if row["state"]["name"] != "terminated"),
                     key=lambda row: (row["createdAt"], row["arn"].rpartition("/")[2]))
     assert 0 < len(theirs) < SIZE
-    found = ours(house).servers
+    servers = ours(house).servers
     key_id, secret = next(iter(cloud.keys.items()))
-    said = machines(cloud.url, {"access_key_id": key_id, "secret_access_key": secret}, REGION)
-    assert len(found) == len(theirs)
-    for mine, row in zip(found, theirs, strict=True):
+    views = machines(cloud.url, {"access_key_id": key_id, "secret_access_key": secret}, REGION)
+    assert len(servers) == len(theirs)
+    for mine, row in zip(servers, theirs, strict=True):
         assert mine.created_at
-        assert said[mine.id] == {
+        assert views[mine.id] == {
             "name": mine.name, "cpu": mine.cpu, "memory": mine.memory_mib, "disk": mine.disk_gib,
             "lan": list(mine.lan_ipv4), "wan": list(mine.wan_ipv4), "state": mine.party_status,
             "created": pytest.approx(mine.created_at.timestamp(), abs=0.001)}
@@ -85,9 +85,9 @@ def test_boto3_and_we_list_the_same_machines(house: App, cloud: Lightsail) -> No
         assert (mine.zone, mine.instance_type) == (row["location"]["availabilityZone"], row["bundleId"])
         assert mine.created_at.microsecond                      # the fraction is not lost
         assert mine.tags == {tag["key"]: tag.get("value", "") for tag in row["tags"]}
-    assert any(server.memory_mib == 512 for server in found)
+    assert any(server.memory_mib == 512 for server in servers)
     for window in (Window(1, 1), Window(31, 60), Window(100)):
-        assert ours(house, window).servers == found[window.first - 1:window.last]
+        assert ours(house, window).servers == servers[window.first - 1:window.last]
 
 
 def test_boto3_signs_as_we_do(cloud: Lightsail) -> None:
@@ -105,19 +105,19 @@ def test_boto3_signs_as_we_do(cloud: Lightsail) -> None:
 
 
 def test_the_model_knows_every_field_of_our_cases_and_the_simulators(cloud: Lightsail) -> None:
-    seen = 0
+    count = 0
     answers = [exchange["answer"]["json"] for case in WHAT["lightsail"]["cases"] for exchange in case["exchanges"]
                if not case["name"].startswith(("unknown shape", "odd value"))]
     raw = cloud._listed                     # as it is before it is written
-    told: list[Any] = []
-    cloud._listed = lambda call: told.append(raw(call)) or told[-1]             # type: ignore[method-assign,func-returns-value]
+    bodies: list[Any] = []
+    cloud._listed = lambda call: bodies.append(raw(call)) or bodies[-1]             # type: ignore[method-assign,func-returns-value]
     boto(cloud).get_instances()
     shape = MODEL.operation_model("GetInstances").output_shape
-    for answer in [*answers, *told]:
+    for answer in [*answers, *bodies]:
         if answer and "instances" in answer:
             known(answer, shape)
-            seen += 1
-    assert seen > 10
+            count += 1
+    assert count > 10
     assert {error.name for error in MODEL.operation_model("GetInstances").error_shapes} <= set(lightsail.PARTY.errors)
 
 

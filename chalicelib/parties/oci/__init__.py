@@ -226,12 +226,12 @@ def list_servers(client: api.Client, window: api.Window) -> api.Listing:
         raise api.PartyMalformed("The party's servers and the VNICs attached to them still disagree after a second "
                                  "listing.")
     rows = {row.id: row for part in listed.values() for row in part if row.lifecycleState != _GONE}
-    found = api.in_order((_server(row) for row in rows.values()), window)
-    wanted = [rows[server.id] for server in found.servers]
+    listing = api.in_order((_server(row) for row in rows.values()), window)
+    wanted = [rows[server.id] for server in listing.servers]
     vnics, disks = client.run_all(lambda: _vnics(oracle, wanted, attached), lambda: _disks(oracle, wanted))
     return api.Listing([msgspec.structs.replace(
         server, disk_gib=api.total_gib([_local_gib(rows[server.id].shapeConfig), *disks.get(server.id, ())]),
-        **_addresses(vnics.get(server.id, ()))) for server in found.servers], found.total)
+        **_addresses(vnics.get(server.id, ()))) for server in listing.servers], listing.total)
 
 
 def _unexplained(attached: Iterable[_VnicAttachment], instances: Iterable[_Instance]) -> bool:
@@ -300,11 +300,11 @@ def _compartments(oracle: "_Oracle") -> list[str]:
         return [root, *sorted(row.id for row in rows)]
     if top not in {row.id for row in rows}:
         raise api.refused("wrong project: there is no compartment of this OCID, or the key may not read it")
-    found, level = set[str](), {top}
+    ids, level = set[str](), {top}
     while level:
-        found |= level
-        level = {row.id for row in rows if row.compartmentId in level} - found
-    return sorted(found)
+        ids |= level
+        level = {row.id for row in rows if row.compartmentId in level} - ids
+    return sorted(ids)
 
 
 # ---------------------------------------------------------------- addresses
@@ -315,13 +315,13 @@ def _vnics(oracle: "_Oracle", wanted: Sequence[_Instance], attached: Mapping[str
     ids = {row.id for row in wanted}
     pairs = [(compartment, row.instanceId, row.vnicId) for compartment, rows in attached.items() for row in rows
              if row.instanceId in ids and _holds(row) and row.vnicId]
-    found = oracle.client.for_each(pairs, lambda pair: oracle.one("GetVnic", f"/vnics/{pair[2]}", _Vnic), _WORKERS)
-    for compartment in {pair[0] for pair, vnic in zip(pairs, found, strict=True) if isinstance(vnic, api.PartyDenied)}:
+    vnics = oracle.client.for_each(pairs, lambda pair: oracle.one("GetVnic", f"/vnics/{pair[2]}", _Vnic), _WORKERS)
+    for compartment in {pair[0] for pair, vnic in zip(pairs, vnics, strict=True) if isinstance(vnic, api.PartyDenied)}:
         there = {row.vnicId for row in oracle.vnic_attachments(compartment) if _holds(row)}
-        for pair, vnic in zip(pairs, found, strict=True):
+        for pair, vnic in zip(pairs, vnics, strict=True):
             if isinstance(vnic, api.PartyDenied) and pair[2] in there:
                 raise vnic                  # not gone: refused
-    return api.by_owner((pair[1], vnic) for pair, vnic in zip(pairs, found, strict=True) if isinstance(vnic, _Vnic))
+    return api.by_owner((pair[1], vnic) for pair, vnic in zip(pairs, vnics, strict=True) if isinstance(vnic, _Vnic))
 
 
 def _addresses(vnics: Iterable[_Vnic]) -> dict[str, Any]:
@@ -450,8 +450,8 @@ class _Oracle:
         return {f"{kind}/{row.id}": row.sizeInGBs for row in rows}
 
     def volume_size(self, path: str) -> int | None:
-        found = self.one("GetVolume" if path.startswith("/volumes") else "GetBootVolume", path, _Volume)
-        return found.sizeInGBs if isinstance(found, _Volume) else None
+        volume = self.one("GetVolume" if path.startswith("/volumes") else "GetBootVolume", path, _Volume)
+        return volume.sizeInGBs if isinstance(volume, _Volume) else None
 
     def one(self, operation: str, path: str, shape: type[_T]) -> _T | api.PartyDenied:
         """The refusal, if there is none or the key may not read it: the party says the same of both."""
@@ -468,8 +468,8 @@ class _Oracle:
 
         def fetch(token: str | None) -> api.Page[_T]:
             response = self.get(operation, path, region, **query, page=token)
-            found: Any = api.read(response, list[shape])
-            return api.Page([(one.id, one) for one in found], token=response.headers.get("opc-next-page"))
+            items: Any = api.read(response, list[shape])
+            return api.Page([(one.id, one) for one in items], token=response.headers.get("opc-next-page"))
 
         return api.by_token(fetch, stable=False).rows
 

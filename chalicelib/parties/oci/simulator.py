@@ -110,16 +110,16 @@ class Oci(Simulator):
             raise _Refused(400, "MissingParameter", "A parameter is missing.")
         if name in self.denied or call.operation in self.denied:
             raise _hidden()
-        found = re.fullmatch(path, call.path.removeprefix(_ROOT))
-        if found and found.groups():
-            return (self._regions(found[1]) if name == "ListRegions" else self._one(name, found[1])), {}
+        match = re.fullmatch(path, call.path.removeprefix(_ROOT))
+        if match and match.groups():
+            return (self._regions(match[1]) if name == "ListRegions" else self._one(name, match[1])), {}
         return self._page(call.operation, query)
 
     def _check_signature(self, call: Call) -> None:
         refused = _Refused(401, "NotAuthenticated", "The required information to complete authentication was not "
                                                     "provided or was incorrect.")
-        found = re.fullmatch(r'Signature (\w+="[^"]*")(,\w+="[^"]*")*', call.headers.get("authorization", ""))
-        if not found:
+        match = re.fullmatch(r'Signature (\w+="[^"]*")(,\w+="[^"]*")*', call.headers.get("authorization", ""))
+        if not match:
             raise refused
         words = dict(re.findall(r'(\w+)="([^"]*)"', call.headers["authorization"]))
         key, names = self.keys.get(words.get("keyId", "")), words.get("headers", "").split()
@@ -188,10 +188,10 @@ class Oci(Simulator):
         return self.kept[operation]
 
     def _one(self, operation: str, ocid: str) -> Row:
-        found = next((row for row in self._made(operation) if row["id"] == ocid), None)
-        if found is None or found["compartmentId"] not in self.readable:
+        item = next((row for row in self._made(operation) if row["id"] == ocid), None)
+        if item is None or item["compartmentId"] not in self.readable:
             raise _hidden()
-        return found
+        return item
 
     def _regions(self, tenancy: str) -> list[Row]:
         if tenancy != TENANCY:

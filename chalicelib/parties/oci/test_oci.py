@@ -156,8 +156,8 @@ json.dump({
 def sdk(url: str, credentials: Mapping[str, str], **more: Any) -> Any:
     if not PYTHON.exists():
         pytest.skip("NOT RUN: Oracle's SDK judges in .tools/oci: make .tools/oci/ready")
-    asked = {"url": url, "credentials": dict(credentials), "rows": [], "sign": [], "date": "", **more}
-    done = subprocess.run([PYTHON, "-W", "ignore", "-c", SDK], input=json.dumps(asked), capture_output=True, text=True,
+    task = {"url": url, "credentials": dict(credentials), "rows": [], "sign": [], "date": "", **more}
+    done = subprocess.run([PYTHON, "-W", "ignore", "-c", SDK], input=json.dumps(task), capture_output=True, text=True,
                           timeout=900, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout)
@@ -165,8 +165,8 @@ def sdk(url: str, credentials: Mapping[str, str], **more: Any) -> Any:
 
 def machines(url: str, credentials: Mapping[str, str], region: str) -> Machines:
     """What the SDK lists, for the benchmarks."""
-    found: Machines = sdk(url, credentials)["machines"]
-    return found
+    by_id: Machines = sdk(url, credentials)["machines"]
+    return by_id
 
 
 @pytest.mark.slow
@@ -175,7 +175,7 @@ def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Oci) -> None:
     rows = [(exchange["operation"], row) for case in WHAT["oci"]["cases"]
             if not case["name"].startswith(("unknown shape", "an id that")) for exchange in case["exchanges"]
             if exchange["operation"] != "ListAllCompartments" and exchange["answer"]["status"] == 200
-            for row in (lambda found: found if isinstance(found, list) else [found])(exchange["answer"]["json"])]
+            for row in (lambda body: body if isinstance(body, list) else [body])(exchange["answer"]["json"])]
     rows += [(name, row) for name in ("ListInstances", "ListVnicAttachments", "ListVolumeAttachments", "GetVnic",
                                       "ListBootVolumeAttachments", "ListVolumes", "ListBootVolumes")
              for row in cloud._made(name)[:20]]
@@ -183,10 +183,10 @@ def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Oci) -> None:
     date = f"{now:%a, %d %b %Y %H:%M:%S} GMT"
     urls = [*(url for url, _ in SIGNED), f"{cloud.url}/20160918/vnics/ocid1.vnic.oc1.iad.aaaa1"]
     theirs = sdk(cloud.url, opened(house), rows=rows, sign=urls, date=date)
-    found = ours(house).servers
-    assert 0 < len(found) < SIZE            # some are terminated
-    assert {server.id for server in found} == set(theirs["machines"])
-    for mine in found:
+    servers = ours(house).servers
+    assert 0 < len(servers) < SIZE            # some are terminated
+    assert {server.id for server in servers} == set(theirs["machines"])
+    for mine in servers:
         row = theirs["machines"][mine.id]
         assert mine.created_at
         assert row == {
@@ -269,9 +269,9 @@ def test_each_right_is_needed(house: App, cloud: Oci, operation: str) -> None:
 def test_a_volume_that_the_key_may_not_read_has_no_size(house: App, cloud: Oci) -> None:
     whole = ours(house).servers
     cloud.readable -= {STORE}
-    found = ours(house).servers
-    assert [without_disks(server) for server in found] == [without_disks(server) for server in whole]
-    changed = [mine.disk_gib for mine, server in zip(found, whole, strict=True) if mine.disk_gib != server.disk_gib]
+    servers = ours(house).servers
+    assert [without_disks(server) for server in servers] == [without_disks(server) for server in whole]
+    changed = [mine.disk_gib for mine, server in zip(servers, whole, strict=True) if mine.disk_gib != server.disk_gib]
     assert changed
     assert set(changed) == {None}
 
@@ -333,17 +333,17 @@ def test_keys_that_cannot_sign() -> None:
 def test_regions_are_asked_where_the_tenancy_has_one(house: App, cloud: Oci) -> None:
     """In the credentials' region, or else in the account's first one."""
     def hosts(**more: Any) -> set[str]:
-        found: set[str] = set()
+        names: set[str] = set()
 
         def send(operation: str, sign: Any) -> Any:
-            found.add(re.sub(r"^https://([^/]+)/.*", r"\1", sign().url))
+            names.add(re.sub(r"^https://([^/]+)/.*", r"\1", sign().url))
             raise PartyDenied
 
         account = replace(account_of("oci", {**KEY, **more.pop("fields", {})}), **more)
         region = (*account.regions, oci.PARTY.default_region)[0]
         with pytest.raises(PartyDenied):
             oci.list_regions(oci.api.Client(many_sources.source_of("1", "oci", region), account, send))
-        return found
+        return names
 
     assert hosts() == {"identity.us-ashburn-1.oci.oraclecloud.com"}
     assert hosts(regions=("eu-paris-1",)) == {"identity.eu-paris-1.oci.oraclecloud.com"}

@@ -247,7 +247,7 @@ def list_servers(client: api.Client, window: api.Window) -> api.Listing:
         rows = _rows(client, novas, window, project)
         attached = {volume.id for row, _ in rows.rows for volume in row.volumes or ()}
         sizes = _volumes(client, attached) if attached else {}
-    return rows.listing(lambda found: _server(*found, sizes))
+    return rows.listing(lambda row: _server(*row, sizes))
 
 
 def _rows(client: api.Client, novas: Sequence["_Nova"], window: api.Window, project: str,
@@ -255,15 +255,15 @@ def _rows(client: api.Client, novas: Sequence["_Nova"], window: api.Window, proj
     """The servers of the window, each with the flavors that its Nova lists. Several Novas are read whole; a server that
     two of them list counts once."""
     if len(novas) == 1:
-        found = _rows_of(novas[0], window, project)
-        flavors = _flavors_of(novas[0], found.rows, project)
-        return api.Rows([(row, flavors) for row in found.rows], found.total)
+        part = _rows_of(novas[0], window, project)
+        flavors = _flavors_of(novas[0], part.rows, project)
+        return api.Rows([(row, flavors) for row in part.rows], part.total)
     every = dict[str, tuple[_Server, Mapping[str, _Flavor]]]()
-    for nova, found in zip(novas, client.for_each(novas, lambda nova: _rows_of(nova, api.WHOLE, project)), strict=True):
-        flavors = _flavors_of(nova, found.rows, project)
-        for row in found.rows:
+    for nova, part in zip(novas, client.for_each(novas, lambda nova: _rows_of(nova, api.WHOLE, project)), strict=True):
+        flavors = _flavors_of(nova, part.rows, project)
+        for row in part.rows:
             every.setdefault(row.id, (row, flavors))
-    ordered = sorted(every.values(), key=lambda found: (found[0].created or "", found[0].id))
+    ordered = sorted(every.values(), key=lambda pair: (pair[0].created or "", pair[0].id))
     return api.Rows(api.cut(ordered, window), len(ordered))
 
 
@@ -278,17 +278,17 @@ def _flavors_of(nova: "_Nova", rows: Sequence[_Server], project: str) -> Mapping
 
 def _rows_of(nova: "_Nova", window: api.Window, project: str) -> api.Rows[_Server]:
     """The servers of the window. A short page is believed to be the last one if the guard knows of no others."""
-    rows, seen, minor = _walk(nova, window, project, to_an_empty_page=False)
-    if minor < _GUARDED or len(seen) >= _MOST:
+    rows, ids, minor = _walk(nova, window, project, to_an_empty_page=False)
+    if minor < _GUARDED or len(ids) >= _MOST:
         return rows
     every = _guard(nova)
     if rows.total is None:
         total = None if every is None or window.last is None or len(every) <= window.last else len(every)
         return api.Rows(rows.rows, total)
-    if every is None or every <= seen:
+    if every is None or every <= ids:
         return rows if every is not None else _walk(nova, window, project, to_an_empty_page=True)[0]
-    again, seen, _ = _walk(nova, window, project, to_an_empty_page=True)
-    if not every <= seen and not every & (_guard(nova) or set()) <= seen:       # it did not go meanwhile
+    again, ids, _ = _walk(nova, window, project, to_an_empty_page=True)
+    if not every <= ids and not every & (_guard(nova) or set()) <= ids:       # it did not go meanwhile
         raise api.PartyMalformed("The party names servers that its detailed list does not give, also after a second "
                              "listing.")
     return again
@@ -297,16 +297,16 @@ def _rows_of(nova: "_Nova", window: api.Window, project: str) -> api.Rows[_Serve
 def _walk(nova: "_Nova", window: api.Window, project: str, to_an_empty_page: bool,
           ) -> tuple[api.Rows[_Server], set[str], int]:
     """The rows, the ids of all that were passed, and the minor version of Nova's answers (0: not given)."""
-    seen: set[str] = set()
+    ids: set[str] = set()
     minor = 0
 
     def fetch(marker: str | None) -> api.Page[_Server | None]:
         nonlocal minor
         if marker is None:
-            seen.clear()
-        skips = window.first > _SKIP and len(seen) < window.first - 1
+            ids.clear()
+        skips = window.first > _SKIP and len(ids) < window.first - 1
         end = window.first - 1 if skips else window.last and window.last + 1     # one more: to see whether more follow
-        limit = _PAGE if end is None else min(_PAGE, end - len(seen))
+        limit = _PAGE if end is None else min(_PAGE, end - len(ids))
         query = {"limit": str(limit), "sort_key": "created_at", "sort_dir": "asc", **api.given(marker=marker)}
         sent = time.monotonic()
         response = nova("ListServers", "/servers", query) if skips else nova(
@@ -317,14 +317,14 @@ def _walk(nova: "_Nova", window: api.Window, project: str, to_an_empty_page: boo
         if any(row.tenant_id not in (None, project) for row in rows):
             raise api.PartyMalformed("The party listed servers of another project than the account's.")
         _forget_fresh(rows, response, took)
-        seen.update(row.id for row in rows)
-        sure = minor >= _GUARDED and len(seen) < _MOST and not to_an_empty_page
+        ids.update(row.id for row in rows)
+        sure = minor >= _GUARDED and len(ids) < _MOST and not to_an_empty_page
         more = len(rows) >= limit or any(link.rel == "next" for link in page.links) or not sure
         return api.Page([(row.id, None if skips else row) for row in rows],
                         token=rows[-1].id if rows and more else None)
 
     walked = api.by_token(fetch, window)
-    return api.Rows([row for row in walked.rows if row is not None], walked.total), seen, minor
+    return api.Rows([row for row in walked.rows if row is not None], walked.total), ids, minor
 
 
 def _guard(nova: "_Nova") -> set[str] | None:
@@ -425,10 +425,10 @@ def list_regions(client: api.Client) -> list[api.Region]:
     """Those in which the catalogue of the account's project names a Nova."""
     session = _signed_in(client, lambda session: session)
     novas = [row for row in session.rows if row.kind in _NOVA.kinds]
-    found = {row.region or session.home for row in novas if row.interface == _interface(client)}
-    if novas and not found:
+    names = {row.region or session.home for row in novas if row.interface == _interface(client)}
+    if novas and not names:
         raise _other_interface(novas)
-    return [api.Region(region) for region in sorted(found)]
+    return [api.Region(region) for region in sorted(names)]
 
 
 def check(client: api.Client) -> None:
@@ -527,9 +527,9 @@ def _session(response: api.Response) -> tuple[float, _Session]:
 
 
 def _endpoints(entry: _Entry) -> list[_Row]:
-    found = [endpoint for raw in entry.endpoints or () if (endpoint := api.part(raw, _Endpoint))]
+    endpoints = [endpoint for raw in entry.endpoints or () if (endpoint := api.part(raw, _Endpoint))]
     return [_Row(entry.type, endpoint.interface.lower().removesuffix("url"),
-                 endpoint.region_id or endpoint.region or "", endpoint.url) for endpoint in found if endpoint.url]
+                 endpoint.region_id or endpoint.region or "", endpoint.url) for endpoint in endpoints if endpoint.url]
 
 
 # ---------------------------------------------------------------- all projects of a user
@@ -604,25 +604,25 @@ def _open(client: api.Client, project: str) -> tuple[float, _Session]:
 
 
 def _identity(client: api.Client) -> dict[str, object]:
-    given = client.credentials
-    if "application_credential_id" in given:
+    credentials = client.credentials
+    if "application_credential_id" in credentials:
         return {"identity": {"methods": ["application_credential"], "application_credential": {
-            "id": given["application_credential_id"], "secret": given["application_credential_secret"]}}}
-    user = {"name": given["username"], "domain": _domain(given.get("user_domain", "default")),
-            "password": given["password"]}
+            "id": credentials["application_credential_id"], "secret": credentials["application_credential_secret"]}}}
+    user = {"name": credentials["username"], "domain": _domain(credentials.get("user_domain", "default")),
+            "password": credentials["password"]}
     return {"identity": {"methods": ["password"], "password": {"user": user}}, "scope": {"project": _scope(client)}}
 
 
 def _scope(client: api.Client) -> dict[str, object]:
     """The project that a user asks for; nothing for an application credential, which has its own."""
-    given = client.credentials
+    fields = client.credentials
     if client.project is not None:
         return {"id": client.project}
-    key, name = given.get("project_id"), given.get("project_name")
-    if key and "project_domain" in given and not _ID.fullmatch(key):
+    key, name = fields.get("project_id"), fields.get("project_name")
+    if key and "project_domain" in fields and not _ID.fullmatch(key):
         key, name = None, key
     if name:
-        return {"name": name, "domain": _domain(given.get("project_domain", given.get("user_domain", "default")))}
+        return {"name": name, "domain": _domain(fields.get("project_domain", fields.get("user_domain", "default")))}
     return {"id": key} if key else {}
 
 
@@ -671,8 +671,8 @@ class _Place:
     def of(cls, address: str) -> "_Place":
         parts = address.rstrip("/").split("/")
         at = next((n for n in range(len(parts) - 1, 2, -1) if _VERSION.fullmatch(parts[n])), len(parts))
-        found = _VERSION.fullmatch(parts[at]) if at < len(parts) else None
-        version = (int(found[1]), int(found[2] or 0)) if found else ()
+        match = _VERSION.fullmatch(parts[at]) if at < len(parts) else None
+        version = (int(match[1]), int(match[2] or 0)) if match else ()
         return cls("/".join(parts), "/".join([parts[2].lower(), *parts[3:at]]), version, at < len(parts) - 1)
 
 
@@ -701,12 +701,12 @@ def _addresses(client: api.Client, service: _Api) -> list[str]:
     for kind in service.kinds:
         rows = [row for row in chosen if row.kind == kind]
         usable = [_Place.of(url) for row in rows if _ADDRESS.fullmatch(url := client.url(row.url))]
-        found = dict[str, _Place]()
+        places = dict[str, _Place]()
         for place in usable:
             if not place.version or place.version[0] in service.majors:
-                found[place.root] = max(found.get(place.root, place), place, key=_preferred)
-        if found:
-            return [found[root].address for root in sorted(found)]
+                places[place.root] = max(places.get(place.root, place), place, key=_preferred)
+        if places:
+            return [places[root].address for root in sorted(places)]
     if chosen and service is _NOVA:
         raise api.PartyMalformed("The catalogue names no address of Nova that can be used: it is not a URL, or of a "
                              "version before 2.")
@@ -783,10 +783,10 @@ class _Nova:
 
 def _novas(client: api.Client) -> list[_Nova]:
     """All of the client's region. Raises UnknownRegion if it has none."""
-    found = [_Nova(client, address, list(_VERSIONS)) for address in _addresses(client, _NOVA)]
-    if not found:
+    novas = [_Nova(client, address, list(_VERSIONS)) for address in _addresses(client, _NOVA)]
+    if not novas:
         raise api.UnknownRegion(f"{PARTY.title}: the project's catalogue has no Nova in such a region.")
-    return found
+    return novas
 
 
 def _minor(response: api.Response) -> int:

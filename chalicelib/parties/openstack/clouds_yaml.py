@@ -43,8 +43,8 @@ def read(text: str, name: str | None) -> api.OwnFile:
     chosen = name if name is not None else next(iter(clouds))
     cloud = _mapping(clouds[chosen], f"The cloud {_shown(chosen)}")
     auth = {**cloud, **_mapping(cloud.get("auth") or {}, "The part `auth` of this cloud")}
-    fields = {ours: found for ours, theirs in _FIELDS.items()
-              if (found := next((value for key in theirs if (value := _text(auth, key))), ""))}
+    fields = {ours: setting for ours, theirs in _FIELDS.items()
+              if (setting := next((value for key in theirs if (value := _text(auth, key))), ""))}
     _check(cloud, auth, fields)
     if "application_credential_id" in fields:
         fields = {key: value for key, value in fields.items() if key not in _OF_USERS}
@@ -67,7 +67,7 @@ def _parsed(text: str) -> object:
         loader = yaml.SafeLoader(text)
         # of all unquoted words, only `<<` means more than its text
         loader.yaml_implicit_resolvers = {"<": [
-            found for found in yaml.SafeLoader.yaml_implicit_resolvers["<"] if found[0].endswith(":merge")]}
+            resolver for resolver in yaml.SafeLoader.yaml_implicit_resolvers["<"] if resolver[0].endswith(":merge")]}
         return loader.get_single_data()
     except yaml.YAMLError as problem:
         line = getattr(getattr(problem, "problem_mark", None), "line", None)
@@ -77,8 +77,8 @@ def _parsed(text: str) -> object:
     raise api.InvalidParameter("credentials", f"These credentials are neither one JSON object nor YAML{where}.")
 
 
-def _clouds(found: object) -> dict[str, object]:
-    there = cast(dict[object, object], found) if isinstance(found, dict) else {}
+def _clouds(node: object) -> dict[str, object]:
+    there = cast(dict[object, object], node) if isinstance(node, dict) else {}
     clouds = there.get("clouds")
     if isinstance(clouds, dict) and clouds:
         return {str(name): cloud for name, cloud in cast(dict[object, object], clouds).items()}
@@ -120,8 +120,8 @@ def _regions(cloud: Mapping[str, object]) -> tuple[str, ...]:
     if name := _text(cloud, "region_name"):
         return name,
     regions = cloud.get("regions")
-    found = cast(list[Any], regions) if isinstance(regions, list) else []
-    names = [cast(Mapping[str, Any], each).get("name") if isinstance(each, dict) else each for each in found]
+    rows = cast(list[Any], regions) if isinstance(regions, list) else []
+    names = [cast(Mapping[str, Any], each).get("name") if isinstance(each, dict) else each for each in rows]
     return tuple(name for name in names if isinstance(name, str) and name)
 
 
@@ -137,10 +137,10 @@ def _remarks(cloud: Mapping[str, object]) -> list[str]:
     return remarks
 
 
-def _mapping(found: object, what: str) -> Mapping[str, object]:
-    if not isinstance(found, dict):
+def _mapping(node: object, what: str) -> Mapping[str, object]:
+    if not isinstance(node, dict):
         raise api.InvalidParameter("credentials", f"{what} must have fields.")
-    return {str(key): value for key, value in cast(dict[object, object], found).items()}
+    return {str(key): value for key, value in cast(dict[object, object], node).items()}
 
 
 def _text(fields: Mapping[str, object], key: str) -> str:

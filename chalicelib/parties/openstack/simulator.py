@@ -148,8 +148,8 @@ class Openstack(Simulator):
                 known = self.passwords.get((user["name"], _domain(user))) == user["password"]
                 project = self._scope(auth)
             else:
-                given = identity["application_credential"]
-                known = "scope" not in auth and self.secrets.get(given["id"]) == given["secret"]
+                credential = identity["application_credential"]
+                known = "scope" not in auth and self.secrets.get(credential["id"]) == credential["secret"]
         except (msgspec.DecodeError, KeyError, TypeError, ValueError, AttributeError):
             raise _Refused(400, "error", "Expecting to find valid JSON in request body.", "Bad Request") from None
         if not known or project == "":
@@ -346,8 +346,8 @@ def volumes_of(machine: Machine) -> list[tuple[str, int]]:
 
 def _domain(owned: Mapping[str, Any]) -> str:
     """The id of the domain of a user or a project."""
-    given: dict[str, str] = owned.get("domain", {})
-    return given.get("id") or {"Default": "default"}.get(given.get("name", ""), "")
+    domain: dict[str, str] = owned.get("domain", {})
+    return domain.get("id") or {"Default": "default"}.get(domain.get("name", ""), "")
 
 
 def _flavor(size: tuple[int, int, int]) -> dict[str, Any]:

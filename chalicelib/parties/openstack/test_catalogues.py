@@ -113,9 +113,9 @@ def ids(credentials: dict[str, Any], region: str | None, **more: Any) -> list[st
     with warnings.catch_warnings(action="ignore"):
         cloud = sdk.connect(load_yaml_config=False, load_envvars=False, auth={
             "user_domain_id": "default", "project_domain_id": "default", **credentials}, **options)
-        found = sorted(server.id for server in cloud.compute.servers(details=True))
+        ids_listed = sorted(server.id for server in cloud.compute.servers(details=True))
         cloud.close()
-    return found
+    return ids_listed
 
 
 def bent(stack: ExitStack, **more: Any) -> tuple[Openstack, dict[str, str]]:
@@ -135,16 +135,16 @@ def test_a_bent_catalogue_lists_the_same(name: str, house: App, stack: ExitStack
     cloud.bend = bend.change
     cache.forget()
     put(house, {**credentials, **bend.credentials})
-    found = listed(house).servers
-    assert [server.id for server in found] == [server.id for server in straight]
+    servers = listed(house).servers
+    assert [server.id for server in servers] == [server.id for server in straight]
     if bend.unsized:
-        assert {server.disk_gib for server in found} > {None}
+        assert {server.disk_gib for server in servers} > {None}
     else:
-        assert found == straight
+        assert servers == straight
     part = listed(house, window=many_sources.Window(5, 9)).servers
     assert [server.id for server in part] == [server.id for server in straight[4:9]]
     if bend.theirs is not None:
-        assert ids(credentials, "RegionOne", **bend.theirs) == sorted(server.id for server in found)
+        assert ids(credentials, "RegionOne", **bend.theirs) == sorted(server.id for server in servers)
 
 
 def test_two_novas_in_a_region(house: App, stack: ExitStack) -> None:
@@ -155,19 +155,19 @@ def test_two_novas_in_a_region(house: App, stack: ExitStack) -> None:
         for entry in catalog]
     put(house, credentials)
     both = {id_of(fleet[n]) for fleet in cloud.fleets.values() for n in range(len(fleet))}
-    found = listed(house).servers
-    assert {server.id for server in found} == both
-    assert len(found) == 30
-    assert not any(server.disk_gib is None for server in found)
+    servers = listed(house).servers
+    assert {server.id for server in servers} == both
+    assert len(servers) == 30
+    assert not any(server.disk_gib is None for server in servers)
     assert len(ids(credentials, "RegionOne")) in (6, 24)
     windows = [many_sources.Window(first, first + 6) for first in range(1, 31, 7)]
-    assert [server for window in windows for server in listed(house, window=window).servers] == found
+    assert [server for window in windows for server in listed(house, window=window).servers] == servers
     cloud.fail("503", "ListServersDetailed", (2, 3, 4))
     with pytest.raises(PartyError):
         listed(house)
 
 
-@pytest.mark.parametrize(("change", "error", "says"), [
+@pytest.mark.parametrize(("change", "error", "text"), [
     (only("internal"), UnknownRegion, "no Nova"),
     (lambda catalog: [{**entry, "endpoints": [row for row in entry["endpoints"] if row["interface"] == "internal"]}
                       for entry in catalog], PartyDenied, "under other interfaces only: internal"),
@@ -175,14 +175,14 @@ def test_two_novas_in_a_region(house: App, stack: ExitStack) -> None:
     (endpoints(lambda row: {**row, "url": "http://192.0.2.1/v2.1"}), PartyMalformed, "--allow-http"),
     (endpoints(lambda row: {**row, "url": row["url"].replace("/compute-", "/elsewhere-").removesuffix("/v2.1")}),
      PartyMalformed, "names no version, and none")])
-def test_a_catalogue_without_a_nova_says_why(change: Callable[[Catalog], Catalog], error: type[PartyError], says: str,
+def test_a_catalogue_without_a_nova_says_why(change: Callable[[Catalog], Catalog], error: type[PartyError], text: str,
                                              house: App, stack: ExitStack) -> None:
     cloud, credentials = bent(stack, regions=("RegionOne",))
     cloud.bend = change
-    if change([{"type": "compute", "endpoints": []}]) and says == "no Nova":
+    if change([{"type": "compute", "endpoints": []}]) and text == "no Nova":
         cloud.bend = lambda catalog: change([{"type": "image", "endpoints": []}])
     put(house, credentials)
-    with pytest.raises(error, match=says):
+    with pytest.raises(error, match=text):
         listed(house)
 
 

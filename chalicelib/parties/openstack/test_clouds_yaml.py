@@ -82,8 +82,8 @@ def test_the_sdk_reads_the_same(name: str, tmp_path: Path) -> None:
 def test_a_value_is_its_text(value: str, text: str) -> None:
     """Also where YAML would make a number, a date or a truth of an unquoted password."""
     auth = f"{{auth_url: 'https://k', username: ann, password: {value}}}"
-    found = clouds_yaml.read(f"clouds: {{a: {{auth: {auth}}}}}", None)
-    assert found.credentials["password"] == text
+    cloud = clouds_yaml.read(f"clouds: {{a: {{auth: {auth}}}}}", None)
+    assert cloud.credentials["password"] == text
 
 
 CLOUD = {"auth": {**AUTH, "password": "p"}}
@@ -94,11 +94,11 @@ def file_of(**clouds: Any) -> str:
 
 
 def cloud_of(without: tuple[str, ...] = (), auth: dict[str, Any] = {}, **more: Any) -> str:
-    left = {key: value for key, value in CLOUD["auth"].items() if key not in without}
-    return file_of(a={"auth": {**left, **auth}, **more})
+    fields = {key: value for key, value in CLOUD["auth"].items() if key not in without}
+    return file_of(a={"auth": {**fields, **auth}, **more})
 
 
-@pytest.mark.parametrize(("text", "name", "says"), [
+@pytest.mark.parametrize(("text", "name", "message"), [
     (file_of(a=CLOUD, b=CLOUD), None, "several clouds: a, b"),
     (file_of(a=CLOUD, b=CLOUD), "c", "no cloud of this name. It holds: a, b"),
     (file_of(a=CLOUD), "c", "no cloud of this name. It holds: a"),
@@ -113,10 +113,10 @@ def cloud_of(without: tuple[str, ...] = (), auth: dict[str, Any] = {}, **more: A
     (cloud_of(("username", "password"), {"application_credential_name": "n"}), None, "application_credential_id"),
     (cloud_of((), {"application_credential_id": "n"}), None, "application_credential_secret"),
     (cloud_of(auth_type="v3oidcpassword"), None, "auth_type"), (cloud_of(cert="/c.pem"), None, "client certificate")])
-def test_what_cannot_be_used_says_what_to_do(text: str, name: str | None, says: str) -> None:
+def test_what_cannot_be_used_says_what_to_do(text: str, name: str | None, message: str) -> None:
     with pytest.raises(InvalidParameter) as refused:
         clouds_yaml.read(text, name)
-    assert says in refused.value.text
+    assert message in refused.value.text
 
 
 def test_the_command_takes_the_file(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_the_command_takes_the_file(tmp_path: Path) -> None:
     (tmp_path / "clouds.yaml").unlink()
 
 
-@pytest.mark.parametrize(("arguments", "text", "code", "says"), [
+@pytest.mark.parametrize(("arguments", "text", "code", "message"), [
     (("openstack",), cloud_of(cacert="/etc/ca.pem"), 2, "Pass that file with --ca-file"),
     (("openstack",), cloud_of(verify=False), 0, "always checks them"),
     (("openstack",), "clouds: {a: {verify: no, auth: {auth_url: 'https://k', username: a, password: p}}}", 0, "always"),
@@ -156,10 +156,10 @@ def test_the_command_takes_the_file(tmp_path: Path) -> None:
     (("openstack", "--os-cloud", "a"), json.dumps({"auth_url": "https://k"}), 2, "JSON object"),
     (("qcloud", "--os-cloud", "a"), cloud_of(), 2, "openstack alone"), (("qcloud",), "clouds: {}", 2, "JSON object"),
     (("openstack",), "{\"auth_url\": ", 2, "not one JSON object")])
-def test_options_and_files_that_do_not_fit(arguments: tuple[str, ...], text: str, code: int, says: str,
+def test_options_and_files_that_do_not_fit(arguments: tuple[str, ...], text: str, code: int, message: str,
                                            tmp_path: Path) -> None:
     done = run(tmp_path, "account", "put", "123", *arguments, stdin=text)
-    assert (done.returncode, says in done.stderr) == (code, True), done.stderr
+    assert (done.returncode, message in done.stderr) == (code, True), done.stderr
 
 
 def test_without_pyyaml_the_command_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

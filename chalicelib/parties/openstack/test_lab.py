@@ -45,10 +45,10 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         pytest.skip("run `make test`, which installs Keystone and Nova")
     user = User("Jörg 用户", "default", canaries.watch(f"{canaries.secret('lab')} пароль \"'\\ "))
     foreigner = User("gast", "Firma Süd", canaries.secret("foreigner"))
-    told = re.search(r"^## openstack$.*?```json\n(\[.*?\])\n```", KEYS.read_text(), re.DOTALL | re.MULTILINE)
-    assert told
+    match = re.search(r"^## openstack$.*?```json\n(\[.*?\])\n```", KEYS.read_text(), re.DOTALL | re.MULTILINE)
+    assert match
     with cloud.openstack(tmp_path_factory.mktemp("lab"), user, foreigner, canaries.secret("credential"), SIZES,
-                         json.loads(told[1])) as made:
+                         json.loads(match[1])) as made:
         yield made
 
 
@@ -115,8 +115,8 @@ def listed(account: Account, window: Window = WHOLE) -> Listing:
 
 
 def records(listing: Listing) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = msgspec.json.decode(msgspec.json.encode(listing.servers))
-    return found
+    rows: list[dict[str, Any]] = msgspec.json.decode(msgspec.json.encode(listing.servers))
+    return rows
 
 
 # ---------------------------------------------------------------- the parts
@@ -209,14 +209,14 @@ def _status_of(lab: Lab, credential: Mapping[str, str], method: str, path: str) 
 
 
 def refusals(lab: Lab, _: pytest.MonkeyPatch) -> None:
-    for given, wrongs in (
+    for credentials, wrongs in (
         (dict(account_of(lab).credentials), ({"username": "nobody"}, {"password": "guessed"}, {"project_id": "f" * 32},
                                              {"user_domain": "Nowhere"}, {"user_domain": "f" * 32})),
         ({"auth_url": lab.auth_url, **lab.credential}, ({"application_credential_id": "f" * 32},
                                                         {"application_credential_secret": "guessed"}))):
         for wrong in wrongs:
             with pytest.raises(PartyDenied, match="wrong key"):
-                listed(account({**given, **wrong}))
+                listed(account({**credentials, **wrong}))
 
 
 def regions(lab: Lab, _: pytest.MonkeyPatch) -> None:
@@ -234,18 +234,18 @@ def all_projects_of_a_user(lab: Lab, _: pytest.MonkeyPatch) -> None:
     """One password check for all of them; the disabled project is found and closed, and no source."""
     door = replace(account_of(lab, "few"), discovery=Discovery(), revision="door")
     ask = Ask(door)
-    found = {member.name: member for member in ask.discover()}
-    assert {name: member.id for name, member in found.items()} == dict(lab.projects)
-    assert {name for name, member in found.items() if member.closed} == {"disabled"}
-    assert {name for name, member in found.items() if member.door} == {"few"}
+    members = {member.name: member for member in ask.discover()}
+    assert {name: member.id for name, member in members.items()} == dict(lab.projects)
+    assert {name for name, member in members.items() if member.closed} == {"disabled"}
+    assert {name for name, member in members.items() if member.door} == {"few"}
     for name in ("few", "none", "disabled"):
-        ask.account = replace(door, member=found[name])
+        ask.account = replace(door, member=members[name])
         if name == "disabled":
             with pytest.raises(PartyDenied, match="disabled"):
                 ask.servers()
         else:
             assert records(ask.servers()) == lab.expected[name]
-    assert ask.regions_of(door, found["none"]) == [Region("RegionOne")]
+    assert ask.regions_of(door, members["none"]) == [Region("RegionOne")]
     assert ask.calls["Login"] == 1
     assert ask.calls["GetToken"] == 3
     narrow = Ask(replace(account({"auth_url": lab.auth_url, **lab.credential}), discovery=Discovery()))
@@ -300,42 +300,42 @@ def every_bent_catalogue(lab: Lab, _: pytest.MonkeyPatch) -> None:
     """The records are those that were inserted, whatever the catalogue looks like; openstacksdk lists the same."""
     with ExitStack() as stack:
         front = _front(lab, stack)
-        given = {**account_of(lab, "few").credentials, "auth_url": f"{front.url}/identity"}
+        credentials = {**account_of(lab, "few").credentials, "auth_url": f"{front.url}/identity"}
         for name, bend in BENDS.items():
             cache.forget()
             front.bend = lambda token, bend=bend: {**token, "catalog": bend.change(token["catalog"])}
-            found = records(listed(account({**given, **bend.credentials})))
+            servers = records(listed(account({**credentials, **bend.credentials})))
             if bend.unsized:
-                assert [{**row, "disk_gib": 0} for row in found] == [
+                assert [{**row, "disk_gib": 0} for row in servers] == [
                     {**row, "disk_gib": 0} for row in lab.expected["few"]], name
-                assert {row["disk_gib"] for row in found} > {None}
+                assert {row["disk_gib"] for row in servers} > {None}
             else:
-                assert found == lab.expected["few"], name
+                assert servers == lab.expected["few"], name
             if bend.theirs is not None:
-                assert ids(given, "RegionOne", **bend.theirs) == sorted(row["id"] for row in found), name
+                assert ids(credentials, "RegionOne", **bend.theirs) == sorted(row["id"] for row in servers), name
 
 
 def a_nova_at_two_addresses(lab: Lab, _: pytest.MonkeyPatch) -> None:
     """Its own and the door's: both are listed, and each server once."""
     with ExitStack() as stack:
         front = _front(lab, stack)
-        given = {**account_of(lab, "few").credentials, "auth_url": f"{front.url}/identity"}
+        credentials = {**account_of(lab, "few").credentials, "auth_url": f"{front.url}/identity"}
         front.bend = lambda token: {**token, "catalog": [*token["catalog"], {"type": "compute", "endpoints": [
             {"interface": "public", "region_id": "RegionOne", "url": f"{front.behind['compute']}/v2.1"}]}]}
-        assert records(listed(account(given))) == lab.expected["few"]
-        assert records(listed(account(given), Window(7, 12))) == lab.expected["few"][6:12]
+        assert records(listed(account(credentials))) == lab.expected["few"]
+        assert records(listed(account(credentials), Window(7, 12))) == lab.expected["few"][6:12]
         assert any("/servers/detail" in call for call in front.calls)
 
 
 def keystone_behind_a_path_and_elsewhere(lab: Lab, _: pytest.MonkeyPatch) -> None:
     with ExitStack() as stack:
         front = _front(lab, stack)
-        given = account_of(lab, "few").credentials
+        fields = account_of(lab, "few").credentials
         for end in ("", "/", "/v3", "/v3/", "/v2.0", "/v3/auth/tokens"):
             cache.forget()
-            assert listed(account({**given, "auth_url": f"{front.url}/identity{end}"}), Window(1, 2)).servers
+            assert listed(account({**fields, "auth_url": f"{front.url}/identity{end}"}), Window(1, 2)).servers
         for wrong in (front.url, f"{front.url}/keystone", f"{front.url}/identity/deeper", f"{front.url}/compute"):
-            for credentials in (given, lab.credential):
+            for credentials in (fields, lab.credential):
                 cache.forget()
                 with pytest.raises(PartyMalformed, match="auth_url does not lead to Keystone v3"):
                     listed(account({**credentials, "auth_url": wrong}))
@@ -343,13 +343,13 @@ def keystone_behind_a_path_and_elsewhere(lab: Lab, _: pytest.MonkeyPatch) -> Non
 
 def the_project_by_its_name(lab: Lab, _: pytest.MonkeyPatch) -> None:
     """In the domain of the user, or in one that is named."""
-    given = {name: value for name, value in account_of(lab).credentials.items() if name != "project_id"}
-    assert records(listed(account({**given, "project_name": "few"}))) == lab.expected["few"]
+    credentials = {name: value for name, value in account_of(lab).credentials.items() if name != "project_id"}
+    assert records(listed(account({**credentials, "project_name": "few"}))) == lab.expected["few"]
     foreigner = {"auth_url": lab.auth_url, "username": lab.foreigner.name, "password": lab.foreigner.password,
                  "user_domain": lab.foreigner.domain, "project_name": "few"}
     for domain in ("default", "Default"):
         assert records(listed(account({**foreigner, "project_domain": domain}))) == lab.expected["few"]
-    for wrong in ({**given, "project_name": "nowhere"}, foreigner):
+    for wrong in ({**credentials, "project_name": "nowhere"}, foreigner):
         with pytest.raises(PartyDenied):
             listed(account(wrong))
 

@@ -44,9 +44,9 @@ def machines(url: str, credentials: dict[str, Any], region: str) -> dict[str, di
     with warnings.catch_warnings(action="ignore"):              # it warns of itself a dozen times for each server
         cloud = connection(credentials, region)
         sizes = {volume.id: volume.size for volume in cloud.block_storage.volumes(details=True)}
-        found = {server.id: machine(server, sizes) for server in cloud.compute.servers(details=True)}
+        by_id = {server.id: machine(server, sizes) for server in cloud.compute.servers(details=True)}
         cloud.close()
-    return found
+    return by_id
 
 
 def machine(server: Any, sizes: dict[str, int]) -> dict[str, Any]:
@@ -90,13 +90,13 @@ def put(house: App, credentials: dict[str, str], project: str | None = None) -> 
 
 def test_the_sdk_and_we_list_the_same_machines(house: App, stack: ExitStack) -> None:
     cloud, credentials = a_cloud(stack, house, 1010)
-    found = listed(house)
+    answer = listed(house)
     theirs = machines(cloud.url, credentials, "RegionOne")
-    assert len(theirs) == found.total == 1010
-    assert our_view(found.servers) == theirs
-    order = [server.created_at for server in found.servers]
+    assert len(theirs) == answer.total == 1010
+    assert our_view(answer.servers) == theirs
+    order = [server.created_at for server in answer.servers]
     assert order == sorted(order, key=lambda time: time or datetime.max)
-    assert {server.updated_at is None for server in found.servers} == {True, False}
+    assert {server.updated_at is None for server in answer.servers} == {True, False}
     with pytest.raises(UnknownRegion):
         listed(house, "Mars")
     assert listed(house, "RegionTwo").total == 0                # a region that is there, without servers
@@ -105,17 +105,17 @@ def test_the_sdk_and_we_list_the_same_machines(house: App, stack: ExitStack) -> 
 @pytest.mark.parametrize("how", ["password", "application credential", "project by name"])
 def test_the_sdk_logs_in_as_we_do(house: App, stack: ExitStack, how: str) -> None:
     cloud, credentials = a_cloud(stack, house, 3)
-    asked: dict[str, Any] = dict(credentials)
+    login: dict[str, Any] = dict(credentials)
     if how == "application credential":
         cloud.secrets["5ac8"] = canaries.secret("credential")
-        credentials = asked = {"auth_url": credentials["auth_url"], "application_credential_id": "5ac8",
+        credentials = login = {"auth_url": credentials["auth_url"], "application_credential_id": "5ac8",
                                "application_credential_secret": cloud.secrets["5ac8"]}
     elif how == "project by name":
         credentials = {**credentials, "project_id": "demo", "user_domain": "Default", "project_domain": "Default"}
-        asked = {"auth_url": credentials["auth_url"], "username": "demo", "password": credentials["password"],
+        login = {"auth_url": credentials["auth_url"], "username": "demo", "password": credentials["password"],
                  "project_name": "demo", "user_domain_name": "Default", "project_domain_name": "Default"}
     put(house, credentials)
-    connection(asked, "RegionOne").authorize()
+    connection(login, "RegionOne").authorize()
     theirs = next(call for call in cloud.calls if call.operation == "Login")
     cloud.forget()
     assert listed(house).total == 3
@@ -278,11 +278,11 @@ def test_the_simulator_refuses_a_changed_byte(house: App, stack: ExitStack, chan
 def test_the_simulator_enforces_what_is_documented(house: App, stack: ExitStack) -> None:
     cloud, credentials = a_cloud(stack, house, 30, most=20)
     nova = connection(credentials, "RegionOne").compute
-    for asked, status in (({"limit": "-1"}, 400), ({"limit": "x"}, 400), ({"marker": "nobody"}, 400),
-                          ({"sort_key": "nonsense"}, 400),
-                          ({"all_tenants": "1"}, 403), ({"limit": "5000"}, 200)):
-        answer = nova.get("/servers", params=asked)
-        assert answer.status_code == status, asked
+    for parameters, status in (({"limit": "-1"}, 400), ({"limit": "x"}, 400), ({"marker": "nobody"}, 400),
+                               ({"sort_key": "nonsense"}, 400),
+                               ({"all_tenants": "1"}, 403), ({"limit": "5000"}, 200)):
+        answer = nova.get("/servers", params=parameters)
+        assert answer.status_code == status, parameters
     assert len(answer.json()["servers"]) == 20
     assert answer.json()["servers_links"][0]["rel"] == "next"
     assert nova.get("/servers?limit=0").json() == {"servers": []}
@@ -296,25 +296,25 @@ def test_the_simulator_enforces_what_is_documented(house: App, stack: ExitStack)
 
 def test_the_sdk_and_we_find_the_same_projects(stack: ExitStack) -> None:
     behind = Organisation("openstack", stack)
-    given = {**behind.account.credentials, "project_id": behind.cloud.ids["top"]}
-    keystone = connection(given, "RegionOne")
+    credentials = {**behind.account.credentials, "project_id": behind.cloud.ids["top"]}
+    keystone = connection(credentials, "RegionOne")
     assert {(member.id, member.name) for member in behind.discover()} == {
         (row["id"], row["name"]) for row in keystone.identity.get("/auth/projects").json()["projects"]}
     with pytest.raises(sdk.exceptions.SDKException):
-        connection({**given, "project_id": behind.cloud.ids["old"]}, "RegionOne").authorize()
+        connection({**credentials, "project_id": behind.cloud.ids["old"]}, "RegionOne").authorize()
     assert {server.name for server in behind.servers(behind.named("top")).servers} == {
         server.name for server in keystone.compute.servers(details=True)}
 
 
 def test_the_password_is_checked_once_whatever_the_projects_say(stack: ExitStack) -> None:
     behind = Organisation("openstack", stack)
-    found = behind.discover()
-    for member in (*found, Member(id=behind.cloud.ids["locked"])):
+    members = behind.discover()
+    for member in (*members, Member(id=behind.cloud.ids["locked"])):
         for _ in range(2):
             with suppress(PartyDenied):
                 behind.servers(member)
     assert behind.cloud.count("Login") == 1
-    assert behind.cloud.count("GetToken") == len([member for member in found if not member.closed]) + 4
+    assert behind.cloud.count("GetToken") == len([member for member in members if not member.closed]) + 4
 
 
 def test_a_token_of_no_project_that_ended_early_is_renewed_once(stack: ExitStack) -> None:

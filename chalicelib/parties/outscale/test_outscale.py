@@ -29,10 +29,10 @@ def test_a_call_is_signed_as_by_its_driver(monkeypatch: pytest.MonkeyPatch) -> N
         return bridge.answered(200, b'{"Vms": []}')
 
     monkeypatch.setattr("requests.post", post)
-    asked: list[Request] = []
+    calls: list[Request] = []
 
     def send(operation: str, sign: Sign) -> Response:
-        asked.append(sign())
+        calls.append(sign())
         return Response(200, {}, b'{"Vms": []}')
 
     with time_machine.travel("2026-01-02T03:04:05Z", tick=False):
@@ -41,9 +41,9 @@ def test_a_call_is_signed_as_by_its_driver(monkeypatch: pytest.MonkeyPatch) -> N
                                   WHOLE).total == 0
         keys = WHAT["outscale"]["credentials"]
         driver_class(keys["access_key"], keys["secret_key"],
-                     region="eu-west-2").list_nodes(ex_data=asked[0].body.decode())
+                     region="eu-west-2").list_nodes(ex_data=calls[0].body.decode())
     (url, headers, data), = sent
-    assert (asked[0].url, asked[0].body.decode(), dict(asked[0].headers)) == (url, data, headers)
+    assert (calls[0].url, calls[0].body.decode(), dict(calls[0].headers)) == (url, data, headers)
 
 
 def test_each_try_is_signed_by_its_own_time(stack: ExitStack, house: App) -> None:

@@ -48,13 +48,13 @@ def machines(url: str, credentials: Mapping[str, str], region: str) -> Machines:
     cluster: Any = proxmoxer.ProxmoxAPI("127.0.0.1", user=user, token_name=name, verify_ssl=False,
                                         token_value=credentials["token_secret"])
     cluster._store["base_url"] = f"{url}/api2/json"             # it knows https alone
-    found: Machines = {}
+    by_id: Machines = {}
     for row in cluster.cluster.resources.get(type="vm"):
         if not row.get("template"):
-            found[str(row["vmid"])] = {
+            by_id[str(row["vmid"])] = {
                 "name": row.get("name", ""), "cpu": row.get("maxcpu"), "state": row["status"], "zone": row["node"],
                 "memory": row["maxmem"] // 2 ** 20 if "maxmem" in row else None, **_detail(proxmoxer, cluster, row)}
-    return found
+    return by_id
 
 
 def _detail(proxmoxer: Any, cluster: Any, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,13 +65,13 @@ def _detail(proxmoxer: Any, cluster: Any, row: Mapping[str, Any]) -> dict[str, A
         assert refused.status_code == 595
         return {"disk": None, "ips": set(), "created": None}
     try:
-        given = guest.agent("network-get-interfaces").get()["result"] if row["type"] == "qemu" else (
+        interfaces = guest.agent("network-get-interfaces").get()["result"] if row["type"] == "qemu" else (
             guest.interfaces.get()) or []
     except proxmoxer.ResourceException as refused:
         assert refused.status_code == 500
-        given = []
-    ips = {ip["ip-address"] for one in given for ip in one.get("ip-addresses", ())}
-    ips |= {one[kind].partition("/")[0] for one in given for kind in ("inet", "inet6") if kind in one}
+        interfaces = []
+    ips = {ip["ip-address"] for one in interfaces for ip in one.get("ip-addresses", ())}
+    ips |= {one[kind].partition("/")[0] for one in interfaces for kind in ("inet", "inet6") if kind in one}
     if row["type"] == "lxc" and row["status"] == "stopped":
         ips = set(re.findall(r"(?<=ip=)[0-9.]+", str(config)))
     disks = [text for key, text in config.items() if "cdrom" not in str(text)
@@ -191,16 +191,16 @@ def test_a_node_alone_is_called_default(house: App, stack: ExitStack) -> None:
         listed(house, "cluster1")
 
 
-@pytest.mark.parametrize(("held", "says"), [
+@pytest.mark.parametrize(("held", "text"), [
     ({}, "Forbidden.Sys.Audit"),
     ({"/": ("Sys.Audit",)}, "missing right: VM.Audit"),
     ({"/": ("Sys.Audit",), "/vms": ("VM.PowerMgmt",)}, "missing right: VM.Audit"),
     ({"/": ("Sys.Audit", "VM.Audit")}, "Forbidden.VM.GuestAgent.Audit")])
 def test_a_token_without_rights_is_denied(house: App, stack: ExitStack, held: dict[str, tuple[str, ...]],
-                                          says: str) -> None:
+                                          text: str) -> None:
     """Never an empty list, also where Proxmox answers one."""
     a_cluster(house, stack, acl={TOKEN: held})
-    with pytest.raises(PartyDenied, match=re.escape(says)):
+    with pytest.raises(PartyDenied, match=re.escape(text)):
         listed(house)
     if "VM.Audit" not in held.get("/", ()):
         with pytest.raises(PartyDenied):
@@ -240,8 +240,8 @@ def test_wrong_tokens_check_and_regions(house: App, stack: ExitStack) -> None:
 
 def test_the_forms_of_credentials() -> None:
     def checked(local: bool = False, **fields: str) -> Mapping[str, str]:
-        given = {"host": "pve.example.com", "token_id": TOKEN, "token_secret": "x", **fields}
-        return accounts.check("123", proxmox.PARTY, given, project=None, regions=(), deep=False, endpoint=None,
+        credentials = {"host": "pve.example.com", "token_id": TOKEN, "token_secret": "x", **fields}
+        return accounts.check("123", proxmox.PARTY, credentials, project=None, regions=(), deep=False, endpoint=None,
                               local=local).credentials
 
     for host in ("pve.example.com", "pve", "192.0.2.1:443", "[2001:db8::1]", "[2001:db8::1]:8006", "https://pve:443/x"):
@@ -300,7 +300,7 @@ asyncio.run(serve(json.loads(sys.stdin.readline())))
 
 
 @contextmanager
-def fakepve(folder: Path, **told: Any) -> Generator[str]:
+def fakepve(folder: Path, **settings: Any) -> Generator[str]:
     """Its address, behind TLS with an authority of its own; it ends with the block."""
     if find_spec("fakepve") is None:
         pytest.skip("not on this machine: fakepve")
@@ -310,7 +310,7 @@ def fakepve(folder: Path, **told: Any) -> Generator[str]:
         assert process.stdin
         assert process.stdout
         try:
-            process.stdin.write(msgspec.json.encode({**told, "pem": str(pem), "key": str(key)}).decode() + "\n")
+            process.stdin.write(msgspec.json.encode({**settings, "pem": str(pem), "key": str(key)}).decode() + "\n")
             process.stdin.flush()
             yield f"https://127.0.0.1:{int(process.stdout.readline())}"
         finally:
@@ -379,12 +379,12 @@ def test_an_offline_node_of_fakepve(house: App, tmp_path: Path) -> None:
                 for key, guest in theirs.items()})
 
 
-@pytest.mark.parametrize(("held", "says"), [
+@pytest.mark.parametrize(("held", "text"), [
     (("Sys.Audit",), "missing right: VM.Audit"), (("VM.Audit", "Sys.Audit"), "Forbidden.VM.GuestAgent.Audit")])
 def test_fakepve_denies_what_a_right_is_missing_for(house: App, tmp_path: Path, held: tuple[str, ...],
-                                                    says: str) -> None:
+                                                    text: str) -> None:
     with at_fakepve(house, tmp_path, privileges=held) as (url, _):
-        with pytest.raises(PartyDenied, match=re.escape(says)):
+        with pytest.raises(PartyDenied, match=re.escape(text)):
             listed(house, "lab")
         put(house, url, canaries.secret("wrong"))
         with pytest.raises(PartyDenied, match="wrong key"):

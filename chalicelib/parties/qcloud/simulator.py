@@ -254,11 +254,11 @@ def window_in(query: dict[str, Any], known: set[str]) -> tuple[int, int]:
 def filters_in(query: dict[str, Any], known: set[str], most: int, unknown: str = "InvalidFilter",
                too_many: str = "InvalidFilterValue.LimitExceeded") -> dict[str, list[str]]:
     """`unknown`, `too_many`: the words of these refusals."""
-    given: list[dict[str, Any]] = query.get("Filters") or []
-    if len(given) > 10:
+    rows: list[dict[str, Any]] = query.get("Filters") or []
+    if len(rows) > 10:
         raise _Refused(too_many, "At most 10 filters.")
     filters: dict[str, list[str]] = {}
-    for one in given:
+    for one in rows:
         if one["Name"] not in known:
             raise _Refused(unknown, "The filter is not supported.")
         if len(one["Values"]) > most:

@@ -68,15 +68,15 @@ def sdk(cloud: Qcloud, client: Any, region: str = "ap-guangzhou", token: str | N
     return client(credential.Credential(key_id, secret, token), region, profile)
 
 
-def sdk_pages(call: Any, request: Any, of: str, **asked: object) -> list[Any]:
+def sdk_pages(call: Any, request: Any, of: str, **parameters: object) -> list[Any]:
     """The loop that the SDK leaves to its user."""
-    found: list[Any] = []
+    rows: list[Any] = []
     while True:
-        request._deserialize({"Offset": len(found), "Limit": 100, **asked})
+        request._deserialize({"Offset": len(rows), "Limit": 100, **parameters})
         answer = call(request)
-        found += getattr(answer, of) or []
-        if len(found) >= answer.TotalCount:
-            return found
+        rows += getattr(answer, of) or []
+        if len(rows) >= answer.TotalCount:
+            return rows
 
 
 def test_the_sdk_and_we_list_the_same_machines(house: App, tencent: Qcloud) -> None:
@@ -84,9 +84,9 @@ def test_the_sdk_and_we_list_the_same_machines(house: App, tencent: Qcloud) -> N
                   tencent.url)
     theirs = sdk_pages(sdk(tencent, cvm_client.CvmClient).DescribeInstances, cvm_models.DescribeInstancesRequest(),
                        "InstanceSet")
-    found = ours(house.deployment, "gz").servers
-    assert len(found) == len(theirs) == 237
-    for mine, row in zip(found, theirs, strict=True):
+    servers = ours(house.deployment, "gz").servers
+    assert len(servers) == len(theirs) == 237
+    for mine, row in zip(servers, theirs, strict=True):
         assert (mine.id, mine.name, mine.cpu, mine.memory_mib) == (row.InstanceId, row.InstanceName, row.CPU,
                                                                    row.Memory * 1024)
         assert mine.disk_gib == row.SystemDisk.DiskSize + sum(d.DiskSize for d in row.DataDisks or [])
@@ -107,9 +107,9 @@ def test_the_sdk_and_we_see_the_same_disks_and_interfaces(house: App, tencent: Q
     disks = sdk_pages(sdk(tencent, cbs_client.CbsClient).DescribeDisks, cbs_models.DescribeDisksRequest(), "DiskSet")
     interfaces = sdk_pages(sdk(tencent, vpc_client.VpcClient).DescribeNetworkInterfaces,
                            vpc_models.DescribeNetworkInterfacesRequest(), "NetworkInterfaceSet")
-    found = ours(house.deployment, "gz").servers
-    assert len(found) == 237
-    for mine in found:
+    servers = ours(house.deployment, "gz").servers
+    assert len(servers) == 237
+    for mine in servers:
         assert mine.disk_gib == sum(disk.DiskSize for disk in disks if disk.InstanceId == mine.id)
         addresses = [a for i in interfaces if i.Attachment.InstanceId == mine.id for a in i.PrivateIpAddressSet]
         assert set(mine.lan_ipv4) == {a.PrivateIpAddress for a in addresses}
@@ -163,23 +163,23 @@ def test_the_sdk_knows_every_field_of_our_fixtures_and_the_simulators(tencent: Q
     shapes = {"DescribeInstances": cvm_models.DescribeInstancesResponse,
               "DescribeDisks": cbs_models.DescribeDisksResponse,
               "DescribeNetworkInterfaces": vpc_models.DescribeNetworkInterfacesResponse}
-    seen = 0
+    count = 0
     with warnings.catch_warnings():
         warnings.simplefilter("error")      # the SDK warns of names that it does not know
         for case in WHAT["qcloud"]["cases"]:
             if case["name"].startswith(("unknown shape", "odd value")):
                 continue
             for exchange in case["exchanges"]:
-                said = exchange["answer"].get("json", {}).get("Response", {})
-                if "Error" not in said and said:
-                    shapes[exchange["operation"]]()._deserialize(said)
-                    seen += 1
+                body = exchange["answer"].get("json", {}).get("Response", {})
+                if "Error" not in body and body:
+                    shapes[exchange["operation"]]()._deserialize(body)
+                    count += 1
         for client, request, call in (
             (cvm_client.CvmClient, cvm_models.DescribeInstancesRequest, "DescribeInstances"),
             (cbs_client.CbsClient, cbs_models.DescribeDisksRequest, "DescribeDisks"),
             (vpc_client.VpcClient, vpc_models.DescribeNetworkInterfacesRequest, "DescribeNetworkInterfaces")):
             getattr(sdk(tencent, client), call)(request())
-    assert seen > 20
+    assert count > 20
 
 
 @pytest.mark.parametrize(("change", "code"), [
@@ -205,22 +205,22 @@ def test_the_simulator_refuses_a_changed_byte(tencent: Qcloud, change: Any, code
         body = b'{"Offset":0,"Limit":6}'
     else:
         headers |= {name: how(headers[name]) for name, how in change.items()}
-    said = requests.post(tencent.url, data=body, headers=headers, timeout=9).json()["Response"]
-    assert said.get("Error", {}).get("Code") == code
+    answer = requests.post(tencent.url, data=body, headers=headers, timeout=9).json()["Response"]
+    assert answer.get("Error", {}).get("Code") == code
 
 
 def test_the_simulator_enforces_what_is_documented(tencent: Qcloud) -> None:
     client = sdk(tencent, cvm_client.CvmClient)
-    for asked, code in (({"Limit": 101}, "InvalidParameterValue.LimitExceeded"),
-                        ({"Limit": 0}, "InvalidParameterValue.LimitExceeded"),
-                        ({"Offset": -1}, "InvalidParameterValue"),
-                        ({"Filters": [{"Name": "project-id", "Values": list("123456")}]},
-                         "InvalidFilterValue.LimitExceeded"),
-                        ({"Filters": [{"Name": "nonsense", "Values": ["1"]}]}, "InvalidFilter"),
-                        ({"InstanceIds": ["ins-1"], "Filters": [{"Name": "zone", "Values": ["1"]}]},
-                         "InvalidParameterConflict")):
+    for parameters, code in (({"Limit": 101}, "InvalidParameterValue.LimitExceeded"),
+                             ({"Limit": 0}, "InvalidParameterValue.LimitExceeded"),
+                             ({"Offset": -1}, "InvalidParameterValue"),
+                             ({"Filters": [{"Name": "project-id", "Values": list("123456")}]},
+                              "InvalidFilterValue.LimitExceeded"),
+                             ({"Filters": [{"Name": "nonsense", "Values": ["1"]}]}, "InvalidFilter"),
+                             ({"InstanceIds": ["ins-1"], "Filters": [{"Name": "zone", "Values": ["1"]}]},
+                              "InvalidParameterConflict")):
         with pytest.raises(TencentCloudSDKException) as refused:
-            client.DescribeInstances(_asked(cvm_models.DescribeInstancesRequest(), asked))
+            client.DescribeInstances(_asked(cvm_models.DescribeInstancesRequest(), parameters))
         assert refused.value.code == code
     assert len(client.DescribeInstances(cvm_models.DescribeInstancesRequest()).InstanceSet) == 20       # the default
     keys = qcloud_keys()

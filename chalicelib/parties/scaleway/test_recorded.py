@@ -41,22 +41,22 @@ def test_twelve_servers_in_ten_zones(monkeypatch: pytest.MonkeyPatch) -> None:
     zones = sorted({answer.path.split("/")[4] for answer in recorded})
     assert len(zones) == 10
     assert zones == sorted(f"{region}-{n}" for region, most in scaleway._ZONES.items() for n in range(1, most + 1))
-    found: dict[str, list[Server]] = {zone: [] for zone in zones}
+    by_zone: dict[str, list[Server]] = {zone: [] for zone in zones}
     for region in scaleway._ZONES:
         player = Player("scaleway", [*recorded, *block_and_ipam(zones), *catalogues()], ("page",))
         for server in listed(player, region):
-            found[server.zone].append(server)
-    assert {zone: len(servers) for zone, servers in found.items()
+            by_zone[server.zone].append(server)
+    assert {zone: len(servers) for zone, servers in by_zone.items()
             if servers} == {"it-mil-1": 1, "fr-par-2": 2, "fr-par-1": 9}
-    (milan,) = found["it-mil-1"]
+    (milan,) = by_zone["it-mil-1"]
     assert (milan.name, milan.instance_type, milan.status, milan.wan_ipv4, milan.cpu, milan.memory_mib,
             milan.disk_gib) == (
         "cli-srv-focused-booth", "BASIC3-X2C-4G", Status.ACTIVE, ("151.115.165.238",), 2, 4096, None)
-    every = [server for servers in found.values() for server in servers]
+    every = [server for servers in by_zone.values() for server in servers]
     assert len({server.name for server in every}) == 11
     assert sum(bool(server.wan_ipv6 and server.wan_ipv4) for server in every) == 2
     assert sum(not server.wan_ipv4 and not server.wan_ipv6 for server in every) == 1
-    assert "L40S-2-48G" in {server.instance_type for server in found["fr-par-2"]}
+    assert "L40S-2-48G" in {server.instance_type for server in by_zone["fr-par-2"]}
 
 
 def test_the_life_of_a_server() -> None:

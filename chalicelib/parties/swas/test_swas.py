@@ -48,13 +48,13 @@ def client(url: str, keys: dict[str, str]) -> Any:
 
 def rows(url: str, keys: dict[str, str]) -> list[Any]:
     """The loop that the SDK leaves to its user."""
-    sdk, found = client(url, keys), list[Any]()
+    sdk, instances = client(url, keys), list[Any]()
     while True:
         body = sdk.list_instances(models.ListInstancesRequest(
-            region_id=REGION, page_number=len(found) // 100 + 1, page_size=100)).body
-        found += body.instances
-        if len(found) >= body.total_count:
-            return found
+            region_id=REGION, page_number=len(instances) // 100 + 1, page_size=100)).body
+        instances += body.instances
+        if len(instances) >= body.total_count:
+            return instances
 
 
 def machines(url: str, credentials: dict[str, str], region: str) -> dict[str, dict[str, Any]]:
@@ -73,24 +73,24 @@ def ours(house: App, window: Window = many_sources.WHOLE) -> Answer:
 
 
 def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Swas, keys: dict[str, str]) -> None:
-    theirs, said = rows(cloud.url, keys), machines(cloud.url, keys, REGION)
+    theirs, views = rows(cloud.url, keys), machines(cloud.url, keys, REGION)
     cloud.forget()
-    found = ours(house).servers
-    assert len(found) == len(theirs) == SIZE
+    servers = ours(house).servers
+    assert len(servers) == len(theirs) == SIZE
     assert cloud.count() == 4               # a first listing reads one page more
-    for mine, row in zip(found, theirs, strict=True):
+    for mine, row in zip(servers, theirs, strict=True):
         assert mine.created_at
-        assert said[mine.id] == {
+        assert views[mine.id] == {
             "name": mine.name, "cpu": mine.cpu, "memory": mine.memory_mib, "disk": mine.disk_gib,
             "lan": list(mine.lan_ipv4), "wan": list(mine.wan_ipv4), "state": mine.party_status,
             "created": mine.created_at.strftime("%Y-%m-%dT%H:%M:%SZ")}
         assert (mine.id, mine.project_id, mine.instance_type) == (
             row.instance_id, row.resource_group_id, row.plan_id)
         assert mine.tags == {tag.key: tag.value for tag in row.tags}
-    assert any(server.memory_mib == 512 for server in found)
+    assert any(server.memory_mib == 512 for server in servers)
     for window in (Window(1, 1), Window(101, 102), Window(11, 20), Window(230, 237)):
         cloud.forget()
-        assert ours(house, window).servers == found[window.first - 1:window.last]
+        assert ours(house, window).servers == servers[window.first - 1:window.last]
         assert cloud.count() == 1
 
 
@@ -105,36 +105,36 @@ def test_a_resource_group_is_filtered_as_the_rows_say(house: App, cloud: Swas, k
 def test_the_models_know_every_field_of_our_cases_and_the_simulators(cloud: Swas, keys: dict[str, str]) -> None:
     """What the SDK reads and writes again is what was said, but for lists, which it leaves empty where there are none.
     """
-    seen = 0
+    count = 0
     for case in WHAT["swas"]["cases"]:
         if case["name"].startswith(("unknown shape", "odd value")) or "null" in case["name"]:
             continue
         for exchange in case["exchanges"]:
-            said = exchange["answer"]["json"]
-            if "Instances" in said:
-                again = models.ListInstancesResponseBody().from_map(json.loads(json.dumps(said))).to_map()
-                assert without_empty(again) == without_empty(said)
-                seen += 1
-    assert seen > 10
+            answer = exchange["answer"]["json"]
+            if "Instances" in answer:
+                again = models.ListInstancesResponseBody().from_map(json.loads(json.dumps(answer))).to_map()
+                assert without_empty(again) == without_empty(answer)
+                count += 1
+    assert count > 10
     body = client(cloud.url, keys).list_instances(models.ListInstancesRequest(region_id=REGION, page_size=100)).body
     assert len(body.instances) == 100
     regions = client(cloud.url, keys).list_regions(models.ListRegionsRequest()).body
     assert [region.region_id for region in regions.regions] == [*REGIONS]
 
 
-def without_empty(said: Any) -> Any:
-    if isinstance(said, dict):
-        return {name: without_empty(value) for name, value in said.items() if value not in (None, [])}
-    return [without_empty(one) for one in said] if isinstance(said, list) else said
+def without_empty(answer: Any) -> Any:
+    if isinstance(answer, dict):
+        return {name: without_empty(value) for name, value in answer.items() if value not in (None, [])}
+    return [without_empty(one) for one in answer] if isinstance(answer, list) else answer
 
 
 def test_the_simulator_enforces_what_is_documented(cloud: Swas, keys: dict[str, str]) -> None:
     sdk = client(cloud.url, keys)
     assert len(sdk.list_instances(models.ListInstancesRequest(region_id=REGION)).body.instances) == 10
-    for asked, code in (({"page_size": 101}, "InvalidParameter.PageSize"), ({"region_id": ""}, "MissingParameter"),
-                        ({"region_id": "mars"}, "InvalidRegionId.NotFound")):
+    for parameters, code in (({"page_size": 101}, "InvalidParameter.PageSize"), ({"region_id": ""}, "MissingParameter"),
+                             ({"region_id": "mars"}, "InvalidRegionId.NotFound")):
         with pytest.raises(Exception, match=code):
-            sdk.list_instances(models.ListInstancesRequest(**{"region_id": REGION, **asked}))
+            sdk.list_instances(models.ListInstancesRequest(**{"region_id": REGION, **parameters}))
 
 
 def test_the_host_is_that_of_the_vendors_list_of_regions() -> None:

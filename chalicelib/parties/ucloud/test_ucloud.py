@@ -81,16 +81,16 @@ DOCUMENTED = {"public_key": "ucloudsomeone" + "@" + "example.com" + "12962351208
               "private_key": "46f09bb9fab4f12dfc160dae12273d5332b5debe"}
 
 
-@pytest.mark.parametrize(("asked", "signature"), [
+@pytest.mark.parametrize(("parameters", "signature"), [
     ({"Action": "DescribeUHostInstance", "Region": "cn-bj2", "Limit": "10"},
      "cba5cf5ec4d4233d206b1b54951e3787350a642f"),
     ({"Action": "CreateUHostInstance", "CPU": "2", "ChargeType": "Month", "DiskSpace": "10",
       "ImageId": "f43736e1-65a5-4bea-ad2e-8a46e18883c2", "LoginMode": "Password", "Memory": "2048", "Name": "Host01",
       "Password": "VUNsb3VkLmNu", "Quantity": "1", "Region": "cn-bj2", "Zone": "cn-bj2-04"},
      "4f9ef5df2abab2c6fccd1e9515cb7e2df8c6bb65")])
-def test_the_signatures_of_uclouds_own_document(asked: dict[str, str], signature: str) -> None:
+def test_the_signatures_of_uclouds_own_document(parameters: dict[str, str], signature: str) -> None:
     """https://docs.ucloud.cn/api/summary/signature"""
-    assert asked_in(ucloud.sign("https://api.ucloud.cn/", asked, DOCUMENTED))["Signature"] == signature
+    assert asked_in(ucloud.sign("https://api.ucloud.cn/", parameters, DOCUMENTED))["Signature"] == signature
 
 
 def test_the_sdk_sends_what_we_send(cloud: Ucloud, keys: dict[str, Any]) -> None:
@@ -123,17 +123,17 @@ def test_the_simulator_refuses_a_changed_byte(cloud: Ucloud, keys: dict[str, Any
     request = ucloud.sign(f"{cloud.url}/", {"Action": "DescribeUHostInstance", "Region": "cn-bj2",
                                             "ProjectId": "org-demo",
                                             "Offset": "0", "Limit": "5"}, keys)
-    asked = {name: value for name, value in {**asked_in(request), **change}.items() if value is not None}
-    said = requests.post(cloud.url, data=urlencode(asked), headers=dict(request.headers), timeout=9).json()
-    assert said["RetCode"] == code
+    parameters = {name: value for name, value in {**asked_in(request), **change}.items() if value is not None}
+    body = requests.post(cloud.url, data=urlencode(parameters), headers=dict(request.headers), timeout=9).json()
+    assert body["RetCode"] == code
 
 
 def test_the_simulator_enforces_what_is_documented(cloud: Ucloud, keys: dict[str, Any]) -> None:
     uhost = client(UHostClient, cloud.url, keys)
-    for asked, code in (({"Limit": 101}, 230), ({"Limit": 0}, 230), ({"Region": "mars"}, 230),
-                        ({"ProjectId": "org-x"}, 292)):
+    for parameters, code in (({"Limit": 101}, 230), ({"Limit": 0}, 230), ({"Region": "mars"}, 230),
+                             ({"ProjectId": "org-x"}, 292)):
         with pytest.raises(exc.RetCodeException) as refused:
-            uhost.describe_uhost_instance(asked)
+            uhost.describe_uhost_instance(parameters)
         assert refused.value.code == code
     assert len(uhost.describe_uhost_instance()["UHostSet"]) == 20       # the default
     nobodys = client(UHostClient, cloud.url, {**keys, "project_id": None})
@@ -151,15 +151,15 @@ def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Ucloud, keys: 
     house.account("ucloud", keys, cloud.url)
     theirs = machines(cloud.url, keys, "cn-bj2")
     cloud.forget()
-    found = ours(house)
-    assert found.total == len(theirs) == SIZE
+    answer = ours(house)
+    assert answer.total == len(theirs) == SIZE
     assert cloud.count() == 3
-    for mine in found.servers:
+    for mine in answer.servers:
         assert {name: set(getattr(mine, name)) if name.endswith("ipv4") else getattr(mine, name)
                 for name in theirs[mine.id]} == theirs[mine.id]
         assert mine.project_id == "org-demo"
     cloud.forget()
-    assert ours(house, window=many_sources.Window(96, 105)).servers == found.servers[95:105]
+    assert ours(house, window=many_sources.Window(96, 105)).servers == answer.servers[95:105]
     assert cloud.count() == 1
 
 
@@ -213,10 +213,10 @@ def test_the_sdk_knows_every_field_of_our_fixtures_and_simulator(cloud: Ucloud, 
     schema = uhost_apis.DescribeUHostInstanceResponseSchema()
     for answer in answers:
         for row, read in zip(answer["UHostSet"], schema.loads(answer)["UHostSet"], strict=True):
-            given = {name: value for name, value in row.items()
-                     if value not in (None, [], "") and name not in known_to_the_sample_alone}
-            assert given.keys() <= read.keys()
-            assert all(read[name] == value for name, value in given.items() if isinstance(value, str | int))
+            fields = {name: value for name, value in row.items()
+                      if value not in (None, [], "") and name not in known_to_the_sample_alone}
+            assert fields.keys() <= read.keys()
+            assert all(read[name] == value for name, value in fields.items() if isinstance(value, str | int))
             for part in ("DiskSet", "IPSet"):
                 for one, other in zip(row.get(part) or [], read.get(part) or [], strict=True):
                     assert {name for name, value in one.items() if value is not None} <= other.keys()

@@ -43,12 +43,12 @@ def api(url: str, credentials: Any, region: str, of: Any) -> Any:
 
 def machines(url: str, credentials: Any, region: str) -> dict[str, dict[str, Any]]:
     """What the vendor's SDK says of every machine; the loops over pages are its user's."""
-    found: list[Any] = []
+    rows: list[Any] = []
     token = None
     while token != "":
         page = api(url, credentials, region, ecs.ECSApi).describe_instances(
             ecs.DescribeInstancesRequest(max_results=100, next_token=token))
-        found += page.instances
+        rows += page.instances
         token = page.next_token
     volumes: list[Any] = []
     while True:
@@ -68,7 +68,7 @@ def machines(url: str, credentials: Any, region: str) -> dict[str, dict[str, Any
         "party_status": row.status, "zone": row.zone_id, "instance_type": row.instance_type_id,
         "project_id": row.project_name, "created_at": datetime.fromisoformat(row.created_at),
         "updated_at": datetime.fromisoformat(row.updated_at),
-        "tags": {tag.key: tag.value for tag in row.tags}} for row in found}
+        "tags": {tag.key: tag.value for tag in row.tags}} for row in rows}
 
 
 def ours(server: Server) -> dict[str, Any]:
@@ -109,13 +109,13 @@ def test_signatures_of_volcenginesdk_core(token: str | None, signature: str) -> 
 
 @pytest.mark.parametrize("token", [None, "session/+token=="])
 def test_the_sdk_signs_as_we_do(token: str | None) -> None:
-    asked = {"MaxResults": "100", "NextToken": "a+b/c=", "ProjectName": "web *~'%é 中"}
+    fields = {"MaxResults": "100", "NextToken": "a+b/c=", "ProjectName": "web *~'%é 中"}
     with time_machine.travel(1_790_000_000, tick=False):
         mine = volcengine.sign("storage_ebs", "DescribeVolumes", REGION,
                                "https://storage-ebs.cn-beijing.volcengineapi.com/",
-                               asked, Keys("AKLTtest", "plain example", token), time.time())
+                               fields, Keys("AKLTtest", "plain example", token), time.time())
         theirs = {"Host": "storage-ebs.cn-beijing.volcengineapi.com"}
-        SignerV4.sign("/", "GET", theirs, "", None, {"Action": "DescribeVolumes", "Version": "2020-04-01", **asked},
+        SignerV4.sign("/", "GET", theirs, "", None, {"Action": "DescribeVolumes", "Version": "2020-04-01", **fields},
                       "AKLTtest", "plain example", REGION, "storage_ebs", token)
     assert {name.lower(): value for name, value in theirs.items()} == dict(mine.headers)
 
@@ -141,8 +141,8 @@ def test_the_simulator_refuses_a_changed_byte(cloud: Volcengine, keys: dict[str,
         body = b"x"
     else:
         headers |= {name: how(headers[name]) for name, how in change.items()}
-    said = requests.get(url, data=body, headers=headers, timeout=9).json()["ResponseMetadata"]
-    assert said.get("Error", {}).get("Code") == code
+    answer = requests.get(url, data=body, headers=headers, timeout=9).json()["ResponseMetadata"]
+    assert answer.get("Error", {}).get("Code") == code
 
 
 # ---------------------------------------------------------------- the SDK's client and models
@@ -152,9 +152,9 @@ def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Volcengine, ke
     theirs = machines(cloud.url, keys, REGION)
     for short in (False, True):
         cloud.short = short
-        found = listing(house).servers
-        assert len(found) == 237
-        assert {server.id: ours(server) for server in found} == theirs
+        servers = listing(house).servers
+        assert len(servers) == 237
+        assert {server.id: ours(server) for server in servers} == theirs
     cloud.short = False
     cloud.forget()
     listing(house)
@@ -162,7 +162,7 @@ def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Volcengine, ke
     for window, calls in ((Window(1, 10), 1), (Window(101, 110), 2), (Window(231, 237), 3)):
         cloud.forget()
         answer = listing(house, window)
-        assert answer.servers == found[window.first - 1:window.last]
+        assert answer.servers == servers[window.first - 1:window.last]
         assert answer.total == (237 if window.last == 237 else None)
         assert (cloud.count("DescribeInstances"), cloud.count("DescribeVolumes")) == (calls, 1), window
 
@@ -178,33 +178,33 @@ def test_the_sdks_models_know_every_field(cloud: Volcengine, keys: dict[str, str
     """Every name in the fixtures' and the simulator's answers is one of the SDK's models."""
     shapes = {"DescribeInstances": ecs.DescribeInstancesResponse, "DescribeVolumes": ebs.DescribeVolumesResponse,
               "DescribeRegions": ecs.DescribeRegionsResponse}
-    seen = 0
+    count = 0
 
-    def check(said: Any, kind: str) -> None:
-        nonlocal seen
-        seen += 1
+    def check(answer: Any, kind: str) -> None:
+        nonlocal count
+        count += 1
         if kind.startswith("list["):
-            for one in said:
+            for one in answer:
                 check(one, kind[5:-1])
         elif hasattr(ecs, kind) or hasattr(ebs, kind):
             model = getattr(ecs, kind, None) or getattr(ebs, kind)
             kinds = {name: model.swagger_types[field] for field, name in model.attribute_map.items()}
-            assert said.keys() <= kinds.keys(), kind
-            for name, value in said.items():
+            assert answer.keys() <= kinds.keys(), kind
+            for name, value in answer.items():
                 if value is not None:
                     check(value, kinds[name])
 
     for case in WHAT["volcengine"]["cases"]:
         for exchange in case["exchanges"]:
-            said = exchange["answer"].get("json", {}).get("Result")
-            if said and not case["name"].startswith(("unknown shape", "odd value")):
-                check(said, shapes[exchange["operation"]].__name__)
+            body = exchange["answer"].get("json", {}).get("Result")
+            if body and not case["name"].startswith(("unknown shape", "odd value")):
+                check(body, shapes[exchange["operation"]].__name__)
     for operation, service in (("DescribeInstances", "ecs"), ("DescribeVolumes", "storage_ebs"),
                                ("DescribeRegions", "ecs")):
         request = volcengine.sign(service, operation, REGION, f"{cloud.url}/", {}, Keys(*keys.values()), time.time())
-        said = requests.get(request.url, headers=request.headers, timeout=9).json()["Result"]
-        check(said, shapes[operation].__name__)
-    assert seen > 800
+        body = requests.get(request.url, headers=request.headers, timeout=9).json()["Result"]
+        check(body, shapes[operation].__name__)
+    assert count > 800
 
 
 # ---------------------------------------------------------------- keys of every kind, regions, hosts

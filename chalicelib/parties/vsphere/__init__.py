@@ -108,10 +108,10 @@ def list_servers(client: api.Client, window: api.Window) -> api.Listing:
 
 def _of_region(vim: "_Vim") -> list[str]:
     """The datacenters that the region means."""
-    found = [moref for moref, name in _datacenters(vim) if region_of(name) == vim.client.region]
-    if not found:
+    morefs = [moref for moref, name in _datacenters(vim) if region_of(name) == vim.client.region]
+    if not morefs:
         raise api.UnknownRegion(f"{PARTY.title} has no such datacenter, or none that this user may see.")
-    return found
+    return morefs
 
 
 def _datacenters(vim: "_Vim") -> list[tuple[str, str]]:
@@ -233,7 +233,7 @@ def _count(text: str | None, digits: int) -> int | None:
 
 def unescaped(name: str) -> str:
     """Names escape three characters: %25, %2f, %5c."""
-    return re.sub("%(25|2[fF]|5[cC])", lambda found: chr(int(found[1], 16)), name)
+    return re.sub("%(25|2[fF]|5[cC])", lambda match: chr(int(match[1], 16)), name)
 
 
 # ---------------------------------------------------------------- regions
@@ -245,7 +245,7 @@ def region_of(name: str) -> str:
     follow is `_5F`, so that no two names are the same region. What is longer than 64 ends in a digest instead.
     """
     code = re.sub(r"_(?=[0-9A-F]{2})|[^A-Za-z0-9._-]",
-                  lambda found: "".join(f"_{byte:02X}" for byte in found[0].encode("utf-8", "replace")), name)
+                  lambda match: "".join(f"_{byte:02X}" for byte in match[0].encode("utf-8", "replace")), name)
     return code if len(code) <= 64 else f"{code[:47]}-{hashlib.sha256(code.encode()).hexdigest()[:16]}"
 
 
@@ -300,9 +300,9 @@ def _in_session(client: api.Client, use: Callable[["_Vim"], _T]) -> _T:
 
 def _login(client: api.Client) -> _Session:
     content = _content(client)
-    given = client.credentials
-    body = _body("Login", "SessionManager", content.sessions, f"<userName>{escape(given['username'])}</userName>"
-                 f"<password>{escape(given['password'])}</password>")
+    credentials = client.credentials
+    body = _body("Login", "SessionManager", content.sessions, f"<userName>{escape(credentials['username'])}</userName>"
+                 f"<password>{escape(credentials['password'])}</password>")
     response = _call(client, "Login", body, _Session(content, ""))
     _result(response, "Login")
     cookie = re.search(r'(?:^|[,;]\s*)vmware_soap_session=("[!#-+\--:<-~]+"|[!#-+\--:<-~]+)',
@@ -322,12 +322,12 @@ def _content(client: api.Client) -> _Content:
     texts = {api.xml.local(each.tag): (each.text or "").strip() for each in value}
     about = next((each for each in value if api.xml.local(each.tag) == "about"), ())
     version = next((each.text or "" for each in about if api.xml.local(each.tag) == "apiVersion"), "")
-    found = _Content(version.strip(), *(texts.get(name, "") for name in (
+    content = _Content(version.strip(), *(texts.get(name, "") for name in (
         "rootFolder", "sessionManager", "viewManager", "propertyCollector")))
-    if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,6}){0,5}", found.api, re.ASCII) or not all(
-            (found.root, found.sessions, found.views, found.collector)):
+    if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,6}){0,5}", content.api, re.ASCII) or not all(
+            (content.root, content.sessions, content.views, content.collector)):
         raise api.PartyMalformed()
-    return found
+    return content
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,28 +83,28 @@ class Vsphere(Simulator):
         except (SyntaxError, ValueError, StopIteration):
             raise _Fault("InvalidRequest", "the message is not well formed") from None
         name = method.tag.removeprefix("{urn:vim25}")
-        asked = {each.tag.removeprefix("{urn:vim25}"): each for each in method}
-        if call.path != "/sdk" or call.method != "POST" or "}" in name or "_this" not in asked:
+        parameters = {each.tag.removeprefix("{urn:vim25}"): each for each in method}
+        if call.path != "/sdk" or call.method != "POST" or "}" in name or "_this" not in parameters:
             raise _Fault("InvalidRequest", "no such method")
         if name == "RetrieveServiceContent":
             return _answered(name, self._content()), {}
         if call.headers.get("soapaction") != f'"urn:vim25/{self.version}"':
             raise _Fault("InvalidRequest", "unsupported version")
         if name == "Login":
-            return self._login(asked)
-        found = re.search(r'vmware_soap_session=("?)([0-9a-f]+)\1', call.headers.get("cookie", ""))
-        session = found[2] if found and found[2] in self.sessions else ""
+            return self._login(parameters)
+        match = re.search(r'vmware_soap_session=("?)([0-9a-f]+)\1', call.headers.get("cookie", ""))
+        session = match[2] if match and match[2] in self.sessions else ""
         if not session:
             raise _Fault("NotAuthenticated", "The session is not authenticated.")
         if name == "Logout":
             self._ended(session)
             return '<LogoutResponse xmlns="urn:vim25"></LogoutResponse>', {}
         if name == "CreateContainerView":
-            return _answered(name, self._view(session, asked)), {}
+            return _answered(name, self._view(session, parameters)), {}
         if name == "RetrievePropertiesEx":
-            return _answered(name, self._listed(session, asked)), {}
+            return _answered(name, self._listed(session, parameters)), {}
         if name == "ContinueRetrievePropertiesEx":
-            there = self.tokens.pop(asked["token"].text or "", None)
+            there = self.tokens.pop(parameters["token"].text or "", None)
             if there is None or there[0] != session:
                 raise _Fault("InvalidArgument", "A specified parameter was not correct: token")
             return _answered(name, self._paged(*there, self.most)), {}
@@ -122,9 +122,9 @@ class Vsphere(Simulator):
                 f'<viewManager type="ViewManager">ViewManager</viewManager>{about}'
                 '<sessionManager type="SessionManager">SessionManager</sessionManager></returnval>')
 
-    def _login(self, asked: Mapping[str, Element]) -> tuple[str, dict[str, str]]:
-        given = [asked[name].text if name in asked else None for name in ("userName", "password")]
-        if given != [self.user, self.password] or self.tries >= _MOST_TRIES:
+    def _login(self, parameters: Mapping[str, Element]) -> tuple[str, dict[str, str]]:
+        login = [parameters[name].text if name in parameters else None for name in ("userName", "password")]
+        if login != [self.user, self.password] or self.tries >= _MOST_TRIES:
             self.tries += 1
             raise _Fault("InvalidLogin", "Cannot complete login due to an incorrect user name or password.")
         self.tries, session = 0, uuid.uuid4().hex
@@ -140,8 +140,8 @@ class Vsphere(Simulator):
 
     # ---------------------------------------------------------------- views and pages
 
-    def _view(self, session: str, asked: Mapping[str, Element]) -> str:
-        kind, below = asked["type"].text or "", asked["container"].text or ""
+    def _view(self, session: str, parameters: Mapping[str, Element]) -> str:
+        kind, below = parameters["type"].text or "", parameters["container"].text or ""
         if kind not in ("Datacenter", "VirtualMachine"):
             raise _Fault("InvalidArgument", "type")
         if below != "group-d1" and below not in self._datacenters():
@@ -160,8 +160,8 @@ class Vsphere(Simulator):
                 yield from ((f"vm-{key[11:]}{machine.number:05}", machine)
                             for machine in (fleet[n] for n in range(len(fleet))))
 
-    def _listed(self, session: str, asked: Mapping[str, Element]) -> str:
-        spec = ElementTree.tostring(asked["specSet"], encoding="unicode")
+    def _listed(self, session: str, parameters: Mapping[str, Element]) -> str:
+        spec = ElementTree.tostring(parameters["specSet"], encoding="unicode")
         view = re.search(r'obj type="ContainerView">([^<]+)<', spec)
         kind = re.search(r"propSet>\s*<\w+:type>(\w+)<", spec)
         paths = tuple(re.findall(r"pathSet>([^<]+)<", spec))
@@ -177,7 +177,7 @@ class Vsphere(Simulator):
             raise _Fault("InvalidProperty", f"{sorted(unknown)}")
         ids = [] if shown != kind[1] else [key for key, _ in self._machines(below)] if shown == "VirtualMachine" else [
             *self._datacenters()]
-        options = "".join(asked["options"].itertext()) if "options" in asked else ""
+        options = "".join(parameters["options"].itertext()) if "options" in parameters else ""
         return self._paged(session, kind[1], ids, paths, min(self.most, int(options or self.most)))
 
     def _paged(self, session: str, kind: str, ids: list[str], paths: tuple[str, ...], size: int) -> str:

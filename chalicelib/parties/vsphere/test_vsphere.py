@@ -73,15 +73,15 @@ def _rows(vmomi: Any, content: Any, kind: Any, below: Any, paths: list[str]) -> 
     walk = pc.TraversalSpec(name="view", path="view", skip=False, type=type(view))
     spec = pc.FilterSpec(objectSet=[pc.ObjectSpec(obj=view, skip=True, selectSet=[walk])],
                          propSet=[pc.PropertySpec(type=kind, pathSet=paths)])
-    found, token = {}, None
+    rows, token = {}, None
     while True:
         page = content.propertyCollector.ContinueRetrievePropertiesEx(token) if token else (
             content.propertyCollector.RetrievePropertiesEx([spec], pc.RetrieveOptions(maxObjects=100)))
         for row in page.objects if page else ():
-            found[row.obj._moId] = {each.name: each.val for each in row.propSet}
+            rows[row.obj._moId] = {each.name: each.val for each in row.propSet}
         token = page and page.token
         if not token:
-            return found
+            return rows
 
 
 def _machine(vmomi: Any, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,9 +105,9 @@ def same(mine: many_sources.Answer, theirs: Machines) -> None:
         assert (server.name, server.cpu, server.memory_mib, server.disk_gib, server.party_status) == (
             other["name"], other["cpu"], other["memory"], other["disk"], other["state"]), server
         ips = [ip_address(ip) for ip in other["ips"]]
-        for found, version, public in ((server.lan_ipv4, 4, False), (server.wan_ipv4, 4, True),
+        for shown, version, public in ((server.lan_ipv4, 4, False), (server.wan_ipv4, 4, True),
                                        (server.lan_ipv6, 6, False), (server.wan_ipv6, 6, True)):
-            assert list(found) == [str(ip) for ip in ips if ip.version == version and ip.is_global == public], server
+            assert list(shown) == [str(ip) for ip in ips if ip.version == version and ip.is_global == public], server
         assert server.created_at == other["created"], server
         assert server.updated_at == (None if other["updated"] is None or other["updated"].year == 1970
                                      else other["updated"])
@@ -159,8 +159,8 @@ class Front(Simulator):
         super().__init__()
 
     def operation(self, call: Call) -> str:
-        found = re.search(rb"Body>\s*<(\w+)", call.body)
-        return found[1].decode() if found else "?"
+        match = re.search(rb"Body>\s*<(\w+)", call.body)
+        return match[1].decode() if match else "?"
 
     def answer(self, call: Call) -> Answer:
         if call.operation == "ContinueRetrievePropertiesEx":
@@ -220,9 +220,9 @@ def test_vcsim_refuses_and_an_older_server_knows_no_creation(house: App, stack: 
     url = stack.enter_context(vcsim(tmp_path, password, 10, "6.5"))
     house.deployment.transport.adapter = Transport(str(tmp_path / "simulators.pem")).adapter
     put(house, url, password)
-    found = listed(house).servers
-    assert found
-    assert {server.created_at for server in found} == {None}
+    servers = listed(house).servers
+    assert servers
+    assert {server.created_at for server in servers} == {None}
     assert check.check_account(house.deployment, "123", "vsphere") == "ha-datacenter"
     with pytest.raises(UnknownRegion):
         listed(house, "Datacenter2")
@@ -282,14 +282,14 @@ def test_a_listing_that_ran_out_of_time_may_leave_its_session(house: App, stack:
 def test_listings_at_the_same_time_share_a_session(house: App, stack: ExitStack) -> None:
     center, _ = a_vcenter(house, stack)
     center.latency = 0.05
-    found: list[int | None] = []
-    threads = [threading.Thread(target=lambda region=region: found.append(listed(house, region).total))
+    counts: list[int | None] = []
+    threads = [threading.Thread(target=lambda region=region: counts.append(listed(house, region).total))
                for region in ("Datacenter1", KOELN)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(found) == [3, SIZE]       # type: ignore[type-var]
+    assert sorted(counts) == [3, SIZE]       # type: ignore[type-var]
     assert center.count("Login") == 1
     assert center.sessions == set()
 
@@ -299,9 +299,9 @@ def test_a_wrong_password_is_tried_once(house: App, stack: ExitStack) -> None:
     again."""
     center, credentials = a_vcenter(house, stack)
     put(house, center.url, canaries.secret("wrong"))
-    for asked in range(7):
-        with pytest.raises(PartyDenied, match="InvalidLogin; wrong key" + ".*not tried again" * bool(asked)):
-            listed(house, ("Datacenter1", KOELN)[asked % 2])
+    for number in range(7):
+        with pytest.raises(PartyDenied, match="InvalidLogin; wrong key" + ".*not tried again" * bool(number)):
+            listed(house, ("Datacenter1", KOELN)[number % 2])
     with pytest.raises(PartyDenied):
         check.check_account(house.deployment, "123", "vsphere")
     assert center.tries == center.count("Login") == 1
@@ -374,8 +374,8 @@ def test_no_two_names_are_the_same_region() -> None:
 
 def test_the_forms_of_credentials() -> None:
     def checked(local: bool = False, **fields: str) -> Account:
-        given = {"host": "vc.example.com", "username": USER, "password": "x", **fields}
-        return accounts.check("123", vsphere.PARTY, given, project=None, regions=(), deep=False, endpoint=None,
+        credentials = {"host": "vc.example.com", "username": USER, "password": "x", **fields}
+        return accounts.check("123", vsphere.PARTY, credentials, project=None, regions=(), deep=False, endpoint=None,
                               local=local)
 
     for good in ({"username": "EXAMPLE\\jörg 用户"}, {"password": "пароль <&\"'> \\ "}, {"host": "vc:8443"},

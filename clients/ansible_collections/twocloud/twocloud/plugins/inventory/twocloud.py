@@ -442,11 +442,11 @@ def _host_names(servers, called, prefix=""):
     `called`: for each server the names that it may have, the preferred one first."""
     ids = Counter(server["instance_id"] for server in servers)
     counts = [Counter(column) for column in zip(*called)]
-    given, taken, last, later = {}, set(), {}, []
+    name_of, taken, last, later = {}, set(), {}, []
 
     def give(number, name):
-        given[number] = _unique(name, taken, last)
-        taken.add(given[number])
+        name_of[number] = _unique(name, taken, last)
+        taken.add(name_of[number])
 
     def by_id(server):
         key = server["instance_id"]
@@ -465,7 +465,7 @@ def _host_names(servers, called, prefix=""):
             later.append((number, own))
     for number, own in later:
         give(number, own if own not in taken else by_id(servers[number]))
-    return [f"{prefix}{given[number]}" for number in range(len(servers))]
+    return [f"{prefix}{name_of[number]}" for number in range(len(servers))]
 
 
 def _is_legal(name):
