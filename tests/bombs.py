@@ -104,9 +104,9 @@ def main(name: str) -> None:
         mine = replace(account, tenant_id=str(tenant))
         sender = transport.sender(party, mine, party.default_region, time.monotonic() + 20)
         try:
-            found = parties.list_servers(Source(str(tenant), party.name, party.default_region), mine, Window(1, 1),
-                                         sender)
-            words.append(str(len(found.servers)))
+            listing = parties.list_servers(Source(str(tenant), party.name, party.default_region), mine, Window(1, 1),
+                                           sender)
+            words.append(str(len(listing.servers)))
         except TwocloudError as error:
             words.append(error.code)
         except BaseException as error:

@@ -33,9 +33,9 @@ class Played:
 
     def request(self, method: str, url: str, body: object = None, headers: object = None,
                 **_: object) -> requests.Response:
-        asked = url.partition("command=")[2].partition("&")[0] or url.partition("?")[0]
+        operation = url.partition("command=")[2].partition("&")[0] or url.partition("?")[0]
         self.response = requests.Response()
-        self.response.status_code, self.response._content = 200, self.answers[asked]
+        self.response.status_code, self.response._content = 200, self.answers[operation]
         self.response.headers["Content-Type"] = "application/json"
         self.response.status = 200                              # type: ignore[attr-defined]
         self.response.read = lambda: self.response.content      # type: ignore[attr-defined]
@@ -59,8 +59,8 @@ def our_servers(party: str, region: str, answers: Mapping[str, bytes]) -> list[S
     def send(operation: str, sign: Sign) -> Response:
         request = sign()
         path = request.url.partition("://")[2].partition("/")[2]
-        asked = path.partition("command=")[2].partition("&")[0] or "/" + path.partition("?")[0]
-        return Response(200, {}, answers[asked])
+        name = path.partition("command=")[2].partition("&")[0] or "/" + path.partition("?")[0]
+        return Response(200, {}, answers[name])
 
     return parties.load(party).list_servers(Client(Source("123", party, region), account_of(party), send),
                                             WHOLE).servers
@@ -75,8 +75,8 @@ def ours_fit(ours: list[Server], nodes: list[Any]) -> None:
     assert nodes
     for server, node in zip(ours, nodes, strict=True):
         assert server.name == (node.name or "")
-        found = {*server.lan_ipv4, *server.wan_ipv4, *server.lan_ipv6, *server.wan_ipv6}
-        assert found == {*node.public_ips, *node.private_ips}
+        addresses = {*server.lan_ipv4, *server.wan_ipv4, *server.lan_ipv6, *server.wan_ipv6}
+        assert addresses == {*node.public_ips, *node.private_ips}
         assert (server.status is Status.ACTIVE) == (str(node.state) == "running") or server.status is Status.UNKNOWN
 
 

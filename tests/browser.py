@@ -37,17 +37,17 @@ def _program() -> str:
                 for command in (["update"], ["install", "--yes", "--no-install-recommends", "chromium"]):
                     subprocess.run(["apt-get", "--quiet", *command], capture_output=True, check=False, timeout=110,
                                    env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
-    found = find()
-    if not found:
+    program = find()
+    if not program:
         pytest.skip(f"{NOT_RUN}: the console's tests need Chromium: apt-get install chromium")
-    return found
+    return program
 
 
 def _packages() -> Path:
-    found = sorted((ROOT / ".tools/browser").glob("lib/python*/site-packages"))
-    if not found:
+    folders = sorted((ROOT / ".tools/browser").glob("lib/python*/site-packages"))
+    if not folders:
         pytest.skip(f"{NOT_RUN}: the console's tests need .tools/browser: make .tools/browser/ready")
-    return found[0]
+    return folders[0]
 
 
 def axe() -> str:

@@ -27,13 +27,13 @@ def watch(text: str) -> str:
 def _spellings(text: str) -> set[bytes]:
     """Raw, hex, URL-quoted, JSON-escaped, and base64 at each of its three alignments."""
     raw = text.encode()
-    found = {raw, raw.hex().encode(), raw.hex().upper().encode(), quote(text, safe="").encode(),
-             json.dumps(text)[1:-1].encode()}
+    spellings = {raw, raw.hex().encode(), raw.hex().upper().encode(), quote(text, safe="").encode(),
+                 json.dumps(text)[1:-1].encode()}
     for shift in range(3):
         coded = base64.b64encode(b"\0" * shift + raw)
-        found.add(coded[4 if shift else 0:-4])          # without the groups that also hold neighbours
-        found.add(base64.urlsafe_b64encode(b"\0" * shift + raw)[4 if shift else 0:-4])
-    return found
+        spellings.add(coded[4 if shift else 0:-4])          # without the groups that also hold neighbours
+        spellings.add(base64.urlsafe_b64encode(b"\0" * shift + raw)[4 if shift else 0:-4])
+    return spellings
 
 
 def leaks(folder: Path) -> Iterator[str]:
@@ -51,10 +51,10 @@ def leaks(folder: Path) -> Iterator[str]:
                 others.append((spelling, text))
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix != ".secret"):
         content = path.read_bytes()
-        found = {text for spelling, text in others if spelling in content}
+        texts = {text for spelling, text in others if spelling in content}
         for word in set(_WORD.findall(content)):
             for at in range(len(word) - _WINDOW + 1):
                 for spelling, text in begins.get(word[at:at + _WINDOW], ()):
                     if word.startswith(spelling, at):
-                        found.add(text)
-        yield from sorted(f"{path.name}: {text[:14]}…" for text in found)
+                        texts.add(text)
+        yield from sorted(f"{path.name}: {text[:14]}…" for text in texts)

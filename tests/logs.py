@@ -42,8 +42,8 @@ def heard() -> Generator[list[str]]:
 
 
 def read(lines: list[str], event: str | None = None) -> list[dict[str, Any]]:
-    found = [json.loads(line) for line in lines]
-    return [line for line in found if event in (None, line["event"])]
+    events = [json.loads(line) for line in lines]
+    return [line for line in events if event in (None, line["event"])]
 
 
 class Run(Context):
@@ -56,9 +56,9 @@ class Run(Context):
 
 def get(house: App, token: str | None = None, path: str = "/twocloud/servers", method: str = "GET",
         query: dict[str, list[str]] | None = GZ) -> int:
-    asked = event(path, basic(house.token if token is None else token), method, query)
-    asked["requestContext"]["requestId"] = str(uuid.uuid4())
-    return app.app(asked, Run())["statusCode"]
+    request = event(path, basic(house.token if token is None else token), method, query)
+    request["requestContext"]["requestId"] = str(uuid.uuid4())
+    return app.app(request, Run())["statusCode"]
 
 
 def put(house: App, tenant: str, regions: tuple[str, ...], keys: dict[str, str] | None = None) -> None:

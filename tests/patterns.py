@@ -38,10 +38,10 @@ def matches(pattern: str, line: str) -> bool:
     return isinstance(event, dict) and test(event)
 
 
-def value(given: str, line: str) -> float | None:
+def value(source: str, line: str) -> float | None:
     """What a matching line adds to the metric; None: nothing, for there is no number."""
-    found = _select(given, json.loads(line)) if given.startswith("$") else float(given)
-    return float(found) if isinstance(found, int | float) and not isinstance(found, bool) else None
+    number = _select(source, json.loads(line)) if source.startswith("$") else float(source)
+    return float(number) if isinstance(number, int | float) and not isinstance(number, bool) else None
 
 
 def _select(selector: str, event: Any) -> Any:
@@ -56,11 +56,11 @@ class _Parser:
     def __init__(self, pattern: str) -> None:
         self._pattern, self._tokens, at = pattern, list[tuple[str, str]](), 0
         while pattern[at:].strip():
-            found = _TOKEN.match(pattern, at)
-            if not found or not found.lastgroup:
+            match = _TOKEN.match(pattern, at)
+            if not match or not match.lastgroup:
                 raise ValueError(f"not in the grammar: {pattern[at:]}")
-            self._tokens.append((found.lastgroup, found[found.lastgroup]))
-            at = found.end()
+            self._tokens.append((match.lastgroup, match[match.lastgroup]))
+            at = match.end()
 
     def whole(self) -> Test:
         self._take("sign", "{")
@@ -92,14 +92,14 @@ class _Parser:
             raise ValueError(f"no comparison: {sign}")
         if self._tokens and self._tokens[0][0] == "number":
             number = float(self._take("number"))
-            return lambda event: isinstance(found := _select(selector, event),
-                                            int | float) and _OPERATORS[sign](found, number)
+            return lambda event: isinstance(field := _select(selector, event),
+                                            int | float) and _OPERATORS[sign](field, number)
         text = self._take("text")[1:-1]
         if sign not in ("=", "!="):
             raise ValueError(f"texts have no order: {self._pattern}")
         shape = re.sub(r"[\[?]", "[\\g<0>]", text)               # only * is special
-        return lambda event: isinstance(found := _select(selector, event),
-                                        str) and fnmatchcase(found, shape) == (sign == "=")
+        return lambda event: isinstance(field := _select(selector, event),
+                                        str) and fnmatchcase(field, shape) == (sign == "=")
 
     def _next(self, sign: str) -> bool:
         if self._tokens and self._tokens[0] == ("sign", sign):

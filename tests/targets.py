@@ -113,8 +113,8 @@ class Target:
             if body is not None:
                 connection.putheader("Content-Length", str(len(body)))
             connection.endheaders(body)
-            said = connection.getresponse()
-            answer = Answer(said.status, {name.lower(): value for name, value in said.getheaders()}, said.read())
+            reply = connection.getresponse()
+            answer = Answer(reply.status, {name.lower(): value for name, value in reply.getheaders()}, reply.read())
         finally:
             connection.close()
         always(answer, method, token or "")
@@ -178,11 +178,11 @@ def served(folder: Path) -> Iterator[Target]:
     try:
         assert process.stderr
         line = process.stderr.readline()
-        found = re.search(r"(http://\S+)/twocloud/servers", line)
-        assert found, line
+        match = re.search(r"(http://\S+)/twocloud/servers", line)
+        assert match, line
         threading.Thread(target=process.stderr.read, daemon=True).start()    # or it would wait for us
         with clouds(None) as (qcloud, aws, keys):
-            yield Target("serve", found[1], deployment, qcloud, aws, keys, local=True)
+            yield Target("serve", match[1], deployment, qcloud, aws, keys, local=True)
     finally:
         process.terminate()
         process.wait(20)
@@ -195,10 +195,10 @@ def functions(stack: Stack, task: Path, here: Path, folder: Path) -> Iterator[st
     template = json.loads((here / "template.json").read_text())
 
     def pool(logical: str) -> Pool:
-        said = stack.function(logical)
-        variables = {**said["Environment"]["Variables"], **stack.environment}
+        configuration = stack.function(logical)
+        variables = {**configuration["Environment"]["Variables"], **stack.environment}
         most = template["Resources"][logical]["Properties"]["ReservedConcurrentExecutions"]["Fn::If"][1]
-        return Pool(lambda: Function(task, FUNCTIONS[logical], variables, said["Timeout"], folder), most)
+        return Pool(lambda: Function(task, FUNCTIONS[logical], variables, configuration["Timeout"], folder), most)
 
     gateway = Gateway(template, {name: pool(name) for name in ("APIHandler", "Authorize")})
     try:

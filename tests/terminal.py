@@ -40,10 +40,10 @@ class Terminal:
                  "TWOCLOUD_LOCAL": "1", "PYTHONUTF8": "1", **environment})
         os.close(slave)
 
-    def until(self, seen: Callable[[str], bool], seconds: float = 30) -> str:
+    def until(self, ready: Callable[[str], bool], seconds: float = 30) -> str:
         """What is on the screen, as soon as it is so."""
         end = time.monotonic() + seconds
-        while not seen(self.text):
+        while not ready(self.text):
             assert time.monotonic() < end, self.text
             assert self._read(), self.text
         return self.text

@@ -123,11 +123,11 @@ def test_a_files_key(served: App, mine: dict[str, str], tmp_path: Path) -> None:
                   msgspec.json.encode(msgspec.structs.replace(row, sealed=sealed, bound=False)))
     run(again, tmp_path, **mine)
     assert {(row.key, row.bound) for row in accounts.every(store)} == {(old.name, True)}
-    told = run(script + "twocloud account list -o json", tmp_path, **mine)
+    listing = run(script + "twocloud account list -o json", tmp_path, **mine)
     new = FileSealer(tmp_path / ".twocloud/key-2", make=False)
     rows = accounts.every(served.deployment.store)
     assert {row.key for row in rows} == {new.name}
-    assert new.name in told
+    assert new.name in listing
     assert accounts.load(served.deployment.store, lambda: new, "123", "qcloud",
                          local=True).credentials["secret_id"] == "AKIDtest"
 

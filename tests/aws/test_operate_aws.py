@@ -72,13 +72,13 @@ def key_of(stack: Stack) -> KmsSealer:
     return KmsSealer(row.key.removeprefix("kms:"), stack.client("kms"))
 
 
-def check(seen: list[tuple[int, int]], deployments: int) -> None:
+def check(answers: list[tuple[int, int]], deployments: int) -> None:
     """The emulator ends what a function does when it is replaced: of one reader's requests one per function, no
     more."""
-    assert set(seen) <= {(200, 25), (502, 0)}, seen
-    assert len(seen) > 5, seen
-    assert seen.count((502, 0)) <= 2 * deployments, seen
-    assert seen[-1] == (200, 25)
+    assert set(answers) <= {(200, 25), (502, 0)}, answers
+    assert len(answers) > 5, answers
+    assert answers.count((502, 0)) <= 2 * deployments, answers
+    assert answers[-1] == (200, 25)
 
 
 def test_an_upgrade_and_the_way_back_under_readers(stack: Stack, operator: Any, tmp_path: Path) -> None:
@@ -89,13 +89,13 @@ def test_an_upgrade_and_the_way_back_under_readers(stack: Stack, operator: Any, 
         added.writestr("chalicelib/release.txt", "the next one")
     s3.put_object(Bucket="twocloud-deploy", Key="next.zip", Body=archive.getvalue())
     old, (script,) = packaged.read_text(), PAGE["Upgrade and roll back"]
-    with Readers(stack, stack.token("123")) as seen:
+    with Readers(stack, stack.token("123")) as answers:
         for text in (old.replace("twocloud-test.zip", "next.zip"), old):
             packaged.write_text(text)
             operator(script)
             assert (stack.function("APIHandler")["CodeSha256"] == before) == (text == old)
-            wait(lambda so_far=len(seen): len(seen) > so_far + 3, 60)
-    check(seen, 2)
+            wait(lambda so_far=len(answers): len(answers) > so_far + 3, 60)
+    check(answers, 2)
 
 
 # open: after rotating under another key the emulator's account does not open; moto's does (tests/unit/test_rotation.py)
@@ -109,9 +109,9 @@ def test_another_key_of_kms(stack: Stack, operator: Any, tmp_path: Path) -> None
     second = re.sub(r"(?m)^TWOCLOUD_KEY=\S+ TWOCLOUD_OLD_KEY=\S+ twocloud account reseal$",
                     f"export TWOCLOUD_KEY=kms:$NEW\n{rotated}", second)
     old = key_of(stack).name
-    with Readers(stack, stack.token("123")) as seen:
+    with Readers(stack, stack.token("123")) as answers:
         listed = operator(first + second + third + "\nstack_output Key")
-    check(seen, 2)
+    check(answers, 2)
     accounts_told, new = json.loads(listed[listed.index("["):listed.rindex("]")
                                            + 1]), listed.strip().rpartition("\n")[2]
     assert {row["key"] for row in accounts_told if row["tenant_id"] == "123"} == {new} != {old}
@@ -135,8 +135,8 @@ def test_restore_a_table(stack: Stack, operator: Any) -> None:
     assert stack.get(before).status_code == 200
     operator(script, MOMENT=moment)
     client = stack.client("dynamodb")
-    told = client.describe_table(TableName="twocloud-restored")["Table"]
-    assert told["DeletionProtectionEnabled"]
+    table = client.describe_table(TableName="twocloud-restored")["Table"]
+    assert table["DeletionProtectionEnabled"]
     assert client.describe_time_to_live(
         TableName="twocloud-restored")["TimeToLiveDescription"]["AttributeName"] == "expires"
     for name in ("APIHandler", "Authorize", "Spread", "Work"):

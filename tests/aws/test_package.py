@@ -135,16 +135,16 @@ def test_native_code_is_for_lambdas_processor(out: Path) -> None:
 
 
 def test_every_module_is_compiled_for_lambdas_python(out: Path) -> None:
-    found = files(out)
+    paths = files(out)
     python = runtime()
     magic = bytes.fromhex(subprocess.run([python, "-c",
                                           "import importlib.util; print(importlib.util.MAGIC_NUMBER.hex())"],
                                          capture_output=True, text=True, check=True).stdout)
     tag = f"cpython-{package.version_of(python).replace('.', '')}"
-    for name in found:
+    for name in paths:
         if name.endswith(".py"):
             folder, _, module = name.rpartition("/")
-            compiled = found[f"{folder}/__pycache__/{module[:-3]}.{tag}.pyc".lstrip("/")]
+            compiled = paths[f"{folder}/__pycache__/{module[:-3]}.{tag}.pyc".lstrip("/")]
             assert compiled[:4] == magic, name      # hash-based, not checked at start
             assert compiled[4:8] == b"\x01\0\0\0", name
     assert (
@@ -155,12 +155,12 @@ def test_every_module_is_compiled_for_lambdas_python(out: Path) -> None:
 
 def test_only_what_is_locked_and_needed_is_in_the_zip(out: Path) -> None:
     """No development package, no command, no test, no simulator."""
-    found = files(out)
-    told = {match[1].lower().replace("_", "-"): match[2] for name in found
-            if (match := re.match(r"([^/]+?)-([^-/]+)\.dist-info/METADATA$", name))}
-    assert told == {name.lower(): version for name, version in locked().items()}
+    paths = files(out)
+    versions = {match[1].lower().replace("_", "-"): match[2] for name in paths
+                if (match := re.match(r"([^/]+?)-([^-/]+)\.dist-info/METADATA$", name))}
+    assert versions == {name.lower(): version for name, version in locked().items()}
     owners = {"app.py", "LICENSE", "__pycache__", "chalicelib", "chalice"}
-    for name in found:
+    for name in paths:
         top = name.split("/")[0]
         if not top.endswith(".dist-info"):
             owners.add(top) if top.removesuffix(".py") in IMPORTED_AS else None
@@ -170,7 +170,7 @@ def test_only_what_is_locked_and_needed_is_in_the_zip(out: Path) -> None:
             name) \
             or name.startswith(("certifi/", "charset_normalizer/", "boto", "idna/")), name
     ours = {path.relative_to(ROOT).as_posix() for path in (ROOT / "chalicelib").rglob("*.py")}
-    left_out = ours - found.keys()
+    left_out = ours - paths.keys()
     assert left_out == {*(f"chalicelib/{name}.py" for name in ("http/serve", "http/connections", "__main__",
                                                                "fleet/rotation", "access/copying")),
                         *(name for name in ours if re.match(
@@ -185,9 +185,9 @@ NOT_IN_LAMBDA = {"libcloud", "psycopg", "psycopg_pool", "types_boto3_dynamodb", 
 
 
 def test_whatever_our_code_imports_is_there(out: Path) -> None:
-    found = files(out)
-    tops = {name.split("/")[0].removesuffix(".py") for name in found}
-    for name, content in found.items():
+    paths = files(out)
+    tops = {name.split("/")[0].removesuffix(".py") for name in paths}
+    for name, content in paths.items():
         if name == "app.py" or re.fullmatch(r"chalicelib/.*\.py", name):
             package = name.removesuffix(".py").split("/")[:-1]
             for node in ast.walk(ast.parse(content)):
@@ -200,7 +200,7 @@ def test_whatever_our_code_imports_is_there(out: Path) -> None:
                     assert top in tops | set(sys.stdlib_module_names) | NOT_IN_LAMBDA, f"{name} imports {module}"
                     if top == "chalicelib":
                         path = module.replace(".", "/")
-                        assert f"{path}.py" in found or f"{path}/__init__.py" in found, f"{name} imports {module}"
+                        assert f"{path}.py" in paths or f"{path}/__init__.py" in paths, f"{name} imports {module}"
 
 
 def test_what_is_tried_here_is_what_is_shipped(out: Path, here: Path) -> None:
@@ -220,16 +220,16 @@ def test_what_is_left_of_botocores_descriptions_says_the_same(out: Path) -> None
     """All calls and shapes, and the endpoints of every partition for what is used."""
     from botocore.loaders import Loader
 
-    found, whole = files(out), Loader()
+    paths, whole = files(out), Loader()
     for service, version in (("dynamodb", "2012-08-10"), ("kms", "2014-11-01"), ("sqs", "2012-11-05")):
-        kept = json.loads(found[f"botocore/data/{service}/{version}/service-2.json"])
+        kept = json.loads(paths[f"botocore/data/{service}/{version}/service-2.json"])
         full: Any = whole.load_service_model(service, "service-2", version)
         assert kept["operations"].keys() == full["operations"].keys()
         assert kept["shapes"].keys() == full["shapes"].keys()
         for name, shape in kept["shapes"].items():
             assert shape.get("members", {}).keys() == full["shapes"][name].get("members", {}).keys(), name
     endpoints: Any = whole.load_data("endpoints")
-    for kept, full in zip(json.loads(found["botocore/data/endpoints.json"])["partitions"], endpoints["partitions"],
+    for kept, full in zip(json.loads(paths["botocore/data/endpoints.json"])["partitions"], endpoints["partitions"],
                           strict=True):
         assert kept["regions"] == full["regions"]
         assert kept["services"] == {name: full["services"][name] for name in kept["services"]}
@@ -252,13 +252,13 @@ def test_the_bill_of_materials_is_that_of_the_zip(out: Path) -> None:
 
 
 def test_licence_texts_are_in_the_zip(out: Path) -> None:
-    found = files(out)
-    assert found["LICENSE"] == (ROOT / "LICENSE").read_bytes()
+    paths = files(out)
+    assert paths["LICENSE"] == (ROOT / "LICENSE").read_bytes()
     for name in [*locked(), "chalice"]:
         own = re.compile(
             rf"{re.escape(name).replace('-', '[-_.]').replace(chr(92) + '[-_.]', '[-_.]')}-[^/]+\.dist-info/"
             rf".*(LICEN[CS]E|COPYING|NOTICE)", re.I)
-        assert any(own.match(path) for path in found), name
+        assert any(own.match(path) for path in paths), name
 
 
 @pytest.mark.parametrize("break_it", ["no wheel", "wrong hash", "wrong version"])
@@ -309,33 +309,33 @@ def test_cfn_lint_and_the_sam_translator_take_the_template(template: dict[str, A
 
 
 def test_the_four_functions(template: dict[str, Any]) -> None:
-    found = {name: it["Properties"] for name, it in template["Resources"].items()
-             if it["Type"] == "AWS::Serverless::Function"}
-    assert {name: it["Handler"] for name, it in found.items()} == FUNCTIONS
-    for name, it in found.items():
+    by_name = {name: it["Properties"] for name, it in template["Resources"].items()
+                 if it["Type"] == "AWS::Serverless::Function"}
+    assert {name: it["Handler"] for name, it in by_name.items()} == FUNCTIONS
+    for name, it in by_name.items():
         assert it["Architectures"] == ["arm64"]
         assert it["Role"] == {"Fn::GetAtt": [ROLES[name], "Arn"]}
         assert it["ReservedConcurrentExecutions"]["Fn::If"][1] > 0
         retained = it["LoggingConfig"]["LogGroup"]["Ref"]
         assert resource(template, retained)["RetentionInDays"] == 30
-    assert many_sources.REQUEST_SECONDS < found["APIHandler"]["Timeout"] < 29
-    assert found["Work"]["Timeout"] >= schedule.REFRESH_SECONDS + app.MARGIN_SECONDS
-    source = found["Work"]["Events"]["WorkSqsEventSource"]["Properties"]
+    assert many_sources.REQUEST_SECONDS < by_name["APIHandler"]["Timeout"] < 29
+    assert by_name["Work"]["Timeout"] >= schedule.REFRESH_SECONDS + app.MARGIN_SECONDS
+    source = by_name["Work"]["Events"]["WorkSqsEventSource"]["Properties"]
     assert source["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
     assert source["Queue"] == {"Fn::Sub": "${Queue.Arn}"}
-    assert source["ScalingConfig"]["MaximumConcurrency"] == found["Work"]["ReservedConcurrentExecutions"]["Fn::If"][1]
-    assert found["Spread"]["Events"]["SpreadEvent"]["Properties"] == {"Schedule": "rate(5 minutes)"}
+    assert source["ScalingConfig"]["MaximumConcurrency"] == by_name["Work"]["ReservedConcurrentExecutions"]["Fn::If"][1]
+    assert by_name["Spread"]["Events"]["SpreadEvent"]["Properties"] == {"Schedule": "rate(5 minutes)"}
 
 
 def test_only_settings_that_exist_are_given_to_a_function(template: dict[str, Any]) -> None:
-    given = {name: set(resource(template, name)["Environment"]["Variables"]) for name in FUNCTIONS}
-    assert set().union(*given.values()) <= set(settings.SETTINGS)
-    assert "TWOCLOUD_KEY" in given["APIHandler"] & given["Work"]
-    assert "TWOCLOUD_KEY" not in given["Authorize"] | given["Spread"]
-    assert "TWOCLOUD_LOCAL" not in set().union(*given.values())
-    assert "TWOCLOUD_QUEUE" in given["Spread"] & given["APIHandler"]
+    names = {name: set(resource(template, name)["Environment"]["Variables"]) for name in FUNCTIONS}
+    assert set().union(*names.values()) <= set(settings.SETTINGS)
+    assert "TWOCLOUD_KEY" in names["APIHandler"] & names["Work"]
+    assert "TWOCLOUD_KEY" not in names["Authorize"] | names["Spread"]
+    assert "TWOCLOUD_LOCAL" not in set().union(*names.values())
+    assert "TWOCLOUD_QUEUE" in names["Spread"] & names["APIHandler"]
     assert [name for name in FUNCTIONS if "Layers" in resource(template, name)] == [
-        name for name in FUNCTIONS if {"TWOCLOUD_CA_FILE", "TWOCLOUD_PROXY"} <= given[name]] == ["APIHandler", "Work"]
+        name for name in FUNCTIONS if {"TWOCLOUD_CA_FILE", "TWOCLOUD_PROXY"} <= names[name]] == ["APIHandler", "Work"]
     assert template["Parameters"]["Proxy"]["NoEcho"]
     for parameter, name in (("Timezone", "TWOCLOUD_TIMEZONE"), ("MaxAge", "TWOCLOUD_MAX_AGE"),
                             ("StaleIfError", "TWOCLOUD_STALE_IF_ERROR"),
@@ -487,13 +487,13 @@ def test_only_two_functions_open_credentials_and_only_under_their_context(templa
 
 def granted(template: dict[str, Any], name: str) -> set[tuple[str, str]]:
     """(operation, kind of row) that the function may."""
-    found: set[tuple[str, str]] = set()
+    grants: set[tuple[str, str]] = set()
     for statement in statements(template, name):
         for action in statement["Action"]:
             if action.startswith("dynamodb:"):
                 kinds = statement["Condition"]["ForAllValues:StringLike"]["dynamodb:LeadingKeys"]
-                found |= {(action.removeprefix("dynamodb:"), kind) for kind in kinds}
-    return found
+                grants |= {(action.removeprefix("dynamodb:"), kind) for kind in kinds}
+    return grants
 
 
 # ---------------------------------------------------------------- on MiniStack
@@ -542,9 +542,9 @@ class Stack:
 
     def function(self, logical: str) -> dict[str, Any]:
         prefix = self.outputs["APIHandlerName"].partition("-APIHandler-")[0]
-        (found,) = (it for it in self.client("lambda").list_functions()["Functions"]
-                    if it["FunctionName"].startswith(f"{prefix}-{logical}-"))
-        return found
+        (function,) = (it for it in self.client("lambda").list_functions()["Functions"]
+                        if it["FunctionName"].startswith(f"{prefix}-{logical}-"))
+        return function
 
 
 @pytest.fixture(scope="session")
@@ -562,10 +562,10 @@ def stack(here_for_ministack: Path, tmp_path_factory: pytest.TempPathFactory) ->
         made = Deployment(settings_in(folder, local=False),
                           DynamoStore(outputs["Store"].removeprefix("dynamodb://"), time.time, client),
                           lambda: kms, Transport(trusted=str(pem)), time.time)
-        found = Stack(endpoint, outputs, made, cloud, keys, pem, fleet)
-        found.account("123")
-        yield found
-        found.session.close()
+        deployed = Stack(endpoint, outputs, made, cloud, keys, pem, fleet)
+        deployed.account("123")
+        yield deployed
+        deployed.session.close()
         made.close()
 
 
@@ -604,7 +604,7 @@ def test_pages_join_and_links_lead_on(stack: Stack) -> None:
 def test_a_wrong_token_gets_the_contracts_401(stack: Stack) -> None:
     good = stack.token("123")
     changed = good[:-1] + ("A" if good[-1] != "A" else "B")
-    seen = []
+    headers = []
     for token in ("", "tc_wrong", changed, good[::-1]):
         answer = stack.get(token)
         assert answer.status_code == 401
@@ -613,9 +613,9 @@ def test_a_wrong_token_gets_the_contracts_401(stack: Stack) -> None:
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         body = answer.json()
         assert body.pop("request_id") == answer.headers["X-Request-Id"]
-        seen.append(body)
-    assert seen[0] == {"code": 401, "msg": errors.Unauthorized.default, "error": "unauthorized"}
-    assert seen == [seen[0]] * 4
+        headers.append(body)
+    assert headers[0] == {"code": 401, "msg": errors.Unauthorized.default, "error": "unauthorized"}
+    assert headers == [headers[0]] * 4
 
 
 def test_revoking_acts_at_once_while_the_gateway_keeps_the_policy(stack: Stack) -> None:
@@ -666,10 +666,10 @@ def test_foreign_and_open_paths(stack: Stack) -> None:
 
 def wait(what: Callable[[], Any], seconds: float) -> Any:
     until = time.monotonic() + seconds
-    while not (found := what()):
+    while not (result := what()):
         assert time.monotonic() < until, "did not happen in time"
         time.sleep(0.5)
-    return found
+    return result
 
 
 def kept(stack: Stack, tenant: str) -> snapshots.Head | None:
@@ -689,9 +689,9 @@ def test_the_worker_writes_what_a_message_names(stack: Stack) -> None:
 
 def test_a_poison_message_ends_in_the_dead_letters(stack: Stack) -> None:
     sqs, queue = stack.client("sqs"), stack.outputs["QueueURL"]
-    said = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["All"])["Attributes"]
-    assert json.loads(said["RedrivePolicy"])["maxReceiveCount"] == 5
-    assert said["VisibilityTimeout"] == "780"
+    attributes = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["All"])["Attributes"]
+    assert json.loads(attributes["RedrivePolicy"])["maxReceiveCount"] == 5
+    assert attributes["VisibilityTimeout"] == "780"
     # five tries, but not in an hour
     sqs.set_queue_attributes(QueueUrl=queue, Attributes={"VisibilityTimeout": "1"})
     try:
@@ -741,10 +741,10 @@ def test_alarms_go_off_and_tell_the_topic(stack: Stack, template: dict[str, Any]
     raised = {it["AlarmName"] for it in wait(lambda: cloudwatch.describe_alarms(StateValue="ALARM")["MetricAlarms"],
                                              30)}
     assert {name.split("-")[2] for name in raised} == wanted - {"ScheduleStopped"}
-    told = wait(lambda: sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages"), 30)
-    said = json.loads(json.loads(told[0]["Body"])["Message"])
-    assert said["NewStateValue"] == "ALARM"
-    assert said["AlarmDescription"] in {it["AlarmDescription"] for it in alarms}
+    messages = wait(lambda: sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages"), 30)
+    notice = json.loads(json.loads(messages[0]["Body"])["Message"])
+    assert notice["NewStateValue"] == "ALARM"
+    assert notice["AlarmDescription"] in {it["AlarmDescription"] for it in alarms}
 
 
 def test_filters_stand_on_the_groups_that_hold_the_functions_lines(stack: Stack, template: dict[str, Any]) -> None:
@@ -768,13 +768,13 @@ def test_filters_stand_on_the_groups_that_hold_the_functions_lines(stack: Stack,
         group = stack.function(function)["LoggingConfig"]["LogGroup"]
         return [it["message"] for it in logs.filter_log_events(logGroupName=group)["events"]]
 
-    told = wait(lambda: [line for line in lines("APIHandler") if answer.headers["X-Request-Id"] in line
-                         and '"call"' in line], 30)
-    assert [json.loads(line)["tenant"] for line in told] == ["watched"]
+    logged = wait(lambda: [line for line in lines("APIHandler") if answer.headers["X-Request-Id"] in line
+                           and '"call"' in line], 30)
+    assert [json.loads(line)["tenant"] for line in logged] == ["watched"]
     (filter_,) = (it for it in logs.describe_metric_filters(
         logGroupName=stack.function("APIHandler")["LoggingConfig"]["LogGroup"])["metricFilters"]
                   if it["metricTransformations"][0]["metricName"] == "PartyDenied")
-    assert patterns.matches(filter_["filterPattern"], told[0])
+    assert patterns.matches(filter_["filterPattern"], logged[0])
     assert filter_["metricTransformations"][0]["metricNamespace"] == "twocloud/twocloud-test"
     refreshed = wait(lambda: [line for line in lines("Work") if '"watched"' in line and '"refresh"' in line], 30)
     assert json.loads(refreshed[0])["run_id"] == "run-7"
@@ -894,10 +894,10 @@ def task(here: Path, stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> 
 @contextmanager
 def started(stack: Stack, task: Path, logical: str, folder: Path, **more: str) -> Iterator[Function]:
     """The function with the variables, handler and time that the deployed one has."""
-    said = stack.function(logical)
-    assert said["Handler"] == FUNCTIONS[logical]
-    variables = {**said["Environment"]["Variables"], **stack.environment, **more}
-    with Function(task, said["Handler"], variables, said["Timeout"], folder) as function:
+    configuration = stack.function(logical)
+    assert configuration["Handler"] == FUNCTIONS[logical]
+    variables = {**configuration["Environment"]["Variables"], **stack.environment, **more}
+    with Function(task, configuration["Handler"], variables, configuration["Timeout"], folder) as function:
         yield function
 
 
@@ -914,12 +914,12 @@ def test_the_api_handler_starts_and_answers(stack: Stack, task: Path, tmp_path: 
 
 
 def test_the_authorizer_starts_and_answers(stack: Stack, task: Path, tmp_path: Path) -> None:
-    asked = {"type": "TOKEN", "methodArn": "arn:aws:execute-api:us-east-1:123456789012:abc/api/GET/twocloud/servers"}
+    request = {"type": "TOKEN", "methodArn": "arn:aws:execute-api:us-east-1:123456789012:abc/api/GET/twocloud/servers"}
     with started(stack, task, "Authorize", tmp_path) as function:
-        policy = function.invoke({**asked, "authorizationToken": basic(stack.token("123"))})["policyDocument"]
+        policy = function.invoke({**request, "authorizationToken": basic(stack.token("123"))})["policyDocument"]
         assert [row["Effect"] for row in policy["Statement"]] == ["Allow"]
         with pytest.raises(RuntimeError, match=r"^Exception: Unauthorized$"):
-            function.invoke({**asked, "authorizationToken": "Basic eA=="})
+            function.invoke({**request, "authorizationToken": "Basic eA=="})
 
 
 @pytest.mark.parametrize("form", ["Text", "JSON"])

@@ -57,7 +57,7 @@ def access(status: str, refused_as: str = "-") -> str:
 
 
 def metrics(lines: dict[str, list[str]]) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = {}
+    values: dict[str, list[float]] = {}
     for one in FILTERS.values():
         (made,) = one["MetricTransformations"]
         assert made["MetricNamespace"] == OURS
@@ -66,8 +66,8 @@ def metrics(lines: dict[str, list[str]]) -> dict[str, list[float]]:
         for line in lines[one["LogGroupName"]["Ref"]]:
             if patterns.matches(one["FilterPattern"],
                                 line) and (value := patterns.value(made["MetricValue"], line)) is not None:
-                found.setdefault(made["MetricName"], []).append(value)
-    return found
+                values.setdefault(made["MetricName"], []).append(value)
+    return values
 
 
 def test_patterns_count_what_happened(house: App, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,10 +81,10 @@ def test_patterns_count_what_happened(house: App, monkeypatch: pytest.MonkeyPatc
     lines["AccessLog"] = [access("200"), access("304"), access("500"), access("500", "INTEGRATION_FAILURE"),
                           access("502"), access("504"),
                           access("429", "THROTTLED"), access("429"), access("401", "UNAUTHORIZED")]
-    found = metrics(lines)
-    ages = found.pop("OldestList"), found.pop("LateList")
-    assert found == {"Errors": [1, 1, *[0] * 7], "Throttled": [1], "Failures": [1, 1], "PartyDenied": [1, 1, 1],
-                     "PartyThrottled": [1, 1]}
+    series = metrics(lines)
+    ages = series.pop("OldestList"), series.pop("LateList")
+    assert series == {"Errors": [1, 1, *[0] * 7], "Throttled": [1], "Failures": [1, 1], "PartyDenied": [1, 1, 1],
+                      "PartyThrottled": [1, 1]}
     (first, second) = read(lines["SpreadLog"][:2], "spread")
     assert ages == ([first["oldest"], second["oldest"]], [0, second["late"]])
     assert second["late"] == second["oldest"] - IDLE_EVERY > 0
@@ -152,11 +152,11 @@ def test_an_alarm_watches_what_there_is_and_says_what_to_do(name: str) -> None:
     assert alarm["TreatMissingData"] in ("notBreaching", "breaching")
     assert alarm.get("DatapointsToAlarm", 1) <= alarm["EvaluationPeriods"]
     assert alarm["Period"] * alarm["EvaluationPeriods"] <= 86_400
-    said = alarm["AlarmDescription"]
-    assert len(said) <= 1024, said
-    assert re.search(r'the query "|log group', said), said
-    assert set(re.findall(r'(?:query|then) "([^"]+)"', said)) <= QUERIES.keys()
-    for other in re.findall(r"\b[A-Z][a-z]+[A-Z][A-Za-z]+\b", said):
+    text = alarm["AlarmDescription"]
+    assert len(text) <= 1024, text
+    assert re.search(r'the query "|log group', text), text
+    assert set(re.findall(r'(?:query|then) "([^"]+)"', text)) <= QUERIES.keys()
+    for other in re.findall(r"\b[A-Z][a-z]+[A-Z][A-Za-z]+\b", text):
         assert other in ALARMS or other in MERGED["Parameters"] or other in ("EventBridge", "ThrottlingRateLimit",
                                                                              "MaximumConcurrency"), other
 
@@ -232,7 +232,7 @@ def test_the_dashboard_shows_what_there_is() -> None:
     (shown,) = (widget["properties"]["alarms"] for widget in BODY["widgets"] if widget["type"] == "alarm")
     assert {name.removeprefix("${").removesuffix(".Arn}") for name in shown} == set(ALARMS)
     places: set[tuple[int, int]] = set()
-    seen: set[str] = set()
+    names: set[str] = set()
     for widget in BODY["widgets"]:
         place = {(x, y) for x in range(widget["x"], widget["x"] + widget["width"])
                  for y in range(widget["y"], widget["y"] + widget["height"])}
@@ -244,10 +244,10 @@ def test_the_dashboard_shows_what_there_is() -> None:
             if space == OURS["Fn::Sub"]:
                 assert metric in MADE
                 assert not rest
-                seen.add(metric)
+                names.add(metric)
             else:
                 assert set(rest[::2]) == OF_AWS[space, metric]
-    assert seen == MADE
+    assert names == MADE
 
 
 # ---------------------------------------------------------------- the page
@@ -355,15 +355,15 @@ def test_commands_write_no_lines_of_calls_but_to_debug(served: App, tmp_path: Pa
     environment = {**os.environ, "TWOCLOUD_STORE": f"sqlite:///{tmp_path}/own.db",
                    "TWOCLOUD_KEY": f"file:{tmp_path}/key", "TWOCLOUD_LOCAL": "1"}
 
-    def twocloud(*arguments: str, given: str = "", **more: str) -> str:
-        return subprocess.run([sys.executable, "-m", "chalicelib", *arguments], input=given,
+    def twocloud(*arguments: str, stdin: str = "", **more: str) -> str:
+        return subprocess.run([sys.executable, "-m", "chalicelib", *arguments], input=stdin,
                               env={**environment, **more}, cwd=ROOT,
                               capture_output=True, text=True, timeout=60).stderr
 
-    twocloud("account", "put", "1", "qcloud", "--endpoint", served.clouds["qcloud"].url, given=keys)
+    twocloud("account", "put", "1", "qcloud", "--endpoint", served.clouds["qcloud"].url, stdin=keys)
     listing = ("servers", "--party", "qcloud", "--tenant", "1", "--region", "gz")
-    assert "refused" in (said := twocloud(*listing))
-    assert len(said.splitlines()) == 1
+    assert "refused" in (output := twocloud(*listing))
+    assert len(output.splitlines()) == 1
     first, *_ = twocloud(*listing, TWOCLOUD_LOG="debug").splitlines()
     assert json.loads(first)["event"] == "call"
 
@@ -424,8 +424,8 @@ def keep(house: App, source: Source, age: float, idle: float | None) -> None:
 def test_what_is_overdue(house: App, age: float, idle: float | None, oldest: int, late: int, overdue: bool) -> None:
     put(house, "123", ("gz",))
     keep(house, QC, age, idle)
-    found = schedule.survey(house.deployment)
-    assert (found.known, found.oldest, found.late, found.overdue) == (1, oldest, late, [QC] if overdue else [])
+    survey = schedule.survey(house.deployment)
+    assert (survey.known, survey.oldest, survey.late, survey.overdue) == (1, oldest, late, [QC] if overdue else [])
 
 
 def test_a_list_that_was_never_had_is_overdue_once_asking_failed(house: App) -> None:
@@ -433,8 +433,8 @@ def test_a_list_that_was_never_had_is_overdue_once_asking_failed(house: App) -> 
     house.deployment.store.put("interest", snapshots.key_of(QC), b"%d" % house.clock(), expires=2 ** 40)
     assert schedule.survey(house.deployment).overdue == []
     schedule.work(house.deployment, Message("123", "qcloud", "ap-guangzhou", house.clock()))     # its keys are wrong
-    found = schedule.survey(house.deployment)
-    assert (found.overdue, found.oldest, found.late) == ([QC], 0, 0)
+    survey = schedule.survey(house.deployment)
+    assert (survey.overdue, survey.oldest, survey.late) == ([QC], 0, 0)
 
 
 def test_a_line_names_ten_sources_at_the_most(house: App) -> None:
@@ -477,8 +477,8 @@ def test_health_reads_one_row_and_names_nobody(house: App, monkeypatch: pytest.M
     store, calls = type(house.deployment.store), list[str]()
     for name in ("get", "put", "list", "delete"):
         real = getattr(store, name)
-        monkeypatch.setattr(store, name, lambda *given, real=real, name=name,
-                            **more: (calls.append(name), real(*given, **more))[1])
+        monkeypatch.setattr(store, name, lambda *arguments, real=real, name=name,
+                            **more: (calls.append(name), real(*arguments, **more))[1])
     body = json.dumps(health(house))
     assert calls == ["get"]
     assert not re.search("123|ann|qcloud|sqlite|/tmp", body)

@@ -196,9 +196,9 @@ def test_too_many_passwords_pass_the_authorizer_to_be_told_by_the_handler(lambda
     answer = ask(basic("bob", "pw"), "POST", "twocloud/tokens")
     assert answer["context"] == {"blocked": "1"}
     assert answer["policyDocument"]["Statement"][0]["Resource"] == [f"{ARN}/POST/twocloud/tokens"]
-    told = app.app(event("/twocloud/tokens", basic("bob", "pw"), "POST"), Context())
-    assert told["statusCode"] == 429
-    assert told["headers"]["Retry-After"]
+    handled = app.app(event("/twocloud/tokens", basic("bob", "pw"), "POST"), Context())
+    assert handled["statusCode"] == 429
+    assert handled["headers"]["Retry-After"]
 
 
 def test_a_password_is_checked_once_for_authorizer_and_handler(lambda_house: App,
@@ -208,7 +208,7 @@ def test_a_password_is_checked_once_for_authorizer_and_handler(lambda_house: App
     lambda_house.user("bob", password="pw")
     counts: list[int] = []
     real = users._scrypt
-    monkeypatch.setattr(users, "_scrypt", lambda *given: counts.append(1) or real(*given))
+    monkeypatch.setattr(users, "_scrypt", lambda *arguments: counts.append(1) or real(*arguments))
     sent = event("/twocloud/tokens", header, "POST")
     sent["requestContext"]["authorizer"] = ask(header, "POST", "twocloud/tokens")["context"]
 
@@ -281,9 +281,9 @@ def test_the_api_function_does_not_load_the_command_or_the_store_it_does_not_use
     {"TWOCLOUD_STORE": "dynamodb://twocloud", "TWOCLOUD_LOCAL": "1"}, {"TWOCLOUD_STORE": "sqlite:///x.db"}, {},
     {"TWOCLOUD_STORE": "dynamodb://twocloud", "TWOCLOUD_KEY": "file:key"}])
 def test_in_lambda_bad_settings_end_in_one_clear_line(environment: dict[str, str]) -> None:
-    found = python("from chalicelib import settings; settings.load()", AWS_LAMBDA_FUNCTION_NAME="f", **environment)
-    assert found.returncode
-    assert "SettingsError: TWOCLOUD_" in found.stderr.splitlines()[-1]
+    done = python("from chalicelib import settings; settings.load()", AWS_LAMBDA_FUNCTION_NAME="f", **environment)
+    assert done.returncode
+    assert "SettingsError: TWOCLOUD_" in done.stderr.splitlines()[-1]
 
 
 def test_every_route_is_bound_with_its_guard() -> None:
@@ -304,11 +304,11 @@ def test_packaging_finds_the_app_and_the_authorizer(tmp_path: Path) -> None:
             "a = CLIFactory('.').load_chalice_app()\n"
             "print(json.dumps({'auth': [(x.name, x.handler_string, x.ttl_seconds) for x in a.builtin_auth_handlers],"
             "'paths': {p: sorted(m) for p, m in TemplatedSwaggerGenerator().generate_swagger(a)['paths'].items()}}))")
-    found = python(code, AWS_DEFAULT_REGION="us-east-1")
-    assert found.returncode == 0, found.stderr
-    said = json.loads(found.stdout)
-    assert said["auth"] == [["authorize", "chalicelib.http.authorizer.authorize", authorizer.TTL_SECONDS]]
-    assert "head" in said["paths"]["/twocloud/servers"]
+    done = python(code, AWS_DEFAULT_REGION="us-east-1")
+    assert done.returncode == 0, done.stderr
+    body = json.loads(done.stdout)
+    assert body["auth"] == [["authorize", "chalicelib.http.authorizer.authorize", authorizer.TTL_SECONDS]]
+    assert "head" in body["paths"]["/twocloud/servers"]
 
 
 def test_a_deployment_is_opened_on_first_use(tmp_path: Path, clock: Clock) -> None:

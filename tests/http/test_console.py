@@ -148,13 +148,13 @@ def opens(chromium: Any, served: App) -> Iterator[Opens]:
         assert not any("tc_" in url for url in reader.asked)
 
 
-def machines(house: App, *found: Machine, party: str = "qcloud") -> None:
+def machines(house: App, *fleet: Machine, party: str = "qcloud") -> None:
     """The house has only these, in one region."""
     for name, cloud in house.clouds.items():
         for region in cloud.fleets:         # type: ignore[attr-defined]
             cloud.fleets[region] = Machines()                   # type: ignore[attr-defined]
         if name == party:
-            cloud.fleets[next(iter(cloud.fleets))] = Machines(found)    # type: ignore[attr-defined]
+            cloud.fleets[next(iter(cloud.fleets))] = Machines(fleet)    # type: ignore[attr-defined]
 
 
 def named(*names: str) -> list[Machine]:
@@ -215,13 +215,13 @@ def test_both_languages_say_everything() -> None:
     english, chinese = (SOURCES / "texts.js").read_text().partition("\n};")[0].split("\n  zh: {")
     keys = {language: set(re.findall(r"[{,\s](\w+): \"", text))
             for language, text in (("en", english), ("zh", chinese))}
-    plain = {language: {re.sub("_(one|other)$", "", key) for key in found} for language, found in keys.items()}
+    plain = {language: {re.sub("_(one|other)$", "", key) for key in names} for language, names in keys.items()}
     assert plain["en"] == plain["zh"]
     assert len(plain["en"]) > 120
     scripts = "".join(path.read_text() for path in SOURCES.iterdir() if path.suffix in (".js", ".html")
                       and path.name != "texts.js")
-    said = set(re.findall(r"\bt\(\"(\w+)\"", scripts)) | set(re.findall(r"data-(?:t|label|hint)=\"(\w+)\"", scripts))
-    assert said <= plain["en"], said - plain["en"]
+    used = set(re.findall(r"\bt\(\"(\w+)\"", scripts)) | set(re.findall(r"data-(?:t|label|hint)=\"(\w+)\"", scripts))
+    assert used <= plain["en"], used - plain["en"]
     # nothing is said that nobody uses
     assert {key for key in plain["en"] if key not in scripts} <= {"name", "other"}
 
@@ -417,15 +417,15 @@ def test_search_chips_and_back(served: App, opens: Opens) -> None:
     assert reader.column("party") == ["aws"] * 12
     assert page.url.endswith("#q=party:aws")
     reader.searches("web")
-    found = reader.column("server")
-    assert found
-    assert all("web" in name for name in found)
-    assert len(found) < 12
+    names = reader.column("server")
+    assert names
+    assert all("web" in name for name in names)
+    assert len(names) < 12
     page.click('[data-facet="party"] [data-value="qcloud"]')                    # the same key twice: either
     assert set(reader.column("party")) == {"aws", "qcloud"}
     assert "web" in page.url
     page.go_back()
-    assert reader.column("server") == found
+    assert reader.column("server") == names
     assert page.input_value("#search") == "web"
     page.go_back()
     assert "287 servers" in reader.text().replace("\n", " ")
@@ -634,11 +634,11 @@ def test_another_site_cannot_frame_it(served: App, opens: Opens, chromium: Any) 
     other = ThreadingHTTPServer(("127.0.0.1", 0), Other)
     threading.Thread(target=other.serve_forever, daemon=True).start()
     context = chromium.new_context()
-    page, said = context.new_page(), []
-    page.on("console", lambda line: said.append(line.text))
+    page, messages = context.new_page(), []
+    page.on("console", lambda line: messages.append(line.text))
     page.goto(f"http://localhost:{other.server_address[1]}/")
     page.wait_for_timeout(300)
-    assert any("frame-ancestors" in line for line in said)
+    assert any("frame-ancestors" in line for line in messages)
     assert all(frame.query_selector("#token") is None for frame in page.frames)
     context.close()
     other.shutdown()
@@ -664,9 +664,9 @@ def test_an_export_is_what_the_api_writes(served: App, opens: Opens) -> None:
         reader.page.click("#share")
         reader.page.fill("#port", "9100")
         reader.page.select_option("#address", "wan")
-        found = {form: reader.saves(form) for form in forms}
+        files = {form: reader.saves(form) for form in forms}
         reader.page.keyboard.press("Escape")
-        return found
+        return files
 
     whole = {form: served.get(f"{query}&format={form}{more}" + ("&on_error=partial" if form == "json" else ""))
              for form, more in FORMS.items()}
@@ -711,9 +711,9 @@ def test_a_cloud_that_fails_is_named_and_no_format_hides_it(served: App, opens: 
     assert set(reader.column("party")) == {"qcloud"}
     reader.page.click("#share")
     assert reader.page.locator("[data-format]:disabled").count() == 4           # json has room to say it
-    said = json.loads(reader.saves("json"))
-    assert said["complete"] is False
-    assert any(one["state"] == "failed" for one in said["sources"])
+    body = json.loads(reader.saves("json"))
+    assert body["complete"] is False
+    assert any(one["state"] == "failed" for one in body["sources"])
     reader.page.keyboard.press("Escape")
     reader.searches("party:qcloud ")
     reader.page.click("#share")
@@ -780,9 +780,9 @@ def test_a_server_that_is_down_leaves_the_last_list_with_its_time(served: App, o
 
 
 def test_the_gateways_throttle_is_waited_for(served: App, opens: Opens) -> None:
-    said = yaml.safe_load(
+    definition = yaml.safe_load(
         (ROOT / "deploy/merge.yaml").read_text())["Resources"]["RestAPI"]["Properties"]["DefinitionBody"]
-    body = said["x-amazon-apigateway-gateway-responses"]["THROTTLED"]["responseTemplates"]["application/json"]
+    body = definition["x-amazon-apigateway-gateway-responses"]["THROTTLED"]["responseTemplates"]["application/json"]
     reader = opens()
     reader.page.route("**/servers?*", lambda route: route.fulfill(
         status=429, body=body, headers={"Content-Type": "application/json", "Retry-After": "1"}), times=1)
@@ -828,14 +828,14 @@ def test_refreshing_goes_on_until_it_is_paused(served: App, opens: Opens) -> Non
     reader = opens()
     reader.page.clock.install()
     reader.signs_in(served.token)
-    asked = lambda: sum("/servers?" in url for url in reader.asked)  # noqa: E731
-    assert asked() == 1
+    count = lambda: sum("/servers?" in url for url in reader.asked)  # noqa: E731
+    assert count() == 1
     with reader.page.expect_response(lambda answer: "max_age=300" in answer.url):
         reader.page.clock.run_for(62_000)
     reader.page.click("#pause")
-    before = asked()
+    before = count()
     reader.page.clock.run_for(200_000)
-    assert asked() == before == 2
+    assert count() == before == 2
     assert "paused" in reader.page.inner_text("#asof")
 
 
@@ -851,12 +851,12 @@ def test_changes_tell_what_appeared_and_vanished(served: App, opens: Opens) -> N
     reader = opens().signs_in(served.token, fragment="#show=changes", wait="[data-change]")
     reader.refreshes()
     reader.page.wait_for_selector("[data-change]")
-    said = {kind: reader.page.locator(f'[data-change="{kind}"] li').all_inner_texts()
-            for kind in ("appeared", "changed", "vanished")}
-    assert [len(lines) for lines in said.values()] == [1, 0, 1]
-    assert said["appeared"][0].startswith("new")
-    assert "10 minutes ago" in said["appeared"][0]
-    assert said["vanished"][0].startswith("old")
+    texts = {kind: reader.page.locator(f'[data-change="{kind}"] li').all_inner_texts()
+             for kind in ("appeared", "changed", "vanished")}
+    assert [len(lines) for lines in texts.values()] == [1, 0, 1]
+    assert texts["appeared"][0].startswith("new")
+    assert "10 minutes ago" in texts["appeared"][0]
+    assert texts["vanished"][0].startswith("old")
     reader.page.click('[data-period="day"]')                    # then the first list itself is news
     reader.until("document.querySelectorAll('[data-change=\"changed\"] li').length === 1")
     assert "since=day" in reader.page.url
@@ -871,8 +871,8 @@ def test_times_are_right_in_every_zone(served: App, opens: Opens, zone: str, her
     machines(served, *[replace(one, created=made) for one in named("web")])
     reader = opens(timezone_id=here).signs_in(served.token)
     assert reader.column("created") == ["3 hours ago"]
-    said = reader.page.get_attribute("td.c-created time", "title")
-    assert made.astimezone(ZoneInfo(zone)).strftime("%Y-%m-%d %H:%M:%S") in said
+    title = reader.page.get_attribute("td.c-created time", "title")
+    assert made.astimezone(ZoneInfo(zone)).strftime("%Y-%m-%d %H:%M:%S") in title
 
 
 def long_rows(size: int) -> list[Machine]:
@@ -907,12 +907,12 @@ def measured(reader: Reader) -> dict[str, float]:
         return sorted(reader.page.evaluate(filters, text)
                       for text in ("w", "we", "web", "web-1", "web-12") * 3)[7] / 1000
 
-    found = {"10,000": median()}
+    milliseconds = {"10,000": median()}
     reader.page.evaluate(filters, "")
     reader.page.evaluate("window.scrollTo(0, 0)")
-    found["100"] = reader.page.evaluate(filters, "nothing at all") / 1000 + 0.002
+    milliseconds["100"] = reader.page.evaluate(filters, "nothing at all") / 1000 + 0.002
     reader.page.evaluate(filters, "")
-    return found
+    return milliseconds
 
 
 # ---------------------------------------------------------------- the API's reference
@@ -954,8 +954,8 @@ def test_the_reference_in_the_dark_on_a_phone(served: App, opens: Opens) -> None
 def violations(reader: Reader) -> list[str]:
     if not reader.page.evaluate("'axe' in window"):
         reader.page.evaluate(browser.axe())                     # by the debugger's own door, which no policy closes
-    found = reader.page.evaluate("axe.run(document, {resultTypes: ['violations']})")
-    return [f"{one['id']}: {node['html'][:160]} {node['failureSummary'][:200]}" for one in found["violations"]
+    report = reader.page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    return [f"{one['id']}: {node['html'][:160]} {node['failureSummary'][:200]}" for one in report["violations"]
             for node in one["nodes"]]
 
 

@@ -34,16 +34,16 @@ def api(*parts: tuple[int | None, int | None], names: tuple[str, ...] = (), aske
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked = parse_qs(urlsplit(self.path).query)
+            parameters = parse_qs(urlsplit(self.path).query)
             body: Any = {"code": 413, "error": "too_large", "msg": "", "request_id": "r"}
-            if "f" in asked:
+            if "f" in parameters:
                 counts = waiting.pop(0)
                 if asked_for is not None:
-                    asked_for.append(asked.get("list", [""])[0])
+                    asked_for.append(parameters.get("list", [""])[0])
                 body = {"code": 409, "error": "list_changed", "msg": "gone", "request_id": "r"}
-            if "f" in asked and counts:
+            if "f" in parameters and counts:
                 rows = [f"{name}{n}" for name, count in zip("ab", counts, strict=True) for n in range(count or 0)]
-                body = {"code": 200, "msg": "", "vm_servers": rows[int(asked["f"][0]) - 1:int(asked["t"][0])],
+                body = {"code": 200, "msg": "", "vm_servers": rows[int(parameters["f"][0]) - 1:int(parameters["t"][0])],
                         "sources": [
                     {"party": name, "region": "r", "state": "failed" if count is None else "ok", "count": count}
                     for name, count in zip("ab", counts, strict=True)]}
@@ -75,9 +75,9 @@ def test_parts_join_to_the_whole() -> None:
     with api((3000, 5500), (3000, 5500), (3000, 5500)) as base:
         assert get_fleet(base)["ids"] == [*(f"a{n}" for n in range(3000)), *(f"b{n}" for n in range(5500))]
     with api((None, 5500), (None, 5500)) as base:
-        found = get_fleet(base)
-    assert len(found["ids"]) == 5500
-    assert found["sources"][0]["state"] == "failed"
+        fleet = get_fleet(base)
+    assert len(fleet["ids"]) == 5500
+    assert fleet["sources"][0]["state"] == "failed"
 
 
 @pytest.mark.parametrize("parts", [((3000, 5500), (None, 5500)), ((None, 5500), (3000, 5500)),

@@ -180,9 +180,9 @@ def refused(rows: list[tuple[str, str]]) -> Callable[[Target], None]:
         tenant, token = new_tenant(target)
         before = target.qcloud.count() + target.aws.count()
         for parameter, query in rows:
-            asked = query.replace("S&", gz("T") + "&", 1).replace("tenant_id=T", f"tenant_id={tenant}")
+            path = query.replace("S&", gz("T") + "&", 1).replace("tenant_id=T", f"tenant_id={tenant}")
             try:
-                error(target.ask(asked, token), 400, "invalid_parameter", parameter)
+                error(target.ask(path, token), 400, "invalid_parameter", parameter)
             except AssertionError as wrong:
                 raise AssertionError(f"{query}: {wrong}") from wrong
         assert target.qcloud.count() + target.aws.count() == before, "a party was called"
@@ -257,14 +257,14 @@ def _(target: Target) -> None:
 def _(target: Target) -> None:
     tenant, token = new_tenant(target)
     assert "link" not in target.ask(gz(tenant), token).headers
-    seen: list[str] = []
+    ids: list[str] = []
     query = gz(tenant, "&t=10")
     while query:
         answer = target.ask(query, token)
-        seen += [row["instance_id"] for row in good(answer)["vm_servers"]]
-        found = re.search(r'<([^>]+)>; rel="next"', answer.headers.get("link", ""))
-        query = urlsplit(found[1]).query if found else ""
-    assert seen == target.ask(gz(tenant), token).ids
+        ids += [row["instance_id"] for row in good(answer)["vm_servers"]]
+        match = re.search(r'<([^>]+)>; rel="next"', answer.headers.get("link", ""))
+        query = urlsplit(match[1]).query if match else ""
+    assert ids == target.ask(gz(tenant), token).ids
     assert 'rel="prev"' in target.ask(gz(tenant, "&f=21&t=30"), token).headers["link"]
 
 
@@ -272,9 +272,9 @@ def _(target: Target) -> None:
 def _(target: Target) -> None:
     tenant, token = new_tenant(target)
     (to,) = re.findall(r'<([^>]+)>; rel="next"', target.ask(gz(tenant, "&t=10"), token).headers["link"])
-    there, asked = urljoin(f"{target.url}/twocloud/servers",
-                           to), f"{target.url}/twocloud/servers?{gz(tenant, '&f=11&t=20')}"
-    assert there == asked, f"{there} instead of {asked}"
+    there, url = urljoin(f"{target.url}/twocloud/servers",
+                         to), f"{target.url}/twocloud/servers?{gz(tenant, '&f=11&t=20')}"
+    assert there == url, f"{there} instead of {url}"
 
 
 @case("not changed is 304")
@@ -382,7 +382,7 @@ def _(target: Target) -> None:
     expired = target.issue(user, born=time.time() - 7200)
     changed = token[:-1] + ("0" if token[-1] != "0" else "1")
     known = basic(token, "")[6:]
-    seen = set()
+    ids = set()
     for header in (None, "", "Basic", "Basic ", "Bearer", "Digest abc", token, f"Token {token}", basic(changed),
                    basic("tc_" + "0" * 36), basic(""), basic(f" {token}"),
                    basic(token.upper()), basic(expired), basic(user.name), f"Bearer {token}x",
@@ -395,8 +395,8 @@ def _(target: Target) -> None:
             error(answer, 401, "unauthorized")
         except AssertionError as wrong:
             raise AssertionError(f"{(header or '')[:12]}…: {wrong}") from wrong
-        seen.add(answer.body.replace(answer.headers["x-request-id"].encode(), b""))
-    assert len(seen) == 1, "not one body for all"
+        ids.add(answer.body.replace(answer.headers["x-request-id"].encode(), b""))
+    assert len(ids) == 1, "not one body for all"
 
 
 @case("base64 is read strictly")
@@ -426,7 +426,7 @@ def _(target: Target) -> None:
 def _(target: Target) -> None:
     tenant, foreign = target.tenant("qcloud", "aws"), target.tenant()
     token = target.token(tenant, parties=("qcloud",), regions=("ap-guangzhou",))
-    seen = set()
+    ids = set()
     for query in (gz(foreign), gz("nobody"), gz(f"0{tenant}"), gz(tenant.upper()),
                   f"party=aws&tenant_id={tenant}&region=us-east-1",
                   f"party=qcloud&tenant_id={tenant}&region=ap-shanghai",
@@ -434,8 +434,8 @@ def _(target: Target) -> None:
                   f"party=qcloud&tenant_id={tenant}&region=gz,ap-shanghai"):
         answer = target.ask(query, token)
         error(answer, 403, "forbidden")
-        seen.add(answer.body.replace(answer.headers["x-request-id"].encode(), b""))
-    assert len(seen) == 1
+        ids.add(answer.body.replace(answer.headers["x-request-id"].encode(), b""))
+    assert len(ids) == 1
     good(target.ask(gz(tenant), token), 25)                     # the limit covers the region under all its names
     assert {row["region"] for row in good(target.ask(f"party=all&tenant_id={tenant}&region=all", token),
                                           25)["vm_servers"]} == {"ap-guangzhou"}
@@ -524,10 +524,10 @@ def _(target: Target) -> None:
     body = target.ask("", target.token(), path="/twocloud/parties").json
     assert list(body)[:2] == ["code", "msg"]
     assert [party["name"] for party in body["parties"]] == list(parties.names())
-    (found,) = (party for party in body["parties"] if party["name"] == "qcloud")
-    assert "gz" in found["regions"]["ap-guangzhou"]
-    assert found["credentials"]
-    assert found["title"]
+    (shown,) = (party for party in body["parties"] if party["name"] == "qcloud")
+    assert "gz" in shown["regions"]["ap-guangzhou"]
+    assert shown["credentials"]
+    assert shown["title"]
 
 
 @case("me shows what a token opens, and nothing else")
@@ -647,9 +647,9 @@ def _(target: Target) -> None:
                           for n in range(20)}
     target.qcloud.fleets["ap-guangzhou"] = Fleet(20)
     try:
-        found = re.search(r"f=(\d+)&t=(\d+)", error(target.ask(gz(tenant), token), 413, "too_large"))
-        assert found
-        good(target.ask(gz(tenant, f"&{found[0]}"), token), int(found[2]))
+        match = re.search(r"f=(\d+)&t=(\d+)", error(target.ask(gz(tenant), token), 413, "too_large"))
+        assert match
+        good(target.ask(gz(tenant, f"&{match[0]}"), token), int(match[2]))
     finally:
         target.qcloud.fleets["ap-guangzhou"], target.qcloud.rows = fleet, rows
 
@@ -670,18 +670,18 @@ def _(target: Target) -> None:
             target.qcloud.fleets["ap-guangzhou"] = Fleet(7)
             assert target.ask(query, token).headers["x-list-id"] != name
             before = target.qcloud.count()
-            found, page = list[str](), target.ask(f"{query}&list={name}&f=1&t=9&max_age=0", token)
+            ids, page = list[str](), target.ask(f"{query}&list={name}&f=1&t=9&max_age=0", token)
             assert page.headers["cache-status"] == "twocloud; hit"
             assert page.headers["x-total-count"] == str(len(whole.ids))
             while True:
                 assert page.headers["x-list-id"] == name
-                found += page.ids
+                ids += page.ids
                 link = re.search(r'<([^>]*)>; rel="next"', page.headers.get("link", ""))
                 if not link:
                     break
                 assert f"list={name}" in link[1]
                 page = target.ask(urlsplit(link[1]).query, token)
-            assert found == whole.ids
+            assert ids == whole.ids
             csv = target.ask(f"{query}&list={name}&format=csv&f=2&t=3", token).body.decode()
             assert [line.split(",")[1] for line in csv.splitlines()[1:]] == whole.ids[1:3]
             assert target.qcloud.count() == before
@@ -981,10 +981,10 @@ def _(target: Target) -> None:
 @pytest.fixture(params=[pytest.param(name, marks=pytest.mark.slow) if name == "ministack" else name
                         for name in TARGETS])
 def target(request: pytest.FixtureRequest, targets: Callable[[str], Target]) -> Iterator[Target]:  # noqa: F811
-    found = targets(request.param)
-    yield found
-    found.qcloud.forget()
-    found.aws.forget()
+    there = targets(request.param)
+    yield there
+    there.qcloud.forget()
+    there.aws.forget()
 
 
 @pytest.mark.parametrize("sentence", CASES)
@@ -1037,7 +1037,7 @@ def test_what_the_gateway_refuses_by_itself(here: Path) -> None:            # no
 
 def test_the_page_names_every_difference() -> None:
     page = (ROOT / "docs/deploy.md").read_text()
-    told = re.findall(r"^\| (serve|ministack|runtime) \| (.*) \| (.*) \|$", page, re.MULTILINE)
-    assert told == [(it.target, it.case, it.why) for it in DIFFERENCES]
+    match = re.findall(r"^\| (serve|ministack|runtime) \| (.*) \| (.*) \|$", page, re.MULTILINE)
+    assert match == [(it.target, it.case, it.why) for it in DIFFERENCES]
     assert {it.case for it in DIFFERENCES} <= CASES.keys()
     assert {it.target for it in DIFFERENCES} <= set(TARGETS)

@@ -37,9 +37,9 @@ def revision(house: App, tenant: str, party: str, name: str = "default") -> str:
     return row.revision
 
 
-def discovered(house: App, tenant: str, party: str, name: str, *found: Member) -> None:
+def discovered(house: App, tenant: str, party: str, name: str, *behind: Member) -> None:
     """What a look-up by the schedule leaves in the store."""
-    members, _ = known_members.after(None, found, revision(house, tenant, party, name), house.clock())
+    members, _ = known_members.after(None, behind, revision(house, tenant, party, name), house.clock())
     known_members.keep(house.deployment.store, known_members.place_of(tenant, party, name), members)
 
 

@@ -26,23 +26,23 @@ def test_it_is_openapi_3_1() -> None:
 
 
 def test_paths_and_methods_are_the_apis() -> None:
-    said = {path: {method.upper() for method in methods} for path, methods in DOCUMENT["paths"].items()}
-    assert said == {path: set(methods) for path, methods in api.ROUTES.items() if path not in api.PAGES}
+    documented = {path: {method.upper() for method in methods} for path, methods in DOCUMENT["paths"].items()}
+    assert documented == {path: set(methods) for path, methods in api.ROUTES.items() if path not in api.PAGES}
 
 
 def test_parameters_are_the_querys() -> None:
     for method in ("get", "head"):
-        said = [p for p in DOCUMENT["paths"]["/twocloud/servers"][method]["parameters"] if p["in"] == "query"]
-        assert [p["name"] for p in said] == [p.name for p in PARAMETERS]
-        assert [p["required"] for p in said] == [p.required for p in PARAMETERS]
+        documented = [p for p in DOCUMENT["paths"]["/twocloud/servers"][method]["parameters"] if p["in"] == "query"]
+        assert [p["name"] for p in documented] == [p.name for p in PARAMETERS]
+        assert [p["required"] for p in documented] == [p.required for p in PARAMETERS]
 
 
 def test_every_error_is_described_under_its_status() -> None:
-    said = {status for path in DOCUMENT["paths"].values() for operation in path.values()
-            for status in operation["responses"]}
+    statuses = {status for path in DOCUMENT["paths"].values() for operation in path.values()
+                for status in operation["responses"]}
     kinds = {kind for of in openapi._ERRORS.values() for kind in of}
     for kind in kinds:
-        assert str(kind.status) in said
+        assert str(kind.status) in statuses
     missing = {errors.TwocloudError, errors.SettingsError, errors.Conflict, errors.SnapshotReplaced,
                errors.UnknownRegion, errors.NotFound, errors.PartyError}
     everything = {kind for kind in vars(errors).values() if isinstance(kind, type)
@@ -67,21 +67,21 @@ def schema(name: str) -> dict:
 
 
 def test_every_format_has_its_media_type_and_its_body_fits(served: App) -> None:
-    said = DOCUMENT["paths"]["/twocloud/servers"]["get"]["responses"]["200"]
+    answers = DOCUMENT["paths"]["/twocloud/servers"]["get"]["responses"]["200"]
     for written, name in (("csv", ""), ("ndjson", "FullRow"), ("prometheus", "TargetGroups"),
                           ("ansible", "AnsibleInventory")):
         answer = served.get(f"{GZ}&format={written}&view=full")
-        assert answer.headers["Content-Type"] in said["content"]
+        assert answer.headers["Content-Type"] in answers["content"]
         if name == "FullRow":
             for line in answer.text.splitlines():
                 jsonschema.validate(json.loads(line), schema(name))
         elif name:
             jsonschema.validate(answer.json(), schema(name))
-            assert {"$ref": f"#/components/schemas/{name}"} in said["content"]["application/json"]["schema"]["anyOf"]
+            assert {"$ref": f"#/components/schemas/{name}"} in answers["content"]["application/json"]["schema"]["anyOf"]
             with pytest.raises(jsonschema.ValidationError):
                 jsonschema.validate(answer.json(), schema("ListBody"))
-    assert set(said["content"]) == set(MEDIA_TYPES.values())
-    assert "X-Without-Address" in said["headers"]
+    assert set(answers["content"]) == set(MEDIA_TYPES.values())
+    assert "X-Without-Address" in answers["headers"]
 
 
 def test_answers_fit_and_an_error_is_no_list(served: App) -> None:
@@ -190,9 +190,9 @@ def test_schemathesis_finds_nothing(served: App, tmp_path: Path, examples: int) 
     (tmp_path / "schemathesis.toml").write_text(CONFIG.format(
         examples=examples, token=wide, password=password, hooks=str(tmp_path / "hooks.py")))
     (tmp_path / "schemathesis.toml").rename(tmp_path / "schemathesis.secret")
-    found = subprocess.run(
+    done = subprocess.run(
         [Path(sys.executable).parent / "schemathesis", "--config-file", tmp_path / "schemathesis.secret", "run",
          f"{served.url}/twocloud/openapi.json", "--phases", "examples,coverage,fuzzing,stateful", "--checks", "all",
          "--no-color", "--seed", "7", "--workers", "1"],
         capture_output=True, text=True, timeout=110, cwd=tmp_path)
-    assert found.returncode == 0, found.stdout[-6000:] + found.stderr[-2000:]
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]

@@ -104,13 +104,13 @@ def test_the_same_state_gives_the_same_bytes(served: App, source: str) -> None:
 
 def test_links_lead_through_the_list_and_back(served: App) -> None:
     assert "Link" not in served.get(GZ).headers
-    seen, url = [], f"{served.url}/twocloud/servers?{GZ}&f=1&t=10&view=full"
+    rows, url = [], f"{served.url}/twocloud/servers?{GZ}&f=1&t=10&view=full"
     while url:
         answer = served.get(urlsplit(url).query)
-        seen += answer.json()["vm_servers"]
+        rows += answer.json()["vm_servers"]
         url = urljoin(url, answer.links["next"]["url"]) if "next" in answer.links else ""
-    assert len(seen) == 25
-    assert seen[0]["party"] == "qcloud"
+    assert len(rows) == 25
+    assert rows[0]["party"] == "qcloud"
     back = served.get(f"{GZ}&f=21&t=30").links
     assert "next" not in back
     assert back["prev"]["url"].endswith("&f=11&t=20")
@@ -260,14 +260,14 @@ def test_an_old_list_is_marked_in_the_headers(served: App, written: str) -> None
 
 @pytest.mark.parametrize("written", ["csv", "ndjson"])
 def test_ranges_and_links_in_lines(served: App, written: str) -> None:
-    whole, seen, url = served.get(
+    whole, rows, url = served.get(
         GZ).json()["vm_servers"], [], f"{served.url}/twocloud/servers?{GZ}&format={written}&f=1&t=10"
     while url:
         answer = served.get(urlsplit(url).query)
         assert answer.headers["Content-Type"] == FORMATS[written]
-        seen += shown_by(answer, written)
+        rows += shown_by(answer, written)
         url = urljoin(url, answer.links["next"]["url"]) if "next" in answer.links else ""
-    assert seen == [row["instance_id"] for row in whole]
+    assert rows == [row["instance_id"] for row in whole]
     assert shown_by(served.get(f"{GZ}&format={written}&f=1000"), written) == []
 
 
@@ -437,9 +437,9 @@ def test_401_comes_before_400_before_403_before_404(served: App) -> None:
 
 def test_foreign_and_missing_tenants_look_alike(served: App) -> None:
     narrow = served.issue(served.user("bob", tenants=("7",)))
-    seen = {re.sub(r'"request_id":"[^"]+"', "", served.get(query, token=narrow).text)
-            for query in (GZ, US, "party=qcloud&tenant_id=nobody&region=gz", "party=qcloud&tenant_id=07&region=gz")}
-    assert len(seen) == 1
+    texts = {re.sub(r'"request_id":"[^"]+"', "", served.get(query, token=narrow).text)
+             for query in (GZ, US, "party=qcloud&tenant_id=nobody&region=gz", "party=qcloud&tenant_id=07&region=gz")}
+    assert len(texts) == 1
 
 
 def test_other_paths_and_methods(served: App) -> None:
@@ -486,11 +486,11 @@ def test_too_large(served: App) -> None:
         row = served.clouds["qcloud"]._row(Fleet(20)[n], "ap-guangzhou")    # type: ignore[attr-defined]
         served.clouds["qcloud"].rows[n] = {**row, "InstanceName": long}     # type: ignore[attr-defined]
     text = error(served.get(GZ), 413, "too_large")
-    found = re.search(r"f=(\d+)&t=(\d+)", text)
-    assert found
-    fits = served.get(f"{GZ}&{found[0]}")
+    match = re.search(r"f=(\d+)&t=(\d+)", text)
+    assert match
+    fits = served.get(f"{GZ}&{match[0]}")
     assert fits.status_code == 200
-    assert len(fits.json()["vm_servers"]) == int(found[2]) == 15
+    assert len(fits.json()["vm_servers"]) == int(match[2]) == 15
     assert re.search(r"f=4&t=18 fits", error(served.get(f"{GZ}&f=4"), 413, "too_large"))
     for written in ("csv", "ndjson"):
         assert re.search(r"f=4&t=18 fits", error(served.get(f"{GZ}&f=4&format={written}"), 413, "too_large"))
@@ -516,10 +516,10 @@ def raw(served: App, data: bytes) -> bytes:
     with socket.create_connection((where.hostname or "", where.port or 0), timeout=10) as sock:
         sock.sendall(data)
         sock.shutdown(socket.SHUT_WR)
-        found = b""
+        received = b""
         while chunk := sock.recv(65536):
-            found += chunk
-    return found
+            received += chunk
+    return received
 
 
 @pytest.mark.parametrize(("data", "status"), [
@@ -533,10 +533,10 @@ def raw(served: App, data: bytes) -> bytes:
 def test_what_is_no_proper_http_gets_our_envelope(served: App, data: bytes, status: int) -> None:
     head, _, body = raw(served, data).partition(b"\r\n\r\n")
     assert head.split(b" ")[1] == str(status).encode()
-    found = json.loads(body)
-    assert found["code"] == status
-    assert found["error"] in ("invalid_parameter", "too_large")
-    assert found["request_id"]
+    envelope = json.loads(body)
+    assert envelope["code"] == status
+    assert envelope["error"] in ("invalid_parameter", "too_large")
+    assert envelope["request_id"]
 
 
 def test_pipelined_and_kept_alive(served: App) -> None:
@@ -592,11 +592,11 @@ def test_health_and_openapi_need_no_token_and_tell_no_tenant(served: App) -> Non
 
 def test_parties(served: App) -> None:
     error(served.get("", path="/twocloud/parties", token=""), 401, "unauthorized")
-    found = {party["name"]: party for party in served.get("", path="/twocloud/parties").json()["parties"]}
-    assert list(found) == list(parties.names())
-    assert {"aws", "qcloud", "azure", "hetzner"} <= found.keys()
-    assert "gz" in found["qcloud"]["regions"]["ap-guangzhou"]
-    assert found["qcloud"]["credentials"] == [["secret_id", "secret_key", "token?"]]
+    by_name = {party["name"]: party for party in served.get("", path="/twocloud/parties").json()["parties"]}
+    assert list(by_name) == list(parties.names())
+    assert {"aws", "qcloud", "azure", "hetzner"} <= by_name.keys()
+    assert "gz" in by_name["qcloud"]["regions"]["ap-guangzhou"]
+    assert by_name["qcloud"]["credentials"] == [["secret_id", "secret_key", "token?"]]
 
 
 def test_one_tenant_many_threads_never_mix(served: App) -> None:

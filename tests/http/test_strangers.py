@@ -31,17 +31,17 @@ def connect(served: App, data: bytes = b"") -> socket.socket:
 
 
 def rest(sock: socket.socket) -> bytes:
-    found = b""
+    received = b""
     while chunk := sock.recv(65536):
-        found += chunk
-    return found
+        received += chunk
+    return received
 
 
 def whole(sock: socket.socket) -> bytes:
-    found = b""
-    while not found.endswith(b"}"):
-        found += sock.recv(65536)
-    return found
+    received = b""
+    while not received.endswith(b"}"):
+        received += sock.recv(65536)
+    return received
 
 
 def answered(served: App, data: bytes) -> tuple[int, dict[str, object], bool]:
@@ -109,13 +109,13 @@ def test_after_a_refusal_nothing_of_the_same_bytes_is_read(served: App) -> None:
 
 def test_what_is_right_is_still_read(served: App) -> None:
     served.user("bob", password="pw")
-    given = b"Authorization: Basic Ym9iOnB3"
-    for data in (head(b"Transfer-Encoding: Chunked", given, after=b"2\r\n{}\r\n0\r\n\r\n"),
-                 head(b"Content-Length: 2", given, after=b"{}"),
-                 head(b"Content-Length: 16384", given, after=b"{}" + b" " * 16382),
-                 head(b"Content-Length: 2", given, b"Connection: keep-alive", line=b"POST /twocloud/tokens HTTP/1.0",
+    header = b"Authorization: Basic Ym9iOnB3"
+    for data in (head(b"Transfer-Encoding: Chunked", header, after=b"2\r\n{}\r\n0\r\n\r\n"),
+                 head(b"Content-Length: 2", header, after=b"{}"),
+                 head(b"Content-Length: 16384", header, after=b"{}" + b" " * 16382),
+                 head(b"Content-Length: 2", header, b"Connection: keep-alive", line=b"POST /twocloud/tokens HTTP/1.0",
                       after=b"{}"),
-                 b"\r\n\r\n" + head(given, line=b"POST http://x/twocloud/tokens HTTP/1.1")):
+                 b"\r\n\r\n" + head(header, line=b"POST http://x/twocloud/tokens HTTP/1.1")):
         with connect(served, data) as sock:
             assert sock.recv(65536).startswith((b"HTTP/1.1 200 ", b"HTTP/1.0 200 ")), data[:80]
     with connect(served) as sock:           # a byte at a time
@@ -252,9 +252,9 @@ def test_an_answer_that_is_not_read_ends(served: App, monkeypatch: pytest.Monkey
 def test_pipelining_is_answered_in_order_and_shares_with_others(served: App) -> None:
     with connect(served, HEALTH * 300) as sock:
         assert gets(served).status_code == 200
-        found = b""
-        while found.count(b"HTTP/1.1 200 OK") < 300:
-            found += sock.recv(65536)
+        received = b""
+        while received.count(b"HTTP/1.1 200 OK") < 300:
+            received += sock.recv(65536)
 
 
 @pytest.mark.parametrize("data", [b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -350,8 +350,8 @@ def test_threads_are_shared_by_callers_and_nobody_waits_for_a_free_one(monkeypat
     share = connections.FairShare()
     made: list[FakeChannel] = []
 
-    def send(count: int, *given: str) -> list[FakeChannel]:
-        sent = [FakeChannel(*given) for _ in range(count)]
+    def send(count: int, *callers: str) -> list[FakeChannel]:
+        sent = [FakeChannel(*callers) for _ in range(count)]
         made.extend(sent)
         for channel in sent:
             share.add_task(channel)
@@ -416,16 +416,16 @@ def test_a_flood_of_guesses_is_refused_and_everybody_else_goes_on(served: App, m
     def guess(n: int) -> int:
         return requests.post(f"{served.url}/twocloud/tokens", auth=(f"user-{n}", "wrong"), timeout=30).status_code
 
-    seen: list[int] = []
-    flood = threading.Thread(target=lambda: seen.extend(many(250, guess)))
+    statuses: list[int] = []
+    flood = threading.Thread(target=lambda: statuses.extend(many(250, guess)))
     flood.start()
     while flood.is_alive():
         assert gets(served).status_code == 200
         time.sleep(0.1)
     flood.join(30)
-    assert set(seen) <= {401, 429}
-    assert seen.count(429) >= 200
-    assert len(checked) == seen.count(401) <= serve._WRONG + 10
+    assert set(statuses) <= {401, 429}
+    assert statuses.count(429) >= 200
+    assert len(checked) == statuses.count(401) <= serve._WRONG + 10
     refused = requests.post(f"{served.url}/twocloud/tokens", auth=("bob", "pw"),
                             headers={"Sec-Fetch-Site": "cross-site"}, timeout=9)
     assert (refused.status_code, refused.json()["error"]) == (403, "forbidden")

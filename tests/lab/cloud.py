@@ -266,14 +266,14 @@ class Neighbours:
 
     def answer(self, path: str) -> dict[str, Any]:
         there = urlsplit(path)
-        found = {"/": {"versions": [{"id": "v2.0", "status": "CURRENT",
-                                     "links": [{"rel": "self", "href": f"{self.url}/v2.0/"}]}]},
-                 "/v2.0/ports": {"ports": []}, "/v2.0/security-groups": {"security_groups": []}}
+        document = {"/": {"versions": [{"id": "v2.0", "status": "CURRENT",
+                                        "links": [{"rel": "self", "href": f"{self.url}/v2.0/"}]}]},
+                    "/v2.0/ports": {"ports": []}, "/v2.0/security-groups": {"security_groups": []}}
         if not there.path.endswith("/volumes/detail"):
-            return found.get(there.path.removesuffix(".json"), {})
-        asked, rows = parse_qs(there.query), self.volumes.get(there.path.split("/")[2], [])
-        start = next((n + 1 for n, row in enumerate(rows) if row["id"] == asked.get("marker", [""])[0]), 0)
-        limit = min(int(asked.get("limit", ["1000"])[0]), 1000)
+            return document.get(there.path.removesuffix(".json"), {})
+        parameters, rows = parse_qs(there.query), self.volumes.get(there.path.split("/")[2], [])
+        start = next((n + 1 for n, row in enumerate(rows) if row["id"] == parameters.get("marker", [""])[0]), 0)
+        limit = min(int(parameters.get("limit", ["1000"])[0]), 1000)
         page = rows[start:start + limit]
         links = {"volumes_links": [{"rel": "next", "href": self.url}]} if len(page) == limit else {}
         return {"volumes": page, **links}

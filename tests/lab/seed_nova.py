@@ -95,11 +95,11 @@ def make_server(admin: Any, cell: Any, flavor: Any, number: int) -> str:
 
 def interface(number: int) -> Any:
     floating = [model.IP(address="FLOATING", type="floating", version=4)] if number % 2 == 0 else []
-    found = [model.Subnet(cidr="10.0.0.0/8", version=4,
-                          ips=[model.FixedIP(address="FIXED", version=4, floating_ips=floating)])]
+    subnets = [model.Subnet(cidr="10.0.0.0/8", version=4,
+                            ips=[model.FixedIP(address="FIXED", version=4, floating_ips=floating)])]
     if number % 7 == 0:
-        found.append(model.Subnet(cidr="fd00::/64", version=6, ips=[model.FixedIP(address="SIXTH", version=6)]))
-    network = model.Network(id=str(uuid.uuid4()), bridge="br", label="private", subnets=found)
+        subnets.append(model.Subnet(cidr="fd00::/64", version=6, ips=[model.FixedIP(address="SIXTH", version=6)]))
+    network = model.Network(id=str(uuid.uuid4()), bridge="br", label="private", subnets=subnets)
     return model.VIF(id=str(uuid.uuid4()), address="fa:16:3e:00:00:01", type="ovs", devname="tap", network=network)
 
 
@@ -115,9 +115,9 @@ class Rows:
 
     @staticmethod
     def _take(database: sqlite3.Connection, table: str, column: str, key: str) -> list[dict[str, Any]]:
-        found = database.execute(f"select * from {table} where {column} = ?", [key])
-        names = [described[0] for described in found.description]
-        rows = [{name: value for name, value in zip(names, row, strict=True) if name != "id"} for row in found]
+        cursor = database.execute(f"select * from {table} where {column} = ?", [key])
+        names = [described[0] for described in cursor.description]
+        rows = [{name: value for name, value in zip(names, row, strict=True) if name != "id"} for row in cursor]
         database.execute(f"delete from {table} where {column} = ?", [key])
         return rows
 
@@ -180,14 +180,14 @@ def main(folder: Path) -> None:
                 changed = None if word == "BUILD" else created + timedelta(days=1)
                 addresses = {"FIXED": f"10.{number // 62500}.{number // 250 % 250}.{number % 250 + 2}",
                              "FLOATING": f"203.0.113.{number % 250 + 2}", "SIXTH": f"fd00::{number + 1:x}"}
-                found = rows.write(kind, key, {"project_id": project, "user_id": user}, {
+                instance = rows.write(kind, key, {"project_id": project, "user_id": user}, {
                     "display_name": f"vm-{number} ü", "hostname": f"vm-{number}", "reservation_id": f"r-{number}",
                     "created_at": f"{created:%Y-%m-%d %H:%M:%S.000000}",
                     "updated_at": changed and f"{changed:%Y-%m-%d %H:%M:%S.000000}"}, addresses)
                 sizes_of = [*([40] if flavor[0] == ON_VOLUME else []), *([100] if kind % 5 == 1 else [])]
                 volumes += [{"id": volume, "size": gib, "status": "in-use", "created_at": "2026-01-01T00:00:00.000000",
                              "attachments": [{"server_id": key, "volume_id": volume}]}
-                            for volume, gib in zip(found, sizes_of, strict=True)]
+                            for volume, gib in zip(instance, sizes_of, strict=True)]
                 shown = word != "BUILD"
                 if status:
                     expected.append({

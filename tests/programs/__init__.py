@@ -22,10 +22,10 @@ MISSING = "not on this machine: "
 
 def program(name: str, paths: str = PATHS) -> str:
     """Where it is; the test is skipped, loudly, if it is nowhere."""
-    found = shutil.which(name, path=paths)
-    if not found:
+    path = shutil.which(name, path=paths)
+    if not path:
         pytest.skip(f"{MISSING}{name}")
-    return found
+    return path
 
 
 def run(arguments: Sequence[str | Path], folder: Path, environment: Mapping[str, str] = {}, stdin: str | None = None,
@@ -41,8 +41,8 @@ def run(arguments: Sequence[str | Path], folder: Path, environment: Mapping[str,
 def ansible_core(version: str) -> str:
     """The search path of an ansible-core; the test is skipped, loudly, where it is not or does not start."""
     paths = ANSIBLES[version]
-    told = run(["ansible", "--version"], Path("/"), {"PATH": paths})
-    if f"[core {version}." not in told.stdout:
+    output = run(["ansible", "--version"], Path("/"), {"PATH": paths})
+    if f"[core {version}." not in output.stdout:
         pytest.skip(f"{MISSING}ansible-core {version}")
     return paths
 
@@ -54,5 +54,5 @@ def blocks(document: str, language: str) -> list[str]:
 
 def block(document: str, language: str, holds: str) -> str:
     """The block of code of a page that holds this text; there must be one."""
-    (found,) = (text for text in blocks(f"docs/{document}", language) if holds in text)
-    return found
+    (example,) = (text for text in blocks(f"docs/{document}", language) if holds in text)
+    return example

@@ -68,8 +68,8 @@ class Ansible:
         done = self.run("ansible-inventory", "--list", *(part for name in sources or ("servers.twocloud.yml",)
                                                          for part in ("-i", name)), **environment)
         assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout, object_hook=lambda found: found.get("__ansible_unsafe", found) if len(found) == 1
-                          else found)
+        return json.loads(done.stdout, object_hook=lambda value: value.get("__ansible_unsafe", value) if len(value) == 1
+                          else value)
 
 
 @pytest.fixture
@@ -198,24 +198,24 @@ def test_no_inventory_is_empty_in_silence(ansible: Ansible) -> None:
                           ("inside", "https://tc_x@127.0.0.1")):
             (ansible.folder / f"{name}.twocloud.yml").write_text(
                 f'plugin: twocloud.twocloud.twocloud\nurl: {url}\ntenant_id: "123"\n')
-        told = {"hotel": "is not a twocloud server", "empty": "is not a twocloud server",
-                "list": "is not a twocloud server",
-                "none": "complete list",
-                "rows": "complete list", "partial": "complete list", "refusal": "twocloud: no",
-                "redirect": "is not a twocloud server",
-                "cut": "is not a twocloud server", "nofile": "token_file cannot be read",
-                "refused": "status must be one of",
-                "region": "400 invalid_parameter, request id ", "open": "url must be https", "gone": "cannot be asked",
-                "inside": "url must be https"}
+        texts = {"hotel": "is not a twocloud server", "empty": "is not a twocloud server",
+                 "list": "is not a twocloud server",
+                 "none": "complete list",
+                 "rows": "complete list", "partial": "complete list", "refusal": "twocloud: no",
+                 "redirect": "is not a twocloud server",
+                 "cut": "is not a twocloud server", "nofile": "token_file cannot be read",
+                 "refused": "status must be one of",
+                 "region": "400 invalid_parameter, request id ", "open": "url must be https", "gone": "cannot be asked",
+                 "inside": "url must be https"}
         done = ansible.run("ansible-inventory", "--list",
-                           *(part for name in told for part in ("-i", f"{name}.twocloud.yml")))
+                           *(part for name in texts for part in ("-i", f"{name}.twocloud.yml")))
         assert done.returncode == 1
         assert liar.count("elsewhere") == 0
         assert "No inventory was parsed" in done.stderr
-        parts = {found[2]: found[1] for found in re.finditer(
+        parts = {match[2]: match[1] for match in re.finditer(
             r"<<< caused by >>>\s+(.*?)\s*Origin: <.*?source '[^']*/(\w+)\.twocloud\.yml'", done.stderr, re.DOTALL)}
-        assert parts.keys() == told.keys(), done.stderr
-        for name, text in told.items():
+        assert parts.keys() == texts.keys(), done.stderr
+        for name, text in texts.items():
             assert text in parts[name], (name, parts[name])
 
 
@@ -320,29 +320,29 @@ def test_two_machines_are_never_one_host(ansible: Ansible) -> None:
                          ('hostnames: ["{{ instance_name }}.{{ region }}"]\n', "web.us-east-1"),
                          ("hostnames: [tags.nothing, tags.role]\n", "b"),
                          ("hostnames: [zone]\nhost_prefix: z_\n", "z_us-east-1c")):
-        found = ansible.list(first, second(more))
-        assert found["party_aws"]["hosts"] == [called], more
-        assert sorted(found["party_qcloud"]["hosts"]) == ["db", "web"], more
-        assert found["_meta"]["hostvars"][called]["twocloud_party"] == "aws"
+        hosts = ansible.list(first, second(more))
+        assert hosts["party_aws"]["hosts"] == [called], more
+        assert sorted(hosts["party_qcloud"]["hosts"]) == ["db", "web"], more
+        assert hosts["_meta"]["hostvars"][called]["twocloud_party"] == "aws"
     assert ansible.list(first, first) == ansible.list(first)    # the same machine is one host
     (ansible.folder / "own.ini").write_text("web ansible_host=192.0.2.9\n")
     assert "Another source already has a host web" in fails(ansible, "own.ini", first)
     added = ansible.list(first, "own.ini", ANSIBLE_INVENTORY_ENABLED="twocloud.twocloud.twocloud,ini")
     assert added["_meta"]["hostvars"]["web"]["ansible_host"] == "192.0.2.9"
-    for wrong, told in (("host_prefix: tag_\n", "host_prefix 'tag_' cannot begin"),
+    for wrong, message in (("host_prefix: tag_\n", "host_prefix 'tag_' cannot begin"),
                         ("host_prefix: a b\n", "cannot begin"), ("hostnames: [nam]\n", "no field 'nam'"),
                         ("hostnames: [tags.nothing]\nstrict: true\n", "hostnames: tags.nothing cannot be evaluated")):
-        assert told in fails(ansible, second(wrong)), wrong
+        assert message in fails(ansible, second(wrong)), wrong
 
 
 @newest_core
 def test_an_option_that_is_none_is_refused_and_the_others_are_templates(ansible: Ansible) -> None:
     fleet_of(ansible.house, machine(0, "web", wan=("122.0.0.1",)))
-    for wrong, told in (("regions: [gz]\n", "There is no option 'regions'. Did you mean region?"),
+    for wrong, text in (("regions: [gz]\n", "There is no option 'regions'. Did you mean region?"),
                         ("filters: {}\n", "There is no option 'filters'."),
                         ("status: \"{{ nothing_of_this_name }}\"\n", "status cannot be evaluated"),
                         ("1: x\n", "There is no option '1'.")):
-        assert told in fails(ansible, ansible.write(wrong)), wrong
+        assert text in fails(ansible, ansible.write(wrong)), wrong
     (ansible.folder / "token.secret").write_text(f"{ansible.house.token}\n")
     (ansible.folder / "servers.twocloud.yml").write_text(f"""plugin: twocloud.twocloud.twocloud
 url: "{{{{ lookup('ansible.builtin.env', 'WHERE') }}}}"
@@ -377,8 +377,8 @@ def test_the_collection_is_one(ansible: Ansible, tmp_path: Path) -> None:
     there = {"ANSIBLE_COLLECTIONS_PATH": str(tmp_path / "there")}
     ansible.write("")
     assert len(ansible.list(**there)["_meta"]["hostvars"]) == 25
-    told = ansible.run("ansible-doc", "-t", "inventory", "--json", "twocloud.twocloud.twocloud", **there)
-    options = json.loads(told.stdout)["twocloud.twocloud.twocloud"]["doc"]["options"]
+    documentation = ansible.run("ansible-doc", "-t", "inventory", "--json", "twocloud.twocloud.twocloud", **there)
+    options = json.loads(documentation.stdout)["twocloud.twocloud.twocloud"]["doc"]["options"]
     page = (ROOT / "docs/ansible.md").read_text()
     assert all(f"`{name}`" in page or f"{name}:" in page for name in options
                if not name.startswith(("cache", "leading", "use_extra"))), options.keys()

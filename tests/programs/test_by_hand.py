@@ -33,10 +33,10 @@ def test_lines_of_the_docs(served: App, tmp_path: Path, line: str) -> None:
     done = run(["bash", "-euc", line], tmp_path, there(served))
     if "> servers.json" in line:
         done.stdout = (tmp_path / "servers.json").read_text()
-    found = json.loads(done.stdout)
+    body = json.loads(done.stdout)
     assert done.returncode == 0, done.stderr
-    assert found["code"] == 200, done.stderr
-    assert "changed_since" in line or found["vm_servers"], done.stderr
+    assert body["code"] == 200, done.stderr
+    assert "changed_since" in line or body["vm_servers"], done.stderr
     refused = run(["bash", "-euc", line], tmp_path, there(served, "tc_wrong"))
     assert refused.returncode == {"curl": 22, "http": 4, "wget": 6}[line.split()[0]], refused
     assert not refused.stdout or "vm_servers" not in json.loads(refused.stdout)
@@ -49,12 +49,12 @@ def test_there_is_a_line_for_each_program() -> None:
 
 def test_what_the_docs_say_of_exits(served: App, tmp_path: Path) -> None:
     served.clouds["qcloud"].fail("reset")
-    asked = f'"$URL/twocloud/servers?{GZ}&on_error=fail"'
-    done = run(["bash", "-euc", f'curl -sS --fail-with-body -u "$TWOCLOUD_TOKEN:" {asked}'], tmp_path, there(served))
+    url = f'"$URL/twocloud/servers?{GZ}&on_error=fail"'
+    done = run(["bash", "-euc", f'curl -sS --fail-with-body -u "$TWOCLOUD_TOKEN:" {url}'], tmp_path, there(served))
     assert done.returncode == 22
     assert json.loads(done.stdout)["error"] == "party_unavailable"
     program("http")
-    done = run(["bash", "-euc", f'http --ignore-stdin --check-status -a "$TWOCLOUD_TOKEN:" {asked}'], tmp_path,
+    done = run(["bash", "-euc", f'http --ignore-stdin --check-status -a "$TWOCLOUD_TOKEN:" {url}'], tmp_path,
                there(served))
     assert done.returncode == 5
     assert json.loads(done.stdout)["error"] == "party_unavailable"
@@ -135,9 +135,9 @@ def test_the_table_of_the_spreadsheet_page(served: App, tmp_path: Path) -> None:
     assert not any(cell[:1] in tuple("=+-@\t\r\n＝＋－＠") for row in rows for cell in row.values() if cell)
     served.clouds["qcloud"].fail("reset")
     done = run(["bash", "-euc", headers], tmp_path, there(served))
-    told = block("spreadsheets.md", "text", "Cache-Status").splitlines()
+    lines = block("spreadsheets.md", "text", "Cache-Status").splitlines()
     assert (tmp_path / "servers.csv").read_bytes() == first, done.stdout
-    assert told[1] in done.stdout.splitlines(), done.stdout
+    assert lines[1] in done.stdout.splitlines(), done.stdout
     assert "Age: 0" in done.stdout, done.stdout
     (tmp_path / "servers.csv").unlink()
     done = run(["bash", "-euc", plain.replace("format=csv", "format=csv&on_error=fail")], tmp_path, there(served))

@@ -44,10 +44,10 @@ class Command:
         self.monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin.encode()), encoding="utf-8"))
         output.deployment.cache_clear()
         self.capsys.readouterr()
-        found = cli.main(arguments)
+        exit_code = cli.main(arguments)
         captured = self.capsys.readouterr()
         self.err = captured.err
-        assert found == code, (arguments, captured)
+        assert exit_code == code, (arguments, captured)
         return captured.out
 
     def json(self, *arguments: str, **more: Any) -> Any:
@@ -227,9 +227,9 @@ def test_check(twocloud: Command, cloud: Qcloud) -> None:
         "tenant_id": "123", "party": "qcloud", "account": "default", "region": "ap-guangzhou", "state": "ok"}
     assert len(cloud.calls) == 1
     cloud.keys["AKIDcli"] = "another"
-    told = twocloud.json("account", "check", "123", "qcloud", code=5)
-    assert (told["state"], told["error"]) == ("failed", "party_denied")
-    assert "wrong key" in told["msg"]
+    answer = twocloud.json("account", "check", "123", "qcloud", code=5)
+    assert (answer["state"], answer["error"]) == ("failed", "party_denied")
+    assert "wrong key" in answer["msg"]
     assert "wrong key" in twocloud.err
     cloud.late = 900
     assert "clock" in twocloud.json("account", "check", "123", "qcloud", code=5)["msg"]
@@ -312,9 +312,9 @@ def test_servers_in_every_format(twocloud: Command, served: App, monkeypatch: py
     ended = "" if written in ("csv", "ndjson") else "\n"
     twocloud.capsys.readouterr()
     assert cli.main(where) == 0
-    told = twocloud.capsys.readouterr()
-    assert told.out == expected + ended
-    assert told.err == ""
+    printed = twocloud.capsys.readouterr()
+    assert printed.out == expected + ended
+    assert printed.err == ""
     if written == "prometheus":
         expected = served.get(f"{query}&port=9100&address=wan").content.decode()
         assert twocloud(*where, "--port", "9100", "--address", "wan") == expected + ended
@@ -500,13 +500,13 @@ def test_nasty_words_are_refused_in_a_line(twocloud: Command, command: tuple[str
         arguments = [word if part == "{}" else part for part in command]
         twocloud.monkeypatch.setattr(
             "sys.stdin", io.TextIOWrapper(io.BytesIO(b'{"secret_id": "a", "secret_key": "b"}')))
-        found = cli.main(arguments)
-        said = twocloud.capsys.readouterr()
-        if arguments[:3] == ["token", "list", "--user"] and found == 0:
+        code = cli.main(arguments)
+        printed = twocloud.capsys.readouterr()
+        if arguments[:3] == ["token", "list", "--user"] and code == 0:
             continue                        # nobody of this name has a token
-        assert found in (2, 4), (arguments, found, said)
-        assert "Traceback" not in said.err
-        assert said.out == ""
+        assert code in (2, 4), (arguments, code, printed)
+        assert "Traceback" not in printed.err
+        assert printed.out == ""
     assert twocloud.json("account", "list") == []
 
 
@@ -606,26 +606,26 @@ def test_a_list_that_is_too_long_for_one_answer_is_read_in_parts(twocloud: Comma
     where = ("servers", "--url", served.url, "--party", "qcloud", "--tenant", "123", "--region", "gz", "-o", written)
     whole = served.get(f"party=qcloud&tenant_id=123&region=gz&format={written}").text
     some = served.get(f"party=qcloud&tenant_id=123&region=gz&format={written}&f=3&t=24").text
-    write, get, asked = formats.write, remote.get, list[str]()
+    write, get, queries = formats.write, remote.get, list[str]()
     monkeypatch.setattr(formats, "write", lambda fleet, query, zone: write(fleet, query, zone, most=2600))
     monkeypatch.setattr(in_parts, "PART", 20)
     qcloud: Any = served.clouds["qcloud"]
 
     def changing(there: Any, path: str, query: str = "") -> Any:
-        got = get(there, path, query)
-        asked.append(query)
-        if "X-List-Id" in got.headers:
-            qcloud.fleets["ap-guangzhou"] = Fleet(30 + len(asked))
+        response = get(there, path, query)
+        queries.append(query)
+        if "X-List-Id" in response.headers:
+            qcloud.fleets["ap-guangzhou"] = Fleet(30 + len(queries))
             served.clock.forward(1)
             assert served.get("party=qcloud&tenant_id=123&region=gz").status_code in (200, 413)
-        return got
+        return response
 
     monkeypatch.setattr(remote, "get", changing)
     assert twocloud(*where).rstrip("\n") == whole.rstrip("\n")
-    assert sum("list=" in query for query in asked) >= 2
+    assert sum("list=" in query for query in queries) >= 2
     assert twocloud.err == ""
     qcloud.fleets["ap-guangzhou"] = Fleet(25)
-    asked.clear()
+    queries.clear()
     assert twocloud(*where, "--from", "3", "--to", "24").rstrip("\n") == some.rstrip("\n")
 
 

@@ -68,8 +68,8 @@ def test_contexts_are_kept_and_their_tokens_never_shown(tmp_path: Path) -> None:
     (tmp_path / "t.secret").write_text(two)
     assert run(tmp_path, "context", "add", "a.b", "--url", "http://127.0.0.1:8000", "--token-file",
                "t.secret").returncode == 0
-    told = run(tmp_path, "context", "list", "-o", "json").stdout
-    assert json.loads(told) == [
+    output = run(tmp_path, "context", "list", "-o", "json").stdout
+    assert json.loads(output) == [
         {"name": "local", "current": False, "url": None},
         {"name": "a.b", "current": False, "url": "http://127.0.0.1:8000"},
         {"name": "prod", "current": True, "url": "https://prod.example"}]
@@ -159,16 +159,16 @@ def test_where_the_file_is() -> None:
 
 def test_the_order_of_precedence_and_whose_token_goes_where(tmp_path: Path, other: Other) -> None:
     """Every way to name a server at once; what arrived, and with which token."""
-    kept, chosen, given = token("e"), token("f"), token("g")
+    kept, chosen, usual = token("e"), token("f"), token("g")
     servers = {name: Other(other.says) for name in ("option", "context", "environment", "named", "current")}
     try:
         add(tmp_path, "ctx", servers["context"].url, chosen)
         add(tmp_path, "named", servers["named"].url, chosen)
         add(tmp_path, "cur", servers["current"].url, kept)
         assert run(tmp_path, "context", "use", "cur").returncode == 0
-        steps = [("option", ("--url", servers["option"].url), given), ("context", ("--context", "ctx"), chosen),
-                 ("environment", (), given), ("named", (), chosen), ("current", (), kept)]
-        environment = {"TWOCLOUD_URL": servers["environment"].url, "TWOCLOUD_CONTEXT": "named", "TWOCLOUD_TOKEN": given}
+        steps = [("option", ("--url", servers["option"].url), usual), ("context", ("--context", "ctx"), chosen),
+                 ("environment", (), usual), ("named", (), chosen), ("current", (), kept)]
+        environment = {"TWOCLOUD_URL": servers["environment"].url, "TWOCLOUD_CONTEXT": "named", "TWOCLOUD_TOKEN": usual}
         for who, arguments, its_token in steps:
             if who == "named":
                 del environment["TWOCLOUD_URL"]
@@ -177,8 +177,8 @@ def test_the_order_of_precedence_and_whose_token_goes_where(tmp_path: Path, othe
             for server in servers.values():
                 server.forget()
             assert run(tmp_path, "servers", *GZ, *arguments, **environment).returncode == 3
-            asked = {name for name, server in servers.items() if server.calls}
-            assert asked == {who}
+            called = {name for name, server in servers.items() if server.calls}
+            assert called == {who}
             sent = servers[who].calls[0].headers["authorization"]
             from base64 import b64decode
             assert b64decode(sent.removeprefix("Basic ")).decode() == f"{its_token}:"
@@ -253,7 +253,7 @@ def test_every_way_to_be_no_twocloud_is_one_line_and_exit_3(tmp_path: Path, othe
     with silent() as free:
         closed = f"http://127.0.0.1:{free.getsockname()[1]}"
     environment = {"TWOCLOUD_TOKEN": token("j")}
-    for url, told in (
+    for url, message in (
             (other.url, "a web page. Perhaps this network requires a login"),
             (secure.url, "the authority that signed it is unknown"),
             (plain_as_tls, "Does this port serve https?"), (closed, "connection refused"),
@@ -265,7 +265,7 @@ def test_every_way_to_be_no_twocloud_is_one_line_and_exit_3(tmp_path: Path, othe
             ("https://h:x", "not a valid URL")):
         done = run(tmp_path, "servers", *GZ, "--url", url, **environment)
         assert (done.returncode, done.stdout) == (3, ""), (url, done)
-        assert told in done.stderr, (url, done.stderr)
+        assert message in done.stderr, (url, done.stderr)
         assert len(done.stderr.splitlines()) == 1, (url, done.stderr)
         assert "\x1b" not in done.stderr, (url, done.stderr)
     for server in odd:
@@ -285,9 +285,9 @@ def test_every_way_to_be_no_twocloud_is_one_line_and_exit_3(tmp_path: Path, othe
 @pytest.mark.parametrize("fault", ["hang", "slow body", "reset"])
 def test_a_server_that_does_not_end(fault: str, other: Other) -> None:
     other.fail(fault)
-    with pytest.raises(Network) as told:
+    with pytest.raises(Network) as failure:
         remote.get(There(other.url, token("k"), "--url"), "/x", seconds=1.0)
-    assert "did not answer in time" in told.value.message or fault == "reset"
+    assert "did not answer in time" in failure.value.message or fault == "reset"
 
 
 def test_a_certificate_of_another_host(tmp_path: Path, other: Other, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -390,20 +390,20 @@ def test_completion_in_other_shells(shell: str, tmp_path: Path) -> None:
                                "complete -C 'twocloud doc'"],
                               capture_output=True, text=True, timeout=60, cwd=tmp_path,
                               env={**os.environ, "PATH": path, "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)})
-        found = [line.split("\t")[0] for line in done.stdout.splitlines()]
-        assert "qcloud" in found, done
-        assert "doctor" in found, done
+        words = [line.split("\t")[0] for line in done.stdout.splitlines()]
+        assert "qcloud" in words, done
+        assert "doctor" in words, done
         return
-    with Terminal("-f", "-i", folder=tmp_path, program=(shutil.which(shell) or "",), PATH=path, columns=100) as seen:
-        seen.type("PS1='> '; " + ASK_ZSH.strip().replace("\n", "; ").replace("DUMP", str(tmp_path / "dump"))
-                  + "; echo re''ady\r")
-        seen.until(lambda text: "\nready" in text)
-        seen.type("twocloud servers --party qcl\t")
-        seen.until(lambda text: "--party qcloud" in text)
-        seen.type("\x15twocloud doc\t")
-        seen.until(lambda text: "twocloud doctor" in text)
-        seen.type("\x15exit\r")
-        seen.end()
+    with Terminal("-f", "-i", folder=tmp_path, program=(shutil.which(shell) or "",), PATH=path, columns=100) as screen:
+        screen.type("PS1='> '; " + ASK_ZSH.strip().replace("\n", "; ").replace("DUMP", str(tmp_path / "dump"))
+                    + "; echo re''ady\r")
+        screen.until(lambda text: "\nready" in text)
+        screen.type("twocloud servers --party qcl\t")
+        screen.until(lambda text: "--party qcloud" in text)
+        screen.type("\x15twocloud doc\t")
+        screen.until(lambda text: "twocloud doctor" in text)
+        screen.type("\x15exit\r")
+        screen.end()
 
 
 def test_threads_are_not_left(other: Other) -> None:

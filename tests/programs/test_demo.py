@@ -27,8 +27,8 @@ class Demo:
     switch: str
     everything: str
 
-    def get(self, **asked: str) -> requests.Response:
-        query = {"party": "qcloud", "tenant_id": "123", "region": "all", **asked}
+    def get(self, **parameters: str) -> requests.Response:
+        query = {"party": "qcloud", "tenant_id": "123", "region": "all", **parameters}
         return requests.get(f"{self.url}/twocloud/servers?{urlencode(query)}", auth=(self.token, ""), timeout=40)
 
 
@@ -120,8 +120,8 @@ def test_ansible_as_its_page_says(demo: Demo, tmp_path: Path) -> None:
     off = run(["ansible-inventory", "--graph"], tmp_path, there)
     assert off.returncode == 0
     assert "  |--@party_qcloud:" in off.stdout
-    told = block("ansible.md", "text", "WARNING").split(" 4 s old")[0].strip()
-    assert told in off.stderr, off.stderr
+    text = block("ansible.md", "text", "WARNING").split(" 4 s old")[0].strip()
+    assert text in off.stderr, off.stderr
     requests.post(f"{demo.switch}/qcloud/on", timeout=10)
 
 
@@ -137,8 +137,8 @@ def test_promtool_as_its_page_says(demo: Demo, tmp_path: Path) -> None:
                            for line in block("prometheus.md", "console", "promtool").splitlines())
     assert run(check, tmp_path).returncode == 0
     assert run(["promtool", "check", "rules", "rules.yml"], tmp_path).returncode == 0
-    found = run([*discovery[:3], "--timeout=12s", *discovery[3:]], tmp_path)
+    process = run([*discovery[:3], "--timeout=12s", *discovery[3:]], tmp_path)
     (tmp_path / "twocloud.token").unlink()
     addressed = [server for server in demo.get(party="all").json()["vm_servers"]
                  if server["lan_ip_set"] or server["lan_ipv6_set"]]
-    assert found.stdout.count('"discoveredLabels"') == len(addressed) > 900, found.stderr
+    assert process.stdout.count('"discoveredLabels"') == len(addressed) > 900, process.stderr

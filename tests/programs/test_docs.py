@@ -118,9 +118,9 @@ def settings_table() -> str:
 
 
 def below_table() -> str:
-    found = {name: parties.load(name) for name in parties.names()}
+    adapters = {name: parties.load(name) for name in parties.names()}
     return "\n".join(["| party | `--discover-below` takes |", "|---|---|"] + [
-        f"| `{name}` | {party.below} |" for name, party in found.items() if party.below])
+        f"| `{name}` | {party.below} |" for name, party in adapters.items() if party.below])
 
 
 def costs_table() -> str:
@@ -148,10 +148,10 @@ def help_text() -> str:
 
 
 def alarms_table() -> str:
-    found = package.merged()["Resources"]
+    resources = package.merged()["Resources"]
     signs = {"GreaterThanOrEqualToThreshold": "≥", "LessThanThreshold": "<"}
     lines = ["| alarm | when | do |", "|---|---|---|"]
-    for name, it in found.items():
+    for name, it in resources.items():
         if it.get("Type") == "AWS::CloudWatch::Alarm":
             alarm = it["Properties"]
             space = alarm["Namespace"] if isinstance(alarm["Namespace"], str) else "`twocloud/STACK`"
@@ -187,9 +187,9 @@ MADE: dict[tuple[str, str], Callable[[], str]] = {
 
 
 def block(name: str, text: str) -> re.Match[str]:
-    found = re.search(rf"<!-- {name} -->\n(.*?)<!-- end -->", text, re.DOTALL)
-    assert found, name
-    return found
+    match = re.search(rf"<!-- {name} -->\n(.*?)<!-- end -->", text, re.DOTALL)
+    assert match, name
+    return match
 
 
 @pytest.mark.parametrize(("document", "name"), MADE)
@@ -279,7 +279,7 @@ def bash(script: str, folder: Path, **environment: str) -> subprocess.CompletedP
 def test_the_readmes_own_clouds(house: App, tmp_path: Path) -> None:
     """As it stands, except for a simulator in place of Tencent's cloud, and a free port."""
     cloud = house.clouds["qcloud"]
-    (script,) = (found for found in sh_blocks("README.md") if "account put" in found)
+    (script,) = (text for text in sh_blocks("README.md") if "account put" in text)
     keys = {"secret_id": "AKIDtest", "secret_key": cloud.keys["AKIDtest"]}       # type: ignore[attr-defined]
     (tmp_path / "keys.secret").write_text(json.dumps(keys))
     with socket.socket() as free:
@@ -344,8 +344,8 @@ def test_labels_and_variables_that_the_documents_name_are_there() -> None:
 
 
 def test_the_readmes_first_answer_is_the_demos() -> None:
-    told = block("answer", (ROOT / "README.md").read_text())[1]
-    first = json.loads(re.sub(r",\s*…\s*\]\}", "]}", told.split("```json\n")[1].split("```")[0]))
+    text = block("answer", (ROOT / "README.md").read_text())[1]
+    first = json.loads(re.sub(r",\s*…\s*\]\}", "]}", text.split("```json\n")[1].split("```")[0]))
     process = subprocess.Popen([sys.executable, "-m", "chalicelib", "demo", "--port", "0"], stdout=subprocess.PIPE,
                                stderr=subprocess.DEVNULL, text=True, cwd=ROOT)
     try:

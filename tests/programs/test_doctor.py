@@ -28,13 +28,13 @@ def doctor(folder: Path, *arguments: str, code: int, **environment: str) -> dict
     assert done.returncode == code, done
     assert "Traceback" not in done.stderr, done
     assert "canary" not in done.stdout + done.stderr
-    found = json.loads(done.stdout)
-    for row in found:
+    report = json.loads(done.stdout)
+    for row in report:
         assert row["state"] == "ok" or row["todo"] or row["check"] in ("accounts", "clock", "contexts", "seals",
                                                                        "connection", "snapshots"), row
     worst = {"ok": 0, "warn": 1, "fail": 2}
     by_name: dict[str, dict[str, Any]] = {}
-    for row in found:
+    for row in report:
         if row["check"] not in by_name or worst[row["state"]] > worst[by_name[row["check"]]["state"]]:
             by_name[row["check"]] = row
     return by_name
@@ -44,8 +44,8 @@ def test_a_healthy_machine(folder: Path, cloud: Qcloud) -> None:
     run(folder, "user", "add", "ann", "--tenant", "123")
     run(folder, "servers", *GZ)
     calls = cloud.count()
-    found = doctor(folder, code=0)
-    assert {name: row["state"] for name, row in found.items()} == {
+    checks = doctor(folder, code=0)
+    assert {name: row["state"] for name, row in checks.items()} == {
         "program": "ok", "settings": "ok", "local": "warn", "contexts": "ok", "disk": "ok", "key": "ok", "store": "ok",
         "users": "ok",
         "seals": "ok", "123 qcloud": "ok", "clock": "ok", "snapshots": "ok"}
@@ -57,8 +57,8 @@ def test_a_healthy_machine(folder: Path, cloud: Qcloud) -> None:
 
 
 def test_nothing_is_made(tmp_path: Path) -> None:
-    found = doctor(tmp_path, code=0)
-    assert (found["store"]["state"], found["key"]["state"]) == ("warn", "warn")
+    checks = doctor(tmp_path, code=0)
+    assert (checks["store"]["state"], checks["key"]["state"]) == ("warn", "warn")
     assert list(tmp_path.iterdir()) == []
     for name, value in (("TWOCLOUD_STORE", "mysql://x"), ("TWOCLOUD_TIMEZONE", "Mars"), ("TWOCLOUD_MAX_AGE", "-1")):
         assert name in doctor(tmp_path, code=1, **{name: value})["settings"]["text"]
@@ -68,8 +68,8 @@ def test_files_that_others_may_read(folder: Path) -> None:
     for name in ("twocloud.db", "key"):
         path = folder / ".twocloud" / name
         path.chmod(0o644)
-        found = doctor(folder, "--offline", code=1)
-        assert found["store" if name.endswith("db") else "key"]["todo"] == f"chmod 600 .twocloud/{name}"
+        checks = doctor(folder, "--offline", code=1)
+        assert checks["store" if name.endswith("db") else "key"]["todo"] == f"chmod 600 .twocloud/{name}"
         path.chmod(0o600)
     assert doctor(folder, "--offline", code=0)
 
@@ -78,10 +78,10 @@ def test_keys_that_do_not_open(folder: Path) -> None:
     key = folder / ".twocloud/key"
     kept = key.read_bytes()
     key.write_bytes(b"A" * 43 + b"=\n")
-    found = doctor(folder, code=1)
-    assert found["123 qcloud"]["state"] == "fail"
-    assert "another key" in found["123 qcloud"]["text"]
-    assert "account put --replace 123 qcloud" in found["123 qcloud"]["todo"]
+    checks = doctor(folder, code=1)
+    assert checks["123 qcloud"]["state"] == "fail"
+    assert "another key" in checks["123 qcloud"]["text"]
+    assert "account put --replace 123 qcloud" in checks["123 qcloud"]["todo"]
     key.write_bytes(b"short")
     assert "does not hold a key" in doctor(folder, code=1)["seals"]["text"]
     key.unlink()
@@ -95,25 +95,25 @@ def test_keys_that_do_not_open(folder: Path) -> None:
 def test_accounts_that_do_not_work(folder: Path, cloud: Qcloud) -> None:
     right = cloud.keys["AKIDterm"]
     cloud.keys["AKIDterm"] = "another"
-    found = doctor(folder, code=1)
-    assert "wrong key" in found["123 qcloud"]["text"]
-    assert "account check 123 qcloud" in found["123 qcloud"]["todo"]
-    assert found["clock"]["state"] == "ok"
+    checks = doctor(folder, code=1)
+    assert "wrong key" in checks["123 qcloud"]["text"]
+    assert "account check 123 qcloud" in checks["123 qcloud"]["todo"]
+    assert checks["clock"]["state"] == "ok"
     cloud.keys["AKIDterm"], cloud.late = right, 900.0
-    found = doctor(folder, code=1)
-    assert "clock" in found["123 qcloud"]["text"]
-    assert found["clock"]["state"] == "fail"
-    assert "behind" in found["clock"]["text"]
-    assert "NTP" in found["clock"]["todo"]
+    checks = doctor(folder, code=1)
+    assert "clock" in checks["123 qcloud"]["text"]
+    assert checks["clock"]["state"] == "fail"
+    assert "behind" in checks["clock"]["text"]
+    assert "NTP" in checks["clock"]["todo"]
     cloud.late = -900.0
     assert "ahead" in doctor(folder, code=1)["clock"]["text"]
     cloud.late = 0.0
     with Qcloud({"AKIDterm": right}, {"ap-guangzhou": Fleet(1)}) as other:
         keys = json.dumps({"secret_id": "AKIDterm", "secret_key": right})
         assert run(folder, "account", "put", "7", "qcloud", "--endpoint", other.url, stdin=keys).returncode == 0
-    found = doctor(folder, code=1)          # one that is switched off beside one that is well
-    assert (found["7 qcloud"]["state"], found["123 qcloud"]["state"]) == ("fail", "ok")
-    assert "cannot be reached" in found["7 qcloud"]["text"]
+    checks = doctor(folder, code=1)          # one that is switched off beside one that is well
+    assert (checks["7 qcloud"]["state"], checks["123 qcloud"]["state"]) == ("fail", "ok")
+    assert "cannot be reached" in checks["7 qcloud"]["text"]
     plain = doctor(folder, code=1, TWOCLOUD_LOCAL="0")
     assert "TWOCLOUD_LOCAL=1" in plain["123 qcloud"]["text"]
 
@@ -140,11 +140,11 @@ def test_stores_that_are_broken(folder: Path) -> None:
 
 def test_a_server_from_outside(served: App, tmp_path: Path) -> None:
     add(tmp_path, "here", served.url, served.token)
-    found = doctor(tmp_path, code=0)
-    assert {name: row["state"] for name, row in found.items()} == {
+    checks = doctor(tmp_path, code=0)
+    assert {name: row["state"] for name, row in checks.items()} == {
         "program": "ok", "server": "ok", "connection": "ok", "health": "ok", "clock": "ok", "token": "ok"}
-    assert "context here" in found["server"]["text"]
-    assert served.token not in json.dumps(found)
+    assert "context here" in checks["server"]["text"]
+    assert served.token not in json.dumps(checks)
     assert doctor(tmp_path, "--url", served.url, code=0)["token"]["state"] == "warn"
     wrong = doctor(tmp_path, "--url", served.url, code=1, TWOCLOUD_TOKEN=token("n"))
     assert wrong["token"]["state"] == "fail"
@@ -219,7 +219,7 @@ def test_explain_tells_why_a_party_failed(folder: Path, cloud: Qcloud) -> None:
 def test_explain_headers_and_log_say_the_same(served: App, monkeypatch: pytest.MonkeyPatch) -> None:
     """One place decides why a source is answered as it is; whoever prints it repeats that."""
     monkeypatch.setattr(explaining, "deployment", lambda: served.deployment)
-    cloud, seen = served.clouds["qcloud"], list[str]()
+    cloud, headers = served.clouds["qcloud"], list[str]()
 
     def compare(served_as: str, *more: tuple[str, str], header: str | None, status: int = 200) -> str:
         pairs = [("party", "qcloud"), ("tenant_id", "123"), ("region", "gz"), *more]
@@ -229,7 +229,7 @@ def test_explain_headers_and_log_say_the_same(served: App, monkeypatch: pytest.M
             response = served.get(urlencode(pairs))
         line = next(line for line in map(json.loads, lines) if line["event"] == "request")
         assert line["why"] == source["why"]
-        seen.append(line["why"])
+        headers.append(line["why"])
         assert response.status_code == status == (error.status if error else 200), response.text
         assert response.headers.get("Cache-Status") == header
         assert line.get("snapshot") == (None if error else served_as)
@@ -251,7 +251,7 @@ def test_explain_headers_and_log_say_the_same(served: App, monkeypatch: pytest.M
     for _ in range(8):
         served.get("party=qcloud&tenant_id=123&region=gz")
     assert "the circuit breaker is open" in compare("stale", header="twocloud; hit; detail=party_unavailable")
-    assert len(set(seen)) == len(seen)
+    assert len(set(headers)) == len(headers)
 
 
 def test_explain_over_http(served: App, tmp_path: Path) -> None:

@@ -59,10 +59,10 @@ def test_formats_are_utf8_in_every_locale(house: App, form: str) -> None:
     """Their readers expect it; what is shaped here is the same."""
     for more in ([], ["--columns", "name,id"]) if form in ("ndjson", "csv") else ([],):
         ask = [*ASK, "--url", house.url, "-o", form, "--max-age", "9999", *more]
-        expected, found = twocloud(house, *ask), twocloud(house, *ask, encoding="gbk")
-        assert found.returncode == expected.returncode == 0
-        assert found.stdout == expected.stdout
-        text = found.stdout.decode()
+        expected, output = twocloud(house, *ask), twocloud(house, *ask, encoding="gbk")
+        assert output.returncode == expected.returncode == 0
+        assert output.stdout == expected.stdout
+        text = output.stdout.decode()
         if form == "csv":
             assert [row["instance_name"] for row in csv.DictReader(io.StringIO(text, newline=""))] == NAMES
         elif form == "ndjson":

@@ -145,8 +145,9 @@ def test_what_is_written_as_json_yaml_or_ini_is_that() -> None:
 # ---------------------------------------------------------------- the clients of docs/api.md
 
 def client(kind: str, holds: str = "") -> str:
-    (found,) = (text for page, told, text in examples() if page.name == "api.md" and told == kind and holds in text)
-    return found
+    (example,) = (text for page, language, text in examples()
+                  if page.name == "api.md" and language == kind and holds in text)
+    return example
 
 
 @pytest.fixture
@@ -273,9 +274,9 @@ def test_the_picture_is_of_todays_program() -> None:
 
 
 def test_what_the_comparison_calls_measured_is() -> None:
-    told = re.search(r"takes ([\d.]+) of Libcloud's time and ([\d.]+) of its memory",
-                     (ROOT / "docs/compare.md").read_text().replace("\n", " "))
-    found = re.findall(r"^\| 5,000 EC2 servers, (?:wall time|peak memory), ours / Libcloud.*? \| ([\d.]+) \|",
-                       (ROOT / "docs/benchmarks.md").read_text(), re.M)
-    assert told
-    assert list(told.groups()) == found
+    match = re.search(r"takes ([\d.]+) of Libcloud's time and ([\d.]+) of its memory",
+                      (ROOT / "docs/compare.md").read_text().replace("\n", " "))
+    matches = re.findall(r"^\| 5,000 EC2 servers, (?:wall time|peak memory), ours / Libcloud.*? \| ([\d.]+) \|",
+                         (ROOT / "docs/benchmarks.md").read_text(), re.M)
+    assert match
+    assert list(match.groups()) == matches

@@ -28,22 +28,22 @@ AMAZONS = ROOT / ".tools/aws/bin"
 
 
 def section(page: str, heading: str) -> str:
-    found = re.search(rf"^## {heading}$\n(.*?)(?=^## |\Z)", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE)
-    assert found, (page, heading)
-    return found[1]
+    match = re.search(rf"^## {heading}$\n(.*?)(?=^## |\Z)", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE)
+    assert match, (page, heading)
+    return match[1]
 
 
 def policies(text: str) -> list[Any]:
     """The policies and roles of a section. Where a role may be assigned differs from page to page."""
-    found: list[Any] = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", text, re.DOTALL)]
-    found += [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
-    return [{key: value for key, value in each.items() if key != "AssignableScopes"} for each in found
+    documents: list[Any] = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", text, re.DOTALL)]
+    documents += [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
+    return [{key: value for key, value in each.items() if key != "AssignableScopes"} for each in documents
             if isinstance(each, dict) and each.keys() & {"Statement", "Actions", "includedPermissions"}]
 
 
 def line_of(party: str, holds: str = "account put acme") -> str:
-    (found,) = (text for text in blocks(PAGE, "sh") if f"{holds} {party} " in text)
-    return found
+    (line,) = (text for text in blocks(PAGE, "sh") if f"{holds} {party} " in text)
+    return line
 
 
 def test_there_is_a_section_for_each_party_that_has_organisations() -> None:
@@ -63,16 +63,16 @@ def test_the_policies_are_those_of_the_keys_page(party: str) -> None:
 
 
 def test_the_role_of_amazons_members_is_that_of_the_keys_page() -> None:
-    (role,) = (found["Resources"]["Reader"]["Properties"] for found in map(yaml.safe_load, blocks(PAGE, "yaml"))
-               if "Resources" in found)
+    (role,) = (template["Resources"]["Reader"]["Properties"] for template in map(yaml.safe_load, blocks(PAGE, "yaml"))
+               if "Resources" in template)
     trust = next(policy for policy in policies(section("docs/keys.md", "aws"))
                  if "Principal" in policy["Statement"][0])
-    found = json.loads(json.dumps(role["AssumeRolePolicyDocument"]))
-    assert found["Statement"][0].pop("Principal") == {"AWS": {"Ref": "Door"}}
+    template = json.loads(json.dumps(role["AssumeRolePolicyDocument"]))
+    assert template["Statement"][0].pop("Principal") == {"AWS": {"Ref": "Door"}}
     assert trust["Statement"][0].pop("Principal")
-    assert found["Statement"][0].pop("Condition") == {"StringEquals": {"sts:ExternalId": {"Ref": "ExternalId"}}}
+    assert template["Statement"][0].pop("Condition") == {"StringEquals": {"sts:ExternalId": {"Ref": "ExternalId"}}}
     assert set(trust["Statement"][0].pop("Condition")["StringEquals"]) == {"sts:ExternalId"}
-    assert found == trust
+    assert template == trust
     assert [policy["PolicyDocument"] for policy in role["Policies"]] == policies(section("docs/keys.md", "aws"))[:1]
     assert role["RoleName"] in line_of("aws")
 

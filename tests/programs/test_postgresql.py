@@ -112,13 +112,13 @@ def test_the_kill_of_one_and_a_restart_of_the_database_under_load_give_no_wrong_
     login, stopped = token(folder, database), threading.Event()
     with ExitStack() as stack:
         first, second = (stack.enter_context(serve(folder, database)) for _ in range(2))
-        seen: list[tuple[int, int]] = []
+        answers: list[tuple[int, int]] = []
 
         def read(url: str) -> None:
             while not stopped.is_set():
                 try:
                     answer = requests.get(url, {**QUERY, "max_age": "600"}, auth=login, timeout=30)
-                    seen.append((answer.status_code, len(answer.json().get("vm_servers", ()))))
+                    answers.append((answer.status_code, len(answer.json().get("vm_servers", ()))))
                 except requests.RequestException:
                     time.sleep(0.05)
 
@@ -133,8 +133,8 @@ def test_the_kill_of_one_and_a_restart_of_the_database_under_load_give_no_wrong_
         stopped.set()
         for reader in readers:
             reader.join(60)
-        assert {count for status, count in seen if status == 200} == {30}
-        assert {status for status, _ in seen} <= {200, 500}
+        assert {count for status, count in answers if status == 200} == {30}
+        assert {status for status, _ in answers} <= {200, 500}
         after = requests.get(second[0], QUERY, auth=login, timeout=30)
         assert (after.status_code, len(after.json()["vm_servers"])) == (200, 30)
 

@@ -35,9 +35,9 @@ def test_options_alone_list_a_cloud_behind_a_proxy_and_an_authority(tmp_path: Pa
         assert len(json.loads(listed.stdout)["vm_servers"]) == 4
         explained = run(tmp_path, "explain", *GZ, TWOCLOUD_LOCAL="0")
         assert f"through the proxy {through.url}" in explained.stdout
-        found = doctor(tmp_path, code=0, TWOCLOUD_LOCAL="0")
-        assert "CN=company, until" in found["authorities"]["text"]
-        assert found["proxy"]["text"] == f"accounts: {through.url} accepts connections"
+        checks = doctor(tmp_path, code=0, TWOCLOUD_LOCAL="0")
+        assert "CN=company, until" in checks["authorities"]["text"]
+        assert checks["proxy"]["text"] == f"accounts: {through.url} accepts connections"
         new = json.dumps({"secret_id": "AKIDprivate", "secret_key": key, "proxy_user": "ann", "proxy_password": "old"})
         refused = run(tmp_path, "account", "rotate", "123", "qcloud", stdin=new, TWOCLOUD_LOCAL="0")
         assert refused.returncode == 5

@@ -79,11 +79,11 @@ class Prometheus:
 
     def targets(self) -> dict[str, dict[str, dict[str, str]]]:
         """job -> address of the target -> its labels and health."""
-        found: dict[str, dict[str, dict[str, str]]] = {"machines": {}, "by_name": {}}
+        by_job: dict[str, dict[str, dict[str, str]]] = {"machines": {}, "by_name": {}}
         for target in self.get("/api/v1/targets?state=active").json()["data"]["activeTargets"]:
             job = target["labels"].pop("job")
-            found[job][target["labels"]["instance"]] = {**target["labels"], "health": target["health"]}
-        return found
+            by_job[job][target["labels"]["instance"]] = {**target["labels"], "health": target["health"]}
+        return by_job
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """The labels of each series, and under "" its value."""
@@ -92,8 +92,8 @@ class Prometheus:
         return [{**row["metric"], "": float(row["value"][1])} for row in answer["data"]["result"]]
 
     def failures(self) -> float:
-        (found,) = re.findall(r"^prometheus_sd_http_failures_total (\S+)$", self.get("/metrics").text, re.M)
-        return float(found)
+        (count,) = re.findall(r"^prometheus_sd_http_failures_total (\S+)$", self.get("/metrics").text, re.M)
+        return float(count)
 
     def until(self, what: Callable[[], bool], seconds: float = 60) -> None:
         end = time.monotonic() + seconds
@@ -143,7 +143,7 @@ def test_prometheus_keeps_its_targets_while_a_cloud_is_down(served: App, prometh
 
     def up(*addresses: str) -> bool:
         try:
-            return all({address: found["health"] for address, found in targets.items()}
+            return all({address: target["health"] for address, target in targets.items()}
                        == dict.fromkeys(addresses, "up")
                        for targets in prometheus.targets().values())
         except requests.ConnectionError:
@@ -174,9 +174,9 @@ def test_prometheus_keeps_its_targets_while_a_cloud_is_down(served: App, prometh
     assert "vm_servers" not in refused.json()
     time.sleep(6)                                       # Prometheus brings targets up to date every 5 s
     assert up(web)
-    asked = prometheus.get("/api/v1/query?query=tried").json()["data"]["result"]
+    series = prometheus.get("/api/v1/query?query=tried").json()["data"]["result"]
     assert {(row["metric"]["job"], row["metric"]["name"], row["value"][1])
-            for row in asked} == {("machines", "web", "1"), ("by_name", "web", "1")}
+            for row in series} == {("machines", "web", "1"), ("by_name", "web", "1")}
 
     cloud.plans.clear()                                 # up again, with one more
     house.clock.forward(3600)
@@ -210,9 +210,9 @@ def test_promtool_takes_the_configuration_and_finds_the_demo(served: App, tmp_pa
     assert "SUCCESS" in done.stdout, done.stderr
     (tmp_path / "token.secret").write_text(served.token)
     (tmp_path / "prometheus.secret").write_text(configuration(served.url, 9100, served.token))
-    found = run(["promtool", "check", "service-discovery", "--timeout=5s", "prometheus.secret", "machines"], tmp_path)
-    assert found.returncode == 0, found.stderr
-    rows = json.loads(found.stdout[found.stdout.index("["):])
+    listed = run(["promtool", "check", "service-discovery", "--timeout=5s", "prometheus.secret", "machines"], tmp_path)
+    assert listed.returncode == 0, listed.stderr
+    rows = json.loads(listed.stdout[listed.stdout.index("["):])
     kept = [row["labels"] for row in rows if row["labels"]]
     assert len(rows) == 25
     assert {row["discoveredLabels"]["__meta_twocloud_status"] == "ACTIVE" for row in rows if row["labels"]} == {True}
@@ -276,8 +276,8 @@ def test_prometheus_takes_hostile_names(served: App, tmp_path: Path) -> None:
         [machine(number, name, {name: name, "c-d": "1", "c.d": "2", "": "x"}) for number, name in enumerate(HOSTILE)])
     (tmp_path / "token.secret").write_text(served.token)
     (tmp_path / "prometheus.secret").write_text(configuration(served.url, 9100, served.token))
-    found = run(["promtool", "check", "service-discovery", "--timeout=5s", "prometheus.secret", "machines"], tmp_path)
-    rows = json.loads(found.stdout[found.stdout.index("["):])
+    done = run(["promtool", "check", "service-discovery", "--timeout=5s", "prometheus.secret", "machines"], tmp_path)
+    rows = json.loads(done.stdout[done.stdout.index("["):])
     assert {row["discoveredLabels"]["__meta_twocloud_instance_name"] for row in rows} == set(HOSTILE)
     assert all(row["discoveredLabels"]["__meta_twocloud_tag_c_d"] == "1"
                and row["discoveredLabels"]["__meta_twocloud_tag_c_d_2"] == "2" for row in rows)

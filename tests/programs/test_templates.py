@@ -91,21 +91,21 @@ def spoilt(name: str, attack: str) -> Server:
     """Every field that can hold a text holds this one, and names the field where it is evaluated."""
     filled: dict[str, Any] = {}
     for field in msgspec.structs.fields(Server):
-        says = attack.replace("%s", f"{name.replace(' ', '-')}-{field.name}").replace("%%", "%")
+        text = attack.replace("%s", f"{name.replace(' ', '-')}-{field.name}").replace("%%", "%")
         if field.type is str:
-            filled[field.name] = says
+            filled[field.name] = text
         elif field.type == tuple[str, ...]:
-            filled[field.name] = (says, "10.0.0.1")
+            filled[field.name] = (text, "10.0.0.1")
         elif field.type == dict[str, str]:
-            filled[field.name] = {says: "x", f"a {says}": says, "z": says, f"__ansible_vault{says}": "x",
-                                  f"{{{{ '{says}' }}}}": ""}
+            filled[field.name] = {text: "x", f"a {text}": text, "z": text, f"__ansible_vault{text}": "x",
+                                  f"{{{{ '{text}' }}}}": ""}
     return Server(**filled, status=Status.ACTIVE)
 
 
 def answered() -> Inventory:
     servers = [spoilt(name, attack) for name, attack in RUNS.items()]
-    given = Listed(Source("123", "qcloud", "ap-guangzhou"), servers, len(servers), datetime(2026, 9, 21, tzinfo=UTC))
-    return Inventory([SourceResult(given.source, given)], len(servers))
+    listing = Listed(Source("123", "qcloud", "ap-guangzhou"), servers, len(servers), datetime(2026, 9, 21, tzinfo=UTC))
+    return Inventory([SourceResult(listing.source, listing)], len(servers))
 
 
 def written(form: str) -> bytes:

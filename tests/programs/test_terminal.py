@@ -68,10 +68,10 @@ def run_here(folder: Path, *arguments: str, stdin: str = "", **environment: str)
     """What `run` gives, without a process: for tests in which only words, exit codes and files matter."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith("TWOCLOUD_")}
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
-    given = io.TextIOWrapper(io.BytesIO(stdin.encode()), encoding="utf-8")
+    source = io.TextIOWrapper(io.BytesIO(stdin.encode()), encoding="utf-8")
     with contextlib.chdir(folder), mock.patch.dict(os.environ, {
             **clean, "HOME": str(folder), "TWOCLOUD_LOCAL": "1", **environment}, clear=True), \
-            mock.patch.object(sys, "stdin", given), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), \
+            mock.patch.object(sys, "stdin", source), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), \
             mock.patch.object(log.logger, "handlers", []), mock.patch.object(log.calls, "disabled", False):
         code = cli.main(arguments)
     texts = (stream.buffer.getvalue().decode().replace("\r\n", "\n")           # type: ignore[attr-defined]
@@ -89,38 +89,38 @@ def name(cloud: Qcloud, number: int, text: str) -> None:
 @pytest.mark.parametrize("width", [20, 80, *(pytest.param(width, marks=pytest.mark.slow) for width in (40, 60, 200))])
 def test_a_table_fits_the_terminal(folder: Path, cloud: Qcloud, width: int) -> None:
     name(cloud, 1, "a name that is " + "much " * 20 + "too long")
-    with Terminal("servers", *GZ, columns=width, lines=60, folder=folder) as seen:
-        assert seen.end() == 0
-    head, *rows = seen.rows
+    with Terminal("servers", *GZ, columns=width, lines=60, folder=folder) as screen:
+        assert screen.end() == 0
+    head, *rows = screen.rows
     ids = [machine["InstanceId"] for machine in (cloud._row(cloud.fleets["ap-guangzhou"][n], "ap-guangzhou")
                                                  for n in range(12))]
     assert head.split()[:2] == ["NAME", "ID"] if width >= 40 else "ID" in head
     for wanted in ids:
         assert sum(wanted in row for row in rows) == 1          # in one piece, so that it can be copied
-    table = [line for line in seen.raw.decode().split("\r\n") if "No room" not in line]
+    table = [line for line in screen.raw.decode().split("\r\n") if "No room" not in line]
     plain = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in table]
     assert all(wcswidth(line) <= width for line in plain)
-    assert ("No room for: " in seen.text) == (width < 200)
+    assert ("No room for: " in screen.text) == (width < 200)
     if width == 80:
         assert head.split() == ["NAME", "ID", "STATUS", "CPU", "MEM", "DISK", "LAN", "WAN"]
-        assert "No room for: created, updated." in seen.text
+        assert "No room for: created, updated." in screen.text
 
 
 def test_an_id_is_whole_even_where_it_does_not_fit(folder: Path, cloud: Qcloud) -> None:
-    with Terminal("servers", *GZ, "--columns", "id", "--to", "1", columns=8, folder=folder) as seen:
-        assert seen.end() == 0
-    assert cloud._row(cloud.fleets["ap-guangzhou"][0], "ap-guangzhou")["InstanceId"] in "".join(seen.rows)
+    with Terminal("servers", *GZ, "--columns", "id", "--to", "1", columns=8, folder=folder) as screen:
+        assert screen.end() == 0
+    assert cloud._row(cloud.fleets["ap-guangzhou"][0], "ap-guangzhou")["InstanceId"] in "".join(screen.rows)
 
 
 def test_chinese_names_line_up(folder: Path, cloud: Qcloud) -> None:
     for n, text in enumerate(("数据库-主", "ｗｅｂ", "web-中-1", "e\u0301té", "ＤＢ备份服务器", "ﾊﾝｶｸ")):
         name(cloud, n, text)
-    with Terminal("servers", *GZ, columns=120, lines=40, folder=folder) as seen:
-        assert seen.end() == 0
-    at = seen.rows[0].index("ID")           # pyte keeps an empty cell after each wide one
+    with Terminal("servers", *GZ, columns=120, lines=40, folder=folder) as screen:
+        assert screen.end() == 0
+    at = screen.rows[0].index("ID")           # pyte keeps an empty cell after each wide one
     for row in range(1, 13):
-        assert "".join(seen.screen.buffer[row][x].data or "" for x in range(at, at + 4)) == "ins-"
-        assert seen.screen.buffer[row][at - 1].data == " "
+        assert "".join(screen.screen.buffer[row][x].data or "" for x in range(at, at + 4)) == "ins-"
+        assert screen.screen.buffer[row][at - 1].data == " "
 
 
 @pytest.mark.parametrize(("written", "shown"), [
@@ -129,17 +129,17 @@ def test_chinese_names_line_up(folder: Path, cloud: Qcloud) -> None:
         ("csv", ()), ("ndjson", ()), ("ndjson", ("--watch=60",))))])
 def test_a_hostile_name_moves_no_cursor(folder: Path, cloud: Qcloud, written: str, shown: tuple[str, ...]) -> None:
     name(cloud, 0, HOSTILE)
-    with Terminal("servers", "--quiet", *GZ, "-o", written, *shown, columns=200, lines=60, folder=folder) as seen:
+    with Terminal("servers", "--quiet", *GZ, "-o", written, *shown, columns=200, lines=60, folder=folder) as screen:
         if shown:
-            seen.until(lambda _: seen.raw.count(b"ins-") == 12)
-            seen.type("\x03")
-        assert seen.end() == (130 if shown else 0)
-    assert seen.screen.title == ""
+            screen.until(lambda _: screen.raw.count(b"ins-") == 12)
+            screen.type("\x03")
+        assert screen.end() == (130 if shown else 0)
+    assert screen.screen.title == ""
     allowed = rb"\x1b\[(1|0|3[123])m" + (rb"|\x1b\[[HKJ]" if shown else b"")
-    left = re.sub(allowed, b"", seen.raw).decode()
-    assert not re.search(r"[\x00-\x09\x0b\x0c\x0e-\x1f\x7f-\x9f\u200d\u202e]", left), ascii(left)
+    rest = re.sub(allowed, b"", screen.raw).decode()
+    assert not re.search(r"[\x00-\x09\x0b\x0c\x0e-\x1f\x7f-\x9f\u200d\u202e]", rest), ascii(rest)
     if written in ("json", "ndjson") and not shown:             # the same name still
-        whole = seen.raw.decode().replace("\r\n", "\n")
+        whole = screen.raw.decode().replace("\r\n", "\n")
         rows = json.loads(whole)["vm_servers"] if written == "json" else [json.loads(line)
                                                                           for line in whole.splitlines()]
         assert rows[0]["instance_name"] == HOSTILE
@@ -249,7 +249,7 @@ def test_columns(twocloud: Command, cloud: Qcloud) -> None:                     
     assert len(many) == 16
 
 
-@pytest.mark.parametrize(("arguments", "told"), [
+@pytest.mark.parametrize(("arguments", "message"), [
     (("--columns", "idd"), "Columns: name, id, cpu"), (("--columns", ""), "no column ''"),
     (("--columns", "id,"), "no column ''"),
     (("--sort", "x"), "Columns: name"), (("--sort", "name:up"), "COLUMN:desc"),
@@ -262,10 +262,10 @@ def test_columns(twocloud: Command, cloud: Qcloud) -> None:                     
     (("--watch", "-o", "csv"), "ndjson"),
     (("--watch",), "-o ndjson")])
 def test_what_is_refused_says_what_there_is(twocloud: Command, cloud: Qcloud,   # noqa: F811
-                                            arguments: tuple[str, ...], told: str) -> None:
+                                            arguments: tuple[str, ...], message: str) -> None:
     put_account(twocloud, cloud)
     assert twocloud("servers", *GZ, *arguments, code=2) == ""
-    assert told in twocloud.err
+    assert message in twocloud.err
     assert "\x1b" not in twocloud.err
     assert cloud.count() == 0               # nobody was asked for what cannot be shown
 
@@ -295,9 +295,9 @@ def test_other_lists_take_the_same(twocloud: Command) -> None:                  
 ])
 def test_colours(folder: Path, environment: dict[str, str], arguments: tuple[str, ...], on_terminal: bool,
                  on_pipe: bool) -> None:
-    with Terminal("servers", *GZ, *arguments, folder=folder, **environment) as seen:
-        assert seen.end() == 0
-    shown = seen.raw.replace(b"\r\x1b[K", b"")              # which clears a progress line, if the query took a second
+    with Terminal("servers", *GZ, *arguments, folder=folder, **environment) as screen:
+        assert screen.end() == 0
+    shown = screen.raw.replace(b"\r\x1b[K", b"")              # which clears a progress line, if the query took a second
     assert (b"\x1b[" in shown) == on_terminal
     assert (b"\x1b[32mACTIVE" in shown) == on_terminal
     assert ("\x1b[" in run(folder, "servers", *GZ, *arguments, **environment).stdout) == on_pipe
@@ -306,23 +306,23 @@ def test_colours(folder: Path, environment: dict[str, str], arguments: tuple[str
 # ---------------------------------------------------------------- watching
 
 def test_watch_marks_what_changed_and_ends_without_a_trace(folder: Path, cloud: Qcloud) -> None:
-    with Terminal("servers", *GZ, "--watch=2", columns=100, folder=folder) as seen:
-        first = seen.until(lambda text: text.count("ins-") == 12)
+    with Terminal("servers", *GZ, "--watch=2", columns=100, folder=folder) as screen:
+        first = screen.until(lambda text: text.count("ins-") == 12)
         assert "12 servers; next query in 2 s" in first
         assert not re.search(r"^[+~-] ", first, re.M)
         name(cloud, 3, "renamed")
         cloud.fleets["ap-guangzhou"] = Fleet(13)
-        seen.until(lambda text: "1 appeared, 1 changed" in text and bool(re.search(r"^~ +renamed", text, re.M))
-                   and len(re.findall(r"^\+ ", text, re.M)) == 1)
+        screen.until(lambda text: "1 appeared, 1 changed" in text and bool(re.search(r"^~ +renamed", text, re.M))
+                     and len(re.findall(r"^\+ ", text, re.M)) == 1)
         cloud.fleets["ap-guangzhou"] = Fleet(11)
-        seen.until(lambda text: "11 servers, 2 vanished" in text and len(re.findall(r"^- ", text, re.M)) == 2)
-        seen.until(lambda text: "vanished" not in text and text.count("ins-") == 11)
+        screen.until(lambda text: "11 servers, 2 vanished" in text and len(re.findall(r"^- ", text, re.M)) == 2)
+        screen.until(lambda text: "vanished" not in text and text.count("ins-") == 11)
         cloud.fail("503")
-        seen.until(lambda text: "! this is a stale snapshot" in text and text.count("ins-") == 11)
-        seen.type("\x03")
-        assert seen.end() == 130
-    assert "Traceback" not in seen.raw.decode()
-    assert "Aborted" not in seen.raw.decode()
+        screen.until(lambda text: "! this is a stale snapshot" in text and text.count("ins-") == 11)
+        screen.type("\x03")
+        assert screen.end() == 130
+    assert "Traceback" not in screen.raw.decode()
+    assert "Aborted" not in screen.raw.decode()
 
 
 def test_watch_on_a_pipe_prints_a_line_for_each_event(folder: Path, cloud: Qcloud) -> None:
@@ -382,10 +382,10 @@ def test_watch_calls_nothing_vanished_whose_source_did_not_answer(folder: Path, 
 
 
 def test_watch_ends_when_it_is_refused(folder: Path, cloud: Qcloud) -> None:
-    with Terminal("servers", *GZ, "--watch=2", folder=folder) as seen:
-        seen.until(lambda text: text.count("ins-") == 12)
+    with Terminal("servers", *GZ, "--watch=2", folder=folder) as screen:
+        screen.until(lambda text: text.count("ins-") == 12)
         assert run(folder, "account", "remove", "123", "qcloud").returncode == 0
-        assert seen.end() == 4
+        assert screen.end() == 4
     cloud.keys["AKIDterm"] = "another"
     assert run(folder, "servers", *GZ, "--watch=2", "-o", "ndjson").returncode == 4
 
@@ -396,48 +396,48 @@ def test_watch_ends_when_it_is_refused(folder: Path, cloud: Qcloud) -> None:
                          ids=["one", "many", "doctor", "refresh"])
 def test_ctrl_c_waits_for_nobody(folder: Path, cloud: Qcloud, command: tuple[str, ...]) -> None:
     cloud.fail("hang")
-    with Terminal(*command, folder=folder) as seen:
+    with Terminal(*command, folder=folder) as screen:
         end = time.monotonic() + 30
         while not cloud.calls and time.monotonic() < end:
             time.sleep(0.05)
         began = time.monotonic()
-        seen.type("\x03")
-        assert seen.end() == 130
+        screen.type("\x03")
+        assert screen.end() == 130
         assert time.monotonic() - began < 7
-    assert "Traceback" not in seen.text
+    assert "Traceback" not in screen.text
 
 
 # ---------------------------------------------------------------- progress
 
 def test_progress_is_for_terminals_alone(folder: Path, cloud: Qcloud) -> None:
     cloud.latency = 1.2
-    with Terminal("servers", *GZ, folder=folder, stdout=subprocess.DEVNULL) as seen:
-        assert seen.end() == 0
-    assert b"querying, 1 calls so far" in seen.raw
-    assert seen.text == ""
+    with Terminal("servers", *GZ, folder=folder, stdout=subprocess.DEVNULL) as screen:
+        assert screen.end() == 0
+    assert b"querying, 1 calls so far" in screen.raw
+    assert screen.text == ""
     for quiet in ({"TERM": "dumb"}, {}):
         with Terminal("servers", *GZ, *([] if quiet else ["--quiet"]), folder=folder, stdout=subprocess.DEVNULL,
-                      **quiet) as seen:
-            assert seen.end() == 0
-        assert seen.raw == b""
+                      **quiet) as screen:
+            assert screen.end() == 0
+        assert screen.raw == b""
     assert run(folder, "servers", *GZ).stderr == ""
     with Terminal("refresh", "--tenant", "123", "--party", "qcloud", "--region", "gz", folder=folder,
-                  stdout=subprocess.DEVNULL) as seen:
-        assert seen.end() == 0
-    assert b"refresh" in seen.raw
-    assert "1 of 1 sources refreshed." in seen.text
+                  stdout=subprocess.DEVNULL) as screen:
+        assert screen.end() == 0
+    assert b"refresh" in screen.raw
+    assert "1 of 1 sources refreshed." in screen.text
     assert "refresh " not in run(folder, "refresh", "--tenant", "123", "--party", "qcloud", "--region", "gz").stderr
 
 
 def test_quiet_keeps_warnings_and_debug_tells_the_calls(folder: Path, cloud: Qcloud) -> None:
     assert run(folder, "user", "add", "ann", "--quiet").stderr.count("\n") == 1     # the audit alone
     assert "added" in run(folder, "user", "add", "bob").stderr
-    told = run(folder, "--debug", "servers", *GZ).stderr
-    calls = [json.loads(line) for line in told.splitlines()]
+    output = run(folder, "--debug", "servers", *GZ).stderr
+    calls = [json.loads(line) for line in output.splitlines()]
     assert [(call["event"], call["party"], call["operation"], call["tries"]) for call in calls
             if call["event"] == "call"] == [
         ("call", "qcloud", "DescribeInstances", 1)]
-    assert "canary" not in told
+    assert "canary" not in output
     cloud.fail("503")
     assert "this is a stale snapshot" in run(folder, "servers", *GZ, "-q").stderr
 
@@ -457,7 +457,7 @@ def test_the_list_of_commands_says_what_they_say_themselves() -> None:
     from chalicelib import cli
 
     for command, (_, text) in cli.COMMANDS.items():
-        found = cli.twocloud.get_command(None, command)         # type: ignore[arg-type]
-        assert found, (command, found and found.help)
-        assert found.help, (command, found and found.help)
-        assert found.help.startswith(text.rstrip(".").split(",")[0].split(";")[0]), (command, found and found.help)
+        entry = cli.twocloud.get_command(None, command)         # type: ignore[arg-type]
+        assert entry, (command, entry and entry.help)
+        assert entry.help, (command, entry and entry.help)
+        assert entry.help.startswith(text.rstrip(".").split(",")[0].split(";")[0]), (command, entry and entry.help)

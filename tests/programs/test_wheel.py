@@ -93,9 +93,9 @@ def test_it_holds_one_package_and_only_what_runs(wheel: Path) -> None:
     assert not [name for name in ours if Path(name).name.startswith("test_")]
     expected = {path.relative_to(ROOT / "chalicelib").as_posix() for path in (ROOT / "chalicelib").rglob("*.py")
                 if not path.name.startswith("test_")}
-    found = {name.removeprefix("twocloud/") for name in ours if name.endswith(".py")}
-    assert expected - found == {"http/authorizer.py"}           # the function's, which needs the framework
-    assert found <= expected
+    modules = {name.removeprefix("twocloud/") for name in ours if name.endswith(".py")}
+    assert expected - modules == {"http/authorizer.py"}           # the function's, which needs the framework
+    assert modules <= expected
 
 
 def test_its_requirements_are_the_commands_and_not_the_frameworks(wheel: Path) -> None:
@@ -185,7 +185,7 @@ def test_installed_it_is_the_complete_command(installed: Path, hostile: Path, tm
 
     assert "No module named 'chalice'" in run(installed / "python", "-P", "-c", "import chalice").stderr
     assert re.fullmatch(r"twocloud \d+\.\d+\.\d+\n", run(installed / "twocloud", "--version").stdout)
-    asked = run(installed / "twocloud", "servers", "--party", "qcloud", "--tenant", "123", "--region", "gz")
-    assert asked.returncode == 4, asked.stderr                  # there is no such account
-    assert "HOSTILE" not in asked.stdout + asked.stderr
+    done = run(installed / "twocloud", "servers", "--party", "qcloud", "--tenant", "123", "--region", "gz")
+    assert done.returncode == 4, done.stderr                  # there is no such account
+    assert "HOSTILE" not in done.stdout + done.stderr
     lists_the_demo([installed / "twocloud"], hostile, environment)

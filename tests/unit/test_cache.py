@@ -71,27 +71,27 @@ def test_many_threads_make_one_login() -> None:
         time.sleep(0.05)
         return login()
 
-    found: list[str] = []
-    threads = [threading.Thread(target=lambda: found.append(with_session(ACCOUNT, "s", slow, str))) for _ in range(20)]
+    tokens: list[str] = []
+    threads = [threading.Thread(target=lambda: tokens.append(with_session(ACCOUNT, "s", slow, str))) for _ in range(20)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert found == ["token-0"] * 20
+    assert tokens == ["token-0"] * 20
     assert login.made == ["token-0"]
 
 
 def test_a_catalogue_is_asked_only_for_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+    batches = []
 
     def fetch(names):
-        asked.append(list(names))
+        batches.append(list(names))
         return {name: len(name) for name in [*names, "more"] if name != "retired"}
 
     assert cached_lookup(ACCOUNT, "c", ["aa", "b", "", "retired", "b"], fetch) == {"aa": 2, "b": 1}
     assert cached_lookup(ACCOUNT, "c", ["aa", "more", "retired"], fetch) == {"aa": 2, "more": 4}
     assert cached_lookup(ACCOUNT, "other", ["aa"], fetch) == {"aa": 2}
-    assert asked == [["aa", "b", "retired"], ["aa"]]
+    assert batches == [["aa", "b", "retired"], ["aa"]]
     monkeypatch.setattr("chalicelib.cloud.cache._UNKNOWN_SECONDS", 0.0)
     cached_lookup(ACCOUNT, "c", ["retired"], fetch)
-    assert asked[-1] == ["retired"]
+    assert batches[-1] == ["retired"]

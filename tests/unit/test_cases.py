@@ -49,9 +49,9 @@ def play(stem: str, case: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch) ->
     except TwocloudError as failure:
         return failure
     assert listing.total == len(listing.servers)
-    found = {server.id: server for server in listing.servers}
-    assert len(found) == len(listing.servers)
-    return found
+    by_id = {server.id: server for server in listing.servers}
+    assert len(by_id) == len(listing.servers)
+    return by_id
 
 
 def listed(outcome: Outcome, *ids: str) -> list[Server]:
@@ -276,8 +276,8 @@ def test_case(stem: str, case: dict[str, Any], monkeypatch: pytest.MonkeyPatch) 
         return
     if stem == "huawei-eu":                                     # the file does not ask to leave out bare metal
         servers, volumes = case["exchanges"]
-        asked = {**servers["asked"], "not-tags": "__type_baremetal"}
-        case = {**case, "exchanges": [{**servers, "asked": asked}, volumes]}
+        query = {**servers["asked"], "not-tags": "__type_baremetal"}
+        case = {**case, "exchanges": [{**servers, "asked": query}, volumes]}
     if stem == "cloudstack-count-is-the-page":                  # the file holds no page behind a full last one
         case = {**case, "exchanges": [*case["exchanges"], *(
             {**last, "asked": {**last["asked"], "page": "2"}, "answer": {"status": 200, "json": {
@@ -291,9 +291,9 @@ def test_case(stem: str, case: dict[str, Any], monkeypatch: pytest.MonkeyPatch) 
     check(play(stem, case, monkeypatch))
 
 
-def ec2(action: str, asked: dict[str, str], inner: str) -> dict[str, Any]:
+def ec2(action: str, parameters: dict[str, str], inner: str) -> dict[str, Any]:
     text = f'<{action}Response xmlns="http://ec2.amazonaws.com/doc/2016-11-15/">{inner}</{action}Response>'
-    return {"operation": action, "asked": asked, "answer": {"status": 200, "text": [text]}}
+    return {"operation": action, "asked": parameters, "answer": {"status": 200, "text": [text]}}
 
 
 WITHOUT = [

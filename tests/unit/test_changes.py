@@ -110,14 +110,14 @@ def test_appeared_changed_and_vanished(served: App) -> None:
 def test_not_changed_is_304_until_something_vanishes(served: App) -> None:
     set_fleet(served, [machine(n) for n in range(3)])
     served.get(GZ)
-    asked = f"{GZ}&changed_since={at(served.clock)}"
-    tag = served.get(asked).headers["ETag"]
+    query = f"{GZ}&changed_since={at(served.clock)}"
+    tag = served.get(query).headers["ETag"]
     served.clock.forward(5)
     served.get(GZ)
-    assert served.get(asked, headers={"If-None-Match": tag}).status_code == 304
+    assert served.get(query, headers={"If-None-Match": tag}).status_code == 304
     set_fleet(served, [machine(n) for n in range(2)])
     served.get(GZ)
-    assert served.get(asked, headers={"If-None-Match": tag}).status_code == 200
+    assert served.get(query, headers={"If-None-Match": tag}).status_code == 200
 
 
 def test_what_comes_back_has_not_vanished(served: App) -> None:
@@ -144,14 +144,14 @@ def test_the_first_question_lists(served: App) -> None:
 def test_a_caller_may_have_it_looked_up_now(served: App) -> None:
     set_fleet(served, [machine(0), machine(1)])
     served.get(GZ)
-    asked = at(served.clock)
+    since = at(served.clock)
     served.clock.forward(30)
     set_fleet(served, [machine(0)])
-    assert changed(served, asked)["vanished"] == []
+    assert changed(served, since)["vanished"] == []
     for fresh in ("&max_age=0", "&max_age=10"):
-        assert [row["instance_id"] for row in changed(served, asked, fresh)["vanished"]] == [ident(1)]
-    assert served.get(f"{GZ}&changed_since={asked}", headers={"Cache-Control": "no-cache"}).headers.get("Age") is None
-    answer = served.get(f"{GZ.replace('gz', 'sh')}&changed_since={asked}", headers={"Cache-Control": "only-if-cached"})
+        assert [row["instance_id"] for row in changed(served, since, fresh)["vanished"]] == [ident(1)]
+    assert served.get(f"{GZ}&changed_since={since}", headers={"Cache-Control": "no-cache"}).headers.get("Age") is None
+    answer = served.get(f"{GZ.replace('gz', 'sh')}&changed_since={since}", headers={"Cache-Control": "only-if-cached"})
     error(answer, 504, "party_timeout")
 
 
@@ -274,10 +274,10 @@ def test_overlapping_refreshes_lose_nobody(house: App) -> None:
     house.clock.forward(5)
     assert snapshots.save(house.deployment.store, SOURCE, revision, quick.servers[:1], slow_began + 1,
                           history=99_999) is None
-    found = changes.list_changes(lookup.Lookup(house.deployment, lookup.ANY_AGE).plan(SOURCE), slow_began)
-    assert [server.id for server in found.answer.servers] == [ident(1)]
-    assert found.vanished == []
-    assert found.fields == {ident(1): ()}
+    listed = changes.list_changes(lookup.Lookup(house.deployment, lookup.ANY_AGE).plan(SOURCE), slow_began)
+    assert [server.id for server in listed.answer.servers] == [ident(1)]
+    assert listed.vanished == []
+    assert listed.fields == {ident(1): ()}
 
 
 # ---------------------------------------------------------------- the command
@@ -295,10 +295,10 @@ def test_twocloud_changes(twocloud: Command, tmp_path: Path) -> None:           
         since = (*since[:-1], datetime.now(UTC).isoformat().replace("+00:00", "Z"))
         cloud.fleets["ap-guangzhou"] = Machines([machine(0, name="new name"), machine(2), machine(7)])
         twocloud("refresh", "--tenant", "123")
-        told = twocloud.json("changes", *since)
-        (when,) = {row["at"] for row in told}
+        answer = twocloud.json("changes", *since)
+        (when,) = {row["at"] for row in answer}
         where = {"party": "qcloud", "region": "ap-guangzhou", "at": when, "tenant_id": "123", "account": "default"}
-        assert told == [
+        assert answer == [
             {"what": "changed", "id": ident(0), "name": "new name", **where, "fields": ["name"],
              "values": {"instance_name": [POOL[0].name, "new name"]}},
             {"what": "appeared", "id": ident(7), "name": POOL[7].name, **where, "fields": [], "values": {}},
@@ -312,7 +312,7 @@ def test_twocloud_changes(twocloud: Command, tmp_path: Path) -> None:           
         parts = twocloud("changes", *since, "--from", "2", "--to", "2", "-o", "csv", "--columns", "what,values")
         assert parts.splitlines() == ["what,values", "appeared,{}"]
         (line,) = twocloud("changes", *since, "--kind", "changed", "-o", "ndjson").splitlines()
-        assert json.loads(line) == told[0]
+        assert json.loads(line) == answer[0]
         assert twocloud.json("changes", *since[:-1], when) == []
         twocloud("changes", *since, "--kind", "gone", code=4)
         assert twocloud("changes", *since[:-1], "2020-01-01T00:00:00Z", code=4) == ""
@@ -335,15 +335,15 @@ def test_twocloud_changes_from_a_server(twocloud: Command, served: App,         
     served.get(GZ)
     where = {"party": "qcloud", "region": "ap-guangzhou", "tenant_id": "123", "account": "default",
              "at": datetime.fromtimestamp(served.clock(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")}
-    told = twocloud.json("changes", *since, "--party", "qcloud")
-    assert told == [
+    answer = twocloud.json("changes", *since, "--party", "qcloud")
+    assert answer == [
         *({"what": "changed", "id": ident(n), "name": POOL[n].name, **where, "fields": ["cpu"],
            "values": {"cpu_num": [POOL[n].cpu, 99]}} for n in sorted(range(1, 5), key=ident)),
         {"what": "vanished", "id": ident(0), "name": POOL[0].name, **where, "fields": [], "values": {}}]
     monkeypatch.setattr("chalicelib.cli.changes._PART", 2)      # in parts, which join
-    assert twocloud.json("changes", *since) == told
+    assert twocloud.json("changes", *since) == answer
     assert "never listed" in twocloud.err   # aws
-    assert twocloud.json("changes", *since, "--from", "2", "--to", "3") == told[1:3]
+    assert twocloud.json("changes", *since, "--from", "2", "--to", "3") == answer[1:3]
     assert twocloud("changes", *since, "--kind", "vanished", "-o", "csv").splitlines()[0] == (
         "what,id,name,party,region,fields,at,tenant_id,account,values")
     twocloud("changes", *since[:-1], "2020-01-01T00:00:00Z", code=4)
@@ -420,9 +420,9 @@ class Small(RuleBasedStateMachine):
         row = self.deployment.store.get("breaker", snapshots.key_of(SOURCE))
         return bool(row and (b := circuit_breaker.read(row.value)) and b.until > self.clock())
 
-    def rows(self, found: many_sources.Answer) -> dict[int, int]:
+    def rows(self, answer: many_sources.Answer) -> dict[int, int]:
         numbers = {ident(n): n for n in range(12)}
-        return {numbers[server.id]: server.cpu or 0 for server in found.servers}
+        return {numbers[server.id]: server.cpu or 0 for server in answer.servers}
 
     @rule(max_age=st.sampled_from([0, 0, 30, 900, 86_400]), stale=st.sampled_from([0, 900, 86_400]),
           cached=st.booleans(),
@@ -438,8 +438,8 @@ class Small(RuleBasedStateMachine):
         age = self.clock() - self.lists[-1][0] if self.lists else None
         young = age is not None and max_age > 0 and age <= max_age
         try:
-            found = many_sources.list_servers(self.deployment, SOURCE, window, wanted,
-                                              Freshness(max_age, stale, cached))
+            answer = many_sources.list_servers(self.deployment, SOURCE, window, wanted,
+                                               Freshness(max_age, stale, cached))
         except PartyError as error:
             assert not young
             if cached:
@@ -449,31 +449,31 @@ class Small(RuleBasedStateMachine):
                 limit = min(stale, 900) if error.code == "party_denied" else stale
                 assert not limit or age is None or age > limit
             return
-        if found.failure:
+        if answer.failure:
             limit = min(stale, 900) if self.failing == "403" and not was_open else stale
-            assert found.kept
+            assert answer.kept
             assert not young
             assert not cached
             assert (self.failing or was_open)
             assert age is not None
             assert age <= limit
-        if found.kept:
-            assert young or found.failure
-            assert self.rows(found) == cut(self.lists[-1][1])
-            assert found.seen_at.timestamp() == int(self.lists[-1][0])
-            assert self.cloud.count() == calls or found.failure
+        if answer.kept:
+            assert young or answer.failure
+            assert self.rows(answer) == cut(self.lists[-1][1])
+            assert answer.seen_at.timestamp() == int(self.lists[-1][0])
+            assert self.cloud.count() == calls or answer.failure
         else:
             assert not young
             assert not cached
             assert not self.failing
             assert not was_open
             assert self.cloud.count() > calls
-            assert self.rows(found) == cut(self.there)
+            assert self.rows(answer) == cut(self.there)
             whole = window.last is None or filtered or (window.first == 1 and len(self.there) <= window.last)
             if whole or max_age:            # who accepts a snapshot causes a listing of the whole
                 self.lists.append((self.clock(), dict(self.there)))
-        if found.total is not None:
-            assert found.total == len(self.lists[-1][1] if found.kept else self.there)
+        if answer.total is not None:
+            assert answer.total == len(self.lists[-1][1] if answer.kept else self.there)
 
     @rule(late=st.sampled_from([0.0, 0.0, 50.0, 5000.0]))
     def a_message_comes(self, late: float) -> None:
@@ -493,26 +493,26 @@ class Small(RuleBasedStateMachine):
     @precondition(lambda self: self.lists)
     @rule(which=st.integers(0, 5))
     def asks_what_changed(self, which: int) -> None:
-        """Since any of the listings: what was then and what is told give what is kept now."""
+        """Since any of the listings: what was there then and the changes give what is kept now."""
         since, then = self.lists[-1 - which % len(self.lists)]
         if since < self.clock() - 30 * 86_400:
             return
-        found = changes.list_changes(lookup.Lookup(self.deployment, lookup.ANY_AGE).plan(SOURCE), since)
-        assert found.answer.kept
+        listed = changes.list_changes(lookup.Lookup(self.deployment, lookup.ANY_AGE).plan(SOURCE), since)
+        assert listed.answer.kept
         now = self.lists[-1][1]
         then = next(rows for when, rows in reversed(self.lists) if when == since)             # the last of that moment
-        told = self.rows(found.answer)
-        gone = {server.id for server in found.vanished}
+        changed_rows = self.rows(listed.answer)
+        gone = {server.id for server in listed.vanished}
         assert {ident(n) for n in then.keys() - now.keys()} <= gone
         assert not gone & {ident(n) for n in now}
-        assert {n: cpu for n, cpu in now.items() if then.get(n) != cpu}.items() <= told.items() <= now.items()
+        assert {n: cpu for n, cpu in now.items() if then.get(n) != cpu}.items() <= changed_rows.items() <= now.items()
         if which == 0:
-            assert not told
+            assert not changed_rows
             assert not gone
         passed = [rows for when, rows in self.lists if when >= since]
-        for n in told:                      # nothing is told that did not happen
+        for n in changed_rows:               # nothing is listed that did not happen
             assert len({rows.get(n) for rows in passed}) > 1
-        for server in found.vanished:
+        for server in listed.vanished:
             assert any(server.id == ident(n) for rows in passed for n in rows)
 
     @invariant()
@@ -562,6 +562,6 @@ def test_windows_and_wholes_in_any_mix_lose_nobody(house: App, fleets: list[set[
             many_sources.list_servers(house.deployment, SOURCE, window)
         house.clock.forward(10)
     many_sources.list_servers(house.deployment, SOURCE)
-    found = changes.list_changes(lookup.Lookup(house.deployment, lookup.ANY_AGE).plan(SOURCE), began)
-    assert not {server.id for server in found.vanished} & {ident(n) for n in fleets[-1]}
-    assert {server.id for server in found.vanished} <= {ident(n) for numbers in fleets for n in numbers}
+    listed = changes.list_changes(lookup.Lookup(house.deployment, lookup.ANY_AGE).plan(SOURCE), began)
+    assert not {server.id for server in listed.vanished} & {ident(n) for n in fleets[-1]}
+    assert {server.id for server in listed.vanished} <= {ident(n) for numbers in fleets for n in numbers}

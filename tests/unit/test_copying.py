@@ -42,8 +42,8 @@ def rows(store: Store) -> dict[tuple[str, str], tuple[bytes, int | None]]:
 
 
 def last(counts: Iterator[Count]) -> Count:
-    *_, told = counts
-    return told
+    *_, counted = counts
+    return counted
 
 
 def fill(store: Store, count: int, now: float = START) -> None:
@@ -86,8 +86,8 @@ def test_write_and_moment(store: Store, clock: Clock) -> None:
     # DynamoDB gives 16 MB at once
     store.write([Entry("big", f"{n:02}", bytes([n]) * 370_000, 1, None) for n in range(50)])
     with store.moment() as there:
-        found = sorted(there.fetch([("big", f"{n:02}") for n in range(50)]))
-    assert [(it.key, it.value[0], len(it.value)) for it in found] == [(f"{n:02}", n, 370_000) for n in range(50)]
+        values = sorted(there.fetch([("big", f"{n:02}") for n in range(50)]))
+    assert [(it.key, it.value[0], len(it.value)) for it in values] == [(f"{n:02}", n, 370_000) for n in range(50)]
     with pytest.raises(ValueError, match="exceeds the limit"):
         store.write([Entry("k", "a", b"x" * (LARGEST + 1), 1, None)])
 
@@ -98,8 +98,8 @@ def test_there_and_back(store: Store, other: SqliteStore, tmp_path: Path, clock:
     other.put("token", "ended", b"x", expires=int(clock()))
     for kind in ("lease", "rate"):
         other.put(kind, "l", b"x", expires=int(clock()) + 60)
-    told = last(copying.copy(other, "other", store))
-    assert told == Count(rows=1100, written=1100)
+    counted = last(copying.copy(other, "other", store))
+    assert counted == Count(rows=1100, written=1100)
     assert rows(store) == {place: it for place, it in rows(other).items() if place[0] not in ("lease", "rate")}
     back = SqliteStore(f"{tmp_path}/back.db", clock)
     assert last(copying.copy(store, "store", back)).written == 1100
@@ -141,8 +141,8 @@ def test_a_store_in_use_is_left_alone(store: Store, other: SqliteStore, tmp_path
 def test_who_writes_to_the_copy_meanwhile_is_found_out(store: Store, other: SqliteStore) -> None:
     fill(other, 900)
     with pytest.raises(Conflict, match="in use"):
-        for told in copying.copy(other, "other", store):
-            if told.rows == 400:
+        for counted in copying.copy(other, "other", store):
+            if counted.rows == 400:
                 store.put("chunk", "t000004/é", b"written by a service")
 
 
@@ -176,9 +176,9 @@ def test_from_sqlite_it_is_one_moment(tmp_path: Path, clock: Clock) -> None:
         for n in range(5):
             while (row := source.get("aa", "first")) is None or int(row.value) < 3 * n:
                 pass
-            told = last(copying.copy(source, "a", target))
-            assert told.rows == 3002
-            assert not told.different
+            counted = last(copying.copy(source, "a", target))
+            assert counted.rows == 3002
+            assert not counted.different
             first, second = target.get("aa", "first"), target.get("zz", "second")
             assert first
             assert second
@@ -280,8 +280,8 @@ def test_many_rows_in_bounded_memory(tmp_path: Path, count: int, size: int) -> N
     done = subprocess.run([sys.executable, "-c", code, f"{tmp_path}/a.db", f"{tmp_path}/b.db"], capture_output=True,
                           text=True,
                           cwd=ROOT, check=True)
-    seen, written, different, grown = map(int, done.stdout.split())
-    assert (seen, written, different) == (count, count, 0)
+    total, written, different, grown = map(int, done.stdout.split())
+    assert (total, written, different) == (count, count, 0)
     assert grown < 40                                           # MiB; the rows are 90
 
 
@@ -343,12 +343,12 @@ def test_accounts_of_every_name_are_sealed_once_wherever_a_copy_breaks_off(
             put(source, old, "t", name, secret_key=key)
         for nth in range(9):                    # the first copy breaks off at its nth write
             target = SqliteStore(f"{tmp_path}/{nth}.db", clock)
-            real, left = SqliteStore.write, [nth]
+            real, countdown = SqliteStore.write, [nth]
 
-            def write(self: SqliteStore, entries: Any, real: Any = real, left: list[int] = left) -> None:
+            def write(self: SqliteStore, entries: Any, real: Any = real, countdown: list[int] = countdown) -> None:
                 for entry in entries:
-                    left[0] -= 1
-                    if left[0] < 0:
+                    countdown[0] -= 1
+                    if countdown[0] < 0:
                         raise _Broken
                     real(self, [entry])
 
@@ -373,8 +373,8 @@ def test_accounts_of_every_name_are_sealed_once_wherever_a_copy_breaks_off(
         keys["prod"] = secret("moved-again")
         put(source, old, "t", "prod", secret_key=keys["prod"])
         accounts.remove(source, "t", "qcloud", "prod.eu")
-        told = last(copying.copy(source, "a", target, (old, new)))
-        assert (told.written, told.removed, told.different) == (2, 1, 0)        # the account, and its tenant's names
+        counted = last(copying.copy(source, "a", target, (old, new)))
+        assert (counted.written, counted.removed, counted.different) == (2, 1, 0)  # the account, its tenant's names
         assert accounts.load(target, lambda: new, "t", "qcloud", "prod", local=False).credentials[
             "secret_key"] == keys["prod"]
         assert {key for key, _ in target.list("copy")} == {"begun", "account/t/qcloud", "named/t/qcloud@prod"}

@@ -165,8 +165,8 @@ def test_a_damaged_row_is_a_failed_source_of_those_who_may_see_it(tenants: App, 
         assert [source for source in body["sources"] if source["state"] == "failed"] == [
             {"party": party, "region": "all", "state": "failed", "count": None, "age": None, "error": "internal",
              "msg": HIDDEN, "tenant_id": "456", "account": account}]
-        seen = {(row["tenant_id"], row["account"]) for row in body["vm_servers"]}
-        assert seen == {("123", "default"), ("456", "default"), ("456", "prod")} - (
+        accounts_shown = {(row["tenant_id"], row["account"]) for row in body["vm_servers"]}
+        assert accounts_shown == {("123", "default"), ("456", "default"), ("456", "prod")} - (
             {("456", account)} if party == "qcloud" else set())
 
     body = tenants.get("", wide, path="/twocloud/me").json()
@@ -246,7 +246,7 @@ def test_an_operator_is_told_which_row_it_is_and_doctor_goes_on(capsys: pytest.C
                          *more]) == 5
         assert "Account row 123/qcloud@prod" in capsys.readouterr().err
     assert cli.main(["doctor", "--offline", "-o", "json"]) == 1
-    found = {it["check"]: (it["state"], it["text"]) for it in json.loads(capsys.readouterr().out)}
-    assert found["123 qcloud --account prod"][0] == "fail"
-    assert "123/qcloud@prod" in found["123 qcloud --account prod"][1]
-    assert found["seals"][0] == "ok"
+    checks = {it["check"]: (it["state"], it["text"]) for it in json.loads(capsys.readouterr().out)}
+    assert checks["123 qcloud --account prod"][0] == "fail"
+    assert "123/qcloud@prod" in checks["123 qcloud --account prod"][1]
+    assert checks["seals"][0] == "ok"

@@ -65,7 +65,7 @@ def row(**fields: Any) -> Row:
     return page.rows[1]
 
 
-@pytest.mark.parametrize(("field", "given", "shown"), [
+@pytest.mark.parametrize(("field", "value", "shown"), [
     ("cpu", "16", 16), ("cpu", " 16 ", 16), ("cpu", "2.0", 2), ("cpu", 2.0, 2), ("cpu", 2.5, None),
     ("cpu", "2.5", None), ("cpu", -1, None),
     ("cpu", "-1", None), ("cpu", 10 ** 30, None), ("cpu", 1e308, None), ("cpu", "x", None), ("cpu", True, None),
@@ -92,10 +92,10 @@ def row(**fields: Any) -> Row:
     ("place", ["a", None], ("a",)), ("place", "a", ()),
     ("digits", 10, "10"), ("digits", "１０", None), ("digits", -1, None),
 ])
-def test_a_shown_value_is_read_or_becomes_its_default(field: str, given: object, shown: object) -> None:
-    found = getattr(row(**{field: given}), {"Kind:x": "kind"}.get(field, field))
-    assert found == shown
-    assert type(found) is type(shown)
+def test_a_shown_value_is_read_or_becomes_its_default(field: str, value: object, shown: object) -> None:
+    decoded = getattr(row(**{field: value}), {"Kind:x": "kind"}.get(field, field))
+    assert decoded == shown
+    assert type(decoded) is type(shown)
 
 
 @pytest.mark.parametrize("answer", [
@@ -187,10 +187,10 @@ VALUES = st.recursive(st.none() | st.booleans() | st.integers(-10 ** 20, 10 ** 3
 @given(st.dictionaries(st.sampled_from([field.encode_name for field in msgspec.structs.fields(Row)
                                         if field.name != "id"]), VALUES), st.booleans())
 def test_whatever_a_shown_value_is_the_rows_beside_it_are_whole(fields: dict[str, Any], first: bool) -> None:
-    found = row(**fields)
-    assert found.id == "odd"
-    assert msgspec.convert(msgspec.to_builtins(msgspec.structs.replace(found, left=None)),
-                           Row) == msgspec.structs.replace(found, left=None)
+    decoded = row(**fields)
+    assert decoded.id == "odd"
+    assert msgspec.convert(msgspec.to_builtins(msgspec.structs.replace(decoded, left=None)),
+                           Row) == msgspec.structs.replace(decoded, left=None)
 
 
 @settings(max_examples=200, deadline=None)

@@ -122,15 +122,15 @@ def test_every_party_that_discovers_has_an_organisation_to_discover() -> None:
 
 @every_party
 def test_all_members_are_found_and_the_closed_ones_say_so(organisation: Organisation) -> None:
-    found = organisation.discover()
-    assert [member.id for member in found] == sorted({member.id for member in found})
+    members = organisation.discover()
+    assert [member.id for member in members] == sorted({member.id for member in members})
     ids = organisation.cloud.ids
-    assert {member.id for member in found} == set(ids.values()) - (
+    assert {member.id for member in members} == set(ids.values()) - (
         {ids["locked"]} if organisation.party in UNSEEN else set())
-    assert all(ids[member.name] == member.id for member in found if not member.door)
-    assert {member.name for member in found if member.closed} == {"old"}
-    assert {member.id for member in found if member.door} == {ids["door"]}
-    assert organisation.discover() == found
+    assert all(ids[member.name] == member.id for member in members if not member.door)
+    assert {member.name for member in members if member.closed} == {"old"}
+    assert {member.id for member in members if member.door} == {ids["door"]}
+    assert organisation.discover() == members
 
 
 UNSEEN = ("azure", "gcp", "openstack")      # who may not open a member does not see it there
@@ -181,9 +181,9 @@ def test_each_member_lists_its_own_servers(organisation: Organisation) -> None:
 
 @every_party
 def test_a_member_that_cannot_be_opened_is_denied_and_no_other_is(organisation: Organisation) -> None:
-    found = organisation.discover()
+    members = organisation.discover()
     hidden = Member(id=organisation.cloud.ids["locked"], name="locked")
-    for member in (hidden, *(member for member in found if member.closed)):
+    for member in (hidden, *(member for member in members if member.closed)):
         with pytest.raises(PartyDenied):
             organisation.servers(member)
         with pytest.raises(PartyDenied):
@@ -209,15 +209,15 @@ LOGINS = {"aws": (0, 2, 0), "aliyun": (0, 2, 0), "azure": (1, 0, 0), "gcp": (0, 
 def test_rates_that_count_for_the_credentials_are_shared_by_the_members(
         party: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    found, door = parties.load(party), Account(tenant_id="1", party=party, credentials={"k": "v"},
+    adapter, door = parties.load(party), Account(tenant_id="1", party=party, credentials={"k": "v"},
                                                  discovery=Discovery())
     one, other = (replace(door, member=Member(id=key)) for key in "ab")
     rates = rate_limit.RateLimits()
-    assert found.shared_limits <= found.limits.keys()
-    for operation in found.limits:
-        pair = [rates.limiter(found, account, region, operation) for account, region in ((one, "r"), (other, "s"))]
-        assert (pair[0] is pair[1]) == (operation in found.shared_limits), operation
-        assert (pair[0] is rates.limiter(found, door, "r", operation)) == (operation in found.shared_limits)
+    assert adapter.shared_limits <= adapter.limits.keys()
+    for operation in adapter.limits:
+        pair = [rates.limiter(adapter, account, region, operation) for account, region in ((one, "r"), (other, "s"))]
+        assert (pair[0] is pair[1]) == (operation in adapter.shared_limits), operation
+        assert (pair[0] is rates.limiter(adapter, door, "r", operation)) == (operation in adapter.shared_limits)
 
 
 @every_party
@@ -225,10 +225,10 @@ def test_a_door_is_checked_by_its_discovery(organisation: Organisation) -> None:
     account = organisation.account
     source = Source("123", organisation.party, organisation.region)
     organisation.ask(account, lambda send: parties.check(source, account, send))
-    asked = {call.operation for call in organisation.cloud.calls}
+    operations = {call.operation for call in organisation.cloud.calls}
     organisation.forget()
     organisation.discover()
-    assert asked == {call.operation for call in organisation.cloud.calls}
+    assert operations == {call.operation for call in organisation.cloud.calls}
     organisation.forget()
     organisation.ask(account, lambda send: parties.check(source, organisation.behind(organisation.named("top")), send))
 

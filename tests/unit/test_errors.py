@@ -12,8 +12,8 @@ from chalicelib.errors import TwocloudError
 
 
 def tree(kind: type[TwocloudError] = TwocloudError) -> list[type[TwocloudError]]:
-    return [kind, *(found for below in kind.__subclasses__() if below.__module__ == errors.__name__
-                    for found in tree(below))]
+    return [kind, *(subclass for below in kind.__subclasses__() if below.__module__ == errors.__name__
+                    for subclass in tree(below))]
 
 
 def test_the_drawing_is_the_tree() -> None:
@@ -80,15 +80,15 @@ def _raised(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def test_every_raised_text_fits_an_answer_and_the_command() -> None:
-    root, found = Path(errors.__file__).parent, 0
+    root, count = Path(errors.__file__).parent, 0
     for path in sorted(root.rglob("*.py")):
         if path.name.startswith("test_") or {path.relative_to(root).parts[0],
                                              path.name} & (_HTTP_ALONE | _COMMAND_ALONE):
             continue
         for line, text in _raised(path):
-            found += 1
+            count += 1
             assert not _ONE_WAY.search(text), f"{path.name}:{line}: {text}"
-    assert found > 130
+    assert count > 130
 
 
 def test_when_to_come_again_stands_in_the_text() -> None:

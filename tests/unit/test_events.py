@@ -204,8 +204,8 @@ def test_other_formats(served: App) -> None:
     ("tenant_id=a%00&since=2026-09-21T00:00:00Z", "tenant_id"), ("S&tenant_id=123", "tenant_id"), ("S&x=1", "x"),
     ("S&party=all,aws", "party"), ("S&region=%ff", "region")])
 def test_bad_parameters(served: App, query: str, parameter: str) -> None:
-    asked = query.replace("S&", "tenant_id=123&since=2026-09-21T00:00:00Z&", 1)
-    text = error(served.get(asked, path=PATH), 400, "invalid_parameter", parameter)
+    whole = query.replace("S&", "tenant_id=123&since=2026-09-21T00:00:00Z&", 1)
+    text = error(served.get(whole, path=PATH), 400, "invalid_parameter", parameter)
     assert "changed_since" not in text or parameter == "changed_since"
     assert not any(cloud.count() for cloud in served.clouds.values())
 
@@ -214,9 +214,9 @@ def test_the_parameters_without_those_of_lists() -> None:
     names = [parameter.name for parameter in changes_query.PARAMETERS]
     assert {"tenant_id", "party", "region", "f", "t", "since", "kind", "format"} <= set(names)
     assert {parameter.name for parameter in changes_query.PARAMETERS if parameter.required} == {"tenant_id", "since"}
-    found = changes_query.parse_changes([("tenant_id", "123"), ("since", "2026-09-21T00:00:00Z")])
-    assert (found.parties, found.regions, found.kinds, found.window) == (None, None, None, Window())
-    assert found.given == {"tenant_id": "123", "since": "2026-09-21T00:00:00Z"}
+    parsed = changes_query.parse_changes([("tenant_id", "123"), ("since", "2026-09-21T00:00:00Z")])
+    assert (parsed.parties, parsed.regions, parsed.kinds, parsed.window) == (None, None, None, Window())
+    assert parsed.given == {"tenant_id": "123", "since": "2026-09-21T00:00:00Z"}
     with pytest.raises(InvalidParameter):
         changes_query.parse_changes([])
 
@@ -416,9 +416,9 @@ class Log:
         query = changes_query.parse_changes([("tenant_id", "123"), ("since", "2026-09-21T00:00:00Z"), *(
             tuple(pair.split("=")) for pair in more.split("&") if pair)])        # type: ignore[misc]
         body = events.write_changes(history, query, ZoneInfo(zone), self.clock(), most).body
-        found = json.loads(body)
-        jsonschema.validate({**found, "changes": found["changes"][:3]}, SCHEMA)  # of thousands it takes a minute
-        return found
+        answer = json.loads(body)
+        jsonschema.validate({**answer, "changes": answer["changes"][:3]}, SCHEMA)  # of thousands it takes a minute
+        return answer
 
 
 @pytest.fixture
@@ -549,9 +549,9 @@ def test_a_change_too_large_for_a_row_is_cut(log: Log) -> None:
     log.save([msgspec.structs.replace(FULL, id=f"i-{n:03}", tags=it) for n, it in enumerate(tags)], START)
     log.save([msgspec.structs.replace(FULL, id=f"i-{n:03}", tags=it) for n, it in enumerate(reversed(tags))], START + 1)
     assert len(list(log.store.list("change"))) > 4
-    found = log.events(START)
-    assert [event["instance_id"] for event in found] == [f"i-{n:03}" for n in range(120)]
-    assert all(event["fields"] == {"tags": [tags[n], tags[119 - n]]} for n, event in enumerate(found))
+    logged = log.events(START)
+    assert [event["instance_id"] for event in logged] == [f"i-{n:03}" for n in range(120)]
+    assert all(event["fields"] == {"tags": [tags[n], tags[119 - n]]} for n, event in enumerate(logged))
     huge = "".join(map(chr, (noise.randrange(0x4E00, 0x9FFF) for _ in range(300_000))))
     head = snapshots.find(log.store, SOURCE, "r")
     assert head
@@ -575,16 +575,16 @@ def shown(listed: list[Server], source: Source = SOURCE) -> dict[str, dict[str, 
                               "status": row.status} for row in full_rows(answer, ZoneInfo("UTC"))}
 
 
-def replay(state: dict[str, dict[str, Any]], found: list[dict[str, Any]], now: dict[str, dict[str, Any]]) -> None:
+def replay(state: dict[str, dict[str, Any]], logged: list[dict[str, Any]], now: dict[str, dict[str, Any]]) -> None:
     """`now` tells what an event of a server that appeared cannot: how it looked. Its later changes are undone."""
-    for n, event in enumerate(found):
+    for n, event in enumerate(logged):
         key = event["instance_id"]
         if event["kind"] == "vanished":
             assert state.pop(key)["instance_name"] == event["instance_name"]
         elif event["kind"] == "appeared":
             assert key not in state
             state[key] = {"instance_name": event["instance_name"]}
-            later = [other for other in found[n + 1:] if other["instance_id"] == key]
+            later = [other for other in logged[n + 1:] if other["instance_id"] == key]
             ends = [other for other in later if other["kind"] == "vanished"]
             if not ends and key in now:
                 look = dict(now[key])
@@ -618,10 +618,10 @@ def test_events_lead_from_the_first_list_to_the_last(tmp_path: Path, fleets: lis
     real = log.store.put
 
     def dying_at(writes: int) -> Any:
-        left = iter(range(writes))
+        remaining = iter(range(writes))
 
         def dying(kind: str, key: str, value: bytes, **more: Any) -> None:
-            if next(left, None) is None:
+            if next(remaining, None) is None:
                 raise Killed
             real(kind, key, value, **more)
 
@@ -656,11 +656,11 @@ def test_listings_of_one_moment_are_told_in_their_order(log: Log) -> None:
     """A frozen clock, or two processes: the times are the same, each list was compared with the one before."""
     for n in range(12):
         log.save([server(0, (1, n % 2)), server(n, (1, 0))] if n else [server(0, (1, 0))], START)
-    found = log.events(START - 1)
+    logged = log.events(START - 1)
     state = shown([server(0, (1, 0))])
-    replay(state, found, shown([server(0, (1, 1)), server(11, (1, 0))]))
+    replay(state, logged, shown([server(0, (1, 1)), server(11, (1, 0))]))
     assert state == shown([server(0, (1, 1)), server(11, (1, 0))])
-    assert len({event["at"] for event in found}) == 1
+    assert len({event["at"] for event in logged}) == 1
 
 
 # ---------------------------------------------------------------- what it costs
@@ -718,13 +718,13 @@ def test_a_month_is_one_query(log: Log) -> None:
     heads = {SOURCE: msgspec.structs.replace(head, revision="0123456789abcdef")}
     counting.operations.clear()
     counting.reads = 0
-    found = snapshots.change_rows(counting, heads, START - 1)
+    logged = snapshots.change_rows(counting, heads, START - 1)
     assert counting.operations == ["list change"]
-    assert len(found) == 30 * 288
+    assert len(logged) == 30 * 288
     of_the_month, counting.reads = counting.reads, 0
     assert len(snapshots.change_rows(counting, heads, now - 3600)) == 14
     assert counting.reads < of_the_month / 100
-    history = changes.History([changes.SourceHistory(SOURCE, heads[SOURCE])], found, changes_query.KINDS)
+    history = changes.History([changes.SourceHistory(SOURCE, heads[SOURCE])], logged, changes_query.KINDS)
     body = log.written(history, "f=15000&t=15099")
     assert len(body["changes"]) == 100
     assert body["sources"][0]["count"] == 30_000

@@ -181,9 +181,9 @@ def test_every_field_that_the_cloud_knows_is_there(stage: Stage, party: str) -> 
     stage.cloud(party)
     fleet = Fleet(SIZE, party)
     machines = {fleet[n].name: fleet[n] for n in range(SIZE)}
-    found = stage.listing(party)
-    assert len({server.id for server in found.servers}) == len(found.servers) == found.total == SIZE
-    for server in found.servers:
+    listing = stage.listing(party)
+    assert len({server.id for server in listing.servers}) == len(listing.servers) == listing.total == SIZE
+    for server in listing.servers:
         machine = machines[server.name]
         assert server.cpu is not None, server
         assert server.memory_mib is not None, server

@@ -55,9 +55,9 @@ def calls(house: App) -> int:
     return sum(cloud.count() for cloud in house.clouds.values())
 
 
-def answer(house: App, asked: str, seconds: float = 25.0) -> many_sources.Inventory:
+def answer(house: App, text: str, seconds: float = 25.0) -> many_sources.Inventory:
     """Without HTTP: an operator's question."""
-    read = query.parse([tuple(pair.split("=")) for pair in asked.split("&")])    # type: ignore[misc]
+    read = query.parse([tuple(pair.split("=")) for pair in text.split("&")])    # type: ignore[misc]
     freshness = api.freshness_of(read, "", house.deployment.settings)
     return many_sources.answer(lookup.Lookup(house.deployment, freshness, time.monotonic() + seconds, query=read))
 
@@ -68,20 +68,20 @@ def settle(house: App) -> None:
         time.sleep(0.02)
 
 
-def servers(found: many_sources.Inventory) -> list[Server]:
-    return [server for part in found.parts if part.answer for server in part.answer.servers]
+def servers(inventory: many_sources.Inventory) -> list[Server]:
+    return [server for part in inventory.parts if part.answer for server in part.answer.servers]
 
 
 # ---------------------------------------------------------------- which, and in which order
 
-@pytest.mark.parametrize("asked", [
+@pytest.mark.parametrize("pairs", [
     "party=all&region=all", "party=qcloud,aws&region=all", "party=aws,qcloud,aws&region=us-east-1,gz,sh,eu-west-1",
     "party=all&region=sh,ap-guangzhou,gz,eu-west-1,us-east-1"])
-def test_the_whole_is_the_join_of_its_sources(fleet: App, asked: str) -> None:
+def test_the_whole_is_the_join_of_its_sources(fleet: App, pairs: str) -> None:
     single = [fleet.get(f"party={party}&tenant_id=123&region={region}&view=full").json()["vm_servers"]
               for party, region, _ in SOURCES]
-    found = fleet.get(f"{asked}&tenant_id=123")
-    body = found.json()
+    response = fleet.get(f"{pairs}&tenant_id=123")
+    body = response.json()
     assert list(body) == ["code", "msg", "vm_servers", "complete", "sources"]
     assert body["code"] == 200
     assert body["msg"] == ""
@@ -90,11 +90,11 @@ def test_the_whole_is_the_join_of_its_sources(fleet: App, asked: str) -> None:
     assert body["sources"] == [{"party": party, "region": region, "state": "ok", "count": count, "age": 0, "error": "",
                                 "msg": "", "tenant_id": "123", "account": "default"}
                                for party, region, count in SOURCES]
-    assert found.headers["X-Total-Count"] == "53"
-    assert "Link" not in found.headers
-    assert "Age" not in found.headers
-    assert fleet.get(f"{asked}&tenant_id=123").content == found.content
-    again = fleet.get(f"{asked}&tenant_id=123", headers={"If-None-Match": found.headers["ETag"]})
+    assert response.headers["X-Total-Count"] == "53"
+    assert "Link" not in response.headers
+    assert "Age" not in response.headers
+    assert fleet.get(f"{pairs}&tenant_id=123").content == response.content
+    again = fleet.get(f"{pairs}&tenant_id=123", headers={"If-None-Match": response.headers["ETag"]})
     assert again.status_code == 304
 
 
@@ -112,12 +112,12 @@ def test_pages_join_over_all_sources(fleet: App) -> None:
     whole = fleet.get(ALL).json()["vm_servers"]
     for size, more in ((10, ""), (7, "&max_age=999"), (53, ""), (100, "")):
         rows: list[Any] = []
-        asked: str | None = f"{ALL}&f=1&t={size}{more}"
-        while asked:
-            page = fleet.get(asked)
+        pairs: str | None = f"{ALL}&f=1&t={size}{more}"
+        while pairs:
+            page = fleet.get(pairs)
             assert page.headers["X-Total-Count"] == "53"
             rows += page.json()["vm_servers"]
-            asked = page.links["next"]["url"].partition("?")[2] if "next" in page.links else None
+            pairs = page.links["next"]["url"].partition("?")[2] if "next" in page.links else None
         assert rows == whole
 
 
@@ -139,13 +139,13 @@ def test_windows_over_the_whole(fleet: App, sizes: list[int], first: int, length
             answer(fleet, f"party={party}&tenant_id=123&region={region}")
     last = "" if length is None else f"&t={first + length - 1}"
     before = calls(fleet)
-    found = answer(fleet, f"{ALL}{chosen}&f={first}{last}&max_age=10")
-    assert servers(found) == whole[first - 1:None if length is None else first + length - 1]
-    assert found.total == len(whole)
-    asked = calls(fleet) - before
-    assert asked >= 4 - sum(kept)
-    assert (asked == 0) == all(kept)
-    for part, (_, _, _), young in zip(found.parts, SOURCES, kept, strict=True):
+    response = answer(fleet, f"{ALL}{chosen}&f={first}{last}&max_age=10")
+    assert servers(response) == whole[first - 1:None if length is None else first + length - 1]
+    assert response.total == len(whole)
+    count = calls(fleet) - before
+    assert count >= 4 - sum(kept)
+    assert (count == 0) == all(kept)
+    for part, (_, _, _), young in zip(response.parts, SOURCES, kept, strict=True):
         assert part.answer
         assert part.answer.kept == young
         assert (part.count is not None)
@@ -158,10 +158,10 @@ def test_filters_work_on_everything(fleet: App, chosen: str) -> None:
               for party, region, _ in SOURCES]
     joined = [row for rows in single for row in rows]
     for more in ("", "&max_age=999"):
-        found = fleet.get(f"{ALL}&{chosen}{more}")
-        assert found.json()["vm_servers"] == joined
-        assert found.headers["X-Total-Count"] == str(len(joined))
-        assert [row["count"] for row in found.json()["sources"]] == [len(rows) for rows in single]
+        response = fleet.get(f"{ALL}&{chosen}{more}")
+        assert response.json()["vm_servers"] == joined
+        assert response.headers["X-Total-Count"] == str(len(joined))
+        assert [row["count"] for row in response.json()["sources"]] == [len(rows) for rows in single]
         assert fleet.get(f"{ALL}&{chosen}{more}&f=2&t=3").json()["vm_servers"] == joined[1:3]
 
 
@@ -180,12 +180,12 @@ def test_what_the_window_does_not_touch_is_not_read(fleet: App, monkeypatch: pyt
                             ("f=20&t=20", {"ap-guangzhou"}), ("f=45", {"ap-shanghai"}), ("f=54", set()),
                             ("f=54&t=99", set()), ("t=53", {r for _, r, _ in SOURCES})):
         read.clear()
-        found = fleet.get(f"{ALL}&{window}&max_age=60")
+        response = fleet.get(f"{ALL}&{window}&max_age=60")
         assert {key.split("/")[2] for key in read} == touched, window
-        assert found.headers["X-Total-Count"] == "53"
-        assert found.headers["Age"] == "5"
-        assert found.headers["Cache-Status"] == "twocloud; hit"
-        assert [(row["count"], row["age"]) for row in found.json()["sources"]] == [(7, 5), (12, 5), (25, 5), (9, 5)]
+        assert response.headers["X-Total-Count"] == "53"
+        assert response.headers["Age"] == "5"
+        assert response.headers["Cache-Status"] == "twocloud; hit"
+        assert [(row["count"], row["age"]) for row in response.json()["sources"]] == [(7, 5), (12, 5), (25, 5), (9, 5)]
     assert calls(fleet) == before
 
 
@@ -196,17 +196,17 @@ def test_one_party_fails_and_nothing_of_it_is_kept(fleet: App) -> None:
     for more in ("", "&on_error=stale", "&on_error=fail", "&f=1&t=5", "&f=40"):
         error(fleet.get(ALL + more), 503, "party_unavailable")
         settle(fleet)
-    found = fleet.get(f"{ALL}&on_error=partial")
-    body = found.json()
-    assert found.status_code == 200
+    response = fleet.get(f"{ALL}&on_error=partial")
+    body = response.json()
+    assert response.status_code == 200
     assert body["complete"] is False
     assert len(body["vm_servers"]) == 34
     assert [(row["state"], row["count"], row["age"], row["error"]) for row in body["sources"]] == [
         ("failed", None, None, "party_unavailable")] * 2 + [("ok", 25, 0, ""), ("ok", 9, 0, "")]
     assert body["msg"].startswith("aws eu-west-1: missing from this answer. The party cannot be reached")
     assert "aws us-east-1: missing from" in body["msg"]
-    assert "X-Total-Count" not in found.headers
-    assert "Age" not in found.headers
+    assert "X-Total-Count" not in response.headers
+    assert "Age" not in response.headers
     assert "Link" not in fleet.get(f"{ALL}&on_error=partial&f=1&t=5").headers
 
 
@@ -217,16 +217,16 @@ def test_one_party_fails_and_its_lists_are_kept(fleet: App) -> None:
     error(fleet.get(f"{ALL}&on_error=fail"), 503, "party_unavailable")
     settle(fleet)
     for more in ("", "&on_error=stale", "&on_error=partial"):
-        found = fleet.get(ALL + more)
-        body = found.json()
+        response = fleet.get(ALL + more)
+        body = response.json()
         assert [row["instance_id"] for row in body["vm_servers"]] == [row["instance_id"] for row in good["vm_servers"]]
         assert body["complete"] is True
-        assert found.headers["X-Total-Count"] == "53"
+        assert response.headers["X-Total-Count"] == "53"
         assert [(row["state"], row["count"], row["age"], row["error"]) for row in body["sources"]] == [
             ("stale", 7, 77, "party_unavailable"), ("stale", 12, 77, "party_unavailable"), ("ok", 25, 0, ""),
             ("ok", 9, 0, "")]
-        assert found.headers["Age"] == "77"
-        assert found.headers["Cache-Status"] == "twocloud; hit; detail=party_unavailable"
+        assert response.headers["Age"] == "77"
+        assert response.headers["Cache-Status"] == "twocloud; hit; detail=party_unavailable"
         assert body["msg"].startswith("aws eu-west-1: this is a stale snapshot, 77 s old. ")
         assert {row["seen_at"] for row in body["vm_servers"][:19]} == {"2026-09-21 14:13:20"}
         assert {row["seen_at"] for row in body["vm_servers"][19:]} == {"2026-09-21 14:14:37"}
@@ -243,21 +243,21 @@ def test_whatever_fails_nothing_is_lost_without_a_word(fleet: App) -> None:
                            tuple(dice.sample(range(1, 9), dice.randrange(1, 7))))
         fleet.clock.forward(400)            # breakers end, lists of refused credentials do not last
         on_error = dice.choice(["stale", "fail", "partial"])
-        found = fleet.get(f"{ALL}&on_error={on_error}")
-        if found.status_code != 200:
-            assert "vm_servers" not in found.text
+        response = fleet.get(f"{ALL}&on_error={on_error}")
+        if response.status_code != 200:
+            assert "vm_servers" not in response.text
             assert on_error != "partial"
             continue
-        body = found.json()
+        body = response.json()
         for row in body["sources"]:
-            given = [s for s in body["vm_servers"] if (s["party"], s["region"]) == (row["party"], row["region"])]
+            rows = [s for s in body["vm_servers"] if (s["party"], s["region"]) == (row["party"], row["region"])]
             if row["state"] == "failed":
-                assert not given
+                assert not rows
                 assert body["complete"] is False
                 assert row["error"]
                 assert row["count"] is None
             else:
-                assert len(given) == row["count"] == sizes[row["party"], row["region"]]
+                assert len(rows) == row["count"] == sizes[row["party"], row["region"]]
                 assert (row["state"] == "stale") == bool(row["error"]) == bool(row["age"])
         assert [(row["party"], row["region"]) for row in body["sources"]] == [(party, region)
                                                                               for party, region, _ in SOURCES]
@@ -273,10 +273,10 @@ def test_one_cloud_hangs_and_the_answer_comes_and_says_so(fleet: App, monkeypatc
         put(fleet, "aws")
     fleet.clouds["aws"].fail("hang")
     started = time.monotonic()
-    found = fleet.get(f"{ALL}&on_error=partial")
+    response = fleet.get(f"{ALL}&on_error=partial")
     assert time.monotonic() - started < 20
-    body = found.json()
-    assert found.status_code == 200
+    body = response.json()
+    assert response.status_code == 200
     assert body["complete"] is False
     assert len(body["vm_servers"]) == 34
     assert {(row["party"], row["state"], row["error"])
@@ -311,11 +311,11 @@ def test_a_party_that_does_not_tell_its_regions_does_not_keep_the_others_from_it
     put(fleet, "aws")
     put(fleet, "qcloud")
     fleet.clouds["aws"].fail("hang")
-    found = answer(fleet, f"{ALL}&on_error=partial", 10.0)
-    silent = found.parts[0]
+    response = answer(fleet, f"{ALL}&on_error=partial", 10.0)
+    silent = response.parts[0]
     assert (silent.source.party, silent.source.region, silent.state) == ("aws", "all", "failed")
-    assert [part.state for part in found.parts[1:]] == ["ok"] * 9
-    assert len(servers(found)) == 34
+    assert [part.state for part in response.parts[1:]] == ["ok"] * 9
+    assert len(servers(response)) == 34
 
 
 # ---------------------------------------------------------------- regions that the party tells
@@ -342,8 +342,8 @@ def test_many_callers_ask_for_regions_once(fleet: App) -> None:
     put(fleet, "aws")
     fleet.clouds["aws"].latency = 0.2
     with ThreadPoolExecutor(20) as pool:
-        found = list(pool.map(lambda _: answer(fleet, "party=aws&tenant_id=123&region=all&max_age=99"), range(20)))
-    assert {fleet.total for fleet in found} == {19}
+        answers = list(pool.map(lambda _: answer(fleet, "party=aws&tenant_id=123&region=all&max_age=99"), range(20)))
+    assert {fleet.total for fleet in answers} == {19}
     assert fleet.clouds["aws"].count("DescribeRegions") == 1
 
 
@@ -374,8 +374,8 @@ def test_regions_that_cannot_be_asked_for(fleet: App) -> None:
 # ---------------------------------------------------------------- names of regions
 
 def test_a_region_that_belongs_to_the_other_party_is_left_out(fleet: App) -> None:
-    for asked in ("party=aws,qcloud&region=us-east-1,gz", "party=all&region=us-east-1,gz"):
-        body = fleet.get(f"{asked}&tenant_id=123").json()
+    for pairs in ("party=aws,qcloud&region=us-east-1,gz", "party=all&region=us-east-1,gz"):
+        body = fleet.get(f"{pairs}&tenant_id=123").json()
         assert [(row["party"], row["region"]) for row in body["sources"]] == [("aws", "us-east-1"),
                                                                               ("qcloud", "ap-guangzhou")]
     # its form would fit both, only one knows it
@@ -384,15 +384,15 @@ def test_a_region_that_belongs_to_the_other_party_is_left_out(fleet: App) -> Non
                                                                           ("qcloud", "na-siliconvalley")]
 
 
-@pytest.mark.parametrize("asked", [
+@pytest.mark.parametrize("pairs", [
     "party=aws,qcloud&region=us-east-1,na-nowhere", "party=all&region=gz,na-nowhere",
     "party=qcloud&region=gz,ap-nowhere", "party=qcloud&region=gz,??",
     "party=aws&region=gz,sh", "party=aws,qcloud&region=nowhere", "party=all&region=nowhere",
     "party=all&region=na-nowhere"])
-def test_a_region_that_nobody_knows_is_an_error(fleet: App, asked: str) -> None:
+def test_a_region_that_nobody_knows_is_an_error(fleet: App, pairs: str) -> None:
     """A typo is never left out without a word."""
-    error(fleet.get(f"{asked}&tenant_id=123"), 400, "invalid_parameter", "region")
-    partial = fleet.get(f"{asked}&tenant_id=123&on_error=partial")
+    error(fleet.get(f"{pairs}&tenant_id=123"), 400, "invalid_parameter", "region")
+    partial = fleet.get(f"{pairs}&tenant_id=123&on_error=partial")
     if partial.status_code == 200:
         failed = [row for row in partial.json()["sources"] if row["state"] == "failed"]
         assert partial.json()["complete"] is False
@@ -407,32 +407,32 @@ def test_all_is_what_the_token_covers(fleet: App) -> None:
     for limits, expected in ((("parties", ("aws",)), SOURCES[:2]), (("regions", ("gz", "us-east-1")), SOURCES[1:3]),
                              (("regions", ("ap-shanghai",)), SOURCES[3:])):
         token = fleet.issue(ann, **{limits[0]: limits[1]})
-        for asked in ("party=all&region=all", *(["party=all&region=gz,sh,us-east-1,eu-west-1"] if limits[0] == "regions"
+        for pairs in ("party=all&region=all", *(["party=all&region=gz,sh,us-east-1,eu-west-1"] if limits[0] == "regions"
                                                 else [])):
-            body = fleet.get(f"{asked}&tenant_id=123", token=token).json()
+            body = fleet.get(f"{pairs}&tenant_id=123", token=token).json()
             assert [(row["party"], row["region"], row["count"]) for row in body["sources"]] == expected
             assert {row["party"] for row in body["vm_servers"]} == {party for party, _, _ in expected}
 
 
 def same(answers: list[Any]) -> tuple[int, str]:
     """The one status and the one body of them all, but for their request ids."""
-    found = {(a.status_code, a.text.replace(a.headers["X-Request-Id"], "")) for a in answers}
-    assert len(found) == 1, found
-    return next(iter(found))
+    texts = {(a.status_code, a.text.replace(a.headers["X-Request-Id"], "")) for a in answers}
+    assert len(texts) == 1, texts
+    return next(iter(texts))
 
 
 def test_foreign_and_missing_look_alike(fleet: App) -> None:
     put(fleet, "aws", ("us-east-1",), tenant="7")
     narrow = fleet.issue(fleet.user("cid"), parties=("qcloud",), regions=("gz",))
-    for asked in ("party=all&region=all", "party=all&region=gz", "party=aws,qcloud&region=all",
+    for pairs in ("party=all&region=all", "party=all&region=gz", "party=aws,qcloud&region=all",
                   "party=aws&region=us-east-1,eu-west-1",
                   "party=all&region=all&max_age=99&on_error=partial",
                   "party=all&region=all&changed_since=2026-09-21T14:00:00Z"):
-        assert same([fleet.get(f"{asked}&tenant_id={tenant}") for tenant in ("7", "8", "999", "123x")])[0] == 403
-        assert same([fleet.get(f"{asked}&tenant_id={tenant}", token=narrow) for tenant in ("7", "8")])[0] == 403
+        assert same([fleet.get(f"{pairs}&tenant_id={tenant}") for tenant in ("7", "8", "999", "123x")])[0] == 403
+        assert same([fleet.get(f"{pairs}&tenant_id={tenant}", token=narrow) for tenant in ("7", "8")])[0] == 403
     # named beyond the token, whether or not there is an account or a list
     fleet.get(ALL)
-    assert same([fleet.get(f"{asked}&tenant_id=123", token=narrow) for asked in (
+    assert same([fleet.get(f"{pairs}&tenant_id=123", token=narrow) for pairs in (
         "party=aws,qcloud&region=all", "party=qcloud&region=gz,sh", "party=qcloud&region=gz,ap-beijing",
         "party=aliyun,qcloud&region=all",
         "party=aws&region=us-east-1,eu-west-1", "party=qcloud&region=gz,sh&max_age=99",
@@ -442,14 +442,14 @@ def test_foreign_and_missing_look_alike(fleet: App) -> None:
 
 def test_an_account_that_is_missing(fleet: App) -> None:
     wide = fleet.issue(fleet.user("dan", tenants=("*",)))
-    for asked in ("party=aliyun,azure&tenant_id=123&region=all", "party=aliyun&tenant_id=123&region=cn-hangzhou",
+    for pairs in ("party=aliyun,azure&tenant_id=123&region=all", "party=aliyun&tenant_id=123&region=cn-hangzhou",
                   "party=aliyun&tenant_id=123,7&region=all",
                   "party=all&tenant_id=8&region=all", "party=all&tenant_id=8&region=gz",
                   "party=qcloud&tenant_id=8&region=gz,sh"):
-        error(fleet.get(asked, token=wide), 404, "account_not_found")
-    for asked in ("party=aliyun,qcloud&tenant_id=123&region=all",               # what is missing is left out
+        error(fleet.get(pairs, token=wide), 404, "account_not_found")
+    for pairs in ("party=aliyun,qcloud&tenant_id=123&region=all",               # what is missing is left out
                   "party=aliyun,qcloud&tenant_id=123&region=gz,cn-hangzhou"):
-        answer = fleet.get(asked, token=wide)
+        answer = fleet.get(pairs, token=wide)
         assert answer.status_code == 200, answer.text
         assert {source["party"] for source in answer.json()["sources"]} == {"qcloud"}
 

@@ -40,9 +40,9 @@ def answer(*servers: Server) -> Answer:
 
 
 def body(*servers: Server, view: str = "basic", zone: str = "UTC") -> bytes:
-    given = answer(*servers)
-    asked = parse([("party", "qcloud"), ("tenant_id", "123"), ("region", "gz"), ("view", view)])
-    return formats.list_json(formats.body(Inventory([SourceResult(given.source, given)], given.total), asked,
+    listing = answer(*servers)
+    query = parse([("party", "qcloud"), ("tenant_id", "123"), ("region", "gz"), ("view", view)])
+    return formats.list_json(formats.body(Inventory([SourceResult(listing.source, listing)], listing.total), query,
                                           ZoneInfo(zone)))
 
 
@@ -59,17 +59,17 @@ def test_fields_are_only_added() -> None:
     """The golden file holds every field of the contract in its order; a new one may only come behind."""
     golden = json.loads((ROOT / "tests/golden.json").read_text())
     for view, fields in golden.items():
-        found = list(json.loads(body(SEED, view=view))["vm_servers"][0])
-        assert found[:len(fields)] == fields
+        names = list(json.loads(body(SEED, view=view))["vm_servers"][0])
+        assert names[:len(fields)] == fields
 
 
 def test_a_client_of_2016_works_unchanged() -> None:
     """What a program written against the API document of 2016 does with the answer."""
-    said = json.loads(body(SEED, Server(id="i-2", name="", status=Status.BUILD)))
-    if said["code"] != 200:
-        raise AssertionError(said["msg"])
+    document = json.loads(body(SEED, Server(id="i-2", name="", status=Status.BUILD)))
+    if document["code"] != 200:
+        raise AssertionError(document["msg"])
     lines = []
-    for vm in said["vm_servers"]:
+    for vm in document["vm_servers"]:
         lan, wan = vm["lan_ip_set"].split(","), vm["wan_ip_set"].split(",")
         lines.append(f"{vm['instance_name']} {vm['instance_id']} {vm['cpu_num']} {lan[0]} {wan[0]} {vm['status']}")
     assert lines == ["hehe ins-u23j34j2 8 192.168.0.2 122.22.3.45 ACTIVE", " i-2 None   BUILD"]
@@ -120,15 +120,15 @@ def test_any_name_comes_out_as_it_is(name: str) -> None:
 def test_errors_have_no_servers() -> None:
     for error in (InvalidParameter("t", "bad"), PartyDenied("x"), PartyThrottled("x", retry_after=3),
                   TwocloudError("inside")):
-        found = json.loads(formats.error_json(error, "r"))
-        assert "vm_servers" not in found
-        assert found["request_id"] == "r"
-        assert "inside" not in found["msg"]
+        document = json.loads(formats.error_json(error, "r"))
+        assert "vm_servers" not in document
+        assert document["request_id"] == "r"
+        assert "inside" not in document["msg"]
 
 
-@pytest.mark.parametrize(("asked", "told"), [(None, 5), (0, 5), (0.2, 1), (3, 3), (21_600, 3600)])
-def test_our_retry_after(asked: float | None, told: int) -> None:
-    assert formats.retry_after(PartyThrottled(retry_after=asked)) == told
+@pytest.mark.parametrize(("seconds", "expected"), [(None, 5), (0, 5), (0.2, 1), (3, 3), (21_600, 3600)])
+def test_our_retry_after(seconds: float | None, expected: int) -> None:
+    assert formats.retry_after(PartyThrottled(retry_after=seconds)) == expected
 
 
 def test_size_is_measured_as_lambda_carries_it() -> None:
@@ -153,10 +153,10 @@ def test_ten_thousand_full_records_fit() -> None:
 
 def written(*servers: Server, query: str, source: Source | None = None) -> formats.Written:
     """What `query` (its format, view, …) makes of these servers of one source."""
-    asked = parse([*QUERY, *(tuple(pair.split("=")) for pair in query.split("&"))])     # type: ignore[misc]
-    given = Answer(source or Source("123", "qcloud", "ap-guangzhou"), list(servers), len(servers),
-                   datetime(2026, 9, 21, tzinfo=UTC))
-    return formats.write(Inventory([SourceResult(given.source, given)], given.total), asked, UTC_ZONE)
+    parsed = parse([*QUERY, *(tuple(pair.split("=")) for pair in query.split("&"))])     # type: ignore[misc]
+    listing = Answer(source or Source("123", "qcloud", "ap-guangzhou"), list(servers), len(servers),
+                     datetime(2026, 9, 21, tzinfo=UTC))
+    return formats.write(Inventory([SourceResult(listing.source, listing)], listing.total), parsed, UTC_ZONE)
 
 
 FULL = msgspec.structs.replace(SEED, zone="ap-guangzhou-6", project_id="7", instance_type="S5.LARGE8",
@@ -253,9 +253,9 @@ def test_csv_and_ndjson_say_what_json_says(servers: list[Server]) -> None:
         for key in record.keys() - {"tags"}:
             shown = "" if record[key] is None else str(record[key])
             assert row[key].replace("'", "") == shown.replace("'", "")
-    found = written(*servers, query="format=ndjson&view=full").body
-    assert [json.loads(line) for line in found.split(b"\n")[:-1]] == whole
-    assert (not found or found.endswith(b"\n"))
+    file = written(*servers, query="format=ndjson&view=full").body
+    assert [json.loads(line) for line in file.split(b"\n")[:-1]] == whole
+    assert (not file or file.endswith(b"\n"))
 
 
 def test_ndjson_to_the_byte() -> None:
@@ -293,9 +293,9 @@ def test_prometheus_to_the_byte() -> None:
 ])
 def test_targets(server: Server, query: str, targets: list[str]) -> None:
     """A server without such an address is no target, and is counted."""
-    found = written(server, query=f"format=prometheus{query}")
-    assert [target for group in json.loads(found.body) for target in group["targets"]] == targets
-    assert found.without_address == 1 - len(targets)
+    file = written(server, query=f"format=prometheus{query}")
+    assert [target for group in json.loads(file.body) for target in group["targets"]] == targets
+    assert file.without_address == 1 - len(targets)
     assert written(server, query="format=ansible").without_address is None
 
 
@@ -303,11 +303,11 @@ def test_targets(server: Server, query: str, targets: list[str]) -> None:
                           names, tags, names, st.sampled_from([(), ("10.0.0.1",)])), max_size=4))
 def test_prometheus_takes_it(servers: list[Server]) -> None:
     """Its own rules: exactly two keys, legal names, nothing but strings. No tag is lost."""
-    found = written(*servers, query="format=prometheus")
-    groups = json.loads(found.body)
+    file = written(*servers, query="format=prometheus")
+    groups = json.loads(file.body)
     shown = [server for server in servers if server.lan_ipv4]
     assert len(groups) == len(shown)
-    assert found.without_address == len(servers) - len(shown)
+    assert file.without_address == len(servers) - len(shown)
     for group, server in zip(groups, shown, strict=True):
         assert set(group) == {"targets", "labels"}
         assert group["targets"] == ["10.0.0.1"]
@@ -315,8 +315,8 @@ def test_prometheus_takes_it(servers: list[Server]) -> None:
             assert re.fullmatch(r"__meta_twocloud_[a-zA-Z0-9_]*", name)
             assert isinstance(value, str)
             assert value
-        told = [value for name, value in group["labels"].items() if name.startswith("__meta_twocloud_tag_")]
-        assert sorted(told) == sorted(value for value in server.tags.values() if value)
+        named = [value for name, value in group["labels"].items() if name.startswith("__meta_twocloud_tag_")]
+        assert sorted(named) == sorted(value for value in server.tags.values() if value)
 
 
 def test_tags_that_meet_in_one_label() -> None:
@@ -375,13 +375,13 @@ def test_ansible_to_the_byte() -> None:
 
 
 def test_ansibles_groups_and_addresses() -> None:
-    found = inventory_of(FULL)
-    assert [name for name in found if name not in ("_meta", "all")] == [
+    inventory = inventory_of(FULL)
+    assert [name for name in inventory if name not in ("_meta", "all")] == [
         "party_qcloud", "project_7", "region_ap_guangzhou", "status_ACTIVE", "tag_cost_center_9", "tag_team_blue",
         "tag_u56e2u961f_u84dd", "zone_ap_guangzhou_6"]
-    assert found["_meta"]["hostvars"]["hehe"]["ansible_host"] == "122.22.3.45"
-    found = inventory_of(msgspec.structs.replace(FULL, tags={"a-b": "1", "a.b": "1", "c": ""}))
-    assert (found["tag_a_b_1"], found["tag_c"]) == ({"hosts": ["hehe"]}, {"hosts": ["hehe"]})
+    assert inventory["_meta"]["hostvars"]["hehe"]["ansible_host"] == "122.22.3.45"
+    inventory = inventory_of(msgspec.structs.replace(FULL, tags={"a-b": "1", "a.b": "1", "c": ""}))
+    assert (inventory["tag_a_b_1"], inventory["tag_c"]) == ({"hosts": ["hehe"]}, {"hosts": ["hehe"]})
     for server, address in ((Server(id="i", name="x", lan_ipv4=("10.0.0.1",), wan_ipv6=("2001:db8::1",)), "10.0.0.1"),
                             (Server(id="i", name="x", lan_ipv6=("fd00::1",), wan_ipv6=("2001:db8::1",)), "2001:db8::1"),
                             (BARE, None)):
@@ -415,15 +415,15 @@ def test_names_of_hosts(servers: list[tuple[str, str]], hosts: list[str]) -> Non
                           st.sampled_from(["1", "2", "i-1", "i-2", "web", "a b"]), tags), max_size=8))
 def test_ansible_takes_it(servers: list[Server]) -> None:
     """One host for each server, of its own variables; every host of a group is there, every group is a child of all."""
-    found = inventory_of(*servers)
-    hosts = found.pop("_meta")["hostvars"]
-    children = found.pop("all")["children"]
+    inventory = inventory_of(*servers)
+    hosts = inventory.pop("_meta")["hostvars"]
+    children = inventory.pop("all")["children"]
     assert len(hosts) == len(servers)
-    assert children == list(found)
-    assert not set(hosts) & set(found)
+    assert children == list(inventory)
+    assert not set(hosts) & set(inventory)
     assert sorted(vars["twocloud_instance_id"] for vars in hosts.values()) == sorted(server.id for server in servers)
     assert all(re.fullmatch(r"\w[\w.-]*", name) for name in hosts)
-    for name, group in found.items():
+    for name, group in inventory.items():
         assert re.fullmatch(r"[a-z]+_[A-Za-z0-9_]*", name)
         assert set(group) == {"hosts"}
         assert set(group["hosts"]) <= set(hosts)
@@ -431,19 +431,19 @@ def test_ansible_takes_it(servers: list[Server]) -> None:
     for host, server in zip(ansible.host_names([(Source("123", "qcloud", "ap-guangzhou"), server)
                                                 for server in servers]), servers, strict=True):
         assert len(hosts[host]["twocloud_tags"]) == len(server.tags)
-        assert sum(host in group["hosts"] for group in found.values()) >= 3
+        assert sum(host in group["hosts"] for group in inventory.values()) >= 3
 
 
 def test_no_name_is_run_as_a_template() -> None:
     """Ansible would run it on the machine that runs the playbook."""
     evil = "{{ lookup('pipe', 'id') }}"
-    found = inventory_of(Server(id="i", name=evil, zone="{% x %}",
-                                tags={"a": evil, "__ansible_vault": "x", "b": "a:b c"}))
-    host = found["_meta"]["hostvars"]["i"]
+    inventory = inventory_of(Server(id="i", name=evil, zone="{% x %}",
+                                    tags={"a": evil, "__ansible_vault": "x", "b": "a:b c"}))
+    host = inventory["_meta"]["hostvars"]["i"]
     assert host["twocloud_instance_name"] == {"__ansible_unsafe": evil}
     assert host["twocloud_zone"] == {"__ansible_unsafe": "{% x %}"}
     assert host["twocloud_tags"] == {"a": {"__ansible_unsafe": evil}, "___ansible_vault": "x", "b": "a:b c"}
-    assert json.dumps(found).count("{{") == json.dumps(found).count("__ansible_unsafe\": \"{{")
+    assert json.dumps(inventory).count("{{") == json.dumps(inventory).count("__ansible_unsafe\": \"{{")
 
 
 @pytest.mark.parametrize("query", [
@@ -471,9 +471,9 @@ def test_a_list_that_is_too_long_is_never_all_held(query: str) -> None:
 def test_tags_of_answers(query: str) -> None:
     """One for each state of the list; seen later it is the same."""
     def tag(server: Server, day: int = 21, query: str = query) -> str:
-        asked = parse([*QUERY, *(tuple(pair.split("=")) for pair in query.split("&"))])     # type: ignore[misc]
-        given = Answer(Source("123", "qcloud", "ap-guangzhou"), [server], 1, datetime(2026, 9, day, tzinfo=UTC))
-        return formats.write(Inventory([SourceResult(given.source, given)], 1), asked, UTC_ZONE).etag
+        parsed = parse([*QUERY, *(tuple(pair.split("=")) for pair in query.split("&"))])     # type: ignore[misc]
+        listing = Answer(Source("123", "qcloud", "ap-guangzhou"), [server], 1, datetime(2026, 9, day, tzinfo=UTC))
+        return formats.write(Inventory([SourceResult(listing.source, listing)], 1), parsed, UTC_ZONE).etag
 
     assert tag(FULL) == tag(FULL, day=22) != tag(msgspec.structs.replace(FULL, status=Status.SHUTOFF))
     assert re.fullmatch(r'W/"[0-9a-f]{32}"', tag(FULL))

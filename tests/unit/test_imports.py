@@ -113,12 +113,12 @@ def words_of(path: Path) -> tuple[frozenset[str], frozenset[str]]:
 
 def using(*words: str) -> set[str]:
     """Modules in whose code (not comments or docstrings) one of these dotted names stands."""
-    found = set()
+    paths = set()
     for path in FILES:
         dotted, plain = words_of(path)
         if plain & set(words) or any(name.startswith(words) for name in dotted):
-            found.add(module_of(path))
-    return found
+            paths.add(module_of(path))
+    return paths
 
 
 def importing(*names: str) -> set[str]:

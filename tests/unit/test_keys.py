@@ -37,7 +37,7 @@ def blocks(section: str, kind: str) -> Iterator[Any]:
 
 def policies(party: str) -> list[set[str]]:
     """The action words of each policy in a party's section; who may assume a role is no policy of a key's."""
-    found: list[set[str]] = []
+    rights: list[set[str]] = []
     for block in [*blocks(SECTIONS[party], "json"), *blocks(SECTIONS[party], "yaml")]:
         if not isinstance(block, dict):
             continue
@@ -45,13 +45,13 @@ def policies(party: str) -> list[set[str]]:
                       or block.get("statement") or ()]
         assert all(each["effect"].lower() == "allow" for each in statements)
         if statements and not any("principal" in each for each in statements):
-            found.append({word for each in statements for word in each["action"]})
+            rights.append({word for each in statements for word in each["action"]})
         elif "Actions" in block or "includedPermissions" in block:
-            found.append(set(block.get("Actions") or block["includedPermissions"]))
+            rights.append(set(block.get("Actions") or block["includedPermissions"]))
         elif "accessControlList" in block:
-            found.append({f"{each['service']} {word}" for each in block["accessControlList"]
-                          for word in each["permission"]})
-    return found
+            rights.append({f"{each['service']} {word}" for each in block["accessControlList"]
+                           for word in each["permission"]})
+    return rights
 
 
 def test_every_party_has_a_section_and_a_link() -> None:
@@ -63,10 +63,10 @@ def test_every_party_has_a_section_and_a_link() -> None:
 def test_a_policy_holds_the_stated_rights_and_no_other(name: str) -> None:
     party = parties.load(name)
     stated = [set(party.permissions), {*party.permissions, *party.deep_permissions}]
-    behind, found = [set(party.discover_permissions)] if party.discover_permissions else [], policies(name)
-    assert found == stated[:POLICIES[name]] + behind
+    behind, rights = [set(party.discover_permissions)] if party.discover_permissions else [], policies(name)
+    assert rights == stated[:POLICIES[name]] + behind
     assert not party.deep_permissions or POLICIES[name] == 2
-    assert not any("*" in word for policy in found for word in policy)
+    assert not any("*" in word for policy in rights for word in policy)
 
 
 @pytest.mark.parametrize("name", ORGANISATIONS)
@@ -106,17 +106,17 @@ def shapes(party: Party) -> Iterator[tuple[set[str], set[str]]]:
 
 @pytest.mark.parametrize("name", parties.names())
 def test_the_fields_are_those_that_account_put_takes(name: str) -> None:
-    told = [set(block) for block in blocks(SECTIONS[name], "json")
-            if isinstance(block, dict) and not block.keys() & {"Statement", "statement", "Actions",
-                                                               "accessControlList"}]
-    assert told
-    assert all(any(must <= fields <= may for must, may in shapes(parties.load(name))) for fields in told), told
+    examples = [set(block) for block in blocks(SECTIONS[name], "json")
+                if isinstance(block, dict) and not block.keys() & {"Statement", "statement", "Actions",
+                                                                   "accessControlList"}]
+    assert examples
+    assert all(any(must <= fields <= may for must, may in shapes(parties.load(name))) for fields in examples), examples
 
 
 def test_what_the_check_says_is_what_the_program_says() -> None:
-    said = set(re.findall(r"^\| ([a-z -]+: [^|]*?) \|", PAGE, re.MULTILINE))
-    assert said == {meaning.hint for meaning in vars(errors).values() if isinstance(meaning, errors.Meaning)
-                    and issubclass(meaning.error, errors.PartyDenied | errors.UnknownRegion)}
+    texts = set(re.findall(r"^\| ([a-z -]+: [^|]*?) \|", PAGE, re.MULTILINE))
+    assert texts == {meaning.hint for meaning in vars(errors).values() if isinstance(meaning, errors.Meaning)
+                     and issubclass(meaning.error, errors.PartyDenied | errors.UnknownRegion)}
     deep = {name for name in parties.names() if parties.load(name).deep_permissions}
     assert {name for name, section in SECTIONS.items() if "`--deep`" in section} == deep
 

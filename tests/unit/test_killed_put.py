@@ -37,11 +37,11 @@ class Dying:
         if name not in ("put", "delete", "write"):
             return real
 
-        def write(*given: Any, **more: Any) -> Any:
+        def write(*arguments: Any, **more: Any) -> Any:
             self.writes += 1
             if self.writes == self._at and not self._after:
                 raise Killed
-            done = real(*given, **more)
+            done = real(*arguments, **more)
             if self.writes == self._at:
                 raise Killed
             return done
@@ -101,10 +101,10 @@ def test_killed_at_each_write(house: App, clock: Clock, after: bool) -> None:
                 assert not finished
                 assert row == before
                 continue
-            found = changes.list_changes(lookup.Lookup(house.deployment, lookup.ANY_AGE).plan(SOURCE), began)
-            assert found.answer.total == 3, at
-            assert found.vanished == [], at
-            assert not {name for name in found.fields if not name.startswith("other")} or found.fields == {}, at
+            listed = changes.list_changes(lookup.Lookup(house.deployment, lookup.ANY_AGE).plan(SOURCE), began)
+            assert listed.answer.total == 3, at
+            assert listed.vanished == [], at
+            assert not {name for name in listed.fields if not name.startswith("other")} or listed.fields == {}, at
             if finished:
                 break
         assert at > 5

@@ -76,7 +76,7 @@ def test_rows_of_the_old_layout_are_found_changed_and_removed(store: DynamoStore
         assert {key.partition("/")[0] for key in keys} == {"a", "a.b"}
 
     list_(store, 902, START + 120)              # now both layouts hold something of each source
-    assert all(len(found) > 1 for found in partitions(store).values())
+    assert all(len(partition) > 1 for partition in partitions(store).values())
     for source in SOURCES:
         assert read(store, source) == fleet(902)
         assert [change.at for change in snapshots.changes(store, source, START)] == [START + 60, START + 120]

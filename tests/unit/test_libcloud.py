@@ -174,8 +174,8 @@ def test_side_by_side_no_answer_meets_another() -> None:
     sys.setswitchinterval(1e-5)
     try:
         with ThreadPoolExecutor(40) as pool:
-            found = pool.map(lambda n: [server.id for server in listed(brightbox_of([{**ROW, "id": f"srv-{n}"}] * 3))],
+            lists = pool.map(lambda n: [server.id for server in listed(brightbox_of([{**ROW, "id": f"srv-{n}"}] * 3))],
                              range(400))
-            assert list(found) == [[f"srv-{n}"] for n in range(400)]
+            assert list(lists) == [[f"srv-{n}"] for n in range(400)]
     finally:
         sys.setswitchinterval(slow)

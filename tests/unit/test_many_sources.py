@@ -128,11 +128,11 @@ def test_whatever_fails_the_list_is_whole_or_an_error(stage: Stage, monkeypatch:
         for fault, nth in faults:
             cloud.fail(fault, None, (nth,))
         try:
-            found = stage.listing(party)
+            listing = stage.listing(party)
         except TwocloudError:
             assert faults
         else:
-            assert len(found.servers) == len({s.id for s in found.servers}) == found.total == size
+            assert len(listing.servers) == len({s.id for s in listing.servers}) == listing.total == size
     finally:
         cloud.fleets[REGION[party]] = before                                     # type: ignore[attr-defined]
 
@@ -195,9 +195,9 @@ def test_windows_of_a_filtered_list(stage: Stage, monkeypatch: pytest.MonkeyPatc
         first = dice.randrange(1, 60)
         window = Window(first, dice.choice([None, first + dice.randrange(40)]))
         kept = [s for s in whole if wanted.keeps(s)]
-        found = stage.listing(party, window=window, wanted=wanted)
-        assert found.servers == kept[first - 1:window.last]
-        assert found.total == (len(kept) if wanted else len(whole))
+        listing = stage.listing(party, window=window, wanted=wanted)
+        assert listing.servers == kept[first - 1:window.last]
+        assert listing.total == (len(kept) if wanted else len(whole))
 
 
 def test_an_address_is_found_in_any_of_the_sets(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,8 +26,8 @@ def test_a_time_in_any_offset(naive: datetime, minutes: int) -> None:
 
 @given(st.text() | st.none())
 def test_what_is_no_time_is_none(text: str | None) -> None:
-    found = parse_time(text)
-    assert found is None or found.tzinfo is UTC
+    parsed = parse_time(text)
+    assert parsed is None or parsed.tzinfo is UTC
 
 
 def test_times_as_parties_write_them() -> None:
@@ -42,10 +42,10 @@ def test_times_as_parties_write_them() -> None:
 
 
 @given(st.lists(st.ip_addresses() | st.text(max_size=20) | st.none()))
-def test_addresses_are_sorted_out(found: list) -> None:
-    ipv4, ipv6 = addresses(*(None if a is None else str(a) for a in found))
-    given_v4 = [str(a) for a in found if isinstance(a, ipaddress.IPv4Address)]
-    given_v6 = [str(a) for a in found if isinstance(a, ipaddress.IPv6Address)]
+def test_addresses_are_sorted_out(texts: list) -> None:
+    ipv4, ipv6 = addresses(*(None if a is None else str(a) for a in texts))
+    given_v4 = [str(a) for a in texts if isinstance(a, ipaddress.IPv4Address)]
+    given_v6 = [str(a) for a in texts if isinstance(a, ipaddress.IPv6Address)]
     assert list(dict.fromkeys(given_v4)) == [a for a in ipv4 if a in given_v4]
     assert list(dict.fromkeys(given_v6)) == [a for a in ipv6 if a in given_v6]
     for address in ipv4:
@@ -84,7 +84,7 @@ def test_a_number_that_no_machine_has_is_unknown(field: str) -> None:
 def test_times_out_of_range_are_unknown_and_texts_stay_whole() -> None:
     odd = Server(id="i", name="n" * 10 ** 6, zone="z" * 5000, tags={"k": "v" * 5000}, instance_type=5,      # type: ignore[arg-type]
                  created_at=datetime(1, 1, 1, tzinfo=UTC), updated_at=datetime(9999, 12, 31, 23, 59, tzinfo=UTC))
-    found = bounded(odd)
-    assert (found.name, found.zone, found.tags, found.instance_type) == (odd.name, odd.zone, odd.tags, "")
-    assert found.created_at is None
-    assert found.updated_at is None
+    server = bounded(odd)
+    assert (server.name, server.zone, server.tags, server.instance_type) == (odd.name, odd.zone, odd.tags, "")
+    assert server.created_at is None
+    assert server.updated_at is None

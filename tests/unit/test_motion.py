@@ -69,12 +69,12 @@ def test_whoever_lives_through_a_listing_with_seams_is_in_it_once(loop: str, ord
     fleet = Plain(size, order, steps)
     try:
         with paging.reading(seams=True):
-            found = LOOPS[loop](fleet.fetch, WHOLE, page, 1)
+            listing = LOOPS[loop](fleet.fetch, WHOLE, page, 1)
     except PartyMalformed:                  # never a shorter list
         assert steps
         return
-    assert len(set(found.rows)) == len(found.rows) == found.total
-    assert {str(n) for n in fleet.lived} <= set(found.rows)
+    assert len(set(listing.rows)) == len(listing.rows) == listing.total
+    assert {str(n) for n in fleet.lived} <= set(listing.rows)
 
 
 @settings(max_examples=300, deadline=None)
@@ -86,12 +86,12 @@ def test_pages_without_seams_lose_nobody_whom_the_ids_do_not_betray(loop: str, o
     before = {str(n) for n in fleet.names}
     try:
         with paging.reading(seams=False) as how:
-            found = LOOPS[loop](fleet.fetch, WHOLE, page, 1)
+            listing = LOOPS[loop](fleet.fetch, WHOLE, page, 1)
     except PartyMalformed:
         assert steps
         return
-    assert len(set(found.rows)) == len(found.rows) == found.total
-    assert {str(n) for n in fleet.lived} <= set(found.rows) or (how.joined and set(found.rows) != before)
+    assert len(set(listing.rows)) == len(listing.rows) == listing.total
+    assert {str(n) for n in fleet.lived} <= set(listing.rows) or (how.joined and set(listing.rows) != before)
 
 
 @settings(max_examples=200, deadline=None)
@@ -104,12 +104,12 @@ def test_a_window_has_no_hole(loop: str, order: str, size: int, page: int, first
     fleet = Plain(size, order, steps)
     try:
         with paging.reading(seams=True):
-            found = LOOPS[loop](fleet.fetch, Window(first + 1, first + wide), page, 1)
+            listing = LOOPS[loop](fleet.fetch, Window(first + 1, first + wide), page, 1)
     except PartyMalformed:
         assert steps
         return
-    assert len(set(found.rows)) == len(found.rows) <= wide
-    rows = [int(name) for name in found.rows]
+    assert len(set(listing.rows)) == len(listing.rows) <= wide
+    rows = [int(name) for name in listing.rows]
     lived = [n for n in sorted(fleet.lived, key=fleet.place) if rows
              and fleet.place(rows[0]) <= fleet.place(n) <= fleet.place(rows[-1])]
     assert set(lived) <= set(rows)
@@ -145,12 +145,12 @@ def test_the_first_listing_of_a_fleet_in_the_order_of_its_creation(loop: str, or
     fleet = Plain(size, order, steps)
     try:
         with paging.reading(seams=False, first=True):
-            found = LOOPS[loop](fleet.fetch, WHOLE, page, 1)
+            listing = LOOPS[loop](fleet.fetch, WHOLE, page, 1)
     except PartyMalformed:
         assert steps
         return
-    assert len(set(found.rows)) == len(found.rows) == found.total
-    assert {str(n) for n in fleet.lived} <= set(found.rows) or loop == "page"
+    assert len(set(listing.rows)) == len(listing.rows) == listing.total
+    assert {str(n) for n in fleet.lived} <= set(listing.rows) or loop == "page"
 
 
 class Unpaged(Plain):
@@ -165,12 +165,12 @@ class Unpaged(Plain):
 def test_a_walk_by_place_loses_nobody(order: str, size: int, page: int, steps: list[tuple[str, float]]) -> None:
     fleet = Unpaged(size, order, steps)
     try:
-        found = by_place(fleet.fetch, page)
+        listing = by_place(fleet.fetch, page)
     except PartyMalformed:
         assert steps
         return
-    assert len(set(found.rows)) == len(found.rows) == found.total
-    assert {str(n) for n in fleet.lived} <= set(found.rows)
+    assert len(set(listing.rows)) == len(listing.rows) == listing.total
+    assert {str(n) for n in fleet.lived} <= set(listing.rows)
 
 
 @pytest.mark.parametrize(("loop", "order", "runs"), [
@@ -245,16 +245,16 @@ def test_a_fleet_in_motion_at_every_party(party: str, house: App, stack: ExitSta
             fleet.begin()
             house.clock.forward(60)
             try:
-                found = many_sources.list_servers(house.deployment, source, WHOLE, deadline=time.monotonic() + 25)
+                answer = many_sources.list_servers(house.deployment, source, WHOLE, deadline=time.monotonic() + 25)
             except PartyError as failure:
                 failures.append(f"{order} {failure.code} {failure.text}")
                 continue
             finally:
                 settle()
             listed += 1
-            names = [server.name for server in found.servers]
+            names = [server.name for server in answer.servers]
             there = {fleet.machine(n).name for n in fleet.alive}
-            assert len(set(names)) == len(names) == found.total, (order, turn)
+            assert len(set(names)) == len(names) == answer.total, (order, turn)
             missing = {fleet.machine(n).name for n in fleet.lived} - set(names)
             assert not missing, (order, turn, missing)
             gone = {entry.name for change in snapshots.changes(house.deployment.store, source, 0)
@@ -282,10 +282,10 @@ def test_a_disk_that_moves_between_two_calls(party: str, house: App, stack: Exit
             fleet.moved = move_at is not None and len(calls) > move_at
 
         cloud.between = between
-        found = many_sources.list_servers(house.deployment, source, WHOLE, deadline=time.monotonic() + 25)
+        answer = many_sources.list_servers(house.deployment, source, WHOLE, deadline=time.monotonic() + 25)
         settle()
-        assert len(found.servers) == 6
-        return [server.disk_gib for server in sorted(found.servers, key=lambda server: server.name)]
+        assert len(answer.servers) == 6
+        return [server.disk_gib for server in sorted(answer.servers, key=lambda server: server.name)]
 
     before, after = sizes(None, calls := []), sizes(0, [])
     for move_at in range(1, min(len(calls), 12)):

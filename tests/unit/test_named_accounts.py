@@ -138,14 +138,14 @@ class Oracle:
             "account" not in query or (called is not None and len(called) == 1))
         if single and not self.opens(tenants[0], names[0], REGIONS[names[0]][regions[0]]):      # type: ignore[index]
             raise Refused(403)
-        seen = [it for it in WORLD if (tenants is None or it[0] in tenants) and (names is None or it[1] in names)
+        rows = [it for it in WORLD if (tenants is None or it[0] in tenants) and (names is None or it[1] in names)
                 and self.open_at(it[0], it[1])]
-        if regions and seen and any(not any(region in REGIONS[p] for _, p, _ in seen) for region in regions):
+        if regions and rows and any(not any(region in REGIONS[p] for _, p, _ in rows) for region in regions):
             raise Refused(400)
-        known = {it[2] for it in seen}
+        known = {it[2] for it in rows}
         if called and ((alone and not {*called} <= known) or not {*called} & known):
             raise Refused(404)
-        meant = [(t, p, n, code) for t, p, n in seen if called is None or n in called
+        meant = [(t, p, n, code) for t, p, n in rows if called is None or n in called
                  for code in (WORLD[t, p, n] if regions is None else dict.fromkeys(
                      REGIONS[p][region] for region in regions if region in REGIONS[p]))]
         covered = [it for it in meant if self.opens(it[0], it[1], it[3])]
@@ -250,14 +250,14 @@ def test_a_foreign_tenant_and_a_missing_one_are_the_same_bytes_and_the_same_read
     counted = World(replace(world.deployment, store=store))
     if path == "/twocloud/changes":
         form = re.sub("&(on_error|list)=[a-z0-9]+", "", form) + "&since=2026-09-20T00:00:00Z"
-    seen = set[tuple[object, ...]]()
+    answers = set[tuple[object, ...]]()
     for tenant in ("a", "A", "7", "a.b", "none", "0", "default", "x" * 64):
         store.operations.clear()
         query = form.format(tenant) + ("&max_age=600" if path == "/twocloud/servers" else "")
         answer = counted.ask(caller_of((("007",), (), ()), (None, None, None)), query, path)
-        seen.add((answer.status, answer.body, json.dumps(answer.headers), tuple(store.operations)))
-    assert len(seen) == 1, seen
-    assert next(iter(seen))[0] in (400, 403)
+        answers.add((answer.status, answer.body, json.dumps(answer.headers), tuple(store.operations)))
+    assert len(answers) == 1, answers
+    assert next(iter(answers))[0] in (400, 403)
 
 
 # ---------------------------------------------------------------- a tenant that goes while its list is made
@@ -276,19 +276,19 @@ def test_a_tenant_that_is_removed_while_it_is_listed(tmp_path: Path, query: str)
         deployment.noted.clear()
         deployment.listed.clear()
         store = deployment.store
-        left = [nth]
+        countdown = [nth]
 
         class Removing:
-            def __getattr__(self, name: str, store: Any = store, left: list[int] = left) -> Any:
+            def __getattr__(self, name: str, store: Any = store, countdown: list[int] = countdown) -> Any:
                 if name in ("get", "get_many", "list", "put", "write", "delete"):
-                    if left[0] == 0:
+                    if countdown[0] == 0:
                         accounts.forget_tenant(store, "a")
-                    left[0] -= 1
+                    countdown[0] -= 1
                 return getattr(store, name)
 
         removing: Any = Removing()
         during = World(replace(deployment, store=removing)).ask(caller, f"{query}&max_age=600")
-        done = left[0] < 0
+        done = countdown[0] < 0
         if not done:
             accounts.forget_tenant(store, "a")
         after = World(deployment).ask(caller, f"{query}&max_age=600")
@@ -375,12 +375,12 @@ def test_an_account_that_goes_takes_nothing_of_another(sources: list[Source], nt
         return same and (source.account == gone.account or (
             ":" not in gone.account and source.account.startswith(f"{gone.account}:")))
 
-    left = {(kind, key) for kind, key in rows.rows
+    keys = {(kind, key) for kind, key in rows.rows
             if not owned(next(it for it in sources if f"{key}/".startswith(f"{snapshots.key_of(it)}/")))}
     snapshots.forget_account(rows, gone.tenant_id, gone.party, gone.account)
-    assert rows.rows == left
+    assert rows.rows == keys
     snapshots.forget_tenant(rows, gone.tenant_id)
-    assert rows.rows == {(kind, key) for kind, key in left if not key.startswith(f"{gone.tenant_id}/")}
+    assert rows.rows == {(kind, key) for kind, key in keys if not key.startswith(f"{gone.tenant_id}/")}
 
 
 # ---------------------------------------------------------------- one account, as before

@@ -42,19 +42,19 @@ def calls(house: App) -> int:
 
 
 def link(answer: Any, rel: str = "next") -> str | None:
-    found = re.search(rf'<([^>]*)>; rel="{rel}"', answer.headers.get("Link", ""))
-    return urlsplit(found[1]).query if found else None
+    match = re.search(rf'<([^>]*)>; rel="{rel}"', answer.headers.get("Link", ""))
+    return urlsplit(match[1]).query if match else None
 
 
 def walk(house: App, query: str | None, between: Iterator[Any] = iter(())) -> list[str]:
     """Every page, as `Link` leads, with something done between two of them."""
-    found: list[str] = []
+    names: list[str] = []
     while query:
         answer = house.get(query)
-        found += ids(answer)
+        names += ids(answer)
         next(between, None)
         query = link(answer)
-    return found
+    return names
 
 
 # ---------------------------------------------------------------- one source
@@ -413,19 +413,19 @@ def test_an_id_that_cannot_be_written_down_is_not_given(served: App, monkeypatch
 def test_a_fleet_that_never_rests_fills_no_store(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """A list whose id was given stays readable; beyond the bound, lists have no id."""
     monkeypatch.setattr(snapshots, "_MOST_KEPT", 5)
-    given: dict[str, int] = {}
+    ages: dict[str, int] = {}
     for n in range(40):
         head = snapshots.save(store, SOURCE, "r", [Server(id=str(n), name="")], START + n * 60, history=9)
         assert head
         if head.list_id:
-            given[head.list_id] = n
-        for name, since in given.items():
+            ages[head.list_id] = n
+        for name, since in ages.items():
             if n - since <= 10:
                 named = snapshots.named(head, name)
                 assert named
                 assert snapshots.read(store, SOURCE, named)[0].id == str(since)
         assert len(list(store.list("chunk"))) <= 7
-    assert len(given) > 10
+    assert len(ages) > 10
 
 
 def test_marks_and_chunks_of_a_list_go_together(store: Store) -> None:
@@ -435,9 +435,9 @@ def test_marks_and_chunks_of_a_list_go_together(store: Store) -> None:
         head = snapshots.save(store, SOURCE, "r", [msgspec.structs.replace(servers[0], name=f"b{n}"), *servers[1:]],
                               START + n * 1000, history=9)
         assert head
-        left = {key.split("/")[3] for key, _ in store.list("chunk")}
-        assert left == {head.generation, *(kept.generation for kept in head.kept)}
-        assert len(left) <= 2
+        names = {key.split("/")[3] for key, _ in store.list("chunk")}
+        assert names == {head.generation, *(kept.generation for kept in head.kept)}
+        assert len(names) <= 2
     snapshots.forget_account(store, "123", "qcloud")
     assert list(store.list("chunk")) == []
 

@@ -71,9 +71,9 @@ def leaves(value: Any, path: Path = ()) -> Iterator[Path]:
 
 def changed(answer: Any, path: Path, change: Any) -> Any:
     """A copy of the answer with the leaf changed."""
-    found = copy.deepcopy(answer)
+    copied = copy.deepcopy(answer)
     *above, last = path
-    inner = found
+    inner = copied
     for step in above:
         inner = inner[step]
     value = inner[last]
@@ -85,7 +85,7 @@ def changed(answer: Any, path: Path, change: Any) -> Any:
         inner[last] = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else 3.0
     else:
         inner[last] = change
-    return found
+    return copied
 
 
 def shown(path: Path) -> str:
@@ -97,7 +97,7 @@ def shown(path: Path) -> str:
 @functools.cache
 def read_by(module: str) -> frozenset[tuple[str, bool]]:
     """(name in the answer, strict) of each field of each struct in an adapter's module."""
-    found: set[tuple[str, bool]] = set()
+    paths: set[tuple[str, bool]] = set()
     declares = {getattr(it, "__module__", "") for it in vars(importlib.import_module(module)).values()} & {
         "chalicelib.cloud.client"}
     shared = ["chalicelib.cloud.answers"] if declares else []
@@ -106,8 +106,8 @@ def read_by(module: str) -> frozenset[tuple[str, bool]]:
             if isinstance(kind, type) and issubclass(kind, msgspec.Struct) and kind is not msgspec.Struct:
                 for field in inspect.type_info(kind).fields:
                     marked = isinstance(field.type, inspect.Metadata) and "strict" in (field.type.extra or {})
-                    found.add((field.encode_name, field.required or marked))
-    return frozenset(found)
+                    paths.add((field.encode_name, field.required or marked))
+    return frozenset(paths)
 
 
 def is_strict(name: str, path: Path) -> bool:
@@ -186,19 +186,19 @@ def play(name: str, case: dict[str, Any], exchanges: list[dict[str, Any]]) -> li
                                    Window(*case.get("window", [1, None])),
                                    Played(party, exchanges))
     write(source, listing)
-    found: list[dict[str, Any]] = msgspec.json.decode(msgspec.json.encode(listing.servers))
-    return found
+    records: list[dict[str, Any]] = msgspec.json.decode(msgspec.json.encode(listing.servers))
+    return records
 
 
 def write(source: Source, listing: Listing) -> None:
     """Each format takes what was listed."""
-    given = Answer(source, listing.servers, listing.total, datetime(2026, 9, 21, tzinfo=UTC))
+    answer = Answer(source, listing.servers, listing.total, datetime(2026, 9, 21, tzinfo=UTC))
     for form in ("json", "csv", "ndjson", "prometheus", "ansible"):
-        asked = parse([("party", source.party), ("tenant_id", "123"), ("region", source.region), ("format", form),
+        query = parse([("party", source.party), ("tenant_id", "123"), ("region", source.region), ("format", form),
                        ("view", "full")])
-        assert formats.write(Inventory([SourceResult(source, given)], given.total), asked,
+        assert formats.write(Inventory([SourceResult(source, answer)], answer.total), query,
                              ZoneInfo("Asia/Shanghai")).body if form != "json" else (
-            formats.list_json(formats.body(Inventory([SourceResult(source, given)], given.total), asked,
+            formats.list_json(formats.body(Inventory([SourceResult(source, answer)], answer.total), query,
                                            ZoneInfo("Asia/Shanghai"))))
 
 
@@ -232,9 +232,9 @@ def test_one_odd_value_costs_that_value(name: str, sample: int, monkeypatch: pyt
             exchanges[number] = {**exchanges[number], "answer": make()}
             if problem := outcome(name, case, exchanges, path, was, what):
                 problems.append(f"{case['name']}: {exchanges[number]['operation']} {shown(path)} {what}: {problem}")
-    told = f"{len(problems)} of {len(tried)}\n" + "\n".join(sorted(problems))
-    assert tried or (name == "aws" and not problems), told
-    assert not problems, told
+    report = f"{len(problems)} of {len(tried)}\n" + "\n".join(sorted(problems))
+    assert tried or (name == "aws" and not problems), report
+    assert not problems, report
 
 
 def attempts(name: str) -> Iterator[Attempt]:
@@ -289,17 +289,17 @@ def outcome(name: str, case: dict[str, Any], exchanges: list[dict[str, Any]], pa
     container = isinstance(was, list | dict) and len(path) < 3 and not any(isinstance(step, int) for step in path)
     strict = container or is_strict(name, path)
     try:
-        found = play(name, case, exchanges)
+        records = play(name, case, exchanges)
     except TwocloudError as error:
         return "" if strict and error.code in ("party_malformed", "invalid_parameter") else error.code
     except Exception as error:
         return f"{type(error).__name__}: {error}"[:150]
     whole = {server["id"]: server for server in case["servers"]}
-    if len(found) != len(whole):
-        return "" if strict else f"{len(found)} of {len(whole)} servers"
+    if len(records) != len(whole):
+        return "" if strict else f"{len(records)} of {len(whole)} servers"
     if strict:                              # another id, another region: another text is another machine
         return ""
-    others = [server for server in found if server != whole.get(server["id"])]
+    others = [server for server in records if server != whole.get(server["id"])]
     if any(server["id"] not in whole for server in others):
         return "another id"
     return "; ".join(filter(None, (wrong(whole[server["id"]], server, was, what) for server in others)))

@@ -147,14 +147,14 @@ def test_tags_in_any_order_are_the_same_bytes(served: App, form: str) -> None:
     """Kept or live, and however the cloud orders them this time."""
     cloud: Any = served.clouds["qcloud"]
     tags = {"b": "1", "a-b": "2", "a": "3", "a.b": "4", "名": "5"}
-    given = []
+    responses = []
     for order in (list(tags), sorted(tags)):
         cloud.fleets["ap-guangzhou"] = Machines(
             [dataclasses.replace(Fleet(3)[n], tags={name: tags[name] for name in order}) for n in range(3)])
-        given += [served.get(f"{GZ}&format={form}"), served.get(f"{GZ}&format={form}&max_age=60")]
-    assert {answer.status_code for answer in given} == {200}
-    assert len({answer.content for answer in given}) == 1
-    assert len({answer.headers["ETag"] for answer in given}) == 1
+        responses += [served.get(f"{GZ}&format={form}"), served.get(f"{GZ}&format={form}&max_age=60")]
+    assert {answer.status_code for answer in responses} == {200}
+    assert len({answer.content for answer in responses}) == 1
+    assert len({answer.headers["ETag"] for answer in responses}) == 1
 
 
 CACHE_CONTROL: list[tuple[str, str, int, str]] = [
@@ -189,10 +189,10 @@ def test_what_the_requests_cache_control_means(lasting: App) -> None:
         cache_control, more, age, expected = case
         lasting.get(GZ)
         lasting.clock.forward(age)
-        asked = cloud.count()
+        count = cloud.count()
         query = GZ.replace("gz", "sh") if "shanghai" in more else GZ + more
         answer = lasting.get(query, headers={"Cache-Control": cache_control.encode()})           # type: ignore[dict-item]
-        assert cloud.count() - asked == (1 if expected == "live" else 0), case
+        assert cloud.count() - count == (1 if expected == "live" else 0), case
         if expected == "504":
             assert "forbids querying" in error(answer, 504, "party_timeout")
         else:
@@ -340,14 +340,14 @@ def test_many_callers_of_a_cold_source_cost_one_listing(house: App, twin: Deploy
     cloud.latency = 0.3
     deployments = iter([ticking(house.deployment), ticking(twin)] * callers)
     windows = iter([WHOLE, Window(6), WHOLE] * callers)
-    found = run_all(callers, lambda: (window := next(windows), ask(house, window, next(deployments))))
+    answers = run_all(callers, lambda: (window := next(windows), ask(house, window, next(deployments))))
     assert cloud.count() == 1
-    for answer in found:
+    for answer in answers:
         assert not isinstance(answer, Exception), answer
-        window, given = answer
-        assert given.total == 25
-        assert len(given.servers) == 26 - window.first
-    assert sum(not given.kept for _, given in found) == 1       # the others are told that it is kept
+        window, result = answer
+        assert result.total == 25
+        assert len(result.servers) == 26 - window.first
+    assert sum(not result.kept for _, result in answers) == 1       # the others are told that it is kept
     assert not any(kind == "lease" for kind, _ in rows(house.deployment.store))
 
 
@@ -360,9 +360,9 @@ def test_many_callers_share_one_failure(house: App, twin: Deployment, fault: str
     cloud.latency = 0.2
     cloud.fail(fault)
     deployments = iter([ticking(house.deployment), ticking(twin)] * callers)
-    found = run_all(callers, lambda: ask(house, WHOLE, next(deployments)))
-    assert {type(answer) for answer in found} <= {kind, *kind.__subclasses__()}
-    assert len({str(answer) for answer in found}) == 1
+    answers = run_all(callers, lambda: ask(house, WHOLE, next(deployments)))
+    assert {type(answer) for answer in answers} <= {kind, *kind.__subclasses__()}
+    assert len({str(answer) for answer in answers}) == 1
     assert cloud.count() == calls
 
 
@@ -372,16 +372,16 @@ def test_a_quick_failure_is_shared_too(house: App) -> None:
     for _ in range(5):
         house.clouds["qcloud"].forget()
         house.clouds["qcloud"].fail("403")
-        found = run_all(20, lambda: ask(house, WHOLE, deployment))
-        assert all(isinstance(answer, PartyDenied) for answer in found)
+        answers = run_all(20, lambda: ask(house, WHOLE, deployment))
+        assert all(isinstance(answer, PartyDenied) for answer in answers)
         assert house.clouds["qcloud"].count() <= 3              # a few may have come after it
 
 
 def test_an_unknown_region_is_asked_for_once(house: App) -> None:
     house.clouds["qcloud"].latency = 0.2
     deployment = ticking(house.deployment)
-    found = run_all(50, lambda: ask(house, WHOLE, deployment, source=Source("123", "qcloud", "ap-nowhere")))
-    assert {type(answer) for answer in found} == {UnknownRegion}
+    answers = run_all(50, lambda: ask(house, WHOLE, deployment, source=Source("123", "qcloud", "ap-nowhere")))
+    assert {type(answer) for answer in answers} == {UnknownRegion}
     assert house.clouds["qcloud"].count() == 1
 
 
@@ -493,10 +493,10 @@ def test_the_breaker(house: App, twin: Deployment, window: Window) -> None:
     fail_until_open(house, both, window)
     assert cloud.count() == 16              # eight, and one retry each
     for deployment in both * 10:
-        with pytest.raises(PartyUnavailable) as told:
+        with pytest.raises(PartyUnavailable) as failure:
             ask(house, window, deployment)
-        assert told.value.retry_after
-        assert 8 < told.value.retry_after <= 9
+        assert failure.value.retry_after
+        assert 8 < failure.value.retry_after <= 9
     assert cloud.count() == 16
     house.clock.forward(9)                  # ten seconds after the eighth failure
     cloud.latency = 0.2
@@ -527,9 +527,9 @@ def test_probes_of_a_window_are_one_at_a_time(house: App) -> None:
     house.clock.forward(10)
     cloud.forget()
     cloud.latency = 0.4
-    found = run_all(20, lambda: ask(house, TEN))
+    answers = run_all(20, lambda: ask(house, TEN))
     assert cloud.count() == 1
-    assert [type(answer) for answer in found].count(many_sources.Answer) == 1
+    assert [type(answer) for answer in answers].count(many_sources.Answer) == 1
 
 
 def test_one_burst_opens_it_once(house: App) -> None:
@@ -771,18 +771,18 @@ def test_from_end_to_end_on_every_store(store: Store, clock: Clock, tmp_path: Pa
     def listed(window: Window = WHOLE, **policy: Any) -> many_sources.Answer:
         return many_sources.list_servers(deployment, SOURCE, window, Filter(), Freshness(**policy))
 
-    found = run_all(8, listed)
-    assert {answer.total for answer in found} == {1250}
+    answers = run_all(8, listed)
+    assert {answer.total for answer in answers} == {1250}
     assert cloud.count() == 13
     clock.forward(30)
-    assert listed(Window(391, 410), max_age=30).servers == found[0].servers[390:410]
-    assert listed(max_age=30).servers == found[0].servers
+    assert listed(Window(391, 410), max_age=30).servers == answers[0].servers[390:410]
+    assert listed(max_age=30).servers == answers[0].servers
     assert cloud.count() == 13
     cloud.fleets["ap-guangzhou"] = Fleet(1249)
     assert listed().total == 1249
     clock.forward(1)
     changed = changes.list_changes(lookup.Lookup(deployment, lookup.ANY_AGE).plan(SOURCE), clock() - 2)
-    assert [server.id for server in changed.vanished] == [found[0].servers[-1].id]
+    assert [server.id for server in changed.vanished] == [answers[0].servers[-1].id]
     assert changed.answer.servers == []
     cloud.fail("html")
     for _ in range(9):

@@ -34,11 +34,11 @@ def fleet(size: int) -> list[str]:
 @given(st.integers(0, 60), windows, st.integers(1, 20), st.integers(1, 8))
 def test_a_window_is_exactly_its_part_of_the_whole(size: int, window: Window, page: int, workers: int) -> None:
     names, calls = fleet(size), []
-    found = by_offset(pages_of(names, calls), window, page, workers)
-    assert found.rows == names[window.first - 1:window.last]
-    assert found.total == size
+    listing = by_offset(pages_of(names, calls), window, page, workers)
+    assert listing.rows == names[window.first - 1:window.last]
+    assert listing.total == size
     assert all(0 < limit <= page for _, limit in calls)
-    wanted = len(found.rows)
+    wanted = len(listing.rows)
     assert len(calls) == max(1, -(-wanted // page))             # the fewest calls that can carry it
 
 
@@ -128,12 +128,12 @@ def test_whatever_changes_meanwhile_the_list_is_never_short(steps: list[str], si
         return Page([(name, name) for name in names[offset:offset + limit]], len(names))
 
     try:
-        found = by_offset(fetch, WHOLE, 7, 1)
+        listing = by_offset(fetch, WHOLE, 7, 1)
     except PartyMalformed:
         assert steps
         return
-    assert len(set(found.rows)) == len(found.rows) == found.total
-    assert there <= set(found.rows) or len(totals) == 1 or "shuffle" in steps
+    assert len(set(listing.rows)) == len(listing.rows) == listing.total
+    assert there <= set(listing.rows) or len(totals) == 1 or "shuffle" in steps
 
 
 @pytest.mark.parametrize("size", [10, 100])
@@ -185,9 +185,9 @@ def test_numbered_pages_are_cut_to_the_window(size: int, window: Window, page: i
         return Page([(name, name) for name in names[(number - 1) * limit:number * limit]], size)
 
     least = min(least, page)
-    found = by_page(fetch, window, page, 3, least)
-    assert found.rows == names[window.first - 1:window.last]
-    assert found.total == size
+    listing = by_page(fetch, window, page, 3, least)
+    assert listing.rows == names[window.first - 1:window.last]
+    assert listing.total == size
     assert all(least <= limit <= page for _, limit in calls)
     assert len({limit for _, limit in calls}) == 1
     wanted = len(names) - window.first + 1 if window.last is None else window.last - window.first + 1
@@ -224,8 +224,8 @@ def walk_of(names: Sequence[str], sizes: Sequence[int]):
 @given(st.integers(0, 60), st.lists(st.integers(0, 9), min_size=1, max_size=5))
 def test_a_walk_follows_the_token_and_never_the_count(size: int, sizes: list[int]) -> None:
     names = fleet(size)
-    found = by_token(walk_of(names, sizes))
-    assert (found.rows, found.total) == (names, size)
+    listing = by_token(walk_of(names, sizes))
+    assert (listing.rows, listing.total) == (names, size)
 
 
 @given(st.integers(0, 60), windows, st.lists(st.integers(1, 9), min_size=1, max_size=5))
@@ -237,10 +237,10 @@ def test_a_walk_ends_when_it_knows_that_more_follow(size: int, window: Window, s
         calls.append(token)
         return walk(token)
 
-    found = by_token(fetch, window)
-    assert found.rows == names[window.first - 1:window.last]
-    assert found.total == (size if found.total is not None else None)
-    if found.total is None:
+    listing = by_token(fetch, window)
+    assert listing.rows == names[window.first - 1:window.last]
+    assert listing.total == (size if listing.total is not None else None)
+    if listing.total is None:
         assert window.last is not None
         assert size > window.last
     if window.last is not None:

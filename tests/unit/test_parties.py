@@ -69,22 +69,22 @@ CASES = [(name, case) for name, what in WHAT.items() for case in what["cases"]]
 
 def asked_in(request: Request, unasked: list[str]) -> dict[str, Any]:
     """What a request asks for, without the words that only say which operation it is."""
-    found: dict[str, Any] = dict(parse_qsl(urlsplit(request.url).query, keep_blank_values=True))
+    fields: dict[str, Any] = dict(parse_qsl(urlsplit(request.url).query, keep_blank_values=True))
     if request.body.startswith(b"<"):
-        found |= texts_in(request.body)
+        fields |= texts_in(request.body)
     else:
-        found |= json.loads(request.body) if request.body.startswith(b"{") else dict(
+        fields |= json.loads(request.body) if request.body.startswith(b"{") else dict(
             parse_qsl(request.body.decode(), keep_blank_values=True))
-    return {name: value for name, value in found.items() if name not in ("Action", "Version", *unasked)}
+    return {name: value for name, value in fields.items() if name not in ("Action", "Version", *unasked)}
 
 
 def texts_in(body: bytes) -> dict[str, str]:
     """The texts of an XML request by their elements' names; several of one name in a row."""
-    found: dict[str, list[str]] = {}
+    by_name: dict[str, list[str]] = {}
     for element in ElementTree.fromstring(body).iter():
         if not len(element):
-            found.setdefault(element.tag.rpartition("}")[2], []).append(element.text or "")
-    return {name: " ".join(texts) for name, texts in found.items()}
+            by_name.setdefault(element.tag.rpartition("}")[2], []).append(element.text or "")
+    return {name: " ".join(texts) for name, texts in by_name.items()}
 
 
 class Recorded:
@@ -102,10 +102,10 @@ class Recorded:
         assert re.fullmatch(r"(Describe|List|Get|Query|Search)[A-Za-z]+|Login|Logout|AssumeRole", operation), operation
         assert request.method in ("GET", "POST")
         assert request.url.startswith("https://")
-        there, asked = urlsplit(request.url), asked_in(request, WHAT[self.party.name].get("unasked", []))
+        there, parameters = urlsplit(request.url), asked_in(request, WHAT[self.party.name].get("unasked", []))
         assert not self.domains or any(f".{there.netloc}".endswith(f".{domain}") for domain in self.domains), there
         for number, exchange in enumerate(self.exchanges):
-            if exchange["operation"] == operation and exchange["asked"] == asked and not (
+            if exchange["operation"] == operation and exchange["asked"] == parameters and not (
                     exchange.get("once") and number in self.used) and exchange.get("path", there.path) == there.path:
                 assert "host" not in exchange or there.netloc == exchange["host"]
                 assert exchange.get("method", request.method) == request.method
@@ -117,7 +117,7 @@ class Recorded:
                 if failure := failure_in(self.party, response):
                     raise failure
                 return response
-        raise AssertionError(f"{operation} {there.path} {asked} is in no exchange of this case")
+        raise AssertionError(f"{operation} {there.path} {parameters} is in no exchange of this case")
 
 
 def account_of(name: str, credentials: Mapping[str, Any] | None = None, **more: Any) -> Account:

@@ -167,14 +167,14 @@ def test_a_read_only_server_says_so(kept: PostgresStore, server: Postgres) -> No
 def test_more_callers_than_connections_wait_and_more_connections_than_the_server_has_are_refused(
         kept: PostgresStore, server: Postgres, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     kept.put("k", "a", b"1")
-    found = list[object]()
-    threads = [threading.Thread(target=lambda: found.append(kept.get("k", "a"))) for _ in range(50)]
+    results = list[object]()
+    threads = [threading.Thread(target=lambda: results.append(kept.get("k", "a"))) for _ in range(50)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(30)
-    assert len(found) == 50
-    assert None not in found
+    assert len(results) == 50
+    assert None not in results
     others = list[psycopg.Connection[tuple[object, ...]]]()
     try:
         with pytest.raises(psycopg.OperationalError):

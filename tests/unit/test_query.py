@@ -17,11 +17,11 @@ GOOD = [("party", "qcloud"), ("tenant_id", "123"), ("region", "gz")]
 
 
 def test_the_seeds_query() -> None:
-    found = parse([*GOOD, ("f", "1"), ("t", "10")])
-    assert (found.parties, found.tenants, found.regions, found.accounts, found.window,
-            found.ranged) == (("qcloud",), ("123",), ("gz",), None, Window(1, 10), True)
-    assert not found.several
-    assert (found.format, found.view, found.statuses, found.name, found.ip, found.max_age, found.on_error) == (
+    parsed = parse([*GOOD, ("f", "1"), ("t", "10")])
+    assert (parsed.parties, parsed.tenants, parsed.regions, parsed.accounts, parsed.window,
+            parsed.ranged) == (("qcloud",), ("123",), ("gz",), None, Window(1, 10), True)
+    assert not parsed.several
+    assert (parsed.format, parsed.view, parsed.statuses, parsed.name, parsed.ip, parsed.max_age, parsed.on_error) == (
         "json", "basic", None, None, None, None, "stale")
     assert not parse(GOOD).ranged
     assert parse(GOOD).window == Window(1, None)
@@ -49,7 +49,7 @@ def test_any_pairs_are_a_query_or_one_named_refusal(pairs: list[tuple[str, str]]
     if complete:
         pairs = [*GOOD, *pairs]
     try:
-        found = parse(pairs)
+        parsed = parse(pairs)
     except InvalidParameter as refused:
         assert re.fullmatch(r"[A-Za-z0-9_.\[\]-]{1,32}|\?", refused.parameter)
         assert refused.text.isprintable()
@@ -57,25 +57,25 @@ def test_any_pairs_are_a_query_or_one_named_refusal(pairs: list[tuple[str, str]]
     keys = [name for name, _ in pairs]
     assert len(keys) == len(set(keys))
     assert set(keys) <= {p.name for p in PARAMETERS}
-    given = dict(pairs)
-    assert found.window.first == int(given.get("f", "1"))
-    assert str(found.window.first) == given.get("f", "1")
-    assert found.window.last is None or (str(found.window.last) == given["t"]
-                                         and found.window.last >= found.window.first)
-    assert set(found.tenants or ["all"]) == set(given["tenant_id"].split(","))
-    assert found.statuses is None or found.statuses <= {*Status}
-    if found.ip:
-        assert ipaddress.ip_address(found.ip) == ipaddress.ip_address(given["ip"])
+    parameters = dict(pairs)
+    assert parsed.window.first == int(parameters.get("f", "1"))
+    assert str(parsed.window.first) == parameters.get("f", "1")
+    assert parsed.window.last is None or (str(parsed.window.last) == parameters["t"]
+                                          and parsed.window.last >= parsed.window.first)
+    assert set(parsed.tenants or ["all"]) == set(parameters["tenant_id"].split(","))
+    assert parsed.statuses is None or parsed.statuses <= {*Status}
+    if parsed.ip:
+        assert ipaddress.ip_address(parsed.ip) == ipaddress.ip_address(parameters["ip"])
 
 
 @given(st.text(max_size=9))
 def test_numbers_are_plain_digits(text: str) -> None:
     try:
-        found = Number(0).read(text)
+        number = Number(0).read(text)
     except ValueError:
         assert not re.fullmatch(r"(0|[1-9][0-9]{0,6})", text, re.ASCII)
     else:
-        assert str(found) == text
+        assert str(number) == text
 
 
 def test_a_secret_in_the_query_is_all_that_is_said() -> None:
@@ -97,14 +97,14 @@ def test_too_many_parameters_are_not_even_read() -> None:
     st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="\ufffd"), min_size=1, max_size=20),
                  st.sampled_from(list(Status))))
 def test_a_link_asks_for_the_same(pairs: list[tuple[str, str]]) -> None:
-    asked = parse(pairs)
-    again = parse(parse_qsl(query.link(asked, Window(3, 4)), keep_blank_values=True))
-    assert again == Query(**{**{f: getattr(asked, f) for f in asked.__slots__}, "window": Window(3, 4)})     # type: ignore[arg-type]
+    parsed = parse(pairs)
+    again = parse(parse_qsl(query.link(parsed, Window(3, 4)), keep_blank_values=True))
+    assert again == Query(**{**{f: getattr(parsed, f) for f in parsed.__slots__}, "window": Window(3, 4)})     # type: ignore[arg-type]
 
 
 def test_formats() -> None:
-    found = parse([*GOOD, ("format", "prometheus"), ("port", "65535"), ("address", "wan")])
-    assert (found.format, found.port, found.address, found.view) == ("prometheus", 65535, "wan", "basic")
+    parsed = parse([*GOOD, ("format", "prometheus"), ("port", "65535"), ("address", "wan")])
+    assert (parsed.format, parsed.port, parsed.address, parsed.view) == ("prometheus", 65535, "wan", "basic")
     assert (parse(GOOD).port, parse(GOOD).address) == (None, "lan")
     for chosen in query.FORMATS:            # what goes with each of them
         assert parse([*GOOD, ("format", chosen), ("view", "full"), ("status", "ACTIVE"), ("on_error", "fail"),

@@ -55,8 +55,8 @@ def names_region(call: Call, region: str) -> bool:
         *(value for name, value in call.headers.items() if name != "host")))
 
 
-def sources(found: many_sources.Inventory) -> list[tuple[str, str]]:
-    return [(part.source.party, part.source.region) for part in found.parts]
+def sources(inventory: many_sources.Inventory) -> list[tuple[str, str]]:
+    return [(part.source.party, part.source.region) for part in inventory.parts]
 
 
 def kinds(house: App) -> Counter[str]:
@@ -110,14 +110,14 @@ def test_every_pair_of_parties_and_their_default_regions(everywhere: App, monkey
     for _ in range(2):
         for one, other in itertools.combinations(parties.names(), 2):
             named = f"party={one},{other}&tenant_id=123&region={DEFAULTS[one]},{DEFAULTS[other]}"
-            asked = query.parse([tuple(pair.split("=")) for pair in named.split("&")])           # type: ignore[misc]
-            found, failed = regions.sources(Lookup(everywhere.deployment), asked)
+            parsed = query.parse([tuple(pair.split("=")) for pair in named.split("&")])           # type: ignore[misc]
+            plans, failed = regions.sources(Lookup(everywhere.deployment), parsed)
             assert not failed
             own = {(one, DEFAULTS[one]), (other, DEFAULTS[other])}
             own |= {(name, code) for name in (one, other) for region in (DEFAULTS[one], DEFAULTS[other])
                     # bj is Baidu's region and an alias at Tencent
                     if (code := parties.load(name).aliases.get(region))}
-            assert {(source.party, source.region) for source in found} == own, named
+            assert {(source.party, source.region) for source in plans} == own, named
             fitting += any(regions.means(DEFAULTS[a], Source("123", b, DEFAULTS[a]))
                            for a, b in ((one, other), (other, one))
                            if DEFAULTS[a] != DEFAULTS[b] and _fits(b, DEFAULTS[a]))
@@ -152,8 +152,8 @@ def test_all_parties_with_all_their_regions_at_once(world: App) -> None:
     """One request, whose names fit many forms: each party is asked about its own regions only."""
     cache.forget()
     regions_named = sorted({entry.region for entry in CLOUDS.values()})
-    asked = f"party=all&tenant_id=123&region={','.join(regions_named)}"
-    first = answer(world, f"{asked}&on_error=partial", 60.0)
+    path = f"party=all&tenant_id=123&region={','.join(regions_named)}"
+    first = answer(world, f"{path}&on_error=partial", 60.0)
     own = {(name, entry.region) for name, entry in CLOUDS.items()}
     assert own <= {(part.source.party, part.source.region) for part in first.parts if part.state == "ok"}
     for name, region in sources(first):     # beside the default regions only those that the party lists too
@@ -187,11 +187,11 @@ def test_an_unknown_region_of_every_party(world: App, name: str, stack: ExitStac
     for _ in range(3):
         with pytest.raises(UnknownRegion):
             many_sources.list_servers(world.deployment, Source(tenant, name, made_up))
-    asked = len(cloud.calls)
-    assert 0 < asked <= 6
+    count = len(cloud.calls)
+    assert 0 < count <= 6
     with pytest.raises(UnknownRegion):
         many_sources.list_servers(world.deployment, Source(tenant, name, made_up), Window(1, 5))
-    assert len(cloud.calls) == asked
+    assert len(cloud.calls) == count
 
 
 @pytest.mark.parametrize("name", [name for name in CLOUDS if parties.load(name).region_in_host])
@@ -202,10 +202,10 @@ def test_a_region_without_a_host(world: App, name: str) -> None:
     cloud.forget()
     account = accounts.load(world.deployment.store, world.deployment.sealer, "123", name, local=True)
     there = world.deployment.transport.sender(party, account, party.default_region, time.monotonic() + 20)
-    told = parties.list_regions(account, there)
+    text = parties.list_regions(account, there)
 
     for region, deaf, status, failure in (("zz-nowhere-9", False, None, UnknownRegion),
-                                          (told[-1].code, False, None, PartyUnavailable),
+                                          (text[-1].code, False, None, PartyUnavailable),
                                           ("zz-nowhere-9", True, None, PartyUnavailable),
                                           ("zz-nowhere-9", False, 503, PartyUnavailable)):
         def send(operation: str, sign: Sign, deaf: bool = deaf, status: int | None = status) -> Response:
@@ -231,18 +231,18 @@ def test_two_sources_not_four(two: App) -> None:
 
 
 def test_explain_says_where_a_name_was_left_out(two: App) -> None:
-    asked = query.parse([tuple(pair.split("=")) for pair in ABROAD.split("&")])  # type: ignore[misc]
+    parsed = query.parse([tuple(pair.split("=")) for pair in ABROAD.split("&")])  # type: ignore[misc]
     made = Lookup(two.deployment)
-    found, _ = regions.sources(made, asked)
-    assert regions.left_out(made, asked, found) == [("us-east-1", "qcloud")]
+    plans, _ = regions.sources(made, parsed)
+    assert regions.left_out(made, parsed, plans) == [("us-east-1", "qcloud")]
 
 
 def test_many_callers_request_a_list_of_regions_once(two: App) -> None:
     for cloud in two.clouds.values():
         cloud.latency = 0.2
     with ThreadPoolExecutor(50) as pool:
-        found = list(pool.map(lambda _: answer(two, f"{ABROAD}&max_age=60"), range(50)))
-    assert {fleet.total for fleet in found} == {37}
+        answers = list(pool.map(lambda _: answer(two, f"{ABROAD}&max_age=60"), range(50)))
+    assert {fleet.total for fleet in answers} == {37}
     assert two.clouds["qcloud"].count("DescribeRegions") == 1
     assert two.clouds["qcloud"].count("DescribeInstances") == 1
     assert two.clouds["aws"].count("DescribeInstances") == 1
@@ -254,9 +254,9 @@ def test_a_region_that_both_have_is_asked_of_both(two: App, monkeypatch: pytest.
                             ("ap-guangzhou", "us-east-1", "eu-north-1"))
     for cloud in two.clouds.values():
         cloud.fleets["eu-north-1"] = Fleet(4, "north")                           # type: ignore[attr-defined]
-    found = answer(two, "party=qcloud,aws&tenant_id=123&region=eu-north-1,gz")
-    assert sources(found) == [("aws", "eu-north-1"), ("qcloud", "ap-guangzhou"), ("qcloud", "eu-north-1")]
-    assert found.total == 33
+    response = answer(two, "party=qcloud,aws&tenant_id=123&region=eu-north-1,gz")
+    assert sources(response) == [("aws", "eu-north-1"), ("qcloud", "ap-guangzhou"), ("qcloud", "eu-north-1")]
+    assert response.total == 33
 
 
 def test_a_region_that_is_new_is_reached(two: App, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -318,10 +318,10 @@ def test_what_a_party_listed_last_serves_while_it_is_down(two: App) -> None:
     answer(two, ABROAD)
     two.clouds["qcloud"].fail("503")
     two.clock.forward(7200)
-    found = answer(two, ABROAD)
-    assert sources(found) == [("aws", "us-east-1"), ("qcloud", "ap-guangzhou")]
-    assert [part.state for part in found.parts] == ["ok", "stale"]
-    assert found.total == 37
+    response = answer(two, ABROAD)
+    assert sources(response) == [("aws", "us-east-1"), ("qcloud", "ap-guangzhou")]
+    assert [part.state for part in response.parts] == ["ok", "stale"]
+    assert response.total == 37
 
 
 def test_rights_come_before_regions(served: App) -> None:
@@ -381,16 +381,16 @@ def test_a_region_that_is_not_enabled_says_so(two: App) -> None:
     first = refused(two, closed)
     assert "af-south-1" in first
     assert "not enabled" in first
-    asked = aws.count()
+    count = aws.count()
     assert refused(two, closed) == first
-    assert aws.count() == asked
+    assert aws.count() == count
     with pytest.raises(UnknownRegion, match="not enabled"):
         check.check_account(two.deployment, "123", "aws", "af-south-1")
     with pytest.raises(UnknownRegion, match="lists no region"):
         check.check_account(two.deployment, "123", "aws", "ap-nowhere-1")
-    found = answer(two, "party=qcloud,aws&tenant_id=123&region=gz,af-south-1&on_error=partial")
-    assert [(part.source.region, part.state) for part in found.parts] == [("af-south-1", "failed"),
-                                                                          ("ap-guangzhou", "ok")]
+    response = answer(two, "party=qcloud,aws&tenant_id=123&region=gz,af-south-1&on_error=partial")
+    assert [(part.source.region, part.state) for part in response.parts] == [("af-south-1", "failed"),
+                                                                             ("ap-guangzhou", "ok")]
 
 
 def test_a_wrong_key_stays_a_wrong_key(two: App) -> None:
@@ -466,18 +466,18 @@ def test_one_name_is_not_told_of_anothers_failure(two: App) -> None:
     cloud = two.clouds["qcloud"]
     cloud.latency = 0.1
     cloud.fleets["ap-singapore"] = Fleet(6)                                      # type: ignore[attr-defined]
-    found: dict[str, object] = {}
+    failures: dict[str, object] = {}
 
     def ask(region: str) -> None:
         try:
-            found[region] = many_sources.list_servers(two.deployment, Source("123", "qcloud", region)).total
+            failures[region] = many_sources.list_servers(two.deployment, Source("123", "qcloud", region)).total
         except UnknownRegion:
-            found[region] = "unknown"
+            failures[region] = "unknown"
 
     with ThreadPoolExecutor(12) as pool:
         list(pool.map(ask, ["ap-singapore", *(f"ap-x{n}" for n in range(11))]))
-    assert found.pop("ap-singapore") == 6
-    assert set(found.values()) == {"unknown"}
+    assert failures.pop("ap-singapore") == 6
+    assert set(failures.values()) == {"unknown"}
 
 
 def test_ten_thousand_names_leave_nothing_behind(two: App, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,29 +33,29 @@ SOURCE = Source("123", "qcloud", "ap-guangzhou")
 def reading(house: App, query: str = GZ) -> Iterator[list[tuple[int, str, int]]]:
     """(status, what failed or "list", servers) of every answer that two readers had meanwhile; one may share the
     other's list."""
-    seen: list[tuple[int, str, int]] = []
+    answers: list[tuple[int, str, int]] = []
     stopped = threading.Event()
 
     def read() -> None:
         while not stopped.is_set():
             answer = house.get(query)
-            seen.append((answer.status_code, answer.headers.get("Cache-Status", "list").partition("detail=")[2]
-                         or "list", len(answer.json().get("vm_servers", ()))))
+            answers.append((answer.status_code, answer.headers.get("Cache-Status", "list").partition("detail=")[2]
+                            or "list", len(answer.json().get("vm_servers", ()))))
 
     readers = [threading.Thread(target=read) for _ in range(2)]
     for reader in readers:
         reader.start()
     try:
-        yield seen
+        yield answers
     finally:
         stopped.set()
         for reader in readers:
             reader.join()
 
 
-def wait_for(seen: list[tuple[int, str, int]], more: int = 6) -> None:
-    until, enough = time.monotonic() + 60, len(seen) + more
-    while len(seen) < enough:
+def wait_for(answers: list[tuple[int, str, int]], more: int = 6) -> None:
+    until, enough = time.monotonic() + 60, len(answers) + more
+    while len(answers) < enough:
         assert time.monotonic() < until
         time.sleep(0.01)
 
@@ -82,16 +82,16 @@ def test_a_partys_credentials_without_a_gap(served: App) -> None:
     assert isinstance(cloud, Qcloud)
     before = served.get(GZ)
     old, head = dict(cloud.keys), snapshots.find(served.deployment.store, SOURCE, _revision(served))
-    with reading(served) as seen:
-        wait_for(seen)
+    with reading(served) as answers:
+        wait_for(answers)
         cloud.keys["AKIDnew"] = secret("new")
-        wait_for(seen)
+        wait_for(answers)
         rotate(served, with_key(served, "AKIDnew", cloud.keys["AKIDnew"]))
-        wait_for(seen, 12)                                      # who began with the old one has ended
+        wait_for(answers, 12)                                      # who began with the old one has ended
         for key in old:
             del cloud.keys[key]
-        wait_for(seen)
-    assert set(seen) == {(200, "list", 25)}
+        wait_for(answers)
+    assert set(answers) == {(200, "list", 25)}
     assert head
     assert served.get(GZ).content == before.content
     assert served.get(f"{GZ}&changed_since=2026-09-21T14:13:21Z").status_code in (200, 400)
@@ -167,8 +167,8 @@ def test_another_files_key_without_a_gap(served: App, tmp_path: Path) -> None:
     """Readers' process knows both keys; every account is sealed again; then a process with the new one alone reads."""
     settings = served.deployment.settings
     both = replace(settings, key=f"file:{tmp_path}/new", old_key=settings.key)
-    with reading(served, f"{GZ}&max_age=0") as seen:
-        wait_for(seen, 2)
+    with reading(served, f"{GZ}&max_age=0") as answers:
+        wait_for(answers, 2)
     object.__setattr__(served.deployment, "sealer", lambda: open_sealer(both.key, both.old_key))
     old, new = open_sealer(settings.key), open_sealer(both.key)
     with reading(served, f"{GZ}&max_age=0") as during:
@@ -176,7 +176,7 @@ def test_another_files_key_without_a_gap(served: App, tmp_path: Path) -> None:
         assert [(done, refused) for _, done, refused in rotation.reseal(served.deployment, old,
                                                                         new)] == [(True, None)] * 2
         wait_for(during)
-    assert set(seen + during) == {(200, "list", 25)}
+    assert set(answers + during) == {(200, "list", 25)}
     assert {row.key for row in accounts.every(served.deployment.store)} == {new.name} != {old.name}
     assert [done for _, done, _ in rotation.reseal(served.deployment, old, new)] == [False, False]
     object.__setattr__(served.deployment, "sealer", lambda: new)
@@ -310,7 +310,7 @@ def test_a_wrong_password_costs_the_same_whoever_it_is(served: App, monkeypatch:
                                                                 served.clock(), 600))
     counts: list[int] = []
     real = users._scrypt
-    monkeypatch.setattr(users, "_scrypt", lambda *given: counts.__setitem__(-1, counts[-1] + 1) or real(*given))
+    monkeypatch.setattr(users, "_scrypt", lambda *arguments: counts.__setitem__(-1, counts[-1] + 1) or real(*arguments))
     for name in ("bob", "eve", "none", "nobody"):
         counts.append(0)
         with pytest.raises(Unauthorized):
@@ -336,12 +336,12 @@ def test_the_command_gives_a_new_password_the_salt_of_the_one_in_its_grace(serve
 
 def test_a_token_without_a_gap(served: App) -> None:
     row = tokens.every(served.deployment.store)[0]
-    with reading(served) as seen:
-        wait_for(seen, 2)
+    with reading(served) as answers:
+        wait_for(answers, 2)
         rotated = tokens.rotate(served.deployment.store, row.token_id, 600, served.clock())
         assert rotated
-        wait_for(seen, 2)
+        wait_for(answers, 2)
         assert served.get(GZ, token=rotated[0]).status_code == 200
-    assert {status for status, _, _ in seen} == {200}
+    assert {status for status, _, _ in answers} == {200}
     served.clock.forward(600)
     assert (served.get(GZ).status_code, served.get(GZ, token=rotated[0]).status_code) == (401, 200)

@@ -93,7 +93,7 @@ def test_every_party_is_listed_through_a_proxy_behind_a_private_authority(party:
     listed = many_sources.list_servers(house.deployment, many_sources.source_of("123", party, entry.region))
     assert listed.total == 7
     assert cloud.calls
-    assert {asked.method for asked in through.asked} == {"CONNECT"}
+    assert {call.method for call in through.asked} == {"CONNECT"}
     assert len(through.asked) == len(cloud._server._connected)
     opened = accounts.load(house.deployment.store, house.deployment.sealer, "123", party, local=False)
     assert "proxy_user" not in opened.credentials               # adapters do not see it
@@ -112,7 +112,7 @@ def test_a_deployments_own_proxy_and_authorities(tmp_path: Path, authority: Any)
                                         ignored_proxy=made.ignored_proxy))
         assert b"rows" in list_at(house.transport, ACCOUNT, "https://cloud.example")
         assert b"rows" in list_at(house.transport, ACCOUNT, near.url)
-        assert [asked.target for asked in through.asked] == ["cloud.example:443"]
+        assert [call.target for call in through.asked] == ["cloud.example:443"]
         assert "proxy-authorization" not in cloud.calls[0].headers
         with pytest.raises(PartyUnavailable, match=r"could not connect to the party \(502\)"):
             list_at(house.transport, ACCOUNT, "https://other.example")
@@ -321,8 +321,8 @@ def test_the_common_case_makes_one_tls_context_a_process(authority: Any, monkeyp
 
 def test_a_failed_look_up_names_the_proxy_that_is_not_used() -> None:
     for name in ("HTTPS_PROXY", "https_proxy"):
-        found = settings.load({name: "http://proxy.example:3128"})
-        door = Transport(route=Route(proxy=found.proxy), ignored_proxy=found.ignored_proxy)
+        values = settings.load({name: "http://proxy.example:3128"})
+        door = Transport(route=Route(proxy=values.proxy), ignored_proxy=values.ignored_proxy)
         with pytest.raises(PartyUnavailable, match=f"{name} is set but not used: set TWOCLOUD_PROXY"):
             list_at(door, ACCOUNT, "https://no-such-name.invalid", 8)
     with pytest.raises(PartyUnavailable) as failed:
@@ -409,7 +409,7 @@ def test_an_address_that_is_not_https_gets_no_byte(door: Transport) -> None:
             list_at(door, routed("", through), "http://cloud.example")
         assert through.asked == []
         assert list_at(door, routed("", through, "ann:p", plain=True), "http://cloud.example")
-        assert [(asked.method, asked.target) for asked in through.asked] == [("GET", "http://cloud.example/list")]
+        assert [(call.method, call.target) for call in through.asked] == [("GET", "http://cloud.example/list")]
         assert through.asked[0].headers["proxy-authorization"] == "Basic YW5uOnA="
         through.fault = "407"
         with pytest.raises(PartyUnavailable, match="proxy_password"):
@@ -435,10 +435,10 @@ def test_a_catalogue_that_names_plain_http(plain: bool, authority: Any, stack: E
     if not plain:
         with pytest.raises(PartyMalformed, match=r"not https.*`--allow-http`"):
             parties.list_servers(source, made, WHOLE, send)
-        assert {asked.target for asked in through.asked} == {"keystone.example:443"}
+        assert {call.target for call in through.asked} == {"keystone.example:443"}
         return
     assert parties.list_servers(source, made, WHOLE, send).total == 5
-    assert {asked.method for asked in through.asked} == {"CONNECT", "GET"}
+    assert {call.method for call in through.asked} == {"CONNECT", "GET"}
 
 
 class Forwarding(Plain):
@@ -452,5 +452,5 @@ class Forwarding(Plain):
         return self.behind.operation(call)
 
     def answer(self, call: Any) -> Any:
-        found = self.behind.answer(replace(call, operation=self.operation(call)))
-        return replace(found, body=found.body.replace(self.behind.url.encode(), b"http://nova.example"))
+        response = self.behind.answer(replace(call, operation=self.operation(call)))
+        return replace(response, body=response.body.replace(self.behind.url.encode(), b"http://nova.example"))

@@ -139,15 +139,15 @@ def test_a_hundred_sources_from_snapshots_are_a_handful_of_queries(served: App, 
 
 
 def test_the_units_of_a_request_are_those_that_it_takes(served: App, store: Counting) -> None:
-    found = {}
+    units = {}
     for kind, (_, query) in load.KINDS.items():
         query = f"party=qcloud&tenant_id={'7' if kind == 'refused' else '123'}&{query}"
         headers = {"if-none-match": handle(served, query).headers["ETag"]} if kind == "unchanged" else {}
         handle(served, query)                   # the first time of all writes more: interest, the first list
         store.reads = store.writes = 0
         assert handle(served, query, headers).status == {"unchanged": 304, "refused": 403}.get(kind, 200)
-        found[kind] = (store.reads, store.writes)
-    assert found == load.STORE
+        units[kind] = (store.reads, store.writes)
+    assert units == load.STORE
 
 
 def test_the_functions_have_the_memory_that_is_reckoned_with() -> None:

@@ -164,9 +164,9 @@ def test_two_thousand_sources_in_one_table(house: App) -> None:
             if n % 4:
                 keep(house, Source(f"t{tenant}", "qcloud", region), revision, now - dice.randrange(100_000))
     late = schedule.due(house.deployment)
-    found = schedule.known(house.deployment)
-    assert len(found) == 2000
-    assert late == sorted(late, key=lambda source: -found[source].age)[:len(late)]
+    known = schedule.known(house.deployment)
+    assert len(known) == 2000
+    assert late == sorted(late, key=lambda source: -known[source].age)[:len(late)]
     assert len(late) > 500
     planned = list(schedule.messages(house.deployment, random.Random(2).random))
     assert [message.source for message, _ in planned] == late
@@ -286,10 +286,10 @@ def test_every_message_three_times_in_any_order(house: App, dice: random.Random,
     # the first one was enough for all; none at all is asked twice
     assert cloud.count() - calls <= 2
     assert [server.id for server in kept(house)] == [ident(n) for n in sorted(steps[-1])]
-    found = changes.list_changes(lookup.Lookup(house.deployment, lookup.ANY_AGE).plan(SOURCE), began)
-    assert {server.id for server in found.vanished} >= {ident(n) for n in steps[0] - steps[-1]}
-    assert {server.id for server in found.answer.servers} >= {ident(n) for n in steps[-1] - steps[0]}
-    assert not {server.id for server in found.vanished} & {ident(n) for n in steps[-1]}
+    listed = changes.list_changes(lookup.Lookup(house.deployment, lookup.ANY_AGE).plan(SOURCE), began)
+    assert {server.id for server in listed.vanished} >= {ident(n) for n in steps[0] - steps[-1]}
+    assert {server.id for server in listed.answer.servers} >= {ident(n) for n in steps[-1] - steps[0]}
+    assert not {server.id for server in listed.vanished} & {ident(n) for n in steps[-1]}
 
 
 def test_workers_at_the_same_time_list_once(house: App) -> None:
@@ -517,7 +517,7 @@ def test_twocloud_refresh(twocloud: Command, clouds: Qcloud) -> None:           
                                                 ("7", "ap-guangzhou", 3))]
 
     def plain(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        return [{key: found[key] for key in everything[0]} for found in rows]
+        return [{key: row[key] for key in everything[0]} for row in rows]
 
     assert plain(twocloud.json("refresh")) == everything
     assert "3 of 3 sources refreshed." in twocloud.err

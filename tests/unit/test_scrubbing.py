@@ -50,9 +50,9 @@ def traces(sealed: bytes) -> list[str]:
     text = base64.b64encode(sealed)
     assert len(text) > 200
     parts = {it[at:at + 24] for it in (sealed, text) for at in range(0, len(it) - 24, 12)}
-    found = [path.name for path in Path(".twocloud").iterdir() if path.is_file()
+    names = [path.name for path in Path(".twocloud").iterdir() if path.is_file()
              and any(part in path.read_bytes() for part in parts)]
-    return sorted(found)
+    return sorted(names)
 
 
 def row(store: SqliteStore, tenant: str = "123") -> AccountRow:

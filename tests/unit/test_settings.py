@@ -7,23 +7,23 @@ from chalicelib.errors import SettingsError
 
 
 def test_defaults() -> None:
-    found = settings.load({})
-    assert (found.store, found.key, str(found.timezone)) == ("sqlite:///.twocloud/twocloud.db", "file:.twocloud/key",
-                                                             "UTC")
-    assert (found.max_age, found.stale_if_error, found.history, found.local,
-            found.in_lambda) == (0, 86400, 30, False, False)
+    values = settings.load({})
+    assert (values.store, values.key, str(values.timezone)) == ("sqlite:///.twocloud/twocloud.db", "file:.twocloud/key",
+                                                                "UTC")
+    assert (values.max_age, values.stale_if_error, values.history, values.local,
+            values.in_lambda) == (0, 86400, 30, False, False)
 
 
 def test_what_is_accepted() -> None:
-    found = settings.load({"TWOCLOUD_STORE": "dynamodb://twocloud-prod", "TWOCLOUD_KEY": "kms:alias/twocloud",
-                           "TWOCLOUD_TIMEZONE": "Asia/Shanghai", "TWOCLOUD_MAX_AGE": "60",
-                           "TWOCLOUD_STALE_IF_ERROR": "0",
-                           "TWOCLOUD_HISTORY": "7", "TWOCLOUD_LOCAL": "1", "TWOCLOUD_QUEUE": "stack-Queue-1",
-                           "OTHER": "x"})
-    assert (found.store, found.key, str(found.timezone)) == ("dynamodb://twocloud-prod", "kms:alias/twocloud",
-                                                             "Asia/Shanghai")
-    assert (found.max_age, found.stale_if_error, found.history, found.local) == (60, 0, 7, True)
-    assert found.queue == "stack-Queue-1"
+    values = settings.load({"TWOCLOUD_STORE": "dynamodb://twocloud-prod", "TWOCLOUD_KEY": "kms:alias/twocloud",
+                            "TWOCLOUD_TIMEZONE": "Asia/Shanghai", "TWOCLOUD_MAX_AGE": "60",
+                            "TWOCLOUD_STALE_IF_ERROR": "0",
+                            "TWOCLOUD_HISTORY": "7", "TWOCLOUD_LOCAL": "1", "TWOCLOUD_QUEUE": "stack-Queue-1",
+                            "OTHER": "x"})
+    assert (values.store, values.key, str(values.timezone)) == ("dynamodb://twocloud-prod", "kms:alias/twocloud",
+                                                                "Asia/Shanghai")
+    assert (values.max_age, values.stale_if_error, values.history, values.local) == (60, 0, 7, True)
+    assert values.queue == "stack-Queue-1"
     assert settings.load({"TWOCLOUD_STORE": "sqlite:////var/lib/twocloud.db"}).store == "sqlite:////var/lib/twocloud.db"
     assert settings.load({"TWOCLOUD_STORE": "", "TWOCLOUD_MAX_AGE": ""}) == settings.load({})
 

@@ -119,12 +119,12 @@ def test_no_window_holds_more_than_the_rate(limit: Limit, steps: list[tuple[floa
     taken, now, cell = Counter[int](), 1_790_000_000.0, shared_rate.cell_seconds(limit)
     for windows, wanted in steps:
         now += windows * limit.seconds
-        found = shared_rate.take(taken, limit, now, wanted)
-        assert len(found) == wanted
-        assert found == sorted(found)
-        assert found[0] >= int(now / cell)
-        assert found[0] <= max(int(now / cell), max(taken, default=0) + 17)
-        taken.update(found)
+        grant = shared_rate.take(taken, limit, now, wanted)
+        assert len(grant) == wanted
+        assert grant == sorted(grant)
+        assert grant[0] >= int(now / cell)
+        assert grant[0] <= max(int(now / cell), max(taken, default=0) + 17)
+        taken.update(grant)
     starts = sorted(taken.elements())
     for first, next_ in zip(starts, starts[limit.calls:], strict=False):        # the first at its end, the next at once
         assert (next_ - first - 1) * cell >= limit.seconds

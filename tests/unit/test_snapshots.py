@@ -260,12 +260,13 @@ def test_changes_against_a_plain_model(tmp_path: Path, fleets: list[dict[int, in
             save(store, lists[late], START + late)
     since = min(since, len(lists) - 1)
     before, now = fleets[since], fleets[-1]
-    found = snapshots.changes(store, SOURCE, START + since)
-    touched = {key for change in found for key in (*change.appeared, *change.changed, *(v.id for v in change.vanished))}
+    since_then = snapshots.changes(store, SOURCE, START + since)
+    touched = {key for change in since_then
+               for key in (*change.appeared, *change.changed, *(v.id for v in change.vanished))}
     assert {f"i-{n}" for n in before.keys() | now.keys() if before.get(n) != now.get(n)} <= touched
     assert whole(store) == lists[-1]
     state = set(before)
-    for change in found:
+    for change in since_then:
         state = (state - {int(v.id[2:]) for v in change.vanished}) | {int(key[2:]) for key in change.appeared}
     assert state == set(now)
     store.close()
@@ -286,7 +287,7 @@ def test_kill_9(tmp_path: Path, kills: int) -> None:
     """Whenever the writer dies, a reader sees one whole list, and the next writer goes on."""
     path, context = f"{tmp_path}/store.db", multiprocessing.get_context("fork")
     reader = SqliteStore(path, time.time)
-    dice, seen = random.Random(5), 0
+    dice, count = random.Random(5), 0
     for _ in range(kills):
         writer = context.Process(target=_write_for_ever, args=(path,))
         writer.start()
@@ -302,8 +303,8 @@ def test_kill_9(tmp_path: Path, kills: int) -> None:
         head = snapshots.find(reader, SOURCE, "r")
         assert head
         assert snapshots.read(reader, SOURCE, head) == servers(head.total)
-        seen += 1
-    assert seen == kills
+        count += 1
+    assert count == kills
     reader.close()
 
 

@@ -44,13 +44,13 @@ class Calls:
         return Pages()
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self._client, name)
+        attribute = getattr(self._client, name)
         if name in ("exceptions", "close"):
-            return found
+            return attribute
 
         def call(**query: Any) -> Any:
             self.made[_name(name)] += 1
-            return found(**query)
+            return attribute(**query)
 
         return call
 
@@ -100,11 +100,11 @@ def spread(served: App) -> None:
     row = accounts.find(store, "123", "qcloud")
     codes = [f"ap-far{n}" for n in range(SOURCES)]
     store.put("account", "123/qcloud", msgspec.json.encode(msgspec.structs.replace(row, regions=tuple(codes))))
-    kept = [(kind, key, found) for kind in ("snapshot", "chunk")
-            for key, found in store.list(kind, "123/qcloud/ap-shanghai")]
+    kept = [(kind, key, rest) for kind in ("snapshot", "chunk")
+            for key, rest in store.list(kind, "123/qcloud/ap-shanghai")]
     expires = int(served.clock()) + 86_400
-    store.write([Entry(kind, key.replace("ap-shanghai", code), found.value, found.version, expires)
-                 for code in codes for kind, key, found in kept])
+    store.write([Entry(kind, key.replace("ap-shanghai", code), rest.value, rest.version, expires)
+                 for code in codes for kind, key, rest in kept])
     accounts.remove(store, "123", "aws")
 
 
@@ -129,13 +129,13 @@ def said(many: bool) -> dict[str, dict[str, int]]:
 
 def test_a_request_makes_the_calls_that_the_page_says(served: App, calls: Calls) -> None:
     cloud: Any = served.clouds["qcloud"]
-    found: dict[str, dict[str, int]] = {}
+    counts: dict[str, dict[str, int]] = {}
     for title in said(many=False):
         if title.startswith("a refresh"):
             served.clock.forward(600)
             cloud.fleets["ap-guangzhou"] = Fleet(load.SERVERS - ("one server" in title))
-        found[title] = counted(served, calls, title)
-    assert found == said(many=False)
+        counts[title] = counted(served, calls, title)
+    assert counts == said(many=False)
 
 
 def test_a_thousand_sources_make_the_calls_that_the_page_says(served: App, calls: Calls) -> None:

@@ -73,8 +73,8 @@ def test_conditions(store: Store) -> None:
         store.put("k", "a", b"4", version=row.version)
     with pytest.raises(Conflict):
         store.put("k", "missing", b"5", version=row.version)
-    assert (found := store.get("k", "a"))
-    assert found.value == b"3"
+    assert (entry := store.get("k", "a"))
+    assert entry.value == b"3"
     store.delete("k", "a")
     store.put("k", "a", b"6", version=0)
     with pytest.raises(Conflict):           # made again: not the row that was read
@@ -96,8 +96,8 @@ def test_an_expired_row_is_gone_at_its_second(store: Store, clock: Clock) -> Non
     with pytest.raises(Conflict):
         store.put("k", "a", b"2", version=row.version)
     store.put("k", "a", b"3", version=0)
-    assert (found := store.get("k", "a"))
-    assert found.value == b"3"
+    assert (entry := store.get("k", "a"))
+    assert entry.value == b"3"
 
 
 def test_a_write_without_an_end_takes_the_end_away(store: Store, clock: Clock) -> None:
@@ -137,8 +137,8 @@ def test_lists_of_several_megabytes_and_many_rows(store: Store) -> None:
     """DynamoDB hands out pages of 1 MB; SQLite's list is read in pages of 500 rows."""
     for n in range(12):
         store.put("big", f"{n:02}", bytes([n]) * 250_000)
-    found = list(store.list("big"))
-    assert [(key, row.value[0], len(row.value)) for key, row in found] == [(f"{n:02}", n, 250_000) for n in range(12)]
+    rows = list(store.list("big"))
+    assert [(key, row.value[0], len(row.value)) for key, row in rows] == [(f"{n:02}", n, 250_000) for n in range(12)]
     for n in range(620):
         store.put("many", f"{n:04}", b"x")
     assert [key for key, _ in store.list("many")] == [f"{n:04}" for n in range(620)]
@@ -148,8 +148,8 @@ def test_lists_of_several_megabytes_and_many_rows(store: Store) -> None:
 
 def test_the_largest_row(store: Store) -> None:
     store.put("k", "a", b"x" * LARGEST)
-    assert (found := store.get("k", "a"))
-    assert len(found.value) == LARGEST
+    assert (row := store.get("k", "a"))
+    assert len(row.value) == LARGEST
     with pytest.raises(ValueError, match="exceeds the limit"):
         store.put("k", "a", b"x" * (LARGEST + 1))
 
@@ -175,8 +175,8 @@ def test_of_many_writers_one_wins_each_round(store: Store, request: pytest.Fixtu
         thread.start()
     for thread in threads:
         thread.join()
-    assert (found := store.get("k", "n"))
-    assert found.value == str(5 * count).encode()
+    assert (entry := store.get("k", "n"))
+    assert entry.value == str(5 * count).encode()
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -270,9 +270,9 @@ def test_scrub_leaves_no_byte_of_what_was_deleted(tmp_path: Path) -> None:
     reader.execute("SELECT count(*) FROM entry").fetchone()
     store.delete("account", *(f"tenant-to-forget/{n}" for n in range(300)))
     store.scrub()
-    left = b"".join(path.read_bytes() for path in tmp_path.iterdir())
-    assert b"to-forget" not in left
-    assert b"kept" in left
+    content = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert b"to-forget" not in content
+    assert b"kept" in content
     reader.close()
 
 
@@ -321,10 +321,10 @@ def test_unprocessed_deletes_are_sent_again(clock: Clock, monkeypatch: pytest.Mo
         sizes: list[int] = []
 
         def throttled(RequestItems: dict[str, list[Any]]) -> dict[str, Any]:
-            asked = RequestItems["t"]
-            sizes.append(len(asked))
-            real(RequestItems={"t": asked[:7]})
-            return {"UnprocessedItems": {"t": asked[7:]} if asked[7:] else {}}
+            batch = RequestItems["t"]
+            sizes.append(len(batch))
+            real(RequestItems={"t": batch[:7]})
+            return {"UnprocessedItems": {"t": batch[7:]} if batch[7:] else {}}
 
         monkeypatch.setattr(client, "batch_write_item", throttled)
         store.delete("k", *(f"{n:02}" for n in range(60)))
@@ -336,9 +336,9 @@ def test_reads_are_consistent(clock: Clock) -> None:
     with mock_aws():
         client = boto3.client("dynamodb", **AWS)
         client.create_table(TableName="t", **TABLE)
-        asked: list[dict[str, Any]] = []
-        client.meta.events.register("provide-client-params.dynamodb", lambda params, **_: asked.append(params))
+        calls: list[dict[str, Any]] = []
+        client.meta.events.register("provide-client-params.dynamodb", lambda params, **_: calls.append(params))
         store = DynamoStore("t", clock, client)
         store.get("k", "a")
         list(store.list("k"))
-        assert [params["ConsistentRead"] for params in asked] == [True, True]
+        assert [params["ConsistentRead"] for params in calls] == [True, True]

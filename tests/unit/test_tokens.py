@@ -38,7 +38,7 @@ def by_the_book(body: str) -> str:
 def test_a_tokens_form(deployment: Deployment, clock: Clock) -> None:
     user = User(name="ann", uid="1", tenants=("123",))
     users.add(deployment.store, user)
-    seen = set()
+    issued = set()
     for _ in range(200):
         text, row = tokens.issue(deployment.store, user, Limits(), 60, clock())
         watch(text)
@@ -49,8 +49,8 @@ def test_a_tokens_form(deployment: Deployment, clock: Clock) -> None:
         assert tokens.well_formed(text)
         assert len(row.token_id) == 16
         assert row.token_id not in text
-        seen.add(text)
-    assert len(seen) == 200
+        issued.add(text)
+    assert len(issued) == 200
 
 
 @given(st.text(alphabet=BASE62, min_size=30, max_size=30))
@@ -87,10 +87,10 @@ def test_any_header_is_read_or_refused(header: str) -> None:
     for text in (header, f"Basic {header}", f"Bearer {header}",
                  "Basic " + base64.b64encode(header.encode("utf-8", "surrogatepass")).decode()):
         try:
-            found = tokens.read_header(text)
+            login = tokens.read_header(text)
         except Unauthorized:
             continue
-        assert isinstance(found.name, str)
+        assert isinstance(login.name, str)
 
 
 # ---------------------------------------------------------------- what a token opens (P2)
@@ -313,8 +313,8 @@ def test_a_narrower_token(served: App) -> None:
         ({"color": 1}, 400, "color"),
         ([], 400, "body"), ("x", 400, "body"),
     ):
-        found, answer = post(body)
-        assert (found, answer.get("parameter")) == (status, parameter), body
+        narrower, answer = post(body)
+        assert (narrower, answer.get("parameter")) == (status, parameter), body
 
 
 def test_a_token_cannot_be_used_to_get_a_token(served: App) -> None:

@@ -293,12 +293,12 @@ def test_jitter_is_full(cloud: Plain) -> None:
 def test_the_documented_rate_holds_in_every_window(cloud: Plain, door: Transport,
                                                    monkeypatch: pytest.MonkeyPatch) -> None:
     """So the times are given out, and no call comes before its own; on a busy machine it may come later."""
-    given: list[float] = []
+    times: list[float] = []
     reserve = rate_limit.RateLimiter.reserve
 
     def noted(limiter: rate_limit.RateLimiter, deadline: float) -> float:
         wait = reserve(limiter, deadline)
-        given.append(time.monotonic() + wait)
+        times.append(time.monotonic() + wait)
         return wait
 
     monkeypatch.setattr(rate_limit.RateLimiter, "reserve", noted)
@@ -306,11 +306,11 @@ def test_the_documented_rate_holds_in_every_window(cloud: Plain, door: Transport
     send = sender(door, of=of)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: send("list", lambda: ask(cloud)), range(35)))
-    given.sort()
-    assert all(later - earlier > 0.45 for earlier, later in zip(given, given[10:], strict=False))
-    assert len(given) == len(cloud.calls) == 35
+    times.sort()
+    assert all(later - earlier > 0.45 for earlier, later in zip(times, times[10:], strict=False))
+    assert len(times) == len(cloud.calls) == 35
     came = sorted(call.at for call in cloud.calls)
-    assert all(at > earliest - 0.01 for at, earliest in zip(came, given, strict=True))
+    assert all(at > earliest - 0.01 for at, earliest in zip(came, times, strict=True))
 
 
 def test_the_rate_is_one_for_all_requests_of_an_account_and_not_of_others(cloud: Plain, door: Transport) -> None:
@@ -570,9 +570,9 @@ def test_the_innermost_cause_decides() -> None:
                               (http.client.BadStatusLine("x"), "party_malformed"),
                               (TimeoutError(), "party_timeout"), (http.client.IncompleteRead(b"x"), "party_malformed")):
         outer = requests.exceptions.ConnectionError(urllib3.exceptions.ProtocolError("Connection aborted.", inner))
-        found = failure_of(outer, answered=False)
-        assert isinstance(found, PartyError)
-        assert found.code == outer_word
+        failure = failure_of(outer, answered=False)
+        assert isinstance(failure, PartyError)
+        assert failure.code == outer_word
 
 
 @pytest.mark.parametrize(("status", "word", "expected"), [
@@ -586,18 +586,18 @@ def test_the_innermost_cause_decides() -> None:
     (505, None, "party_error"), (599, None, "party_error"), (100, None, "party_malformed"),
 ])
 def test_words_before_statuses(status: int, word: str | None, expected: str | None) -> None:
-    found = failure_in(party(), Response(status, {"x-error": word} if word else {}, b""))
-    assert (found and found.code) == expected
+    failure = failure_in(party(), Response(status, {"x-error": word} if word else {}, b""))
+    assert (failure and failure.code) == expected
 
 
 def test_what_a_party_writes_is_not_repeated_raw() -> None:
     for word in ("<script>", "x" * 200, "a b", "ключ", "new\nline", "", '"quoted"'):
-        found = failure_in(party(), Response(500, {"x-error": word}, b""))
-        assert found
-        assert (not word or word not in found.text)
-    found = failure_in(party(), Response(200, {"x-error": "Denied.SecretId-Not_Found"}, b""))
-    assert isinstance(found, PartyError)
-    assert found.party_code == "Denied.SecretId-Not_Found" in found.text
+        failure = failure_in(party(), Response(500, {"x-error": word}, b""))
+        assert failure
+        assert (not word or word not in failure.text)
+    failure = failure_in(party(), Response(200, {"x-error": "Denied.SecretId-Not_Found"}, b""))
+    assert isinstance(failure, PartyError)
+    assert failure.party_code == "Denied.SecretId-Not_Found" in failure.text
 
 
 def test_all_party_errors_can_come_up() -> None:
@@ -611,7 +611,7 @@ def test_signs_inside_texts_take_no_room() -> None:
     """A start-up script is full of commas and brackets, and 500 machines may have one each."""
     script = '{"a": [1, 2]}, ' * 2000
     body = msgspec.json.encode({"items": [{"id": n, "userData": f"{script} \\ \" {n}"} for n in range(300)]})
-    assert (found := room_of(body)) is not None
-    assert found < 1_000_000
+    assert (room := room_of(body)) is not None
+    assert room < 1_000_000
     assert room_of(b"[" + b"{}," * 500_000 + b"{}]") is None
     assert room_of(b'["' + b'","' * 1_000_000 + b'"]') is None

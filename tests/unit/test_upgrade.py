@@ -141,7 +141,7 @@ def read(folder: Path, known: dict[str, Any]) -> dict[str, Any]:
     caller = tokens.identify(store, "Basic " + base64.b64encode(f"{known['token']}:".encode()).decode(), NOW)
     answer = many_sources.list_servers(here, SOURCE, Window(), lookup.Filter(), Freshness(max_age=3600))
     changes = snapshots.changes(store, SOURCE, NOW - 400)
-    told = {
+    result = {
         "allowed": tokens.allows(caller, SOURCE), "foreign": tokens.allows(caller,
                                                                            Source("9", "qcloud", "ap-guangzhou")),
         "label": caller.token.label, "user": users.check_password(store, "ann", PASSWORD, NOW).name,
@@ -154,7 +154,7 @@ def read(folder: Path, known: dict[str, Any]) -> dict[str, Any]:
         "message": msgspec.to_builtins(schedule.read(known["message"])),
     }
     here.close()
-    return told
+    return result
 
 
 def forms() -> dict[str, Any]:
@@ -169,8 +169,8 @@ def golden() -> dict[str, Any]:
         rows = [[kind, key, base64.b64encode(value).decode(), expires] for kind, key, value, expires in
                 connection.execute("SELECT kind, key, value, expires FROM entry ORDER BY kind, key")]
         connection.close()
-        told = read(here, known)
-        return {"seal": (here / "key").read_text().strip(), "known": known, "told": told, "forms": forms(),
+        result = read(here, known)
+        return {"seal": (here / "key").read_text().strip(), "known": known, "told": result, "forms": forms(),
                 "rows": rows}
 
 
@@ -199,9 +199,9 @@ def test_what_an_earlier_version_wrote_is_read(path: Path, tmp_path: Path) -> No
     (tmp_path / "key").write_text(old["seal"])
     (tmp_path / "key").chmod(0o600)
     canaries.watch(old["known"]["token"])
-    told = json.loads(json.dumps(read(tmp_path, old["known"])))
+    result = json.loads(json.dumps(read(tmp_path, old["known"])))
     for name, value in old["told"].items():
-        assert holds(told[name], value), name
+        assert holds(result[name], value), name
     assert len(old["told"]["servers"]) == 449
     assert old["told"]["changes"]
     assert old["told"]["account"]
@@ -232,10 +232,10 @@ def test_every_kind_of_row_has_its_form() -> None:
 def test_the_earlier_version_reads_what_this_one_writes(tmp_path: Path) -> None:
     """Its own code, from the history; a clone without history has the forms above alone."""
     old = json.loads(FILES[-1].read_text())
-    told = subprocess.run(["git", "archive", old["commit"], "chalicelib"], cwd=ROOT, capture_output=True, check=False)
-    if told.returncode:
+    result = subprocess.run(["git", "archive", old["commit"], "chalicelib"], cwd=ROOT, capture_output=True, check=False)
+    if result.returncode:
         pytest.skip("the history of this clone does not go back to the earlier version")
-    with tarfile.open(fileobj=io.BytesIO(told.stdout)) as archive:
+    with tarfile.open(fileobj=io.BytesIO(result.stdout)) as archive:
         archive.extractall(tmp_path / "old", filter="data")
     (tmp_path / "old/tests").mkdir()
     (tmp_path / "old/tests/__init__.py").touch()
@@ -255,11 +255,11 @@ def test_the_earlier_version_reads_what_this_one_writes(tmp_path: Path) -> None:
                           capture_output=True, text=True, check=False,
                           env={**os.environ, "PYTHONPATH": str(tmp_path / "old")})
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert holds(mine, told)
-    for name in told.keys() - {"failed"}:   # a failure of an account that it does not see is never looked up
-        assert holds(alone[name], told[name]), name
-    assert mine["known"].keys() - told["known"].keys() == {f"123/qcloud@{NAMED}/ap-guangzhou"}
+    result = json.loads(done.stdout)
+    assert holds(mine, result)
+    for name in result.keys() - {"failed"}:   # a failure of an account that it does not see is never looked up
+        assert holds(alone[name], result[name]), name
+    assert mine["known"].keys() - result["known"].keys() == {f"123/qcloud@{NAMED}/ap-guangzhou"}
 
 
 def test_a_message_for_a_named_account_waits_for_this_version() -> None:

@@ -81,21 +81,21 @@ def test_right_ones_are_not_counted_and_free_nobody(deployment: Deployment, cloc
 
 
 def test_many_at_once_do_not_slip_through(deployment: Deployment, clock: Clock, ann: str) -> None:
-    seen: list[type[BaseException]] = []
+    kinds: list[type[BaseException]] = []
 
     def guess() -> None:
         try:
             users.check_password(deployment.store, "ann", "wrong", clock())
         except (Unauthorized, RateLimited) as refused:
-            seen.append(type(refused))
+            kinds.append(type(refused))
 
     threads = [threading.Thread(target=guess) for _ in range(20)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert seen.count(Unauthorized) == 5
-    assert seen.count(RateLimited) == 15
+    assert kinds.count(Unauthorized) == 5
+    assert kinds.count(RateLimited) == 15
 
 
 def test_what_is_kept_of_a_password(deployment: Deployment, ann: str) -> None:
@@ -119,9 +119,9 @@ def test_one_password_at_a_time_and_few_wait(deployment: Deployment, clock: Cloc
                                              monkeypatch: pytest.MonkeyPatch) -> None:
     """Guesses for many users at once: one core at most, a bounded room before it, and a quick no for all others."""
     free, running, most = threading.Event(), [0], [0]
-    seen: list[str] = []
+    errors: list[str] = []
 
-    def slow(*given: object) -> bytes:
+    def slow(*arguments: object) -> bytes:
         running[0] += 1
         most[0] = max(most[0], running[0])
         free.wait(20)
@@ -132,7 +132,7 @@ def test_one_password_at_a_time_and_few_wait(deployment: Deployment, clock: Cloc
         try:
             users.check_password(deployment.store, f"user-{n}", "wrong", clock())
         except (Unauthorized, RateLimited) as refused:
-            seen.append(refused.code)
+            errors.append(refused.code)
 
     monkeypatch.setattr(users, "_scrypt", slow)
     monkeypatch.setattr(users, "_WAIT_SECONDS", 20)
@@ -140,14 +140,14 @@ def test_one_password_at_a_time_and_few_wait(deployment: Deployment, clock: Cloc
     for thread in threads:
         thread.start()
     until = time.monotonic() + 10
-    while len(seen) < 40 - 1 - users._WAITING and time.monotonic() < until:
+    while len(errors) < 40 - 1 - users._WAITING and time.monotonic() < until:
         time.sleep(0.01)
-    assert seen == ["rate_limited"] * (40 - 1 - users._WAITING)                 # while nobody's password is checked yet
+    assert errors == ["rate_limited"] * (40 - 1 - users._WAITING)               # while nobody's password is checked yet
     free.set()
     for thread in threads:
         thread.join(20)
     assert most == [1]
-    assert seen.count("unauthorized") == 1 + users._WAITING
+    assert errors.count("unauthorized") == 1 + users._WAITING
     with pytest.raises(Unauthorized):       # and the room is free again
         users.check_password(deployment.store, "later", "wrong", clock())
 

@@ -1,4 +1,5 @@
-"""The turns that style keeps out of the texts that people read; a file that is clean stays clean."""
+"""The turns that style keeps out of the texts that people read, and out of the names of variables; a file that is clean
+stays clean."""
 
 import ast
 import re
@@ -31,6 +32,9 @@ OUTSIDE_TESTS = {r"\b(told|said)\b": "returned, stated, logged, shown"}
 PATTERNS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/*.md", "app.py", "chalicelib/**/*.py", "deploy/*.py",
             "benchmarks/*.py", "clients/**/plugins/**/*.py", "chalicelib/http/console/*.js",
             "chalicelib/http/console/*.html", "chalicelib/parties/*/*.md", "tests/**/*.py")
+VERBS = frozenset("asked asks found given got heard left said says seen told".split())
+PROGRAMS = ("app.py", "chalicelib/**/*.py", "tests/**/*.py", "benchmarks/**/*.py", "deploy/**/*.py",
+            "clients/**/plugins/**/*.py")
 FILES = sorted({path for pattern in PATTERNS for path in ROOT.glob(pattern)} - {Path(__file__)})
 
 
@@ -54,6 +58,45 @@ def test_the_list_names_files() -> None:
 def test_no_turn_that_people_stop_at(path: Path) -> None:
     text = " ".join(texts(path).split())
     turns = TURNS if "/test_" in path.as_posix() or ROOT / "tests" in path.parents else TURNS | OUTSIDE_TESTS
-    found = [f"{text[max(0, hit.start() - 40):hit.end() + 20]!r}: write {better}"
-             for pattern, better in turns.items() for hit in re.finditer(pattern, text)]
-    assert found == []
+    hits = [f"{text[max(0, hit.start() - 40):hit.end() + 20]!r}: write {better}"
+            for pattern, better in turns.items() for hit in re.finditer(pattern, text)]
+    assert hits == []
+
+
+def verbs(tree: ast.AST) -> set[tuple[int, str]]:
+    """Variables and parameters of functions that are named by what happened to them. A class's fields are no locals:
+    a wire format or a public name may need the word."""
+    names = set[tuple[int, str]]()
+    for function in ast.walk(tree):
+        if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        nodes = list(ast.walk(function))
+        fields = {id(node) for each in nodes if isinstance(each, ast.ClassDef) for line in each.body
+                  if isinstance(line, ast.Assign | ast.AnnAssign) for node in ast.walk(line)}
+        for node in nodes:
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and id(node) not in fields:
+                names.add((node.lineno, node.id))
+            elif isinstance(node, ast.arg):
+                names.add((node.lineno, node.arg))
+            elif isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar) and node.name:
+                names.add((node.lineno, node.name))
+    return {(line, name) for line, name in names if name in VERBS}
+
+
+@pytest.mark.parametrize("pattern", PROGRAMS)
+def test_variables_are_named_by_what_they_hold(pattern: str) -> None:
+    paths = sorted(ROOT.glob(pattern))
+    assert paths
+    assert [f"{path.relative_to(ROOT)}:{line}: {name}: name what it holds (answer, rows, names, ...)"
+            for path in paths for line, name in sorted(verbs(ast.parse(path.read_text())))] == []
+
+
+@pytest.mark.parametrize(("program", "names"), [
+    ("def f():\n    found = 1", {"found"}), ("def f(asked): pass", {"asked"}), ("x = lambda told: told", {"told"}),
+    ("def f():\n    for said, b in c: pass", {"said"}), ("def f():\n    with a as seen: pass", {"seen"}),
+    ("def f():\n    try: pass\n    except E as got: pass", {"got"}), ("def f():\n    [left for left in a]", {"left"}),
+    ("def f():\n    return (given := 1)", {"given"}), ("def f():\n    self.found = f(asked=1)", set()),
+    ("class C:\n    found: int = 0", set()), ("def f():\n    class C:\n        seen: int", set()),
+])
+def test_the_check_reads_every_form_of_a_variable(program: str, names: set[str]) -> None:
+    assert {name for _, name in verbs(ast.parse(program))} == names
