@@ -586,15 +586,15 @@ def _(target: Target) -> None:
     assert answer.status == 200, f"{answer.status} {answer.body[:200]!r}"
     assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     assert answer.headers["cache-control"] == "no-store"
-    found = {(sample.name, *sorted(sample.labels.items())): sample.value
-             for family in text_string_to_metric_families(answer.body.decode()) for sample in family.samples}
+    counters = {(sample.name, *sorted(sample.labels.items())): sample.value
+                for family in text_string_to_metric_families(answer.body.decode()) for sample in family.samples}
     of_gz = (("account", "default"), ("party", "qcloud"), ("region", "ap-guangzhou"))
-    assert found["twocloud_source_up", *of_gz, ("tenant_id", tenant)] == 1
-    assert found["twocloud_source_up", *of_gz[:2], ("region", "ap-shanghai"), ("tenant_id", tenant)] == 0
-    assert sum(value for (name, *labels), value in found.items()
+    assert counters["twocloud_source_up", *of_gz, ("tenant_id", tenant)] == 1
+    assert counters["twocloud_source_up", *of_gz[:2], ("region", "ap-shanghai"), ("tenant_id", tenant)] == 0
+    assert sum(value for (name, *labels), value in counters.items()
                if name == "twocloud_servers" and ("tenant_id", tenant) in labels) == 25
     assert foreign.encode() not in answer.body
-    assert any(name.startswith("twocloud_http_") for name, *_ in found) == (target.name == "serve")
+    assert any(name.startswith("twocloud_http_") for name, *_ in counters) == (target.name == "serve")
     assert target.qcloud.count() == before, "a party was called"
     newer = target.ask("", token, path="/twocloud/metrics", Accept="application/openmetrics-text; version=1.0.0")
     assert newer.headers["content-type"] == "application/openmetrics-text; version=1.0.0; charset=utf-8"

@@ -37,20 +37,20 @@ def scrape(app: App, token: str | None = None) -> Values:
     return values(answer.text)
 
 
-def of(found: Values, name: str, **labels: str) -> dict[frozenset[tuple[str, str]], float]:
+def of(samples: Values, name: str, **labels: str) -> dict[frozenset[tuple[str, str]], float]:
     """The values with these labels, by their other labels."""
     wanted = frozenset(labels.items())
-    return {others - wanted: value for (own, others), value in found.items() if own == name and wanted <= others}
+    return {others - wanted: value for (own, others), value in samples.items() if own == name and wanted <= others}
 
 
-def one(found: Values, name: str, **labels: str) -> float | None:
-    matching = list(of(found, name, **labels).values())
+def one(samples: Values, name: str, **labels: str) -> float | None:
+    matching = list(of(samples, name, **labels).values())
     assert len(matching) < 2, matching
     return matching[0] if matching else None
 
 
-def sources(found: Values, name: str = "twocloud_source_up") -> set[tuple[str, str, str, str]]:
-    return {tuple(dict(labels)[it] for it in metrics.SOURCE) for labels in of(found, name)}    # type: ignore[misc]
+def sources(samples: Values, name: str = "twocloud_source_up") -> set[tuple[str, str, str, str]]:
+    return {tuple(dict(labels)[it] for it in metrics.SOURCE) for labels in of(samples, name)}    # type: ignore[misc]
 
 
 def keep(app: App, source: Source, *servers: Server, age: float = 0.0) -> None:
@@ -66,46 +66,47 @@ GZ_LABELS = {"tenant_id": "123", "party": "qcloud", "account": "default", "regio
 
 def test_a_source_from_before_its_first_listing_to_its_recovery(served: App) -> None:
     never = {"tenant_id": "123", "party": "qcloud", "account": "default", "region": "all"}
-    found = scrape(served)
-    assert one(found, "twocloud_source_up", **never) == 0       # put, and nobody has read it
-    assert of(found, "twocloud_servers") == of(found, "twocloud_source_age_seconds") == {}
+    samples = scrape(served)
+    assert one(samples, "twocloud_source_up", **never) == 0       # put, and nobody has read it
+    assert of(samples, "twocloud_servers") == of(samples, "twocloud_source_age_seconds") == {}
     assert not any(cloud.calls for cloud in served.clouds.values())
 
     served.get(GZ)
     served.clock.forward(60)
     calls = served.clouds["qcloud"].count()
-    found = scrape(served)
-    assert one(found, "twocloud_source_up", **never) is None
-    assert one(found, "twocloud_source_up", **GZ_LABELS) == 1
-    assert one(found, "twocloud_source_age_seconds", **GZ_LABELS) == 60
-    assert one(found, "twocloud_source_refresh_interval_seconds", **GZ_LABELS) == schedule.READ_EVERY
+    samples = scrape(served)
+    assert one(samples, "twocloud_source_up", **never) is None
+    assert one(samples, "twocloud_source_up", **GZ_LABELS) == 1
+    assert one(samples, "twocloud_source_age_seconds", **GZ_LABELS) == 60
+    assert one(samples, "twocloud_source_refresh_interval_seconds", **GZ_LABELS) == schedule.READ_EVERY
     rows = served.get(f"{GZ}&max_age=9999").json()["vm_servers"]
-    assert {dict(labels)["status"]: value for labels, value in of(found, "twocloud_servers", **GZ_LABELS).items()} == {
+    by_status = of(samples, "twocloud_servers", **GZ_LABELS)
+    assert {dict(labels)["status"]: value for labels, value in by_status.items()} == {
         status: sum(row["status"] == status for row in rows) for status in {row["status"] for row in rows}}
 
     served.clouds["qcloud"].fail("html")
     for _ in range(8):
         served.get(GZ)
     calls = served.clouds["qcloud"].count()
-    found = scrape(served)
-    assert one(found, "twocloud_source_up", **GZ_LABELS) == 0
-    assert one(found, "twocloud_source_last_error", **GZ_LABELS, error="party_malformed") == 1
-    assert one(found, "twocloud_source_breaker_open", **GZ_LABELS) == 1
-    assert sum(of(found, "twocloud_servers", **GZ_LABELS).values()) == 25       # the snapshot is still there
+    samples = scrape(served)
+    assert one(samples, "twocloud_source_up", **GZ_LABELS) == 0
+    assert one(samples, "twocloud_source_last_error", **GZ_LABELS, error="party_malformed") == 1
+    assert one(samples, "twocloud_source_breaker_open", **GZ_LABELS) == 1
+    assert sum(of(samples, "twocloud_servers", **GZ_LABELS).values()) == 25       # the snapshot is still there
 
     served.clock.forward(5 * 3600)                              # nobody has tried since: it is no better
-    found = scrape(served)
-    assert one(found, "twocloud_source_up", **GZ_LABELS) == 0
-    assert one(found, "twocloud_source_last_error", **GZ_LABELS, error="party_malformed") == 1
-    assert one(found, "twocloud_source_breaker_open", **GZ_LABELS) == 0
-    assert one(found, "twocloud_source_refresh_interval_seconds", **GZ_LABELS) == schedule.IDLE_EVERY
+    samples = scrape(served)
+    assert one(samples, "twocloud_source_up", **GZ_LABELS) == 0
+    assert one(samples, "twocloud_source_last_error", **GZ_LABELS, error="party_malformed") == 1
+    assert one(samples, "twocloud_source_breaker_open", **GZ_LABELS) == 0
+    assert one(samples, "twocloud_source_refresh_interval_seconds", **GZ_LABELS) == schedule.IDLE_EVERY
     assert served.clouds["qcloud"].count() == calls
 
     served.clouds["qcloud"].plans.clear()
     served.get(GZ)
-    found = scrape(served)
-    assert one(found, "twocloud_source_up", **GZ_LABELS) == 1
-    assert of(found, "twocloud_source_last_error", **GZ_LABELS) == {}
+    samples = scrape(served)
+    assert one(samples, "twocloud_source_up", **GZ_LABELS) == 1
+    assert of(samples, "twocloud_source_last_error", **GZ_LABELS) == {}
 
 
 def test_an_empty_source_has_servers_all_the_same(served: App) -> None:
@@ -122,18 +123,18 @@ def test_regions_that_an_account_names_are_sources_before_they_are_listed(served
     keep(served, Source("7", "qcloud", "ap-beijing", "prod"))   # read by name, though the account does not name it
     assert ("7", "qcloud", "prod", "ap-beijing") in sources(scrape(served, token))
     put(served, "7", "qcloud", "prod", ("ap-guangzhou",))       # another account of the name: nothing of the old one
-    found = scrape(served, token)
-    assert sources(found) == {("7", "qcloud", "prod", "ap-guangzhou")}
-    assert one(found, "twocloud_source_up", tenant_id="7") == 0
+    samples = scrape(served, token)
+    assert sources(samples) == {("7", "qcloud", "prod", "ap-guangzhou")}
+    assert one(samples, "twocloud_source_up", tenant_id="7") == 0
 
 
 def test_a_snapshot_of_another_account_counts_as_none(served: App) -> None:
     put(served, "7", "qcloud", "prod", ("ap-guangzhou",))
     snapshots.save(served.deployment.store, Source("7", "qcloud", "ap-guangzhou", "prod"), "another", [],
                    served.clock(), history=1)
-    found = scrape(served, served.issue(served.user("bob", ("7",))))
-    assert one(found, "twocloud_source_up", tenant_id="7") == 0
-    assert of(found, "twocloud_source_age_seconds") == {}
+    samples = scrape(served, served.issue(served.user("bob", ("7",))))
+    assert one(samples, "twocloud_source_up", tenant_id="7") == 0
+    assert of(samples, "twocloud_source_age_seconds") == {}
 
 
 def test_a_party_that_does_not_list_its_regions(served: App) -> None:
@@ -142,11 +143,11 @@ def test_a_party_that_does_not_list_its_regions(served: App) -> None:
     served.get("party=qcloud&tenant_id=123&region=all")
     served.clouds["qcloud"].plans.clear()
     served.get(GZ)
-    found = scrape(served)
-    assert one(found, "twocloud_source_up", **GZ_LABELS) == 1
+    samples = scrape(served)
+    assert one(samples, "twocloud_source_up", **GZ_LABELS) == 1
     every = {**GZ_LABELS, "region": "all"}
-    assert one(found, "twocloud_source_up", **every) == 0
-    assert len(of(found, "twocloud_source_last_error", **every)) == 1
+    assert one(samples, "twocloud_source_up", **every) == 0
+    assert len(of(samples, "twocloud_source_last_error", **every)) == 1
     served.clock.forward(3601)
     assert one(scrape(served), "twocloud_source_up", **every) is None
 
@@ -163,9 +164,9 @@ def test_doors_and_their_members(served: App) -> None:
 
 def test_an_account_whose_row_is_damaged(served: App) -> None:
     served.deployment.store.put("account", "7/qcloud", b"{")
-    found = scrape(served, served.issue(served.user("bob", ("7",))))
-    assert one(found, "twocloud_source_up", tenant_id="7", region="all") == 0
-    assert one(found, "twocloud_source_last_error", tenant_id="7", region="all", error="internal") == 1
+    samples = scrape(served, served.issue(served.user("bob", ("7",))))
+    assert one(samples, "twocloud_source_up", tenant_id="7", region="all") == 0
+    assert one(samples, "twocloud_source_last_error", tenant_id="7", region="all", error="internal") == 1
 
 
 def test_a_failure_that_another_version_wrote_is_one_of_ours(served: App) -> None:
@@ -253,9 +254,9 @@ def test_a_snapshot_of_an_older_version_whose_rows_are_gone(served: App) -> None
     without_counts(served, "123/qcloud/ap-guangzhou")
     store = served.deployment.store
     store.delete("chunk", *[key for key, _ in store.list("chunk", "123/qcloud/ap-guangzhou/")])
-    found = scrape(served)
-    assert of(found, "twocloud_servers", **GZ_LABELS) == {}     # not 0: it is not known
-    assert one(found, "twocloud_source_up", **GZ_LABELS) == 1
+    samples = scrape(served)
+    assert of(samples, "twocloud_servers", **GZ_LABELS) == {}     # not 0: it is not known
+    assert one(samples, "twocloud_source_up", **GZ_LABELS) == 1
 
 
 def test_too_many_old_snapshots_for_one_scrape(served: App, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,10 +273,10 @@ def test_a_thousand_sources(served: App, monkeypatch: pytest.MonkeyPatch) -> Non
         keep(served, Source("7", "qcloud", region), Server(id="i", name="", status=Status.ACTIVE))
     token = served.issue(served.user("bob", ("7",)))
     with reads(served, monkeypatch) as kinds:
-        found = scrape(served, token)
+        samples = scrape(served, token)
     assert len(kinds) == 8
-    assert len(sources(found)) == 1000
-    assert sum(of(found, "twocloud_servers").values()) == 1000
+    assert len(sources(samples)) == 1000
+    assert sum(of(samples, "twocloud_servers").values()) == 1000
 
 
 def test_more_than_one_answer_holds_is_413(served: App, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -369,10 +370,10 @@ def test_requests_are_counted_by_path_and_status(served: App) -> None:
                 for labels, value in of(scrape(served, wide), "twocloud_http_requests_total").items()}
     assert requests == {("/twocloud/servers", "200"): 2, ("/twocloud/servers", "400"): 1,
                         ("/twocloud/servers", "401"): 3, ("/twocloud/health", "405"): 1, ("other", "404"): 4}
-    found = scrape(served, wide)
-    assert one(found, "twocloud_http_requests_total", route=METRICS, code="200") == 1
-    assert one(found, "twocloud_http_request_duration_seconds_count") == 12
-    assert one(found, "twocloud_http_request_duration_seconds_bucket", le="+Inf") == 12
+    samples = scrape(served, wide)
+    assert one(samples, "twocloud_http_requests_total", route=METRICS, code="200") == 1
+    assert one(samples, "twocloud_http_request_duration_seconds_count") == 12
+    assert one(samples, "twocloud_http_request_duration_seconds_bucket", le="+Inf") == 12
 
 
 def test_a_request_that_cannot_be_read_is_counted(served: App) -> None:
@@ -391,11 +392,11 @@ def test_calls_are_counted_by_party_and_outcome(served: App) -> None:
     served.clouds["aws"].fail("html")
     served.get(US)
     wide = served.issue(served.user("eve", ("*",)))
-    found, cloud = scrape(served, wide), served.clouds
-    assert one(found, "twocloud_party_calls_total", party="qcloud", outcome="ok") == cloud["qcloud"].count()
-    assert sum(of(found, "twocloud_party_calls_total", party="aws").values()) == cloud["aws"].count()
-    assert one(found, "twocloud_party_call_duration_seconds_count", party="aws") == cloud["aws"].count()
-    assert 0 < (one(found, "twocloud_party_call_duration_seconds_sum", party="qcloud") or 0) < 60
+    samples, cloud = scrape(served, wide), served.clouds
+    assert one(samples, "twocloud_party_calls_total", party="qcloud", outcome="ok") == cloud["qcloud"].count()
+    assert sum(of(samples, "twocloud_party_calls_total", party="aws").values()) == cloud["aws"].count()
+    assert one(samples, "twocloud_party_call_duration_seconds_count", party="aws") == cloud["aws"].count()
+    assert 0 < (one(samples, "twocloud_party_call_duration_seconds_sum", party="qcloud") or 0) < 60
 
 
 def test_regions_that_strangers_invent_make_no_label_and_no_entry(served: App) -> None:
@@ -436,13 +437,13 @@ def test_elsewhere_than_in_serve_there_are_no_counters(served: App) -> None:
 
 
 def test_the_service_and_its_schedule(served: App) -> None:
-    found = scrape(served)
-    assert one(found, "twocloud_build_info", version=__version__) == 1
-    assert of(found, "twocloud_schedule_age_seconds") == of(found, "twocloud_schedule_late") == {}
+    samples = scrape(served)
+    assert one(samples, "twocloud_build_info", version=__version__) == 1
+    assert of(samples, "twocloud_schedule_age_seconds") == of(samples, "twocloud_schedule_late") == {}
     schedule.finish(served.deployment, schedule.survey(served.deployment), 300)
     served.clock.forward(41)
-    found = scrape(served)
-    assert (one(found, "twocloud_schedule_age_seconds"), one(found, "twocloud_schedule_late")) == (41, 0)
+    samples = scrape(served)
+    assert (one(samples, "twocloud_schedule_age_seconds"), one(samples, "twocloud_schedule_late")) == (41, 0)
     served.clock.forward(900)
     assert one(scrape(served), "twocloud_schedule_late") == 1
 

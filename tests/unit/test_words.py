@@ -32,7 +32,7 @@ OUTSIDE_TESTS = {r"\b(told|said)\b": "returned, stated, logged, shown"}
 PATTERNS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/*.md", "app.py", "chalicelib/**/*.py", "deploy/*.py",
             "benchmarks/*.py", "clients/**/plugins/**/*.py", "chalicelib/http/console/*.js",
             "chalicelib/http/console/*.html", "chalicelib/parties/*/*.md", "tests/**/*.py")
-VERBS = frozenset("asked asks found given got heard left said says seen told".split())
+VERBS = {"asked", "asks", "found", "given", "got", "heard", "left", "said", "says", "seen", "told"}
 PROGRAMS = ("app.py", "chalicelib/**/*.py", "tests/**/*.py", "benchmarks/**/*.py", "deploy/**/*.py",
             "clients/**/plugins/**/*.py")
 FILES = sorted({path for pattern in PATTERNS for path in ROOT.glob(pattern)} - {Path(__file__)})
