@@ -17,7 +17,7 @@ from chalicelib.concurrency import run_all
 from chalicelib.errors import TwocloudError
 from chalicelib.fleet import schedule
 from chalicelib.fleet.many_sources import REQUEST_SECONDS, Deployment, open_deployment
-from chalicelib.http import api, authorizer
+from chalicelib.http import api, authorizer, forwarding
 from chalicelib.model import Source
 from chalicelib.storage import amazon
 
@@ -120,15 +120,19 @@ def _read(route: str, request: Request, request_id: str) -> api.HttpRequest:
     many: dict[str, list[str]] = event["multiValueQueryStringParameters"] or {}
     headers: dict[str, str] = event["headers"]
     raw = request.raw_body
+    lower = {name.lower(): value for name, value in headers.items()}
+    origin = forwarding.origin_of(str(_object(request.context.get("identity")).get("sourceIp", "")), lower,
+                                  _deployment().settings.trusted_proxies)
     return api.HttpRequest(
         method=request.method,
-        path=str(request.context.get("path") or route),
+        path=route if origin.prefix else str(request.context.get("path") or route),     # which begins with the stage
         pairs=[(name, value) for name, values in many.items() for value in values],
-        headers={name.lower(): value for name, value in headers.items()},
+        headers=lower,
         body=raw.encode() if isinstance(raw, str) else raw,
         request_id=request_id,
         proof=str(_object(request.context.get("authorizer")).get(authorizer.PROOF, "")),
-        deadline=time.monotonic() + _seconds_left(request.lambda_context))
+        deadline=time.monotonic() + _seconds_left(request.lambda_context),
+        prefix=origin.prefix, client=origin.address)
 
 
 def _own_id(context: object) -> str | None:

@@ -1,5 +1,6 @@
 """The environment, read once and checked: the only room that looks at it."""
 
+import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -15,8 +16,8 @@ SETTINGS = {
                        "where accounts, users and tokens are kept: sqlite:///PATH (below the current folder; "
                        "four slashes: absolute), postgresql://USER@HOST/DATABASE or dynamodb://TABLE"),
     "TWOCLOUD_KEY": ("file:.twocloud/key",
-                     "the key that seals the parties' credentials: file:PATH (created on first use, mode 0600) or "
-                     "kms:KEY"),
+                     "the key that seals the parties' credentials: file:PATH (created on first use, mode 0600), "
+                     "env:VARIABLE (its value, 32 bytes in base64) or kms:KEY"),
     "TWOCLOUD_OLD_KEY": ("", "the key that TWOCLOUD_KEY replaces; credentials sealed by it can still be opened"),
     "TWOCLOUD_TIMEZONE": ("UTC", "the time zone of the times in answers, by its IANA name"),
     "TWOCLOUD_MAX_AGE": ("0", "accept a snapshot up to this many seconds old; 0 always queries the party"),
@@ -26,6 +27,9 @@ SETTINGS = {
     "TWOCLOUD_LOG": ("info", "info logs failed calls to parties, debug logs all of them"),
     "TWOCLOUD_CA_FILE": ("", "a PEM file of authorities that are trusted for parties beside the public ones"),
     "TWOCLOUD_PROXY": ("", "the proxy for calls to parties, except those on loopback: http://[USER:PASSWORD@]HOST:PORT"),
+    "TWOCLOUD_CORS_ORIGINS": ("", "the origins whose pages may read the API, with commas: https://dash.example.com"),
+    "TWOCLOUD_TRUSTED_PROXY": ("", "addresses and networks, with commas, whose X-Forwarded-For and X-Forwarded-Prefix "
+                                   "are believed; unix: whoever connects to the socket of --host unix:PATH"),
     "TWOCLOUD_LOCAL": ("0", "1 allows accounts whose endpoint is http:// on loopback; refused in Lambda"),
     "TWOCLOUD_URL": ("", "the server that the command queries, as --url; default: the store"),
     "TWOCLOUD_TOKEN": ("", "the token that the command sends to the server of --url or TWOCLOUD_URL, and to no other"),
@@ -34,6 +38,8 @@ SETTINGS = {
                             "XDG_CONFIG_HOME or ~/.config"),
 }
 
+LOCAL_SOCKET = "unix"                       # in TWOCLOUD_TRUSTED_PROXY
+Trusted = ipaddress.IPv4Network | ipaddress.IPv6Network | str               # a str is LOCAL_SOCKET
 NO_HOME = Path("/dev/null/twocloud/config.toml")                # of a user without a home: no file can be there
 os.environ.pop("SSLKEYLOGFILE", None)       # or TLS libraries write down the keys of calls to parties
 
@@ -41,7 +47,8 @@ os.environ.pop("SSLKEYLOGFILE", None)       # or TLS libraries write down the ke
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Checked settings. `in_lambda`: this process is a Lambda function. `ignored_proxy`: the variable that names a
-    proxy for other programs."""
+    proxy for other programs. `cors_origins`: as a browser writes them. `trusted_proxies`: whose X-Forwarded headers are
+    believed."""
 
     store: str
     key: str
@@ -57,6 +64,8 @@ class Settings:
     ca_file: str = ""
     proxy: Proxy | None = None
     ignored_proxy: str = ""
+    cors_origins: frozenset[str] = frozenset()
+    trusted_proxies: tuple[Trusted, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +119,10 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
     old_key = text("TWOCLOUD_OLD_KEY")
     for name, value in (("TWOCLOUD_KEY", key), ("TWOCLOUD_OLD_KEY", old_key)):
         if value and not is_key(value):
-            raise SettingsError(f"{name} must be file:PATH or kms:KEY (a key's id, ARN or alias).")
-        if in_lambda and value.startswith("file:"):
-            raise SettingsError(f"{name} must be kms:KEY in Lambda, where files do not last.")
+            raise SettingsError(f"{name} must be file:PATH, env:VARIABLE or kms:KEY (a key's id, ARN or alias).")
+        if in_lambda and value and not value.startswith("kms:"):
+            raise SettingsError(f"{name} must be kms:KEY in Lambda: files do not last there, and a function's "
+                                "variables are shown to all who may look at its configuration.")
     queue = text("TWOCLOUD_QUEUE")
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,80}", queue):
         raise SettingsError("TWOCLOUD_QUEUE must be the name of an SQS queue.")
@@ -130,7 +140,9 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
                     _number("TWOCLOUD_HISTORY", text("TWOCLOUD_HISTORY"), 3650),
                     local == "1", in_lambda, queue, log, old_key, text("TWOCLOUD_CA_FILE"),
                     _proxy(text("TWOCLOUD_PROXY")),
-                    next((name for name in ("HTTPS_PROXY", "https_proxy") if environment.get(name)), ""))
+                    next((name for name in ("HTTPS_PROXY", "https_proxy") if environment.get(name)), ""),
+                    frozenset(_origin(item) for item in _items(text("TWOCLOUD_CORS_ORIGINS"))),
+                    tuple(_trusted(item) for item in _items(text("TWOCLOUD_TRUSTED_PROXY"))))
 
 
 def is_store(text: str) -> bool:
@@ -141,7 +153,12 @@ def is_store(text: str) -> bool:
 
 def is_key(text: str) -> bool:
     """Whether it has the form of TWOCLOUD_KEY."""
-    return bool(re.fullmatch(r"file:[^\0]+|kms:[A-Za-z0-9:/_.-]{1,2048}", text))
+    return bool(re.fullmatch(r"file:[^\0]+|env:[A-Za-z_][A-Za-z0-9_]*|kms:[A-Za-z0-9:/_.-]{1,2048}", text))
+
+
+def variable(name: str, environment: Mapping[str, str] = os.environ) -> str:
+    """What the variable of TWOCLOUD_KEY=env:VARIABLE holds, "" if it is not set."""
+    return environment.get(name, "")
 
 
 def _proxy(url: str) -> Proxy | None:
@@ -149,6 +166,28 @@ def _proxy(url: str) -> Proxy | None:
         return parse_proxy("TWOCLOUD_PROXY", url) if url else None
     except InvalidParameter as refused:
         raise SettingsError(f"TWOCLOUD_PROXY: {refused.text}") from None
+
+
+def _items(text: str) -> list[str]:
+    return [item.strip() for item in text.split(",") if item.strip()]
+
+
+def _origin(text: str) -> str:
+    """As a browser writes it: in lower case, without the scheme's own port."""
+    parts = re.fullmatch(r"(https?)://([a-z0-9.-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?", text.lower(), re.ASCII)
+    if not parts:
+        raise SettingsError("TWOCLOUD_CORS_ORIGINS must be origins with commas between them, such as "
+                            "https://dash.example.com,http://localhost:3000: no path, no `*`.")
+    port = "" if parts[3] in (None, {"http": "80", "https": "443"}[parts[1]]) else f":{parts[3]}"
+    return f"{parts[1]}://{parts[2]}{port}"
+
+
+def _trusted(text: str) -> Trusted:
+    try:
+        return text if text == LOCAL_SOCKET else ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise SettingsError("TWOCLOUD_TRUSTED_PROXY must be addresses or networks with commas between them, such as "
+                            "10.0.0.5,192.168.0.0/16, or unix.") from None
 
 
 def _zone(name: str) -> ZoneInfo:

@@ -1,8 +1,8 @@
 """Sealing: what is written under one context can be opened under the same context alone.
 
 A sealed account that somebody copies to another tenant or party does not open there. On one machine the seal is
-AES-256-GCM with the context as additional data, under a key in a file; on AWS it is KMS with the context as
-encryption context, which also appears in the audit trail there.
+AES-256-GCM with the context as additional data, under a key in a file or in a variable of the environment; on AWS it is
+KMS with the context as encryption context, which also appears in the audit trail there.
 https://csrc.nist.gov/pubs/sp/800/38/d/final  https://docs.aws.amazon.com/kms/latest/developerguide/encrypt_context.html
 """
 
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from .. import files
+from .. import files, settings
 from ..errors import Internal, InvalidParameter, SettingsError
 from ..storage import amazon
 
@@ -60,7 +60,9 @@ def open_sealer(key: str, old: str = "", *, make: bool = True) -> Sealer:
         return _Changing(open_sealer(key, make=make), open_sealer(old, make=False))
     scheme, _, rest = key.partition(":")
     if scheme == "file":
-        return FileSealer(Path(rest), make=make)
+        return LocalSealer.of_file(Path(rest), make=make)
+    if scheme == "env":
+        return LocalSealer(_key_of(rest))
     if scheme == "kms":
         return KmsSealer(rest)
     raise SettingsError("TWOCLOUD_KEY must be set to kms:KEY in Lambda.")
@@ -100,15 +102,19 @@ class _Changing:
             raise refused from None
 
 
-class FileSealer:
+class LocalSealer:
     """Layout: 0x01, 4 bytes that name the key, 12 bytes of nonce, ciphertext with tag."""
 
-    def __init__(self, path: Path, *, make: bool = True) -> None:
+    def __init__(self, key: bytes) -> None:
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-        key = _key_in(path, make)
         self._name = hashlib.sha256(b"twocloud key name" + key).digest()[:4]
         self._cipher = AESGCM(key)
+
+    @classmethod
+    def of_file(cls, path: Path, *, make: bool = True) -> "LocalSealer":
+        """`make`: a file that is missing is made. Raises SettingsError."""
+        return cls(_key_in(path, make))
 
     @property
     def name(self) -> str:
@@ -198,6 +204,25 @@ def _canonical(context: Mapping[str, str]) -> bytes:
     return msgspec.json.encode(dict(context), order="sorted")
 
 
+def _key_of(name: str) -> bytes:
+    """The 32 bytes in the variable."""
+    text = settings.variable(name)
+    if not text:
+        raise SettingsError(f"TWOCLOUD_KEY: the variable {name} is not set.")
+    if key := _decoded(text.encode()):
+        return key
+    raise SettingsError(f"TWOCLOUD_KEY: the variable {name} does not hold a key (32 bytes in base64). Make one with: "
+                        "openssl rand -base64 32")
+
+
+def _decoded(text: bytes) -> bytes | None:
+    try:
+        key = base64.b64decode(text.strip(), validate=True)
+    except ValueError:
+        return None
+    return key if len(key) == 32 else None
+
+
 def _key_in(path: Path, make: bool) -> bytes:
     """The 32 bytes in the file."""
     try:
@@ -207,12 +232,10 @@ def _key_in(path: Path, make: bool) -> bytes:
             _make_key(path)
         if files.is_exposed(path):
             raise SettingsError(f"TWOCLOUD_KEY: other users can read {path}. Run: chmod 600 {path}")
-        key = base64.b64decode(path.read_bytes().strip(), validate=True)
+        key = _decoded(path.read_bytes())
     except OSError as problem:
         raise SettingsError(f"TWOCLOUD_KEY: {path} cannot be used: {problem}.") from None
-    except ValueError:
-        key = b""
-    if len(key) != 32:
+    if key is None:
         raise SettingsError(f"TWOCLOUD_KEY: {path} does not hold a key (32 bytes in base64). Restore it from its "
                             "backup.")
     return key

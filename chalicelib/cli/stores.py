@@ -39,7 +39,7 @@ class KeyName(click.ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if not settings.is_key(value):
-            self.fail("must be file:PATH or kms:KEY", param, ctx)
+            self.fail("must be file:PATH, env:VARIABLE or kms:KEY", param, ctx)
         return value
 
 

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -30,7 +30,7 @@ from ..fleet.query import parse as parse_query
 from ..model import Window
 from ..settings import Settings
 from ..storage import store
-from . import console, formats, openapi
+from . import console, cors, formats, openapi
 from .formats import events
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")           # that a gateway passes on
@@ -44,6 +44,7 @@ COMMON_HEADERS = {"X-Content-Type-Options": "nosniff", "Vary": "Authorization, A
 class HttpRequest:
     """`pairs`: the query's names and values, decoded. `headers`: lower-case names. `path`: as the caller sees it.
 
+    `prefix`: what a trusted proxy stripped from the path. `client`: the caller's address, "" if it is not known.
     `deadline`: on time.monotonic's scale. `proof`: the authorizer's, that it has checked the password. `caller`: the
     token's, if its rows were read just now, for this very request.
     """
@@ -57,6 +58,8 @@ class HttpRequest:
     deadline: float
     proof: str = ""
     caller: tokens.Caller | None = None
+    prefix: str = ""
+    client: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +84,14 @@ View = Callable[[Deployment, HttpRequest, _Entry], HttpResponse]
 
 def answer(deployment: Callable[[], Deployment], route: str, request: HttpRequest) -> HttpResponse:
     """What this path says to this request; never raises."""
-    started, entry = time.monotonic(), _Entry()
+    started, origins = time.monotonic(), frozenset[str]()
+    entry = _Entry({"client": request.client} if request.client else {})
     try:
-        view = _view(route, request.method)
+        here = deployment()
+        origins = here.settings.cors_origins
+        view = _view(route, request, origins)
         with store.within(request.deadline):
-            response = view(deployment(), request, entry)
+            response = view(here, request, entry)
     except TwocloudError as error:
         if error.status == 500:
             log.failure(request_id=request.request_id, text=error.text)
@@ -97,7 +103,7 @@ def answer(deployment: Callable[[], Deployment], route: str, request: HttpReques
         log.failure(request_id=request.request_id)
         response = refusal(TwocloudError(), request.request_id)
         entry.fields["error"] = TwocloudError.code
-    _mark(response, request.request_id)
+    _mark(response, request.request_id, origins, request.headers)
     response.headers.setdefault("Cache-Control", "private, no-cache")
     log.request(request_id=request.request_id, method=request.method, route=route, status=response.status,
                     **entry.fields, milliseconds=round((time.monotonic() - started) * 1000, 1),
@@ -105,16 +111,18 @@ def answer(deployment: Callable[[], Deployment], route: str, request: HttpReques
     return response
 
 
-def _mark(response: HttpResponse, request_id: str) -> HttpResponse:
+def _mark(response: HttpResponse, request_id: str, origins: Collection[str],
+          headers: Mapping[str, str]) -> HttpResponse:
     """With the headers of every answer."""
-    response.headers.update(COMMON_HEADERS)
+    response.headers.update(COMMON_HEADERS | cors.headers_for(origins, headers, COMMON_HEADERS["Vary"]))
     response.headers["X-Request-Id"] = request_id
     return response
 
 
-def refused(error: TwocloudError, request_id: str) -> HttpResponse:
-    """The whole answer to a request that reached no path's work."""
-    return _mark(refusal(error, request_id), request_id)
+def refused(error: TwocloudError, request_id: str, origins: Collection[str] = (),
+            headers: Mapping[str, str] = {}) -> HttpResponse:
+    """The whole answer to a request that reached no path's work. `headers`: the request's."""
+    return _mark(refusal(error, request_id), request_id, origins, headers)
 
 
 def grouped(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -155,7 +163,7 @@ def _servers(deployment: Deployment, request: HttpRequest, entry: _Entry) -> Htt
         headers["X-Total-Count"] = str(fleet.total)
     if fleet.list_id is not None:
         headers["X-List-Id"] = fleet.list_id
-    if fleet.complete and (links := _links(request.path, query, fleet.total, fleet.list_id)):
+    if fleet.complete and (links := _links(request.prefix + request.path, query, fleet.total, fleet.list_id)):
         headers["Link"] = links
     if _matches(request.headers.get("if-none-match", ""), headers["ETag"]):
         return HttpResponse(304, headers)
@@ -169,7 +177,7 @@ def _changes(deployment: Deployment, request: HttpRequest, entry: _Entry) -> Htt
     written = events.write_changes(history, query, deployment.settings.timezone, lookup.arrived, formats.LARGEST_ANSWER)
     headers = {"Content-Type": formats.MEDIA_TYPES[query.format], "ETag": written.etag,
                "X-Total-Count": str(written.total), **_age_of_changes(history, lookup.arrived, entry)}
-    if links := _links(request.path, query, written.total):
+    if links := _links(request.prefix + request.path, query, written.total):
         headers["Link"] = links
     if _matches(request.headers.get("if-none-match", ""), written.etag):
         return HttpResponse(304, headers)
@@ -177,7 +185,7 @@ def _changes(deployment: Deployment, request: HttpRequest, entry: _Entry) -> Htt
 
 
 def _issue_token(deployment: Deployment, request: HttpRequest, entry: _Entry) -> HttpResponse:
-    refuse_other_sites(request.headers)
+    refuse_other_sites(request.headers, deployment.settings.cors_origins)
     _no_query(request)
     user = tokens.authenticate_again(deployment.store, request.headers.get("authorization"), request.proof,
                                      deployment.clock())
@@ -277,12 +285,23 @@ ROUTES: Mapping[str, Mapping[str, View]] = {
 OPEN_ROUTES = ("/twocloud/openapi.json", "/twocloud/health", *PAGES)                # without a token
 
 
-def _view(route: str, method: str) -> View:
+def _view(route: str, request: HttpRequest, origins: Collection[str]) -> View:
     if route not in ROUTES:
         raise NotFound()
-    if method not in ROUTES[route]:
-        raise MethodNotAllowed(", ".join(ROUTES[route]))
-    return ROUTES[route][method]
+    if request.method in ROUTES[route]:
+        return ROUTES[route][request.method]
+    if request.method == "OPTIONS":
+        permitted = cors.preflight(origins, request.headers, list(ROUTES[route]))
+        if permitted is not None:
+            return _no_content(permitted)
+    raise MethodNotAllowed(", ".join(ROUTES[route]))
+
+
+def _no_content(headers: dict[str, str]) -> View:
+    def view(deployment: Deployment, request: HttpRequest, entry: _Entry) -> HttpResponse:
+        return HttpResponse(204, headers)
+
+    return view
 
 
 # ---------------------------------------------------------------- how fresh
@@ -388,9 +407,10 @@ def _identify(deployment: Deployment, request: HttpRequest, entry: _Entry) -> to
     return caller
 
 
-def refuse_other_sites(headers: Mapping[str, str]) -> None:
-    """Another site's page must not make a browser guess passwords, or get a token with those that it remembers."""
-    if headers.get("sec-fetch-site", "").strip().lower() == "cross-site":
+def refuse_other_sites(headers: Mapping[str, str], origins: Collection[str]) -> None:
+    """Another site's page must not make a browser guess passwords, or get a token with those that it remembers, unless
+    the operator named its origin."""
+    if not cors.is_allowed(origins, headers) and headers.get("sec-fetch-site", "").strip().lower() == "cross-site":
         raise Forbidden("Tokens are not issued to pages of other sites.")
 
 

@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -29,6 +29,8 @@ from waitress.utilities import BadRequest, Error
 
 from ..access import tokens
 from ..errors import Unauthorized
+from ..settings import Trusted
+from .forwarding import is_trusted, origin_of
 
 THREADS = 200                               # a hanging party holds some for 25 s; the others go on
 LARGEST_BODY = 16_384                       # the largest that a path reads
@@ -48,6 +50,7 @@ _Channel: Any = waitress.channel.HTTPChannel
 _Task: Any = waitress.task.WSGITask
 _Server: Any = waitress.server.TcpWSGIServer
 _Dispatcher: Any = waitress.task.ThreadedTaskDispatcher
+_TICK = 0.05                                # seconds between two looks at what is still under way
 _ACCEPTED = 64                              # at once: a look at all connections between two takes its time
 _KNOWN = 10_000                             # callers remembered as no strangers
 
@@ -61,6 +64,16 @@ def network(address: str) -> str:
     if isinstance(ip, ipaddress.IPv4Address):
         return str(ip)
     return str(ip.ipv4_mapped or ipaddress.ip_network((ip, 64), strict=False))
+
+
+def is_local(sock: socket.socket) -> bool:
+    """Whether it is a socket of this machine's file system."""
+    return sock.family == getattr(socket, "AF_UNIX", None)
+
+
+def headers_of(request: Any) -> dict[str, str]:
+    """Those of waitress's request, with lower-case names."""
+    return {str(name).lower().replace("_", "-"): str(value) for name, value in request.headers.items()}
 
 
 class TooMany(Error):
@@ -119,12 +132,15 @@ def _check(head: bytes) -> None:
 # ---------------------------------------------------------------- a connection
 
 class Task(_Task):
-    """Tells the application when the request arrived, and whom to tell that its token is valid."""
+    """Tells the application when and from where the request arrived, and whom to tell that its token is valid."""
 
     def get_environment(self) -> dict[str, Any]:
         environment: dict[str, Any] = super().get_environment()
         turn: _Turn = self.channel.turn
-        return {**environment, "twocloud.arrived": turn.arrived, "twocloud.recognise": turn.recognise}
+        if self.channel.server.draining:
+            self.set_close_on_finish()
+        return {**environment, "twocloud.arrived": turn.arrived, "twocloud.recognise": turn.recognise,
+                "twocloud.origin": turn.origin}
 
 
 class Channel(_Channel):
@@ -141,8 +157,11 @@ class Channel(_Channel):
 
     def __init__(self, server: Any, sock: socket.socket, addr: Any, adj: Any, map: Any = None) -> None:
         self.since = time.monotonic()
-        self.network = network(str(addr[0]))
-        super().__init__(server, sock, addr, adj, map=map)
+        self.peer = "" if is_local(sock) else str(addr[0])
+        self.trusted: Sequence[Trusted] = server.trusted
+        self.behind_proxy = is_trusted(self.peer, self.trusted)
+        self.network = network(self.peer)
+        super().__init__(server, sock, addr or ("", None), adj, map=map)
 
     @property
     def waits(self) -> bool:
@@ -207,24 +226,50 @@ class Listener(_Server):
     channel_class = Channel
     refused: Callable[[int, float], None]   # status and seconds of each request that waitress itself refuses
     ended = False
+    draining = 0.0                          # until when, on time.monotonic's scale; 0: not
     _ending = False                         # the loop is to end
 
     def __init__(self, application: Callable[..., Any], bound: socket.socket, channel: type[Channel],
-                 dispatcher: "FairShare") -> None:
+                 dispatcher: "FairShare", trusted: Sequence[Trusted], origins: Collection[str]) -> None:
         self.channel_class = channel
+        self.trusted, self.origins = trusted, origins
         self._closing = threading.Lock()
         self._pulling = threading.Lock()    # the loop must not close the trigger while `end_soon` pulls it
         adjusted = waitress.adjustments.Adjustments(
-            sockets=[bound], ident=None, clear_untrusted_proxy_headers=True, max_request_header_size=LARGEST_HEAD,
+            sockets=[bound], ident=None, clear_untrusted_proxy_headers=False, max_request_header_size=LARGEST_HEAD,
             max_request_body_size=LARGEST_BODY + 1, inbuf_overflow=1 << 30, outbuf_high_watermark=1 << 20,
             connection_limit=CONNECTIONS + 90, asyncore_use_poll=True, cleanup_interval=1,
             recv_bytes=65_536)              # else a head that is too large is reset, not answered
         super().__init__(application, map={}, _sock=bound, dispatcher=dispatcher, adj=adjusted, bind_socket=False,
                          sockinfo=(bound.family, bound.type, bound.proto, bound.getsockname()))
 
+    def getsockname(self) -> Any:
+        return ("", "") if is_local(self.socket) else super().getsockname()
+
+    def set_socket_options(self, conn: socket.socket) -> None:
+        if not is_local(conn):
+            super().set_socket_options(conn)
+
     def loop(self) -> None:
-        """Serve until closed."""
-        wasyncore.loop(timeout=1, map=self._map, use_poll=True)
+        """Serve until closed, or drained."""
+        while self._map and not (self.draining and self._is_drained()):
+            wasyncore.loop(timeout=_TICK if self.draining else 1, map=self._map, use_poll=True, count=1)
+        self.end()
+
+    def drain(self, seconds: float) -> None:
+        """Accept nothing new, end `loop` when all that is under way has its answer, or after `seconds`. From a signal's
+        handler in the loop's own thread: it takes no lock."""
+        self.draining = self.draining or time.monotonic() + seconds
+
+    def _is_drained(self) -> bool:
+        if self.socket and self.accepting:
+            self.accepting = False
+            self.del_channel()
+            self.socket.close()             # the next one is refused by the system, and goes to another server
+        for channel in list(self.active_channels.values()):
+            if channel.waits:
+                channel.handle_close()
+        return not self.active_channels or time.monotonic() > self.draining
 
     def pull_trigger(self) -> None:
         with self._closing:                 # a thread that ends late must not write to what is closed
@@ -265,11 +310,14 @@ class Listener(_Server):
 
     def _make_room(self) -> None:
         """Close the connection that has waited longest, of the address that has the most, if there are too many."""
-        waiting = [channel for channel in self.active_channels.values() if channel.waits]
+        # a trusted proxy has many callers: it is spared as long as there is room
+        crowded = len(self.active_channels) > CONNECTIONS
+        waiting = [channel for channel in self.active_channels.values()
+                   if channel.waits and (crowded or not channel.behind_proxy)]
         if not waiting:
             return
         (most, count), = Counter(channel.network for channel in waiting).most_common(1)
-        if count > CONNECTIONS_OF_ONE or len(self.active_channels) > CONNECTIONS:
+        if count > CONNECTIONS_OF_ONE or crowded:
             oldest = min((channel for channel in waiting if channel.network == most), key=lambda it: it.since)
             oldest.refused = False
             oldest.handle_close()
@@ -285,9 +333,10 @@ class _Turn:
         self.channel, self._share = channel, share
         self.arrived = time.monotonic()
         self.shown = _digest(str(request.headers.get("AUTHORIZATION", "")))
+        self.origin = origin_of(channel.peer, headers_of(request) if channel.behind_proxy else {}, channel.trusted)
         tenant = parse_qs(str(getattr(request, "query", ""))).get("tenant_id", [""])[0][:64]
         self.own = (f"token {self.shown}", *([f"tenant {tenant}"] if tenant else []))
-        self.keys = self.own if share.knows(self.shown) else (f"stranger {channel.network}",)
+        self.keys = self.own if share.knows(self.shown) else (f"stranger {network(self.origin.address)}",)
 
     def service(self) -> None:
         try:

@@ -5,8 +5,10 @@ refusals (unknown path, no credentials, too large, unreadable) are made here, in
 policy cache, no throttling.
 """
 
+import errno
 import gzip
 import logging
+import os
 import re
 import signal
 import socket
@@ -14,10 +16,11 @@ import threading
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -36,39 +39,82 @@ _WRONG_SECONDS = 3.0
 _CHECKED = 4                                # passwords from one address that are checked or wait for it
 _ADDRESSES = 10_000                         # remembered
 _FILES = 4096                               # open ones that we may have, if the system lets us
+_LOCAL = "unix:"                            # before the path of a local socket
+_BACKLOG = 1024
 _COMPRESS_FROM = 1024                       # minimum_compression_size in .chalice/config.json
 
 Headers = list[tuple[str, str]]
+Bound = socket.socket                       # that listens
+
+
+def listen(host: str, port: int) -> Bound:
+    """`host`: an address, a name, or unix:PATH; `port`: 0 is any free one. Raises OSError if it cannot listen there."""
+    if host.startswith(_LOCAL):
+        return _listen_locally(host.removeprefix(_LOCAL))
+    family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    return socket.create_server(where[:2], family=family, backlog=_BACKLOG)
+
+
+def _listen_locally(path: str) -> Bound:
+    """A socket file that owner and group may use. One that a killed server left is replaced."""
+    if not hasattr(socket, "AF_UNIX"):
+        raise OSError(errno.EAFNOSUPPORT, "this system has no such sockets")
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if Path(path).is_socket():
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as there, suppress(ConnectionRefusedError):
+                there.connect(path)
+                raise OSError(errno.EADDRINUSE, "another server listens there")
+            Path(path).unlink()
+        before = os.umask(0o117)            # from its first moment on, no other user can connect
+        try:
+            bound.bind(path)
+        finally:
+            os.umask(before)
+        bound.listen(_BACKLOG)
+    except OSError:
+        bound.close()
+        raise
+    return bound
 
 
 class Server:
-    """Bound when made; port 0 is any free one. Raises OSError if it cannot listen there."""
+    """Bound when made, to `bound` or as `listen` does. Raises OSError if it cannot listen there.
 
-    def __init__(self, deployment: Deployment, host: str, port: int) -> None:
+    `address`: what follows http:// in a URL, or unix:PATH.
+    """
+
+    def __init__(self, deployment: Deployment, host: str, port: int, bound: Bound | None = None) -> None:
         for name in ("waitress", "waitress.queue"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # its lines are not ours
         _allow_files()
-        family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        bound = socket.create_server(where[:2], family=family, backlog=1024)
-        there = bound.getsockname()
-        self.address = f"[{there[0]}]:{there[1]}" if family == socket.AF_INET6 else f"{there[0]}:{there[1]}"
+        bound = bound or listen(host, port)
+        self.address = address_of(bound)
         self._threads = connections.FairShare()
-        counters = Counters()
+        counters, settings = Counters(), deployment.settings
         deployment.transport.observe = counters.add_call
         self._listener = connections.Listener(partial(_wsgi, replace(deployment, counters=counters), _Guesses()), bound,
-                                              _Channel, self._threads)
+                                              _Channel, self._threads, settings.trusted_proxies, settings.cors_origins)
         self._listener.refused = partial(counters.add_request, "", OTHER)
         self._looping = threading.Event()
         self._worker = schedule.Worker(deployment)
         deployment.later.send = self._worker.send
 
     def run(self) -> None:
-        """Serve until SIGTERM or Ctrl-C."""
+        """Serve until SIGTERM or Ctrl-C. What is under way is answered then, nothing new is accepted; a second signal
+        ends it at once."""
+        def stop(*_: object) -> None:
+            if self._listener.draining:
+                raise KeyboardInterrupt
+            self._listener.drain(REQUEST_SECONDS)
+
         try:
-            with until_stopped():
+            with until_stopped(), _handling(stop):
                 self.serve()
         finally:
             self.close()
+            if self.address.startswith(_LOCAL):
+                Path(self.address.removeprefix(_LOCAL)).unlink(missing_ok=True)
 
     def serve(self) -> None:
         """Serve until closed from another thread."""
@@ -86,6 +132,13 @@ class Server:
             self._listener.end_soon()
         else:
             self._listener.end()
+
+
+def address_of(bound: Bound) -> str:
+    there = bound.getsockname()
+    if connections.is_local(bound):
+        return f"{_LOCAL}{there}"
+    return f"[{there[0]}]:{there[1]}" if bound.family == socket.AF_INET6 else f"{there[0]}:{there[1]}"
 
 
 def _allow_files() -> None:
@@ -107,6 +160,17 @@ def until_stopped() -> Generator[None]:
     signal.signal(signal.SIGTERM, stop)
     with suppress(KeyboardInterrupt, SystemExit):
         yield
+
+
+@contextmanager
+def _handling(stop: Callable[..., object]) -> Generator[None]:
+    """SIGTERM and Ctrl-C call this while what is inside runs."""
+    before = [(number, signal.signal(number, stop)) for number in (signal.SIGTERM, signal.SIGINT)]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
 
 
 # ---------------------------------------------------------------- guesses of passwords
@@ -166,21 +230,21 @@ class _Guesses:
 
 def _wsgi(deployment: Deployment, guesses: _Guesses, environ: Mapping[str, Any],
           start_response: Callable[[str, Headers], object]) -> Iterable[bytes]:
-    request, callers = _read(environ), list[str]()
+    request, origins, callers = _read(environ), deployment.settings.cors_origins, list[str]()
     try:
         if time.monotonic() - environ["twocloud.arrived"] > _LONGEST_WAIT:
             raise RateLimited(1, "Too many concurrent requests from this address.")
-        with _guarded(guesses, request, str(environ.get("REMOTE_ADDR", ""))):
+        with _guarded(guesses, request, origins):
             response = _gateway(deployment, request, environ["twocloud.recognise"], callers)
     except _Logged as refused:
         response = refused.response
     except TwocloudError as error:
-        response = api.refused(error, request.request_id)
+        response = api.refused(error, request.request_id, origins, request.headers)
         log.request(request_id=request.request_id, method=request.method if request.method in api.METHODS else "?",
-                    status=response.status, error=error.code)
+                    status=response.status, client=request.client, error=error.code)
     except Exception:
         log.failure(request_id=request.request_id)
-        response = api.refused(TwocloudError(), request.request_id)
+        response = api.refused(TwocloudError(), request.request_id, origins, request.headers)
     if deployment.counters:
         deployment.counters.add_request(callers[0] if callers else "", _route(request), response.status,
                                         time.monotonic() - environ["twocloud.arrived"])
@@ -207,7 +271,8 @@ def _read(environ: Mapping[str, Any]) -> api.HttpRequest:
         path=str(environ["PATH_INFO"]).encode("latin-1").decode("utf-8", "replace"),
         pairs=api.grouped(pairs), headers=headers,
         body=environ["wsgi.input"].read().decode("utf-8", "replace").encode(),
-        request_id=str(uuid.uuid4()), deadline=environ["twocloud.arrived"] + REQUEST_SECONDS)
+        request_id=str(uuid.uuid4()), deadline=environ["twocloud.arrived"] + REQUEST_SECONDS,
+        prefix=environ["twocloud.origin"].prefix, client=environ["twocloud.origin"].address)
 
 
 class _Logged(Unauthorized):
@@ -219,13 +284,13 @@ class _Logged(Unauthorized):
 
 
 @contextmanager
-def _guarded(guesses: _Guesses, request: api.HttpRequest, address: str) -> Generator[None]:
+def _guarded(guesses: _Guesses, request: api.HttpRequest, origins: Collection[str]) -> Generator[None]:
     """What stands before the path that takes passwords; nothing before any other."""
     if request.method != "POST" or request.path.rstrip("/") != admission.TOKENS:
         yield
         return
-    api.refuse_other_sites(request.headers)
-    with guesses.try_from(address):
+    api.refuse_other_sites(request.headers, origins)
+    with guesses.try_from(request.client):
         yield
 
 
@@ -294,7 +359,8 @@ class _ErrorTask(waitress.task.ErrorTask):
                                                                "address.") if code == 429 else
                  TwocloudError() if code == 500 else InvalidParameter("request", _UNREAD.get(code, _UNREAD[400])))
         request_id = str(uuid.uuid4())
-        response = api.refused(error, request_id)
+        listener: Any = self.channel.server
+        response = api.refused(error, request_id, listener.origins, connections.headers_of(self.request))
         log.request(request_id=request_id, method="?", status=response.status, error=error.code)
         self.channel.server.refused(response.status, time.monotonic() - self.channel.turn.arrived)
         self.status = f"{response.status} {_REASONS[response.status]}"

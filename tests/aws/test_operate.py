@@ -20,7 +20,7 @@ from moto import mock_aws
 
 from chalicelib import cli, parties
 from chalicelib.access import accounts, tokens, users
-from chalicelib.access.sealing import FileSealer
+from chalicelib.access.sealing import LocalSealer
 from chalicelib.cli import output
 from chalicelib.errors import AccountNotFound, Unauthorized
 from chalicelib.parties.qcloud.simulator import Qcloud
@@ -124,7 +124,7 @@ def test_a_files_key(served: App, mine: dict[str, str], tmp_path: Path) -> None:
     run(again, tmp_path, **mine)
     assert {(row.key, row.bound) for row in accounts.every(store)} == {(old.name, True)}
     listing = run(script + "twocloud account list -o json", tmp_path, **mine)
-    new = FileSealer(tmp_path / ".twocloud/key-2", make=False)
+    new = LocalSealer.of_file(tmp_path / ".twocloud/key-2", make=False)
     rows = accounts.every(served.deployment.store)
     assert {row.key for row in rows} == {new.name}
     assert new.name in listing
@@ -265,7 +265,7 @@ def test_the_rights_that_the_page_names_are_those_that_are_used(tmp_path: Path,
         used = set()
         monkeypatch.delenv("TWOCLOUD_OLD_KEY")
         monkeypatch.setenv("TWOCLOUD_KEY", f"file:{tmp_path}/key")
-        accounts.put(source, FileSealer(tmp_path / "key"), accounts.check(
+        accounts.put(source, LocalSealer.of_file(tmp_path / "key"), accounts.check(
             "123", parties.load("qcloud"), {"secret_id": "A", "secret_key": "k"}, project=None, regions=(), deep=False,
             endpoint=None, local=False), 0)
         for _ in range(2):

@@ -13,7 +13,7 @@ import pytest
 
 from chalicelib import parties
 from chalicelib.access import accounts, tokens, users
-from chalicelib.access.sealing import FileSealer, KmsSealer
+from chalicelib.access.sealing import KmsSealer, LocalSealer
 from chalicelib.storage.dynamodb import DynamoStore
 from chalicelib.storage.sqlite import SqliteStore
 from deploy import emulator
@@ -167,7 +167,7 @@ def test_from_one_machine_to_aws(stack: Stack, operator: Any, tmp_path: Path) ->
     made = accounts.check("123", parties.load("qcloud"), {"secret_id": "AKID", "secret_key": key}, project=None,
                           regions=("gz",), deep=False,
                           endpoint=None, local=False)
-    accounts.put(store, FileSealer(folder / "key"), made, time.time())
+    accounts.put(store, LocalSealer.of_file(folder / "key"), made, time.time())
     users.add(store, users.User(name="ann", uid="1", tenants=("123",)))
     store.close()
     (script,) = PAGE["Move from one machine to AWS"]

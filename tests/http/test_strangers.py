@@ -332,7 +332,8 @@ class FakeRequest:
 
 class FakeChannel:
     def __init__(self, address: str, authorization: str = "", tenant: str = "1") -> None:
-        self.network, self.requests = address, [FakeRequest(authorization, tenant)]
+        self.peer, self.requests = address, [FakeRequest(authorization, tenant)]
+        self.behind_proxy, self.trusted = False, ()
         self.started, self.free = threading.Event(), threading.Event()
 
     def service(self) -> None:

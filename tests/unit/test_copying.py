@@ -24,7 +24,7 @@ from moto import mock_aws
 from chalicelib import parties
 from chalicelib.access import accounts, copying
 from chalicelib.access.copying import Count
-from chalicelib.access.sealing import FileSealer, KmsSealer, Sealer
+from chalicelib.access.sealing import KmsSealer, LocalSealer, Sealer
 from chalicelib.errors import Conflict, Internal
 from chalicelib.storage.dynamodb import DynamoStore
 from chalicelib.storage.sqlite import SqliteStore
@@ -302,7 +302,7 @@ def put(store: Store, sealer: Sealer, tenant: str, name: str = "default", **cred
 
 def test_accounts_are_sealed_for_where_they_go(tmp_path: Path, clock: Clock) -> None:
     source, keys = SqliteStore(f"{tmp_path}/a.db", clock), {n: secret("moved") for n in range(30)}
-    mine = FileSealer(tmp_path / "key")
+    mine = LocalSealer.of_file(tmp_path / "key")
     for n, key in keys.items():
         put(source, mine, str(n), secret_key=key)
     with kms() as theirs:
@@ -335,7 +335,7 @@ def test_accounts_of_every_name_are_sealed_once_wherever_a_copy_breaks_off(
     source = SqliteStore(f"{tmp_path}/a.db", clock)
     with kms() as theirs:
         client: Any = theirs._client
-        old, new = (FileSealer(tmp_path / f"key{n}") if kind == "file" else
+        old, new = (LocalSealer.of_file(tmp_path / f"key{n}") if kind == "file" else
                     KmsSealer(client.create_key()["KeyMetadata"]["KeyId"], client)
                     for n, kind in enumerate(kinds.split()))
         keys = {name: secret(f"moved-{name}") for name in NAMES}
@@ -387,7 +387,7 @@ def test_accounts_of_every_name_are_sealed_once_wherever_a_copy_breaks_off(
 def test_a_damaged_account_is_named_and_a_copy_without_keys_takes_it_along(
         place: tuple[str, str], value: bytes | None, tmp_path: Path, clock: Clock) -> None:
     source, target, other = (SqliteStore(f"{tmp_path}/{name}.db", clock) for name in "abc")
-    mine = FileSealer(tmp_path / "key")
+    mine = LocalSealer.of_file(tmp_path / "key")
     for name in ("default", "prod"):
         put(source, mine, "t", name, secret_key=secret("damaged"))
         put(source, mine, "9", name, secret_key=secret("damaged"))
@@ -395,7 +395,7 @@ def test_a_damaged_account_is_named_and_a_copy_without_keys_takes_it_along(
     assert foreign
     source.put(*place, foreign.value if value is None else value)
     with pytest.raises(Internal, match=f"Account row {place[1]} in the store"):
-        last(copying.copy(source, "a", target, (mine, FileSealer(tmp_path / "new"))))
+        last(copying.copy(source, "a", target, (mine, LocalSealer.of_file(tmp_path / "new"))))
     assert last(copying.copy(source, "a", other)).different == 0
     assert rows(other) == rows(source)
     for store in (source, target, other):
@@ -404,13 +404,13 @@ def test_a_damaged_account_is_named_and_a_copy_without_keys_takes_it_along(
 
 def test_an_account_that_cannot_be_sealed_is_named(tmp_path: Path, clock: Clock) -> None:
     source, target = (SqliteStore(f"{tmp_path}/{name}.db", clock) for name in ("a", "b"))
-    mine = FileSealer(tmp_path / "key")
+    mine = LocalSealer.of_file(tmp_path / "key")
     put(source, mine, "ok", secret_key=secret("ok"))
     put(source, mine, "huge", secret_key="x" * 5000)
     with kms() as theirs, pytest.raises(Internal, match="Account huge qcloud: The credentials are too long"):
         last(copying.copy(source, "a", target, (mine, theirs)))
     with pytest.raises(Internal, match=r"Account huge qcloud: .*another key"):
-        last(copying.copy(source, "a", target, (FileSealer(tmp_path / "wrong"), mine)))
+        last(copying.copy(source, "a", target, (LocalSealer.of_file(tmp_path / "wrong"), mine)))
 
 
 # ---------------------------------------------------------------- the command
@@ -424,7 +424,7 @@ def twocloud(*arguments: str, folder: Path, **environment: str) -> subprocess.Co
 
 def test_the_command(tmp_path: Path) -> None:
     source, key = SqliteStore(f"{tmp_path}/a.db", time.time), secret("command")
-    put(source, FileSealer(tmp_path / "key"), "123", secret_key=key)
+    put(source, LocalSealer.of_file(tmp_path / "key"), "123", secret_key=key)
     fill(source, 100, time.time())
     mine = {"TWOCLOUD_KEY": f"file:{tmp_path}/key"}
     done = twocloud("store", "copy", "sqlite:///a.db", "sqlite:///b.db", "--to-key", "file:new", "-o", "json",
@@ -436,7 +436,7 @@ def test_the_command(tmp_path: Path) -> None:
     for text in (key, base64.b64encode(key.encode()).decode()[:-4]):
         assert text not in done.stdout + done.stderr
     there = SqliteStore(f"{tmp_path}/b.db", time.time)
-    assert accounts.load(there, lambda: FileSealer(tmp_path / "new"), "123", "qcloud",
+    assert accounts.load(there, lambda: LocalSealer.of_file(tmp_path / "new"), "123", "qcloud",
                          local=False).credentials["secret_key"] == key
     assert not (tmp_path / ".twocloud").exists()                # the store of the settings has no part in it
     done = twocloud("store", "copy", f"sqlite:///{tmp_path}/a.db", "sqlite:///b.db", "--to-key", "file:new",

@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from chalicelib import files
-from chalicelib.access.sealing import FileSealer
+from chalicelib.access.sealing import LocalSealer
 from chalicelib.cli import contexts
 from chalicelib.errors import SettingsError
 from tests import ROOT
@@ -59,12 +59,12 @@ def test_everything_is_the_owners_alone_under_any_umask(tmp_path: Path) -> None:
                                                      (0o440, False, False), (0o400, False, True)])
 def test_a_mounted_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, fixed: bool, good: bool) -> None:
     key, config = tmp_path / "key", tmp_path / "config.toml"
-    FileSealer(key)
+    LocalSealer.of_file(key)
     config.write_text('current = ""\n')
     for path in (key, config):
         path.chmod(mode)
     monkeypatch.setattr(files.os, "statvfs", lambda _: SimpleNamespace(f_flag=os.ST_RDONLY if fixed else 0))
-    for use in (lambda: FileSealer(key, make=False), lambda: contexts.read(config)):
+    for use in (lambda: LocalSealer.of_file(key, make=False), lambda: contexts.read(config)):
         if good:
             use()
         else:
@@ -157,7 +157,7 @@ def test_a_key_on_a_real_read_only_mount(tmp_path: Path, mode: int, code: int) -
         pytest.skip("no mount namespace can be made here: read-only mounts were not tried")
     secrets = tmp_path / "secrets"
     secrets.mkdir()
-    FileSealer(secrets / "key")
+    LocalSealer.of_file(secrets / "key")
     (secrets / "config.toml").write_text('current = ""\n')
     for path in secrets.iterdir():
         path.chmod(mode)

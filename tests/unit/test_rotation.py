@@ -15,7 +15,7 @@ from moto import mock_aws
 
 from chalicelib import parties
 from chalicelib.access import accounts, tokens, users
-from chalicelib.access.sealing import FileSealer, KmsSealer, Sealer, _Changing, open_sealer, reseal
+from chalicelib.access.sealing import KmsSealer, LocalSealer, Sealer, _Changing, open_sealer, reseal
 from chalicelib.errors import AccountNotFound, Conflict, Internal, PartyDenied, SettingsError, Unauthorized
 from chalicelib.fleet import rotation
 from chalicelib.model import Account, Source
@@ -186,11 +186,11 @@ def test_another_files_key_without_a_gap(served: App, tmp_path: Path) -> None:
 
 
 def test_resealing_goes_on_where_it_was_and_names_who_cannot(house: App, tmp_path: Path) -> None:
-    old, new = house.deployment.sealer(), FileSealer(tmp_path / "new")
+    old, new = house.deployment.sealer(), LocalSealer.of_file(tmp_path / "new")
     house.account("qcloud", {"secret_id": "A", "secret_key": "k"}, house.clouds["qcloud"].url, tenant="elsewhere")
     store, key = house.deployment.store, "elsewhere/qcloud"
     row = msgspec.json.decode(store.get("account", key).value, type=accounts.AccountRow)        # type: ignore[union-attr]
-    stranger = FileSealer(tmp_path / "stranger")
+    stranger = LocalSealer.of_file(tmp_path / "stranger")
     store.put(
         "account", key, msgspec.json.encode(msgspec.structs.replace(row, sealed=stranger.seal(b"{}", HERE), key="")))
     results = {(it.tenant_id, it.party): (done, refused and refused.text)
@@ -231,7 +231,7 @@ def test_between_two_keys_of_kms_nothing_is_opened() -> None:
 @pytest.mark.parametrize("kinds", ["file file", "file kms", "kms kms", "kms file"])
 def test_both_keys_open_and_the_new_one_seals(kinds: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with kms_keys() as keys:
-        made: list[Sealer] = [keys[n] if kind == "kms" else FileSealer(tmp_path / str(n))
+        made: list[Sealer] = [keys[n] if kind == "kms" else LocalSealer.of_file(tmp_path / str(n))
                               for n, kind in enumerate(kinds.split())]
         old, new = made
         both = _Changing(new, old)

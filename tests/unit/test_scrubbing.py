@@ -15,7 +15,7 @@ import pytest
 from chalicelib import cli, parties
 from chalicelib.access import accounts, users
 from chalicelib.access.accounts import AccountRow
-from chalicelib.access.sealing import FileSealer
+from chalicelib.access.sealing import LocalSealer
 from chalicelib.cli import output
 from chalicelib.storage import sqlite
 from chalicelib.storage.sqlite import SqliteStore
@@ -33,7 +33,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SqliteSto
     monkeypatch.delenv("TWOCLOUD_STORE", raising=False)
     monkeypatch.delenv("TWOCLOUD_KEY", raising=False)
     store = SqliteStore(".twocloud/twocloud.db", time.time)
-    sealer = FileSealer(Path(".twocloud/key"))
+    sealer = LocalSealer.of_file(Path(".twocloud/key"))
     for number in range(40):
         made = accounts.check(str(100 + number), parties.load("qcloud"), keys(f"scrub-{number}"), project=None,
                               regions=("gz",) * (number % 2),

@@ -15,7 +15,7 @@ from moto import mock_aws
 from chalicelib import cli, parties
 from chalicelib.access import accounts
 from chalicelib.access.accounts import AccountRow
-from chalicelib.access.sealing import FileSealer, KmsSealer, Sealer
+from chalicelib.access.sealing import KmsSealer, LocalSealer, Sealer
 from chalicelib.cli import output
 from chalicelib.errors import Internal, TwocloudError
 from chalicelib.fleet import check
@@ -67,7 +67,7 @@ def sealers(kind: str, folder: Path) -> Iterator[Callable[[str], Sealer]]:
     with mock_aws():
         client = boto3.client("kms", **AWS)
         made: dict[str, Sealer] = {}
-        yield lambda name: made.setdefault(name, FileSealer(folder / name) if kind == "file" else KmsSealer(
+        yield lambda name: made.setdefault(name, LocalSealer.of_file(folder / name) if kind == "file" else KmsSealer(
             client.create_key()["KeyMetadata"]["KeyId"], client))
 
 
@@ -108,7 +108,7 @@ def test_a_field_that_was_changed_in_the_store_is_refused(field: str, settings: 
 
 
 def test_rows_swapped_between_tenants_and_mixed_of_two_times(store: SqliteStore, tmp_path: Path) -> None:
-    sealer = FileSealer(tmp_path / "key")
+    sealer = LocalSealer.of_file(tmp_path / "key")
     first = put(store, sealer, {**SET, "endpoint": "https://old.example"})
     mine = put(store, sealer, SET)
     theirs = put(store, sealer, PLAIN, tenant="124")
@@ -122,7 +122,7 @@ def test_rows_swapped_between_tenants_and_mixed_of_two_times(store: SqliteStore,
 
 
 def test_a_row_that_lies_about_whose_it_is_gives_no_list(store: SqliteStore, tmp_path: Path) -> None:
-    row = put(store, FileSealer(tmp_path / "key"))
+    row = put(store, LocalSealer.of_file(tmp_path / "key"))
     write(store, row, "9/qcloud")
     with pytest.raises(Internal, match="9/qcloud in the store names another account"):
         accounts.every(store)

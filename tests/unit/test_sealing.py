@@ -9,7 +9,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from chalicelib.access.sealing import FileSealer, KmsSealer, Sealer, open_sealer
+from chalicelib.access.sealing import KmsSealer, LocalSealer, Sealer, open_sealer
 from chalicelib.errors import Internal, InvalidParameter, SettingsError
 from tests.canaries import secret
 from tests.unit.test_stores import AWS
@@ -20,7 +20,7 @@ HERE = {"tenant": "123", "party": "qcloud", "purpose": "credentials"}
 @pytest.fixture(params=["file", "moto", "ministack"])
 def sealer(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Sealer]:
     if request.param == "file":
-        yield FileSealer(tmp_path / "key")
+        yield LocalSealer.of_file(tmp_path / "key")
     elif request.param == "moto":
         with mock_aws():
             client = boto3.client("kms", **AWS)
@@ -52,9 +52,9 @@ def test_a_changed_byte_does_not_open(sealer: Sealer, request: pytest.FixtureReq
 
 
 def test_another_key_says_so(tmp_path: Path) -> None:
-    sealed = FileSealer(tmp_path / "one").seal(b"plain", HERE)
+    sealed = LocalSealer.of_file(tmp_path / "one").seal(b"plain", HERE)
     with pytest.raises(Internal, match="another key"):
-        FileSealer(tmp_path / "two").open(sealed, HERE)
+        LocalSealer.of_file(tmp_path / "two").open(sealed, HERE)
 
 
 def test_kms_takes_no_more_than_it_can_seal() -> None:
@@ -97,7 +97,7 @@ def test_a_folder_that_cannot_be_written() -> None:
 
 
 def _first_use(path: str, start: float) -> None:
-    FileSealer(Path(path)).seal(b"x", HERE)
+    LocalSealer.of_file(Path(path)).seal(b"x", HERE)
 
 
 def test_processes_that_start_together_share_one_key(tmp_path: Path) -> None:

@@ -31,13 +31,16 @@ def test_what_is_accepted() -> None:
 @pytest.mark.parametrize(("name", "value"), [
     *(("TWOCLOUD_STORE", v) for v in ("sqlite://x", "sqlite:///", "sqlite:///a/", "mysql://x", "dynamodb://",
                                       "dynamodb://a b", "x")),
-    *(("TWOCLOUD_KEY", v) for v in ("file:", "kms:", "x", "kms:a b", "env:X")),
+    *(("TWOCLOUD_KEY", v) for v in ("file:", "kms:", "x", "kms:a b", "env:", "env:A-B", "env:1")),
     *(("TWOCLOUD_TIMEZONE", v) for v in ("Mars/Phobos", "../etc/passwd", "/etc/localtime", "UTC\n", "x" * 300, "Asia",
                                          "é")),
     *((n, v) for n in ("TWOCLOUD_MAX_AGE", "TWOCLOUD_STALE_IF_ERROR", "TWOCLOUD_HISTORY") for v in (
         "-1", "+1", "1.5", "01", " 1", "1 ", "1\n", "１", "٥", "1_0", "1e3", "99999999", "x")),
     ("TWOCLOUD_HISTORY", "3651"), *(("TWOCLOUD_QUEUE", v) for v in ("a b", "https://sqs/x", "x.fifo", "q\n", "x" * 81)),
     *(("TWOCLOUD_LOCAL", v) for v in ("yes", "true", "2", "1 ")),
+    *(("TWOCLOUD_CORS_ORIGINS", v) for v in (
+        "*", "null", "dash.example.com", "https://a/", "https://a,b", "https://*.a", "ftp://a", "https://u@a")),
+    *(("TWOCLOUD_TRUSTED_PROXY", v) for v in ("x", "*", "10.0.0.0/33", "10.0.0.1:80", "proxy.example.com")),
 ])
 def test_a_bad_setting_stops_with_one_line_that_names_it(name: str, value: str) -> None:
     with pytest.raises(SettingsError) as stopped:
@@ -50,6 +53,18 @@ def test_in_lambda() -> None:
     inside = {"AWS_LAMBDA_FUNCTION_NAME": "f", "TWOCLOUD_STORE": "dynamodb://twocloud"}
     assert settings.load(inside).in_lambda
     assert settings.load(inside).key == ""
-    for name, value in (("TWOCLOUD_LOCAL", "1"), ("TWOCLOUD_KEY", "file:key"), ("TWOCLOUD_STORE", "sqlite:///x")):
+    for name, value in (("TWOCLOUD_LOCAL", "1"), ("TWOCLOUD_KEY", "file:key"), ("TWOCLOUD_KEY", "env:KEY"),
+                        ("TWOCLOUD_STORE", "sqlite:///x")):
         with pytest.raises(SettingsError, match=name):
             settings.load({**inside, name: value})
+
+
+def test_origins_are_as_a_browser_writes_them() -> None:
+    read = settings.load({"TWOCLOUD_CORS_ORIGINS": " HTTPS://Dash.example.com:443 ,http://localhost:3000,"})
+    assert read.cors_origins == {"https://dash.example.com", "http://localhost:3000"}
+    assert settings.load({}).cors_origins == frozenset()
+
+
+def test_trusted_proxies() -> None:
+    read = settings.load({"TWOCLOUD_TRUSTED_PROXY": "10.0.0.5, 192.168.1.7/16,fd00::/8,unix"})
+    assert [str(item) for item in read.trusted_proxies] == ["10.0.0.5/32", "192.168.0.0/16", "fd00::/8", "unix"]
