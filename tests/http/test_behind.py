@@ -90,10 +90,10 @@ def test_no_other_origin_may(behind: App, origin: str) -> None:
     assert answer.status_code == 200
     assert not [name for name in answer.headers if name.lower().startswith("access-control")]
     assert answer.headers["Vary"] == "Authorization, Accept-Encoding, Origin"       # or a cache would serve it to all
-    asks = behind.get("", path="/twocloud/servers", method="OPTIONS", token="", headers={
+    preflight = behind.get("", path="/twocloud/servers", method="OPTIONS", token="", headers={
         "Origin": origin, "Access-Control-Request-Method": "GET"})
-    assert asks.status_code == 405
-    assert not [name for name in asks.headers if name.lower().startswith("access-control")]
+    assert preflight.status_code == 405
+    assert not [name for name in preflight.headers if name.lower().startswith("access-control")]
 
 
 @pytest.mark.parametrize(("path", "methods"), [

@@ -137,8 +137,8 @@ def test_a_variable_that_holds_no_key_stops_the_start(tmp_path: Path, value: str
 def test_a_local_socket(tmp_path: Path) -> None:
     with serving(tmp_path, "--host", f"unix:{tmp_path}/s") as (process, line):
         assert line == f"twocloud listens on unix:{tmp_path}/s\n"
-        asked = ["curl", "-sS", "--fail-with-body", "--unix-socket", f"{tmp_path}/s", "http://x/twocloud/health"]
-        assert '"status":"ok"' in subprocess.run(asked, capture_output=True, text=True, timeout=40).stdout
+        command = ["curl", "-sS", "--fail-with-body", "--unix-socket", f"{tmp_path}/s", "http://x/twocloud/health"]
+        assert '"status":"ok"' in subprocess.run(command, capture_output=True, text=True, timeout=40).stdout
         process.send_signal(signal.SIGTERM)
         assert process.wait(40) == 0
     assert not (tmp_path / "s").exists()
