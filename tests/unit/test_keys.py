@@ -25,7 +25,8 @@ PAGE = (ROOT / "docs/keys.md").read_text()
 SECTIONS = dict(re.findall(r"^## ([a-z]+)$\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE))
 POLICIES = {name: what["policies"] for name, what in WHAT.items() if "policies" in what}     # the second is for --deep
 ORGANISATIONS = [name for name in parties.names() if parties.load(name).discover]
-RIGHT = re.compile(r"(?<![\w/.-])(?!arn:)(?:[a-z_]+:[A-Za-z]\w*(?::\w+)*|compute\.\w+\.\w+|[A-Z][A-Za-z]+ReadOnly|"
+RIGHT = re.compile(r"(?<![\w/.-])(?!arn:)(?:[A-Za-z]+:apiovh:[A-Za-z/]+|[a-z_]+:[A-Za-z]\w*(?::\w+)*|"
+                   r"compute\.\w+\.\w+|[A-Z][A-Za-z]+ReadOnly|"
                    r"Microsoft\.\w+(?:/\w+)+|"
                    r"subscriptions_view)(?![\w/])")
 

@@ -27,6 +27,8 @@ The file also says what the tests of all parties must know of this one:
                    `account` and texts put `instead` of the usual ones; all calls go to hosts in the site's `domains`
     one_endpoint   the simulator cannot tell for which region it is asked
     silent_when_off   only a machine that runs has addresses
+    public_only       the party knows no private addresses
+    creation_is_a_date   it states no hour
 """
 
 import importlib

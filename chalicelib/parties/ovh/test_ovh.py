@@ -1,0 +1,182 @@
+"""The vendor's client signs as we do, logs in as we do, and lists the same servers at the simulator."""
+
+import hashlib
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+import requests
+import time_machine
+
+from chalicelib.cloud.client import Client
+from chalicelib.errors import PartyDenied, UnknownRegion
+from chalicelib.fleet import check, many_sources
+from chalicelib.model import Response, Sign, Source, Window
+from chalicelib.parties import ovh
+from chalicelib.parties.ovh.simulator import APPLICATION, CLIENT, CONSUMER, Ovh, is_vps, name_of, start
+from chalicelib.simulators.fleet import Fleet
+from tests import canaries
+from tests.bearer import Machines
+from tests.fixtures import App
+from tests.unit.test_parties import account_of
+
+SIZE = 40
+
+
+@pytest.fixture
+def cloud(stack: ExitStack, house: App) -> Ovh:
+    made, credentials = start({"eu": Fleet(SIZE, "ovh")}, canaries.secret("ovh"))
+    assert isinstance(made, Ovh)
+    stack.enter_context(made)
+    house.account("ovh", credentials, made.url)
+    return made
+
+
+def ours(house: App, **more: Any) -> many_sources.Answer:
+    return many_sources.list_servers(house.deployment, many_sources.source_of("123", "ovh", "eu"), **more)
+
+
+def keys(cloud: Ovh) -> dict[str, str]:
+    return {"application_key": APPLICATION, "application_secret": cloud.secret, "consumer_key": CONSUMER}
+
+
+def oauth2(cloud: Ovh) -> dict[str, str]:
+    return {"client_id": CLIENT, "client_secret": cloud.secret}
+
+
+def sdk(url: str, credentials: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The vendor's client at the simulator."""
+    package = pytest.importorskip("ovh")
+    client = pytest.importorskip("ovh.client")
+    monkeypatch.setitem(client.ENDPOINTS, "ovh-eu", f"{url}/1.0")
+    monkeypatch.setitem(client.OAUTH2_TOKEN_URLS, "ovh-eu", f"{url}/auth/oauth2/token")
+    monkeypatch.setenv("OAUTHLIB_INSECURE_TRANSPORT", "1")
+    return package.Client("ovh-eu", **credentials)
+
+
+def machines(client: Any) -> Machines:
+    by_id: Machines = {}
+    for name in client.get("/vps"):
+        row, ips = client.get(f"/vps/{name}"), client.get(f"/vps/{name}/ips")
+        disks = [client.get(f"/vps/{name}/disks/{key}")["size"] for key in client.get(f"/vps/{name}/disks")]
+        by_id[name] = {"name": row["displayName"], "cpu": row["vcore"], "memory": row["memoryLimit"],
+                       "disk": sum(disks), "state": row["state"], "ips": set(ips),
+                       "created": client.get(f"/vps/{name}/serviceInfos")["creation"]}
+    for name in client.get("/dedicated/server"):
+        path = f"/dedicated/server/{name}"
+        row, hardware = client.get(path), client.get(f"{path}/specifications/hardware")
+        by_id[name] = {"name": row["iam"]["displayName"],
+                       "cpu": hardware["numberOfProcessors"] * hardware["threadsPerProcessor"],
+                       "memory": hardware["memorySize"]["value"],
+                       "disk": sum(group["diskSize"]["value"] for group in hardware["diskGroups"]),
+                       "state": f"{row['state']} {row['powerState']}",
+                       "ips": {block.partition("/")[0] for block in client.get(f"{path}/ips")
+                               if not block.endswith("/29")},
+                       "created": client.get(f"{path}/serviceInfos")["creation"]}
+    return by_id
+
+
+# ---------------------------------------------------------------- the vendor's client
+
+@pytest.mark.parametrize("fields", [keys, oauth2])
+def test_the_sdk_and_we_list_the_same_machines(fields: Any, cloud: Ovh, house: App,
+                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    house.account("ovh", fields(cloud), cloud.url)
+    theirs = machines(sdk(cloud.url, fields(cloud), monkeypatch))
+    answer = ours(house)
+    assert answer.total == len(theirs) == SIZE
+    for server in answer.servers:
+        other = theirs[server.id]
+        assert (server.name, server.cpu, server.memory_mib, server.disk_gib, server.party_status) == (
+            other["name"], other["cpu"], other["memory"], other["disk"], other["state"]), server
+        assert {*server.wan_ipv4, *server.wan_ipv6} == other["ips"], server
+        assert server.created_at
+        assert server.created_at.date().isoformat() == other["created"]
+
+
+def test_the_sdk_signs_as_we_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And both sign as the address says: with its query."""
+    client = sdk("https://eu.api.ovh.com", {"application_key": "AKEXAMPLE", "application_secret": "ASEXAMPLE",
+                                            "consumer_key": "CKEXAMPLE"}, monkeypatch)
+    sent: list[tuple[str, Mapping[str, str]]] = []
+    monkeypatch.setattr(client, "_time_delta", 0)
+    monkeypatch.setattr(client._session, "request",
+                        lambda method, url, headers, **more: sent.append((url, headers)))
+    ours_at = Client(Source("1", "ovh", "eu"), account_of("ovh"), lambda operation, sign: Response(200, {}, b""))
+    with time_machine.travel(1_700_000_000, tick=False):
+        for path in ("/vps", "/ip?type=vps"):
+            client.raw_call("GET", path)
+            url, headers = sent.pop()
+            mine = ovh.sign(url, ours_at, 1_700_000_000)
+            assert {name: value for name, value in mine.headers.items() if name != "Accept"} == headers
+    assert ovh.sign("https://eu.api.ovh.com/1.0/vps", ours_at, 1_700_000_000).headers["X-Ovh-Signature"] == (
+        "$1$f96a55ceb88ec91d94147ed82e5373b4bdb60a27")
+
+
+# ---------------------------------------------------------------- keys, the clock, windows
+
+def test_a_changed_key_is_refused(cloud: Ovh, house: App) -> None:
+    for field, value in {**keys(cloud), **oauth2(cloud)}.items():
+        fields = keys(cloud) if field in keys(cloud) else oauth2(cloud)
+        house.account("ovh", {**fields, field: value[:-1] + "_"}, cloud.url)
+        with pytest.raises(PartyDenied):
+            ours(house)
+    house.account("ovh", keys(cloud), cloud.url)
+    assert ours(house).total == SIZE
+
+
+@pytest.mark.parametrize("late", [-7200, 7200])
+def test_the_partys_clock_is_the_one_that_counts(late: int, cloud: Ovh, house: App) -> None:
+    """It is read once for a listing, and not for the next."""
+    cloud.late = late
+    assert ours(house).total == SIZE
+    assert ours(house, window=Window(2, 3)).total == SIZE
+    assert cloud.count("GetTime") == 1
+
+
+def test_a_window_costs_the_calls_of_its_servers(cloud: Ovh, house: App) -> None:
+    whole = ours(house).servers
+    assert [server.id for server in whole] == sorted(name_of(cloud.fleet[n]) for n in range(SIZE))
+    cloud.forget()
+    assert ours(house, window=Window(2, 3)).servers == whole[1:3]
+    assert cloud.count("GetVps") + cloud.count("GetDedicatedServer") == 2
+
+
+def test_the_check_needs_each_right_for_a_list(cloud: Ovh, house: App) -> None:
+    check.check_account(house.deployment, "123", "ovh")
+    for operation in ("ListVps", "ListDedicatedServers"):
+        cloud.denied = {operation}
+        with pytest.raises(PartyDenied, match="NOT_GRANTED_CALL"):
+            check.check_account(house.deployment, "123", "ovh")
+
+
+def test_an_expired_service_and_an_empty_kind(cloud: Ovh, house: App) -> None:
+    expired = next(cloud.fleet[n] for n in range(SIZE) if is_vps(cloud.fleet[n]))
+    cloud.expired = {name_of(expired)}
+    rows = [server for server in ours(house).servers if server.status == "SUSPENDED"]
+    assert [(server.id, server.cpu, server.party_status) for server in rows] == [(name_of(expired), None, "expired")]
+
+
+def test_the_site_of_the_credentials_is_the_only_one(cloud: Ovh, house: App) -> None:
+    house.account("ovh", {**keys(cloud), "site": "ca"}, cloud.url)
+    with pytest.raises(UnknownRegion, match="site ca"):
+        ours(house)
+    account = account_of("ovh", {**keys(cloud), "site": "ca"})
+    hosts: set[str] = set()
+
+    def send(operation: str, sign: Sign) -> Response:
+        hosts.add(sign().url.split("/")[2])
+        return Response(200, {}, b"1700000000" if operation == "GetTime" else b"[]")
+
+    regions = ovh.list_regions(Client(Source("1", "ovh", "ca"), account, send))
+    assert [region.code for region in regions] == ["ca"]
+    assert hosts == {"ca.api.ovh.com"}
+
+
+@pytest.mark.parametrize(("path", "status"), [("/1.0/vps?page=1", 400), ("/1.0/nothing", 404), ("/v2/vps", 404),
+                                              ("/1.0/vps/vps-nobody.vps.ovh.net", 404)])
+def test_the_simulator_refuses_what_the_real_one_refuses(path: str, status: int, cloud: Ovh) -> None:
+    token = hashlib.sha256(cloud.secret.encode()).hexdigest()
+    answer = requests.get(cloud.url + path, headers={"Authorization": f"Bearer {token}"}, timeout=9)
+    assert answer.status_code == status
