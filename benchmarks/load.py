@@ -299,6 +299,7 @@ CALLS: dict[str, tuple[str, str, dict[str, int]]] = {
         f"{_ALL}&max_age=9999",
         {"GetItem": 1, "BatchGetItem": 11, "Query": 4},
     ),
+    "the metrics of 1,000 sources": ("/twocloud/metrics", "", {"GetItem": 3, "Query": 5}),
     "the changes of 1,000 sources": (
         "/twocloud/changes",
         f"{_ALL}&since=2026-09-21T00:00:00Z",

@@ -57,7 +57,7 @@ _ROUTES = 64                                # other than the deployment's own; t
 class Call:
     """One call to a party. `began`: time.monotonic(). `waited`: milliseconds before it, for the party's documented
     rate. `status`: of the answer, None if there was none; `error`: our error code, "" if nothing went wrong. `known`:
-    the party is known to have the region."""
+    the party is known to have the region. `cancelled`: it was ended by us, because another call had failed."""
 
     tenant_id: str
     party: str
@@ -71,6 +71,7 @@ class Call:
     error: str = ""
     date: str = ""                          # the answer's own time, as its header says it
     known: bool = True
+    cancelled: bool = False
 
 
 @dataclass(slots=True)
@@ -262,7 +263,7 @@ class Sender:
             if failure:
                 raise failure
         except TwocloudError as error:
-            call.error = error.code
+            call.error, call.cancelled = error.code, self._closed
             raise
         finally:
             self._count(-1, call)

@@ -17,7 +17,7 @@ from ..model import Source
 REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0)      # upper bounds
 CALL_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 OTHER = "other"                             # in place of a path that there is not
-SUCCEEDED = "ok"                            # in place of an error code
+SUCCEEDED, CANCELLED = "ok", "cancelled"    # in place of an error code
 
 
 @dataclass(slots=True)
@@ -50,7 +50,7 @@ class Requests:
 
 @dataclass(slots=True)
 class Calls:
-    """To one party, by outcome: an error code, or SUCCEEDED."""
+    """To one party, by outcome: an error code, SUCCEEDED or CANCELLED."""
 
     count: Counter[str] = field(default_factory=Counter[str])
     durations: Durations = field(default_factory=lambda: Durations(CALL_SECONDS))
@@ -76,7 +76,7 @@ class Counters:
         key = call.tenant_id, call.party, call.region if call.known else ""
         with self._lock:
             calls = self._calls.setdefault(key, Calls())
-            calls.count[call.error or SUCCEEDED] += 1
+            calls.count[CANCELLED if call.cancelled else call.error or SUCCEEDED] += 1
             calls.durations.add((call.milliseconds or 0.0) / 1000)
 
     def requests(self, caller: Caller) -> Requests:

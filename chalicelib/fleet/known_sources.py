@@ -20,7 +20,7 @@ from ..storage.store import Row
 from . import circuit_breaker, known_regions, schedule, visible
 from .circuit_breaker import Breaker
 from .interest import last_read
-from .lookup import Lookup
+from .lookup import Lookup, is_built_in
 from .visible import VisibleAccount
 
 _KINDS = ("snapshot", "breaker", "interest")
@@ -58,13 +58,10 @@ class _Rows:
 
 def states(lookup: Lookup) -> list[SourceState]:
     """Of the sources that accounts name, that were listed, or that somebody read in the last month; in their order."""
-    caller = lookup.caller
     accounts = visible.accounts(lookup)
     rows = _rows(lookup)
     every = [state for account in accounts for state in _of_account(lookup, account, rows)]
-    covered = [state for state in every
-               if state.source.region == known_regions.EVERY or not caller or tokens.allows(caller, state.source)]
-    return sorted((_counted(lookup, state) for state in covered), key=lambda state: state.source.order)
+    return sorted((_counted(lookup, state) for state in every), key=lambda state: state.source.order)
 
 
 def _rows(lookup: Lookup) -> Mapping[str, _Rows]:
@@ -84,19 +81,34 @@ def _of_account(lookup: Lookup, account: VisibleAccount, by_account: Mapping[str
         yield SourceState(_source(account, known_regions.EVERY), error=Internal.code)
         return
     rows = by_account.get(snapshots.account_key(account.tenant_id, account.party, account.account), _Rows())
-    door = account.row.discover and account.discovered_by is None
-    sources = dict[str, SourceState]()
-    if not door:
-        heads = {region: head for region, row in rows.snapshot.items()
-                 if (head := snapshots.head_of(row, _source(account, region), account.row.revision))}
-        sources = {region: _state(lookup, account.row, _source(account, region), heads.get(region), rows)
-                   for region in {*account.row.regions, *heads, *rows.interest}}
-    yield from sources.values()
-    unlisted = _breaker(rows.breaker.get(known_regions.EVERY), account.row)
-    failed = unlisted is not None and lookup.arrived - unlisted.at <= _REGIONS_SECONDS
-    looked_up = door or not account.row.regions                     # whether the party is asked for members or regions
-    if (failed and looked_up) or (not sources and not (door and lookup.members_behind(account.row))):
+    if account.row.discover and account.discovered_by is None:
+        sources, unknown = list[Source](), lookup.members_behind(account.row) is None
+    else:
+        sources = _known(lookup, account, rows) or _limited(account)
+        unknown = not sources
+    for source in sources:
+        head = snapshots.head_of(rows.snapshot.get(source.region), source, account.row.revision)
+        yield _state(lookup, account.row, source, head, rows)
+    failure = _breaker(rows.breaker.get(known_regions.EVERY), account.row)
+    failed = failure is not None and lookup.arrived - failure.at <= _REGIONS_SECONDS
+    if unknown or (failed and (account.row.discover or not account.row.regions)):
         yield _state(lookup, account.row, _source(account, known_regions.EVERY), None, rows)
+
+
+def _known(lookup: Lookup, account: VisibleAccount, rows: _Rows) -> list[Source]:
+    """Those that the caller may see of the regions that the account names, that were listed, or that were read."""
+    assert account.row
+    listed = [region for region, row in rows.snapshot.items()
+              if snapshots.head_of(row, _source(account, region), account.row.revision)]
+    sources = [_source(account, region) for region in {*account.row.regions, *listed, *rows.interest}]
+    return [source for source in sources if not lookup.caller or tokens.allows(lookup.caller, source)]
+
+
+def _limited(account: VisibleAccount) -> list[Source]:
+    """Of an account of which the caller may see no source that is known: the regions to which the token is limited, as
+    far as the party has them for certain. They tell nothing of the account's other regions."""
+    sources = [_source(account, region) for region in account.regions or ()]
+    return [source for source in sources if is_built_in(source)]
 
 
 def _source(account: VisibleAccount, region: str) -> Source:

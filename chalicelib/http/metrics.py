@@ -117,7 +117,7 @@ def of_process(counters: Counters, caller: Caller) -> Iterator[Metric]:
     duration.add_metric([], *_buckets(requests.durations))
     yield duration
     calls = sorted(counters.calls(caller).items())
-    count = CounterMetricFamily("twocloud_party_calls", "Calls to parties, by outcome: ok or an error code.",
+    count = CounterMetricFamily("twocloud_party_calls", "Calls to parties, by outcome: ok, cancelled or an error code.",
                                 labels=("party", "outcome"))
     duration = HistogramMetricFamily("twocloud_party_call_duration_seconds", "Duration of one call to a party.",
                                      labels=("party",))

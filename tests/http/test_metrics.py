@@ -327,6 +327,23 @@ def test_a_limit_of_regions_hides_those_that_are_not_covered(served: App) -> Non
     assert sources(scrape(served, served.issue(user, regions=("us-east-1",)))) == set()
 
 
+def test_a_limit_of_regions_tells_nothing_of_the_other_regions(served: App) -> None:
+    """Of an account that names none: the same bytes before and after a region is listed that the token does not
+    cover. Of the limits, only those that the party has for certain are sources."""
+    put(served, "7", "qcloud")
+    put(served, "7", "aws")
+    token = served.issue(served.user("bob", ("7",), regions=("gz", "us-east-1", "sa-saopaulo-99")))
+    answers = list[bytes]()
+    for region in ("ap-shanghai", "ap-beijing", None):
+        families = served.get("", token, path=METRICS).content.partition(b"# HELP twocloud_build")[0]
+        answers.append(families)
+        if region:
+            keep(served, Source("7", "qcloud", region))
+    assert len(set(answers)) == 1
+    assert sources(values(answers[0].decode())) == {("7", "qcloud", "default", "ap-guangzhou"),
+                                                    ("7", "aws", "default", "us-east-1")}
+
+
 def test_foreign_and_missing_tenants_cannot_be_told_apart(served: App) -> None:
     tokens_ = [served.issue(served.user("bob", ("8",))), served.issue(served.user("eve", ()))]
     before = [scrape(served, token).keys() for token in tokens_]
@@ -389,13 +406,16 @@ def test_a_request_that_cannot_be_read_is_counted(served: App) -> None:
 
 def test_calls_are_counted_by_party_and_outcome(served: App) -> None:
     served.get(GZ)
-    served.clouds["aws"].fail("html")
+    served.clouds["aws"].fail("503")
     served.get(US)
     wide = served.issue(served.user("eve", ("*",)))
     samples, cloud = scrape(served, wide), served.clouds
     assert one(samples, "twocloud_party_calls_total", party="qcloud", outcome="ok") == cloud["qcloud"].count()
-    assert sum(of(samples, "twocloud_party_calls_total", party="aws").values()) == cloud["aws"].count()
-    assert one(samples, "twocloud_party_call_duration_seconds_count", party="aws") == cloud["aws"].count()
+    outcomes = {dict(labels)["outcome"]: count
+                for labels, count in of(samples, "twocloud_party_calls_total", party="aws").items()}
+    assert outcomes.keys() - {"cancelled"} == {"party_unavailable"}
+    assert 0 < outcomes["party_unavailable"] <= cloud["aws"].count()    # one that was cancelled may not reach it
+    assert one(samples, "twocloud_party_call_duration_seconds_count", party="aws") == sum(outcomes.values())
     assert 0 < (one(samples, "twocloud_party_call_duration_seconds_sum", party="qcloud") or 0) < 60
 
 

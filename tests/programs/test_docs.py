@@ -15,6 +15,7 @@ from pathlib import Path
 
 import click
 import pytest
+import yaml
 
 from benchmarks import load
 from chalicelib import __version__, cli, errors, parties, settings
@@ -167,6 +168,24 @@ def alarms_table() -> str:
     return "\n".join(lines)
 
 
+SAME = {"TwocloudErrors": "ErrorRate", "TwocloudScheduleLate": "ScheduleStopped", "TwocloudSnapshotStale": "ListsLate",
+        "TwocloudCredentialsRefused": "CredentialsRefused"}     # alarms on AWS
+
+
+def rules_table() -> str:
+    rules = [rule for group in yaml.safe_load((ROOT / "deploy/prometheus/alerts.yaml").read_text())["groups"]
+             for rule in group["rules"]]
+    lines = ["| alert | AWS | when | do |", "|---|---|---|---|"]
+    for rule in rules:
+        aws = f"`{SAME[rule['alert']]}`" if rule["alert"] in SAME else ""
+        summary = re.sub(r"{{ \$(?:labels\.)?(\w+)[^}]*}}", lambda name: name[1].upper(),
+                         rule["annotations"]["summary"])
+        held = f", for {rule['for']}" if "for" in rule else ""
+        lines.append(f"| `{rule['alert']}` | {aws} | {summary.rstrip('.')}{held} | "
+                     f"{rule['annotations']['description'].strip()} |")
+    return "\n".join(lines)
+
+
 MADE: dict[tuple[str, str], Callable[[], str]] = {
     ("README.md", "names"): names_table,
     ("README.zh.md", "names"): names_table_zh,
@@ -181,6 +200,7 @@ MADE: dict[tuple[str, str], Callable[[], str]] = {
     ("docs/settings.md", "settings"): settings_table,
     ("docs/command.md", "help"): help_text,
     ("docs/watch.md", "alarms"): alarms_table,
+    ("docs/watch.md", "rules"): rules_table,
     ("docs/scale.md", "costs"): costs_table,
     ("docs/scale.md", "calls"): load.calls,
 }

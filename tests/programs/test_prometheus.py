@@ -187,7 +187,7 @@ def test_prometheus_keeps_its_targets_while_a_cloud_is_down(served: App, prometh
 
 def test_a_token_shows_in_basic_auth_and_not_in_authorization(served: App, prometheus: Prometheus) -> None:
     """Why the docs say `authorization`: whoever may see Prometheus' own pages sees a user name."""
-    prometheus.until(lambda: _listens(prometheus), 30)
+    prometheus.until(lambda: listens(prometheus), 30)
     shown = prometheus.get("/api/v1/status/config").json()["data"]["yaml"]
     before, after = shown.split("job_name: by_name")
     assert served.token in after
@@ -195,7 +195,7 @@ def test_a_token_shows_in_basic_auth_and_not_in_authorization(served: App, prome
     assert "credentials_file: " in before
 
 
-def _listens(prometheus: Prometheus) -> bool:
+def listens(prometheus: Prometheus) -> bool:
     try:
         return bool(prometheus.get("/-/ready").ok)
     except requests.ConnectionError:
@@ -246,7 +246,7 @@ def test_the_metrics_are_scraped_as_their_page_says(served: App, tmp_path: Path)
     served.get(US)
     watched(served, tmp_path)
     with started(tmp_path) as prometheus:
-        prometheus.until(lambda: _listens(prometheus) and bool(prometheus.query("twocloud_source_up")))
+        prometheus.until(lambda: listens(prometheus) and bool(prometheus.query("twocloud_source_up")))
         gz = {"tenant_id": "123", "party": "qcloud", "account": "default", "region": "ap-guangzhou"}
         (up,) = prometheus.query("twocloud_source_up == 1")
         assert {name: up[name] for name in gz} == gz

@@ -26,6 +26,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from chalicelib import errors
+from chalicelib.access.tokens import Caller, Token
+from chalicelib.access.users import User
 from chalicelib.cloud import failures, rate_limit, sockets
 from chalicelib.cloud import sender as sender_module
 from chalicelib.cloud.answer_size import room_of
@@ -47,6 +49,7 @@ from chalicelib.errors import (
     PartyUnavailable,
     UnknownRegion,
 )
+from chalicelib.fleet.counters import Counters
 from chalicelib.model import Account, Limit, Request, Response
 from chalicelib.parties.qcloud import PARTY as QCLOUD
 from chalicelib.simulators.faults import FAULTS, LATE, PASSING, UNSEEN, Answer
@@ -419,6 +422,8 @@ def test_proxies_certificates_and_netrc_of_the_environment_play_no_part(
 def test_closing_a_sender_ends_what_is_under_way(cloud: Plain, door: Transport) -> None:
     cloud.fail("hang")
     send, ended = sender(door, 20), threading.Event()
+    counters = Counters()
+    door.observe = counters.add_call
 
     def call() -> None:
         with pytest.raises(PartyError):
@@ -435,6 +440,9 @@ def test_closing_a_sender_ends_what_is_under_way(cloud: Plain, door: Transport) 
     assert cloud.count() == 1
     cloud.forget()
     assert sender(door)("list", lambda: ask(cloud)).status == 200
+    everything = Caller(Token(token_id="", user="", uid=""), User(name="", uid="", tenants=("*",)))
+    (calls,) = counters.calls(everything).values()
+    assert calls.count == {"cancelled": 2, "ok": 1}             # no party was late
 
 
 # ---------------------------------------------------------------- TLS
