@@ -51,12 +51,18 @@ class Status(StrEnum):
     UNKNOWN = "UNKNOWN"
 
 
-class Server(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+PREPAID, POSTPAID, SPOT = "prepaid", "postpaid", "spot"     # how a server is paid for
+
+
+class Server(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """One virtual machine as its party describes it. None: the party does not say.
 
     `cpu`: virtual CPUs. `disk_gib`: all attached disks together, 0 if the party lists disks and names none.
     Addresses: every interface's, the primary's first, each once. `party_status`: the party's own word.
     `updated_at`: the party's own time of the last change, None where it has none.
+    `os`: the family, in lower case. `vpc_id`, `subnet_id`: of the primary interface. `security_groups`: their ids, ()
+    if it has none. `charge_type`: PREPAID, POSTPAID or SPOT. `expires_at`: when a prepaid server ends. `host_id`: of
+    the hypervisor or dedicated host. `console_url`: the server's page in the party's console.
     No cycle can run through a Server, so the garbage collector need not look at thousands of them.
     """
 
@@ -77,29 +83,48 @@ class Server(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     project_id: str = ""
     instance_type: str = ""
     tags: dict[str, str] = {}
+    image_id: str | None = None
+    image_name: str | None = None
+    os: str | None = None
+    vpc_id: str | None = None
+    subnet_id: str | None = None
+    security_groups: tuple[str, ...] | None = None
+    key_name: str | None = None
+    charge_type: str | None = None
+    expires_at: datetime | None = None
+    host_id: str | None = None
+    console_url: str | None = None
 
 
 _MOST_CPUS, _MOST_MIB, _MOST_GIB = 10 ** 6, 10 ** 10, 10 ** 9       # no machine has more; 2 ** 63 breaks encoders
+_LONGEST_TEXT = 1024                                                # characters of a value that may be None
 _FIRST_YEAR, _LAST_YEAR = 1970, 9998                                # a zone's offset must not lead beyond year 9999
 
 
 def bounded(server: Server) -> Server:
     """The server without what cannot be: numbers below 0 or absurd and times out of range are None.
 
-    A value of another type than the field's, which a bridged driver may leave there, is None or "".
+    A value of another type than the field's, which a bridged driver may leave there, is None or "". Where a text may be
+    None, an empty or absurdly long one is.
     """
     odd: dict[str, object] = {}
     for name, number, most in (("cpu", server.cpu, _MOST_CPUS), ("memory_mib", server.memory_mib, _MOST_MIB),
                                ("disk_gib", server.disk_gib, _MOST_GIB)):
         if number is not None and (type(number) is not int or not 0 <= number <= most):
             odd[name] = None
-    for name, time in (("created_at", server.created_at), ("updated_at", server.updated_at)):
+    for name, time in (("created_at", server.created_at), ("updated_at", server.updated_at),
+                       ("expires_at", server.expires_at)):
         if time is not None and not _FIRST_YEAR <= time.year <= _LAST_YEAR:
             odd[name] = None
     for name, text in (("name", server.name), ("party_status", server.party_status), ("zone", server.zone),
                        ("project_id", server.project_id), ("instance_type", server.instance_type)):
         if type(text) is not str:
             odd[name] = ""
+    for name, text in (("image_id", server.image_id), ("image_name", server.image_name), ("os", server.os),
+                       ("vpc_id", server.vpc_id), ("subnet_id", server.subnet_id), ("key_name", server.key_name),
+                       ("host_id", server.host_id), ("console_url", server.console_url)):
+        if text is not None and (type(text) is not str or not 0 < len(text) <= _LONGEST_TEXT):
+            odd[name] = None
     return msgspec.structs.replace(server, **odd) if odd else server
 
 

@@ -22,7 +22,10 @@ _BASIC = {"name": "instance_name", "id": "instance_id", "cpu": "cpu_num", "mem":
           "lan": "lan_ip_set", "wan": "wan_ip_set", "status": "status", "created": "create_at", "updated": "update_at"}
 _FULL = {**_BASIC, "party": "party", "tenant": "tenant_id", "region": "region", "zone": "zone", "project": "project_id",
          "type": "instance_type", "party_status": "party_status", "lan6": "lan_ipv6_set", "wan6": "wan_ipv6_set",
-         "tags": "tags", "seen": "seen_at", "account": "account"}
+         "tags": "tags", "seen": "seen_at", "account": "account", "image": "image_id",
+         "image_name": "image_name", "os": "os", "vpc": "vpc_id", "subnet": "subnet_id", "groups": "security_group_set",
+         "key": "key_name", "charge": "charge_type", "expires": "expires_at", "host": "host_id",
+         "console": "console_url"}
 _TABLE = ("name", "id", "status", "cpu", "mem", "disk", "lan", "wan", "created", "updated")
 _SPARE = ("updated", "created", "disk", "mem", "cpu", "wan")    # left out first on a narrow terminal
 _SHAPED = ("table", "csv", "ndjson")

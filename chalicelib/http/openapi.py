@@ -12,7 +12,7 @@ from ..cloud.party import Party
 from ..fleet import changes_query, visible
 from ..fleet.lookup import Lookup
 from ..fleet.query import PARAMETERS, Parameter
-from ..model import IDENTIFIER, Status
+from ..model import IDENTIFIER, POSTPAID, PREPAID, SPOT, Status
 from .formats import MEDIA_TYPES, BasicRow, ErrorBody, FullRow, ListBody
 from .formats.events import ChangeEvent, ChangesBody
 from .formats.prometheus import LABEL, TargetGroup
@@ -22,6 +22,7 @@ _SEED = {
     "lan_ip_set": "192.168.0.2,192.168.0.3", "wan_ip_set": "122.22.3.45,122.22.3.46", "status": "ACTIVE",
     "create_at": "2014-07-29 15:08:39", "update_at": "2014-08-05 17:37:56"}
 _TIME = {"type": ["string", "null"], "pattern": r"^[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}$"}
+_TEXT = {"type": ["string", "null"], "minLength": 1}
 _FIELDS: dict[str, dict[str, Any]] = {
     "instance_name": {"description": "The name at the party; may be empty."},
     "instance_id": {"description": "The id at the party."},
@@ -42,6 +43,24 @@ _FIELDS: dict[str, dict[str, Any]] = {
     "lan_ipv6_set": {"description": "IPv6 addresses of private interfaces, separated by commas."},
     "wan_ipv6_set": {"description": "Public IPv6 addresses, separated by commas."},
     "seen_at": {**_TIME, "description": "When twocloud received this record from the party."},
+    "account": {"description": "The name of the tenant's account at the party."},
+    "image_id": {**_TEXT, "description": "The image that the server was made from; null: unknown."},
+    "image_name": {**_TEXT, "description": "The name of that image; null: unknown."},
+    "os": {**_TEXT, "pattern": "^[a-z][a-z0-9-]*$",
+           "description": "The family of the operating system: `linux`, `windows` or another word in lower case that "
+                          "the party states; null: unknown."},
+    "vpc_id": {**_TEXT, "description": "The network of the primary interface; null: unknown or none."},
+    "subnet_id": {**_TEXT, "description": "The subnet of the primary interface; null: unknown or none."},
+    "security_group_set": {"type": ["string", "null"],
+                           "description": "Ids of security groups, separated by commas; empty: none; null: unknown."},
+    "key_name": {**_TEXT, "description": "The login key, by the name or id that the party gives, several separated by "
+                                         "commas; null: unknown or none."},
+    "charge_type": {"type": ["string", "null"], "enum": [PREPAID, POSTPAID, SPOT, None],
+                    "description": "How the server is paid for; null: unknown."},
+    "expires_at": {**_TIME, "description": "When a prepaid server ends, in the deployment's time zone; null: unknown."},
+    "host_id": {**_TEXT, "description": "The hypervisor or dedicated host that the server runs on; null: unknown."},
+    "console_url": {**_TEXT, "format": "uri",
+                    "description": "The server's page in the party's own console; null: unknown."},
 }
 
 

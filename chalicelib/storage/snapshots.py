@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from .. import log
+from .. import __version__, log
 from ..concurrency import run_all
 from ..errors import Conflict, SnapshotReplaced
 from ..model import DEFAULT_ACCOUNT, WHOLE, Server, Source, Window
@@ -66,8 +66,8 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     each chunk's first server. `marks`: number of chunks that hold marks. `expires`: when the chunks end. `serial`:
     another one each time that the head is written. `moving`: servers had come or gone since the list before. `kept`:
     lists that stay readable. `lasting`: this one will be of them once it is replaced, so callers may be given its id.
-    `fields`: how many fields the version that wrote it knew of a Server; those that came later are at the end.
-    `by_status`: how many servers have each status, None if the version that wrote it did not count them.
+    `by_status`: how many servers have each status, None if the version that wrote it did not count them. `writer`: that
+    version of twocloud; "" for 0.1.0 and earlier builds, which do not say.
     """
 
     version: int
@@ -84,8 +84,8 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     moving: bool = False
     kept: tuple[Kept, ...] = ()
     lasting: bool = True
-    fields: int = 17                        # as version 0.1.0, which does not write it
     by_status: dict[str, int] | None = None
+    writer: str = ""
 
     @property
     def list_id(self) -> str | None:
@@ -399,7 +399,7 @@ def save_over(row: Row | None, store: Store, source: Source, revision: str, serv
         kept = tuple(list_ for list_ in mine.kept if list_.until > seen_at)
         head = msgspec.structs.replace(mine, seen_at=seen_at, serial=secrets.token_hex(6), moving=False, kept=kept,
                                        lasting=mine.lasting or _has_room(kept, mine),
-                                       by_status=count_by_status(servers))
+                                       by_status=count_by_status(servers), writer=__version__)
     else:
         head = _write(store, source, revision, servers, seen_at, mine, digest_now, history, recorded)
         kept = _keep(mine, seen_at) if mine else ()
@@ -438,7 +438,8 @@ def _write(store: Store, source: Source, revision: str, servers: Sequence[Server
     if mine:
         try:
             known = marks(store, source, mine)
-            change = _compare(read(store, source, mine), servers, seen_at, mine.seen_at, mine.fields)
+            change = _compare(read(store, source, mine), servers, seen_at, mine.seen_at,
+                              upgraded=mine.writer != __version__)
             moving = bool(change.appeared or change.vanished)
             recorded += _record(store, source, msgspec.structs.replace(change, revision=revision),
                                 f"{generation}-{mine.generation}", history)
@@ -456,18 +457,21 @@ def _write(store: Store, source: Source, revision: str, servers: Sequence[Server
                                                       expires=expires + _KEPT) for name, value in rows], _WRITERS)
     return Head(version=VERSION, revision=revision, seen_at=seen_at, since=mine.since if mine else seen_at,
                 generation=generation, total=len(servers), starts=tuple(starts), marks=len(marked), digest=digest,
-                expires=expires, serial=secrets.token_hex(6), moving=moving, fields=len(Server.__struct_fields__),
-                by_status=count_by_status(servers))
+                expires=expires, serial=secrets.token_hex(6), moving=moving, by_status=count_by_status(servers),
+                writer=__version__)
 
 
-def _compare(before: Sequence[Server], after: Sequence[Server], at: float, before_at: float,
-             fields: int = len(Server.__struct_fields__)) -> Change:
-    """`fields`: how many of a Server's the list before holds. One that it lacks has not changed."""
-    compared = [name for name in Server.__struct_fields__[:fields] if name != "updated_at"]
+_NOT_COMPARED = ("updated_at", "console_url")       # a time of its own, and what follows from the other fields
+_UNKNOWN = (None, "")
+_COMPARED = tuple(name for name in Server.__struct_fields__ if name not in _NOT_COMPARED)
+
+
+def _compare(before: Sequence[Server], after: Sequence[Server], at: float, before_at: float, *,
+             upgraded: bool = False) -> Change:
+    """`upgraded`: another version of twocloud wrote the list before."""
     old, new = {server.id: server for server in before}, {server.id: server for server in after}
     changed = {key: names for key, server in new.items()
-               if key in old and (names := tuple(name for name in compared
-                                                 if getattr(old[key], name) != getattr(server, name)))}
+               if key in old and old[key] != server and (names := _differences(old[key], server, upgraded=upgraded))}
     appeared = tuple(key for key in new if key not in old)
     return Change(
         at=at, changed=changed, appeared=appeared, names={key: new[key].name for key in (*appeared, *changed)},
@@ -475,6 +479,13 @@ def _compare(before: Sequence[Server], after: Sequence[Server], at: float, befor
                 for key, names in changed.items()},
         vanished=tuple(Vanished(id=key, name=server.name, seen_at=before_at, vanished_at=at)
                        for key, server in old.items() if key not in new))
+
+
+def _differences(old: Server, new: Server, *, upgraded: bool) -> tuple[str, ...]:
+    """The fields that changed. A value that only one version of twocloud reads appears with an upgrade, or goes with
+    the way back, and the server has not changed."""
+    return tuple(name for name in _COMPARED if (before := getattr(old, name)) != (after := getattr(new, name))
+                 and not (upgraded and (before in _UNKNOWN or after in _UNKNOWN)))
 
 
 def _record(store: Store, source: Source, change: Change, lists: str, history: int) -> list[str]:

@@ -34,7 +34,8 @@ pytestmark = pytest.mark.timeout(600)
 TEN = ["instance_name", "instance_id", "cpu_num", "mem_size", "disk_size", "lan_ip_set", "wan_ip_set", "status",
        "create_at", "update_at"]
 MORE = ["party", "tenant_id", "region", "zone", "project_id", "instance_type", "party_status", "lan_ipv6_set",
-        "wan_ipv6_set", "tags", "seen_at", "account"]
+        "wan_ipv6_set", "tags", "seen_at", "account", "image_id", "image_name", "os", "vpc_id", "subnet_id",
+        "security_group_set", "key_name", "charge_type", "expires_at", "host_id", "console_url"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,10 +22,12 @@ from chalicelib import __version__, cli, errors, parties, settings
 from chalicelib.errors import TwocloudError
 from chalicelib.fleet import changes_query, query
 from chalicelib.http.formats import FullRow
+from chalicelib.http.formats.events import SHOWN_AS
 from deploy import package
 from tests import ROOT
 from tests.canaries import watch
 from tests.fixtures import App
+from tests.unit.test_parties import UNSAID, WHAT
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "README.zh.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md",
              *sorted((ROOT / "docs").glob("*.md"))]
@@ -74,6 +76,17 @@ def part_of(name: str, file: str) -> str:
     path = ROOT / "chalicelib/parties" / name / file
     assert path.exists(), f"chalicelib/parties/{name}/{file} is missing; see \"Add a cloud\" in CONTRIBUTING.md"
     return path.read_text()
+
+
+def fields_table() -> str:
+    """Which party fills which field, from the records of its cases."""
+    lines = ["| party | " + " | ".join(f"`{SHOWN_AS.get(field, field)}`" for field in UNSAID) + " |",
+             "|---" * (len(UNSAID) + 1) + "|"]
+    for name in parties.names():
+        records = [server for case in WHAT[name]["cases"] for server in case.get("servers", ())]
+        cells = ("yes" if any(field in server for server in records) else "" for field in UNSAID)
+        lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def links() -> str:
@@ -190,6 +203,7 @@ MADE: dict[tuple[str, str], Callable[[], str]] = {
     ("README.md", "names"): names_table,
     ("README.zh.md", "names"): names_table_zh,
     ("docs/parties.md", "parties"): parties_table,
+    ("docs/parties.md", "fields"): fields_table,
     ("docs/parties.md", "sections"): lambda: sections("notes.md"),
     ("docs/keys.md", "links"): links,
     ("docs/keys.md", "sections"): lambda: sections("keys.md"),

@@ -435,12 +435,15 @@ FULL = Server(id="i-1", name="a", cpu=1, memory_mib=512, disk_gib=10, lan_ipv4=(
 OTHER: dict[str, Any] = {
     "name": "b", "cpu": None, "memory_mib": 4096, "disk_gib": 0, "lan_ipv4": (), "wan_ipv4": ("8.8.8.8", "8.8.4.4"),
     "lan_ipv6": (), "wan_ipv6": (), "status": Status.UNKNOWN, "party_status": "", "created_at": None, "zone": "",
-    "project_id": "p2", "instance_type": "t2", "tags": {"a": "1", "b": "é"}}
+    "project_id": "p2", "instance_type": "t2", "tags": {"a": "1", "b": "é"},
+    "image_id": "img-1", "image_name": "一", "os": "linux", "vpc_id": "vpc-1", "subnet_id": "net-1",
+    "security_groups": ("sg-1", "sg-2"), "key_name": "ann", "charge_type": "prepaid",
+    "expires_at": datetime(2026, 12, 31, 23, 30, tzinfo=UTC), "host_id": "node-7"}
 
 
 def test_every_field_is_shown_as_in_a_list(log: Log) -> None:
     """Each field alone and all at once, there and back: what the rows of the list show, under their names."""
-    assert OTHER.keys() == {*Server.__struct_fields__} - {"id", "updated_at"} - set(NOT_IN_010)
+    assert OTHER.keys() == {*Server.__struct_fields__} - {"id", "updated_at", "console_url"}
     lists = [FULL, *(msgspec.structs.replace(FULL, **{name: value}) for name, value in OTHER.items()),
              msgspec.structs.replace(FULL, **OTHER)]
     answer = events.Answer(SOURCE, [FULL], 1, datetime.fromtimestamp(0, UTC))
@@ -463,11 +466,6 @@ def test_every_field_is_shown_as_in_a_list(log: Log) -> None:
             OTHER if server is lists[-1] else [list(OTHER)[n]]).keys()           # the names that rows of 0.1.0 get
 
 
-NOT_IN_010: set[str] = {*Server.__struct_fields__} - {
-    "id", "name", "cpu", "memory_mib", "disk_gib", "lan_ipv4", "wan_ipv4", "lan_ipv6", "wan_ipv6", "status",
-    "party_status", "created_at", "updated_at", "zone", "project_id", "instance_type", "tags"}
-
-
 def test_what_no_field_shows_is_no_event(log: Log) -> None:
     log.save([FULL], START)
     log.save([msgspec.structs.replace(FULL, memory_mib=513)], START + 1)
@@ -480,25 +478,62 @@ def test_what_no_field_shows_is_no_event(log: Log) -> None:
     assert log.written(log.history(START))["sources"][0]["count"] == 1
 
 
-def test_a_field_that_is_new_to_this_version_has_not_changed(log: Log) -> None:
-    """A list that an earlier version wrote lacks it: after an upgrade the fleet is not told to have changed."""
-    assert Server.__struct_fields__.index("tags") == 16         # new fields follow those of 0.1.0, which knew 17
-    log.save([FULL], START)
-    kind, key = snapshots.place_of(SOURCE)
-    row = log.store.get(kind, key)
+NEW_FIELDS = {"image_id": "img-1", "security_groups": ("sg-1",), "charge_type": "prepaid", "cpu": 4,
+              "expires_at": datetime(2026, 12, 1, tzinfo=UTC), "console_url": "https://console.example/i-1"}
+
+
+def writer_is(log: Log, version: str) -> None:
+    """As if that version had written the last list."""
     head = snapshots.find(log.store, SOURCE, "r")
-    assert row
     assert head
-    assert head.fields == len(Server.__struct_fields__)
-    older = msgspec.structs.replace(head, fields=Server.__struct_fields__.index("zone"))
-    log.store.put(kind, key, msgspec.msgpack.encode(older), expires=head.expires)
-    there = msgspec.structs.replace(FULL, zone="z2", tags={"new": "field"}, cpu=7)
-    log.save([there, msgspec.structs.replace(FULL, id="i-2", zone="z3")], START + 1)
+    kind, key = snapshots.place_of(SOURCE)
+    log.store.put(kind, key, msgspec.msgpack.encode(msgspec.structs.replace(head, writer=version)),
+                  expires=head.expires)
+
+
+@pytest.mark.parametrize("version", ["", "0.0.9", "99.0.0"])
+def test_what_only_another_version_reads_has_not_changed(log: Log, version: str) -> None:
+    """A list that it wrote lacks a value, or this one's does: neither an upgrade nor the way back changes a fleet."""
+    bare = msgspec.structs.replace(FULL, cpu=None)
+    log.save([bare], START)
+    writer_is(log, version)
+    log.save([msgspec.structs.replace(bare, **NEW_FIELDS)], START + 1)
+    writer_is(log, version)
+    head = log.save([bare], START + 2)
+    assert log.events(START - 1) == []
+    assert snapshots.marks(log.store, SOURCE, head) == {}       # which `update_at` comes from
+
+
+def test_what_changed_beside_an_upgrade_is_told(log: Log) -> None:
+    log.save([msgspec.structs.replace(FULL, image_id="img-1")], START)
+    writer_is(log, "")
+    there = msgspec.structs.replace(FULL, status=Status.SHUTOFF, image_id="img-2", key_name="ann")
+    log.save([there, msgspec.structs.replace(there, id="i-2")], START + 1)
     changed, appeared = log.events(START)
-    assert changed["fields"] == {"cpu_num": [1, 7]}
+    assert changed["fields"] == {"status": [FULL.status, "SHUTOFF"], "image_id": ["img-1", "img-2"]}
     assert appeared["instance_id"] == "i-2"
-    log.save([msgspec.structs.replace(there, zone="z4")], START + 2)             # from now on it is compared
-    assert log.events(START + 1)[0]["fields"] == {"zone": ["z2", "z4"]}
+    log.save([msgspec.structs.replace(there, key_name=None)], START + 2)        # by one version: compared again
+    assert log.events(START + 1)[0]["fields"] == {"key_name": ["ann", None]}
+
+
+def test_a_list_that_an_upgrade_did_not_change_is_of_the_new_version(log: Log) -> None:
+    log.save([FULL], START)
+    writer_is(log, "")
+    log.save([FULL], START + 1)
+    log.save([msgspec.structs.replace(FULL, host_id="node-7")], START + 2)
+    assert log.events(START)[0]["fields"] == {"host_id": [None, "node-7"]}
+
+
+def test_the_new_fields_change_under_their_names(log: Log) -> None:
+    """But a page in the party's console is no property of the server."""
+    log.save([msgspec.structs.replace(FULL, **NEW_FIELDS)], START)
+    later = NEW_FIELDS | {"security_groups": (), "expires_at": datetime(2027, 1, 1, tzinfo=UTC)}
+    log.save([msgspec.structs.replace(FULL, **later)], START + 1)
+    (event,) = log.events(START)
+    assert event["fields"] == {"security_group_set": ["sg-1", ""],
+                               "expires_at": ["2026-12-01 00:00:00", "2027-01-01 00:00:00"]}
+    log.save([msgspec.structs.replace(FULL, **later | {"console_url": "https://new.example/i-1"})], START + 2)
+    assert log.events(START + 1) == []
 
 
 def test_what_0_1_0_recorded_is_told(log: Log) -> None:

@@ -22,7 +22,7 @@ from chalicelib.fleet.query import parse
 from chalicelib.http import formats
 from chalicelib.http.formats import ansible, lines, prometheus
 from chalicelib.http.formats.words import unique
-from chalicelib.model import Server, Source, Status
+from chalicelib.model import PREPAID, Server, Source, Status
 from tests import ROOT
 
 UTC_ZONE = ZoneInfo("UTC")
@@ -32,6 +32,13 @@ SEED = Server(id="ins-u23j34j2", name="hehe", cpu=8, memory_mib=16384, disk_gib=
               wan_ipv4=("122.22.3.45", "122.22.3.46"), status=Status.ACTIVE, party_status="RUNNING",
               created_at=datetime(2014, 7, 29, 15, 8, 39, tzinfo=UTC),
               updated_at=datetime(2014, 8, 5, 17, 37, 56, tzinfo=UTC))
+
+
+EVERY = msgspec.structs.replace(
+    SEED, zone="ap-guangzhou-6", instance_type="S5.LARGE8", image_id="img-eb30mz89", image_name="CentOS 7.2 64位",
+    os="linux", vpc_id="vpc-m57eq3rq", subnet_id="subnet-prsqxopj", security_groups=("sg-efil73jd", "sg-b4e0xrm7"),
+    key_name="skey-2qbzpz8b", charge_type=PREPAID, expires_at=datetime(2026, 10, 1, 15, 59, 59, tzinfo=UTC),
+    host_id="host-8pz1jwjt", console_url="https://console.cloud.tencent.com/cvm/instance/detail?rid=1&id=ins-u23j34j2")
 
 
 def answer(*servers: Server) -> Answer:
@@ -143,9 +150,10 @@ def test_size_is_measured_as_lambda_carries_it() -> None:
     assert formats.carried(formats.list_json(rows[:fits])) > 0.99 * formats.LARGEST_ANSWER
 
 
-def test_ten_thousand_full_records_fit() -> None:
-    full = msgspec.structs.replace(SEED, tags={"team": "blue"}, zone="ap-guangzhou-6", instance_type="S5.LARGE8")
-    rows = [*formats.rows(answer(*[full] * 10_000), "full", UTC_ZONE)]
+def test_five_thousand_full_records_fit() -> None:
+    """With every field filled. The command, the console and the plugin read parts of 4,000."""
+    full = msgspec.structs.replace(EVERY, tags={"team": "blue"})
+    rows = [*formats.rows(answer(*[full] * 5000), "full", UTC_ZONE)]
     formats.check_size(formats.list_json(rows), rows, parse(QUERY))
 
 
@@ -186,10 +194,17 @@ def test_csv_to_the_byte() -> None:
     assert (
         full[0]
         == f"{HEAD},party,tenant_id,region,zone,project_id,instance_type,party_status,lan_ipv6_set,wan_ipv6_set,"
-           f"tags,seen_at,account"
+           f"tags,seen_at,account,image_id,image_name,os,vpc_id,subnet_id,security_group_set,key_name,charge_type,"
+           f"expires_at,host_id,console_url"
     )
     assert full[1].endswith(',qcloud,123,ap-guangzhou,ap-guangzhou-6,7,S5.LARGE8,RUNNING,fd00::1,,'
-                            '"{""cost-center"":""9"",""team"":""blue"",""团队"":""蓝""}",2026-09-21 00:00:00,default')
+                            '"{""cost-center"":""9"",""team"":""blue"",""团队"":""蓝""}",2026-09-21 00:00:00,default'
+                            ',,,,,,,,,,,')
+    full = written(EVERY, query="format=csv&view=full").body.decode().split("\r\n")
+    assert full[1].endswith(
+        ',default,img-eb30mz89,CentOS 7.2 64位,linux,vpc-m57eq3rq,subnet-prsqxopj,"sg-efil73jd,sg-b4e0xrm7",'
+        'skey-2qbzpz8b,prepaid,2026-10-01 15:59:59,host-8pz1jwjt,'
+        'https://console.cloud.tencent.com/cvm/instance/detail?rid=1&id=ins-u23j34j2')
 
 
 @pytest.mark.parametrize(("name", "shown"), [
@@ -366,12 +381,34 @@ def test_ansible_to_the_byte() -> None:
         '"twocloud_region":"ap-guangzhou","twocloud_zone":"",'
         '"twocloud_project_id":"","twocloud_instance_type":"","twocloud_party_status":"","twocloud_lan_ipv6_set":"",'
         '"twocloud_wan_ipv6_set":"",'
-        '"twocloud_seen_at":"2026-09-21 00:00:00","twocloud_account":"default","twocloud_tags":{}}}},'
+        '"twocloud_seen_at":"2026-09-21 00:00:00","twocloud_account":"default",'
+        '"twocloud_image_id":null,"twocloud_image_name":null,"twocloud_os":null,"twocloud_vpc_id":null,'
+        '"twocloud_subnet_id":null,"twocloud_security_group_set":null,"twocloud_key_name":null,'
+        '"twocloud_charge_type":null,"twocloud_expires_at":null,"twocloud_host_id":null,"twocloud_console_url":null,'
+        '"twocloud_tags":{}}}},'
         '"all":{"children":["party_qcloud",'
         '"region_ap_guangzhou",'
         '"status_UNKNOWN"]},"party_qcloud":{"hosts":["i-2"]},"region_ap_guangzhou":{"hosts":["i-2"]},'
         '"status_UNKNOWN":{"hosts":["i-2"]}}')
     assert written(query="format=ansible").body == b'{"_meta":{"hostvars":{}},"all":{"children":[]}}'
+
+
+def test_what_a_full_record_says_of_image_network_and_payment() -> None:
+    """In the order of the contract; times in the deployment's zone; no group is "", which null is not."""
+    record = json.loads(body(EVERY, view="full", zone="Asia/Shanghai"))["vm_servers"][0]
+    assert list(record.items())[21:] == [
+        ("account", "default"), ("image_id", "img-eb30mz89"), ("image_name", "CentOS 7.2 64位"), ("os", "linux"),
+        ("vpc_id", "vpc-m57eq3rq"), ("subnet_id", "subnet-prsqxopj"), ("security_group_set", "sg-efil73jd,sg-b4e0xrm7"),
+        ("key_name", "skey-2qbzpz8b"), ("charge_type", "prepaid"), ("expires_at", "2026-10-01 23:59:59"),
+        ("host_id", "host-8pz1jwjt"),
+        ("console_url", "https://console.cloud.tencent.com/cvm/instance/detail?rid=1&id=ins-u23j34j2")]
+    none, unsaid = json.loads(body(msgspec.structs.replace(BARE, security_groups=()), BARE, view="full"))["vm_servers"]
+    assert none["security_group_set"] == ""
+    assert list(unsaid.values())[22:] == [None] * 11
+    (target,) = json.loads(written(EVERY, query="format=prometheus").body)
+    assert target["labels"]["__meta_twocloud_expires_at"] == "2026-10-01 15:59:59"
+    (target,) = json.loads(written(SEED, query="format=prometheus").body)
+    assert not [name for name in target["labels"] if "image" in name or "expires" in name]
 
 
 def test_ansibles_groups_and_addresses() -> None:

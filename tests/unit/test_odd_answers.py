@@ -32,7 +32,7 @@ from chalicelib.fleet.many_sources import Answer, Inventory, SourceResult
 from chalicelib.fleet.query import parse
 from chalicelib.http import formats
 from chalicelib.model import Listing, Source, Window
-from tests.unit.test_parties import WHAT, Recorded, account_of
+from tests.unit.test_parties import WHAT, Recorded, account_of, records
 
 SAMPLE = 20                                 # (leaf, change) pairs for one party
 LARGER_SAMPLE = 0 if os.environ.get("SWEEP") == "all" else 60
@@ -186,8 +186,7 @@ def play(name: str, case: dict[str, Any], exchanges: list[dict[str, Any]]) -> li
                                    Window(*case.get("window", [1, None])),
                                    Played(party, exchanges))
     write(source, listing)
-    records: list[dict[str, Any]] = msgspec.json.decode(msgspec.json.encode(listing.servers))
-    return records
+    return records(listing.servers)
 
 
 def write(source: Source, listing: Listing) -> None:

@@ -147,7 +147,8 @@ def read(folder: Path, known: dict[str, Any]) -> dict[str, Any]:
         "label": caller.token.label, "user": users.check_password(store, "ann", PASSWORD, NOW).name,
         "account": dict(accounts.load(store, here.sealer, "123", "qcloud", local=True).credentials)
         == {"secret_id": "AKID", "secret_key": KEY},
-        "servers": msgspec.to_builtins(answer.servers), "kept": answer.kept, "changes": msgspec.to_builtins(changes),
+        "servers": [msgspec.to_builtins(msgspec.structs.asdict(server)) for server in answer.servers],
+        "kept": answer.kept, "changes": msgspec.to_builtins(changes),
         "regions": list(open_regions(here)),
         "failed": {snapshots.key_of(source): at for source, at in circuit_breaker.last_failures(here).items()},
         "known": {snapshots.key_of(source): asdict(it)["age"] for source, it in schedule.known(here).items()},

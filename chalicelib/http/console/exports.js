@@ -15,7 +15,8 @@ const FORMATS = {
 
 const FIELDS = ["instance_name", "instance_id", "cpu_num", "mem_size", "disk_size", "lan_ip_set", "wan_ip_set", "status",
   "create_at", "update_at", "party", "tenant_id", "region", "zone", "project_id", "instance_type", "party_status",
-  "lan_ipv6_set", "wan_ipv6_set", "tags", "seen_at", "account"];
+  "lan_ipv6_set", "wan_ipv6_set", "tags", "seen_at", "account", "image_id", "image_name", "os", "vpc_id",
+  "subnet_id", "security_group_set", "key_name", "charge_type", "expires_at", "host_id", "console_url"];
 // where a formula may begin, as formats/lines.py has it
 const SIGNS = String.raw`=+\-@\u2212\ufe62\ufe63\ufe66\ufe6b\uff0b\uff0d\uff1d\uff20`;
 const BREAKS = String.raw`,;|\t\n\x0b\f\r\x1c-\x1e\x85\u2028\u2029`;

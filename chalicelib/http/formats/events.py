@@ -18,13 +18,14 @@ from ...model import Server, Window
 from . import lines, title
 from .rows import FullRow, full_rows
 
-_NAMES = {"name": "instance_name", "cpu": "cpu_num", "memory_mib": "mem_size", "disk_gib": "disk_size",
+# fields of Server that a row calls otherwise
+SHOWN_AS = {"name": "instance_name", "cpu": "cpu_num", "memory_mib": "mem_size", "disk_gib": "disk_size",
           "lan_ipv4": "lan_ip_set", "wan_ipv4": "wan_ip_set", "lan_ipv6": "lan_ipv6_set", "wan_ipv6": "wan_ipv6_set",
-          "created_at": "create_at"}        # fields of Server that a row calls otherwise
-SERVER_FIELDS = {shown: field for field, shown in _NAMES.items()}
+          "created_at": "create_at", "security_groups": "security_group_set"}
+SERVER_FIELDS = {shown: field for field, shown in SHOWN_AS.items()}
 _NOT_SHOWN = ("update_at", "seen_at")       # they say when, as `at` does
-_CERTAIN = {name for name in Server.__struct_fields__ if _NAMES.get(name, name) in FullRow.__struct_fields__} - {
-    "memory_mib", "created_at"}             # a change of these shows; the two are rounded
+_CERTAIN = {name for name in Server.__struct_fields__ if SHOWN_AS.get(name, name) in FullRow.__struct_fields__} - {
+    "memory_mib", "created_at", "expires_at"}                   # a change of these shows; the three are rounded
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _AROUND = 2000                              # bytes of an answer beside its changes and sources
 _encode = msgspec.json.Encoder().encode
@@ -139,7 +140,7 @@ def _server(event: Event, pairs: Mapping[str, tuple[Any, Any]], which: int) -> S
 
 
 def _unknown(names: Iterable[str]) -> dict[str, tuple[None, None]]:
-    return {_NAMES.get(name, name): (None, None) for name in names}
+    return {SHOWN_AS.get(name, name): (None, None) for name in names}
 
 
 def _shown(events: Iterable[Event]) -> Iterator[Event]:

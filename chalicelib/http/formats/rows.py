@@ -38,6 +38,17 @@ class FullRow(BasicRow, gc=False):
     tags: dict[str, str]
     seen_at: str | None
     account: str
+    image_id: str | None
+    image_name: str | None
+    os: str | None
+    vpc_id: str | None
+    subnet_id: str | None
+    security_group_set: str | None
+    key_name: str | None
+    charge_type: str | None
+    expires_at: str | None
+    host_id: str | None
+    console_url: str | None
 
 
 def clock_in(zone: ZoneInfo) -> Callable[[datetime | None], str | None]:
@@ -67,9 +78,13 @@ def full_rows(answer: Answer, zone: ZoneInfo) -> Iterator[FullRow]:
     write = clock_in(zone)
     source, seen_at = answer.source, write(answer.seen_at)
     for server in answer.servers:
+        groups = server.security_groups
         yield FullRow(*_basic(server, write), source.party, source.tenant_id, source.region, server.zone,
                       server.project_id, server.instance_type, server.party_status, ",".join(server.lan_ipv6),
-                      ",".join(server.wan_ipv6), _ordered(server.tags), seen_at, source.account)
+                      ",".join(server.wan_ipv6), _ordered(server.tags), seen_at, source.account, server.image_id,
+                      server.image_name, server.os, server.vpc_id, server.subnet_id,
+                      None if groups is None else ",".join(groups), server.key_name, server.charge_type,
+                      write(server.expires_at), server.host_id, server.console_url)
 
 
 def _ordered(tags: dict[str, str]) -> dict[str, str]:
