@@ -40,6 +40,9 @@ from ..errors import (
 )
 from ..model import (
     IDENTIFIER,
+    POSTPAID,
+    PREPAID,
+    SPOT,
     WHOLE,
     Account,
     Attached,
@@ -73,11 +76,15 @@ from .joining import (
     by_owner,
     by_scope,
     disk_gib,
+    first,
     first_of,
     given,
+    groups,
+    ids,
     in_order,
     numbered,
     only,
+    os_family,
     plain,
     without_prefix,
 )
@@ -109,15 +116,16 @@ def per_seconds(seconds: float, calls: int, *operations: str) -> dict[str, Limit
 
 __all__ = [
     "ADDRESS", "ARREARS", "CLOCK", "DISABLED_KEY", "EXPIRED_KEY", "FAILED", "FREE_TEXT", "IDENTIFIER", "LOCKED",
-    "MALFORMED", "MFA", "MISSING_RIGHT", "NOT_ACTIVATED", "REGION", "REGION_CLOSED", "ROLE", "SUSPENDED",
+    "MALFORMED", "MFA", "MISSING_RIGHT", "NOT_ACTIVATED", "POSTPAID", "PREPAID", "REGION", "REGION_CLOSED", "ROLE",
+    "SPOT", "SUSPENDED",
     "THROTTLED", "UNAVAILABLE", "UNVERIFIED", "WHOLE", "WRONG_KEY", "WRONG_TOKEN", "Account", "Attached", "Client",
     "Cloud", "Count", "Headers", "InvalidParameter", "Keys", "Limit", "List", "Listing", "Meaning", "Member",
     "Nested", "OwnFile", "Page", "Party", "PartyDenied", "PartyError", "PartyFailed", "PartyMalformed",
     "PartyUnavailable", "Region", "Request", "Response", "Rows", "Server", "Sign", "Size", "Source", "Status",
     "Strict", "Text", "UnknownRegion", "Whole", "Window", "addresses", "alibaba", "amazon", "any_error_code",
     "attached", "base_url", "bearer", "by_offset", "by_owner", "by_page", "by_place", "by_scope", "by_token",
-    "cached_lookup", "cut", "denied", "disk_gib", "error_at", "first_of", "given", "in_order", "labelled", "map_of",
-    "nested", "note", "noted", "numbered", "one_row", "only", "own_site", "parse_time", "part", "per_second",
-    "per_seconds", "plain", "read", "reading", "refusal", "refused", "regions_of", "tencent",
-    "total_gib", "without_prefix", "xml",
+    "cached_lookup", "cut", "denied", "disk_gib", "error_at", "first", "first_of", "given", "groups",
+    "ids", "in_order", "labelled", "map_of", "nested", "note", "noted", "numbered", "one_row", "only", "os_family",
+    "own_site", "parse_time", "part", "per_second", "per_seconds", "plain", "read", "reading", "refusal", "refused",
+    "regions_of", "tencent", "total_gib", "without_prefix", "xml",
 ]

@@ -1,5 +1,6 @@
 """What adapters make servers of: rows of several lists joined, checked, ordered and cut."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -83,6 +84,41 @@ def first_of(network: str | None) -> str | None:
         return str(IPv6Network(network or "")[1]) if length and int(length) < 128 else text
     except (ValueError, IndexError):
         return text
+
+
+def ids(texts: Iterable[str | None] | None) -> tuple[str, ...] | None:
+    """Of security groups: each once, in the party's order; None if it does not say."""
+    return None if texts is None else tuple(dict.fromkeys(text for text in texts if text))
+
+
+def groups(of_interfaces: Iterable[Iterable[str | None] | None]) -> tuple[str, ...] | None:
+    """The security groups of all interfaces together; None if there is no interface, or one does not say which it has:
+    a set without them would be wrong."""
+    sets = [None if texts is None else list(texts) for texts in of_interfaces]
+    known = [text for texts in sets for text in texts or ()]
+    return ids(known) if sets and None not in sets and all(known) else None
+
+
+_WINDOWS = re.compile(r"windows|\bwin(?:[0-9]|\b)", re.IGNORECASE)
+_LINUX = re.compile(
+    r"linux|ubuntu|debian|centos|red ?hat|\brhel|fedora|suse|\bsles|rocky|anolis|\balma|euler|tencentos|kylin|coreos"
+    r"|velinux|flatcar|gentoo|photon|proxmox|\buos\b|nixos|raspbian|slackware", re.IGNORECASE)
+_OTHER = re.compile(r"freebsd|openbsd|netbsd|solaris|macos|illumos", re.IGNORECASE)
+
+
+def os_family(text: str | None) -> str | None:
+    """The family of an operating system that a party names, in words such as `Ubuntu 22.04 LTS` or `Windows Server
+    2022`; None if the words are of none that is known here."""
+    if not text:
+        return None
+    if other := _OTHER.search(text):
+        return other[0].lower()
+    return "windows" if _WINDOWS.search(text) else "linux" if _LINUX.search(text) else None
+
+
+def first(texts: Iterable[str | None] | None) -> str | None:
+    """The first text that says something."""
+    return next((text for text in texts or () if text), None)
 
 
 def without_prefix(address: str | None) -> str:

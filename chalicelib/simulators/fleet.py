@@ -32,6 +32,11 @@ class Machine:
     project: int
     tags: dict[str, str]
 
+    @property
+    def ends(self) -> datetime | None:
+        """When it ends; None: it is paid for by the hour. Every fourth machine was bought for three years."""
+        return self.created + timedelta(days=1096) if self.number % 4 == 1 else None
+
 
 class Fleet:
     """`size` machines; [i] is the i-th, counted from 0. `first`: takes the place of the first one."""

@@ -26,6 +26,12 @@ from tests.unit.test_parties import WHAT, Recorded
 FOLDER = Path(os.environ.get("TWOCLOUD_CASES") or ROOT.parent / "shared" / "cases")
 FILES = sorted(FOLDER.glob("*.json"))
 CASES = [(path.stem, case) for path in FILES for case in json.loads(path.read_text())["cases"]]
+GROWN = {                                   # what a query asked for when the cases were written -> with today's columns
+    "storageProfile.dataDisks, zones, tags":
+        "storageProfile.dataDisks, zones, tags, image=properties.storageProfile.imageReference, "
+        "priority=tostring(properties.priority), host=tostring(properties.host.id)",
+    "configurations=properties.ipConfigurations":
+        "configurations=properties.ipConfigurations, group=tostring(properties.networkSecurityGroup.id)"}
 Outcome = dict[str, Server] | TwocloudError
 
 
@@ -45,13 +51,21 @@ def play(stem: str, case: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch) ->
         account = accounts.check("123", party, credentials, local=False, **options)
         source = Source("123", name, party.region(case.get("region", WHAT[name]["region"])))
         listing = parties.list_servers(source, account, Window(*case.get("window", [1, None])),
-                                       Recorded(party, case["exchanges"], DOMAINS.get(stem, ())))
+                                       Recorded(party, grown(case["exchanges"]), DOMAINS.get(stem, ())))
     except TwocloudError as failure:
         return failure
     assert listing.total == len(listing.servers)
     by_id = {server.id: server for server in listing.servers}
     assert len(by_id) == len(listing.servers)
     return by_id
+
+
+def grown(exchanges: list[dict[str, Any]]) -> list[Mapping[str, Any]]:
+    """The exchanges with queries that ask for today's columns; the answers stay without them."""
+    text = json.dumps(exchanges)
+    for columns, today in GROWN.items():
+        text = text.replace(columns, today)
+    return json.loads(text)
 
 
 def listed(outcome: Outcome, *ids: str) -> list[Server]:

@@ -80,12 +80,25 @@ _HOSTS = {
 
 # ---------------------------------------------------------------- the shapes that we read
 
+_CHARGES = {"PrePaid": api.PREPAID, "PostPaid": api.POSTPAID}
+
+
 class _Ips(msgspec.Struct, gc=False):
     IpAddress: list[str] | None = None
 
 
 class _Vpc(msgspec.Struct, gc=False):
     PrivateIpAddress: _Ips | None = None
+    VpcId: str | None = None
+    VSwitchId: str | None = None
+
+
+class _Groups(msgspec.Struct, gc=False):
+    SecurityGroupId: api.Whole[list[str] | None] = None
+
+
+class _Host(msgspec.Struct, gc=False):
+    DedicatedHostId: str | None = None
 
 
 class _Eip(msgspec.Struct, gc=False):
@@ -151,6 +164,14 @@ class _Instance(msgspec.Struct, gc=False):
     ZoneId: str | None = None
     ResourceGroupId: api.Strict[str | None] = None      # "" is the default group
     Tags: _Tags | None = None
+    ImageId: str | None = None
+    OSType: str | None = None
+    SecurityGroupIds: _Groups | None = None
+    KeyPairName: str | None = None
+    InstanceChargeType: str | None = None
+    SpotStrategy: str | None = None
+    ExpiredTime: str | None = None          # a day in 2099 if it does not end
+    DedicatedHostAttribute: _Host | None = None
 
 
 class _InstanceList(msgspec.Struct):
@@ -268,7 +289,7 @@ def list_servers(client: api.Client, window: api.Window) -> api.Listing:
         _confirm(client, "DescribeDisks")
     sizes = api.attached(((disk.InstanceId, *(a.InstanceId for a in _attachments(disk))), disk.Size) for disk in disks)
     elastic = _elastic(client, rows) if client.account.deep else {}
-    return api.Listing([_server(row, sizes.of(row.InstanceId), elastic) for row in rows], total)
+    return api.Listing([_server(row, sizes.of(row.InstanceId), elastic, client.region) for row in rows], total)
 
 
 def _kept(instances: api.Rows[_Instance], project: str | None, window: api.Window) -> tuple[list[_Instance], int]:
@@ -303,7 +324,13 @@ def _confirm(client: api.Client, action: str) -> None:
     raise api.PartyMalformed("The party listed nothing, and does not say whether the account may see it.")
 
 
-def _server(row: _Instance, disk_gib: int | None, elastic: Mapping[str, Sequence[str | None]]) -> api.Server:
+def _charge(row: _Instance) -> str | None:
+    is_spot = row.SpotStrategy in ("SpotWithPriceLimit", "SpotAsPriceGo")
+    return api.SPOT if is_spot else _CHARGES.get(row.InstanceChargeType or "")
+
+
+def _server(row: _Instance, disk_gib: int | None, elastic: Mapping[str, Sequence[str | None]],
+            region: str) -> api.Server:
     lan: list[str | None] = [*_ips(row.VpcAttributes and row.VpcAttributes.PrivateIpAddress)]
     wan = [row.EipAddress.IpAddress if row.EipAddress else None, *_ips(row.PublicIpAddress)]
     for interface in sorted(_interfaces(row), key=lambda i: i.Type != "Primary"):
@@ -325,6 +352,16 @@ def _server(row: _Instance, disk_gib: int | None, elastic: Mapping[str, Sequence
         project_id=row.ResourceGroupId or "",
         instance_type=row.InstanceType or "",
         tags=api.labelled((tag.TagKey, tag.TagValue) for tag in (row.Tags and row.Tags.Tag) or ()),
+        image_id=row.ImageId,
+        os=api.os_family(row.OSType),
+        vpc_id=row.VpcAttributes and row.VpcAttributes.VpcId,
+        subnet_id=row.VpcAttributes and row.VpcAttributes.VSwitchId,
+        security_groups=api.ids(row.SecurityGroupIds and row.SecurityGroupIds.SecurityGroupId),
+        key_name=row.KeyPairName,
+        charge_type=_charge(row),
+        expires_at=api.parse_time(row.ExpiredTime) if _charge(row) == api.PREPAID else None,
+        host_id=row.DedicatedHostAttribute and row.DedicatedHostAttribute.DedicatedHostId,
+        console_url=f"https://ecs.console.aliyun.com/server/{row.InstanceId}/detail?regionId={region}",
     )
 
 

@@ -65,7 +65,12 @@ def machines(url: str, credentials: Any, region: str) -> dict[str, dict[str, Any
         "wan_ipv4": {ip for ip in (row.eip_address.ip_address, *row.public_ip_address.ip_address) if ip},
         "party_status": row.status, "zone": row.zone_id, "instance_type": row.instance_type,
         "project_id": row.resource_group_id, "created_at": row.creation_time,
-        "tags": {tag.tag_key: tag.tag_value for tag in row.tags.tag}} for row in rows}
+        "tags": {tag.tag_key: tag.tag_value for tag in row.tags.tag},
+        "image_id": row.image_id, "os": row.ostype, "key_name": row.key_pair_name,
+        "vpc_id": row.vpc_attributes.vpc_id, "subnet_id": row.vpc_attributes.v_switch_id,
+        "security_groups": set(row.security_group_ids.security_group_id),
+        "charge_type": row.instance_charge_type.lower(),
+        "expires_at": row.expired_time if row.instance_charge_type == "PrePaid" else None} for row in rows}
 
 
 def ours(server: Server) -> dict[str, Any]:
@@ -73,7 +78,11 @@ def ours(server: Server) -> dict[str, Any]:
     return {"name": server.name, "cpu": server.cpu, "memory_mib": server.memory_mib, "disk_gib": server.disk_gib,
             "lan_ipv4": set(server.lan_ipv4), "wan_ipv4": set(server.wan_ipv4), "party_status": server.party_status,
             "zone": server.zone, "instance_type": server.instance_type, "project_id": server.project_id,
-            "created_at": server.created_at.strftime("%Y-%m-%dT%H:%MZ"), "tags": server.tags}
+            "created_at": server.created_at.strftime("%Y-%m-%dT%H:%MZ"), "tags": server.tags,
+            **{name: getattr(server, name) for name in ("image_id", "os", "key_name", "vpc_id", "subnet_id",
+                                                        "charge_type")},
+            "security_groups": set(server.security_groups or ()),
+            "expires_at": server.expires_at and server.expires_at.strftime("%Y-%m-%dT%H:%MZ")}
 
 
 @pytest.fixture

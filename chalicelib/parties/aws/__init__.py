@@ -47,6 +47,9 @@ _STATUS = {                                 # State.Name, the complete enumerati
     "shutting-down": api.Status.DELETED,
 }
 _GONE = "terminated"
+_CONSOLES = {"cn-": "console.amazonaws.cn", "us-gov-": "console.amazonaws-us-gov.com", "us-iso": None, "eu-iso": None,
+             "eusc-": None}
+_CHARGES = {"": api.POSTPAID, "spot": api.SPOT, "capacity-block": api.PREPAID}       # "": on demand
 
 _SUBSCRIPTION = api.denied("product not activated: the account is not signed up for EC2, or its payment is "
                                      "not verified yet")
@@ -129,18 +132,26 @@ def list_servers(client: api.Client, window: api.Window) -> api.Listing:
     for volume in volumes.values():
         for owner in volume.instances:      # a multi-attached volume counts for each instance
             sizes[owner] = api.total_gib((sizes.get(owner, 0), volume.size))
-    return api.Listing([_complete(i, volumes, sizes, types) for i in shown], len(instances))
+    return api.Listing([_complete(i, volumes, sizes, types, client.region) for i in shown], len(instances))
 
 
 def _complete(instance: _Instance, volumes: Mapping[str, _Volume], sizes: Mapping[str, int | None],
-              types: Mapping[str, _Type]) -> api.Server:
+              types: Mapping[str, _Type], region: str) -> api.Server:
     server, kind = instance.server, types.get(instance.server.instance_type)
     known = all(disk in volumes for disk in instance.disks)     # one came or went between the two lists: not known
     return msgspec.structs.replace(
         server,
         cpu=kind.cpu if instance.typical and kind else server.cpu,
         memory_mib=kind.memory_mib if kind else None,
-        disk_gib=sizes.get(server.id, 0) if known else None)
+        disk_gib=sizes.get(server.id, 0) if known else None,
+        console_url=_console(region, server.id))
+
+
+def _console(region: str, instance: str) -> str | None:
+    """https://docs.aws.amazon.com/awsconsolehelpdocs/latest/gsg/getting-started.html; None in a partition whose console
+    is not known."""
+    host = next((host for prefix, host in _CONSOLES.items() if region.startswith(prefix)), "console.aws.amazon.com")
+    return host and f"https://{region}.{host}/ec2/home?region={region}#InstanceDetails:instanceId={instance}"
 
 
 def _instances(client: api.Client) -> list[_Instance]:
@@ -186,6 +197,7 @@ def _instance(item: Element, ns: str) -> tuple[str, _Instance | None]:
     chosen = [_text(item, ns, "cpuOptions", name) for name in ("coreCount", "threadsPerCore")]
     cores, threads = map(_count, chosen)
     tags = {_text(tag, ns, "key"): _text(tag, ns, "value") for tag in _items(item, ns, "tagSet")}
+    groups = [_text(group, ns, "groupId") for group in _items(item, ns, "groupSet")]
     server = api.Server(
         id=key,
         name=tags.get("Name", ""),
@@ -197,6 +209,14 @@ def _instance(item: Element, ns: str) -> tuple[str, _Instance | None]:
         zone=_text(item, ns, "placement", "availabilityZone"),
         instance_type=_text(item, ns, "instanceType"),
         tags=tags,
+        image_id=_text(item, ns, "imageId"),
+        os=api.os_family(_text(item, ns, "platformDetails") or _text(item, ns, "platform")),
+        vpc_id=_text(item, ns, "vpcId"),
+        subnet_id=_text(item, ns, "subnetId"),
+        security_groups=None if item.find(f"{ns}groupSet") is None else api.ids(groups),
+        key_name=_text(item, ns, "keyName"),
+        charge_type=_CHARGES.get(_text(item, ns, "instanceLifecycle")),
+        host_id=_text(item, ns, "placement", "hostId"),
     )
     return key, _Instance(server, tuple(_text(disk, ns, "ebs", "volumeId") or "?"       # "?": one that is never found
                                         for disk in _items(item, ns, "blockDeviceMapping")

@@ -391,6 +391,7 @@ def _instance_xml(machine: Machine, region: str) -> str:
                            + (f"<ipAddress>{machine.wan[0]}</ipAddress>" if machine.wan else "")) +
         f"<sourceDestCheck>true</sourceDestCheck><groupSet><item><groupId>sg-e4076980</groupId>"
         f"<groupName>default</groupName></item></groupSet><architecture>x86_64</architecture>"
+        f"<platformDetails>Linux/UNIX</platformDetails>"
         f"<rootDeviceType>ebs</rootDeviceType><rootDeviceName>/dev/sda</rootDeviceName>"
         f"<blockDeviceMapping>{disks}</blockDeviceMapping><virtualizationType>hvm</virtualizationType>"
         f"<clientToken>{machine.key}</clientToken><tagSet>{tags}</tagSet><hypervisor>xen</hypervisor>"

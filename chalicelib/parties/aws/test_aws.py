@@ -96,13 +96,18 @@ def boto_view(ec2: Any) -> dict[str, dict[str, Any]]:
             "cpu": options["CoreCount"] * options["ThreadsPerCore"] if options else kind["VCpuInfo"]["DefaultVCpus"],
             "lan": [a["PrivateIpAddress"] for a in addresses], "state": i["State"]["Name"],
             "wan": [a["Association"]["PublicIp"] for a in addresses if "Association" in a], "tags": tags,
-            "created": interfaces[0]["Attachment"]["AttachTime"] if interfaces else i["LaunchTime"]}
+            "created": interfaces[0]["Attachment"]["AttachTime"] if interfaces else i["LaunchTime"],
+            "image": i["ImageId"], "key": i["KeyName"], "network": (i.get("VpcId"), i.get("SubnetId")),
+            "groups": [group["GroupId"] for group in i["SecurityGroups"]],
+            "spot": i.get("InstanceLifecycle") == "spot"}
     return by_id
 
 
 def our_view(servers: list[Server]) -> dict[str, dict[str, Any]]:
     return {s.id: {"name": s.name, "memory": s.memory_mib, "disk": s.disk_gib, "cpu": s.cpu, "lan": list(s.lan_ipv4),
-                   "wan": list(s.wan_ipv4), "state": s.party_status, "tags": s.tags, "created": s.created_at}
+                   "wan": list(s.wan_ipv4), "state": s.party_status, "tags": s.tags, "created": s.created_at,
+                   "image": s.image_id, "key": s.key_name, "network": (s.vpc_id, s.subnet_id),
+                   "groups": list(s.security_groups or ()), "spot": s.charge_type == "spot"}
             for s in servers}
 
 

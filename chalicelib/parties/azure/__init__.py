@@ -207,8 +207,19 @@ class _Reference(msgspec.Struct, gc=False):
 
 class _Disk(msgspec.Struct, gc=False):
     managedDisk: _Reference | None = None
+    osType: str | None = None
     diffDiskSettings: Any = None            # an ephemeral disk: in no list of disks
     diskSizeGB: api.Count | None = None     # often null: the disk itself knows
+
+
+class _Image(msgspec.Struct, gc=False):
+    """Where the image is of the marketplace, its four words; else its id."""
+
+    id: str | None = None
+    publisher: str | None = None
+    offer: str | None = None
+    sku: str | None = None
+    version: str | None = None
 
 
 class _Cores(msgspec.Struct, gc=False):
@@ -235,11 +246,15 @@ class _Machine(msgspec.Struct, gc=False):
     data_disks: list[_Disk] | msgspec.UnsetType | None = msgspec.UNSET           # null: none; unset: not known
     zones: list[str] | None = None
     tags: dict[str, str | None] | None = None
+    image: _Image | None = None
+    priority: str | None = None             # "" if it was never chosen, which means Regular
+    host: str | None = None
 
 
 class _Assigned(msgspec.Struct, gc=False):
     privateIPAddress: str | None = None
     publicIPAddress: _Reference | None = None
+    subnet: _Reference | None = None
     primary: bool | None = None
 
 
@@ -251,6 +266,7 @@ class _Interface(msgspec.Struct, gc=False):
     id: api.Text
     primary: bool | None = None
     configurations: list[_Configuration] | None = None
+    group: str | None = None                # "" if it has none
 
 
 class _Address(msgspec.Struct, gc=False):
@@ -364,10 +380,13 @@ _MACHINES = _Kind("microsoft.compute/virtualmachines", ", ".join((
     "provisioning=tostring(properties.provisioningState)",
     "power=tostring(properties.extended.instanceView.powerState.code)",
     "created=tostring(properties.timeCreated)", "interfaces=properties.networkProfile.networkInterfaces",
-    "os_disk=properties.storageProfile.osDisk", "data_disks=properties.storageProfile.dataDisks", "zones", "tags")),
+    "os_disk=properties.storageProfile.osDisk", "data_disks=properties.storageProfile.dataDisks", "zones", "tags",
+    "image=properties.storageProfile.imageReference", "priority=tostring(properties.priority)",
+    "host=tostring(properties.host.id)")),
     _Machine, "Microsoft.Compute/virtualMachines/read")
 _INTERFACES = _Kind("microsoft.network/networkinterfaces",
-                    "primary=tobool(properties.primary), configurations=properties.ipConfigurations",
+                    "primary=tobool(properties.primary), configurations=properties.ipConfigurations, "
+                    "group=tostring(properties.networkSecurityGroup.id)",
                     _Interface, "Microsoft.Network/networkInterfaces/read")
 _ADDRESSES = _Kind("microsoft.network/publicipaddresses", "address=tostring(properties.ipAddress)",
                    _Address, "Microsoft.Network/publicIPAddresses/read")
@@ -402,16 +421,21 @@ def list_servers(client: api.Client, window: api.Window) -> api.Listing:
     (interfaces, public), disks, sizes = client.run_all(
         lambda: _network(client, scope, machines.rows), lambda: _disks(client, scope, machines.rows),
         lambda: _sizes(client, machines.rows, client.region, _subscription(client)))
-    return machines.listing(lambda row: _server(row, interfaces, public, disks, sizes))
+    console = _console(client)
+    return machines.listing(lambda row: _server(row, interfaces, public, disks, sizes, console))
 
 
 def _server(row: _Machine, interfaces: Mapping[str, _Interface], public: Mapping[str, _Address],
-            disks: Mapping[str, _Sized], sizes: Mapping[str, _Size]) -> api.Server:
+            disks: Mapping[str, _Sized], sizes: Mapping[str, _Size], console: str) -> api.Server:
     size = sizes.get((row.size or "").lower())
     attached = [interfaces[key] for key in _ids(row.interfaces) if key in interfaces]
     lan: list[str | None] = []
     wan: list[str | None] = []
-    for interface in sorted(attached, key=lambda i: not i.primary):
+    attached.sort(key=lambda i: not i.primary)
+    subnet = api.first(assigned.subnet and assigned.subnet.id for interface in attached[:1]
+                       for assigned in sorted(_assigned(interface), key=lambda a: not a.primary)) or ""
+    groups = api.ids(interface.group for interface in attached)
+    for interface in attached:
         for assigned in sorted(_assigned(interface), key=lambda a: not a.primary):
             lan.append(assigned.privateIPAddress)
             wan += [public[key].address for key in _ids([assigned.publicIPAddress]) if key in public]
@@ -430,7 +454,23 @@ def _server(row: _Machine, interfaces: Mapping[str, _Interface], public: Mapping
         project_id=row.group,
         instance_type=row.size or "",
         tags={key: value or "" for key, value in (row.tags or {}).items()},
+        image_id=_image(row.image or _Image()),
+        os=api.os_family(row.os_disk and row.os_disk.osType),
+        vpc_id=re.split("/subnets/", subnet, maxsplit=1, flags=re.IGNORECASE)[0],
+        subnet_id=subnet,
+        security_groups=groups if len(attached) == len(_ids(row.interfaces)) > 0 and all(
+            interface.group is not None for interface in attached) else None,
+        charge_type=api.SPOT if row.priority in ("Spot", "Low") else api.POSTPAID if row.priority in (
+            "", "Regular") else None,
+        host_id=row.host,
+        console_url=f"{console}{row.id}",
     )
+
+
+def _image(image: _Image) -> str:
+    """Its id; publisher:offer:sku:version, as the vendor's command names it, for one of the marketplace."""
+    words = [image.publisher, image.offer, image.sku, image.version]
+    return image.id or (":".join(word for word in words if word) if all(words) else "")
 
 
 def _cpu(row: _Machine, size: _Size | None) -> int | None:
@@ -653,11 +693,12 @@ def _listed_together(client: api.Client, members: Sequence[api.Member]) -> dict[
         lambda: _network(client, scope, machines), lambda: _disks(client, scope, machines),
         lambda: dict(zip(regions, client.for_each(regions.items(), lambda place: _sizes(
             client, [row for row in machines if row.location.lower() == place[0]], *place)), strict=True)))
+    console = _console(client)
     lists: dict[str, dict[str, list[api.Server]]] = {row.subscription.lower(): {} for row in shown}
     for row in machines:
         region = row.location.lower()
         lists.setdefault(row.subscription.lower(), {}).setdefault(region, []).append(
-            _server(row, interfaces, public, disks, sizes[region]))
+            _server(row, interfaces, public, disks, sizes[region], console))
     hidden = api.refused(_SUBSCRIPTION.hint)
     return {member.id: failed.get(member.id.lower()) or lists.get(member.id.lower(), hidden) for member in members}
 
@@ -685,21 +726,22 @@ def check(client: api.Client) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Site:
-    """`usual`: a region that certainly exists. `scope`: of a token for the management API."""
+    """`usual`: a region that certainly exists. `scope`: of a token for the management API. `portal`: the console."""
 
     login: str
     management: str
     scope: str
     usual: str
+    portal: str
 
 
 _SITES = {                                  # azure-mgmt-core's and azure-identity's clouds
     "public": _Site("login.microsoftonline.com", "management.azure.com", "https://management.azure.com/.default",
-                    "eastus"),
+                    "eastus", "portal.azure.com"),
     "china": _Site("login.chinacloudapi.cn", "management.chinacloudapi.cn",
-                   "https://management.chinacloudapi.cn/.default", "chinanorth3"),
+                   "https://management.chinacloudapi.cn/.default", "chinanorth3", "portal.azure.cn"),
     "usgovernment": _Site("login.microsoftonline.us", "management.usgovcloudapi.net",
-                          "https://management.core.usgovcloudapi.net/.default", "usgovvirginia"),
+                          "https://management.core.usgovcloudapi.net/.default", "usgovvirginia", "portal.azure.us"),
 }
 _OTHERS = {"china": "china", "usgov": "usgovernment", "usdod": "usgovernment"}  # by the first letters of their regions
 _ISOLATED = ("usnat", "ussec")
@@ -718,6 +760,11 @@ def _site(client: api.Client) -> _Site:
     if client.account.endpoint is None and client.region.startswith(_ISOLATED):
         raise api.UnknownRegion("The hosts of this isolated cloud are not published, so twocloud cannot call it.")
     return _SITES[api.own_site(client, PARTY.title, _site_of)]
+
+
+def _console(client: api.Client) -> str:
+    """What the id of a resource follows in the address of its page in the portal of the account's site."""
+    return f"https://{_site(client).portal}/#@{client.door.credentials['directory_id']}/resource"
 
 
 def _subscription(client: api.Client) -> str:

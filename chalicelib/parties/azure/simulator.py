@@ -289,6 +289,8 @@ def _resources(machine: Machine, region: str, subscription: str) -> list[Row]:
     interfaces = [row("Microsoft.Network/networkInterfaces", f"{machine.name}-nic{n}", {
         "primary": n == 0, "provisioningState": "Succeeded", "ipConfigurations": [{"name": "ipconfig1", "properties": {
             "privateIPAddress": ip, "privateIPAddressVersion": "IPv4", "primary": True,
+            "subnet": {"id": f"/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.Network/"
+                             "virtualNetworks/net/subnets/default"},
             **({"publicIPAddress": named(public[n])} if n < len(public) else {})}}]})
         for n, ip in enumerate(machine.lan)]
     disks = [row("Microsoft.Compute/disks", f"{machine.name}_disk{n}",
@@ -303,6 +305,8 @@ def _resources(machine: Machine, region: str, subscription: str) -> list[Row]:
         "timeCreated": f"{machine.created:%Y-%m-%dT%H:%M:%S}.1234567+00:00",
         "networkProfile": {"networkInterfaces": attached[::-1]}, "storageProfile": {
             "osDisk": {"name": disks[0]["name"], "osType": "Linux", "managedDisk": named(disks[0])},
+            "imageReference": {"publisher": "Canonical", "offer": "ubuntu-24_04-lts", "sku": "server",
+                               "version": "latest"},
             "dataDisks": [{"lun": n, "name": disk["name"], "managedDisk": named(disk)}
                           for n, disk in enumerate(disks[1:])]}}
     if power:

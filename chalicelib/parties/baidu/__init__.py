@@ -58,6 +58,7 @@ _STATUS = {                                 # InstanceStatus, the complete enume
     "AttachingPort": api.Status.ACTIVE,
     "DetachingPort": api.Status.ACTIVE,
 }
+_CHARGES = {"prepaid": api.PREPAID, "postpaid": api.POSTPAID, "bidding": api.SPOT}
 
 _ERRORS = {                                 # https://cloud.baidu.com/doc/BCC/s/Ojwvyo6nc
     "AccessDenied": api.MISSING_RIGHT,
@@ -108,6 +109,9 @@ class _Nic(msgspec.Struct, gc=False):
     ips: list[_Ip] | None = None
     ipv6s: list[_Ip] | None = None
     eniInfos: list[_Eni] | None = None
+    vpcId: str | None = None
+    subnetId: str | None = None
+    securityGroups: api.Whole[list[str] | None] = None
 
 
 class _Disk(msgspec.Struct, gc=False):
@@ -141,6 +145,15 @@ class _Instance(msgspec.Struct, gc=False):
     zoneName: str | None = None
     resGroupInfos: api.Strict[list[_Group] | None] = None
     tags: list[_Tag] | None = None
+    imageId: str | None = None
+    imageName: str | None = None
+    osName: str | None = None
+    vpcId: str | None = None
+    subnetId: str | None = None
+    keypairName: str | None = None
+    paymentTiming: str | None = None
+    expireTime: str | None = None
+    dedicatedHostId: str | None = None
 
 
 class _Instances(msgspec.Struct):
@@ -222,6 +235,16 @@ def _server(row: _Instance, sizes: api.Attached, project: str | None = None) -> 
         project_id=project or next(iter(_groups(row)), ""),
         instance_type=row.spec or "",
         tags=api.labelled((tag.tagKey, tag.tagValue) for tag in row.tags or ()),
+        image_id=row.imageId,
+        image_name=row.imageName,
+        os=api.os_family(row.osName),
+        vpc_id=row.vpcId or nic.vpcId,
+        subnet_id=row.subnetId or nic.subnetId,
+        security_groups=api.ids(nic.securityGroups),
+        key_name=row.keypairName,
+        charge_type=_CHARGES.get((row.paymentTiming or "").lower()),
+        expires_at=api.parse_time(row.expireTime) if (row.paymentTiming or "").lower() == "prepaid" else None,
+        host_id=row.dedicatedHostId,
     )
 
 

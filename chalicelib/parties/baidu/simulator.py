@@ -133,7 +133,8 @@ class Baidu(Simulator):
         row: dict[str, Any] = {
             "id": f"i-{key}", "name": machine.name, "roleName": "", "hostname": machine.name, "instanceType": "N6",
             "spec": f"bcc.g5.c{machine.cpu}m{machine.memory_gib}", "status": _STATES[machine.state], "desc": "",
-            "createdFrom": "customPurchase", "paymentTiming": "Postpaid",
+            "createdFrom": "customPurchase", "paymentTiming": "Prepaid" if machine.ends else "Postpaid",
+            "expireTime": f"{machine.ends:%Y-%m-%dT%H:%M:%SZ}" if machine.ends else "",
             "createTime": f"{machine.created:%Y-%m-%dT%H:%M:%SZ}", "internalIp": machine.lan[0],
             "publicIp": machine.wan[0] if machine.wan else "", "cpuCount": machine.cpu, "isomerismCard": "",
             "cardCount": "0", "npuVideoMemory": "", "memoryCapacityInGB": machine.memory_gib, "localDiskSizeInGB": 0,

@@ -61,6 +61,7 @@ _STATUS = {                                 # instanceStatus, all words of the m
     "unsubscribing": api.Status.DELETED,
     "shelve": api.Status.SHELVED,           # stopped and not paid for; a word of the request's filter alone
 }
+_SYSTEMS = {1: "linux", 2: "windows", 3: "linux", 4: "linux", 5: "linux", 6: "linux"}   # 3 to 6 are distributions
 
 _ERRORS = {
     "CTAPI_10002": api.WRONG_KEY,           # the access key is not valid
@@ -96,6 +97,16 @@ class _Card(msgspec.Struct, gc=False):
     IPv4Address: str | None = None
     IPv6Address: list[str] | None = None
     isMaster: bool | None = None
+    subnetID: str | None = None
+
+
+class _Image(msgspec.Struct, gc=False):
+    imageID: str | None = None
+    imageName: str | None = None
+
+
+class _Group(msgspec.Struct, gc=False):
+    securityGroupID: str | None = None
 
 
 class _Flavor(msgspec.Struct, gc=False):
@@ -121,6 +132,13 @@ class _Instance(msgspec.Struct, gc=False):
     updatedTime: str | None = None
     azName: str | None = None
     projectID: str | None = None
+    image: _Image | None = None
+    osType: int | None = None
+    vpcID: str | None = None
+    secGroupList: list[_Group] | None = None
+    keypairName: str | None = None
+    onDemand: bool | None = None
+    expiredTime: str | None = None          # on demand it says one too, which means nothing
 
 
 class _Instances(msgspec.Struct):
@@ -194,7 +212,8 @@ def list_servers(client: api.Client, window: api.Window) -> api.Listing:
 
 def _server(row: _Instance, attached: set[str], sizes: Mapping[str, int | None]) -> api.Server:
     lan, wan = _addresses(row)
-    flavor = row.flavor or _Flavor()
+    flavor, image = row.flavor or _Flavor(), row.image or _Image()
+    cards = sorted(row.networkCardList or (), key=lambda card: not card.isMaster)
     return api.Server(
         id=row.instanceID,
         name=row.displayName or row.instanceName or "",
@@ -208,6 +227,16 @@ def _server(row: _Instance, attached: set[str], sizes: Mapping[str, int | None])
         zone=row.azName or "",
         project_id=row.projectID or "",
         instance_type=flavor.flavorName or "",
+        image_id=image.imageID,
+        image_name=image.imageName,
+        os=_SYSTEMS.get(row.osType or 0),
+        vpc_id=row.vpcID,
+        subnet_id=api.first(card.subnetID for card in cards[:1]),
+        security_groups=api.groups([None if row.secGroupList is None else [
+            group.securityGroupID for group in row.secGroupList]]),
+        key_name=row.keypairName,
+        charge_type=None if row.onDemand is None else api.POSTPAID if row.onDemand else api.PREPAID,
+        expires_at=api.parse_time(row.expiredTime) if row.onDemand is False else None,
     )
 
 

@@ -173,8 +173,15 @@ class _Key(msgspec.Struct):
         pattern=r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,63}\Z", max_length=200)] | None = None
 
 
+class _Feature(msgspec.Struct, gc=False):
+    type: str | None = None
+
+
 class _Disk(msgspec.Struct, gc=False):
     diskSizeGb: _Digits | None = None
+    boot: bool | None = None
+    licenses: list[str] | None = None
+    guestOsFeatures: list[_Feature] | None = None
 
 
 class _Nat(msgspec.Struct, gc=False):
@@ -187,9 +194,16 @@ class _Nat6(msgspec.Struct, gc=False):
 
 class _Interface(msgspec.Struct, gc=False):
     networkIP: str | None = None
+    network: str | None = None              # a URL, as is the subnetwork
+    subnetwork: str | None = None
     ipv6Address: str | None = None
     accessConfigs: list[_Nat] | None = None
     ipv6AccessConfigs: list[_Nat6] | None = None
+
+
+class _Scheduling(msgspec.Struct, gc=False):
+    provisioningModel: str | None = None
+    preemptible: bool | None = None
 
 
 class _Features(msgspec.Struct, gc=False):
@@ -209,6 +223,7 @@ class _Instance(msgspec.Struct, gc=False):
     disks: api.Nested = msgspec.UNSET       # unset: an empty list is left out
     networkInterfaces: list[_Interface] | None = None
     advancedMachineFeatures: _Features | None = None
+    scheduling: _Scheduling | None = None
 
 
 class _Warning(msgspec.Struct):
@@ -278,7 +293,8 @@ def list_servers(client: api.Client, window: api.Window) -> api.Listing:
         rows = [row for part in lists for row in part]
         instances = api.Rows(api.cut(rows, window), len(rows))
     types = _types(client, instances.rows)
-    return instances.listing(lambda row: _server(row, types, _project(client)))
+    console = _CONSOLE if _universe(client) == _UNIVERSE else None
+    return instances.listing(lambda row: _server(row, types, _project(client), console))
 
 
 def _zones(client: api.Client) -> list[str]:
@@ -295,9 +311,11 @@ def _zones(client: api.Client) -> list[str]:
     return names
 
 
+_CONSOLE = "https://console.cloud.google.com/compute/instancesDetail"           # of the public universe
 _FIELDS = ("kind,nextPageToken,warning/code,items(id,name,status,zone,machineType,creationTimestamp,lastStopTimestamp,"
-           "labels,disks(index,diskSizeGb),networkInterfaces(networkIP,ipv6Address,accessConfigs/natIP,"
-           "ipv6AccessConfigs/externalIpv6),advancedMachineFeatures(threadsPerCore,visibleCoreCount))")
+           "labels,disks(index,diskSizeGb,boot,licenses,guestOsFeatures/type),networkInterfaces(networkIP,ipv6Address,"
+           "accessConfigs/natIP,ipv6AccessConfigs/externalIpv6,network,subnetwork),"
+           "advancedMachineFeatures(threadsPerCore,visibleCoreCount),scheduling(provisioningModel,preemptible))")
 
 
 def _walk(client: api.Client, zones: Sequence[str], window: api.Window) -> api.Rows[_Instance]:
@@ -315,9 +333,10 @@ def _walk(client: api.Client, zones: Sequence[str], window: api.Window) -> api.R
     return api.by_token(fetch, window)
 
 
-def _server(row: _Instance, types: Mapping[str, _Type], project: str) -> api.Server:
+def _server(row: _Instance, types: Mapping[str, _Type], project: str, console: str | None) -> api.Server:
     lan: list[str | None] = []
     wan: list[str | None] = []
+    primary = (row.networkInterfaces or [_Interface()])[0]
     for interface in row.networkInterfaces or ():
         lan += [interface.networkIP, interface.ipv6Address]
         wan += [nat.natIP for nat in interface.accessConfigs or ()]
@@ -339,7 +358,28 @@ def _server(row: _Instance, types: Mapping[str, _Type], project: str) -> api.Ser
         project_id=project,
         instance_type=_last(row.machineType),
         tags=row.labels or {},
+        os=_os(row.disks),
+        vpc_id=_last(primary.network),
+        subnet_id=_last(primary.subnetwork),
+        charge_type=_charge(row.scheduling or _Scheduling()),
+        console_url=f"{console}/zones/{_last(row.zone)}/instances/{row.name}?project={project}"
+        if console and row.name else None,
     )
+
+
+def _os(raw: api.Nested) -> str | None:
+    """By the licences of the disk that it boots from: debian-cloud/global/licenses/debian-12-bookworm."""
+    disks = (None if raw is msgspec.UNSET else api.part(raw, list[_Disk])) or []
+    boot = next((disk for disk in disks if disk.boot), _Disk())
+    if any(feature.type == "WINDOWS" for feature in boot.guestOsFeatures or ()):
+        return "windows"
+    return api.first(api.os_family(_last(url)) for url in boot.licenses or ())
+
+
+def _charge(scheduling: _Scheduling) -> str | None:
+    if scheduling.preemptible or scheduling.provisioningModel == "SPOT":
+        return api.SPOT
+    return api.POSTPAID if scheduling.provisioningModel == "STANDARD" else None
 
 
 def _cpu(features: _Features, kind: _Type | None) -> int | None:

@@ -312,12 +312,18 @@ def _instance(machine: Machine, zone: str) -> Row:
         "creationTimestamp": created, "status": _STATES[machine.state], "zone": here, "machineType":
         f"{here}/machineTypes/{kind}", "selfLink": f"{here}/instances/{machine.name}", "canIpForward": False,
         "disks": [{"kind": "compute#attachedDisk", "type": "PERSISTENT", "mode": "READ_WRITE", "index": n,
-                   "boot": n == 0, "diskSizeGb": str(size), "deviceName": f"disk-{n}"}
+                   "boot": n == 0, "diskSizeGb": str(size), "deviceName": f"disk-{n}",
+                   **({"licenses": ["https://www.googleapis.com/compute/v1/projects/debian-cloud/global/licenses/"
+                                    "debian-12-bookworm"]} if n == 0 else {})}
                   for n, size in enumerate(machine.disks)],
         "networkInterfaces": [{"kind": "compute#networkInterface", "name": f"nic{n}", "networkIP": ip,
+                               "network": f"{_BASE}/{PROJECT}/global/networks/default",
+                               "subnetwork": f"{here.replace('zones', 'regions')[:-2]}/subnetworks/default",
                                "accessConfigs": [{
             "kind": "compute#accessConfig", "type": "ONE_TO_ONE_NAT", "name": "External NAT", "networkTier": "PREMIUM",
             **({"natIP": machine.wan[n]} if n < len(machine.wan) else {})}]} for n, ip in enumerate(machine.lan)],
+        "scheduling": {"onHostMaintenance": "MIGRATE", "automaticRestart": True, "preemptible": False,
+                       "provisioningModel": "STANDARD"},
         "metadata": {"kind": "compute#metadata", "items": [{"key": "startup-script", "value": "#! /bin/sh"}]}}
     if machine.state == "starting":
         row["lastStopTimestamp"] = created

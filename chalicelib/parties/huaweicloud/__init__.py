@@ -35,7 +35,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence, Set
 from datetime import UTC, datetime
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
@@ -71,6 +71,7 @@ _STATUS = {                                 # status, all documented words
     "SUSPENDED": api.Status.SUSPENDED,
     "SOFT_DELETED": api.Status.SOFT_DELETED,
 }
+_CHARGES = {"0": api.POSTPAID, "1": api.PREPAID, "2": api.SPOT}             # metadata.charging_mode
 
 _TASKS = {                                  # OS-EXT-STS:task_state, those that the status does not tell
     "powering-off": api.Status.STOPPING,
@@ -138,6 +139,21 @@ class _Attached(msgspec.Struct, gc=False):
     id: api.Text
 
 
+class _Group(msgspec.Struct, gc=False):
+    id: str | None = None
+
+
+class _Image(msgspec.Struct, gc=False):
+    id: str | None = None
+
+
+class _Metadata(msgspec.Struct, gc=False):
+    charging_mode: str | None = None
+    os_type: str | None = None
+    image_name: str | None = None
+    vpc_id: str | None = None
+
+
 class _Server(msgspec.Struct, gc=False):
     id: api.Text
     name: str | None = None
@@ -151,6 +167,11 @@ class _Server(msgspec.Struct, gc=False):
     zone: str | None = msgspec.field(name="OS-EXT-AZ:availability_zone", default=None)
     enterprise_project_id: api.Strict[str | None] = None
     tags: list[str] | None = None
+    image: _Image | Literal[""] | None = None
+    metadata: _Metadata | None = None
+    security_groups: list[_Group] | None = None
+    key_name: str | None = None
+    hostId: str | None = None
 
 
 class _Servers(msgspec.Struct):
@@ -274,7 +295,7 @@ def _servers(client: api.Client, project: str, number: int, size: int) -> _Serve
 def _server(row: _Server, sizes: Mapping[str, int | None]) -> api.Server:
     interfaces = [address for network in (row.addresses or {}).values() for address in network]
     interfaces.sort(key=lambda address: not address.primary)
-    flavor = row.flavor or _Flavor()
+    flavor, metadata = row.flavor or _Flavor(), row.metadata or _Metadata()
     return api.Server(
         id=row.id,
         name=row.name or "",
@@ -291,7 +312,17 @@ def _server(row: _Server, sizes: Mapping[str, int | None]) -> api.Server:
         project_id=row.enterprise_project_id or "",
         instance_type=flavor.id or "",
         tags={key: value for key, _, value in (tag.partition("=") for tag in row.tags or ())},
+        image_id=row.image.id if row.image else None,
+        image_name=metadata.image_name,
+        os=api.os_family(metadata.os_type),
+        vpc_id=metadata.vpc_id,
+        security_groups=api.groups([None if row.security_groups is None else [
+            group.id for group in row.security_groups]]),
+        key_name=row.key_name,
+        charge_type=_CHARGES.get(metadata.charging_mode or ""),
+        host_id=row.hostId,
     )
+
 
 
 # ---------------------------------------------------------------- volumes, in any enterprise project

@@ -188,7 +188,9 @@ class Huaweicloud(Simulator):
                        "ram": str(machine.memory_gib * 1024), "gpus": [], "asic_accelerators": []},
             "accessIPv4": "", "accessIPv6": "", "image": {"id": "1ce5800a-e487-4c1b-b264-3353a39e2b4b"},
             "hostId": "f92345b97fd291f67a29ed735a82a8983f370175d2ba3d18d66893f4", "created": created,
-            "updated": created, "metadata": {"charging_mode": "0", "os_type": "Linux"},
+            "updated": created, "metadata": {
+                "charging_mode": "1" if machine.ends else "0", "os_type": "Linux", "image_name": "CentOS 7.6 64bit",
+                "vpc_id": "3bda6801-4d8a-4ba5-a89a-1cc8f8a1c8d9"},
             "tags": [f"{key}={value}" for key, value in machine.tags.items()], "locked": False, "config_drive": "",
             "tenant_id": project_of(region), "user_id": "bb7f23e27e7e46f3aaceb5f53a158bdc", "key_name": None,
             "os-extended-volumes:volumes_attached": [

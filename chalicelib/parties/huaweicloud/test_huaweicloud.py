@@ -87,13 +87,18 @@ def machines(url: str, credentials: Mapping[str, Any], region: str) -> dict[str,
         "tags": dict(tag.split("=", 1) for tag in s.tags), "zone": s.os_ext_a_zavailability_zone,
         "created": datetime.strptime(s.created, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC),
         "updated": datetime.strptime(s.updated, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC),
-        "project": s.enterprise_project_id, "type": s.flavor.id} for s in servers}
+        "project": s.enterprise_project_id, "type": s.flavor.id,
+        "image": (s.image.id, s.metadata["image_name"], s.metadata["os_type"].lower()), "key": s.key_name,
+        "vpc": s.metadata["vpc_id"], "groups": [group.id for group in s.security_groups], "host": s.host_id,
+        "charge": {"0": "postpaid", "1": "prepaid"}[s.metadata["charging_mode"]]} for s in servers}
 
 
 def our_view(servers: list[Server]) -> dict[str, dict[str, Any]]:
     return {s.id: {"name": s.name, "cpu": s.cpu, "memory": s.memory_mib, "state": s.party_status, "disk": s.disk_gib,
                    "lan": list(s.lan_ipv4), "wan": list(s.wan_ipv4), "tags": s.tags, "zone": s.zone,
-                   "created": s.created_at, "updated": s.updated_at, "project": s.project_id, "type": s.instance_type}
+                   "created": s.created_at, "updated": s.updated_at, "project": s.project_id, "type": s.instance_type,
+                   "image": (s.image_id, s.image_name, s.os), "key": s.key_name, "vpc": s.vpc_id,
+                   "groups": list(s.security_groups or ()), "host": s.host_id, "charge": s.charge_type}
             for s in servers}
 
 

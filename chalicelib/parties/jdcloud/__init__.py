@@ -58,6 +58,11 @@ _STATUS = {                                 # the documented table
     "deleting": api.Status.DELETED,
     "error": api.Status.ERROR,
 }
+_CHARGES = {
+    "prepaid_by_duration": api.PREPAID,
+    "postpaid_by_usage": api.POSTPAID,
+    "postpaid_by_duration": api.POSTPAID,
+}
 
 _ERRORS = {                                 # the status, or else the code
     "ACCESS_ERROR": api.WRONG_KEY,
@@ -120,10 +125,20 @@ class _Ipv6(msgspec.Struct, gc=False):
     ipv6Address: str | None = None
 
 
+class _Group(msgspec.Struct, gc=False):
+    groupId: str | None = None
+
+
+class _Charge(msgspec.Struct, gc=False):
+    chargeMode: str | None = None
+    chargeExpiredTime: str | None = None    # none if it is postpaid
+
+
 class _Interface(msgspec.Struct, gc=False):
     primaryIp: _Ip | None = None
     secondaryIps: list[_Ip] | None = None
     ipv6Addresses: list[_Ipv6] | None = None
+    securityGroups: list[_Group] | None = None
 
 
 class _Attached(msgspec.Struct, gc=False):
@@ -151,6 +166,13 @@ class _Instance(msgspec.Struct, gc=False):
     az: str | None = None
     resourceGroupId: api.Strict[str | None] = None
     tags: list[_Tag] | None = None
+    imageId: str | None = None
+    osType: str | None = None
+    vpcId: str | None = None
+    subnetId: str | None = None
+    keyNames: api.Whole[list[str] | None] = None
+    charge: _Charge | None = None
+    dedicatedHostId: str | None = None
 
 
 class _Instances(msgspec.Struct):
@@ -216,8 +238,10 @@ def _instances(client: api.Client, window: api.Window) -> api.Rows[_Instance]:
 def _server(row: _Instance, kind: _Type | None) -> api.Server:
     lan, wan = [row.privateIpAddress], [row.elasticIpAddress]
     others = sorted(row.secondaryNetworkInterfaces or (), key=lambda attached: attached.deviceIndex or 0)
-    for attached in (row.primaryNetworkInterface, *others):
-        interface = (attached and attached.networkInterface) or _Interface()
+    charge = row.charge or _Charge()
+    interfaces = [(attached and attached.networkInterface) or _Interface()
+                  for attached in (row.primaryNetworkInterface, *others)]
+    for interface in interfaces:
         for ip in (interface.primaryIp or _Ip(), *(interface.secondaryIps or ())):
             lan.append(ip.privateIpAddress)
             wan.append(ip.elasticIpAddress)
@@ -235,6 +259,16 @@ def _server(row: _Instance, kind: _Type | None) -> api.Server:
         project_id=row.resourceGroupId or "",
         instance_type=row.instanceType or "",
         tags=api.labelled((tag.key, tag.value) for tag in row.tags or ()),
+        image_id=row.imageId,
+        os=api.os_family(row.osType),
+        vpc_id=row.vpcId,
+        subnet_id=row.subnetId,
+        security_groups=api.groups(None if interface.securityGroups is None else [
+            group.groupId for group in interface.securityGroups] for interface in interfaces),
+        key_name=",".join(row.keyNames or ()),
+        charge_type=_CHARGES.get(charge.chargeMode or ""),
+        expires_at=_time(charge.chargeExpiredTime) if charge.chargeMode == "prepaid_by_duration" else None,
+        host_id=row.dedicatedHostId,
     )
 
 

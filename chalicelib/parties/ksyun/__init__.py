@@ -94,6 +94,12 @@ _STATUS = {                                 # InstanceState.Name
     "inactive": api.Status.ERROR,           # its health check fails
     "csresize-error": api.Status.ERROR,
 }
+_CHARGES = {                                # ChargeType
+    "Monthly": api.PREPAID,
+    "Daily": api.POSTPAID,                  # settled once a month
+    "HourlyInstantSettlement": api.POSTPAID,
+    "Spot": api.SPOT,
+}
 _FAILURES = ("_error", "_error_local", "_error_off_line")       # power_on_error, resize_error_local, ...
 
 _ERRORS = {
@@ -154,11 +160,18 @@ class _Disk(msgspec.Struct, gc=False):
     DiskSize: api.Count | None = None
 
 
+class _Group(msgspec.Struct, gc=False):
+    SecurityGroupId: str | None = None
+
+
 class _Interface(msgspec.Struct, gc=False):
     NetworkInterfaceId: str | None = None
     NetworkInterfaceType: str | None = None
     PrivateIpAddress: str | None = None
     PublicIp: str | msgspec.UnsetType | None = msgspec.UNSET    # not every region says
+    VpcId: str | None = None
+    SubnetId: str | None = None
+    SecurityGroupSet: list[_Group] | None = None
 
 
 class _Instance(msgspec.Struct, gc=False):
@@ -175,6 +188,8 @@ class _Instance(msgspec.Struct, gc=False):
     CreationDate: str | None = None
     AvailabilityZone: str | None = None
     AvailabilityZoneName: str | None = None
+    ImageId: str | None = None
+    ChargeType: str | None = None
 
 
 class _Instances(msgspec.Struct):
@@ -250,6 +265,7 @@ def _server(row: _Instance, public: Sequence[str]) -> api.Server:
     size = row.InstanceConfigure or _Configure()
     state = (row.InstanceState and row.InstanceState.Name) or ""
     interfaces = sorted(row.NetworkInterfaceSet or (), key=lambda i: i.NetworkInterfaceType != "primary")
+    primary = interfaces[0] if interfaces else _Interface()
     return api.Server(
         id=row.InstanceId,
         name=row.InstanceName or "",
@@ -264,6 +280,12 @@ def _server(row: _Instance, public: Sequence[str]) -> api.Server:
         zone=row.AvailabilityZone or row.AvailabilityZoneName or "",
         project_id="" if row.ProjectId is None else str(row.ProjectId),
         instance_type=row.InstanceType or "",
+        image_id=row.ImageId,
+        vpc_id=primary.VpcId,
+        subnet_id=primary.SubnetId,
+        security_groups=api.groups(None if interface.SecurityGroupSet is None else [
+            group.SecurityGroupId for group in interface.SecurityGroupSet] for interface in interfaces),
+        charge_type=_CHARGES.get(row.ChargeType or ""),
     )
 
 

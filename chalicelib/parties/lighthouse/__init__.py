@@ -73,6 +73,10 @@ class _Tag(msgspec.Struct, gc=False):
     Value: str | None = None
 
 
+class _Login(msgspec.Struct, gc=False):
+    KeyIds: api.Whole[list[str] | None] = None
+
+
 class _Instance(msgspec.Struct, gc=False):
     InstanceId: api.Text
     InstanceName: str | None = None
@@ -87,6 +91,11 @@ class _Instance(msgspec.Struct, gc=False):
     CreatedTime: str | None = None
     Zone: str | None = None
     Tags: list[_Tag] | None = None
+    BlueprintId: str | None = None
+    PlatformType: str | None = None         # LINUX_UNIX, WINDOWS
+    LoginSettings: _Login | None = None
+    InstanceChargeType: str | None = None
+    ExpiredTime: str | None = None
 
 
 class _Instances(msgspec.Struct):
@@ -145,6 +154,11 @@ def _server(row: _Instance, data_gib: int | None) -> api.Server:
         zone=row.Zone or "",
         instance_type=row.BundleId or "",
         tags=api.labelled((tag.Key, tag.Value) for tag in row.Tags or ()),
+        image_id=row.BlueprintId,
+        os=api.os_family(row.PlatformType),
+        key_name=",".join((row.LoginSettings and row.LoginSettings.KeyIds) or ()),
+        charge_type=api.PREPAID if row.InstanceChargeType == "PREPAID" else None,       # the only value
+        expires_at=api.parse_time(row.ExpiredTime),
     )
 
 

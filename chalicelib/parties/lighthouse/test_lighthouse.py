@@ -103,6 +103,9 @@ def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Lighthouse) ->
             "created": mine.created_at.strftime("%Y-%m-%dT%H:%M:%SZ")}
         assert (mine.id, mine.zone, mine.instance_type) == (row.InstanceId, row.Zone, row.BundleId)
         assert mine.tags == {tag.Key: tag.Value for tag in row.Tags or []}
+        assert (mine.image_id, mine.os, mine.charge_type) == (row.BlueprintId, "linux", row.InstanceChargeType.lower())
+        assert mine.expires_at
+        assert mine.expires_at.strftime("%Y-%m-%dT%H:%M:%SZ") == row.ExpiredTime
     first = servers[0]
     assert first.status is Status.SOFT_DELETED                  # what waits to be recycled comes first
     for window, calls in ((Window(1, 1), 2), (Window(41, 140), 3)):

@@ -95,6 +95,9 @@ class _Instance(msgspec.Struct, gc=False):
     hardware: _Hardware | None = None
     state: _State | None = None
     tags: list[_Tag] | None = None
+    blueprintId: str | None = None
+    blueprintName: str | None = None
+    sshKeyName: str | None = None
 
     @property
     def id(self) -> str:
@@ -145,6 +148,12 @@ def _server(row: _Instance) -> api.Server:
         zone=(row.location and row.location.availabilityZone) or "",
         instance_type=row.bundleId or "",
         tags=api.labelled((tag.key, tag.value) for tag in row.tags or ()),
+        image_id=row.blueprintId,
+        image_name=row.blueprintName,
+        os=api.os_family((row.blueprintId or "").replace("_", " ")),
+        key_name=row.sshKeyName,
+        console_url=f"https://lightsail.aws.amazon.com/ls/webapp/{row.region}/instances/{row.name}/connect"
+        if row.name else None,
     )
 
 

@@ -85,6 +85,8 @@ def test_boto3_and_we_list_the_same_machines(house: App, cloud: Lightsail) -> No
         assert (mine.zone, mine.instance_type) == (row["location"]["availabilityZone"], row["bundleId"])
         assert mine.created_at.microsecond                      # the fraction is not lost
         assert mine.tags == {tag["key"]: tag.get("value", "") for tag in row["tags"]}
+        assert (mine.image_id, mine.image_name, mine.key_name) == (
+            row["blueprintId"], row["blueprintName"], row["sshKeyName"])
     assert any(server.memory_mib == 512 for server in servers)
     for window in (Window(1, 1), Window(31, 60), Window(100)):
         assert ours(house, window).servers == servers[window.first - 1:window.last]

@@ -153,6 +153,9 @@ class _Server(msgspec.Struct, gc=False):
     updated: str | None = None
     metadata: dict[str, str] | None = None
     tags: list[str] | None = None
+    key_name: str | None = None
+    hostId: str | None = None               # a hash of project and host
+    host: str | None = msgspec.field(name="OS-EXT-SRV-ATTR:hypervisor_hostname", default=None)     # for administrators
 
 
 class _Link(msgspec.Struct, gc=False):
@@ -369,6 +372,9 @@ def _server(row: _Server, flavors: Mapping[str, _Flavor], sizes: Mapping[str, in
         project_id=row.tenant_id or "",
         instance_type=flavor.original_name or flavor.name or own.id or "",
         tags={**api.plain(row.tags), **(row.metadata or {})},
+        image_id=row.image.id if isinstance(row.image, _Image) else None,
+        key_name=row.key_name,
+        host_id=row.host or row.hostId,
     )
 
 

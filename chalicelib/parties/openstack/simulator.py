@@ -266,14 +266,15 @@ class Openstack(Simulator):
                  for kind, group in (("fixed", machine.lan), ("floating", machine.wan)) for addr in group]
         row: dict[str, Any] = {
             "id": id_of(machine), "name": machine.name, "status": status, "tenant_id": self.project,
-            "user_id": uuid.uuid5(uuid.NAMESPACE_OID, "user").hex, "metadata": machine.tags, "hostId": "",
+            "user_id": uuid.uuid5(uuid.NAMESPACE_OID, "user").hex, "metadata": machine.tags,
+            "hostId": uuid.uuid5(uuid.NAMESPACE_OID, f"host {machine.number % 9}").hex * 2,
             "image": "" if from_volume(machine) else {"id": str(uuid.uuid5(uuid.NAMESPACE_OID, "image")), "links": []},
             "flavor": {**_flavor(size), "original_name": _name(size), "extra_specs": {}, "swap": 0, "ephemeral": 0}
             if minor >= 47 else {"id": _name(size), "links": []},
             "created": f"{machine.created:%Y-%m-%dT%H:%M:%SZ}", "updated": f"{changed:%Y-%m-%dT%H:%M:%SZ}",
             "addresses": {"private": rows} if rows else {}, "accessIPv4": "", "accessIPv6": "", "links": [],
             "OS-DCF:diskConfig": "MANUAL", "OS-EXT-AZ:availability_zone": f"az-{machine.zone}", "config_drive": "",
-            "key_name": None, "OS-SRV-USG:launched_at": f"{machine.created:%Y-%m-%dT%H:%M:%S.000000}",
+            "key_name": "ops", "OS-SRV-USG:launched_at": f"{machine.created:%Y-%m-%dT%H:%M:%S.000000}",
             "OS-SRV-USG:terminated_at": None, "security_groups": [{"name": "default"}],
             "OS-EXT-STS:task_state": task, "OS-EXT-STS:vm_state": state, "OS-EXT-STS:power_state": power,
             "os-extended-volumes:volumes_attached": [

@@ -44,6 +44,11 @@ _STATUS = {                                 # InstanceState, all documented word
     "SERVICE_LIVE_MIGRATE": api.Status.MIGRATING,
     "EXIT_SERVICE_LIVE_MIGRATE": api.Status.MIGRATING,
 }
+_CHARGES = {                                # InstanceChargeType; CDHPAID: its dedicated host is paid for
+    "PREPAID": api.PREPAID,
+    "POSTPAID_BY_HOUR": api.POSTPAID,
+    "SPOTPAID": api.SPOT,
+}
 
 _ERRORS = {                                 # beside those of every product, those of the SDK's lists for cvm, cbs, vpc
     **api.tencent.ERRORS,
@@ -67,6 +72,16 @@ _ERRORS = {                                 # beside those of every product, tho
 class _Placement(msgspec.Struct, gc=False):
     Zone: str | None = None
     ProjectId: int | None = None
+    HostId: str | None = None               # of a dedicated host
+
+
+class _Network(msgspec.Struct, gc=False):
+    VpcId: str | None = None
+    SubnetId: str | None = None
+
+
+class _Login(msgspec.Struct, gc=False):
+    KeyIds: api.Whole[list[str] | None] = None
 
 
 class _Disk(msgspec.Struct, gc=False):
@@ -96,6 +111,13 @@ class _Instance(msgspec.Struct, gc=False):
     CreatedTime: str | None = None
     Placement: _Placement | None = None
     Tags: list[_Tag] | None = None
+    ImageId: str | None = None
+    OsName: str | None = None
+    VirtualPrivateCloud: _Network | None = None
+    SecurityGroupIds: api.Whole[list[str] | None] = None
+    LoginSettings: _Login | None = None
+    InstanceChargeType: str | None = None
+    ExpiredTime: str | None = None
 
 
 class _Instances(msgspec.Struct):
@@ -168,6 +190,7 @@ def list_servers(client: api.Client, window: api.Window) -> api.Listing:
 
 
 def _server(row: _Instance) -> api.Server:
+    network, login = row.VirtualPrivateCloud or _Network(), row.LoginSettings or _Login()
     return api.Server(
         id=row.InstanceId,
         name=row.InstanceName or "",
@@ -182,6 +205,15 @@ def _server(row: _Instance) -> api.Server:
         project_id=_project(row),
         instance_type=row.InstanceType or "",
         tags=api.labelled((tag.Key, tag.Value) for tag in row.Tags or ()),
+        image_id=row.ImageId,
+        os=api.os_family(row.OsName),
+        vpc_id=network.VpcId,
+        subnet_id=network.SubnetId,
+        security_groups=api.ids(row.SecurityGroupIds),
+        key_name=",".join(login.KeyIds or ()),
+        charge_type=_CHARGES.get(row.InstanceChargeType or ""),
+        expires_at=api.parse_time(row.ExpiredTime) if row.InstanceChargeType == "PREPAID" else None,
+        host_id=row.Placement and row.Placement.HostId,
     )
 
 

@@ -97,6 +97,11 @@ def test_the_sdk_and_we_list_the_same_machines(house: App, tencent: Qcloud) -> N
         assert mine.created_at
         assert mine.created_at.strftime("%Y-%m-%dT%H:%M:%SZ") == row.CreatedTime
         assert mine.tags == {tag.Key: tag.Value for tag in row.Tags or []}
+        assert (mine.image_id, mine.vpc_id, mine.subnet_id, mine.security_groups) == (
+            row.ImageId, row.VirtualPrivateCloud.VpcId, row.VirtualPrivateCloud.SubnetId, tuple(row.SecurityGroupIds))
+        assert (mine.os, mine.key_name) == ("linux", None)
+        assert mine.charge_type == {"PREPAID": "prepaid", "POSTPAID_BY_HOUR": "postpaid"}[row.InstanceChargeType]
+        assert (mine.expires_at and mine.expires_at.strftime("%Y-%m-%dT%H:%M:%SZ")) == row.ExpiredTime
 
 
 def test_the_sdk_and_we_see_the_same_disks_and_interfaces(house: App, tencent: Qcloud) -> None:

@@ -64,6 +64,11 @@ class _Tag(msgspec.Struct, gc=False):
     Value: str | None = None
 
 
+class _Image(msgspec.Struct, gc=False):
+    ImageName: str | None = None
+    OsType: str | None = None
+
+
 class _Instance(msgspec.Struct, gc=False):
     InstanceId: api.Text
     RegionId: api.Strict[str | None] = None
@@ -78,6 +83,10 @@ class _Instance(msgspec.Struct, gc=False):
     CreationTime: str | None = None
     ResourceGroupId: api.Strict[str | None] = None
     Tags: list[_Tag] | None = None
+    ImageId: str | None = None
+    Image: _Image | None = None
+    ChargeType: str | None = None
+    ExpiredTime: str | None = None
 
 
 class _Instances(msgspec.Struct):
@@ -128,6 +137,11 @@ def _server(row: _Instance) -> api.Server:
         project_id=row.ResourceGroupId or "",
         instance_type=row.PlanId or "",
         tags=api.labelled((tag.Key, tag.Value) for tag in row.Tags or ()),
+        image_id=row.ImageId,
+        image_name=row.Image and row.Image.ImageName,
+        os=api.os_family(row.Image and row.Image.OsType),
+        charge_type=api.PREPAID if row.ChargeType == "PrePaid" else None,               # the only value
+        expires_at=api.parse_time(row.ExpiredTime),
     )
 
 

@@ -87,6 +87,11 @@ def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Swas, keys: di
         assert (mine.id, mine.project_id, mine.instance_type) == (
             row.instance_id, row.resource_group_id, row.plan_id)
         assert mine.tags == {tag.key: tag.value for tag in row.tags}
+        assert (mine.image_id, mine.image_name, mine.os) == (
+            row.image_id, row.image.image_name, row.image.os_type.lower())
+        assert mine.charge_type == row.charge_type.lower()
+        assert mine.expires_at
+        assert mine.expires_at.strftime("%Y-%m-%dT%H:%M:%SZ") == row.expired_time
     assert any(server.memory_mib == 512 for server in servers)
     for window in (Window(1, 1), Window(101, 102), Window(11, 20), Window(230, 237)):
         cloud.forget()

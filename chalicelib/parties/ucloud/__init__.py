@@ -41,6 +41,13 @@ _STATUS = {                                 # State, all documented words; "" (t
     "Stopped": api.Status.SHUTOFF,
     "Rebooting": api.Status.REBOOT,
 }
+_CHARGES = {                                # ChargeType
+    "Year": api.PREPAID,
+    "Month": api.PREPAID,
+    "Dynamic": api.POSTPAID,                # by the hour
+    "Postpay": api.POSTPAID,
+    "Preemptive": api.SPOT,
+}
 
 _ERRORS = {                                 # RetCode; those of every product, then those that UHost gives for a list
     "110": api.FAILED,                      # their own answer took longer than 60 s
@@ -78,6 +85,8 @@ class _Address(msgspec.Struct, gc=False):
     Type: str | None = None
     Default: str | None = None
     Weight: int | None = None
+    VPCId: str | None = None
+    SubnetId: str | None = None
 
 
 class _Instance(msgspec.Struct, gc=False):
@@ -93,6 +102,11 @@ class _Instance(msgspec.Struct, gc=False):
     MachineType: str | None = None
     UHostType: str | None = None
     Tag: str | None = None
+    BasicImageId: str | None = None         # ImageId is the system disk's
+    BasicImageName: str | None = None
+    OsType: str | None = None
+    ChargeType: str | None = None
+    ExpireTime: _Seconds | None = None      # of one that is paid by the hour: the end of this hour
 
 
 class _Instances(msgspec.Struct):
@@ -133,6 +147,7 @@ def _server(row: _Instance, project: str) -> api.Server:
     own = row.IPSet or ()
     private = sorted((a for a in own if a.Type == "Private"), key=lambda a: a.Default != "true")
     public = sorted((a for a in own if a.Type and a.Type != "Private"), key=lambda a: -(a.Weight or 0))
+    primary, charge = private[0] if private else _Address(), _CHARGES.get(row.ChargeType or "")
     return api.Server(
         id=row.UHostId,
         name=row.Name or "",
@@ -147,6 +162,13 @@ def _server(row: _Instance, project: str) -> api.Server:
         project_id=project,
         instance_type=row.MachineType or row.UHostType or "",
         tags={"Tag": row.Tag} if row.Tag else {},
+        image_id=row.BasicImageId,
+        image_name=row.BasicImageName,
+        os=api.os_family(row.OsType),
+        vpc_id=primary.VPCId,
+        subnet_id=primary.SubnetId,
+        charge_type=charge,
+        expires_at=datetime.fromtimestamp(row.ExpireTime, UTC) if row.ExpireTime and charge == api.PREPAID else None,
     )
 
 

@@ -137,7 +137,8 @@ def _row(machine: Machine, zones: tuple[str, ...]) -> dict[str, Any]:
                "Weight": 50 - n} for n, ip in enumerate(machine.wan)]
     return {
         "AutoRenew": "Yes", "BasicImageId": "uimage-1", "BasicImageName": "CentOS 7.9 64位", "BootDiskState": "Normal",
-        "CPU": machine.cpu, "ChargeType": "Dynamic", "CloudInitFeature": True, "CpuPlatform": "Intel/Auto",
+        "CPU": machine.cpu, "ChargeType": "Month" if machine.ends else "Dynamic",
+        "CloudInitFeature": True, "CpuPlatform": "Intel/Auto",
         "CreateTime": created, "DiskSet": disks, "ExpireTime": created + 10 ** 8, "GPU": 0, "HostType": "N3",
         "HotplugFeature": False, "IPSet": [*public, *reversed(own)], "IPv6Feature": False,
         "ImageId": f"bsi-{machine.key}", "IsolationGroup": "", "LifeCycle": "Normal", "MachineType": "O",

@@ -52,6 +52,7 @@ _STATUS = {                                 # Status, all words of the documente
     "MIGRATING": api.Status.MIGRATING,
     "MAINTAINING": api.Status.ACTIVE,
 }
+_CHARGES = {"PrePaid": api.PREPAID, "PostPaid": api.POSTPAID}
 
 _ERRORS = {                                 # the exact code, or what stands before its first dot
     "MissingAuthenticationToken": api.WRONG_KEY,
@@ -111,6 +112,13 @@ class _Interface(msgspec.Struct, gc=False):
     Type: str | None = None
     PrimaryIpAddress: str | None = None
     Ipv6Addresses: list[str] | None = None
+    VpcId: str | None = None
+    SubnetId: str | None = None
+    SecurityGroupIds: api.Whole[list[str] | None] = None
+
+
+class _Placement(msgspec.Struct, gc=False):
+    DedicatedHostId: str | None = None
 
 
 class _Eip(msgspec.Struct, gc=False):
@@ -138,6 +146,14 @@ class _Instance(msgspec.Struct, gc=False):
     ZoneId: str | None = None
     ProjectName: str | None = None
     Tags: list[_Tag] | None = None
+    ImageId: str | None = None
+    OsType: str | None = None
+    VpcId: str | None = None
+    KeyPairName: str | None = None
+    InstanceChargeType: str | None = None
+    SpotStrategy: str | None = None
+    ExpiredAt: str | None = None
+    Placement: _Placement | None = None
 
 
 class _Instances(msgspec.Struct):
@@ -197,6 +213,9 @@ def list_servers(client: api.Client, window: api.Window) -> api.Listing:
 
 def _server(row: _Instance, sizes: Mapping[str, int | None]) -> api.Server:
     interfaces = sorted(row.NetworkInterfaces or (), key=lambda i: i.Type != "primary")
+    primary = interfaces[0] if interfaces else _Interface()
+    is_spot = row.SpotStrategy in ("SpotAsPriceGo", "SpotWithPriceLimit")
+    charge = api.SPOT if is_spot else _CHARGES.get(row.InstanceChargeType or "")
     return api.Server(
         id=row.InstanceId,
         name=row.InstanceName or "",
@@ -212,6 +231,15 @@ def _server(row: _Instance, sizes: Mapping[str, int | None]) -> api.Server:
         project_id=row.ProjectName or "",
         instance_type=row.InstanceTypeId or "",
         tags=api.labelled((tag.Key, tag.Value) for tag in row.Tags or ()),
+        image_id=row.ImageId,
+        os=api.os_family(row.OsType),
+        vpc_id=row.VpcId or primary.VpcId,
+        subnet_id=primary.SubnetId,
+        security_groups=api.groups(interface.SecurityGroupIds for interface in interfaces),
+        key_name=row.KeyPairName,
+        charge_type=charge,
+        expires_at=api.parse_time(row.ExpiredAt) if charge == api.PREPAID else None,
+        host_id=row.Placement and row.Placement.DedicatedHostId,
     )
 
 

@@ -198,14 +198,16 @@ def _instance(machine: Machine, region: str) -> dict[str, Any]:
         "Status": _STATES[machine.state], "ZoneId": f"{region}-{'abc'[machine.zone - 1]}", "ImageId": "image-1",
         "InstanceTypeId": f"ecs.g3i.x{machine.cpu}", "Cpus": machine.cpu, "MemorySize": machine.memory_gib * 1024,
         "CpuOptions": {"CoreCount": max(1, machine.cpu // 2), "ThreadsPerCore": 2}, "OsName": "veLinux 1.0 64 bit",
-        "OsType": "Linux", "InstanceChargeType": "PostPaid", "StoppedMode": "", "SpotStrategy": "NoSpot",
+        "OsType": "Linux", "InstanceChargeType": "PrePaid" if machine.ends else "PostPaid",
+        "StoppedMode": "", "SpotStrategy": "NoSpot",
         "VpcId": "vpc-1", "ProjectName": _project(machine), "NetworkInterfaces": interfaces[::-1],
         "EipAddress": {"AllocationId": "eip-1", "IpAddress": machine.wan[0]} if machine.wan else None,
         "Volumes": [{"VolumeId": _volume_id(machine, n)} for n in range(_ebs(machine))],
         "LocalVolumes": [{"VolumeType": "LOCAL_SSD", "Count": 2, "Size": machine.disks[-1] // 2}]
         if _ebs(machine) < len(machine.disks) else [],
         "CreatedAt": created.astimezone(_CHINA).isoformat(), "UpdatedAt": updated.astimezone(_CHINA).isoformat(),
-        "ExpiredAt": "", "Tags": [{"Key": key, "Value": value} for key, value in machine.tags.items()]}
+        "ExpiredAt": f"{machine.ends:%Y-%m-%dT%H:%M:%SZ}" if machine.ends else "",
+        "Tags": [{"Key": key, "Value": value} for key, value in machine.tags.items()]}
 
 
 def _volume(machine: Machine, number: int, region: str) -> dict[str, Any]:

@@ -68,14 +68,17 @@ def machines(url: str, credentials: Any, region: str) -> dict[str, dict[str, Any
         "party_status": row.status, "zone": row.zone_id, "instance_type": row.instance_type_id,
         "project_id": row.project_name, "created_at": datetime.fromisoformat(row.created_at),
         "updated_at": datetime.fromisoformat(row.updated_at),
-        "tags": {tag.key: tag.value for tag in row.tags}} for row in rows}
+        "tags": {tag.key: tag.value for tag in row.tags}, "image_id": row.image_id, "os": row.os_type.lower(),
+        "vpc_id": row.vpc_id, "charge_type": row.instance_charge_type.lower(),
+        "expires_at": datetime.fromisoformat(row.expired_at) if row.expired_at else None} for row in rows}
 
 
 def ours(server: Server) -> dict[str, Any]:
     return {"name": server.name, "cpu": server.cpu, "memory_mib": server.memory_mib, "disk_gib": server.disk_gib,
             "lan_ipv4": set(server.lan_ipv4), "wan_ipv4": set(server.wan_ipv4), "party_status": server.party_status,
             "zone": server.zone, "instance_type": server.instance_type, "project_id": server.project_id,
-            "created_at": server.created_at, "updated_at": server.updated_at, "tags": server.tags}
+            "created_at": server.created_at, "updated_at": server.updated_at, "tags": server.tags,
+            **{name: getattr(server, name) for name in ("image_id", "os", "vpc_id", "charge_type", "expires_at")}}
 
 
 @pytest.fixture
