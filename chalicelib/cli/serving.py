@@ -14,6 +14,7 @@ import click
 from .. import log
 from ..errors import Internal
 from ..fleet import schedule
+from ..fleet.counters import Counters, SharedMemory
 from ..fleet.many_sources import Deployment
 from .output import Duration, Network, Port, deployment, say
 
@@ -57,20 +58,21 @@ def serve(host: str, port: int, pause: int | None, workers: int) -> None:
             _serve(here, bound, pause)
             return
         here.close()                        # connections and threads do not survive a fork
+        shared = SharedMemory(workers)
 
         def work(number: int) -> None:
             deployment.cache_clear()        # the parent's is closed
             mine = replace(deployment(), settings=here.settings)
-            _serve(mine, bound, pause if number == 0 else None)
+            _serve(mine, bound, pause if number == 0 else None, Counters(shared, number))
 
         _in_processes(workers, work)
 
 
-def _serve(here: Deployment, bound: "server.Bound", pause: int | None) -> None:
+def _serve(here: Deployment, bound: "server.Bound", pause: int | None, counters: Counters | None = None) -> None:
     """Until SIGTERM or Ctrl-C."""
     from ..http import serve as server
 
-    running, stopped = server.Server(here, "", 0, bound), threading.Event()
+    running, stopped = server.Server(here, "", 0, bound, counters), threading.Event()
     if pause:
         threading.Thread(target=_refresh, args=(here, pause, stopped), daemon=True, name="twocloud-refresh").start()
     try:

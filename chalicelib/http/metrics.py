@@ -19,7 +19,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 
 from .. import __version__
 from ..access.tokens import Caller
-from ..fleet.counters import Counters, Durations
+from ..fleet.counters import CALL_SECONDS, REQUEST_SECONDS, Counters
 from ..fleet.known_sources import SourceState
 from ..fleet.schedule import LastRun
 from ..model import Source, Status
@@ -114,7 +114,7 @@ def of_process(counters: Counters, caller: Caller) -> Iterator[Metric]:
     yield count
     duration = HistogramMetricFamily("twocloud_http_request_duration_seconds",
                                      "From the request's arrival to its answer.", labels=())
-    duration.add_metric([], *_buckets(requests.durations))
+    duration.add_metric([], _buckets(REQUEST_SECONDS, requests.durations), requests.seconds)
     yield duration
     calls = sorted(counters.calls(caller).items())
     count = CounterMetricFamily("twocloud_party_calls", "Calls to parties, by outcome: ok, cancelled or an error code.",
@@ -124,14 +124,14 @@ def of_process(counters: Counters, caller: Caller) -> Iterator[Metric]:
     for party, made in calls:
         for outcome, number in sorted(made.count.items()):
             count.add_metric([party, outcome], number)
-        duration.add_metric([party], *_buckets(made.durations))
+        duration.add_metric([party], _buckets(CALL_SECONDS, made.durations), made.seconds)
     yield from (count, duration)
 
 
-def _buckets(durations: Durations) -> tuple[list[tuple[str, float]], float]:
-    """The cumulative counts, by upper bound, and the sum."""
+def _buckets(bounds: Sequence[float], durations: Sequence[int]) -> list[tuple[str, float]]:
+    """The cumulative counts, by upper bound."""
     buckets, below = list[tuple[str, float]](), 0
-    for bound, count in zip((*map(str, durations.bounds), "+Inf"), durations.counts, strict=True):
+    for bound, count in zip((*map(str, bounds), "+Inf"), durations, strict=True):
         below += count
         buckets.append((bound, below))
-    return buckets, durations.total
+    return buckets

@@ -81,17 +81,18 @@ def _listen_locally(path: str) -> Bound:
 class Server:
     """Bound when made, to `bound` or as `listen` does. Raises OSError if it cannot listen there.
 
-    `address`: what follows http:// in a URL, or unix:PATH.
+    `address`: what follows http:// in a URL, or unix:PATH. `counters`: those that it shares with other workers.
     """
 
-    def __init__(self, deployment: Deployment, host: str, port: int, bound: Bound | None = None) -> None:
+    def __init__(self, deployment: Deployment, host: str, port: int, bound: Bound | None = None,
+                 counters: Counters | None = None) -> None:
         for name in ("waitress", "waitress.queue"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # its lines are not ours
         _allow_files()
         bound = bound or listen(host, port)
         self.address = address_of(bound)
         self._threads = connections.FairShare()
-        counters, settings = Counters(), deployment.settings
+        counters, settings = counters or Counters(), deployment.settings
         deployment.transport.observe = counters.add_call
         self._listener = connections.Listener(partial(_wsgi, replace(deployment, counters=counters), _Guesses()), bound,
                                               _Channel, self._threads, settings.trusted_proxies, settings.cors_origins)

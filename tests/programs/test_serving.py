@@ -108,6 +108,29 @@ def test_a_revoked_token_is_refused_by_every_worker(tmp_path: Path) -> None:
         assert codes() == {401}
 
 
+def test_any_worker_answers_with_the_counts_of_all(tmp_path: Path) -> None:
+    """And never with fewer than another one has shown."""
+    here = {"TWOCLOUD_STORE": f"sqlite:///{tmp_path}/x.db", "TWOCLOUD_KEY": f"file:{tmp_path}/key"}
+    with serving(tmp_path, "--workers", "3") as (_, line):
+        url = url_in(line)
+        until(lambda: is_listening(url))
+        assert run("user", "add", "eve", "--tenant", "*", **here).returncode == 0
+        token = run("token", "issue", "--user", "eve", **here).stdout.strip()
+        lowest = dict[str, float]()
+
+        def counts() -> dict[str, float]:   # on a connection of its own, so that any worker takes it
+            text = requests.get(f"{url}/twocloud/metrics", auth=(token, ""), timeout=40).text
+            shown = {name: float(value) for name, value in
+                     re.findall(r'(?m)^twocloud_http_requests_total\{code="200",route="([^"]+)"\} (.*)$', text)}
+            assert all(shown[name] >= count for name, count in lowest.items()), (shown, lowest)
+            lowest.update(shown)
+            return shown
+
+        for _ in range(30):
+            assert requests.get(f"{url}/twocloud/me", auth=(token, ""), timeout=40).status_code == 200
+        until(lambda: all(counts().get("/twocloud/me") == 30 for _ in range(9)))
+
+
 def test_a_key_from_the_environment(tmp_path: Path) -> None:
     key = base64.b64encode(os.urandom(32)).decode()
     here = {"TWOCLOUD_STORE": f"sqlite:///{tmp_path}/x.db", "TWOCLOUD_KEY": "env:SEAL", "SEAL": key}
