@@ -37,7 +37,8 @@ from .sealing import Sealer
 
 T = TypeVar("T")
 _LONGEST_SECRET = 16_000                    # a service account's key file with a long RSA key
-_OPEN = {"sealed", "bound", "revision", "created_at", "updated_at", "key"}      # what the seal does not cover
+# what the seal does not cover
+_OPEN = {"sealed", "bound", "revision", "created_at", "updated_at", "key", "declared_by"}
 _ROW_SCOPE = {"tenant_id", "party", "account", "project", "regions", "deep"}      # sealed, but no address
 _OF_0_1_0 = {"tenant_id", "party", "project", "regions", "deep", "endpoint"}      # what it wrote, without sealing it
 _BLANKS = b" \t\n\r"
@@ -71,6 +72,7 @@ class AccountRow(msgspec.Struct, frozen=True, kw_only=True):
     authorities: str = ""                   # PEM certificates, trusted beside the public ones
     proxy: str | None = None                # without user and password, which are sealed
     allow_http: bool = False
+    declared_by: str = ""                   # the declaration that made it; "" for one that a person put
 
     @property
     def discovery(self) -> Discovery | None:
@@ -81,7 +83,8 @@ _decode = msgspec.json.Decoder(AccountRow).decode
 _names = msgspec.json.Decoder(tuple[str, ...]).decode
 
 
-def put(store: Store, sealer: Sealer, account: Account, now: float, *, replace: bool = False) -> AccountRow:
+def put(store: Store, sealer: Sealer, account: Account, now: float, *, replace: bool = False,
+        declared_by: str = "") -> AccountRow:
     """Seal and store a checked account. `replace`: in place of the one before, whose snapshots, changes and failures
     are dropped; they name its revision, so a crash in between leaves none of them to the new account.
 
@@ -100,8 +103,8 @@ def put(store: Store, sealer: Sealer, account: Account, now: float, *, replace: 
         created_at=created, updated_at=int(now), account=account.name, discover=account.discovery is not None,
         discover_below=account.discovery.below if account.discovery else None,
         discover_role=account.discovery.role if account.discovery else None, authorities=account.route.authorities,
-        proxy=account.route.proxy.url if account.route.proxy else None, allow_http=account.route.plain),
-        account.secrets)
+        proxy=account.route.proxy.url if account.route.proxy else None, allow_http=account.route.plain,
+        declared_by=declared_by), account.secrets)
     if account.name != DEFAULT_ACCOUNT:
         _change_names(store, account.tenant_id, account.party, lambda names: (*names, account.name))
     store.put(*place, msgspec.json.encode(row), version=None if replace else 0)

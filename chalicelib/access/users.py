@@ -42,6 +42,7 @@ class User(msgspec.Struct, frozen=True, kw_only=True):
     created_at: int = 0
     old_password: str | None = None
     old_until: int = 0
+    declared_by: str = ""                   # the declaration that made it; "" for one that a person added
 
 
 _decode = msgspec.json.Decoder(User).decode
@@ -124,6 +125,10 @@ def right_ones(user: User | None, now: float) -> list[str]:
     if not user or not user.password or user.disabled:
         return []
     return [user.password, *([user.old_password] if user.old_password and user.old_until > now else [])]
+
+
+def has_password(user: User, password: str) -> bool:
+    return _is_password([user.password] if user.password else [], password)
 
 
 @contextmanager

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 USAGE, REFUSED, FAILED, INTERRUPTED = 2, 4, 5, 130
 COMMANDS = {                                # name: where it is (its first line of help, for the list of all)
     "account": ("accounts:account", "Manage a tenant's accounts at parties: put, check, list, rotate, remove."),
+    "apply": ("applying:apply", "Make accounts and users as a file declares them."),
     "changes": ("changes:changes", "List what appeared, changed (from what to what) and vanished since a time."),
     "completion": ("completion:completion", "Print the shell completion script."),
     "context": ("contexts:context", "Manage contexts: twocloud servers and their tokens."),

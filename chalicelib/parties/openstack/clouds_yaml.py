@@ -6,11 +6,10 @@ taken over is refused, or named in a remark where the account works without it; 
 other files, which are not read. JSON is YAML too.
 """
 
-import importlib
 from collections.abc import Mapping
 from typing import Any, cast
 
-from ...cloud import api
+from ...cloud import api, yaml_text
 
 _OPTION = "--os-cloud"
 _METHODS = ("", "password", "v3password", "v3applicationcredential")        # of `auth_type`
@@ -59,22 +58,13 @@ def read(text: str, name: str | None) -> api.OwnFile:
 
 def _parsed(text: str) -> object:
     try:
-        yaml = importlib.import_module("yaml")
-    except ImportError:
+        return yaml_text.parse(text)
+    except ModuleNotFoundError:
         raise api.InvalidParameter("credentials", "These credentials are not one JSON object. To read a clouds.yaml, "
                                                   "install PyYAML: pip install \"pyyaml~=6.0\"") from None
-    try:
-        loader = yaml.SafeLoader(text)
-        # of all unquoted words, only `<<` means more than its text
-        loader.yaml_implicit_resolvers = {"<": [
-            resolver for resolver in yaml.SafeLoader.yaml_implicit_resolvers["<"] if resolver[0].endswith(":merge")]}
-        return loader.get_single_data()
-    except yaml.YAMLError as problem:
-        line = getattr(getattr(problem, "problem_mark", None), "line", None)
-        where = "" if line is None else f" (line {line + 1})"
-    except (RecursionError, ValueError):
-        where = ""
-    raise api.InvalidParameter("credentials", f"These credentials are neither one JSON object nor YAML{where}.")
+    except yaml_text.NoYaml as problem:
+        raise api.InvalidParameter("credentials", f"These credentials are neither one JSON object nor YAML{problem}."
+                                   ) from None
 
 
 def _clouds(node: object) -> dict[str, object]:
