@@ -25,7 +25,8 @@ from chalicelib.storage.store import Store
 from tests.canaries import secret
 from tests.fixtures import AWS, GZ, START, App, Clock
 
-OPEN = {"sealed", "bound", "revision", "created_at", "updated_at", "key", "declared_by"}       # what decides nothing about credentials
+# what decides nothing about credentials
+OPEN = {"sealed", "bound", "revision", "created_at", "updated_at", "key", "declared_by"}
 OTHER = {                                   # another value for each field: a new field needs one here
     "tenant_id": "124", "party": "aliyun", "project": "8", "regions": ("ap-shanghai",), "deep": True,
     "endpoint": "https://evil.example", "account": "other", "discover": True, "discover_below": "ou-evil",
