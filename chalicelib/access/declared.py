@@ -122,11 +122,11 @@ def read(text: str) -> Declaration:
     try:
         return msgspec.convert(yaml_text.parse(text), Declaration, strict=False)
     except ModuleNotFoundError as problem:
-        raise InvalidParameter("--file", f"The file is no JSON. {problem}") from None
+        raise InvalidParameter("declaration", f"The file is no JSON. {problem}") from None
     except yaml_text.NoYaml as problem:
-        raise InvalidParameter("--file", f"The file is no YAML{problem}.") from None
+        raise InvalidParameter("declaration", f"The file is no YAML{problem}.") from None
     except msgspec.ValidationError as problem:
-        raise InvalidParameter("--file", f"{problem}.") from None
+        raise InvalidParameter("declaration", f"{problem}.") from None
 
 
 def plan(declaration: Declaration, place: Place) -> list[Step]:
@@ -151,7 +151,7 @@ def plan(declaration: Declaration, place: Place) -> list[Step]:
         except InvalidParameter as problem:
             problems.append(f"user {name}: {problem.parameter}: {problem.text}")
     if problems:
-        raise InvalidParameter("--file", "\n".join(problems))
+        raise InvalidParameter("declaration", "\n".join(problems))
     return [*steps, *_removals(declaration, kept, place)]
 
 

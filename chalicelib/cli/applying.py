@@ -62,8 +62,8 @@ def _text(source: str) -> str:
 
 
 def _print(steps: list[declared.Step], dry_run: bool, prune: bool, output: str) -> None:
-    left = [step for step in steps if step.prunes and not prune]
-    done = [step for step in steps if step.action != "none" and step not in left]
+    unpruned = [step for step in steps if step.prunes and not prune]
+    done = [step for step in steps if step.action != "none" and step not in unpruned]
     if output == "json":
         rows: list[dict[str, Any]] = [{
             "kind": step.kind, "name": step.name, "action": step.action, "fields": list(step.fields),
@@ -76,6 +76,6 @@ def _print(steps: list[declared.Step], dry_run: bool, prune: bool, output: str) 
         click.echo(f"{_MARKS[step.action]} {step.action} {step.kind} {step.name}{differs}{warning}")
     unchanged = sum(step.action == "none" for step in steps)
     say(f"{len(done)} {'to change' if dry_run else 'changed'}, {unchanged} unchanged.")
-    if left:
-        say(f"{len(left)} declared no more: {', '.join(f'{step.kind} {step.name}' for step in left)}. "
+    if unpruned:
+        say(f"{len(unpruned)} declared no more: {', '.join(f'{step.kind} {step.name}' for step in unpruned)}. "
             "Pass --prune to remove them.")
