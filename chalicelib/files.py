@@ -17,15 +17,18 @@ def make_folder(path: Path) -> None:
 
 def is_exposed(path: Path) -> bool:
     """Whether other users can read or change the file. On a read-only mount (a mounted secret) the mode cannot be
-    changed, so only write permission counts there. Raises OSError."""
+    changed, so only write permission counts there. Windows has no such modes: there a user's own folders are closed to
+    others. Raises OSError."""
+    if not hasattr(os, "statvfs"):
+        return False
     fixed = os.statvfs(path).f_flag & os.ST_RDONLY
     return bool(stat.S_IMODE(path.stat().st_mode) & (0o022 if fixed else 0o077))
 
 
 def check_owner(path: Path, setting: str) -> None:
     """Refuse a file, folder or link that another user put into the current folder. An absolute path is accepted: the
-    operator chose it. Raises SettingsError."""
-    for it in () if path.is_absolute() else (*reversed(path.parents), path):
+    operator chose it. Windows has no such owners. Raises SettingsError."""
+    for it in () if path.is_absolute() or not hasattr(os, "geteuid") else (*reversed(path.parents), path):
         if it != Path() and os.path.lexists(it) and it.lstat().st_uid not in (0, os.geteuid()):
             raise SettingsError(f"{setting}: {it} belongs to another user (uid {it.lstat().st_uid}). Remove it, or "
                                 "give an absolute path.")

@@ -19,6 +19,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 logger = logging.getLogger("twocloud")
 calls = logger.getChild("calls")               # apart: a command leaves them out, for it says itself what went wrong
+audits = logger.getChild("audit")             # apart: on a terminal a command's own sentence says the same
 _about: ContextVar[Mapping[str, object]] = ContextVar("about", default=MappingProxyType({}))
 
 
@@ -78,7 +79,7 @@ def request(**fields: object) -> None:
 
 def audit(who: str, what: str, **fields: object) -> None:
     """Who did what to which user, token or account; `at` is the line's own time."""
-    logger.info("audit", extra={"fields": {"who": who, "what": what, **fields}})
+    audits.info("audit", extra={"fields": {"who": who, "what": what, **fields}})
 
 
 def failure(**fields: object) -> None:

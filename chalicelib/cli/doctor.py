@@ -204,7 +204,8 @@ def _store_file(url: str) -> Iterator[Finding]:
                       "TWOCLOUD_STORE.")
         return
     for file in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
-        if file.exists() and (mode := stat.S_IMODE(file.stat().st_mode)) & 0o077:
+        if file.exists() and files.is_exposed(file):
+            mode = stat.S_IMODE(file.stat().st_mode)
             yield Finding("store", "fail", f"Other users can access {file} (mode {mode:04o}).", f"chmod 600 {file}")
     if not os.access(path, os.W_OK) or not os.access(path.parent, os.W_OK):
         yield Finding("store", "fail", f"{path} or its folder is not writable.", "Run the command as its owner.")

@@ -1,8 +1,8 @@
 """What the commands share: output formats, parameter types, reading of secrets, the deployment."""
 
+import getpass
 import logging
 import os
-import pwd
 import re
 import sys
 import threading
@@ -90,11 +90,23 @@ def deployment() -> "Deployment":
     if kept("debug"):
         loaded = replace(loaded, log="debug")
     log.calls.disabled = loaded.log != "debug"
+    log.audits.disabled = _for_people() and loaded.log != "debug"
     return open_deployment(loaded)
 
 
+def _for_people() -> bool:
+    """Whether somebody reads standard error while the command runs, rather than a log or a program."""
+    context = click.get_current_context(silent=True)
+    return sys.stderr.isatty() and not (context and context.params.get("output") == "json")
+
+
 def operator() -> str:
-    """Who runs the command, for the audit log. The environment can be changed by the user, the user id cannot."""
+    """Who runs the command, for the audit log. The environment can be changed by the user, the user id cannot; Windows
+    has no such id."""
+    try:
+        import pwd  # not on Windows
+    except ImportError:
+        return getpass.getuser()
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:

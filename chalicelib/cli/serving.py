@@ -43,7 +43,6 @@ def serve(host: str, port: int, pause: int | None, workers: int) -> None:
     if workers > 1 and not hasattr(os, "fork"):
         raise click.UsageError("--workers needs a system with processes that fork; start several servers instead.")
     here = deployment()
-    log.calls.disabled = False
     here = replace(here, settings=replace(here.settings, local=True))
     here.sealer()                           # a key that cannot be used stops the start, not the first request
     try:
@@ -72,6 +71,7 @@ def _serve(here: Deployment, bound: "server.Bound", pause: int | None, counters:
     """Until SIGTERM or Ctrl-C."""
     from ..http import serve as server
 
+    log.calls.disabled = log.audits.disabled = False
     running, stopped = server.Server(here, "", 0, bound, counters), threading.Event()
     if pause:
         threading.Thread(target=_refresh, args=(here, pause, stopped), daemon=True, name="twocloud-refresh").start()

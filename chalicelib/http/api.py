@@ -125,6 +125,11 @@ def refused(error: TwocloudError, request_id: str, origins: Collection[str] = ()
     return _mark(refusal(error, request_id), request_id, origins, headers)
 
 
+def redirected(location: str, request_id: str) -> HttpResponse:
+    """To another path. A relative location also works behind a proxy that strips a prefix."""
+    return _mark(HttpResponse(302, {"Location": location, "Cache-Control": "no-store"}), request_id, (), {})
+
+
 def grouped(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     """The pairs as API Gateway passes them on: a repeated name stands where it came first."""
     many: dict[str, list[str]] = {}

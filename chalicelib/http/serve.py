@@ -304,6 +304,9 @@ def _gateway(deployment: Deployment, request: api.HttpRequest, recognise: Callab
              callers: list[str]) -> api.HttpResponse:
     """Raises TwocloudError where the gateway refuses by itself. If a valid token was shown, `recognise` is called and
     its user added to `callers`."""
+    if request.path == "/" and request.method in ("GET", "HEAD"):
+        log.request(request_id=request.request_id, method=request.method, status=302, client=request.client or None)
+        return api.redirected("twocloud/", request.request_id)  # people who type the address alone want the console
     route = _route(request)
     if route == OTHER:
         raise NotFound()
@@ -337,7 +340,7 @@ def _takes_gzip(accepted: str) -> bool:
     return False
 
 
-_REASONS = {200: "OK", 204: "No Content", 304: "Not Modified", 400: "Bad Request", 401: "Unauthorized",
+_REASONS = {200: "OK", 204: "No Content", 302: "Found", 304: "Not Modified", 400: "Bad Request", 401: "Unauthorized",
             403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed", 413: "Content Too Large",
             429: "Too Many Requests", 500: "Internal Server Error", 502: "Bad Gateway", 503: "Service Unavailable",
             504: "Gateway Timeout"}

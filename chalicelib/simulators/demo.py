@@ -6,16 +6,20 @@ accounts at one cloud, and an organisation. No cloud is named here.
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 from .. import parties, simulators
 from ..access import accounts, tokens, users
 from ..fleet.many_sources import Deployment
 from ..model import DEFAULT_ACCOUNT, Discovery
 from .faults import Answer
+from .fleet import Fleet
 from .server import Call, Simulator
 
 TENANT, COMPANY = "123", "456"
 _HOUR = 3600
+_DAYS = 120                                 # in which the machines were created
 _SECRET = "demo-secret-key"
 
 
@@ -49,6 +53,12 @@ def _state(status: int, text: str) -> Answer:
 def start(deployment: Deployment, stack: ExitStack) -> dict[str, list[Simulator]]:
     """Every simulator cloud, until the stack closes, with accounts of TENANT and COMPANY. party -> its simulators."""
     made: dict[str, list[Simulator]] = {}
+    begin = datetime.fromtimestamp(deployment.clock(), UTC).replace(hour=6, minute=0, second=0, microsecond=0)
+    begin -= timedelta(days=_DAYS + 1)
+
+    def place(fleets: Mapping[str, Fleet], *where: str) -> dict[str, Fleet]:
+        """No two of them have a machine in common, and none is old: people look at the ids and the dates."""
+        return {region: fleet.as_if("/".join((*where, region)), begin, _DAYS) for region, fleet in fleets.items()}
 
     def put(party: str, start: tuple[Simulator, dict[str, object]], tenant_id: str, name: str = DEFAULT_ACCOUNT,
             regions: Sequence[str] = (), discovery: Discovery | None = None) -> None:
@@ -60,12 +70,13 @@ def start(deployment: Deployment, stack: ExitStack) -> dict[str, list[Simulator]
 
     for party, cloud in simulators.clouds().items():
         shown = cloud.demo(party)
-        put(party, cloud.start(shown.fleets, _SECRET), TENANT, regions=tuple(shown.fleets))
+        put(party, cloud.start(place(shown.fleets, party), _SECRET), TENANT, regions=tuple(shown.fleets))
         for name, fleets in shown.accounts.items():
-            put(party, cloud.start(fleets, _SECRET), COMPANY, name, tuple(fleets))
+            put(party, cloud.start(place(fleets, party, name), _SECRET), COMPANY, name, tuple(fleets))
         if cloud.organise and shown.branches:
             regions = dict.fromkeys(region for branch in shown.branches for region in branch.fleets)
-            put(party, cloud.organise(shown.branches, _SECRET), COMPANY, regions=(*regions,), discovery=Discovery())
+            branches = [replace(branch, fleets=place(branch.fleets, party, branch.name)) for branch in shown.branches]
+            put(party, cloud.organise(branches, _SECRET), COMPANY, regions=(*regions,), discovery=Discovery())
     return made
 
 

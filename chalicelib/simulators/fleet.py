@@ -39,14 +39,24 @@ class Machine:
 
 
 class Fleet:
-    """`size` machines; [i] is the i-th, counted from 0. `first`: takes the place of the first one."""
+    """`size` machines; [i] is the i-th, counted from 0. `first`: takes the place of the first one. `since`: when the
+    first was created; another follows `every` minutes, at least 30."""
 
-    def __init__(self, size: int, seed: str = "fleet", first: Machine | None = None, gone: bool = False) -> None:
+    def __init__(self, size: int, seed: str = "fleet", first: Machine | None = None, gone: bool = False,
+                 since: datetime = datetime(2024, 1, 1, tzinfo=UTC), every: int = 37) -> None:
         self.size = size
         self.seed = seed
         self._first = first
         self._gone = gone                   # some machines are terminated but still listed
+        self._since = since
+        self._every = every
         self._made: dict[int, Machine] = {}
+
+    def as_if(self, place: str, since: datetime, days: int) -> "Fleet":
+        """As many machines, of another place (with other ids), created in these days from `since` on. A machine that
+        was given as the first stays."""
+        every = max(30, days * 1440 // max(1, self.size))
+        return Fleet(self.size, f"{self.seed}/{place}", self._first, self._gone, since, every)
 
     def __len__(self) -> int:
         return self.size
@@ -76,7 +86,7 @@ class Fleet:
                    *(dice.choice((100, 200, 500)) for _ in range(dice.choice((0, 0, 1, 2))))),
             lan=tuple(lan), wan=(f"122.{high // 250}.{high % 250}.{low}",) if dice.random() < 0.4 else (),
             state=dice.choice(states),
-            created=datetime(2024, 1, 1, tzinfo=UTC) + timedelta(minutes=37 * number + dice.randrange(30)),
+            created=self._since + timedelta(minutes=self._every * number + dice.randrange(30)),
             zone=dice.randrange(1, 4), project=dice.choice((0, 0, 1002189)),
             tags={"role": role, "team": dice.choice(("blue", "green", "red"))} if dice.random() < 0.8 else {})
 

@@ -81,6 +81,19 @@ def test_the_full_view_adds_fields_at_the_end(served: App) -> None:
     assert served.get(f"{GZ}&view=full&t=1").json()["vm_servers"][0]["region"] == "ap-guangzhou"
 
 
+def test_the_address_alone_leads_to_the_console(served: App) -> None:
+    """By a relative link, which also works behind a proxy that strips a prefix. Nothing else is at the root."""
+    for method in ("GET", "HEAD"):
+        answer = requests.request(method, f"{served.url}/", timeout=30, allow_redirects=False)
+        assert (answer.status_code, answer.headers["Location"]) == (302, "twocloud/")
+        assert answer.headers["X-Request-Id"]
+    console = requests.get(f"{served.url}/", timeout=30)
+    assert console.url == f"{served.url}/twocloud/"
+    assert console.headers["Content-Type"].startswith("text/html")
+    assert requests.post(f"{served.url}/", timeout=30).status_code in (404, 405)
+    assert requests.get(f"{served.url}/twocloud", timeout=30).status_code == 200
+
+
 @pytest.mark.parametrize("source", [GZ, US])
 def test_pages_join_to_exactly_the_whole(served: App, source: str) -> None:
     whole = served.get(source).json()["vm_servers"]
@@ -444,7 +457,7 @@ def test_foreign_and_missing_tenants_look_alike(served: App) -> None:
 
 
 def test_other_paths_and_methods(served: App) -> None:
-    for path in ("/", "/twocloudx", "/twocloud/nothing", "/twocloud/console.html", "/twocloud/servers/1",
+    for path in ("/twocloudx", "/twocloud/nothing", "/twocloud/console.html", "/twocloud/servers/1",
                  "/TWOCLOUD/servers", "/twocloud/%73ervers2",
                  "//twocloud/x", "/twocloud/servers%00"):
         error(served.get("", path=path), 404, "not_found")

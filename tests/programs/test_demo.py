@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -73,6 +74,35 @@ def test_one_printed_line_lists_all_tenants(demo: Demo) -> None:
     assert not several
     assert any(len(cloud.demo(party).accounts) > 1 for party, cloud in simulators.clouds().items())
     assert any(branch.closed for party, cloud in simulators.clouds().items() for branch in cloud.demo(party).branches)
+
+
+def test_its_machines_are_recent_and_no_two_share_an_id(demo: Demo) -> None:
+    """Except for the machine of the API document, which has the date that is printed there."""
+    answer = json.loads(run(["sh", "-c", f"{demo.everything} -sS --fail-with-body"], Path("/")).stdout)
+    rows = [row for row in answer["vm_servers"] if row["instance_name"] != "hehe"]
+    assert len(rows) == len(answer["vm_servers"]) - 1
+    ids = Counter((row["party"], row["instance_id"]) for row in rows)
+    assert [key for key, count in ids.items() if count > 1] == []
+    now = datetime.now(UTC)
+    times = [datetime.fromisoformat(row["create_at"]).replace(tzinfo=UTC) for row in rows if row["create_at"]]
+    assert now - timedelta(days=123) < min(times) < max(times) < now
+    assert max(times) - min(times) > timedelta(days=60)
+
+
+def test_it_listens_on_another_address_and_prints_one_that_works() -> None:
+    process = subprocess.Popen([sys.executable, "-m", "chalicelib", "demo", "--host", "0.0.0.0", "--port", "0"],
+                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT)
+    try:
+        assert process.stdout
+        line = process.stdout.readline().strip()
+        canaries.watch(line.split("'")[1].split(":")[0])
+        assert "'http://127.0.0.1:" in line
+        assert json.loads(run(["sh", "-c", f"{line} -sS"], Path("/")).stdout)["code"] == 200
+        port = line.split(":")[3].split("/")[0]
+        assert requests.get(f"http://127.0.0.2:{port}/twocloud/health", timeout=30).ok     # not loopback's one address
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
 
 
 def test_a_cloud_is_switched_off_and_on(demo: Demo) -> None:

@@ -75,6 +75,7 @@ RUN = {
     ("docs/postgresql.md", "sh", "store copy"): "test_postgresql.py::test_a_file_moves_to_the_database_and_back",
     ("docs/postgresql.md", "sh", "pg_dump"): "test_postgresql.py::test_a_dump_is_restored",
     ("docs/postgresql.md", "sh", "pg_restore"): "test_postgresql.py::test_a_dump_is_restored",
+    ("docs/apply.md", "sh", "apply -f"): "test_apply.py::test_the_file_of_the_docs",
     ("docs/install.md", "sh", "pip wheel"): "test_install.py::test_the_page_builds_the_wheel",
     ("docs/install.md", "sh", "secrets/twocloud-key"): "test_container.py::test_its_parts_work_together",
     ("docs/install.md", "sh", "doctor"): "test_install.py::test_the_pages_check",

@@ -25,7 +25,7 @@ from chalicelib.cli import columns, terminal
 from chalicelib.cli.terminal import Screen, draw
 from chalicelib.parties.qcloud.simulator import Qcloud
 from chalicelib.simulators.fleet import Fleet
-from tests.canaries import secret
+from tests.canaries import secret, watch
 from tests.programs.test_cli import Command, twocloud  # noqa: F401  (a fixture)
 from tests.terminal import COMMAND, ROOT, Terminal
 
@@ -427,6 +427,31 @@ def test_progress_is_for_terminals_alone(folder: Path, cloud: Qcloud) -> None:
     assert b"refresh" in screen.raw
     assert "1 of 1 sources refreshed." in screen.text
     assert "refresh " not in run(folder, "refresh", "--tenant", "123", "--party", "qcloud", "--region", "gz").stderr
+
+
+def test_people_read_a_sentence_and_logs_the_audit(folder: Path, cloud: Qcloud) -> None:
+    """Every command that changes something prints something to a terminal, and no JSON. -o json and --debug do."""
+    keys = folder / "keys.secret"
+    keys.write_text(json.dumps({"secret_id": "AKIDterm", "secret_key": cloud.keys["AKIDterm"]}))
+    made = json.loads(run(folder, "user", "add", "bob", "-o", "json").stdout)
+    assert made["user"] == "bob"
+    token = json.loads(run(folder, "token", "issue", "--user", "bob", "-o", "json").stdout)
+    watch(token["token"])
+    rotate = ("account", "rotate", "123", "qcloud", "--credentials-file", str(keys))
+    for arguments in (("user", "add", "ann", "--tenant", "123"), ("user", "disable", "ann"), ("user", "remove", "ann"),
+                      ("token", "revoke", token["token_id"]), rotate, ("account", "remove", "123", "qcloud"),
+                      ("account", "put", "123", "qcloud", "--endpoint", cloud.url, "--credentials-file", str(keys)),
+                      ("tenant", "remove", "123")):
+        with Terminal(*arguments, folder=folder, TWOCLOUD_LOCAL="1") as screen:
+            assert screen.end() == 0, screen.text
+        assert screen.text.strip(), arguments
+        assert '"event"' not in screen.text, arguments
+    for more in (("-o", "json"), ("--debug",)):
+        with Terminal("user", "set", "bob", "--tenant", "7", *more, columns=400, folder=folder) as screen:
+            assert screen.end() == 0
+        assert '"event":"audit"' in screen.text, more
+    assert '"event":"audit"' in run(folder, "user", "set", "bob", "--tenant", "8").stderr          # a log reads it
+    keys.unlink()
 
 
 def test_quiet_keeps_warnings_and_debug_tells_the_calls(folder: Path, cloud: Qcloud) -> None:
