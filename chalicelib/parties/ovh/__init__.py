@@ -133,6 +133,7 @@ class _Dedicated(msgspec.Struct):
     name: api.Text
     ip: str | None = None
     reverse: str | None = None
+    system: str | None = msgspec.field(name="os", default=None)
     state: str | None = None
     powerState: str | None = None
     availabilityZone: str | None = None
@@ -161,6 +162,7 @@ class _Hardware(msgspec.Struct):
 class _Contract(msgspec.Struct):
     serviceId: int
     creation: str | None = None
+    expiration: str | None = None
     status: str | None = None
 
 
@@ -256,6 +258,8 @@ class _Ovh:
             zone=(row.zone or "").removeprefix("Region OpenStack: "),
             instance_type=model.name or "",
             tags=_tags(row.iam),
+            charge_type=api.PREPAID,
+            expires_at=api.parse_time(service.expiration),
         )
 
     def _dedicated(self, path: str) -> api.Server:
@@ -278,6 +282,9 @@ class _Ovh:
             zone=row.availabilityZone or row.datacenter or "",
             instance_type=row.commercialRange or "",
             tags=_tags(row.iam),
+            os=api.os_family(row.system),        # debian12_64
+            charge_type=api.PREPAID,
+            expires_at=api.parse_time(service.expiration),
         )
 
     # ------------------------------------------------------------ the calls
