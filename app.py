@@ -158,7 +158,7 @@ def spread(event: CloudWatchEvent) -> dict[str, int]:
     with log.about(run_id=run_id):
         url = client.get_queue_url(QueueName=deployment.settings.queue)["QueueUrl"]
         survey = schedule.survey(deployment)
-        waiting = list(schedule.messages(deployment, waiting=survey.due))
+        waiting = list(schedule.messages(deployment, waiting=survey.messages))
 
         def send(at: int) -> int:
             answer: dict[str, Any] = client.send_message_batch(QueueUrl=url, Entries=[

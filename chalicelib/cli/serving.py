@@ -140,7 +140,7 @@ def _refresh(here: Deployment, pause: int, stopped: threading.Event) -> None:
         with log.about(run_id=str(uuid.uuid4())):
             try:
                 survey = schedule.survey(here)
-                for _ in schedule.run(here, survey.due):
+                for _ in schedule.run(here, survey.messages):
                     if stopped.is_set():
                         return
                 schedule.finish(here, survey, max(pause, schedule.RUN_EVERY))    # a run may take longer than the pause

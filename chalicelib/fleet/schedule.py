@@ -19,14 +19,15 @@ import msgspec
 
 from .. import log, parties
 from ..access import accounts
+from ..access.accounts import AccountRow
 from ..cloud.sender import CallStats
 from ..errors import AccountNotFound, Internal, PartyError, RateLimited, TwocloudError, UnknownRegion
 from ..model import DEFAULT_ACCOUNT, Source
 from ..storage import snapshots
-from . import circuit_breaker, known_members, one_source
+from . import circuit_breaker, known_members, known_regions, one_source, organisations
 from .deployment import Deployment
 from .interest import last_read
-from .lookup import NamedAccount
+from .lookup import Lookup, NamedAccount
 from .together import Together, by_source, grouped
 
 RUN_EVERY = 300                             # seconds between the runs of the schedule on AWS
@@ -114,15 +115,22 @@ def queried(deployment: Deployment) -> list[NamedAccount]:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """`due`: what is to be refreshed now. Of those that somebody has read in the last day, for who never reads waits
-    for nothing: `oldest` is the age of the oldest list, `late` how far the worst is past its time (seconds), `overdue`
-    those that are past it by more than half an hour or that have no list because asking fails."""
+    """`due`: what is to be refreshed now. `doors`: accounts with --discover whose members are to be looked up, each as
+    a source of every region. Of those that somebody has read in the last day, for who never reads waits for nothing:
+    `oldest` is the age of the oldest list, `late` how far the worst is past its time (seconds), `overdue` those that
+    are past it by more than half an hour or that have no list because asking fails."""
 
     known: int
     due: list[Source]
     oldest: int
     late: int
     overdue: list[Source]
+    doors: list[Source]
+
+    @property
+    def messages(self) -> list[Source]:
+        """What there is to do: doors first, so that their members are known to the next run."""
+        return [*self.doors, *self.due]
 
 
 def survey(deployment: Deployment) -> Survey:
@@ -139,7 +147,24 @@ def survey(deployment: Deployment) -> Survey:
     overdue = {source: read[source].age for source, seconds in late.items() if seconds > _OVERDUE}
     overdue |= {source: inf for source, it in read.items() if it.age == inf and it.tried < inf}
     return Survey(len(sources), ordered(waiting), round(max((read[source].age for source in late), default=0)),
-                  max(0, round(max(late.values(), default=0))), ordered(overdue))
+                  max(0, round(max(late.values(), default=0))), ordered(overdue), _doors(deployment))
+
+
+def _doors(deployment: Deployment) -> list[Source]:
+    """The accounts whose members were not looked up in the last hour, nor failed to be."""
+    store, now = deployment.store, deployment.clock()
+    rows = [row for row in accounts.sort_out(accounts.rows(store))[0] if row.discover]
+    if not rows:
+        return []
+    behind, failed = dict(store.list("members")), circuit_breaker.last_failures(deployment)
+
+    def seen_at(row: AccountRow) -> float:
+        _, key = known_members.place_of(row.tenant_id, row.party, row.account)
+        last = known_members.members_in(behind.get(key), row.revision)
+        return max(last.at if last else -inf, failed.get(NamedAccount(row).source(known_regions.EVERY), -inf))
+
+    return [NamedAccount(row).source(known_regions.EVERY) for row in rows
+            if now - seen_at(row) > known_members.BELIEVED_SECONDS]
 
 
 def due(deployment: Deployment) -> list[Source]:
@@ -252,6 +277,8 @@ def work(deployment: Deployment, message: Message, deadline: float | None = None
 def _work(deployment: Deployment, message: Message, deadline: float, stats: CallStats,
           together: Together | None) -> Result:
     source = message.source
+    if source.region == known_regions.EVERY:
+        return _look_up(deployment, source, deadline, stats)
     if parties.load(source.party).region(source.region) != source.region:
         raise Internal("A queue message names a region by its alias.")
     try:
@@ -262,6 +289,19 @@ def _work(deployment: Deployment, message: Message, deadline: float, stats: Call
         return Result(source)
     except (PartyError, UnknownRegion, RateLimited) as error:
         return Result(source, error=error)
+
+
+def _look_up(deployment: Deployment, door: Source, deadline: float, stats: CallStats) -> Result:
+    """`total`: the members that are sources."""
+    try:
+        row = accounts.find(deployment.store, door.tenant_id, door.party, door.account)
+        if not row.discover:                # it was put again
+            return Result(door)
+        return Result(door, len(organisations.members(Lookup(deployment, deadline=deadline, stats=stats), row)))
+    except AccountNotFound:
+        return Result(door)
+    except (PartyError, UnknownRegion, RateLimited) as error:
+        return Result(door, error=error)
 
 
 class Worker:

@@ -19,11 +19,13 @@ from chalicelib.access import accounts
 from chalicelib.cloud import cache, rate_limit
 from chalicelib.cloud.sender import Transport
 from chalicelib.errors import InvalidParameter, PartyDenied, PartyError
+from chalicelib.fleet import schedule
 from chalicelib.model import WHOLE, Account, Discovery, Listing, Member, Send, Source
 from chalicelib.simulators.cloud import Branch
 from chalicelib.simulators.faults import FAULTS, LATE, PASSING
 from chalicelib.simulators.fleet import Fleet
 from chalicelib.simulators.server import Simulator
+from chalicelib.storage import snapshots
 from tests import canaries
 from tests.fixtures import App
 from tests.unit.test_parties import WHAT
@@ -264,6 +266,37 @@ def test_one_query_lists_every_member(organisation: Organisation, served: App) -
         expected[ids["locked"]] = ("failed", None)
     assert states == expected
     assert len(answer["vm_servers"]) == 14
+
+
+@every_party
+def test_the_schedule_looks_members_up_once_an_hour(organisation: Organisation, house: App) -> None:
+    """Also where nobody queries: new members are listed, and readers of snapshots alone see them."""
+    deployment, clock = house.deployment, house.clock
+    door = replace(organisation.account, tenant_id="777", regions=(organisation.region,))
+    accounts.put(deployment.store, deployment.sealer(), door, clock())
+
+    def listed() -> set[str]:
+        return {source.account.partition(":")[2] for source, _ in snapshots.heads(deployment.store, "777")}
+
+    first = schedule.survey(deployment)
+    assert [(door.account, door.region) for door in first.doors] == [("default", "all")]
+    results = [result for result in schedule.run(deployment, first.messages) if result.source.tenant_id == "777"]
+    assert [(result.total, result.error) for result in results] == [
+        (5 if organisation.party in UNSEEN else 6, None)]       # members, the locked one too where it is seen
+    assert listed() == set()
+    second = schedule.survey(deployment)
+    assert second.doors == []
+    for message, _ in schedule.messages(deployment, waiting=[it for it in second.messages if it.tenant_id == "777"]):
+        schedule.work_on(deployment, schedule.read(schedule.write(message)))
+    assert listed() == {organisation.cloud.ids[name] for name in ("door", "top", "payments", "empty", "basket")}
+    clock.forward(3601)
+    assert [door.account for door in schedule.survey(deployment).doors] == ["default"]
+    organisation.cloud.fail("503")
+    failed = list(schedule.run(deployment, schedule.survey(deployment).doors))
+    assert [result.error and result.error.code for result in failed] == ["party_unavailable"]
+    assert schedule.survey(deployment).doors == []              # and the party is left alone for an hour
+    accounts.remove(deployment.store, "777", organisation.party)
+    assert [result.error for result in schedule.run(deployment, first.doors)] == [None]
 
 
 # ---------------------------------------------------------------- P1: a discovery is all or nothing
