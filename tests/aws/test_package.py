@@ -1070,6 +1070,10 @@ def test_each_function_has_the_rights_that_it_uses(stack: Stack, template: dict[
         refresh("rights", "ap-nowhere")
         refresh("several", name="second")
         refresh("organisation", "us-east-1", "aws", "default:1")
+        now[0] = "operator"
+        store.delete("members", *[key for key, _ in store.list("members", "organisation/")])
+        now[0] = "Work"
+        refresh("organisation", "all", "aws")
         fail("Work")
     finally:
         stack.cloud.forget()
