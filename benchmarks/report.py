@@ -88,7 +88,7 @@ How to read the ratios:
   cores. There is no TLS and no real network.
 - Wall time, CPU time (user and system, of the side's own process), peak memory and calls are of a fresh process for
   each round. It is ready before the clock starts: imports done, client or deployment made.
-- *Live* means that the cloud is asked; a *snapshot* is the last complete list, kept in the store.
+- *Live* means that the cloud is queried; a *snapshot* is the last complete list, kept in the store.
 
 Versions: {versions}.
 """]
