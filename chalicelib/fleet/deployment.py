@@ -15,6 +15,7 @@ from ..errors import InvalidParameter, SettingsError
 from ..model import Source
 from ..route import Route
 from ..settings import Settings
+from ..storage.snapshots import Counts
 from ..storage.store import Store, open_store
 from .counters import Counters
 
@@ -46,7 +47,7 @@ class Deployment:
     """`clock`: Unix time. `noted`: when this process last wrote down that a source is being read. `begun`: when it
     began to list one (time.monotonic), for a minute. `listed`: when it wrote down which lists an id names. `stocks`: by
     the key of an account, what was taken from its shared rate. `counted`: by the key of a source, the generation of a
-    snapshot whose head holds no counts, and its servers by status. `counters`: of what this process did; None: nobody
+    snapshot whose head holds no counts, and these. `counters`: of what this process did; None: nobody
     reads them."""
 
     settings: Settings
@@ -59,7 +60,7 @@ class Deployment:
     listed: dict[str, float] = field(default_factory=dict[str, float])
     later: Later = field(default_factory=Later)
     stocks: dict[str, Stock] = field(default_factory=dict[str, Stock])
-    counted: dict[str, tuple[str, dict[str, int]]] = field(default_factory=dict[str, tuple[str, dict[str, int]]])
+    counted: dict[str, tuple[str, Counts]] = field(default_factory=dict[str, tuple[str, Counts]])
     counters: Counters | None = None
 
     def close(self) -> None:

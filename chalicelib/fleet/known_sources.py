@@ -15,7 +15,7 @@ from ..concurrency import run_all
 from ..errors import Internal, SnapshotReplaced
 from ..model import Source
 from ..storage import snapshots
-from ..storage.snapshots import Head
+from ..storage.snapshots import Counts, Head
 from ..storage.store import Row
 from . import circuit_breaker, known_regions, schedule, visible
 from .circuit_breaker import Breaker
@@ -131,14 +131,14 @@ def _counted(lookup: Lookup, state: SourceState) -> SourceState:
     """With the counts of servers. A snapshot whose head holds none, as an older version wrote it, is read, each once in
     the life of this process and as far as the request's time allows."""
     head, counted = state.head, lookup.deployment.counted
-    if head is None or head.by_status is not None:
+    if head is None or head.counts is not None:
         return state
     key = snapshots.key_of(state.source)
-    if counted.get(key, ("", {}))[0] != head.generation and time.monotonic() < lookup.deadline - _ROOM:
+    if counted.get(key, ("", None))[0] != head.generation and time.monotonic() < lookup.deadline - _ROOM:
         with suppress(SnapshotReplaced):
             servers = snapshots.read(lookup.deployment.store, state.source, head)
-            counted[key] = head.generation, snapshots.count_by_status(servers)
-    generation, by_status = counted.get(key, ("", {}))
+            counted[key] = head.generation, Counts(snapshots.count_by_status(servers))
+    generation, counts = counted.get(key, ("", None))
     if generation != head.generation:
         return state
-    return replace(state, head=msgspec.structs.replace(head, by_status=by_status))
+    return replace(state, head=msgspec.structs.replace(head, counts=counts))

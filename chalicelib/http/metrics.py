@@ -26,6 +26,7 @@ from ..model import Source, Status
 
 OPENMETRICS = openmetrics.CONTENT_TYPE_LATEST
 PLAIN = CONTENT_TYPE_PLAIN_0_0_4
+EXPIRING_DAYS = (7, 30)
 SOURCE = ("tenant_id", "party", "account", "region")
 
 
@@ -68,6 +69,8 @@ def prefers_openmetrics(accept: str) -> bool:
 def of_sources(states: Sequence[SourceState], now: float) -> Iterator[Metric]:
     """`now`: Unix time."""
     servers = GaugeMetricFamily("twocloud_servers", "Servers in the snapshot, by status.", labels=(*SOURCE, "status"))
+    expiring = GaugeMetricFamily("twocloud_servers_expiring", "Servers in the snapshot that end within so many days.",
+                                 labels=(*SOURCE, "days"))
     up = GaugeMetricFamily("twocloud_source_up", "1 if the source has a snapshot and its last listing succeeded.",
                            labels=SOURCE)
     age = GaugeMetricFamily("twocloud_source_age_seconds", "Age of the snapshot.", labels=SOURCE)
@@ -85,10 +88,14 @@ def of_sources(states: Sequence[SourceState], now: float) -> Iterator[Metric]:
             last_error.add_metric([*labels, state.error], 1)
         if state.head:
             age.add_metric(labels, max(0.0, now - state.head.seen_at))
-            if state.head.by_status is not None:
-                for status, count in {Status.ACTIVE: 0, **state.head.by_status}.items():
-                    servers.add_metric([*labels, status], count)
-    yield from (servers, up, age, interval, last_error, breaker)
+        counts = state.head and state.head.counts
+        if counts:
+            for status, count in {Status.ACTIVE: 0, **counts.by_status}.items():
+                servers.add_metric([*labels, status], count)
+            for days in EXPIRING_DAYS:
+                if (count := counts.ending(now + days * 86_400)) is not None:
+                    expiring.add_metric([*labels, str(days)], count)
+    yield from (servers, expiring, up, age, interval, last_error, breaker)
 
 
 def _labels(source: Source) -> list[str]:

@@ -43,6 +43,8 @@ _QUERIES = 16                               # sources of a tenant, above which a
 _TENANTS, _ROWS_EACH = 8, 50                # tenants that are listed one by one, and rows for each if they are more
 _OVERLAP = 900.0                            # seconds before a time, whose rows tell which lists were kept
 _LIFE = 30 * 86_400                         # seconds for which chunks last if no list takes their place
+_HOUR = 3600
+_COUNTED_SECONDS = 60 * 86_400              # ahead, for which ends of servers are counted: 30 days, when 30 days old
 _KEPT = 900                                 # seconds after the listing that replaced a list began (it took 120 at most)
 _MOST_KEPT = 100                            # replaced lists that stay readable,
 _MOST_KEPT_CHUNKS = 2500                    # and their chunks: some 75 MB
@@ -59,6 +61,19 @@ class Kept(msgspec.Struct, frozen=True, array_like=True):
     until: float
 
 
+class Counts(msgspec.Struct, frozen=True):
+    """Of the servers of a list: how many have each status; and how many end (`expires_at`) in each hour since 1970, as
+    far as they end within 60 days of the listing; those that had ended before count as if they ended in its own hour.
+    `ends` None: not known, because an older version listed them."""
+
+    by_status: dict[str, int]
+    ends: tuple[tuple[int, int], ...] | None = None             # (hour, how many)
+
+    def ending(self, until: float) -> int | None:
+        """How many end before this Unix time, to the hour."""
+        return None if self.ends is None else sum(count for hour, count in self.ends if hour * _HOUR < until)
+
+
 class Head(msgspec.Struct, frozen=True, kw_only=True):
     """What a snapshot is. Times are Unix seconds.
 
@@ -66,8 +81,8 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     each chunk's first server. `marks`: number of chunks that hold marks. `expires`: when the chunks end. `serial`:
     another one each time that the head is written. `moving`: servers had come or gone since the list before. `kept`:
     lists that stay readable. `lasting`: this one will be of them once it is replaced, so callers may be given its id.
-    `by_status`: how many servers have each status, None if the version that wrote it did not count them. `writer`: that
-    version of twocloud; "" for 0.1.0 and earlier builds, which do not say.
+    `counts`: None if the version that wrote it did not count. `writer`: that version of twocloud; "" for 0.1.0 and
+    earlier builds, which do not say.
     """
 
     version: int
@@ -84,7 +99,7 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     moving: bool = False
     kept: tuple[Kept, ...] = ()
     lasting: bool = True
-    by_status: dict[str, int] | None = None
+    counts: Counts | None = None
     writer: str = ""
 
     @property
@@ -210,7 +225,7 @@ def named(head: Head, list_id: str) -> Head | None:
     list_ = next((list_ for list_ in head.kept if list_.generation == list_id), None)
     return list_ and msgspec.structs.replace(head, generation=list_id, total=list_.total, starts=list_.starts,
                                              marks=list_.marks, seen_at=list_.seen_at, digest="", kept=(),
-                                             lasting=True, by_status=None)
+                                             lasting=True, counts=None)
 
 
 def read(store: Store, source: Source, head: Head, window: Window = WHOLE) -> list[Server]:
@@ -279,6 +294,12 @@ def read_marks(source: Source, places: Sequence[Place], rows: Mapping[Place, Row
 
 def count_by_status(servers: Iterable[Server]) -> dict[str, int]:
     return {str(status): count for status, count in sorted(Counter(server.status for server in servers).items())}
+
+
+def _count(servers: Sequence[Server], seen_at: float) -> Counts:
+    ends = [max(seen_at, server.expires_at.timestamp()) for server in servers if server.expires_at]
+    hours = Counter(int(end // _HOUR) for end in ends if end <= seen_at + _COUNTED_SECONDS)
+    return Counts(count_by_status(servers), tuple(sorted(hours.items())))
 
 
 def heads(store: Store, tenant_id: str = "") -> Iterator[tuple[Source, Head]]:
@@ -399,7 +420,7 @@ def save_over(row: Row | None, store: Store, source: Source, revision: str, serv
         kept = tuple(list_ for list_ in mine.kept if list_.until > seen_at)
         head = msgspec.structs.replace(mine, seen_at=seen_at, serial=secrets.token_hex(6), moving=False, kept=kept,
                                        lasting=mine.lasting or _has_room(kept, mine),
-                                       by_status=count_by_status(servers), writer=__version__)
+                                       counts=_count(servers, seen_at), writer=__version__)
     else:
         head = _write(store, source, revision, servers, seen_at, mine, digest_now, history, recorded)
         kept = _keep(mine, seen_at) if mine else ()
@@ -457,7 +478,7 @@ def _write(store: Store, source: Source, revision: str, servers: Sequence[Server
                                                       expires=expires + _KEPT) for name, value in rows], _WRITERS)
     return Head(version=VERSION, revision=revision, seen_at=seen_at, since=mine.since if mine else seen_at,
                 generation=generation, total=len(servers), starts=tuple(starts), marks=len(marked), digest=digest,
-                expires=expires, serial=secrets.token_hex(6), moving=moving, by_status=count_by_status(servers),
+                expires=expires, serial=secrets.token_hex(6), moving=moving, counts=_count(servers, seen_at),
                 writer=__version__)
 
 

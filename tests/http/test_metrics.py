@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 import msgspec
 import pytest
@@ -115,6 +116,42 @@ def test_an_empty_source_has_servers_all_the_same(served: App) -> None:
     assert of(scrape(served), "twocloud_servers", **GZ_LABELS) == {frozenset({("status", "ACTIVE")}): 0}
 
 
+def test_servers_that_end_soon(served: App) -> None:
+    """To the hour, at the time of the scrape; also those that have ended and are still listed; as long as the snapshot
+    lives."""
+    def at(days: float) -> datetime:
+        return datetime.fromtimestamp(served.clock() + days * 86_400, UTC)
+
+    keep(served, Source("123", "qcloud", "ap-guangzhou"), *(
+        Server(id=f"i{number}", name="", expires_at=end) for number, end in enumerate(
+            [None, at(-9), at(-0.1), at(0.1), at(6.9), at(7.1), at(29.9), at(30.1), at(59.9), at(61), at(900)])))
+
+    def expiring() -> list[float | None]:
+        samples = scrape(served)
+        return [one(samples, "twocloud_servers_expiring", **GZ_LABELS, days=days) for days in ("7", "30")]
+
+    assert expiring() == [4, 6]
+    served.clock.forward(0.2 * 86_400)
+    assert expiring() == [5, 7]
+    served.clock.forward(29.75 * 86_400)
+    served.token = served.issue(served.user("bob"))
+    assert expiring() == [7, 8]
+    served.clouds["qcloud"].fleets["ap-guangzhou"] = Fleet(3)                       # type: ignore[attr-defined]
+    served.get(GZ)
+    assert expiring() == [0, 0]
+
+
+def test_counts_of_ten_thousand_ends_fit_the_head(served: App) -> None:
+    servers = [Server(id=f"i{n}", name="", expires_at=datetime.fromtimestamp(served.clock() + n * 600, UTC))
+               for n in range(10_000)]
+    keep(served, Source("123", "qcloud", "ap-guangzhou"), *servers)
+    row = served.deployment.store.get("snapshot", "123/qcloud/ap-guangzhou")
+    assert row
+    assert len(row.value) < 12_000
+    week = sum(1 for n in range(10_000) if n * 600 < 7 * 86_400)
+    assert one(scrape(served), "twocloud_servers_expiring", **GZ_LABELS, days="7") == pytest.approx(week, abs=6)
+
+
 def test_regions_that_an_account_names_are_sources_before_they_are_listed(served: App) -> None:
     put(served, "7", "qcloud", "prod", ("ap-guangzhou", "ap-shanghai"))
     token = served.issue(served.user("bob", ("7",)))
@@ -221,7 +258,7 @@ def without_counts(app: App, key: str) -> None:
     row = app.deployment.store.get("snapshot", key)
     assert row
     head = msgspec.msgpack.decode(row.value)
-    assert head.pop("by_status")
+    assert head.pop("counts")
     app.deployment.store.put("snapshot", key, msgspec.msgpack.encode(head))
 
 
@@ -239,14 +276,17 @@ def test_a_snapshot_of_an_older_version_is_read_once(served: App, monkeypatch: p
     without_counts(served, "123/qcloud/ap-guangzhou")
     for chunks in (1, 0):
         with reads(served, monkeypatch) as kinds:
-            assert of(scrape(served), "twocloud_servers", **GZ_LABELS) == expected
+            samples = scrape(served)
+        assert of(samples, "twocloud_servers", **GZ_LABELS) == expected
+        assert of(samples, "twocloud_servers_expiring", **GZ_LABELS) == {}         # it could not say when one ends
         assert kinds.count("chunk") == chunks
     served.clock.forward(60)
     served.get(GZ)                          # an unchanged list: its head has counts from now on
     head = snapshots.find(served.deployment.store, Source("123", "qcloud", "ap-guangzhou"),
                           revision(served, "123", "qcloud"))
     assert head
-    assert sum((head.by_status or {}).values()) == 25
+    assert head.counts
+    assert sum(head.counts.by_status.values()) == 25
 
 
 def test_a_snapshot_of_an_older_version_whose_rows_are_gone(served: App) -> None:
@@ -386,7 +426,8 @@ def test_requests_are_counted_by_path_and_status(served: App) -> None:
     requests = {(dict(labels)["route"], dict(labels)["code"]): value
                 for labels, value in of(scrape(served, wide), "twocloud_http_requests_total").items()}
     assert requests == {("/twocloud/servers", "200"): 2, ("/twocloud/servers", "400"): 1,
-                        ("/twocloud/servers", "401"): 3, ("/twocloud/health", "405"): 1, ("other", "404"): 4}
+                        ("/twocloud/servers", "401"): 3, ("/twocloud/health", "405"): 1, ("other", "404"): 3,
+                        ("other", "302"): 1}
     samples = scrape(served, wide)
     assert one(samples, "twocloud_http_requests_total", route=METRICS, code="200") == 1
     assert one(samples, "twocloud_http_request_duration_seconds_count") == 12

@@ -10,17 +10,21 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from chalicelib.access import accounts
 from chalicelib.fleet import schedule
+from chalicelib.model import Server, Source, Status
+from chalicelib.storage import snapshots
 from tests import ROOT
 from tests.fixtures import GZ, US, App
 from tests.programs import run
-from tests.programs.test_prometheus import Prometheus, listens, started, watched
+from tests.programs.test_prometheus import DAY, Prometheus, listens, started, watched
 
 RULES = ROOT / "deploy/prometheus/alerts.yaml"
 ALERTS: dict[str, dict[str, Any]] = {rule["alert"]: rule for group in yaml.safe_load(RULES.read_text())["groups"]
@@ -32,6 +36,8 @@ WELL: Series = [
     ("up", "1x600"), (f"twocloud_source_up|{SOURCE}", "1x600"), (f"twocloud_source_age_seconds|{SOURCE}", "300x600"),
     (f"twocloud_source_refresh_interval_seconds|{SOURCE}", "300x600"),
     (f"twocloud_source_breaker_open|{SOURCE}", "0x5 1x3 0x600"), ("twocloud_schedule_late", "0x600"),
+    (f'twocloud_servers_expiring|{SOURCE}, days="7"', "0x600"),
+    (f'twocloud_servers_expiring|{SOURCE}, days="30"', "9x600"),
     ("twocloud_schedule_age_seconds", "60x600"),
     ('twocloud_http_requests_total|route="/twocloud/servers", code="200"', "0+1000x600"),
     ('twocloud_http_requests_total|route="/twocloud/servers", code="500"', "0+1x600")]
@@ -78,6 +84,9 @@ CASES = {
         "TwocloudSourceNeverListed", {f"twocloud_source_up|{SOURCE}": "0x600",
                                       f"twocloud_source_age_seconds|{SOURCE}": None}, 60, OF_SOURCE,
         "Tenant 1: aws us-east-1, account prod, was never listed."),
+    "three servers end next week": Case(
+        "TwocloudServersExpiring", {f'twocloud_servers_expiring|{SOURCE}, days="7"': "0x9 3x600"}, 10, OF_SOURCE,
+        f"3 prepaid servers of {AT} end within 7 days."),
     "the schedule does not reach it": Case(
         "TwocloudSnapshotStale", {f"twocloud_source_age_seconds|{SOURCE}": "0+60x600"}, 51, OF_SOURCE,
         f"The snapshot of {AT} is 46m 0s overdue."),
@@ -176,6 +185,11 @@ def everything(served: App, tmp_path: Path) -> Iterator[Prometheus]:
     served.clock.now = time.time()
     served.token = served.issue(served.user("bob"))
     served.get(GZ)
+    ends = [datetime.fromtimestamp(served.clock() + days * DAY, UTC) for days in (3, 20, 100)]
+    own = accounts.find(served.deployment.store, "123", "qcloud").revision
+    snapshots.save(served.deployment.store, Source("123", "qcloud", "ap-shanghai"), own, [
+        Server(id=f"ins-{n}", name="", status=Status.ACTIVE, expires_at=end) for n, end in enumerate(ends)],
+        served.clock(), history=DAY)
     served.clock.forward(1000)
     served.clouds["aws"].fail("503")
     for _ in range(9):
@@ -212,7 +226,7 @@ def test_all_that_alerts_and_dashboard_name_is_scraped(everything: Prometheus) -
         assert rows or place in ALERTS, (place, plain)
         assert all(named <= row.keys() for row in rows), (place, named, rows)
     firing = {alert for alert, rule in ALERTS.items() if everything.query(rule["expr"])}
-    assert firing == {"TwocloudSourceFailing"} | (firing & {"TwocloudBreakerOpen"})
+    assert firing == {"TwocloudSourceFailing", "TwocloudServersExpiring"} | (firing & {"TwocloudBreakerOpen"})
 
 
 def test_the_page_names_what_is_scraped(everything: Prometheus) -> None:
