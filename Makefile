@@ -8,13 +8,15 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --only-b
 TESTS ?=
 STAGE ?= prod
 RUNTIME ?= python3.12
+REPOSITORY ?= $(shell git config --get remote.origin.url)
+SIGN_KEY ?=
 # programs that the tests run, in environments of their own
 BESIDE := .tools/ministack/ready .tools/aws/ready .tools/go/ready .tools/vcsim/ready .tools/clients/ready .tools/ansible216/ready .tools/browser/ready .tools/postgres/ready .tools/release/ready .tools/manifests/ready
 
 AGAIN = { [ $$? -eq 1 ] && echo "UNSTEADY if they pass now, and worth an issue:" >&2 && \
 	$(BIN)/python -m pytest -n 0 -v --maxfail 1 --last-failed --last-failed-no-failures none; }
 
-.PHONY: help run test test-all check bench screenshots docs package deploy-emulator stop-emulator lock clean
+.PHONY: help run test test-all check bench screenshots docs package release deploy-emulator stop-emulator lock clean
 
 run: $(VENV)/local  ## the API with simulated clouds on PORT, and one line to paste
 	@exec $(BIN)/twocloud demo --port $(PORT)
@@ -47,6 +49,9 @@ docs: $(VENV)/dev  ## write the tables, help texts and the picture in the docume
 
 package: $(VENV)/package  ## what goes to AWS, in out/STAGE (STAGE=prod; RUNTIME=python3.12 must be on this machine)
 	@$(BIN)/python deploy/package.py out/$(STAGE) --stage $(STAGE) --python $(RUNTIME)
+
+release: $(VENV)/dev .tools/release/ready  ## a release in dist: wheel, bills of materials, notes, sums (REPOSITORY=https://…, SIGN_KEY=gpg key)
+	@TWOCLOUD_REPOSITORY="$(REPOSITORY)" SIGN_KEY="$(SIGN_KEY)" $(BIN)/python -m deploy.release
 
 deploy-emulator: $(VENV)/dev .tools/ministack/ready  ## the same on MiniStack at PORT with simulated clouds, and one line to paste
 	@$(BIN)/python deploy/package.py out/emulator --here --python .tools/ministack/bin/python
