@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
@@ -13,6 +14,7 @@ from ..cloud.sender import CallStats
 from ..fleet import query
 from ..model import DEFAULT_ACCOUNT
 from . import columns, completion, contexts
+from .expiring import Expiring
 from .output import Duration, Network, deployment, echo, kept, say, shape_options, table, waiting
 
 if TYPE_CHECKING:
@@ -99,10 +101,12 @@ class _Pause(click.ParamType[int]):
 @shape_options[0]
 @shape_options[1]
 @shape_options[2]
+@click.option("--expires-within", "within", type=Duration(), metavar="30d",
+              help="Only servers that end within this time, or have ended and are still listed, the soonest first.")
 @click.option("--watch", type=_Pause(), is_flag=False, flag_value=str(_WATCHED), metavar="[SECONDS]",
               help=f"Query again every {_WATCHED} seconds, or every SECONDS, and mark what changed; -o ndjson prints a "
                    "line for each change. Press Ctrl-C to stop.")
-def servers(url: str | None, output: str, watch: int | None, **options: str | None) -> None:
+def servers(url: str | None, output: str, within: int | None, watch: int | None, **options: str | None) -> None:
     """List a tenant's servers: the API's answer, from the store or from a server.
 
     A table on a narrow terminal leaves out columns but never cuts ids; in a file or a pipe it has its full width.
@@ -110,8 +114,11 @@ def servers(url: str | None, output: str, watch: int | None, **options: str | No
     for byte.
     """
     pairs = [(name, value) for name, value in options.items() if value is not None]
-    shape = _shape(pairs, output)
+    if within is not None:
+        _check_expiring(dict(pairs), output)
+    shape = _shape(pairs, output, expiring=within is not None)
     there = contexts.there(url)
+    expiring = None if within is None else Expiring(within, None if there else deployment().settings.timezone)
     if watch:
         from .watching import watch as look_again  # not needed without --watch
 
@@ -119,15 +126,21 @@ def servers(url: str | None, output: str, watch: int | None, **options: str | No
             raise click.UsageError("Use --watch with -o table on a terminal, or with -o ndjson.")
         if "max_age" not in dict(pairs):
             pairs.append(("max_age", str(watch)))
-        look_again(lambda: _rows(there, pairs, shape, "json"), watch, shape.columns, _FULL, output)
+        look_again(lambda: _rows(there, pairs, shape, "json", expiring), watch, shape.columns, _FULL, output)
         return
-    if output in ("json", "prometheus", "ansible") or (output != "table" and not shape.wanted):
+    if expiring and output == "json":
+        whole, warning = _whole(there, pairs, expiring)
+        if warning:
+            say(warning)
+        echo(msgspec.json.encode(whole))
+        return
+    if output in ("json", "prometheus", "ansible") or not (output == "table" or shape.wanted or expiring):
         body, warning = ask(there, [*pairs, *([("format", output)] if output != "json" else [])], output)
         if warning:
             say(warning)
         echo(body, end="" if output in ("csv", "ndjson") else "\n")             # their last line has its end
         return
-    rows, warning, _ = _rows(there, pairs, shape, "json" if output == "table" else "ndjson")
+    rows, warning, _ = _rows(there, pairs, shape, "json" if output == "table" or expiring else "ndjson", expiring)
     if warning:
         say(warning)
     if output == "table":
@@ -156,8 +169,20 @@ class Shape:
     wanted: bool
 
 
-def _shape(pairs: list[tuple[str, str]], output: str) -> Shape:
-    """Read --columns and --sort. A column beyond the ten of the basic view adds view=full to the query."""
+def _check_expiring(given: Mapping[str, str], output: str) -> None:
+    """Raises UsageError for what does not go together with --expires-within."""
+    if output not in ("json", *_SHAPED):
+        raise click.UsageError(f"Use --expires-within with json, {', '.join(_SHAPED)}; -o {output} is the API's "
+                               "unchanged answer.")
+    if given.get("view") == "basic":
+        raise click.UsageError("--expires-within needs the full view. Omit --view.")
+    if "f" in given or "t" in given:
+        raise click.UsageError("--expires-within reads the whole list. Omit --from and --to.")
+
+
+def _shape(pairs: list[tuple[str, str]], output: str, *, expiring: bool = False) -> Shape:
+    """Read --columns and --sort. A column beyond the ten of the basic view adds view=full to the query, and so does
+    `expiring`."""
     values = dict(pairs)
     names, sort = kept("columns"), kept("sort")
     wanted = any(kept(name) is not None for name in ("columns", "sort", "bare"))
@@ -171,13 +196,16 @@ def _shape(pairs: list[tuple[str, str]], output: str) -> Shape:
     chosen = columns.chosen(names, known) if names is not None else None
     columns.in_order((), sort, known) if sort is not None else None
     named = {*(chosen or ()), *([known[sort.partition(":")[0]]] if sort else [])}
-    if "view" not in values and not named <= _BASIC.keys():
+    if "view" not in values and (expiring or not named <= _BASIC.keys()):
         pairs.append(("view", "full"))
-    usual = _FULL if full else _BASIC
+    usual = _FULL if full or expiring else _BASIC
     if output == "table":
         tenants = ["tenant"] if values["tenant_id"] == "all" or "," in values["tenant_id"] else []
         accounts = ["account"] if "account" in values else []
         usual = (*tenants, "party", *accounts, "region", *_TABLE) if several and full else _TABLE
+        if expiring:
+            place = usual.index("id") + 1
+            usual = (*usual[:place], "expires", *usual[place:])
     return Shape(chosen or list(usual), known, sort, wanted)
 
 
@@ -191,31 +219,51 @@ def _with_accounts(names: list[str], rows: Sequence[Mapping[str, Any]]) -> list[
     return [*names[:place], "account", *names[place:]]
 
 
-def _rows(there: contexts.There | None, pairs: list[tuple[str, str]], shape: Shape,
-          written: str) -> tuple[list[dict[str, Any]], str, set[tuple[str, str, str, str]]]:
+def _whole(there: contexts.There | None, pairs: list[tuple[str, str]],
+           expiring: Expiring) -> tuple[dict[str, Any], str]:
+    """(the answer with only those servers, the warning to print beside it). Raises Network."""
+    expiring.ages.clear()
+    body, warning = ask(there, pairs, "json", expiring.note)
+    try:
+        whole: dict[str, Any] = msgspec.json.decode(body)
+        whole["vm_servers"], more = expiring.filter(whole["vm_servers"], whole.get("sources", ()), datetime.now(UTC))
+    except (msgspec.DecodeError, KeyError, ValueError):
+        raise Network(_OTHER_VERSION) from None
+    return whole, " ".join(filter(None, (warning, more)))
+
+
+_OTHER_VERSION = ("The server's answer lacks fields that this command needs. Compare versions: twocloud "
+                  "doctor")
+
+
+def _rows(there: contexts.There | None, pairs: list[tuple[str, str]], shape: Shape, written: str,
+          expiring: Expiring | None = None) -> tuple[list[dict[str, Any]], str, set[tuple[str, str, str, str]]]:
     """(records by the columns' short names, in order; the warning to print beside them; if `written` is json, the
     sources (tenant, party, account, region) that failed)."""
-    body, warning = ask(there, [*pairs, *([("format", written)] if written != "json" else [])], written)
     try:
-        whole: dict[str, Any] = msgspec.json.decode(body) if written == "json" else {
-            "vm_servers": msgspec.json.Decoder(dict[str, Any]).decode_lines(body)}
+        if expiring:
+            whole, warning = _whole(there, pairs, expiring)
+        else:
+            body, warning = ask(there, [*pairs, *([("format", written)] if written != "json" else [])], written)
+            whole = msgspec.json.decode(body) if written == "json" else {
+                "vm_servers": msgspec.json.Decoder(dict[str, Any]).decode_lines(body)}
         rows = [{name: row[field] for name, field in _FULL.items() if field in row or name in shape.columns}
                 for row in whole["vm_servers"]]
         missing = {(part.get("tenant_id", ""), part["party"], part.get("account", DEFAULT_ACCOUNT), part["region"])
                    for part in whole.get("sources", ()) if part["state"] == "failed"}
     except (msgspec.DecodeError, KeyError):
-        raise Network("The server's answer lacks fields that this command needs. Compare versions: twocloud "
-                      "doctor") from None
+        raise Network(_OTHER_VERSION) from None
     return (columns.in_order(rows, shape.sort, shape.known) if shape.sort else rows), warning, missing
 
 
 # ---------------------------------------------------------------- the answer
 
-def ask(there: contexts.There | None, pairs: list[tuple[str, str]], output: str) -> tuple[bytes, str]:
-    """(the answer's body, of any length; the warning to print beside it)."""
+def ask(there: contexts.There | None, pairs: list[tuple[str, str]], output: str,
+        note: "Callable[[Got], None] | None" = None) -> tuple[bytes, str]:
+    """(the answer's body, of any length; the warning to print beside it). `note` gets each response of a server."""
     if there:
         with waiting(lambda: f"waiting for {urlsplit(there.url).hostname}"):
-            return _ask_server(there, pairs, output)
+            return _ask_server(there, pairs, output, note)
     stats = CallStats()
     with waiting(lambda: f"querying, {stats.calls} calls so far" if stats.calls else "querying"):
         return ask_store(pairs, stats)
@@ -238,17 +286,24 @@ def _without_address(count: int) -> str:
     return f"{count} servers have no such address and are no targets." if count else ""
 
 
-def _ask_server(there: contexts.There, pairs: list[tuple[str, str]], output: str) -> tuple[bytes, str]:
+def _ask_server(there: contexts.There, pairs: list[tuple[str, str]], output: str,
+                note: "Callable[[Got], None] | None") -> tuple[bytes, str]:
     """The whole list, in parts where it is too long for one answer."""
     from . import in_parts, remote  # slow to import
 
+    def get(part: list[tuple[str, str]]) -> "tuple[Got, str]":
+        response, warning = _get(there, part, output)
+        if note:
+            note(response)
+        return response, warning
+
     try:
-        response, warning = _get(there, pairs, output)
+        response, warning = get(pairs)
         return response.body, warning
     except remote.Answered as refused:
         if refused.code != "too_large" or output in query.WHOLE_LISTS:
             raise
-    return in_parts.read(lambda part: _get(there, part, output), pairs, "json" if output == "table" else output)
+    return in_parts.read(get, pairs, "json" if output == "table" else output)
 
 
 def _get(there: contexts.There, pairs: list[tuple[str, str]], output: str) -> "tuple[Got, str]":
