@@ -45,9 +45,9 @@ class Expiring:
         offsets = Counter[timedelta]()
         for row in rows:
             age = age_of.get(_source(row), oldest)
-            seen = _instant(row["seen_at"], UTC)
-            if seen and age is not None:
-                offsets[round((seen - now + timedelta(seconds=age)) / _QUARTER) * _QUARTER] += 1
+            seen_at = _instant(row["seen_at"], UTC)
+            if seen_at and age is not None:
+                offsets[round((seen_at - now + timedelta(seconds=age)) / _QUARTER) * _QUARTER] += 1
         likely = offsets.most_common(1)[0][0] if offsets else timedelta()
         return likely if abs(likely) <= _FARTHEST else timedelta()              # else the two clocks disagree
 

@@ -169,14 +169,14 @@ class Shape:
     wanted: bool
 
 
-def _check_expiring(given: Mapping[str, str], output: str) -> None:
+def _check_expiring(values: Mapping[str, str], output: str) -> None:
     """Raises UsageError for what does not go together with --expires-within."""
     if output not in ("json", *_SHAPED):
         raise click.UsageError(f"Use --expires-within with json, {', '.join(_SHAPED)}; -o {output} is the API's "
                                "unchanged answer.")
-    if given.get("view") == "basic":
+    if values.get("view") == "basic":
         raise click.UsageError("--expires-within needs the full view. Omit --view.")
-    if "f" in given or "t" in given:
+    if "f" in values or "t" in values:
         raise click.UsageError("--expires-within reads the whole list. Omit --from and --to.")
 
 

@@ -49,6 +49,11 @@ class _Volume(msgspec.Struct, gc=False):
     size: Count | None = None
 
 
+class _Image(msgspec.Struct, gc=False):
+    id: str | None = None
+    name: str | None = None
+
+
 class _Interface(msgspec.Struct, gc=False):
     ipv4_address: str | None = None
     ipv6_address: str | None = None
@@ -69,6 +74,7 @@ class _Server(msgspec.Struct, gc=False):
     zone: _Zone | None = None
     volumes: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET    # none for a server that has its type's disk
     created_at: str | None = None
+    image: _Image | None = None
 
 
 def _list_servers(driven: Driven, source: Source, window: Window) -> Listing:
@@ -98,6 +104,8 @@ def _server(row: _Server) -> Server:
         created_at=parse_time(row.created_at),
         zone=(row.zone and row.zone.handle) or "",
         instance_type=kind.handle or kind.name or "",
+        image_id=row.image and row.image.id,
+        image_name=row.image and row.image.name,
     )
 
 

@@ -46,12 +46,24 @@ class _Volume(msgspec.Struct, gc=False):
     size_gb: api.Count | None = None
 
 
+class _Image(msgspec.Struct, gc=False):
+    slug: str | None = None
+    name: str | None = None
+    operating_system: str | None = None
+
+
+class _Net(msgspec.Struct, gc=False):
+    uuid: str | None = None
+
+
 class _Address(msgspec.Struct, gc=False):
     address: str | None = None
+    subnet: _Net | None = None
 
 
 class _Interface(msgspec.Struct, gc=False):
     type: str | None = None
+    network: _Net | None = None
     addresses: list[_Address] | None = None
 
 
@@ -65,6 +77,7 @@ class _Row(msgspec.Struct, gc=False):
     interfaces: list[_Interface] | None = None
     created_at: str | None = None
     tags: dict[str, str] | None = None
+    image: _Image | None = None
 
 
 class _Attached(msgspec.Struct, gc=False):
@@ -119,6 +132,7 @@ _REGIONS = api.List(_CLOUD, "ListRegions", "/v1/regions", "", _Region)
 def _server(row: _Row, floating: Sequence[str]) -> api.Server:
     flavor = row.flavor or _Flavor()
     addresses = [(net.type, ip.address) for net in row.interfaces or () for ip in net.addresses or ()]
+    image, primary = row.image or _Image(), row.interfaces[0] if row.interfaces else _Interface()
     return api.Server(
         id=row.uuid,
         name=row.name or "",
@@ -132,6 +146,11 @@ def _server(row: _Row, floating: Sequence[str]) -> api.Server:
         zone=row.zone.slug,
         instance_type=flavor.slug or "",
         tags=row.tags or {},
+        image_id=image.slug,
+        image_name=image.name,
+        os=api.os_family(image.operating_system),
+        vpc_id=primary.network and primary.network.uuid,
+        subnet_id=api.first(ip.subnet and ip.subnet.uuid for ip in primary.addresses or ()),
     )
 
 

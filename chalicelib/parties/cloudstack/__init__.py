@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from ...cloud.decoding import Strict, reading, reshape
+from ...cloud.joining import groups, os_family
 from ...cloud.libcloud import Bridge, Bytes, Call, Driven, party_of, split_addresses, total, window_of
 from ...cloud.paging import Page, by_page
 from ...errors import (
@@ -72,6 +73,12 @@ class _Nic(msgspec.Struct, gc=False):
     ip6address: str | None = None
     secondaryip: list[_Address] | None = None
     isdefault: bool | None = None
+    networkid: _Id | None = None
+    vpcid: _Id | None = None
+
+
+class _Group(msgspec.Struct, gc=False):
+    id: _Id | None = None
 
 
 class _Tag(msgspec.Struct, gc=False):
@@ -94,6 +101,13 @@ class _Server(msgspec.Struct, gc=False):
     projectid: Strict[_Id | None] = None
     serviceofferingname: str | None = None
     tags: list[_Tag] | None = None
+    templateid: _Id | None = None
+    templatename: str | None = None
+    osdisplayname: str | None = None
+    securitygroup: list[_Group] | None = None
+    keypair: str | None = None              # in newer versions keypairs, with commas
+    keypairs: str | None = None
+    hostid: _Id | None = None               # for administrators
 
 
 class _PublicIp(msgspec.Struct, gc=False):
@@ -195,6 +209,7 @@ def _server(row: _Server, wide: list[str], sizes: list[int | None]) -> Server:
     (lan4, lan6), (wan4, wan6) = split_addresses([
         *(text for nic in sorted(row.nic or (), key=lambda nic: not nic.isdefault)
           for text in (nic.ipaddress, nic.ip6address, *(ip.ipaddress for ip in nic.secondaryip or ()))), *wide])
+    primary = next((nic for nic in row.nic or () if nic.isdefault), _Nic())
     return Server(
         id=str(row.id),
         name=row.displayname or "" if row.name is None else row.name,
@@ -210,7 +225,19 @@ def _server(row: _Server, wide: list[str], sizes: list[int | None]) -> Server:
         project_id="" if row.projectid is None else str(row.projectid),
         instance_type=row.serviceofferingname or "",
         tags={tag.key: tag.value or "" for tag in row.tags or () if tag.key is not None},
+        image_id=_text(row.templateid),
+        image_name=row.templatename,
+        os=os_family(row.osdisplayname),
+        vpc_id=_text(primary.vpcid),
+        subnet_id=_text(primary.networkid),
+        security_groups=groups([None if row.securitygroup is None else [_text(one.id) for one in row.securitygroup]]),
+        key_name=row.keypairs or row.keypair,
+        host_id=_text(row.hostid),
     )
+
+
+def _text(key: _Id | None) -> str | None:
+    return None if key is None else str(key)
 
 
 def _check(driven: Driven, source: Source) -> None:

@@ -69,6 +69,12 @@ class _DropletDisk(msgspec.Struct, gc=False):
     size: _DiskSize | None = None
 
 
+class _Image(msgspec.Struct, gc=False):
+    id: int | None = None
+    name: str | None = None
+    distribution: str | None = None
+
+
 class _Droplet(msgspec.Struct, gc=False):
     id: int
     region: _Slug
@@ -83,6 +89,8 @@ class _Droplet(msgspec.Struct, gc=False):
     volume_ids: api.Whole[list[str] | None] = None
     size_slug: str | None = None
     tags: list[str] | None = None
+    image: _Image | None = None
+    vpc_uuid: str | None = None
 
 
 class _Volume(msgspec.Struct, gc=False):
@@ -129,7 +137,7 @@ _REGIONS = api.List(_CLOUD, "ListRegions", "/v2/regions", "regions", _Region)
 
 
 def _server(row: _Droplet, sizes: Mapping[str, int | None], reserved: list[str]) -> api.Server:
-    networks = row.networks or _Networks()
+    networks, image = row.networks or _Networks(), row.image or _Image()
     addresses = [*(networks.v4 or ()), *(networks.v6 or ())]
     return api.Server(
         id=str(row.id),
@@ -144,6 +152,11 @@ def _server(row: _Droplet, sizes: Mapping[str, int | None], reserved: list[str])
         zone=row.region.slug,
         instance_type=row.size_slug or "",
         tags=api.plain(row.tags),
+        image_id=None if image.id is None else str(image.id),
+        image_name=image.name,
+        os=api.os_family(image.distribution),
+        vpc_id=row.vpc_uuid,
+        console_url=f"https://cloud.digitalocean.com/droplets/{row.id}",
     )
 
 

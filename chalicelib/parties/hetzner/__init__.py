@@ -65,13 +65,26 @@ class _Ip(msgspec.Struct, gc=False):
     ip: str | None = None
 
 
+class _Firewall(msgspec.Struct, gc=False):
+    id: int | None = None
+
+
 class _PublicNet(msgspec.Struct, gc=False):
     ipv4: _Ip | None = None
     ipv6: _Ip | None = None
+    firewalls: list[_Firewall] | None = None
+
+
+class _Image(msgspec.Struct, gc=False):
+    id: int | None = None
+    name: str | None = None                 # null if it is a snapshot
+    description: str | None = None
+    os_flavor: str | None = None
 
 
 class _PrivateNet(msgspec.Struct, gc=False):
     ip: str | None = None
+    network: int | None = None
     alias_ips: list[str] | None = None
 
 
@@ -105,6 +118,7 @@ class _Row(msgspec.Struct, gc=False):
     location: _Location | None = None
     datacenter: _Site | None = None
     labels: dict[str, str] | None = None
+    image: _Image | None = None
 
 
 class _Volume(msgspec.Struct, gc=False):
@@ -143,7 +157,8 @@ def _location(row: _Row) -> _Location:
 
 
 def _server(row: _Row, sizes: Mapping[str, int | None], floating: list[str | None]) -> api.Server:
-    public, kind = row.public_net or _PublicNet(), row.server_type or _Type()
+    public, kind, image = row.public_net or _PublicNet(), row.server_type or _Type(), row.image or _Image()
+    network = row.private_net[0].network if row.private_net else None
     return api.Server(
         id=str(row.id),
         name=row.name or "",
@@ -157,6 +172,12 @@ def _server(row: _Row, sizes: Mapping[str, int | None], floating: list[str | Non
         zone=(row.datacenter and row.datacenter.name) or _location(row).name,
         instance_type=kind.name or "",
         tags=row.labels or {},
+        image_id=None if image.id is None else str(image.id),
+        image_name=image.name or image.description,
+        os=api.os_family(image.os_flavor),
+        vpc_id=None if network is None else str(network),
+        security_groups=api.groups([None if public.firewalls is None else [
+            None if firewall.id is None else str(firewall.id) for firewall in public.firewalls]]),
     )
 
 

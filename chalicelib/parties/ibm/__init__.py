@@ -76,8 +76,14 @@ class _Address(msgspec.Struct, gc=False):
     address: str | None = None
 
 
+class _Reference(msgspec.Struct, gc=False):
+    id: str | None = None
+    name: str | None = None
+
+
 class _Interface(msgspec.Struct, gc=False):
     id: str | None = None
+    subnet: _Reference | None = None
     primary_ip: _Address | None = None
     virtual_network_interface: _Identified | None = None        # of an attachment
 
@@ -106,6 +112,9 @@ class _Instance(msgspec.Struct, gc=False):
     resource_group: _Identified | None = None
     profile: _Named | None = None
     created_at: str | None = None
+    image: _Reference | None = None
+    vpc: _Reference | None = None
+    dedicated_host: _Reference | None = None
 
 
 class _Volume(msgspec.Struct, gc=False):
@@ -185,6 +194,11 @@ def _server(row: _Instance, sizes: Mapping[str, int | None],
         zone=row.zone.name,
         project_id=row.resource_group.id if row.resource_group else "",
         instance_type=row.profile.name if row.profile else "",
+        image_id=row.image and row.image.id,
+        image_name=row.image and row.image.name,
+        vpc_id=row.vpc and row.vpc.id,
+        subnet_id=api.first(net.subnet and net.subnet.id for net in nets[:1]),
+        host_id=row.dedicated_host and row.dedicated_host.id,
     )
 
 

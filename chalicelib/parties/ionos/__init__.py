@@ -41,6 +41,15 @@ _STATUS = {                                 # vmState, the complete enumeration
     "SUSPENDED": api.Status.SUSPENDED,      # a Cube that is stopped and keeps its disk
     "NOSTATE": api.Status.UNKNOWN,
 }
+_SYSTEMS = {                                # licenceType; OTHER and UNKNOWN are no family
+    "LINUX": "linux",
+    "RHEL": "linux",
+    "WINDOWS": "windows",
+    "WINDOWS2016": "windows",
+    "WINDOWS2019": "windows",
+    "WINDOWS2022": "windows",
+    "WINDOWS2025": "windows",
+}
 _STATES = {                                 # metadata.state, where it says more than vmState does
     "DEPLOYING": api.Status.BUILD,
     "DESTROYING": api.Status.DELETED,
@@ -90,6 +99,10 @@ class _Metadata(msgspec.Struct, gc=False):
     lastModifiedDate: str | None = None
 
 
+class _Boot(msgspec.Struct, gc=False):
+    id: str | None = None
+
+
 class _Properties(msgspec.Struct, gc=False):
     name: str | None = None
     cores: api.Count | None = None
@@ -97,6 +110,7 @@ class _Properties(msgspec.Struct, gc=False):
     vmState: str | None = None
     availabilityZone: str | None = None
     type: str | None = None
+    bootVolume: _Boot | None = None
 
 
 class _NicProperties(msgspec.Struct, gc=False):
@@ -104,6 +118,7 @@ class _NicProperties(msgspec.Struct, gc=False):
     ipv6Ips: list[str] | None = None
     deviceNumber: api.Count | None = None
     pciSlot: api.Count | None = None
+    lan: int | None = None
 
 
 class _Nic(msgspec.Struct, gc=False):
@@ -112,10 +127,14 @@ class _Nic(msgspec.Struct, gc=False):
 
 class _VolumeProperties(msgspec.Struct, gc=False):
     size: api.Size | None = None
+    image: str | None = None
+    imageAlias: str | None = None
+    licenceType: str | None = None
 
 
 class _Volume(msgspec.Struct, gc=False):
     properties: _VolumeProperties
+    id: str | None = None
 
 
 class _Nics(msgspec.Struct, gc=False):
@@ -192,6 +211,8 @@ def _server(row: _Server, place: str) -> api.Server:
         state["status"], state["party_status"] = _STATES[metadata.state], metadata.state
     nics = sorted((nic.properties for nic in entities.nics.items) if entities.nics else (),
                   key=lambda nic: next((slot for slot in (nic.deviceNumber, nic.pciSlot) if slot is not None), 10 ** 9))
+    boot = next((volume.properties for volume in (entities.volumes.items if entities.volumes else ())
+                 if volume.id and shown.bootVolume and volume.id == shown.bootVolume.id), _VolumeProperties())
     return api.Server(
         id=row.id,
         name=shown.name or "",
@@ -207,6 +228,11 @@ def _server(row: _Server, place: str) -> api.Server:
         zone=shown.availabilityZone or "",
         project_id=place,
         instance_type=shown.type or "",
+        image_id=boot.image,
+        image_name=boot.imageAlias,
+        os=_SYSTEMS.get(boot.licenceType or ""),
+        vpc_id=place,
+        subnet_id=api.first(None if nic.lan is None else str(nic.lan) for nic in nics[:1]),
     )
 
 

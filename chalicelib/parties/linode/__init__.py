@@ -60,6 +60,8 @@ class _Linode(msgspec.Struct, gc=False):
     created: str | None = None
     updated: str | None = None
     type: str | None = None
+    image: str | None = None
+    host_uuid: str | None = None
     specs: _Specs | None = None
     ipv4: list[str] | None = None
     ipv6: str | None = None
@@ -79,6 +81,8 @@ class _SlaacAddress(msgspec.Struct, gc=False):
 class _VpcAddress(msgspec.Struct, gc=False):
     linode_id: int | None = None
     address: str | None = None              # None: a range, see address_range
+    vpc_id: int | None = None
+    subnet_id: int | None = None
     active: bool = False                    # the configuration that it belongs to is the one in use
     nat_1_1: str | None = None
     ipv6_is_public: bool | None = None
@@ -127,6 +131,7 @@ def _server(row: _Linode, volumes: int | None, vpc: list[_VpcAddress]) -> api.Se
     specs = row.specs or _Specs()
     vpc = [ip for ip in vpc if ip.active] or vpc
     slaac = [(ip.ipv6_is_public, six.slaac_address) for ip in vpc for six in ip.ipv6_addresses or ()]
+    network = vpc[0] if vpc else _VpcAddress()
     return api.Server(
         id=str(row.id),
         name=row.label or "",
@@ -144,6 +149,12 @@ def _server(row: _Linode, volumes: int | None, vpc: list[_VpcAddress]) -> api.Se
         zone=row.region,
         instance_type=row.type or "",
         tags=api.plain(row.tags),
+        image_id=row.image,
+        os=api.os_family(row.image),
+        vpc_id=None if network.vpc_id is None else str(network.vpc_id),
+        subnet_id=None if network.subnet_id is None else str(network.subnet_id),
+        host_id=row.host_uuid,
+        console_url=f"https://cloud.linode.com/linodes/{row.id}",
     )
 
 

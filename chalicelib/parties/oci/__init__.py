@@ -141,6 +141,11 @@ class _Shape(msgspec.Struct, gc=False):
     localDisksTotalSizeInGBs: api.Size | None = None            # null: there are none
 
 
+class _Details(msgspec.Struct, gc=False):
+    sourceType: str | None = None
+    imageId: str | None = None
+
+
 class _Instance(msgspec.Struct, gc=False):
     id: _Id
     compartmentId: api.Text
@@ -153,6 +158,9 @@ class _Instance(msgspec.Struct, gc=False):
     timeCreated: str | None = None
     freeformTags: dict[str, str] | None = None
     definedTags: dict[str, dict[str, str]] | None = None        # by namespace
+    sourceDetails: _Details | None = None
+    dedicatedVmHostId: str | None = None
+    preemptibleInstanceConfig: api.Nested = msgspec.UNSET
 
     @property
     def runs(self) -> bool:
@@ -191,6 +199,8 @@ class _Vnic(msgspec.Struct, gc=False):
     privateIp: str | None = None
     publicIp: str | None = None
     ipv6Addresses: list[str] | None = None
+    subnetId: str | None = None
+    nsgIds: api.Whole[list[str] | None] = None
 
 
 class _Subscription(msgspec.Struct):
@@ -231,7 +241,8 @@ def list_servers(client: api.Client, window: api.Window) -> api.Listing:
     vnics, disks = client.run_all(lambda: _vnics(oracle, wanted, attached), lambda: _disks(oracle, wanted))
     return api.Listing([msgspec.structs.replace(
         server, disk_gib=api.total_gib([_local_gib(rows[server.id].shapeConfig), *disks.get(server.id, ())]),
-        **_addresses(vnics.get(server.id, ()))) for server in listing.servers], listing.total)
+        **_addresses(vnics.get(server.id, ())), **_network(vnics.get(server.id, ()))) for server in listing.servers],
+        listing.total)
 
 
 def _unexplained(attached: Iterable[_VnicAttachment], instances: Iterable[_Instance]) -> bool:
@@ -265,7 +276,19 @@ def _server(row: _Instance) -> api.Server:
         instance_type=row.shape or "",
         tags={**(row.freeformTags or {}), **{f"{space}.{key}": value for space, tags in (row.definedTags or {}).items()
                                              for key, value in tags.items()}},
+        image_id=row.sourceDetails.imageId if row.sourceDetails and row.sourceDetails.sourceType == "image" else None,
+        charge_type=api.POSTPAID if row.preemptibleInstanceConfig is msgspec.UNSET or bytes(
+            row.preemptibleInstanceConfig) == b"null" else api.SPOT,
+        host_id=row.dedicatedVmHostId,
+        console_url=f"https://cloud.oracle.com/compute/instances/{row.id}?region={PARTY.region(row.region)}"
+        if row.id.startswith("ocid1.instance.oc1.") else None,
     )
+
+
+def _network(vnics: Sequence[_Vnic]) -> dict[str, Any]:
+    """What the VNICs say of a server's network."""
+    primary = next((vnic for vnic in vnics if vnic.isPrimary), None)
+    return {"subnet_id": primary and primary.subnetId, "security_groups": api.groups(vnic.nsgIds for vnic in vnics)}
 
 
 def _cpu(name: str, shape: _Shape) -> int | None:

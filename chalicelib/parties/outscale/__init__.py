@@ -15,6 +15,7 @@ import msgspec
 
 from ...cloud.cache import cached_lookup
 from ...cloud.decoding import Strict
+from ...cloud.joining import groups, os_family
 from ...cloud.libcloud import (
     Answer,
     Bridge,
@@ -70,6 +71,10 @@ class _Nic(msgspec.Struct, gc=False):
     PrivateIps: list[_PrivateIp] | None = None
 
 
+class _Group(msgspec.Struct, gc=False):
+    SecurityGroupId: str | None = None
+
+
 class _Bsu(msgspec.Struct, gc=False):
     VolumeId: Text
 
@@ -98,6 +103,12 @@ class _Vm(msgspec.Struct, gc=False):
     BlockDeviceMappings: list[_Device] | None = None
     CreationDate: str | None = None
     Placement: _Placement | None = None
+    ImageId: str | None = None
+    OsFamily: str | None = None
+    NetId: str | None = None
+    SubnetId: str | None = None
+    SecurityGroups: list[_Group] | None = None
+    KeypairName: str | None = None
 
 
 class _Vms(msgspec.Struct):
@@ -214,6 +225,13 @@ def _server(row: _Vm, sizes: Mapping[str, int | None],
         zone=(row.Placement and row.Placement.SubregionName) or "",
         instance_type=row.VmType or "",
         tags=tags,
+        image_id=row.ImageId,
+        os=os_family(row.OsFamily),
+        vpc_id=row.NetId,
+        subnet_id=row.SubnetId,
+        security_groups=groups([None if row.SecurityGroups is None else [
+            group.SecurityGroupId for group in row.SecurityGroups]]),
+        key_name=row.KeypairName,
     )
 
 

@@ -281,7 +281,25 @@ def _server(guest: _Guest, detail: _Detail | None) -> api.Server:
         project_id=guest.pool or "",
         instance_type=guest.type,
         tags=api.plain([tag for tag in re.split(r"[;,\s]+", guest.tags or "") if tag]),
+        os=_os(config.get("ostype", "")),
+        subnet_id=_bridge(config.get("net0", "")),
+        host_id=guest.node,
     )
+
+
+def _os(kind: str) -> str | None:
+    """A machine's is a Windows (win11) or a Linux (l26), a container's the distribution.
+
+    https://pve.proxmox.com/pve-docs/qm.1.html
+    """
+    if re.fullmatch(r"w(in|2k|xp|vista).*", kind):
+        return "windows"
+    return "linux" if re.fullmatch(r"l2[46]", kind) else api.os_family(kind)
+
+
+def _bridge(interface: str) -> str | None:
+    """virtio=BC:24:11:00:00:01,bridge=vmbr0,firewall=1 -> vmbr0"""
+    return next((word.removeprefix("bridge=") for word in interface.split(",") if word.startswith("bridge=")), None)
 
 
 def _cores(guest: _Guest, config: Mapping[str, str]) -> int | None:

@@ -89,6 +89,20 @@ class _Volume(msgspec.Struct, gc=False):
 
 class _Nic(msgspec.Struct, gc=False):
     id: str | None = None
+    private_network_id: str | None = None
+
+
+class _Image(msgspec.Struct, gc=False):
+    id: str | None = None
+    name: str | None = None
+
+
+class _Group(msgspec.Struct, gc=False):
+    id: str | None = None
+
+
+class _Location(msgspec.Struct, gc=False):
+    hypervisor_id: str | None = None
 
 
 class _Row(msgspec.Struct, gc=False):
@@ -108,6 +122,9 @@ class _Row(msgspec.Struct, gc=False):
     modification_date: str | None = None
     zone: str | None = None
     tags: list[str] | None = None
+    image: _Image | None = None
+    security_group: _Group | None = None
+    location: _Location | None = None       # null unless it runs
 
 
 class _BlockVolume(msgspec.Struct, gc=False):
@@ -255,6 +272,12 @@ def _server(row: _Row, zone: str, types: Mapping[str, _CommercialType], sizes: M
         project_id=row.project or "",
         instance_type=row.commercial_type or "",
         tags=api.plain(row.tags),
+        image_id=row.image and row.image.id,
+        image_name=row.image and row.image.name,
+        subnet_id=api.first(nic.private_network_id for nic in row.private_nics or ()),
+        security_groups=api.groups([None if row.security_group is None else [row.security_group.id]]),
+        host_id=row.location and row.location.hypervisor_id,
+        console_url=f"https://console.scaleway.com/instance/servers/{zone}/{row.id}/overview",
     )
 
 

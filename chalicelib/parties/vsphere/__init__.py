@@ -71,7 +71,7 @@ _WRONG = ("InvalidLogin",)
 
 _PATHS = ("name", "config.instanceUuid", "config.template", "config.hardware.numCPU", "config.hardware.memoryMB",
           "config.hardware.device", "config.modified", "guest.net", "guest.ipAddress", "runtime.powerState",
-          "runtime.connectionState")
+          "runtime.connectionState", "runtime.host", "config.guestId")
 _CREATED = "config.createDate"              # from 6.7 on
 
 
@@ -93,6 +93,8 @@ class _Machine:
     connection: str = ""
     created: datetime | None = None
     modified: datetime | None = None
+    host: str | None = None                 # the host's id
+    guest: str | None = None
 
 
 def list_servers(client: api.Client, window: api.Window) -> api.Listing:
@@ -140,7 +142,14 @@ def _server(key: str, machine: _Machine) -> api.Server:
         **state,
         created_at=machine.created,
         updated_at=machine.modified,
+        os=_os(machine.guest or ""),
+        host_id=machine.host,
     )
+
+
+def _os(guest: str) -> str | None:
+    """windows2022srvNext_64Guest, winNetStandardGuest and the like are Windows; rhel9_64Guest names a distribution."""
+    return "windows" if guest.startswith("win") else api.os_family(guest.replace("_", " "))
 
 
 # ---------------------------------------------------------------- one row
@@ -194,6 +203,8 @@ def _machine(row: _Row) -> _Machine:
         connection=row.text("runtime.connectionState") or "",
         created=row.time(_CREATED),
         modified=row.time("config.modified"),
+        host=row.text("runtime.host"),
+        guest=row.text("config.guestId"),
     )
 
 

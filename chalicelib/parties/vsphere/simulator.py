@@ -24,7 +24,7 @@ _SINCE = {                                  # property of a machine -> the first
     "name": (2, 0), "config.instanceUuid": (4, 0), "config.template": (2, 0), "config.hardware.numCPU": (2, 0),
     "config.hardware.memoryMB": (2, 0), "config.hardware.device": (2, 0), "config.modified": (2, 0),
     "guest.net": (2, 0), "guest.ipAddress": (2, 0), "runtime.powerState": (2, 0), "runtime.connectionState": (2, 0),
-    "config.createDate": (6, 7)}
+    "config.createDate": (6, 7), "runtime.host": (2, 0), "config.guestId": (2, 0)}
 _OPERATIONS = {"RetrieveServiceContent": "GetServiceContent", "Login": "Login", "Logout": "Logout",
                "CreateContainerView": "GetView"}
 _MOST_TRIES = 5
@@ -208,7 +208,10 @@ class Vsphere(Simulator):
         values = {"name": _text(_escaped(machine.name)), "runtime.powerState": _word("VirtualMachinePowerState", power),
                   "runtime.connectionState": _word("VirtualMachineConnectionState",
                                                    "inaccessible" if broken else "connected")}
+        values["runtime.host"] = ('<val type="HostSystem" xsi:type="ManagedObjectReference">'
+                                  f"host-{machine.number % 9}</val>")
         if not broken:
+            values["config.guestId"] = _text("debian12_64Guest")
             changed = machine.created + timedelta(days=9)
             values |= {
                 "config.instanceUuid": _text(uuid_of(machine)),

@@ -53,6 +53,9 @@ class _Instance(msgspec.Struct, gc=False):
     date_created: str | None = None
     plan: str | None = None
     tags: list[str] | None = None
+    os: str | None = None
+    image_id: str | None = None             # "" if it was made from an operating system
+    firewall_group_id: str | None = None
 
 
 class _Block(msgspec.Struct, gc=False):
@@ -107,6 +110,10 @@ def _server(row: _Instance, blocks: int | None, reserved: list[str | None]) -> a
         zone=row.region,
         instance_type=row.plan or "",
         tags=api.plain(row.tags),
+        image_id=row.image_id,
+        os=api.os_family(row.os),
+        security_groups=api.ids(None if row.firewall_group_id is None else [row.firewall_group_id]),
+        console_url=f"https://my.vultr.com/subs/?id={row.id}",
     )
 
 
