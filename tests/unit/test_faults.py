@@ -156,6 +156,7 @@ def test_a_single_fault_that_passes_is_not_seen(stage: Stage, party: str) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)                   # a listing of ovh is a thousand calls
 @pytest.mark.parametrize("party", CLOUDS)
 def test_a_single_fault_that_passes_is_not_seen_at_any_call(stage: Stage, party: str) -> None:
     for operation in calls_of(stage, party):

@@ -305,6 +305,8 @@ class _Ovh:
         """Seconds by which the party's clock is ahead of this one; read again after an hour."""
         url = self.client.url(f"https://{_SITES[self.site][0]}/1.0/auth/time")
         there = self.client.call("GetTime", lambda: api.Request("GET", url, _HEADERS), int)
+        if not 10 ** 9 <= there < 10 ** 10:                     # half of a time is a number, too
+            raise api.PartyMalformed("The party's time cannot be read.")
         now = time.time()
         return now + _HOUR, there - int(now)
 
