@@ -226,15 +226,16 @@ def list_servers(client: api.Client, window: api.Window) -> api.Listing:
                                                           if region.open}:
         raise api.UnknownRegion(f"{PARTY.title} has no such region, or the tenancy is not subscribed to it.")
     attached = dict(zip(compartments, client.for_each(compartments, oracle.vnic_attachments, _WORKERS), strict=True))
-    contradicting = [one for one in compartments if _unexplained(attached[one], listed[one])
-                     or _without_vnic(listed[one], attached)]
-    earlier = {one: attached[one] for one in contradicting}
-    for one in contradicting:           # servers after the VNICs that they explain, then VNICs after their servers
-        listed[one] = oracle.instances(one)
-        attached[one] = oracle.vnic_attachments(one)
-    if any(_unexplained(earlier[one], listed[one]) or _without_vnic(listed[one], attached) for one in contradicting):
-        raise api.PartyMalformed("The party's servers and the VNICs attached to them still disagree after a second "
-                                 "listing.")
+    doubtful = [one for one in compartments if _unlisted(attached[one], listed[one]) or
+                _without_vnic(listed[one], attached)]
+    before = {one: (listed[one], attached[one]) for one in doubtful}
+    for one in doubtful:
+        listed[one], attached[one] = oracle.instances(one), oracle.vnic_attachments(one)
+    for one, (instances, vnics) in before.items():              # what came or went meanwhile proves nothing
+        if _unlisted(vnics, listed[one]) & _owners(attached[one]) or (
+                _without_vnic(instances, {one: vnics}) & _without_vnic(listed[one], attached)):
+            raise api.PartyMalformed("The party's servers and the VNICs attached to them still disagree after a second "
+                                     "listing.")
     rows = {row.id: row for part in listed.values() for row in part if row.lifecycleState != _GONE}
     listing = api.in_order((_server(row) for row in rows.values()), window)
     wanted = [rows[server.id] for server in listing.servers]
@@ -245,16 +246,18 @@ def list_servers(client: api.Client, window: api.Window) -> api.Listing:
         listing.total)
 
 
-def _unexplained(attached: Iterable[_VnicAttachment], instances: Iterable[_Instance]) -> bool:
-    """Is a VNIC attached to a server that is not listed? An attachment lies in its server's compartment, and a server
-    that is terminated stays in the list for longer than its VNICs."""
-    return not {row.instanceId for row in attached if _holds(row)} <= {row.id for row in instances}
+def _owners(attached: Iterable[_VnicAttachment]) -> set[str]:
+    return {row.instanceId for row in attached if _holds(row)}
 
 
-def _without_vnic(instances: Iterable[_Instance], attached: Mapping[str, Iterable[_VnicAttachment]]) -> bool:
-    """Has a server that runs no VNIC? Each has one from its first moment to its last."""
-    return not {row.id for row in instances if row.runs} <= {row.instanceId for rows in attached.values()
-                                                             for row in rows}
+def _unlisted(attached: Iterable[_VnicAttachment], instances: Iterable[_Instance]) -> set[str]:
+    """The servers that have a VNIC and are not listed. An attachment lies in its server's compartment."""
+    return _owners(attached) - {row.id for row in instances}
+
+
+def _without_vnic(instances: Iterable[_Instance], attached: Mapping[str, Iterable[_VnicAttachment]]) -> set[str]:
+    """The servers that run without a VNIC. Each has one from its first moment to its last."""
+    return {row.id for row in instances if row.runs} - {row.instanceId for rows in attached.values() for row in rows}
 
 
 def _holds(row: _VnicAttachment | _BootAttachment | _VolumeAttachment) -> bool:
