@@ -23,6 +23,7 @@ from ..errors import (
 )
 from ..fleet import changes, known_sources, many_sources, schedule
 from ..fleet.changes_query import parse_changes
+from ..fleet.counters import Counters
 from ..fleet.lookup import Freshness, Lookup
 from ..fleet.many_sources import Deployment
 from ..fleet.query import MOST, Query, body_limits, link, shown
@@ -45,6 +46,7 @@ class HttpRequest:
     """`pairs`: the query's names and values, decoded. `headers`: lower-case names. `path`: as the caller sees it.
 
     `prefix`: what a trusted proxy stripped from the path. `client`: the caller's address, "" if it is not known.
+    `counters`: of what this process did; None: nobody counts.
     `deadline`: on time.monotonic's scale. `proof`: the authorizer's, that it has checked the password. `caller`: the
     token's, if its rows were read just now, for this very request.
     """
@@ -60,6 +62,7 @@ class HttpRequest:
     caller: tokens.Caller | None = None
     prefix: str = ""
     client: str = ""
+    counters: Counters | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +243,7 @@ def _metrics(deployment: Deployment, request: HttpRequest, entry: _Entry) -> Htt
     lookup = Lookup(deployment, deadline=request.deadline, caller=caller)
     families = [*metrics.of_sources(known_sources.states(lookup), lookup.arrived),
                 *metrics.of_service(schedule.last_run(deployment)),
-                *(metrics.of_process(deployment.counters, caller) if deployment.counters else ())]
+                *(metrics.of_process(request.counters, caller) if request.counters else ())]
     media_type, body = metrics.write(families, request.headers.get("accept", ""))
     if not formats.fits(body):
         raise TooLarge("The metrics of all sources that this token opens are too large for one answer. Use several "

@@ -94,7 +94,7 @@ class Server:
         self._threads = connections.FairShare()
         counters, settings = counters or Counters(), deployment.settings
         deployment.transport.observe = counters.add_call
-        self._listener = connections.Listener(partial(_wsgi, replace(deployment, counters=counters), _Guesses()), bound,
+        self._listener = connections.Listener(partial(_wsgi, deployment, counters, _Guesses()), bound,
                                               _Channel, self._threads, settings.trusted_proxies, settings.cors_origins)
         self._listener.refused = partial(counters.add_request, "", OTHER)
         self._looping = threading.Event()
@@ -229,9 +229,9 @@ class _Guesses:
 
 # ---------------------------------------------------------------- one request
 
-def _wsgi(deployment: Deployment, guesses: _Guesses, environ: Mapping[str, Any],
+def _wsgi(deployment: Deployment, counters: Counters, guesses: _Guesses, environ: Mapping[str, Any],
           start_response: Callable[[str, Headers], object]) -> Iterable[bytes]:
-    request, origins, callers = _read(environ), deployment.settings.cors_origins, list[str]()
+    request, origins, callers = _read(environ, counters), deployment.settings.cors_origins, list[str]()
     try:
         if time.monotonic() - environ["twocloud.arrived"] > _LONGEST_WAIT:
             raise RateLimited(1, "Too many concurrent requests from this address.")
@@ -246,9 +246,8 @@ def _wsgi(deployment: Deployment, guesses: _Guesses, environ: Mapping[str, Any],
     except Exception:
         log.failure(request_id=request.request_id)
         response = api.refused(TwocloudError(), request.request_id, origins, request.headers)
-    if deployment.counters:
-        deployment.counters.add_request(callers[0] if callers else "", _route(request), response.status,
-                                        time.monotonic() - environ["twocloud.arrived"])
+    counters.add_request(callers[0] if callers else "", _route(request), response.status,
+                         time.monotonic() - environ["twocloud.arrived"])
     content, headers = response.body, response.headers
     if len(content) >= _COMPRESS_FROM and _takes_gzip(request.headers.get("accept-encoding", "")):
         content = gzip.compress(content, 6, mtime=0)
@@ -259,7 +258,7 @@ def _wsgi(deployment: Deployment, guesses: _Guesses, environ: Mapping[str, Any],
     return [] if request.method == "HEAD" or response.status in (204, 304) else [content]
 
 
-def _read(environ: Mapping[str, Any]) -> api.HttpRequest:
+def _read(environ: Mapping[str, Any], counters: Counters) -> api.HttpRequest:
     """The request as the gateway passes it on."""
     headers = {name[5:].replace("_", "-").lower(): str(value)
                for name, value in environ.items() if name.startswith("HTTP_")}
@@ -273,7 +272,8 @@ def _read(environ: Mapping[str, Any]) -> api.HttpRequest:
         pairs=api.grouped(pairs), headers=headers,
         body=environ["wsgi.input"].read().decode("utf-8", "replace").encode(),
         request_id=str(uuid.uuid4()), deadline=environ["twocloud.arrived"] + REQUEST_SECONDS,
-        prefix=environ["twocloud.origin"].prefix, client=environ["twocloud.origin"].address)
+        prefix=environ["twocloud.origin"].prefix, client=environ["twocloud.origin"].address,
+        counters=counters)
 
 
 class _Logged(Unauthorized):

@@ -169,7 +169,7 @@ def test_the_policy_names_the_hashes_of_what_is_served(served: App, path: str, n
     answer = served.get("", token="", path=path)
     text, headers = answer.content.decode(), answer.headers
     policy = dict(part.split(" ", 1) for part in headers["Content-Security-Policy"].split("; "))
-    assert len(answer.content) < 100_000
+    assert len(answer.content) < 150_000
     assert answer.content == console.page(name).body
 
     def digest(tag: str) -> str:

@@ -92,9 +92,9 @@ def spoilt(name: str, attack: str) -> Server:
     filled: dict[str, Any] = {}
     for field in msgspec.structs.fields(Server):
         text = attack.replace("%s", f"{name.replace(' ', '-')}-{field.name}").replace("%%", "%")
-        if field.type is str:
+        if field.type in (str, str | None):
             filled[field.name] = text
-        elif field.type == tuple[str, ...]:
+        elif field.type in (tuple[str, ...], tuple[str, ...] | None):
             filled[field.name] = (text, "10.0.0.1")
         elif field.type == dict[str, str]:
             filled[field.name] = {text: "x", f"a {text}": text, "z": text, f"__ansible_vault{text}": "x",
@@ -141,11 +141,11 @@ def test_every_text_field_is_spoilt() -> None:
     """Those that are not: numbers, times, and the status, which is a word of ours."""
     one = spoilt("x", RUNS["expression"])
     assert {field.name for field in msgspec.structs.fields(Server) if "RAN-" not in str(getattr(one, field.name))} == {
-        "cpu", "memory_mib", "disk_gib", "created_at", "updated_at", "status"}
+        "cpu", "memory_mib", "disk_gib", "created_at", "updated_at", "status", "expires_at"}
     row = json.loads(written("json"))["vm_servers"][0]
     assert {name for name, value in row.items() if "RAN-" not in str(value)} == {
         "cpu_num", "mem_size", "disk_size", "status", "create_at", "update_at", "party", "tenant_id", "region",
-        "seen_at", "account"}
+        "seen_at", "account", "expires_at"}
 
 
 def test_the_console_writes_what_the_api_writes() -> None:

@@ -97,7 +97,7 @@ def boto_view(ec2: Any) -> dict[str, dict[str, Any]]:
             "lan": [a["PrivateIpAddress"] for a in addresses], "state": i["State"]["Name"],
             "wan": [a["Association"]["PublicIp"] for a in addresses if "Association" in a], "tags": tags,
             "created": interfaces[0]["Attachment"]["AttachTime"] if interfaces else i["LaunchTime"],
-            "image": i["ImageId"], "key": i["KeyName"], "network": (i.get("VpcId"), i.get("SubnetId")),
+            "image": i["ImageId"], "key": i.get("KeyName"), "network": (i.get("VpcId"), i.get("SubnetId")),
             "groups": [group["GroupId"] for group in i["SecurityGroups"]],
             "spot": i.get("InstanceLifecycle") == "spot"}
     return by_id
