@@ -46,12 +46,7 @@ class Deployment:
     """`clock`: Unix time. `noted`: when this process last wrote down that a source is being read. `begun`: when it
     began to list one (time.monotonic), for a minute. `listed`: when it wrote down which lists an id names. `stocks`: by
     the key of an account, what was taken from its shared rate. `counted`: by the key of a source, the generation of a
-<<<<<<< HEAD
-    snapshot whose head holds no counts, and these. `counters`: of what this process did; None: nobody
-    reads them."""
-=======
-    snapshot whose head holds no counts, and its servers by status."""
->>>>>>> 52d037d (Counters travel with the request: a server no longer copies the deployment that it was given)
+    snapshot whose head holds no counts, and these."""
 
     settings: Settings
     store: Store
@@ -63,12 +58,7 @@ class Deployment:
     listed: dict[str, float] = field(default_factory=dict[str, float])
     later: Later = field(default_factory=Later)
     stocks: dict[str, Stock] = field(default_factory=dict[str, Stock])
-<<<<<<< HEAD
     counted: dict[str, tuple[str, Counts]] = field(default_factory=dict[str, tuple[str, Counts]])
-    counters: Counters | None = None
-=======
-    counted: dict[str, tuple[str, dict[str, int]]] = field(default_factory=dict[str, tuple[str, dict[str, int]]])
->>>>>>> 52d037d (Counters travel with the request: a server no longer copies the deployment that it was given)
 
     def close(self) -> None:
         self.transport.close()
