@@ -117,6 +117,7 @@ class Counters:
         self._lock = threading.Lock()
         self._own, self._changed = _Counts(), False
         self._shared, self._worker = shared, worker
+        self._closed = threading.Event()
         if shared:
             threading.Thread(target=self._keep_publishing, daemon=True, name="twocloud-counters").start()
 
@@ -175,8 +176,11 @@ class Counters:
         except ValueError:
             log.failure(run="counters")
 
+    def close(self) -> None:
+        """Show the others nothing more."""
+        self._closed.set()
+
     def _keep_publishing(self) -> None:
-        while self._shared:
-            time.sleep(_PUBLISH_SECONDS)
+        while self._shared and not self._closed.wait(_PUBLISH_SECONDS):
             with self._lock:
                 self._publish(self._shared)

@@ -92,11 +92,11 @@ class Server:
         bound = bound or listen(host, port)
         self.address = address_of(bound)
         self._threads = connections.FairShare()
-        counters, settings = counters or Counters(), deployment.settings
-        deployment.transport.observe = counters.add_call
-        self._listener = connections.Listener(partial(_wsgi, deployment, counters, _Guesses()), bound,
+        self._counters, settings = counters or Counters(), deployment.settings
+        deployment.transport.observe = self._counters.add_call
+        self._listener = connections.Listener(partial(_wsgi, deployment, self._counters, _Guesses()), bound,
                                               _Channel, self._threads, settings.trusted_proxies, settings.cors_origins)
-        self._listener.refused = partial(counters.add_request, "", OTHER)
+        self._listener.refused = partial(self._counters.add_request, "", OTHER)
         self._looping = threading.Event()
         self._worker = schedule.Worker(deployment)
         deployment.later.send = self._worker.send
@@ -128,6 +128,7 @@ class Server:
     def close(self) -> None:
         """Listen no more; what is under way gets a second to end. Again it does nothing."""
         self._worker.close()
+        self._counters.close()
         self._threads.shutdown(timeout=1)
         if self._looping.is_set():
             self._listener.end_soon()

@@ -481,11 +481,16 @@ def _(target: Target) -> None:
 @case("unknown paths")
 def _(target: Target) -> None:
     token = target.token()
-    for path in ("/", "/twocloud/nothing", "/twocloud/servers/1", "/TWOCLOUD/servers", "/twocloud/servers.json",
+    for path in ("/twocloud/nothing", "/twocloud/servers/1", "/TWOCLOUD/servers", "/twocloud/servers.json",
                  "/twocloud/%2e%2e/servers", "/favicon.ico"):
         for shown in (None, token):
             error(target.ask("", shown, path=path), 404, "not_found")
     assert target.ask("", None, "HEAD", "/twocloud/nothing").status == 404
+    root = target.ask("", None, path="/")
+    if target.name == "serve":
+        assert (root.status, root.headers["location"]) == (302, "twocloud/")
+    else:
+        error(root, 404, "not_found")
 
 
 @case("other methods are 405 with Allow, and need no token")

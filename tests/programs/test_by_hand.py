@@ -29,7 +29,7 @@ def there(house: App, token: str | None = None) -> dict[str, str]:
 def test_lines_of_the_docs(served: App, tmp_path: Path, line: str) -> None:
     """A list with the token, an exit that is not 0 with a wrong one; nothing is asked for at a terminal."""
     program(line.split()[0])
-    line = line.replace("http://127.0.0.1:8000", served.url)
+    line = re.sub(r"http://127\.0\.0\.1:80[08]0", served.url, line)
     done = run(["bash", "-euc", line], tmp_path, there(served))
     if "> servers.json" in line:
         done.stdout = (tmp_path / "servers.json").read_text()

@@ -3,6 +3,7 @@
 import multiprocessing
 import threading
 import time
+from contextlib import ExitStack
 
 import pytest
 
@@ -31,9 +32,11 @@ def test_each_duration_is_in_the_bucket_that_prometheus_means() -> None:
     assert one.calls(EVERYTHING)["qcloud"].seconds == pytest.approx(21.101)
 
 
-def test_every_worker_counts_for_all() -> None:
+def test_every_worker_counts_for_all(stack: ExitStack) -> None:
     shared = SharedMemory(3)
     workers = [Counters(shared, number) for number in range(3)]
+    for worker in workers:
+        stack.callback(worker.close)
     for number, worker in enumerate(workers):
         for _ in range(number + 1):
             worker.add_request("eve", "/x", 200, 0.1)
@@ -70,10 +73,12 @@ def test_counts_that_are_read_while_they_are_written_are_whole() -> None:
 
 
 def test_counts_too_large_to_be_shown_are_logged_and_answers_go_on(
-        monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+        monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, stack: ExitStack) -> None:
     monkeypatch.setattr(counters_module, "_PART", 300)
     shared = SharedMemory(2)
     one, two = Counters(shared, 0), Counters(shared, 1)
+    for worker in (one, two):
+        stack.callback(worker.close)
     two.add_request("eve", "/x", 200, 0.1)
     assert two.requests(EVERYTHING).count == {("/x", 200): 1}
     for number in range(99):

@@ -51,6 +51,7 @@ from ...cloud import api
 _PAGE = 1000
 _WORKERS = 20
 _T = TypeVar("_T")
+_R = TypeVar("_R", "_Instance", "_VnicAttachment")
 
 _STATUS = {                                 # lifecycleState, the complete enumeration
     "PROVISIONING": api.Status.BUILD,
@@ -228,14 +229,11 @@ def list_servers(client: api.Client, window: api.Window) -> api.Listing:
     attached = dict(zip(compartments, client.for_each(compartments, oracle.vnic_attachments, _WORKERS), strict=True))
     doubtful = [one for one in compartments if _unlisted(attached[one], listed[one]) or
                 _without_vnic(listed[one], attached)]
-    before = {one: (listed[one], attached[one]) for one in doubtful}
     for one in doubtful:
-        listed[one], attached[one] = oracle.instances(one), oracle.vnic_attachments(one)
-    for one, (instances, vnics) in before.items():              # what came or went meanwhile proves nothing
-        if _unlisted(vnics, listed[one]) & _owners(attached[one]) or (
-                _without_vnic(instances, {one: vnics}) & _without_vnic(listed[one], attached)):
-            raise api.PartyMalformed("The party's servers and the VNICs attached to them still disagree after a second "
-                                     "listing.")
+        listed[one], attached[one] = _listed_again(oracle, one, listed[one], attached[one])
+    for one in doubtful:
+        if _without_vnic(listed[one], attached):
+            raise _disagreement()
     rows = {row.id: row for part in listed.values() for row in part if row.lifecycleState != _GONE}
     listing = api.in_order((_server(row) for row in rows.values()), window)
     wanted = [rows[server.id] for server in listing.servers]
@@ -244,6 +242,31 @@ def list_servers(client: api.Client, window: api.Window) -> api.Listing:
         server, disk_gib=api.total_gib([_local_gib(rows[server.id].shapeConfig), *disks.get(server.id, ())]),
         **_addresses(vnics.get(server.id, ())), **_network(vnics.get(server.id, ()))) for server in listing.servers],
         listing.total)
+
+
+def _listed_again(oracle: "_Oracle", compartment: str, before: Sequence[_Instance], vnics: Sequence[_VnicAttachment],
+                  ) -> tuple[list[_Instance], list[_VnicAttachment]]:
+    """The servers and VNICs of a compartment whose first lists disagree: what came or went meanwhile proves nothing,
+    and a page's token may be a position, which shifts. Raises PartyMalformed if a server has a VNIC before and after,
+    and is in no list."""
+    instances, attached = oracle.instances(compartment), oracle.vnic_attachments(compartment)
+    lived = _owners(vnics) & _owners(attached)
+    instances = _united([row for row in before if row.id in lived], instances)
+    if not lived <= {row.id for row in instances}:
+        instances = _united(instances, oracle.instances(compartment))
+    if not lived <= {row.id for row in instances}:
+        raise _disagreement()
+    return instances, _united(vnics, attached)
+
+
+def _united(earlier: Iterable[_R], later: Iterable[_R]) -> list[_R]:
+    """By id, as the later list has them."""
+    return list({row.id: row for rows in (earlier, later) for row in rows}.values())
+
+
+def _disagreement() -> api.PartyMalformed:
+    return api.PartyMalformed("The party's servers and the VNICs attached to them still disagree after a second "
+                              "listing.")
 
 
 def _owners(attached: Iterable[_VnicAttachment]) -> set[str]:

@@ -171,6 +171,10 @@ class _Claims(msgspec.Struct):
     exp: api.Size | None = None
 
 
+_key = msgspec.json.Decoder(_Key).decode
+_claims = msgspec.json.Decoder(_Claims).decode
+
+
 # ---------------------------------------------------------------- listing
 
 def list_servers(client: api.Client, window: api.Window) -> api.Listing:
@@ -302,14 +306,14 @@ def _end_of(token: str) -> float | None:
     """When an access token ends, which is a JWT itself."""
     try:
         claims = token.split(".")[1]
-        return msgspec.json.decode(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)), type=_Claims).exp
+        return _claims(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4))).exp
     except (IndexError, ValueError, msgspec.MsgspecError):
         return None
 
 
 def _read(credentials: Mapping[str, str]) -> tuple[_Signer, RSAPrivateKey]:
     """Raises what `examine` catches."""
-    signer = msgspec.json.decode(credentials["service_account_key"], type=_Key).credentials
+    signer = _key(credentials["service_account_key"]).credentials
     rsa = load_pem_private_key((signer.privateKey or credentials["private_key"]).encode(), None)
     if not isinstance(rsa, RSAPrivateKey):
         raise ValueError
