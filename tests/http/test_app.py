@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from chalice.test import Client
 
 import app
+from chalicelib import settings
 from chalicelib.access import tokens, users
 from chalicelib.errors import SettingsError
 from chalicelib.fleet import many_sources
@@ -105,6 +107,31 @@ def test_any_content_type_on_a_get(client: Client, lambda_house: App) -> None:
 
 
 # ---------------------------------------------------------------- events, as the gateway sends them
+
+def test_origins_and_trusted_proxies_in_a_function(lambda_house: App) -> None:
+    """The gateway names the address that came to it; whoever is not trusted writes no prefix into links."""
+    chosen = settings.load({"TWOCLOUD_CORS_ORIGINS": "https://dash.example.com",
+                            "TWOCLOUD_TRUSTED_PROXY": "198.51.100.0/24"})
+    app.use(replace(lambda_house.deployment, settings=replace(
+        lambda_house.deployment.settings, cors_origins=chosen.cors_origins, trusted_proxies=chosen.trusted_proxies)))
+    query = {"party": ["qcloud"], "tenant_id": ["123"], "region": ["gz"], "f": ["1"], "t": ["10"]}
+    prefixes = {}
+    for address in ("198.51.100.7", "203.0.113.9"):
+        sent = event("/twocloud/servers", basic(lambda_house.token), query=query)
+        sent["requestContext"]["identity"] = {"sourceIp": address}
+        sent["headers"] |= {"Origin": "https://dash.example.com", "X-Forwarded-Prefix": "/inventory"}
+        sent["multiValueHeaders"] |= {"Origin": ["https://dash.example.com"], "X-Forwarded-Prefix": ["/inventory"]}
+        answer = app.app(sent, Context())
+        assert answer["statusCode"] == 200
+        headers = answer["headers"]
+        assert headers["Access-Control-Allow-Origin"] == "https://dash.example.com"
+        prefixes[address] = headers["Link"].partition("?")[0]
+    assert prefixes == {"198.51.100.7": "</inventory/twocloud/servers", "203.0.113.9": "</api/twocloud/servers"}
+    preflight = event("/twocloud/servers", None, "OPTIONS")
+    preflight["headers"] = {"Origin": "https://dash.example.com", "Access-Control-Request-Method": "GET"}
+    answer = app.app(preflight, Context())
+    assert (answer["statusCode"], answer["headers"]["Access-Control-Allow-Methods"]) == (204, "GET, HEAD")
+
 
 def test_repeated_parameters_are_seen(lambda_house: App) -> None:
     query = {"party": ["qcloud"], "tenant_id": ["7", "123"], "region": ["gz"]}
