@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -20,6 +21,7 @@ import boto3
 import pytest
 import requests
 from moto import mock_aws
+from xdist.scheduler import LoadScopeScheduling
 
 from chalicelib import log, parties
 from chalicelib.access import accounts, tokens, users
@@ -81,6 +83,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return 1 if item.get_closest_marker("timeout") else 2
 
     items.sort(key=place)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | None:
+    """What `--dist loadfile` means here: a file stays with one worker, the table of faults party by party."""
+    return _ByFile(config, log) if config.getoption("dist") == "loadfile" else None
+
+
+class _ByFile(LoadScopeScheduling):
+    def _split_scope(self, nodeid: str) -> str:
+        file, _, test = nodeid.partition("::")
+        party = re.search(r"\[([a-z0-9]+)", test) if file.endswith("/test_faults.py") else None
+        return f"{file}[{party[1]}]" if party else file
 
 
 # ---------------------------------------------------------------- stores

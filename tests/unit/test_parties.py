@@ -20,6 +20,7 @@ The file also says what the tests of all parties must know of this one:
     free_text      [status, body, cause]
     may_fail       leaf of an answer, a pattern -> why an odd value there may fail the list
     least_page     the fewest rows that its pages can hold
+    call_for_each  a listing makes calls for each server
     sorts_itself   the simulator's fleet must be in the party's order
     absent         [operation, fault] that is no fault: a feature that the account may not have, or a call whose answer
                    does not matter ("*": any fault)
