@@ -85,6 +85,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=place)
 
 
+@pytest.hookimpl(optionalhook=True)         # there is none where xdist is switched off
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | None:
     """What `--dist loadfile` means here: a file stays with one worker, the table of faults party by party."""
     return _ByFile(config, log) if config.getoption("dist") == "loadfile" else None
