@@ -24,7 +24,7 @@ PROGRAMS = {
     "handler": "import app",
     "chalice_boto3": "import chalice, boto3; boto3.client('dynamodb')",
     "authorizer_used": """
-from chalicelib import authorizer
+from chalicelib.http import authorizer
 answer = authorizer.authorize({"type": "TOKEN", "authorizationToken": "Bearer " + details["token"],
                                "methodArn": "arn:aws:execute-api:r:0:a/s/GET/twocloud/servers"}, {})
 assert answer["policyDocument"]["Statement"][0]["Resource"], answer
