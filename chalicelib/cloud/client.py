@@ -161,6 +161,21 @@ class Client:
         batches = [ids[at:at + size] for at in range(0, len(ids), size)]
         return [row for part in self.for_each(batches, call) for row in part]
 
+    def tree(self, top: str, leaves: Callable[[str], Iterable[T]], folders: Callable[[str], Iterable[U]],
+             ids: tuple[Callable[[T], str], Callable[[U], str]]) -> list[T]:
+        """The leaves below `top`, each id once, read level by level; each folder is read once, so that a circle ends.
+
+        `leaves`, `folders`: what lies directly in a folder. `ids`: of a leaf, and of a folder.
+        """
+        by_id: dict[str, T] = {}
+        level, listed = [top], set[str]()
+        while level:
+            listed.update(level)
+            below = self.for_each(level, lambda parent: self.run_all(lambda: leaves(parent), lambda: folders(parent)))
+            by_id |= {ids[0](leaf): leaf for part, _ in below for leaf in part}
+            level = sorted({ids[1](folder) for _, part in below for folder in part} - listed)
+        return list(by_id.values())
+
     # ------------------------------------------------------------ the account's project
 
     def of_project(self, rows: list[T], project_of: Callable[[T], str | None], kind: str = "project") -> list[T]:

@@ -450,15 +450,8 @@ def _member(row: _Account, own: str) -> api.Member:
 
 
 def _below(client: api.Client, folder: str) -> list[_Account]:
-    accounts: dict[str, _Account] = {}
-    level, ids = [folder], set[str]()
-    while level:
-        ids.update(level)
-        walked = client.for_each(level, lambda parent: client.run_all(
-            lambda: _accounts(client, parent), lambda: _folders(client, parent)))
-        accounts |= {row.AccountId: row for rows, _ in walked for row in rows}
-        level = sorted({folder.FolderId for _, folders in walked for folder in folders} - ids)
-    return list(accounts.values())
+    return client.tree(folder, lambda parent: _accounts(client, parent), lambda parent: _folders(client, parent),
+                       (lambda row: row.AccountId, lambda row: row.FolderId))
 
 
 def _accounts(client: api.Client, parent: str | None) -> list[_Account]:

@@ -359,22 +359,13 @@ def _member(row: _Account, own: str) -> api.Member:
 def _accounts(client: api.Client) -> list[_Account]:
     if client.below is None:
         return _pages(client, "ListAccounts", {}, _Accounts, lambda page: page.Accounts)
-    by_id: dict[str, _Account] = {}
-    level, ids = [client.below], set[str]()
-    while level:
-        ids.update(level)
-        for accounts, _ in (walked := client.for_each(level, lambda parent: _children(client, parent))):
-            by_id |= {row.Id: row for row in accounts}
-        level = sorted({unit.Id for _, units in walked for unit in units} - ids)
-    return list(by_id.values())
-
-
-def _children(client: api.Client, parent: str) -> tuple[list[_Account], list[_Unit]]:
-    query = {"ParentId": parent}
-    return client.run_all(
-        lambda: _pages(client, "ListAccountsForParent", query, _Accounts, lambda page: page.Accounts),
-        lambda: _pages(client, "ListOrganizationalUnitsForParent", query, _Units,
-                       lambda page: page.OrganizationalUnits))
+    return client.tree(
+        client.below,
+        lambda parent: _pages(client, "ListAccountsForParent", {"ParentId": parent}, _Accounts,
+                              lambda page: page.Accounts),
+        lambda parent: _pages(client, "ListOrganizationalUnitsForParent", {"ParentId": parent}, _Units,
+                              lambda page: page.OrganizationalUnits),
+        (lambda row: row.Id, lambda row: row.Id))
 
 
 _Answer = TypeVar("_Answer", _Accounts, _Units)

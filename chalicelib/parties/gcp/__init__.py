@@ -520,15 +520,8 @@ def _search(client: api.Client) -> list[_Listed]:
 
 
 def _below(client: api.Client, top: str) -> list[_Listed]:
-    projects: dict[str, _Listed] = {}
-    level, ids = [top], set[str]()
-    while level:
-        ids.update(level)
-        walked = client.for_each(level, lambda parent: client.run_all(
-            lambda: _projects(client, parent), lambda: _folders(client, parent)))
-        projects |= {row.projectId: row for rows, _ in walked for row in rows}
-        level = sorted({folder.name for _, folders in walked for folder in folders} - ids)
-    return list(projects.values())
+    return client.tree(top, lambda parent: _projects(client, parent), lambda parent: _folders(client, parent),
+                       (lambda row: row.projectId, lambda row: row.name))
 
 
 def _projects(client: api.Client, parent: str) -> list[_Listed]:
