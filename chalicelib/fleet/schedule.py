@@ -27,6 +27,7 @@ from ..storage import snapshots
 from . import circuit_breaker, known_members, known_regions, one_source, organisations
 from .deployment import Deployment
 from .interest import last_read
+from .known_members import Members
 from .lookup import Lookup, NamedAccount
 from .together import Together, by_source, grouped
 
@@ -72,7 +73,7 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class _Age:
     """`age` of its list, `idle` since it was last read, `tried` since listing it last failed; seconds, infinite if
     never."""
 
@@ -81,18 +82,46 @@ class _Known:
     tried: float
 
 
-def known(deployment: Deployment) -> dict[Source, _Known]:
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """What one run reads of the store once. `accounts`: each with what its last look-up found, if it is a door;
+    `failed`: when listing a source last failed (Unix time)."""
+
+    accounts: list[tuple[AccountRow, Members | None]]
+    failed: dict[Source, float]
+
+
+def _stored(deployment: Deployment) -> _Stored:
+    return _Stored(_accounts(deployment), circuit_breaker.last_failures(deployment))
+
+
+def _accounts(deployment: Deployment) -> list[tuple[AccountRow, Members | None]]:
+    store = deployment.store
+    rows, _ = accounts.sort_out(accounts.rows(store))
+    behind = dict(store.list("members")) if any(row.discover for row in rows) else {}
+
+    def members(row: AccountRow) -> Members | None:
+        _, key = known_members.place_of(row.tenant_id, row.party, row.account)
+        return known_members.members_in(behind.get(key), row.revision) if row.discover else None
+
+    return [(row, members(row)) for row in rows]
+
+
+def known(deployment: Deployment) -> dict[Source, _Age]:
     """What accounts name as their regions, and what was asked for in the last month."""
-    store, now = deployment.store, deployment.clock()
-    known_accounts = queried(deployment)
+    return _known(deployment, _stored(deployment))
+
+
+def _known(deployment: Deployment, stored: _Stored) -> dict[Source, _Age]:
+    store, now, failed = deployment.store, deployment.clock(), stored.failed
+    known_accounts = _queried(stored.accounts)
     revisions = {account.key: account.row.revision for account in known_accounts}
     seen_at = {source: head.seen_at for source, head in snapshots.heads(store)     # of 100,000 heads no more than this
                if revisions.get(snapshots.account_key_of(source)) == head.revision}
     read = {snapshots.source_of_key(key): last_read(row) for key, row in store.list("interest")}
-    failed = circuit_breaker.last_failures(deployment)
     sources = {account.source(region) for account in known_accounts for region in account.row.regions}
     sources |= {source for source in read if snapshots.account_key_of(source) in revisions}
-    return {source: _Known(now - seen_at[source] if source in seen_at else inf,
+    return {source: _Age(now - seen_at[source] if source in seen_at else inf,
                            now - read[source] if source in read else inf,
                            now - failed[source] if source in failed else inf) for source in sources}
 
@@ -100,16 +129,14 @@ def known(deployment: Deployment) -> dict[Source, _Known]:
 def queried(deployment: Deployment) -> list[NamedAccount]:
     """The accounts that are queried: those that were put, and the members behind those that are doors to others, as
     the last look-up found them."""
-    store, to_query = deployment.store, list[NamedAccount]()
-    rows, _ = accounts.sort_out(accounts.rows(store))
-    behind = dict(store.list("members")) if any(row.discover for row in rows) else {}
-    for row in rows:
-        if not row.discover:
-            to_query.append(NamedAccount(row))
-            continue
-        _, key = known_members.place_of(row.tenant_id, row.party, row.account)
-        last = known_members.members_in(behind.get(key), row.revision)
-        to_query += [NamedAccount(row, member) for member in (last.open() if last else ())]
+    return _queried(_accounts(deployment))
+
+
+def _queried(rows: Iterable[tuple[AccountRow, Members | None]]) -> list[NamedAccount]:
+    to_query: list[NamedAccount] = []
+    for row, last in rows:
+        to_query += [NamedAccount(row, member) for member in (last.open() if last else ())] if row.discover else [
+            NamedAccount(row)]
     return to_query
 
 
@@ -134,7 +161,8 @@ class Survey:
 
 
 def survey(deployment: Deployment) -> Survey:
-    sources = known(deployment)
+    stored = _stored(deployment)
+    sources = _known(deployment, stored)
 
     def ordered(ages: dict[Source, float]) -> list[Source]:
         return sorted(ages, key=lambda source: (-ages[source], source.order))
@@ -147,24 +175,15 @@ def survey(deployment: Deployment) -> Survey:
     overdue = {source: read[source].age for source, seconds in late.items() if seconds > _OVERDUE}
     overdue |= {source: inf for source, it in read.items() if it.age == inf and it.tried < inf}
     return Survey(len(sources), ordered(waiting), round(max((read[source].age for source in late), default=0)),
-                  max(0, round(max(late.values(), default=0))), ordered(overdue), _doors(deployment))
+                  max(0, round(max(late.values(), default=0))), ordered(overdue), _doors(stored, deployment.clock()))
 
 
-def _doors(deployment: Deployment) -> list[Source]:
+def _doors(stored: _Stored, now: float) -> list[Source]:
     """The accounts whose members were not looked up in the last hour, nor failed to be."""
-    store, now = deployment.store, deployment.clock()
-    rows = [row for row in accounts.sort_out(accounts.rows(store))[0] if row.discover]
-    if not rows:
-        return []
-    behind, failed = dict(store.list("members")), circuit_breaker.last_failures(deployment)
-
-    def seen_at(row: AccountRow) -> float:
-        _, key = known_members.place_of(row.tenant_id, row.party, row.account)
-        last = known_members.members_in(behind.get(key), row.revision)
-        return max(last.at if last else -inf, failed.get(NamedAccount(row).source(known_regions.EVERY), -inf))
-
-    return [NamedAccount(row).source(known_regions.EVERY) for row in rows
-            if now - seen_at(row) > known_members.BELIEVED_SECONDS]
+    looked_up = {NamedAccount(row).source(known_regions.EVERY): last.at if last else -inf
+                 for row, last in stored.accounts if row.discover}
+    return [door for door, at in looked_up.items()
+            if now - max(at, stored.failed.get(door, -inf)) > known_members.BELIEVED_SECONDS]
 
 
 def due(deployment: Deployment) -> list[Source]:
