@@ -16,7 +16,11 @@ def main(names: list[str]) -> None:
         print(f"{name}: {report.module(name).TITLE}", end=" ", file=sys.stderr, flush=True)
         report.keep(results, name, report.module(name).run(), date.today().isoformat())
         print(f"({time.monotonic() - started:.0f} s)", file=sys.stderr)
-    report.write(results)
+    if missing := set(report.NAMES) - set(results["benchmarks"]):
+        print("nothing was written: results.json is of another machine or of other versions, and "
+              f"{', '.join(sorted(missing))} not measured here; measure all: make bench", file=sys.stderr)
+    else:
+        report.write(results)
     for name in [name for name in report.NAMES if name in results["benchmarks"]]:
         for claim in report.module(name).claims(results["benchmarks"][name]["figures"]):
             print(f"{claim.ratio:8.3g}  {'' if claim.aim is None else f'aim {claim.aim:g}':8}  {claim.verdict:10}  "

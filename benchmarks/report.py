@@ -43,12 +43,16 @@ def load() -> dict[str, Any]:
 
 
 def keep(results: dict[str, Any], name: str, figures: Any, date: str) -> None:
-    """Put one benchmark's figures among the others; figures of another machine or of other versions go."""
+    """Put one benchmark's figures among the others; figures of another machine or of other versions go.
+
+    The file changes only when it holds every benchmark: documents are made from all of them.
+    """
     here = machine()
     if results["machine"] != here:
         results["machine"], results["benchmarks"] = here, {}
     results["benchmarks"][name] = {"date": date, "figures": _short(figures)}
-    RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    if set(NAMES) <= set(results["benchmarks"]):
+        RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
 
 
 def _short(value: Any) -> Any:

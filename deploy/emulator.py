@@ -176,7 +176,9 @@ def start(out: Path, port: int, folder: Path) -> None:
             (folder / "pid").unlink()
             raise SystemExit((folder / "log").read_text())
         time.sleep(0.2)
-    click.echo(output.read_text(), nl=False)
+    line = output.read_text()
+    output.unlink()                             # it holds a token
+    click.echo(line, nl=False)
     click.echo("Paste the line above. To stop: make stop-emulator.", err=True)
 
 

@@ -57,4 +57,4 @@ def leaks(folder: Path) -> Iterator[str]:
                 for spelling, text in begins.get(word[at:at + _WINDOW], ()):
                     if word.startswith(spelling, at):
                         texts.add(text)
-        yield from sorted(f"{path.name}: {text[:14]}…" for text in texts)
+        yield from sorted(f"{path.relative_to(folder)}: {text[:14]}…" for text in texts)

@@ -873,7 +873,6 @@ def test_make_deploy_emulators_line_works_as_pasted(here_for_ministack: Path, tm
         assert {row["state"] for row in every["sources"]} == {"ok"}
         assert "openstack" in {row["party"] for row in every["sources"]}
     finally:
-        (tmp_path / "run/said").unlink(missing_ok=True)         # it holds the token, which it is there to say
         subprocess.run([*command, "stop", "--folder", tmp_path / "run"], cwd=ROOT, check=True, timeout=60)
     with pytest.raises(OSError), socket.create_connection(("127.0.0.1", port), 1):
         pass
