@@ -99,6 +99,8 @@ FLAGS_manifests = --no-deps
 AFTER_manifests = .tools/manifests/bin/python tests/programs/helm.py .tools/manifests
 AFTER_clients = sh tests/programs/debian.sh .tools/clients/debian prometheus >/dev/null 2>&1 || \
 	echo "no Debian package of Prometheus could be had: its tests are skipped (rm -r .tools/clients to try again)" >&2
+AFTER_postgres = sh tests/programs/debian.sh .tools/postgres/debian pgbouncer libevent-2.1-7 libc-ares2 >/dev/null 2>&1 || \
+	echo "no Debian package of PgBouncer could be had: its tests are skipped (rm -r .tools/postgres to try again)" >&2
 
 # vcsim: VMware's simulator of a vCenter, built with Go from Debian's package of govmomi; without it its tests are
 # skipped and named.

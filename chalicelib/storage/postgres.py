@@ -124,6 +124,7 @@ class PostgresStore:
 
     @contextmanager
     def moment(self) -> Generator[Moment]:
+        self._pool.check()                  # what is read in one transaction cannot be sent again on another connection
         with self._one(_WALK_SECONDS) as connection, connection.transaction():
             connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             yield _Moment(connection, self._clock())
@@ -232,9 +233,8 @@ class PostgresStore:
                 encoding = connection.info.parameter_status("server_encoding")
                 if encoding != "UTF8":
                     raise SettingsError(f"TWOCLOUD_STORE: the database's encoding is {encoding}. Make one with UTF8.")
-                version = _schema(connection)
-                if version is None:
-                    with connection.transaction():
+                with connection.transaction():          # PgBouncer in statement mode refuses it here, not later
+                    if (version := _schema(connection)) is None:
                         connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
                         if (version := _schema(connection)) is None:
                             for statement in _SCHEMA:
@@ -290,6 +290,8 @@ def _reason(problem: psycopg.Error, options: Mapping[str, Any]) -> str:
     if "SSL" in text or "certificate" in text:
         text += (" Name the authority with sslrootcert=FILE in the URL; on a network that you trust, sslmode=disable "
                  "goes without TLS.")
+    if "statement pooling mode" in text:
+        text += " PgBouncer's pool_mode must be session or transaction."
     password = str(options.get("password") or "")
     return text.replace(password, "…") if password else text
 
