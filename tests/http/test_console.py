@@ -47,7 +47,7 @@ def clock() -> Clock:
 
 
 @pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     with browser.chromium(tmp_path_factory.mktemp("chromium")) as made:
         yield made
 
@@ -119,15 +119,16 @@ Opens = Callable[..., Reader]
 
 
 @pytest.fixture
-def opens(chromium: Any, served: App) -> Iterator[Opens]:
+def opens(engine: Any, served: App) -> Iterator[Opens]:
     """Opens a page as a new reader: nothing may be asked of another host, nothing may be complained about."""
     readers: list[Reader] = []
 
     def open_(**options: Any) -> Reader:
-        context = chromium.new_context(**{"locale": "en-GB", "timezone_id": "UTC",
+        context = engine.new_context(**{"locale": "en-GB", "timezone_id": "UTC",
                                           "viewport": {"width": 1300, "height": 850}, **options})
         context.set_default_timeout(20_000)
-        context.grant_permissions(["clipboard-read", "clipboard-write"], origin=served.url)
+        if engine.browser_type.name == "chromium":              # Firefox asks nobody to write
+            context.grant_permissions(["clipboard-read", "clipboard-write"], origin=served.url)
         reader = Reader(context.new_page(), served.url)
         reader.page.on("request", lambda request: reader.asked.append(request.url))
         reader.page.on("pageerror", lambda error: reader.faults.append(str(error)))
@@ -619,7 +620,7 @@ def test_what_gets_into_the_page_does_not_run(served: App, opens: Opens) -> None
     reader.asked = [url for url in reader.asked if url not in dict(stopped)]
 
 
-def test_another_site_cannot_frame_it(served: App, opens: Opens, chromium: Any) -> None:
+def test_another_site_cannot_frame_it(served: App, opens: Opens, engine: Any) -> None:
     class Other(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             body = f'<iframe src="{served.url}/twocloud/"></iframe>'.encode()
@@ -633,7 +634,7 @@ def test_another_site_cannot_frame_it(served: App, opens: Opens, chromium: Any) 
 
     other = ThreadingHTTPServer(("127.0.0.1", 0), Other)
     threading.Thread(target=other.serve_forever, daemon=True).start()
-    context = chromium.new_context()
+    context = engine.new_context()
     page, messages = context.new_page(), []
     page.on("console", lambda line: messages.append(line.text))
     page.goto(f"http://localhost:{other.server_address[1]}/")
