@@ -14,19 +14,25 @@ const PART = 4000;                          // servers of one request, where the
 const TRIES = 3;                            // readings of a list in parts, of which another one took the place meanwhile
 const PATIENCE_MS = 40_000;                 // the API itself answers within 25 s
 
+let ahead = 0;                              // this machine's clock of the server's, by which ages go; milliseconds
+
+/** The time by the server's clock, in milliseconds. */
+const present = () => Date.now() - ahead;
+
 /**
  * @param {string} path  with its query @param {string} holds  the key of the list that the answer must hold
  * @param {string} token @param {AbortSignal} signal
  * @returns {Promise<{body: any, at: number, list: string}>}  list: the id of the list; throws a Problem, or an AbortError
  */
 async function get(path, holds, token, signal) {
-  let response, body;
+  let response, body, arrived = 0;
   try {
     response = await fetch(BASE + path, {
       headers: { Authorization: `Basic ${btoa(`${token}:`)}` }, cache: "no-store", redirect: "error",
       credentials: "omit",                  // keeps the browser's own password box away on a 401
       signal: AbortSignal.any([signal, AbortSignal.timeout(PATIENCE_MS)]),
     });
+    arrived = Date.now();
     body = await response.json();
   } catch (error) {
     if (signal.aborted) throw error;
@@ -35,7 +41,8 @@ async function get(path, holds, token, signal) {
   if (response.status !== 200 || !Array.isArray(body?.[holds])) {
     throw problem(response.status, body ?? {}, response.headers.get("Retry-After"));
   }
-  const at = Date.parse(response.headers.get("Date") ?? "") || Date.now();
+  const date = Date.parse(response.headers.get("Date") ?? ""), at = date || Date.now();
+  if (date) ahead = Math.abs(arrived - date) < 10_000 ? 0 : arrived - date;           // less can be the network's
   return { body, at, list: response.headers.get("X-List-Id") ?? "" };
 }
 

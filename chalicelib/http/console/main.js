@@ -273,7 +273,7 @@ function drawFleet() {
   drawn = filtered(machinesInOrder(), filters());
   offer(drawn.counts, now.me, now.tenant);
   const sources = () => answer && sourcesSheet(answer);
-  $("notices").replaceChildren(...bars(answer, now.problem, tenantSaid(), again, sources));
+  $("notices").replaceChildren(...bars(answer, now.problem, tenantSaid(), filters(), again, sources));
   $("summary").replaceChildren(...(answer?.machines.length ? summary(answer, drawn.left, sources) : []));
   $("facets-fold").hidden = !answer?.machines.length;
   $("facets").replaceChildren(...(answer ? facets(drawn.counts, view.chips, { toggle, redraw: draw }) : []));
@@ -290,7 +290,7 @@ function drawPlace() {
   $("changes-tools").hidden = view.show !== "changes" || !answer;
   $("pager").hidden = true;
   if (view.show === "changes" && answer) return drawChanges();
-  const empty = placeholder({ ...now, tenant: tenantSaid(), left: drawn.left.length, again, clear, showSources: () => answer && sourcesSheet(answer) });
+  const empty = placeholder({ ...now, tenant: tenantSaid(), left: drawn.left.length, chips: filters(), again, clear, showSources: () => answer && sourcesSheet(answer) });
   if (empty || !answer) return $("place").replaceChildren(empty);
   const pages = Math.ceil(drawn.left.length / PAGE), page = Math.min(view.page, pages - 1);
   const shown = drawn.left.slice(page * PAGE, (page + 1) * PAGE);
@@ -315,7 +315,7 @@ function drawChanges() {
   $("changes-tools").replaceChildren(h("span", { class: "soft" }, t("since")), ...Object.keys(PERIODS).map((period) =>
     h("button", { type: "button", class: "button", "data-period": period, "aria-pressed": String(now.view.since === period),
       onclick: () => { go({ since: /** @type {any} */ (period) }); refreshChanges(); } }, t(period))));
-  const waiting = () => placeholder({ ...now, tenant: tenantSaid(), answer: null, problem: now.changesProblem, left: 0, again: refreshChanges, clear, showSources: () => {} });
+  const waiting = () => placeholder({ ...now, tenant: tenantSaid(), answer: null, problem: now.changesProblem, left: 0, chips: [], again: refreshChanges, clear, showSources: () => {} });
   $("place").replaceChildren(...(now.changes ? changesSaid(now.changes, filters(), (key) => href({ server: key })) : [waiting()]));
 }
 
@@ -363,10 +363,7 @@ const shareLink = (/** @type {Partial<View>} */ change) => `${location.origin}${
 
 function openExport() {
   if (!now.answer) return;
-  const fit = (/** @type {string} */ kind, /** @type {Source} */ one) => groups(filters().filter(({ key }) => key === kind))
-    .every(({ fits }) => fits(/** @type {any} */ ({ row: { party: one.party, region: one.region } })));
-  const hidden = now.answer.sources.some((one) => one.state === "failed" && fit("party", one) &&
-    (one.region === "all" || fit("region", one)));
+  const hidden = sourcesWithin(now.answer, filters()).some((one) => one.state === "failed");
   exportSheet({ rows: drawn.left.map(({ row }) => row), answer: now.answer, tenant: now.tenant, chips: filters(), link: shareLink({}), whole: !hidden });
 }
 

@@ -15,10 +15,7 @@ const SHAPES = {                            // a picture for each kind, drawn in
 const picture = (/** @type {string} */ kind, size = 22) => h("svg", { viewBox: "0 0 24 24", width: size, height: size, "aria-hidden": "true" },
   h("path", { d: SHAPES[kind], class: "line" }));
 
-/**
- * A bar above the list.
- * @param {string} kind @param {string} title @param {...any} children
- */
+/** A bar. @param {string} kind @param {string} title @param {...any} children */
 const notice = (kind, title, ...children) =>
   h("div", { class: `notice ${kind}`, "data-kind": kind }, picture(kind), h("div", { class: "message" }, h("strong", {}, title), ...children));
 
@@ -29,11 +26,19 @@ const notice = (kind, title, ...children) =>
 const instead = (kind, title, ...children) =>
   h("div", { class: `instead ${kind}`, "data-kind": kind }, picture(kind, 56), h("h3", {}, title), ...children);
 
+// an error word -> its text in the reader's language
+const WHY = {
+  party_denied: "whyDenied", party_malformed: "whyMalformed", party_error: "whyError", party_throttled: "whyThrottled",
+  party_unavailable: "whyUnavailable", party_timeout: "whyTimeout", rate_limited: "whyLimited", invalid_parameter: "whyRegion",
+  internal: "whyInternal", not_found: "whyNever",
+};
+
 /** @param {Problem} found @param {string} tenant */
 function problemTexts(found, tenant) {
+  const why = found.kind === "failed" && WHY[found.word];
   const texts = { unauthorized: ["forbiddenTitle", "tokenRefused"], forbidden: ["forbiddenTitle", "forbiddenText"],
     missing: ["missingTitle", "missingText"], throttled: ["throttledTitle", "throttledText"],
-    offline: ["offlineTitle", "offlineText"], invalid: ["invalidTitle", "failedText"], failed: ["failedTitle", "failedText"] };
+    offline: ["offlineTitle", "offlineText"], invalid: ["invalidTitle", "failedText"], failed: ["failedTitle", why || "failedText"] };
   const [title, text] = texts[found.kind];
   const time = h("span", { "data-until": String(Date.now() + found.retryAfter * 1000) }, t("seconds", { n: found.retryAfter }));
   const parts = t(text, { tenant, msg: found.msg }).split("{time}");
@@ -44,38 +49,83 @@ function problemTexts(found, tenant) {
 const evidence = (/** @type {Problem} */ found) => h("p", { class: "soft small" },
   found.word && h("code", {}, found.word), found.word && " ", found.requestId && t("requestId", { id: found.requestId }));
 
-/** The bars: what failed, what is old, and that the last question failed.
- * @param {Answer | null} answer @param {Problem | null} problem @param {string} tenant @param {() => void} again @param {() => void} showSources */
-function bars(answer, problem, tenant, again, showSources) {
-  const found = [];
-  if (problem && answer) {
+/**
+ * The bar above the list: that the last request failed, which sources gave nothing and which are old. Only of those that
+ * could hold what the filters let through.
+ * @param {Answer | null} answer @param {Problem | null} problem @param {string} tenant @param {Chip[]} chips
+ * @param {() => void} again @param {() => void} showSources
+ */
+function bars(answer, problem, tenant, chips, again, showSources) {
+  if (!answer) return [];
+  const within = sourcesWithin(answer, chips), parts = [];
+  if (problem) {
     const { title, text } = problemTexts(problem, tenant);
-    found.push(notice(problem.kind, title, h("p", {}, ...text, " ", t("keptText", { time: clock(answer.at) })), evidence(problem),
+    parts.push(part(problem.kind, title, h("p", {}, ...text, " ", t("keptText", { time: clock(answer.at) })), evidence(problem),
       h("button", { type: "button", class: "button", onclick: again }, t("tryAgain"))));
   }
   for (const [state, kind, title] of [["failed", "partial", "partialTitle"], ["stale", "stale", "staleTitle"]]) {
-    const those = answer?.sources.filter((one) => one.state === state) ?? [];
-    if (!answer || !those.length || (state === "failed" && those.length === answer.sources.length)) continue;
-    const missing = state === "failed" && t(those.length > 1 ? "partialTextMany" : "partialText");
-    found.push(notice(kind, t(title, { n: those.length }), missing && h("span", {}, ` ${missing}`),
-      h("ul", { class: "plain" }, ...those.slice(0, 3).map((one) => h("li", {}, ...sourceSaid(one, answer)))),
-      h("button", { type: "button", class: "button quiet", onclick: showSources },
-        those.length > 3 ? t("more", { n: those.length - 3 }) : t("showSources"))));
+    const those = within.filter((one) => one.state === state);
+    if (!those.length || (state === "failed" && those.length === answer.sources.length)) continue;
+    parts.push(part(kind, t(title, { n: those.length }), state === "failed" && h("span", {}, ` ${t(those.length > 1 ? "partialTextMany" : "partialText")}`),
+      failures(those, answer)));
   }
+  if (!parts.length) return [];
+  const worst = parts[0].dataset.kind ?? "", ofSources = parts.length > Number(Boolean(problem));
+  return [h("div", { class: `notice ${worst}` }, picture(worst), h("div", { class: "message" }, ...parts,
+    ofSources && h("button", { type: "button", class: "button quiet", onclick: showSources }, t("showSources"))))];
+}
+
+/** @param {string} kind @param {string} title @param {...any} children */
+const part = (kind, title, ...children) => h("div", { "data-kind": kind }, h("strong", {}, title), ...children);
+
+/** The sources that could hold a server that the filters let through. Of one that failed before its regions were known,
+ * any region. @param {Answer} answer @param {Chip[]} chips */
+function sourcesWithin(answer, chips) {
+  const tests = groups(chips.filter(({ key }) => ["tenant", "party", "account"].includes(key)));
+  const regions = groups(chips.filter(({ key }) => key === "region"));
+  return answer.sources.filter((one) => {
+    const as = /** @type {any} */ ({ row: one, source: one });
+    return tests.every(({ fits }) => fits(as)) && (one.region === "all" || regions.every(({ fits }) => fits(as)));
+  });
+}
+
+/** Equal failures together: why, in the reader's language, at which sources, and from when their lists are.
+ * @param {Source[]} sources @param {Answer} answer */
+function failures(sources, answer) {
+  const alike = byKey(sources, (one) => one.error);
+  return h("ul", { class: "plain failures" }, ...[...alike].map(([word, those]) => {
+    const oldest = Math.min(...those.map((one) => asOf(one, answer))), newest = Math.max(...those.map((one) => asOf(one, answer)));
+    const names = sourceNames(those, answer.several), texts = [...new Set(those.map((one) => one.msg))].filter(Boolean);
+    return h("li", {}, word && t(WHY[word] ?? "whyOther"), word && " ", word && h("code", {}, word), word && " ",
+      ...names.slice(0, 4).flatMap((name, at) => [at > 0 && ", ", h("strong", {}, bdi(name))]),
+      names.length > 4 && ` ${t("more", { n: names.length - 4 })}`,
+      those[0].state === "stale" && h("span", { title: clock(oldest) }, " · ", t(relative(oldest) === relative(newest) ? "asOf" : "oldestAsOf", { time: relative(oldest) })),
+      texts.length === 1 && h("p", { class: "soft small", lang: "en" }, bdi(escaped(texts[0]))));
+  }));
+}
+
+/** Three regions or more of one account are named together. @param {Source[]} sources @param {boolean} several */
+const sourceNames = (sources, several) => [...byKey(sources, (one) => sourceName({ ...one, region: "all" }, several))].flatMap(([name, those]) =>
+  (those.length < 3 ? those.map((one) => sourceName(one, several)) : [`${name} (${t("regions", { n: those.length })})`]));
+
+/** @template T @param {T[]} all @param {(one: T) => string} key @returns {Map<string, T[]>} */
+function byKey(all, key) {
+  const found = new Map();
+  for (const one of all) found.set(key(one), [...(found.get(key(one)) ?? []), one]);
   return found;
 }
 
 /** @param {Source} one @param {Answer} answer */
 const sourceSaid = (one, answer) => [h("strong", {}, bdi(sourceName(one, answer.several))), " ",
   one.state === "stale" && h("span", { title: clock(asOf(one, answer)) }, t("asOf", { time: relative(asOf(one, answer)) })),
-  one.state === "stale" && " · ", one.error && h("code", {}, one.error), one.error && " ", bdi(escaped(one.msg))];
+  one.state === "stale" && " · ", one.error && t(WHY[one.error] ?? "whyOther"), " ", one.error && h("code", {}, one.error), " ", h("span", { class: "soft small", lang: "en" }, bdi(escaped(one.msg)))];
 
 /** When a source's list was taken, in milliseconds. @param {Source} one @param {Answer} answer */
 const asOf = (one, answer) => answer.at - (one.age ?? 0) * 1000;
 
 /** What stands in the list's place; null: the list does.
- * @param {{answer: Answer | null, problem: Problem | null, tenant: string, began: number, left: number, again: () => void, clear: () => void, showSources: () => void}} now */
-function placeholder({ answer, problem, tenant, began, left, again, clear, showSources }) {
+ * @param {{answer: Answer | null, problem: Problem | null, tenant: string, began: number, left: number, chips: Chip[], again: () => void, clear: () => void, showSources: () => void}} now */
+function placeholder({ answer, problem, tenant, began, left, chips, again, clear, showSources }) {
   if (!answer && problem) {
     const { title, text } = problemTexts(problem, tenant);
     return instead(problem.kind, title, h("p", {}, ...text), evidence(problem),
@@ -88,13 +138,18 @@ function placeholder({ answer, problem, tenant, began, left, again, clear, showS
   }
   if (answer.sources.length && answer.sources.every((one) => one.state === "failed")) {
     return instead("offline", t("noneAnsweredTitle"), h("p", {}, t("noneAnsweredText")),
-      h("ul", { class: "plain" }, ...answer.sources.slice(0, 5).map((one) => h("li", {}, ...sourceSaid(one, answer)))),
+      failures(answer.sources, answer),
       h("p", {}, h("button", { type: "button", class: "button", onclick: showSources }, t("showSources")), " ",
         h("button", { type: "button", class: "button main", onclick: again }, t("tryAgain"))));
   }
   if (!answer.machines.length && answer.complete) return instead("empty", t("emptyTitle"), h("p", {}, t("emptyText", { tenant })));
   if (!answer.machines.length) return instead("partial", t("noneAnsweredTitle"), h("p", {}, t("noneAnsweredText")));
   if (left) return null;
+  const silent = sourcesWithin(answer, chips).filter((one) => one.state === "failed");
+  if (silent.length) {
+    return instead("partial", t("notKnownTitle"), h("p", {}, t("notKnownText")), failures(silent, answer),
+      h("button", { type: "button", class: "button", onclick: clear }, t("clear")));
+  }
   return instead("noMatch", t("noMatchTitle"), h("p", {}, t("noMatchText", { n: answer.machines.length })),
     h("button", { type: "button", class: "button", onclick: clear }, t("clear")));
 }
@@ -104,11 +159,11 @@ function placeholder({ answer, problem, tenant, began, left, again, clear, showS
 const STEPS = /** @type {[Intl.RelativeTimeFormatUnit, number][]} */ ([["year", 31_557_600], ["month", 2_629_800],
   ["day", 86_400], ["hour", 3600], ["minute", 60], ["second", 1]]);
 
-/** "3 minutes ago" @param {number} at */
+/** "3 minutes ago", by the server's clock. An hour and a half is 90 minutes: a unit comes from two of it. @param {number} at */
 function relative(at) {
-  const seconds = Math.round((at - Date.now()) / 1000);
-  const [unit, size] = STEPS.find(([, size]) => Math.abs(seconds) >= size) ?? STEPS[5];
-  return FORMATTERS[language].relative.format(Math.trunc(seconds / size), unit);
+  const seconds = Math.round((at - present()) / 1000);
+  const [unit, size] = STEPS.find(([, size]) => Math.abs(seconds) >= (size > 1 ? 2 * size : size)) ?? STEPS[5];
+  return FORMATTERS[language].relative.format(Math.round(seconds / size), unit);
 }
 
 /** A moment in the reader's own zone. @param {number} at */
