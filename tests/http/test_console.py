@@ -840,28 +840,7 @@ def test_refreshing_goes_on_until_it_is_paused(served: App, opens: Opens) -> Non
     assert "paused" in reader.page.inner_text("#asof")
 
 
-# ---------------------------------------------------------------- changes, times, sizes
-
-def test_changes_tell_what_appeared_and_vanished(served: App, opens: Opens) -> None:
-    old, other, new = named("old", "stays", "new")
-    machines(served, old, other)
-    served.clock.now -= 7200
-    served.get("party=all&tenant_id=123&region=all")
-    served.clock.now += 7200
-    machines(served, other, replace(new, created=datetime.fromtimestamp(served.clock.now - 600, UTC)))
-    reader = opens().signs_in(served.token, fragment="#show=changes", wait="[data-change]")
-    reader.refreshes()
-    reader.page.wait_for_selector("[data-change]")
-    texts = {kind: reader.page.locator(f'[data-change="{kind}"] li').all_inner_texts()
-             for kind in ("appeared", "changed", "vanished")}
-    assert [len(lines) for lines in texts.values()] == [1, 0, 1]
-    assert texts["appeared"][0].startswith("new")
-    assert "10 minutes ago" in texts["appeared"][0]
-    assert texts["vanished"][0].startswith("old")
-    reader.page.click('[data-period="day"]')                    # then the first list itself is news
-    reader.until("document.querySelectorAll('[data-change=\"changed\"] li').length === 1")
-    assert "since=day" in reader.page.url
-
+# ---------------------------------------------------------------- times, sizes
 
 @pytest.mark.parametrize(("zone", "here"), [("Asia/Shanghai", "America/New_York"),
                                             ("America/St_Johns", "Pacific/Auckland")])
@@ -983,7 +962,7 @@ def test_axe_finds_nothing_in_any_state(served: App, opens: Opens, scheme: str, 
         assert violations(reader) == [], opener
         page.keyboard.press("Escape")
     page.click("#view-changes")
-    page.wait_for_selector("[data-change]")
+    page.wait_for_selector("#place .instead.empty")             # test_console_changes.py has changes
     assert violations(reader) == []
     page.click("#view-fleet")
     reader.searches("nothing like it")

@@ -18,7 +18,8 @@ _SCRIPTS = {                                # in this order: they share one scop
                      "notices.js", "table.js", "facets.js", "drawer.js", "changes.js", "main.js"),
     "reference.html": ("elements.js", "reference.js"),
 }
-_STYLES = {"console.html": ("colours.css", "console.css"), "reference.html": ("colours.css", "reference.css")}
+_STYLES = {"console.html": ("colours.css", "console.css", "changes.css"),
+           "reference.html": ("colours.css", "reference.css")}
 HEADERS = {
     "Content-Type": "text/html; charset=utf-8",
     "Cross-Origin-Opener-Policy": "same-origin",

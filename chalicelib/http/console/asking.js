@@ -22,7 +22,7 @@ const present = () => Date.now() - ahead;
 /**
  * @param {string} path  with its query @param {string} holds  the key of the list that the answer must hold
  * @param {string} token @param {AbortSignal} signal
- * @returns {Promise<{body: any, at: number, list: string}>}  list: the id of the list; throws a Problem, or an AbortError
+ * @returns {Promise<{body: any, at: number, list: string, total: number}>}  list: the id of the list; throws a Problem, or an AbortError
  */
 async function get(path, holds, token, signal) {
   let response, body, arrived = 0;
@@ -43,7 +43,7 @@ async function get(path, holds, token, signal) {
   }
   const date = Date.parse(response.headers.get("Date") ?? ""), at = date || Date.now();
   if (date) ahead = Math.abs(arrived - date) < 10_000 ? 0 : arrived - date;           // less can be the network's
-  return { body, at, list: response.headers.get("X-List-Id") ?? "" };
+  return { body, at, list: response.headers.get("X-List-Id") ?? "", total: Number(response.headers.get("X-Total-Count")) };
 }
 
 /** @param {Record<string, string>} parameters @param {string} token @param {AbortSignal} signal */

@@ -112,7 +112,12 @@ function exportSheet({ rows, answer, tenant, chips, link, whole }) {
 /** @param {string} format @param {Chosen} chosen */
 function save(format, chosen) {
   const { type, name, write } = FORMATS[format];
-  const url = URL.createObjectURL(new Blob([write(chosen)], { type }));
+  saveText(name, type, write(chosen));
+}
+
+/** @param {string} name @param {string} type @param {string} text */
+function saveText(name, type, text) {
+  const url = URL.createObjectURL(new Blob([text], { type }));
   h("a", { href: url, download: name }).dispatchEvent(new MouseEvent("click"));
   setTimeout(() => URL.revokeObjectURL(url), 60_000);
 }

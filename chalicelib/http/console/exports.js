@@ -47,13 +47,13 @@ const rowJson = (/** @type {Row} */ row) =>
 
 function cell(/** @type {unknown} */ value, /** @type {string} */ name) {
   if (value === null || value === undefined) return "";
-  if (name === "tags") {
-    return tagsJson(/** @type {Record<string, string>} */ (value)).replace(FORMULA, (_, before, sign) =>
-      `${before}\\u${sign.codePointAt(0).toString(16).padStart(4, "0")}`);
-  }
+  if (name === "tags") return inCell(tagsJson(/** @type {Record<string, string>} */ (value)));
   if (typeof value !== "string") return String(value);
   return (/^[\t\r\n]/.test(value) ? "'" : "") + value.replace(FORMULA, "$1'$2");
 }
+
+const inCell = (/** @type {string} */ json) => json.replace(FORMULA, (_, before, sign) =>
+  `${before}\\u${sign.codePointAt(0).toString(16).padStart(4, "0")}`);
 
 const quoted = (/** @type {string} */ text) => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
 
@@ -242,15 +242,15 @@ function asParameters(tenant, chips) {
 const shellQuoted = (/** @type {string} */ text) =>
   (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`);
 
-/** @param {string} base @param {Record<string, string>} asked */
-function asCurl(base, asked) {
+/** @param {string} base @param {Record<string, string>} asked @param {string} [what] */
+function asCurl(base, asked, what = "servers") {
   const query = Object.entries(asked).map(([name, value]) => `${name}=${encodeURIComponent(value).replaceAll("%2C", ",")}`).join("&");
-  return `curl -sf -u "$TWOCLOUD_TOKEN:" ${shellQuoted(`${base}servers?${query}`)}`;
+  return `curl -sf -u "$TWOCLOUD_TOKEN:" ${shellQuoted(`${base}${what}?${query}`)}`;
 }
 
-/** @param {string} base @param {Record<string, string>} asked */
-function asCommand(base, asked) {
+/** @param {string} base @param {Record<string, string>} asked @param {string} [what] */
+function asCommand(base, asked, what = "servers") {
   const names = { tenant_id: "tenant", on_error: "on-error" };
   const options = Object.entries(asked).map(([name, value]) => `--${names[name] ?? name} ${shellQuoted(value)}`);
-  return `twocloud servers --url ${shellQuoted(base.replace(/\/twocloud\/$/, ""))} ${options.join(" ")}`;
+  return `twocloud ${what} --url ${shellQuoted(base.replace(/\/twocloud\/$/, ""))} ${options.join(" ")}`;
 }

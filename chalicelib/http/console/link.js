@@ -3,7 +3,7 @@
 
 /**
  * @typedef {{chips: Chip[], text: string, sort: string, down: boolean, columns: string[], server: string,
- *            show: "fleet" | "changes", since: "hour" | "day" | "week", page: number}} View
+ *            show: "fleet" | "changes", since: string, kind: string, per: "day" | "source", page: number}} View
  */
 
 /** @returns {{view: View, tenant: string, lang: string}} */
@@ -12,7 +12,7 @@ function readLink(/** @type {string} */ hash) {
   const chips = parse(parameters.get("q") ?? "");
   const sort = (parameters.get("sort") ?? "").replace(/^-/, "");
   const columns = (parameters.get("columns") ?? "").split(",").filter((column) => Object.hasOwn(COLUMNS, column));
-  const since = parameters.get("since") ?? "";
+  const since = parameters.get("since") ?? "", kind = parameters.get("kind") ?? "";
   return {
     view: {
       chips: chips.filter(({ key, not }) => key || not),
@@ -21,7 +21,8 @@ function readLink(/** @type {string} */ hash) {
       columns: columns.length ? columns : USUAL_COLUMNS,
       server: parameters.get("server") ?? "",
       show: parameters.get("show") === "changes" ? "changes" : "fleet",
-      since: since === "day" || since === "week" ? since : "hour",
+      since: Object.hasOwn(PERIODS, since) ? since : "day",
+      kind: Object.hasOwn(CHANGE_LOOKS, kind) ? kind : "", per: parameters.get("per") === "source" ? "source" : "day",
       page: Math.max(0, (Number(parameters.get("page")) || 1) - 1),
     },
     tenant: parameters.get("tenant") ?? "", lang: parameters.get("lang") ?? "",
@@ -36,7 +37,9 @@ function writeLink(/** @type {View} */ view, /** @type {Record<string, string>} 
   if (view.sort) parameters.set("sort", `${view.down ? "-" : ""}${view.sort}`);
   if (view.columns.join() !== USUAL_COLUMNS.join()) parameters.set("columns", view.columns.join(","));
   if (view.show === "changes") parameters.set("show", "changes");
-  if (view.show === "changes" && view.since !== "hour") parameters.set("since", view.since);
+  if (view.show === "changes" && view.since !== "day") parameters.set("since", view.since);
+  if (view.show === "changes" && view.kind) parameters.set("kind", view.kind);
+  if (view.show === "changes" && view.per !== "day") parameters.set("per", view.per);
   if (view.page) parameters.set("page", String(view.page + 1));
   if (view.server) parameters.set("server", view.server);
   for (const [name, value] of Object.entries(more)) if (value) parameters.set(name, value);

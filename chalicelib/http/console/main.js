@@ -57,14 +57,14 @@ function failed(found) {
 async function refreshChanges() {
   askingChanges.abort();
   const mine = askingChanges = new AbortController();
-  const since = Math.floor(Date.now() / 1000 - PERIODS[now.view.since]) * 1000;
+  const since = Math.floor(present() / 1000 - PERIODS[now.view.since]) * 1000;
   now.changesProblem = null;
-  if (now.changes && Math.abs(now.changes.since - since) > 120_000) now.changes = null;
+  if (now.changes && Math.abs(now.changes.since - since) > 120_000) now.changes = null;     // of another period
   draw();
   try {
-    const found = await getFleet(now.tenant, now.token, MAX_AGE, mine.signal, { changed_since: new Date(since).toISOString().replace(".000", "") });
+    const changes = await getChanges(now.tenant, now.token, since, several(), mine.signal);
     if (mine !== askingChanges) return;
-    now.changes = readChanges(found.body, found.at, since, several());
+    now.changes = changes;
   } catch (error) {
     if (mine !== askingChanges || mine.signal.aborted) return;
     if (/** @type {Problem} */ (error).kind === "unauthorized") return signOut(t("tokenRefused"));
@@ -314,9 +314,9 @@ function fit() {
 function drawChanges() {
   $("changes-tools").replaceChildren(h("span", { class: "soft" }, t("since")), ...Object.keys(PERIODS).map((period) =>
     h("button", { type: "button", class: "button", "data-period": period, "aria-pressed": String(now.view.since === period),
-      onclick: () => { go({ since: /** @type {any} */ (period) }); refreshChanges(); } }, t(period))));
+      onclick: () => { linesShown = LINES; go({ since: period }); refreshChanges(); } }, t(period))));
   const waiting = () => placeholder({ ...now, tenant: tenantSaid(), answer: null, problem: now.changesProblem, left: 0, chips: [], again: refreshChanges, clear, showSources: () => {} });
-  $("place").replaceChildren(...(now.changes ? changesSaid(now.changes, filters(), (key) => href({ server: key })) : [waiting()]));
+  $("place").replaceChildren(...(now.changes && now.answer ? changesSaid(now.changes, now.answer, now.view, filters(), { href: (key) => href({ server: key }), go, redraw: draw }) : [waiting()]));
 }
 
 function drawChips() {
@@ -363,6 +363,8 @@ const shareLink = (/** @type {Partial<View>} */ change) => `${location.origin}${
 
 function openExport() {
   if (!now.answer) return;
+  if (now.view.show === "changes" && now.changes) return changesSheet(changesShown(now.changes, now.answer, now.view, filters()), now.changes,
+    { tenant: now.tenant, chips: filters(), kind: now.view.kind, link: shareLink({}) });
   const hidden = sourcesWithin(now.answer, filters()).some((one) => one.state === "failed");
   exportSheet({ rows: drawn.left.map(({ row }) => row), answer: now.answer, tenant: now.tenant, chips: filters(), link: shareLink({}), whole: !hidden });
 }
