@@ -118,9 +118,9 @@ lock:  ## pin the requirements again, with hashes (needs uv)
 	$(UV) --group lambda -o requirements.txt
 	$(UV) pyproject.toml -c requirements.txt -o requirements/local.txt
 	$(UV) pyproject.toml --group package -c requirements/local.txt -o requirements/package.txt
-	$(UV) pyproject.toml --extra postgres --group package --group dev --group judges -c requirements/package.txt -o requirements/dev.txt
-	$(UV) pyproject.toml --extra postgres --group package --group dev --group judges --group bench -c requirements/dev.txt -o requirements/bench.txt
-	$(UV) pyproject.toml --extra postgres --extra yaml --extra bridge -c requirements/dev.txt -o requirements/container.txt
+	$(UV) pyproject.toml --extra postgres --extra mcp --group package --group dev --group judges -c requirements/package.txt -o requirements/dev.txt
+	$(UV) pyproject.toml --extra postgres --extra mcp --group package --group dev --group judges --group bench -c requirements/dev.txt -o requirements/bench.txt
+	$(UV) pyproject.toml --extra postgres --extra yaml --extra bridge --extra mcp -c requirements/dev.txt -o requirements/container.txt
 	echo 'hatchling==1.33.0' | $(UV) - -o requirements/build.txt
 	echo 'ministack==1.5.33' | $(UV) - -o requirements/ministack.txt
 	echo 'awscli==1.46.2' | $(UV) - -o requirements/aws.txt

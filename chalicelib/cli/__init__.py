@@ -33,6 +33,7 @@ COMMANDS = {                                # name: where it is (its first line 
     "doctor": ("doctor:doctor", "Check settings, store, key, clock and accounts; say what to do."),
     "explain": ("explain:explain", "Run a query and explain where each list came from, and why."),
     "me": ("me:me", "Show the user, and the tenants and accounts that the token opens."),
+    "mcp": ("mcp:mcp_command", "Give an assistant read-only tools, over the Model Context Protocol."),
     "parties": ("listing:parties_command", "Show what each party needs: credential fields, permission, regions."),
     "refresh": ("listing:refresh_command", "List sources now and save the snapshots."),
     "serve": ("serving:serve", "Serve the API on this machine over the configured store."),

@@ -55,6 +55,11 @@ def changes(url: str | None, output: str, **options: str | None) -> None:
 
 
 def _from_store(pairs: Pairs) -> tuple[list[dict[str, Any]], str]:
+    whole = _of_store(pairs)
+    return whole["changes"], whole["msg"]
+
+
+def _of_store(pairs: Pairs) -> dict[str, Any]:
     from ..fleet.changes import FROM_SNAPSHOTS, history
     from ..fleet.changes_query import parse_changes
     from ..fleet.lookup import Lookup
@@ -63,8 +68,7 @@ def _from_store(pairs: Pairs) -> tuple[list[dict[str, Any]], str]:
     query, here = parse_changes(pairs), deployment()
     lookup = Lookup(here, FROM_SNAPSHOTS, query=query)
     body = write_changes(history(lookup), query, here.settings.timezone, lookup.arrived, None).body
-    whole = msgspec.json.decode(body, type=dict[str, Any])
-    return whole["changes"], whole["msg"]
+    return msgspec.json.decode(body, type=dict[str, Any])
 
 
 def _from_server(there: contexts.There, pairs: Pairs) -> tuple[list[dict[str, Any]], str]:
@@ -95,6 +99,11 @@ def _parts(there: contexts.There, pairs: Pairs) -> Iterator[dict[str, Any]]:
         if len(part["changes"]) < size:
             return
         first += size
+
+
+def read_part(there: contexts.There | None, pairs: Pairs) -> dict[str, Any]:
+    """The changes of a query, as the API answers them."""
+    return _ask(there, pairs) if there else _of_store(pairs)
 
 
 def _ask(there: contexts.There, pairs: Pairs) -> dict[str, Any]:

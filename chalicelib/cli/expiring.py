@@ -17,11 +17,13 @@ _FARTHEST = timedelta(hours=14)             # and none is farther from it
 @dataclass(slots=True)
 class Expiring:
     """Which rows of an answer end within so many `seconds`, or have ended and are listed still. `zone`: of the times in
-    the answer; None: as the answer's own times show. `ages`: of the responses that it came in, in seconds."""
+    the answer; None: as the answer's own times show. `ages`: of the responses that it came in, in seconds. `unknown`:
+    how many more servers may end, as far as their cloud says."""
 
     seconds: int
     zone: tzinfo | None = None
     ages: list[int] = field(default_factory=list[int])
+    unknown: int = 0
 
     def note(self, response: "Got") -> None:
         age = response.headers.get("Age", "0")
@@ -29,14 +31,15 @@ class Expiring:
 
     def filter(self, rows: Sequence[Row], sources: Iterable[Row], now: datetime) -> tuple[list[Row], str]:
         """(those rows, the soonest first; the warning to print beside them)."""
+        self.unknown = 0
         if not rows:
             return [], ""
         zone = self.zone or timezone(self._offset(rows, sources, now))
         latest = now + timedelta(seconds=self.seconds)
         ends = [(_instant(row["expires_at"], zone), row) for row in rows]
         ending = sorted(((end, row) for end, row in ends if end and end <= latest), key=lambda pair: pair[0])
-        unknown = sum(end is None and row["charge_type"] in (None, "prepaid") for end, row in ends)
-        return [row for _, row in ending], _warning(unknown)
+        self.unknown = sum(end is None and row["charge_type"] in (None, "prepaid") for end, row in ends)
+        return [row for _, row in ending], _warning(self.unknown)
 
     def _offset(self, rows: Iterable[Row], sources: Iterable[Row], now: datetime) -> timedelta:
         """The server's zone, from when it says that it received the rows and how old it says that they are."""

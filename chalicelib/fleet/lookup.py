@@ -121,7 +121,8 @@ class Lookup:
 
     Each row is read once, as many as possible in one round trip. `arrived`: Unix time; `deadline`: on time.monotonic's
     scale. `caller` None: an operator, who may see everything. `several`: the query means more than one source, which
-    shows in the answer's form. `decisions`: what was decided for each source. `decoded`: rows of accounts.
+    shows in the answer's form. `continued`: an operator will read more parts of this very list; callers always may.
+    `decisions`: what was decided for each source. `decoded`: rows of accounts.
     """
 
     deployment: Deployment
@@ -131,6 +132,7 @@ class Lookup:
     query: Query | None = None
     caller: Caller | None = None
     several: bool = False
+    continued: bool = False
     rows: dict[Place, Row | None] = field(default_factory=dict[Place, Row | None])
     decisions: dict[Source, Decision] = field(default_factory=dict[Source, Decision])
     decoded: dict[Place, tuple[Row | None, AccountRow]] = field(

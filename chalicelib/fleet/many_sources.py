@@ -201,9 +201,10 @@ def answer_of(lookup: Lookup, plans: Sequence[SourcePlan], failed: Mapping[Sourc
 
 
 def _list_id(lookup: Lookup, query: Query, inventory: Inventory) -> str | None:
-    """Of the lists of all sources together, if every one has an id. The command shows none, so it needs none."""
+    """Of the lists of all sources together, if every one has an id. Most commands show none, so they need none."""
     lists = [(part.source, part.answer.list_id) for part in inventory.parts if part.answer and part.answer.list_id]
-    return named_lists.note(lookup, query, lists) if lookup.caller and len(lists) == len(inventory.parts) else None
+    wanted = (lookup.caller or lookup.continued) and len(lists) == len(inventory.parts)
+    return named_lists.note(lookup, query, lists) if wanted else None
 
 
 def _query(lookup: Lookup) -> Query:

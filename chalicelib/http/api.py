@@ -164,13 +164,12 @@ def _servers(deployment: Deployment, request: HttpRequest, entry: _Entry) -> Htt
         if len(lookup.decisions) == 1:
             entry.fields["why"] = next(iter(lookup.decisions.values())).why
     written = formats.write(fleet, query, deployment.settings.timezone)
-    headers = {"Content-Type": formats.MEDIA_TYPES[query.format], "ETag": written.etag, **_freshness(fleet, entry)}
+    entry.fields["snapshot"] = fleet.served
+    if fleet.failure:
+        entry.fields["error"] = fleet.failure.code
+    headers = {"Content-Type": formats.MEDIA_TYPES[query.format], "ETag": written.etag, **list_headers(fleet)}
     if written.without_address is not None:
         headers["X-Without-Address"] = str(written.without_address)
-    if fleet.total is not None:
-        headers["X-Total-Count"] = str(fleet.total)
-    if fleet.list_id is not None:
-        headers["X-List-Id"] = fleet.list_id
     if fleet.complete and (links := _links(request.prefix + request.path, query, fleet.total, fleet.list_id)):
         headers["Link"] = links
     if _matches(request.headers.get("if-none-match", ""), headers["ETag"]):
@@ -348,15 +347,19 @@ def _directives(header: str) -> dict[str, int | None]:
     return directives
 
 
-def _freshness(fleet: many_sources.Inventory, entry: _Entry) -> dict[str, str]:
-    """Age and Cache-Status (RFC 9211), where a snapshot served."""
-    entry.fields["snapshot"] = fleet.served
-    if fleet.failure:
-        entry.fields["error"] = fleet.failure.code
-    if not fleet.from_snapshots:
-        return {}
-    detail = f"; detail={fleet.failure.code}" if fleet.failure else ""
-    return {"Age": str(max(part.age or 0 for part in fleet.from_snapshots)), "Cache-Status": f"twocloud; hit{detail}"}
+def list_headers(fleet: many_sources.Inventory) -> dict[str, str]:
+    """What the headers of a list say of it: how many servers there are, how old it is, and what it is called. Age and
+    Cache-Status (RFC 9211) only where a snapshot served."""
+    headers = dict[str, str]()
+    if fleet.total is not None:
+        headers["X-Total-Count"] = str(fleet.total)
+    if fleet.list_id is not None:
+        headers["X-List-Id"] = fleet.list_id
+    if fleet.from_snapshots:
+        detail = f"; detail={fleet.failure.code}" if fleet.failure else ""
+        headers["Age"] = str(max(part.age or 0 for part in fleet.from_snapshots))
+        headers["Cache-Status"] = f"twocloud; hit{detail}"
+    return headers
 
 
 def _age_of_changes(history: changes.History, now: float, entry: _Entry) -> dict[str, str]:

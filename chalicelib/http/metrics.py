@@ -4,7 +4,7 @@ https://prometheus.io/docs/instrumenting/exposition_formats/. The library writes
 Importing it takes a tenth of a second, so this module is imported by the first request for metrics.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
@@ -16,6 +16,7 @@ from prometheus_client.metrics_core import (
     Metric,
 )
 from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.parser import text_string_to_metric_families
 
 from .. import __version__
 from ..access.tokens import Caller
@@ -100,6 +101,48 @@ def of_sources(states: Sequence[SourceState], now: float) -> Iterator[Metric]:
 
 def _labels(source: Source) -> list[str]:
     return [source.tenant_id, source.party, source.account, source.region]
+
+
+# ---------------------------------------------------------------- read again
+
+def read_sources(text: str) -> list[dict[str, Any]]:
+    """A row for each source of what `write` wrote as plain text, in their order."""
+    rows: dict[tuple[str, ...], dict[str, Any]] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if not all(name in sample.labels for name in SOURCE):
+                continue
+            row = rows.setdefault(tuple(sample.labels[name] for name in SOURCE), {
+                **{name: sample.labels[name] for name in SOURCE}, "state": "ok", "error": "", "age": None,
+                "refresh_interval": None, "breaker_open": False, "servers": None, "by_status": {},
+                "expiring_7d": None, "expiring_30d": None})
+            _note(row, sample.name, sample.labels, sample.value)
+    for row in rows.values():
+        if row["state"] == "failed" and row["age"] is None and not row["error"]:
+            row["state"] = "never_listed"
+    return [rows[key] for key in sorted(rows)]
+
+
+def _note(row: dict[str, Any], name: str, labels: Mapping[str, str], value: float) -> None:
+    match name:
+        case "twocloud_servers":
+            row["servers"] = (row["servers"] or 0) + int(value)
+            if value:
+                row["by_status"][labels["status"]] = int(value)
+        case "twocloud_servers_expiring":
+            row[f"expiring_{labels['days']}d"] = int(value)
+        case "twocloud_source_up":
+            row["state"] = "ok" if value else "failed"
+        case "twocloud_source_age_seconds":
+            row["age"] = round(value)
+        case "twocloud_source_refresh_interval_seconds":
+            row["refresh_interval"] = round(value)
+        case "twocloud_source_last_error":
+            row["error"] = labels["error"]
+        case "twocloud_source_breaker_open":
+            row["breaker_open"] = bool(value)
+        case _:
+            pass
 
 
 # ---------------------------------------------------------------- of the deployment and this process
