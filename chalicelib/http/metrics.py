@@ -16,7 +16,6 @@ from prometheus_client.metrics_core import (
     Metric,
 )
 from prometheus_client.openmetrics import exposition as openmetrics
-from prometheus_client.parser import text_string_to_metric_families
 
 from .. import __version__
 from ..access.tokens import Caller
@@ -107,6 +106,8 @@ def _labels(source: Source) -> list[str]:
 
 def read_sources(text: str) -> list[dict[str, Any]]:
     """A row for each source of what `write` wrote as plain text, in their order."""
+    from prometheus_client.parser import text_string_to_metric_families  # not for the service itself
+
     rows: dict[tuple[str, ...], dict[str, Any]] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
