@@ -39,9 +39,9 @@ GLIBC = (34, 28, 17)
 PROCESSORS = {"arm64": "aarch64", "x86_64": "x86_64"}
 NOT_SHIPPED = (                             # what serves one machine, simulators, tests and their data
     "chalicelib/simulators/*", "chalicelib/parties/*/simulator.py", "chalicelib/parties/*/test_*.py",
-    "chalicelib/parties/*/cases.json", "*.md",
+    "chalicelib/parties/*/reference.py", "chalicelib/parties/*/*.json", "*.md",
     "chalicelib/cli/*", "chalicelib/http/serve.py", "chalicelib/http/connections.py", "chalicelib/__main__.py",
-    "chalicelib/fleet/rotation.py", "chalicelib/access/copying.py")
+    "chalicelib/fleet/rotation.py", "chalicelib/fleet/verification.py", "chalicelib/access/copying.py")
 _DROPPED = ("*/tests/*", "*/testing/*", "*.pyi", "*/py.typed", "bin/*", "botocore/data/*/examples-1.json",
             "prometheus_client/aiohttp/*", "prometheus_client/bridge/*", "prometheus_client/django/*",
             "prometheus_client/twisted/*",

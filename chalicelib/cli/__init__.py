@@ -1,7 +1,8 @@
 """The command `twocloud`: data to standard output, all else to standard error, secrets never as arguments.
 
-Exit codes: 0 ok, 1 `doctor` found a failure, 2 usage or a bad setting, 3 network, 4 refused (4xx), 5 failed (5xx),
-130 interrupted. A command's module is imported when it is called, so that help and completion come at once.
+Exit codes: 0 ok, 1 `doctor` or `verify` found a failure, 2 usage or a bad setting, 3 network, 4 refused (4xx),
+5 failed (5xx), 130 interrupted. A command's module is imported when it is called, so that help and completion come at
+once.
 """
 
 import importlib
@@ -42,6 +43,7 @@ COMMANDS = {                                # name: where it is (its first line 
     "tenant": ("accounts:tenant", "Remove a tenant and all that belongs to it."),
     "token": ("tokens:token", "Manage the tokens that callers send: issue, list, rotate, revoke."),
     "user": ("users:user", "Manage users and what their tokens may access."),
+    "verify": ("verifying:verify", "Compare a source's list with the one of the vendor's own client."),
 }
 
 
@@ -109,8 +111,8 @@ _everywhere = (
 @click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
                epilog="You can also give --context, --color, --quiet and --debug after a command. Settings: "
                       "TWOCLOUD_STORE, TWOCLOUD_KEY, TWOCLOUD_TIMEZONE, TWOCLOUD_LOCAL; TWOCLOUD_URL with "
-                      "TWOCLOUD_TOKEN, TWOCLOUD_CONTEXT. Exit codes: 0 ok, 1 doctor found a failure, 2 usage, "
-                      "3 network, 4 refused, 5 failed.")
+                      "TWOCLOUD_TOKEN, TWOCLOUD_CONTEXT. Exit codes: 0 ok, 1 doctor or verify found a failure, "
+                      "2 usage, 3 network, 4 refused, 5 failed.")
 @click.version_option(__version__, prog_name="twocloud", message="%(prog)s %(version)s")
 def twocloud() -> None:
     """List any tenant's servers in any cloud, and never lie about what is known.

@@ -19,6 +19,7 @@ import yaml
 
 from benchmarks import load
 from chalicelib import __version__, cli, errors, parties, settings
+from chalicelib.cli.verifying import packages_of, read_report
 from chalicelib.errors import TwocloudError
 from chalicelib.fleet import changes_query, query
 from chalicelib.http.formats import FullRow
@@ -48,7 +49,23 @@ def parties_table() -> str:
         regions = f"`{party.default_region}`" + "".join(f" or `{alias}`" for alias in aliases) + ", …"
         lines.append(f"| [`{name}`](#{name}) | [{party.title}]({party.reference}) | {forms} | {rights} | {regions} | "
                      f"{party.order} "
-                     f"| {party.grade} |")
+                     f"| {grade_of(name)} |")
+    return "\n".join(lines)
+
+
+def grade_of(name: str, words: Mapping[str, str] = {}) -> str:
+    """The party's own, or `live` with version and date where live.json in its folder holds a report that proves it."""
+    path = ROOT / "chalicelib/parties" / name / "live.json"
+    if path.exists() and (report := read_report(path.read_bytes(), name)).is_live:
+        return f"{words.get('live', 'live')} ({report.twocloud}, {report.date})"
+    grade = parties.load(name).grade
+    return words.get(grade, grade)
+
+
+def references_table() -> str:
+    lines = ["| party | cloud | client |", "|---|---|---|"]
+    lines += [f"| `{name}` | {parties.load(name).title} | {' and '.join(f'`{it}`' for it in packages)} |"
+              for name in parties.names() if (packages := packages_of(name))]
     return "\n".join(lines)
 
 
@@ -56,8 +73,7 @@ def names_table(head: str = "| party | cloud | grade |", grades: Mapping[str, st
     rows = []
     for name in parties.names():
         party = parties.load(name)
-        rows.append(
-            f"| `{name}` | [{party.title}]({party.reference}) | {(grades or {}).get(party.grade, party.grade)} |")
+        rows.append(f"| `{name}` | [{party.title}]({party.reference}) | {grade_of(name, grades or {})} |")
     return "\n".join([head, "|---|---|---|", *rows])
 
 
@@ -202,6 +218,7 @@ def rules_table() -> str:
 MADE: dict[tuple[str, str], Callable[[], str]] = {
     ("README.md", "names"): names_table,
     ("README.zh.md", "names"): names_table_zh,
+    ("docs/verify.md", "references"): references_table,
     ("docs/parties.md", "parties"): parties_table,
     ("docs/parties.md", "fields"): fields_table,
     ("docs/parties.md", "sections"): lambda: sections("notes.md"),

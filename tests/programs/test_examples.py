@@ -76,6 +76,7 @@ RUN = {
     ("docs/postgresql.md", "sh", "pg_dump"): "test_postgresql.py::test_a_dump_is_restored",
     ("docs/postgresql.md", "sh", "pg_restore"): "test_postgresql.py::test_a_dump_is_restored",
     ("docs/assistants.md", "sh", "claude mcp"): "test_mcp.py::test_the_lines_of_the_page_name_the_same_command",
+    ("docs/verify.md", "sh", ""): "test_verify.py::test_both_lists_agree_at_the_simulator",
     ("docs/apply.md", "sh", "apply -f"): "test_apply.py::test_the_file_of_the_docs",
     ("docs/install.md", "sh", "pip wheel"): "test_install.py::test_the_page_builds_the_wheel",
     ("docs/install.md", "sh", "secrets/twocloud-key"): "test_container.py::test_its_parts_work_together",

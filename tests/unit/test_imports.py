@@ -14,7 +14,7 @@ FLOORS = [                                  # a room imports only rooms on the f
     {"benchmarks"},
     {"deploy"},
     {"app", "cli", "__main__"},
-    {"simulators"},
+    {"simulators", "references"},
     {"serve"},
     {"http"},
     {"fleet"},
@@ -39,6 +39,8 @@ def room(module: str) -> str:
     if parts[0] != "chalicelib" or len(parts) < 2:
         return parts[0]
     if parts[1] == "parties" and len(parts) > 3:
+        if parts[3] == "reference":
+            return "references"
         return "simulators" if parts[3] == "simulator" else "tests" if parts[3].startswith("test_") else "parties"
     return "serve" if parts[1:] in (["http", "serve"], ["http", "connections"]) else parts[1]
 
@@ -49,7 +51,8 @@ def module_of(path: Path) -> str:
 
 
 MODULES = {module_of(path) for path in EVERYWHERE}
-FILES = [path for path in EVERYWHERE if room(module_of(path)) not in ("tests", "benchmarks", "deploy", "simulators")]
+FILES = [path for path in EVERYWHERE if room(module_of(path)) not in ("tests", "benchmarks", "deploy", "simulators",
+                                                                       "references")]
 
 
 @cache

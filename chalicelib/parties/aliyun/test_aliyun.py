@@ -13,11 +13,12 @@ from tests import canaries
 from tests.fixtures import App
 from tests.unit.test_discovery import Organisation
 from tests.unit.test_parties import WHAT
+from tests.verified import account, assert_same, lister, reference
 
 from ...cloud.alibaba import sign
 from ...errors import PartyDenied, UnknownRegion
 from ...fleet import check, many_sources
-from ...model import Account, Keys, Server, Source, Window
+from ...model import Account, Keys, Source, Window
 from ...simulators.fleet import Fleet
 from .. import aliyun
 from .simulator import GROUP, Aliyun
@@ -33,56 +34,10 @@ REGION = "cn-hangzhou"
 
 
 def client(url: str, credentials: Any, region: str = REGION) -> Any:
-    return sdk_client.Client(sdk_config.Config(
-        access_key_id=credentials["access_key_id"], access_key_secret=credentials["access_key_secret"],
-        security_token=credentials.get("security_token"), protocol="http", endpoint=url.removeprefix("http://"),
-        region_id=region))
+    return reference("aliyun").client(account("aliyun", url, credentials), region)
 
 
-def machines(url: str, credentials: Any, region: str) -> dict[str, dict[str, Any]]:
-    """What the vendor's SDK says of every machine; the loops over pages are its user's."""
-    ecs, rows, number = client(url, credentials, region), [], 1
-    while True:
-        body = ecs.describe_instances(sdk_models.DescribeInstancesRequest(
-            region_id=region, page_number=number, page_size=100)).body
-        rows += body.instances.instance
-        number += 1
-        if len(rows) >= body.total_count:
-            break
-    sizes: dict[str, int] = {}
-    token = None
-    while token != "":
-        body = ecs.describe_disks(sdk_models.DescribeDisksRequest(
-            region_id=region, max_results=500, next_token=token)).body
-        for disk in body.disks.disk:
-            for owner in {disk.instance_id, *(a.instance_id for a in disk.attachments.attachment)} - {""}:
-                sizes[owner] = sizes.get(owner, 0) + disk.size
-        token = body.next_token
-    return {row.instance_id: {
-        "name": row.instance_name, "cpu": row.cpu, "memory_mib": row.memory, "disk_gib": sizes.get(row.instance_id),
-        "lan_ipv4": {ip.private_ip_address for i in row.network_interfaces.network_interface
-                     for ip in i.private_ip_sets.private_ip_set},
-        "wan_ipv4": {ip for ip in (row.eip_address.ip_address, *row.public_ip_address.ip_address) if ip},
-        "party_status": row.status, "zone": row.zone_id, "instance_type": row.instance_type,
-        "project_id": row.resource_group_id, "created_at": row.creation_time,
-        "tags": {tag.tag_key: tag.tag_value for tag in row.tags.tag},
-        "image_id": row.image_id, "os": row.ostype, "key_name": row.key_pair_name,
-        "vpc_id": row.vpc_attributes.vpc_id, "subnet_id": row.vpc_attributes.v_switch_id,
-        "security_groups": set(row.security_group_ids.security_group_id),
-        "charge_type": row.instance_charge_type.lower(),
-        "expires_at": row.expired_time if row.instance_charge_type == "PrePaid" else None} for row in rows}
-
-
-def ours(server: Server) -> dict[str, Any]:
-    assert server.created_at
-    return {"name": server.name, "cpu": server.cpu, "memory_mib": server.memory_mib, "disk_gib": server.disk_gib,
-            "lan_ipv4": set(server.lan_ipv4), "wan_ipv4": set(server.wan_ipv4), "party_status": server.party_status,
-            "zone": server.zone, "instance_type": server.instance_type, "project_id": server.project_id,
-            "created_at": server.created_at.strftime("%Y-%m-%dT%H:%MZ"), "tags": server.tags,
-            **{name: getattr(server, name) for name in ("image_id", "os", "key_name", "vpc_id", "subnet_id",
-                                                        "charge_type")},
-            "security_groups": set(server.security_groups or ()),
-            "expires_at": server.expires_at and server.expires_at.strftime("%Y-%m-%dT%H:%MZ")}
+machines = lister("aliyun")
 
 
 @pytest.fixture
@@ -163,7 +118,7 @@ def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Aliyun, keys: 
     cloud.forget()
     servers = listing(house).servers
     assert len(servers) == 400
-    assert {server.id: ours(server) for server in servers} == theirs
+    assert_same(servers, theirs)
     # a first listing reads one page more
     assert (cloud.count("DescribeInstances"), cloud.count("DescribeDisks")) == (5, 2)
     for window, disks in ((Window(1, 1), 1), (Window(101, 102), 2), (Window(11, 20), 2), (Window(391, 400), 2)):

@@ -30,12 +30,14 @@ from chalicelib.cloud.failures import failure_in
 from chalicelib.errors import PartyDenied, PartyMalformed, UnknownRegion
 from chalicelib.fleet import many_sources
 from chalicelib.fleet.many_sources import Answer, Deployment
-from chalicelib.model import Account, Keys, Response, Server
+from chalicelib.model import Account, Keys, Response
 from chalicelib.parties import aws
+from chalicelib.parties.aws import reference
 from chalicelib.parties.aws.simulator import Aws
 from chalicelib.simulators.fleet import Fleet
 from tests.fixtures import App, aws_keys
 from tests.unit.test_discovery import Organisation
+from tests.verified import assert_same
 
 
 def ours(deployment: Deployment, region: str, **more: Any) -> Answer:
@@ -70,53 +72,12 @@ def boto(cloud: Aws, service: str = "ec2", region: str = "us-east-1", **more: An
                         aws_secret_access_key=secret, config=Config(retries={"total_max_attempts": 1}), **more)
 
 
-def boto_view(ec2: Any) -> dict[str, dict[str, Any]]:
-    """What boto3's own paginators say of every machine that is not gone."""
-    instances = [i for page in ec2.get_paginator("describe_instances").paginate(PaginationConfig={"PageSize": 1000})
-                 for r in page["Reservations"] for i in r["Instances"]]
-    sizes: dict[str, int] = {}
-    for page in ec2.get_paginator("describe_volumes").paginate(PaginationConfig={"PageSize": 500}):
-        for volume in page["Volumes"]:
-            for attachment in volume["Attachments"]:
-                sizes[attachment["InstanceId"]] = sizes.get(attachment["InstanceId"], 0) + volume["Size"]
-    types = {t["InstanceType"]: t for t in ec2.describe_instance_types(
-        InstanceTypes=sorted({i["InstanceType"] for i in instances}))["InstanceTypes"]} if instances else {}
-    by_id = {}
-    for i in instances:
-        if i["State"]["Name"] == "terminated":
-            continue
-        options = i.get("CpuOptions") or {}
-        kind = types[i["InstanceType"]]
-        tags = {tag["Key"]: tag["Value"] for tag in i.get("Tags", [])}
-        interfaces = i.get("NetworkInterfaces", [])
-        addresses = [a for n in interfaces for a in n["PrivateIpAddresses"]]
-        by_id[i["InstanceId"]] = {
-            "name": tags.get("Name", ""), "memory": kind["MemoryInfo"]["SizeInMiB"],
-            "disk": sizes.get(i["InstanceId"], 0),
-            "cpu": options["CoreCount"] * options["ThreadsPerCore"] if options else kind["VCpuInfo"]["DefaultVCpus"],
-            "lan": [a["PrivateIpAddress"] for a in addresses], "state": i["State"]["Name"],
-            "wan": [a["Association"]["PublicIp"] for a in addresses if "Association" in a], "tags": tags,
-            "created": interfaces[0]["Attachment"]["AttachTime"] if interfaces else i["LaunchTime"],
-            "image": i["ImageId"], "key": i.get("KeyName"), "network": (i.get("VpcId"), i.get("SubnetId")),
-            "groups": [group["GroupId"] for group in i["SecurityGroups"]],
-            "spot": i.get("InstanceLifecycle") == "spot"}
-    return by_id
-
-
-def our_view(servers: list[Server]) -> dict[str, dict[str, Any]]:
-    return {s.id: {"name": s.name, "memory": s.memory_mib, "disk": s.disk_gib, "cpu": s.cpu, "lan": list(s.lan_ipv4),
-                   "wan": list(s.wan_ipv4), "state": s.party_status, "tags": s.tags, "created": s.created_at,
-                   "image": s.image_id, "key": s.key_name, "network": (s.vpc_id, s.subnet_id),
-                   "groups": list(s.security_groups or ()), "spot": s.charge_type == "spot"}
-            for s in servers}
-
-
 def test_boto3_and_we_list_the_same_machines(house: App, amazon: Aws) -> None:
     key_id, secret = next(iter(amazon.keys.items()))
     house.account("aws", {"access_key_id": key_id, "secret_access_key": secret}, amazon.url)
     answer = ours(house.deployment, "us-east-1")
-    theirs = boto_view(boto(amazon))
-    assert our_view(answer.servers) == theirs
+    theirs = reference.machines(boto(amazon))
+    assert_same(answer.servers, theirs)
     assert answer.total == len(theirs) > 2000
     order = [(server.created_at, server.id) for server in answer.servers]
     assert order == sorted(order)
@@ -403,10 +364,10 @@ def test_motos_ec2(house: App, moto_url: str) -> None:
     ec2.terminate_instances(InstanceIds=[listed[2]["InstanceId"]])
     house.account("aws", {"access_key_id": "AKIA", "secret_access_key": "s"}, moto_url)
     answer = ours(house.deployment, "us-east-1")
-    theirs = boto_view(ec2)
+    theirs = reference.machines(ec2)
     assert len(theirs) == 27
     assert answer.total == 27
-    assert our_view(answer.servers) == theirs
+    assert_same(answer.servers, theirs)
     assert {s.status.value for s in answer.servers} == {"ACTIVE", "SHUTOFF"}
     assert ours(house.deployment, "us-east-1", window=many_sources.Window(5, 9)).servers == answer.servers[4:9]
 
@@ -439,7 +400,7 @@ def test_motos_organisation(moto_url: str, stack: ExitStack) -> None:
                      aws_session_token=made["SessionToken"])
         ec2.run_instances(ImageId=ec2.describe_images()["Images"][0]["ImageId"], InstanceType="t3.micro",
                           MinCount=number, MaxCount=number)
-        views[key] = boto_view(ec2)
+        views[key] = reference.machines(ec2)
     behind = Organisation("aws", stack)
     behind.account = replace(behind.account, endpoint=moto_url,
                              credentials={"access_key_id": "AKIA", "secret_access_key": "s", "external_id": "shared"})
@@ -451,6 +412,6 @@ def test_motos_organisation(moto_url: str, stack: ExitStack) -> None:
     assert [member.id for member in mine if member.door] == ["123456789012"]
     assert [member.id for member in behind.discover(below=unit)] == sorted(ids[:2])
     for key, view in views.items():
-        assert our_view(behind.servers(next(member for member in mine if member.id == key)).servers) == view
+        assert_same(behind.servers(next(member for member in mine if member.id == key)).servers, view)
     assert [len(view) for view in views.values()] == [1, 2]
     assert behind.servers(next(member for member in mine if member.door)).total == 0

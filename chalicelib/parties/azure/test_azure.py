@@ -14,7 +14,6 @@ pytest.importorskip("azure.mgmt.resourcegraph")
 pytest.importorskip("azure.mgmt.compute")
 
 from azure.core import AzureClouds
-from azure.core.credentials import AccessToken
 from azure.core.exceptions import HttpResponseError
 from azure.mgmt.compute import ComputeManagementClient
 from azure.mgmt.compute import models as compute_models
@@ -26,6 +25,7 @@ from tests import canaries
 from tests.fixtures import App
 from tests.unit.test_discovery import Organisation
 from tests.unit.test_parties import WHAT, account_of
+from tests.verified import assert_same, lister
 
 from ... import parties
 from ...cloud import rate_limit
@@ -37,72 +37,17 @@ from ...simulators.faults import FAULTS, LATE, Answer
 from ...simulators.fleet import Fleet, Machines, seed_machine
 from ...simulators.server import Plan
 from .. import azure
+from .reference import Secret
 from .simulator import CLIENT, SUBSCRIPTION, Azure, start
 
 PLAIN = {"enforce_https": False}            # the clients refuse to send a token over http otherwise
-
-
-class Secret:
-    """The login of an app registration, for the clients: the package that holds theirs takes https alone."""
-
-    def __init__(self, url: str, credentials: dict[str, Any]) -> None:
-        self.url, self.given = url, credentials
-
-    def get_token(self, *scopes: str, **_: Any) -> AccessToken:
-        answer = requests.post(f"{self.url}/{self.given['directory_id']}/oauth2/v2.0/token", timeout=9, data={
-            "grant_type": "client_credentials", "client_id": self.given["client_id"],
-            "client_secret": self.given["client_secret"], "scope": scopes[0]}).json()
-        return AccessToken(answer["access_token"], int(time.time()) + answer["expires_in"])
 
 
 def graph(url: str, credentials: dict[str, Any]) -> ResourceGraphClient:
     return ResourceGraphClient(Secret(url, credentials), url, retry_total=0)
 
 
-def machines(url: str, credentials: dict[str, Any], region: str) -> dict[str, dict[str, Any]]:
-    """What the clients say of every server, from whole resources, by $skipToken, joined by whose interface or disk it
-    is."""
-    client = graph(url, credentials)
-    compute = ComputeManagementClient(Secret(url, credentials), credentials["subscription_id"], url, retry_total=0)
-
-    def every(kind: str) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = []
-        options = graph_models.QueryRequestOptions(result_format="objectArray", top=1000)
-        while True:
-            answer = client.resources(graph_models.QueryRequest(
-                query=f"Resources | where type =~ '{kind}' and location =~ '{region}' | order by id asc",
-                subscriptions=[credentials["subscription_id"]], options=options), **PLAIN)
-            rows += answer.data
-            if not answer.skip_token:
-                assert len(rows) == answer.total_records
-                return rows
-            options = graph_models.QueryRequestOptions(result_format="objectArray", skip_token=answer.skip_token)
-
-    def by_id(kind: str) -> dict[str, Any]:
-        return {row["id"].lower(): compute_models.Disk(row) if "disks" in kind else row["properties"]
-                for row in every(kind)}
-
-    interfaces, public = by_id("microsoft.network/networkinterfaces"), by_id("microsoft.network/publicipaddresses")
-    disks = by_id("microsoft.compute/disks")
-    sizes = {size.name: size for size in compute.virtual_machine_sizes.list(region, **PLAIN)}
-    by_name = {}
-    for row in every("microsoft.compute/virtualmachines"):
-        vm = compute_models.VirtualMachine(row)
-        nics = sorted((interfaces[n.id.lower()] for n in vm.network_profile.network_interfaces),
-                      key=lambda n: not n["primary"])
-        configurations = [c["properties"] for nic in nics for c in nic["ipConfigurations"]]
-        attached = [vm.storage_profile.os_disk, *vm.storage_profile.data_disks]
-        power = row["properties"].get("extended", {}).get("instanceView", {}).get("powerState", {}).get("code")
-        by_name[vm.vm_id] = {
-            "name": vm.name, "cpu": sizes[vm.hardware_profile.vm_size].number_of_cores,
-            "memory": sizes[vm.hardware_profile.vm_size].memory_in_mb,
-            "disk": sum(disks[d.managed_disk.id.lower()].properties.disk_size_gb for d in attached),
-            "lan": [c["privateIPAddress"] for c in configurations],
-            "wan": [public[c["publicIPAddress"]["id"].lower()]["ipAddress"] for c in configurations
-                    if "publicIPAddress" in c],
-            "state": power or vm.provisioning_state, "created": vm.time_created, "zone": vm.zones[0], "tags": vm.tags
-            or {}}
-    return by_name
+machines = lister("azure")
 
 
 @pytest.fixture
@@ -131,10 +76,7 @@ def test_the_clients_and_we_list_the_same_machines(house: App, cloud: Azure) -> 
     answer = ours(house, cloud)
     theirs = machines(cloud.url, keys(cloud), "eastus")
     assert answer.total == len(theirs) == 237
-    assert {s.id: {"name": s.name, "cpu": s.cpu, "memory": s.memory_mib, "disk": s.disk_gib, "lan": list(s.lan_ipv4),
-                   "wan": list(s.wan_ipv4), "state": s.party_status, "created": s.created_at, "zone": s.zone,
-                   "tags": s.tags}
-            for s in answer.servers} == theirs
+    assert_same(answer.servers, theirs)
     part = ours(house, cloud, window=Window(101, 110))
     assert part.servers == answer.servers[100:110]
     assert part.total == 237

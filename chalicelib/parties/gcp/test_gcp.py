@@ -26,6 +26,7 @@ from google.oauth2 import service_account
 from tests import canaries
 from tests.fixtures import App
 from tests.unit.test_discovery import Organisation
+from tests.verified import assert_same, lister, reference
 
 from ... import parties
 from ...access import accounts
@@ -54,15 +55,6 @@ def token(credentials: dict[str, Any], audience: str | None = None, **more: Any)
                                                               bytes) else made._jwt_credentials.token
 
 
-def _view(row: Any, types: dict[str, tuple[int, int]]) -> dict[str, Any]:
-    """The basic fields of an instance as the API writes it."""
-    kind, interfaces = row["machineType"].rpartition("/")[2], row["networkInterfaces"]
-    cpu, memory = types.get(kind) or tuple(int(part) for part in kind.split("-")[-2:])
-    return {"name": row["name"], "cpu": cpu, "memory": memory, "disk": sum(int(d["diskSizeGb"]) for d in row["disks"]),
-            "lan": [n["networkIP"] for n in interfaces], "tags": dict(row.get("labels") or {}), "state": row["status"],
-            "wan": [a["natIP"] for n in interfaces for a in n["accessConfigs"] if a.get("natIP")]}
-
-
 def by_hand(url: str, credentials: dict[str, Any], region: str) -> dict[str, dict[str, Any]]:
     """What the aggregated list says, opened by Google's own signer."""
     headers = {"Authorization": f"Bearer {token(credentials, 'https://compute.googleapis.com/')}"}
@@ -77,33 +69,14 @@ def by_hand(url: str, credentials: dict[str, Any], region: str) -> dict[str, dic
     follow = ""
     while True:
         page = get("aggregated/instances", maxResults="100", **({"pageToken": follow} if follow else {}))
-        by_id |= {row["id"]: _view(row, types) for zone, part in page["items"].items()
+        by_id |= {row["id"]: reference("gcp").machine(row, types) for zone, part in page["items"].items()
                   if zone.startswith(f"zones/{region}-")
                   for row in part.get("instances", ())}
         if not (follow := page.get("nextPageToken", "")):
             return by_id
 
 
-def machines(url: str, credentials: dict[str, Any], region: str) -> dict[str, dict[str, Any]]:
-    """What Google's client says of every server: zone by zone, with its own pages and its own models."""
-    from google.cloud import compute_v1
-    from google.cloud.compute_v1.services.instances.transports import InstancesRestTransport
-    from google.cloud.compute_v1.services.machine_types.transports import MachineTypesRestTransport
-    from google.cloud.compute_v1.services.regions.transports import RegionsRestTransport
-
-    there: dict[str, Any] = {"host": url.removeprefix("http://"), "url_scheme": "http",
-                             "credentials": signer(credentials)}
-    regions = compute_v1.RegionsClient(transport=RegionsRestTransport(**there))
-    zones = [z.rpartition("/")[2] for z in regions.get(project=PROJECT, region=region, retry=None).zones]
-    kinds = compute_v1.MachineTypesClient(transport=MachineTypesRestTransport(**there))
-    types = {t.name: (t.guest_cpus, t.memory_mb) for t in kinds.list(project=PROJECT, zone=zones[0], retry=None)}
-    client = compute_v1.InstancesClient(transport=InstancesRestTransport(**there))
-    by_id = {}
-    for zone in zones:
-        for row in client.list(compute_v1.ListInstancesRequest(project=PROJECT, zone=zone, max_results=100),
-                               retry=None):
-            by_id[str(row.id)] = _view(type(row).to_dict(row, preserving_proto_field_name=False), types)
-    return by_id
+machines = lister("gcp")
 
 
 @pytest.fixture
@@ -125,11 +98,6 @@ def ours(house: App, cloud: Gcp, region: str = "us-central1", **more: Any) -> ma
         house.clouds["gcp"] = cloud
         house.account("gcp", keys(cloud), cloud.url)
     return many_sources.list_servers(house.deployment, many_sources.source_of("123", "gcp", region), **more)
-
-
-def our_view(answer: many_sources.Answer) -> dict[str, dict[str, Any]]:
-    return {s.id: {"name": s.name, "cpu": s.cpu, "memory": s.memory_mib, "disk": s.disk_gib, "lan": list(s.lan_ipv4),
-                   "wan": list(s.wan_ipv4), "state": s.party_status, "tags": s.tags} for s in answer.servers}
 
 
 # ---------------------------------------------------------------- the signature
@@ -255,7 +223,7 @@ def test_a_project_stays_inside_its_part_of_the_path(cloud: Gcp, project: str) -
 
 def test_googles_signer_opens_the_same_list(house: App, cloud: Gcp) -> None:
     answer = ours(house, cloud)
-    assert our_view(answer) == by_hand(cloud.url, keys(cloud), "us-central1")
+    assert_same(answer.servers, by_hand(cloud.url, keys(cloud), "us-central1"))
     assert answer.total == 1000
     assert [(s.zone, s.name) for s in answer.servers] == sorted((s.zone, s.name) for s in answer.servers)
     assert {s.status for s in answer.servers} == {Status.ACTIVE, Status.SHUTOFF, Status.STARTING, Status.STOPPING}
@@ -263,7 +231,7 @@ def test_googles_signer_opens_the_same_list(house: App, cloud: Gcp) -> None:
 
 def test_googles_client_and_we_list_the_same_machines(house: App, cloud: Gcp) -> None:
     pytest.importorskip("google.cloud.compute_v1")
-    assert our_view(ours(house, cloud)) == machines(cloud.url, keys(cloud), "us-central1")
+    assert_same(ours(house, cloud).servers, machines(cloud.url, keys(cloud), "us-central1"))
     assert {"kind", "id", "items", "nextPageToken", "selfLink", "warning"} == _list_fields()
 
 

@@ -28,10 +28,11 @@ from chalicelib import parties
 from tests import canaries
 from tests.fixtures import App
 from tests.unit.test_parties import WHAT
+from tests.verified import account, assert_same, lister, reference
 
 from ...errors import PartyDenied, UnknownRegion
 from ...fleet import check, many_sources
-from ...model import Account, Server, Window
+from ...model import Account, Window
 from ...simulators.faults import Answer
 from ...simulators.fleet import Fleet
 from ...simulators.server import Plan
@@ -55,51 +56,10 @@ def keys_of(cloud: Huaweicloud, **more: str) -> dict[str, str]:
 
 
 def sdk(client: Any, url: str, credentials: Mapping[str, Any], region: str) -> Any:
-    """The project id is looked up by the SDK itself if the credentials name none."""
-    keys = BasicCredentials(credentials["access_key"], credentials["secret_key"], credentials.get("project_id"))
-    if "security_token" in credentials:
-        keys = keys.with_security_token(credentials["security_token"])
-    return client.new_builder().with_credentials(keys.with_iam_endpoint(url)).with_region(Region(region, url)).build()
+    return reference("huaweicloud").client(account("huaweicloud", url, credentials), client, region)
 
 
-def machines(url: str, credentials: Mapping[str, Any], region: str) -> dict[str, dict[str, Any]]:
-    """What the SDK's own clients say of every machine."""
-    ecs, evs = (sdk(client, url, credentials, region) for client in (EcsClient, EvsClient))
-    servers: list[Any] = []
-    while True:
-        answer = ecs.list_servers_details(ListServersDetailsRequest(
-            limit=100, offset=len(servers) // 100 + 1, enterprise_project_id="all_granted_eps"))
-        servers += answer.servers
-        if len(servers) >= answer.count or not answer.servers:
-            break
-    sizes: dict[str, int] = {}
-    while True:
-        answer = evs.list_volumes(ListVolumesRequest(
-            limit=1000, offset=len(sizes), enterprise_project_id="all_granted_eps"))
-        sizes |= {volume.id: volume.size for volume in answer.volumes}
-        if len(sizes) >= answer.count or not answer.volumes:
-            break
-    return {s.id: {
-        "name": s.name, "cpu": int(s.flavor.vcpus), "memory": int(s.flavor.ram), "state": s.status,
-        "disk": sum(sizes[volume.id] for volume in s.os_extended_volumesvolumes_attached),
-        "lan": [a.addr for network in s.addresses.values() for a in network if a.os_ext_ip_stype == "fixed"],
-        "wan": [a.addr for network in s.addresses.values() for a in network if a.os_ext_ip_stype == "floating"],
-        "tags": dict(tag.split("=", 1) for tag in s.tags), "zone": s.os_ext_a_zavailability_zone,
-        "created": datetime.strptime(s.created, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC),
-        "updated": datetime.strptime(s.updated, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC),
-        "project": s.enterprise_project_id, "type": s.flavor.id,
-        "image": (s.image.id, s.metadata["image_name"], s.metadata["os_type"].lower()), "key": s.key_name,
-        "vpc": s.metadata["vpc_id"], "groups": [group.id for group in s.security_groups], "host": s.host_id,
-        "charge": {"0": "postpaid", "1": "prepaid"}[s.metadata["charging_mode"]]} for s in servers}
-
-
-def our_view(servers: list[Server]) -> dict[str, dict[str, Any]]:
-    return {s.id: {"name": s.name, "cpu": s.cpu, "memory": s.memory_mib, "state": s.party_status, "disk": s.disk_gib,
-                   "lan": list(s.lan_ipv4), "wan": list(s.wan_ipv4), "tags": s.tags, "zone": s.zone,
-                   "created": s.created_at, "updated": s.updated_at, "project": s.project_id, "type": s.instance_type,
-                   "image": (s.image_id, s.image_name, s.os), "key": s.key_name, "vpc": s.vpc_id,
-                   "groups": list(s.security_groups or ()), "host": s.host_id, "charge": s.charge_type}
-            for s in servers}
+machines = lister("huaweicloud")
 
 
 def ours(house: App, region: str = HOME, window: Window = many_sources.WHOLE) -> many_sources.Answer:
@@ -167,12 +127,12 @@ def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Huaweicloud) -
     house.account("huaweicloud", keys_of(cloud), cloud.url)
     answer = ours(house)
     theirs = machines(cloud.url, keys_of(cloud), HOME)
-    assert our_view(answer.servers) == theirs
+    assert_same(answer.servers, theirs)
     assert answer.total == len(theirs) == 1234
     assert [s.id for s in answer.servers] == list(theirs)
     for window in (Window(1, 10), Window(96, 105), Window(1201)):
         assert ours(house, window=window).servers == answer.servers[window.first - 1:window.last]
-    assert our_view(ours(house, "eu-west-101").servers) == machines(cloud.url, keys_of(cloud), "eu-west-101")
+    assert_same(ours(house, "eu-west-101").servers, machines(cloud.url, keys_of(cloud), "eu-west-101"))
 
 
 def test_how_many_calls(house: App, cloud: Huaweicloud) -> None:
@@ -245,7 +205,7 @@ def test_temporary_keys_and_a_project_of_ones_own(house: App, cloud: Huaweicloud
     keys = keys_of(cloud, security_token=token, project_id=project_of("eu-west-101"))
     house.account("huaweicloud", keys, cloud.url)
     cloud.forget()
-    assert our_view(ours(house, "eu-west-101").servers) == machines(cloud.url, keys, "eu-west-101")
+    assert_same(ours(house, "eu-west-101").servers, machines(cloud.url, keys, "eu-west-101"))
     assert not cloud.count("ListAuthProjects")
     house.account("huaweicloud", {**keys, "security_token": "another"}, cloud.url)
     with pytest.raises(PartyDenied, match=r"APIGW\.0301"):

@@ -12,34 +12,11 @@ from chalicelib.fleet import check
 from chalicelib.parties import ionos
 from chalicelib.parties.ionos.simulator import center_id
 from tests import bearer
-from tests.bearer import Machines
 from tests.fixtures import App
 from tests.unit.test_parties import WHAT
+from tests.verified import lister
 
-
-def machines(url: str, credentials: Mapping[str, str], region: str) -> Machines:
-    ionoscloud = pytest.importorskip("ionoscloud")
-    client = ionoscloud.ApiClient(ionoscloud.Configuration(host=f"{url}/cloudapi/v6", token=credentials["token"]))
-    by_id: Machines = {}
-    for center in ionoscloud.DataCentersApi(client).datacenters_get(depth=1).items:
-        if center.properties.location.replace("/", "-") != region:
-            continue
-        offset, more = 0, True
-        while more:
-            page = ionoscloud.ServersApi(client).datacenters_servers_get(center.id, depth=5, offset=offset, limit=40)
-            offset, more = offset + 40, bool(page.links.next)
-            for row in page.items:
-                nics = sorted(row.entities.nics.items, key=lambda nic: nic.properties.device_number)
-                ips = [ip for nic in nics for ip in nic.properties.ips]
-                shown, state = row.properties, row.metadata.state
-                by_id[row.id] = {
-                    "name": shown.name, "cpu": shown.cores, "memory": shown.ram,
-                    "disk": sum(volume.properties.size for volume in row.entities.volumes.items),
-                    "lan": [ip for ip in ips if not ip.startswith("122.")],
-                    "wan": {ip for ip in ips if ip.startswith("122.")},
-                    "state": state if state in ionos._STATES else shown.vm_state,
-                    "created": row.metadata.created_date.timestamp()}
-    return by_id
+machines = lister("ionos")
 
 
 def test_the_sdk_and_we_list_the_same_machines(house: App, stack: ExitStack) -> None:

@@ -5,29 +5,15 @@ The simulator refuses what the real one refuses.
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from datetime import UTC
 
 import pytest
 
 from tests import bearer
 from tests.bearer import Machines
 from tests.fixtures import App
+from tests.verified import lister
 
-
-def machines(url: str, credentials: Mapping[str, str], region: str) -> Machines:
-    linode_api4 = pytest.importorskip("linode_api4")
-    client = linode_api4.LinodeClient(credentials["token"], base_url=f"{url}/v4", page_size=500, retry=False)
-    volumes = [(volume.linode_id, volume.size) for volume in client.volumes()]
-    vpcs = [(ip.linode_id, ip.address) for ip in client.vpcs.ips() if ip.active and ip.address]
-    by_id: Machines = {}
-    for linode in client.linode.instances(linode_api4.Instance.region == region):
-        private = [ip for ip in linode.ipv4 if ip.startswith(("10.", "192.168.", "172.16."))]
-        by_id[str(linode.id)] = {
-            "name": linode.label, "cpu": linode.specs.vcpus, "memory": linode.specs.memory,
-            "disk": linode.specs.disk // 1024 + sum(size for owner, size in volumes if owner == linode.id),
-            "lan": private + [ip for owner, ip in vpcs if owner == linode.id], "wan": set(linode.ipv4) - set(private),
-            "state": linode.status, "created": linode.created.replace(tzinfo=UTC).timestamp()}
-    return by_id
+machines = lister("linode")
 
 
 def test_the_sdk_and_we_list_the_same_machines(house: App, stack: ExitStack) -> None:

@@ -22,6 +22,7 @@ from tests import ROOT, canaries
 from tests.lab import cloud
 from tests.lab.cloud import Lab, User
 from tests.lab.front import Front
+from tests.verified import assert_same
 
 from ...access import accounts
 from ...cloud import cache, rate_limit, sender
@@ -30,7 +31,7 @@ from ...errors import PartyDenied, PartyMalformed, PartyUnavailable, UnknownRegi
 from ...model import WHOLE, Account, Discovery, Listing, Member, Region, Response, Server, Sign, Source, Window
 from .. import openstack
 from .test_catalogues import BENDS, ids
-from .test_openstack import connection, machines, our_view
+from .test_openstack import connection, machines
 
 KEYS = ROOT / "docs/keys.md"
 SIZES = {"many": 1200, "few": 90, "none": 0}
@@ -131,7 +132,7 @@ def every_record_of_more_than_a_thousand_servers(lab: Lab, _: pytest.MonkeyPatch
     assert len({server.status for server in listing.servers}) == 18
     assert len({server.party_status for server in listing.servers}) == 17
     assert any(server.updated_at is None for server in listing.servers)     # Nova gave these the time of the request
-    assert machines(lab.auth_url, dict(account_of(lab).credentials), "RegionOne") == our_view(listing.servers)
+    assert_same(listing.servers, machines(lab.auth_url, dict(account_of(lab).credentials), "RegionOne"))
 
 
 def windows_join_to_the_whole(lab: Lab, _: pytest.MonkeyPatch) -> None:

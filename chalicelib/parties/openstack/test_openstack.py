@@ -2,7 +2,6 @@
 
 import json
 import time
-import warnings
 from collections import Counter
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
@@ -16,12 +15,13 @@ from tests import canaries
 from tests.fixtures import App
 from tests.unit.test_discovery import Organisation
 from tests.unit.test_parties import WHAT
+from tests.verified import account, assert_same, lister, reference
 
 from ...access import accounts
 from ...cloud import cache
 from ...errors import InvalidParameter, PartyDenied, PartyMalformed, PartyUnavailable, UnknownRegion
 from ...fleet import check, many_sources
-from ...model import Member, Response, Server
+from ...model import Member, Response
 from ...simulators.fleet import Fleet
 from .. import openstack
 from .simulator import Openstack
@@ -31,41 +31,10 @@ pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
 
 
 def connection(credentials: dict[str, Any], region: str) -> Any:
-    """`credentials`: ours, or with the SDK's own names for domains and projects."""
-    if "application_credential_id" in credentials:
-        return sdk.connect(load_yaml_config=False, load_envvars=False, region_name=region,
-                           auth_type="v3applicationcredential", auth=credentials)
-    home = {} if "user_domain_name" in credentials else {"user_domain_id": "default"}
-    return sdk.connect(load_yaml_config=False, load_envvars=False, region_name=region, auth={**credentials, **home})
+    return reference("openstack").connection(account("openstack", "", credentials), region)
 
 
-def machines(url: str, credentials: dict[str, Any], region: str) -> dict[str, dict[str, Any]]:
-    """What openstacksdk's own lists say; `url` is in the credentials."""
-    with warnings.catch_warnings(action="ignore"):              # it warns of itself a dozen times for each server
-        cloud = connection(credentials, region)
-        sizes = {volume.id: volume.size for volume in cloud.block_storage.volumes(details=True)}
-        by_id = {server.id: machine(server, sizes) for server in cloud.compute.servers(details=True)}
-        cloud.close()
-    return by_id
-
-
-def machine(server: Any, sizes: dict[str, int]) -> dict[str, Any]:
-    addresses = [address for network in (server.addresses or {}).values() for address in network]
-    flavor, image = server.flavor, server.image
-    local = flavor.ephemeral + (flavor.disk if image and image.id else 0)
-    return {"name": server.name, "cpu": flavor.vcpus, "memory": flavor.ram, "word": server.status,
-            "disk": local + sum(sizes[volume["id"]] for volume in server.attached_volumes),
-            "lan": [a["addr"] for a in addresses if a["OS-EXT-IPS:type"] == "fixed" and a["version"] == 4],
-            "wan": [a["addr"] for a in addresses if a["OS-EXT-IPS:type"] == "floating"], "tags": dict(server.metadata),
-            "created": server.created_at, "zone": server.availability_zone, "project": server.project_id,
-            "type": flavor.original_name}
-
-
-def our_view(servers: list[Server]) -> dict[str, dict[str, Any]]:
-    return {s.id: {"name": s.name, "cpu": s.cpu, "memory": s.memory_mib, "word": s.party_status, "disk": s.disk_gib,
-                   "lan": list(s.lan_ipv4), "wan": list(s.wan_ipv4), "tags": s.tags,
-                   "created": s.created_at and f"{s.created_at:%Y-%m-%dT%H:%M:%SZ}", "zone": s.zone,
-                   "project": s.project_id, "type": s.instance_type} for s in servers}
+machines = lister("openstack")
 
 
 def listed(house: App, region: str = "RegionOne", **more: Any) -> many_sources.Answer:
@@ -93,7 +62,7 @@ def test_the_sdk_and_we_list_the_same_machines(house: App, stack: ExitStack) -> 
     answer = listed(house)
     theirs = machines(cloud.url, credentials, "RegionOne")
     assert len(theirs) == answer.total == 1010
-    assert our_view(answer.servers) == theirs
+    assert_same(answer.servers, theirs)
     order = [server.created_at for server in answer.servers]
     assert order == sorted(order, key=lambda time: time or datetime.max)
     assert {server.updated_at is None for server in answer.servers} == {True, False}
@@ -113,7 +82,7 @@ def test_the_sdk_logs_in_as_we_do(house: App, stack: ExitStack, how: str) -> Non
     elif how == "project by name":
         credentials = {**credentials, "project_id": "demo", "user_domain": "Default", "project_domain": "Default"}
         login = {"auth_url": credentials["auth_url"], "username": "demo", "password": credentials["password"],
-                 "project_name": "demo", "user_domain_name": "Default", "project_domain_name": "Default"}
+                 "project_name": "demo", "user_domain": "Default", "project_domain": "Default"}
     put(house, credentials)
     connection(login, "RegionOne").authorize()
     theirs = next(call for call in cloud.calls if call.operation == "Login")

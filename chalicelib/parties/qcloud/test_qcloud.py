@@ -10,10 +10,8 @@ import requests
 import time_machine
 from tencentcloud.cbs.v20170312 import cbs_client
 from tencentcloud.cbs.v20170312 import models as cbs_models
-from tencentcloud.common import abstract_client, credential
+from tencentcloud.common import abstract_client
 from tencentcloud.common.exception.tencent_cloud_sdk_exception import TencentCloudSDKException
-from tencentcloud.common.profile.client_profile import ClientProfile
-from tencentcloud.common.profile.http_profile import HttpProfile
 from tencentcloud.cvm.v20170312 import cvm_client
 from tencentcloud.cvm.v20170312 import models as cvm_models
 from tencentcloud.region.v20220627 import models as region_models
@@ -27,8 +25,10 @@ from chalicelib.fleet import many_sources
 from chalicelib.fleet.many_sources import Answer, Deployment
 from chalicelib.model import Account
 from chalicelib.parties import qcloud
+from chalicelib.parties.qcloud import reference
 from chalicelib.parties.qcloud.simulator import Qcloud
 from chalicelib.simulators.fleet import Fleet
+from tests import verified
 from tests.fixtures import App, qcloud_keys
 from tests.unit.test_parties import WHAT
 
@@ -62,46 +62,25 @@ def tencent(stack: ExitStack) -> Qcloud:
                                        attached=True, limited=False))
 
 
-def sdk(cloud: Qcloud, client: Any, region: str = "ap-guangzhou", token: str | None = None) -> Any:
+def account(cloud: Qcloud, token: str | None = None) -> Account:
     (key_id, secret), = cloud.keys.items()
-    profile = ClientProfile(httpProfile=HttpProfile(protocol="http", endpoint=f"127.0.0.1:{cloud.port}"))
-    return client(credential.Credential(key_id, secret, token), region, profile)
+    return verified.account("qcloud", cloud.url, {
+        "secret_id": key_id, "secret_key": secret, **({"token": token} if token else {})})
 
 
-def sdk_pages(call: Any, request: Any, of: str, **parameters: object) -> list[Any]:
-    """The loop that the SDK leaves to its user."""
-    rows: list[Any] = []
-    while True:
-        request._deserialize({"Offset": len(rows), "Limit": 100, **parameters})
-        answer = call(request)
-        rows += getattr(answer, of) or []
-        if len(rows) >= answer.TotalCount:
-            return rows
+def sdk(cloud: Qcloud, client: Any, region: str = "ap-guangzhou", token: str | None = None) -> Any:
+    return reference.client(account(cloud, token), client, region)
 
 
 def test_the_sdk_and_we_list_the_same_machines(house: App, tencent: Qcloud) -> None:
     house.account("qcloud", {"secret_id": next(iter(tencent.keys)), "secret_key": next(iter(tencent.keys.values()))},
                   tencent.url)
-    theirs = sdk_pages(sdk(tencent, cvm_client.CvmClient).DescribeInstances, cvm_models.DescribeInstancesRequest(),
-                       "InstanceSet")
+    theirs = reference.list_servers(account(tencent), "ap-guangzhou")
     servers = ours(house.deployment, "gz").servers
     assert len(servers) == len(theirs) == 237
-    for mine, row in zip(servers, theirs, strict=True):
-        assert (mine.id, mine.name, mine.cpu, mine.memory_mib) == (row.InstanceId, row.InstanceName, row.CPU,
-                                                                   row.Memory * 1024)
-        assert mine.disk_gib == row.SystemDisk.DiskSize + sum(d.DiskSize for d in row.DataDisks or [])
-        assert list(mine.lan_ipv4) == row.PrivateIpAddresses
-        assert list(mine.wan_ipv4) == (row.PublicIpAddresses or [])
-        assert (mine.party_status, mine.zone, mine.instance_type) == (row.InstanceState, row.Placement.Zone,
-                                                                      row.InstanceType)
-        assert mine.created_at
-        assert mine.created_at.strftime("%Y-%m-%dT%H:%M:%SZ") == row.CreatedTime
-        assert mine.tags == {tag.Key: tag.Value for tag in row.Tags or []}
-        assert (mine.image_id, mine.vpc_id, mine.subnet_id, mine.security_groups) == (
-            row.ImageId, row.VirtualPrivateCloud.VpcId, row.VirtualPrivateCloud.SubnetId, tuple(row.SecurityGroupIds))
-        assert (mine.os, mine.key_name) == ("linux", None)
-        assert mine.charge_type == {"PREPAID": "prepaid", "POSTPAID_BY_HOUR": "postpaid"}[row.InstanceChargeType]
-        assert (mine.expires_at and mine.expires_at.strftime("%Y-%m-%dT%H:%M:%SZ")) == row.ExpiredTime
+    verified.assert_same(servers, theirs)
+    assert [server.id for server in servers] == list(theirs)
+    assert all(server.created_at and (server.os, server.key_name) == ("linux", None) for server in servers)
 
 
 def test_the_sdk_and_we_see_the_same_disks_and_interfaces(house: App, tencent: Qcloud) -> None:
@@ -109,9 +88,10 @@ def test_the_sdk_and_we_see_the_same_disks_and_interfaces(house: App, tencent: Q
     house.account("qcloud", {"secret_id": next(iter(tencent.keys)), "secret_key": next(iter(tencent.keys.values()))},
                   tencent.url,
                   deep=True)
-    disks = sdk_pages(sdk(tencent, cbs_client.CbsClient).DescribeDisks, cbs_models.DescribeDisksRequest(), "DiskSet")
-    interfaces = sdk_pages(sdk(tencent, vpc_client.VpcClient).DescribeNetworkInterfaces,
-                           vpc_models.DescribeNetworkInterfacesRequest(), "NetworkInterfaceSet")
+    disks = reference.pages(sdk(tencent, cbs_client.CbsClient).DescribeDisks, cbs_models.DescribeDisksRequest(),
+                            "DiskSet")
+    interfaces = reference.pages(sdk(tencent, vpc_client.VpcClient).DescribeNetworkInterfaces,
+                                 vpc_models.DescribeNetworkInterfacesRequest(), "NetworkInterfaceSet")
     servers = ours(house.deployment, "gz").servers
     assert len(servers) == 237
     for mine in servers:

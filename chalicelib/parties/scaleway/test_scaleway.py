@@ -3,7 +3,6 @@
 The simulator refuses what the real one refuses.
 """
 
-from collections.abc import Mapping
 from contextlib import ExitStack
 from uuid import uuid4
 
@@ -11,34 +10,10 @@ import pytest
 
 from chalicelib.parties import scaleway
 from tests import bearer, canaries
-from tests.bearer import Machines
 from tests.fixtures import App
+from tests.verified import lister
 
-
-def machines(url: str, credentials: Mapping[str, str], region: str) -> Machines:
-    pytest.importorskip("scaleway")
-    from scaleway import Client
-    from scaleway.block.v1 import BlockV1API
-    from scaleway.instance.v1 import InstanceV1API
-    from scaleway.ipam.v1 import IpamV1API
-    client = Client(api_url=url, access_key="SCWXXXXXXXXXXXXXXXXX", secret_key=credentials["token"])
-    ips = IpamV1API(client).list_i_ps_all(region=region)
-    by_id: Machines = {}
-    for zone in [f"{region}-{n}" for n in (1, 2, 3)]:
-        instances = InstanceV1API(client)
-        types = instances.list_servers_types(zone=zone, per_page=100).servers
-        volumes = {
-            volume.id: volume.size for volume in BlockV1API(client).list_volumes_all(zone=zone, include_deleted=False)}
-        for server in instances.list_servers_all(zone=zone):
-            kind = types[server.commercial_type]
-            by_id[server.id] = {
-                "name": server.name, "cpu": kind.ncpus, "memory": kind.ram // 1024 ** 2,
-                "disk": sum(v.size or volumes[v.id] for v in server.volumes.values()) // 10 ** 9,
-                "state": str(server.state),
-                "lan": [ip.address.partition("/")[0] for nic in server.private_nics for ip in ips
-                        if ip.resource.id == nic.id],
-                "wan": {ip.address for ip in server.public_ips}, "created": server.creation_date.timestamp()}
-    return by_id
+machines = lister("scaleway")
 
 
 def test_the_sdk_and_we_list_the_same_machines(house: App, stack: ExitStack) -> None:

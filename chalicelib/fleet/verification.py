@@ -1,0 +1,120 @@
+"""A source listed through us and by a client that is not ours, compared record by record.
+
+The client's fields have the names and forms of a Server's. What it does not say of a server is not compared.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, cast
+
+from ..model import Account, Server, Source
+from . import many_sources
+from .deployment import Deployment
+from .party_call import open_account
+
+SECONDS = 120.0                             # for each of our two lists: nobody waits behind a gateway
+Records = Mapping[str, Mapping[str, Any]]   # by id
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """`name`: of the field; "" if one side alone lists the server."""
+
+    id: str
+    name: str
+    ours: object
+    theirs: object
+
+
+@dataclass(slots=True)
+class Field:
+    compared: int = 0
+    equal: int = 0
+
+
+@dataclass(slots=True)
+class Comparison:
+    """`ours`, `theirs`: how many servers each lists. `both`: how many are in both. `moved`: how many servers differ
+    only because they came, went or changed meanwhile."""
+
+    ours: int
+    theirs: int
+    both: int = 0
+    moved: int = 0
+    only_ours: int = 0
+    only_theirs: int = 0
+    fields: dict[str, Field] = field(default_factory=dict[str, Field])
+    differences: list[Difference] = field(default_factory=list[Difference])
+
+    @property
+    def agrees(self) -> bool:
+        return not self.differences
+
+
+def verify(deployment: Deployment, source: Source, reference: Callable[[Account, str], Records]) -> Comparison:
+    """List the source, have the reference list it, and list it again: what changed in between is no difference.
+
+    Raises what our listing raises, and whatever the reference raises.
+    """
+    account = open_account(deployment, source.tenant_id, source.party, source.account)
+    before = _listed(deployment, source)
+    theirs = reference(account, source.region)
+    return compare(before, theirs, _listed(deployment, source))
+
+
+def _listed(deployment: Deployment, source: Source) -> list[Server]:
+    return many_sources.list_servers(deployment, source, deadline=time.monotonic() + SECONDS).servers
+
+
+def compare(before: Sequence[Server], theirs: Records, after: Sequence[Server] | None = None) -> Comparison:
+    """`after`: our second list; None: nothing changes here."""
+    first = {server.id: server for server in before}
+    second = first if after is None else {server.id: server for server in after}
+    result = Comparison(len(second), len(theirs), len(second.keys() & theirs.keys()))
+    moved = Counter[str]()
+    for key in sorted(first.keys() | second.keys() | theirs.keys()):
+        if (key in first) != (key in second):
+            moved[key] += 1
+        if key in theirs and (key in first or key in second):
+            _compare_fields(result, moved, [side[key] for side in (first, second) if key in side], theirs[key])
+        elif key in moved:
+            pass
+        elif key in theirs:
+            result.only_theirs += 1
+            result.differences.append(Difference(key, "", None, "listed"))
+        else:
+            result.only_ours += 1
+            result.differences.append(Difference(key, "", "listed", None))
+    result.moved = len(moved)
+    return result
+
+
+def _compare_fields(result: Comparison, moved: Counter[str], ours: Sequence[Server], record: Mapping[str, Any]) -> None:
+    """`ours`: the server in our lists, the last one last."""
+    for name, value in record.items():
+        values = [getattr(server, name) for server in ours]
+        counts = result.fields.setdefault(name, Field())
+        if any(map(_differ, values[1:], values)) and not is_same(values[-1], value):
+            moved[ours[-1].id] += 1
+            continue
+        counts.compared += 1
+        if is_same(values[-1], value):
+            counts.equal += 1
+        else:
+            result.differences.append(Difference(ours[-1].id, name, values[-1], value))
+
+
+def _differ(one: object, other: object) -> bool:
+    return one != other
+
+
+def is_same(ours: object, theirs: object) -> bool:
+    """Times to the second; a set of theirs says nothing of the order, a list does."""
+    if isinstance(ours, datetime) and isinstance(theirs, datetime):
+        return int(ours.timestamp()) == int(theirs.timestamp())
+    if isinstance(theirs, (set, frozenset)):
+        return frozenset(cast(Collection[Any], ours or ())) == theirs
+    return ours == (tuple(cast(list[Any], theirs)) if isinstance(theirs, list) else theirs)

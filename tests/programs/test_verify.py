@@ -1,0 +1,227 @@
+"""`twocloud verify`: the vendor's client beside us, a report that names nobody, and what the report does to a grade."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import msgspec
+import pytest
+
+from chalicelib import parties
+from chalicelib.cli import verifying
+from chalicelib.cli.verifying import Report, read_report
+from chalicelib.model import Account
+from chalicelib.parties.qcloud import reference
+from chalicelib.parties.qcloud.simulator import Qcloud
+from chalicelib.simulators.fleet import Fleet
+from tests import ROOT
+from tests.programs.test_cli import Command, cloud, credentials, twocloud  # noqa: F401
+
+WHERE = ("verify", "123", "qcloud", "--region", "gz")
+REPORT = "twocloud-verify-qcloud.json"
+REFERENCES = sorted(path.parent.name for path in (ROOT / "chalicelib/parties").glob("*/reference.py"))
+
+
+@pytest.fixture
+def stored(twocloud: Command, cloud: Qcloud) -> Command:         # noqa: F811
+    twocloud("account", "put", "123", "qcloud", "--endpoint", cloud.url, stdin=credentials(cloud))
+    return twocloud
+
+
+@pytest.fixture
+def change() -> Iterator[Callable[..., None]]:
+    """Has the reference say something else of servers."""
+    proper = reference.list_servers
+    changes: list[Callable[[dict[str, dict[str, Any]]], object]] = []
+
+    def list_servers(account: Account, region: str) -> dict[str, dict[str, Any]]:
+        rows = proper(account, region)
+        for work in changes:
+            work(rows)
+        return rows
+
+    with mock.patch.object(reference, "list_servers", list_servers):
+        yield changes.append
+
+
+# ---------------------------------------------------------------- both lists
+
+def test_both_lists_agree_at_the_simulator(stored: Command, tmp_path: Path) -> None:
+    printed = stored(*WHERE)
+    assert "twocloud lists 25 servers, the reference 25; 25 are in both lists. 0 changed meanwhile." in printed
+    assert REPORT in stored.err
+    report = read_report((tmp_path / REPORT).read_bytes(), "qcloud")
+    assert report.agrees
+    assert (report.ours, report.theirs, report.both, report.place) == (25, 25, 25, "loopback")
+    assert report.fields.keys() >= {"name", "cpu", "memory_mib", "disk_gib", "lan_ipv4", "wan_ipv4", "expires_at"}
+    assert all(it.compared == it.equal == 25 for it in report.fields.values())
+    assert re.fullmatch(r"[\d.]+", report.reference["tencentcloud-sdk-python-cvm"])
+
+
+def test_a_difference_is_printed_and_counted(stored: Command, change: Any, tmp_path: Path) -> None:
+    keys: list[str] = []
+
+    def work(rows: dict[str, dict[str, Any]]) -> None:
+        keys[:] = sorted(rows)[:2]
+        rows[keys[0]]["cpu"] = 99
+        rows["ins-stranger"] = rows.pop(keys[1])
+
+    change(work)
+    printed = stored(*WHERE, code=1)
+    assert "The lists differ in 3 places." in stored.err
+    lines = [line.split() for line in printed.splitlines()[1:4]]
+    assert [line[0] for line in lines] == sorted([*keys, "ins-stranger"])
+    assert next(line for line in lines if line[0] == keys[0])[1::2][:1] == ["cpu"]
+    report = read_report((tmp_path / REPORT).read_bytes(), "qcloud")
+    assert not report.agrees
+    assert (report.both, report.only_ours, report.only_theirs) == (24, 1, 1)
+    assert (report.fields["cpu"].compared, report.fields["cpu"].equal) == (24, 23)
+    body = stored.json(*WHERE, "--report", "other.json", code=1)
+    assert len(body["differences"]) == 3
+    assert body["report"] == "other.json"
+    assert (tmp_path / "other.json").exists()
+
+
+def test_a_fleet_in_motion_is_no_difference(stored: Command, cloud: Qcloud, change: Any) -> None:              # noqa: F811
+    """One machine is gone when our second list is made."""
+    change(lambda rows: cloud.fleets.update({"ap-guangzhou": Fleet(24)}))
+    assert "1 changed meanwhile" in stored(*WHERE)
+
+
+# ---------------------------------------------------------------- what the report does not say
+
+def test_a_report_names_nobody(stored: Command, cloud: Qcloud, change: Any, tmp_path: Path) -> None:           # noqa: F811
+    stored("account", "put", "acme-corp", "qcloud", "--account", "secret-plan", "--endpoint", cloud.url,
+           stdin=credentials(cloud))
+    values: set[str] = set()
+
+    def work(rows: dict[str, dict[str, Any]]) -> None:
+        for key, row in rows.items():
+            values.update({key, row["name"], *row["lan_ipv4"], *row["wan_ipv4"], row["image_id"], row["vpc_id"],
+                           *row["tags"], *row["tags"].values()})
+            row["cpu"] = 99                 # all differ
+
+    change(work)
+    stored("verify", "acme-corp", "qcloud", "--account", "secret-plan", "--region", "gz", code=1)
+    text = (tmp_path / REPORT).read_text()
+    assert len(values) > 50
+    for value in (*values, "acme-corp", "secret-plan", "guangzhou", "127.0.0.1", "AKIDcli", str(cloud.port)):
+        assert len(value) < 5 or value not in text, value
+    assert set(json.loads(text)) == {it.name for it in msgspec.structs.fields(Report)}
+
+
+@pytest.mark.parametrize("change_of", [
+    {"party": "aws"}, {"region": "gz"}, {"fields": {"name": {"compared": 1, "equal": 1, "values": ["web-1"]}}},
+    {"fields": {"a name": {"compared": 1, "equal": 1}}}, {"place": "home"}, {"reference": {"sdk": "1.0 of acme"}},
+    {"date": "today"}])
+def test_what_is_no_report_is_refused(stored: Command, tmp_path: Path, change_of: dict[str, Any]) -> None:
+    stored(*WHERE)
+    report = json.loads((tmp_path / REPORT).read_text())
+    with pytest.raises(ValueError):
+        read_report(json.dumps({**report, **change_of}).encode(), "qcloud")
+
+
+# ---------------------------------------------------------------- what it says where it cannot
+
+def test_a_party_without_a_reference_says_so(twocloud: Command) -> None:         # noqa: F811
+    (bare, *_) = [name for name in parties.names() if name not in REFERENCES]
+    twocloud("verify", "123", bare, code=2)
+    assert f"There is no reference for {bare}" in twocloud.err
+    assert "aws" in twocloud.err
+
+
+@pytest.mark.parametrize("party", REFERENCES)
+def test_without_the_vendors_client_it_says_what_to_install(twocloud: Command, party: str) -> None:            # noqa: F811
+    """The name is one that the tests' own lock pins."""
+    module = f"chalicelib.parties.{party}.reference"
+    packages = verifying.packages_of(party)
+    locked = (ROOT / "requirements/dev.txt").read_text().replace("_", "-").lower()
+    assert packages
+    assert all(f"\n{name.replace('_', '-').lower()}==" in locked for name in packages)
+    real = verifying.importlib.import_module
+
+    def without(name: str) -> Any:
+        if name == module:
+            raise ModuleNotFoundError("No module named 'vendor'", name="vendor")
+        return real(name)
+
+    with mock.patch.object(verifying.importlib, "import_module", without):
+        twocloud("verify", "123", party, code=2)
+    assert f"pip install {' '.join(packages)}" in twocloud.err
+
+
+def test_an_account_that_the_reference_cannot_know_is_refused(twocloud: Command, cloud: Qcloud) -> None:       # noqa: F811
+    twocloud("account", "put", "123", "qcloud", "--project", "7", "--endpoint", cloud.url, stdin=credentials(cloud))
+    twocloud(*WHERE, code=2)
+    assert "limited to a project" in twocloud.err
+    twocloud("verify", "123", "aws", code=4)
+    assert "no account" in twocloud.err
+
+
+def test_a_client_that_fails_is_no_difference(stored: Command, change: Any, tmp_path: Path) -> None:
+    def work(rows: object) -> None:
+        raise RuntimeError("the vendor's \x1b[31mword")
+
+    change(work)
+    stored(*WHERE, code=5)
+    assert "The vendor's client failed: RuntimeError" in stored.err
+    assert "\x1b" not in stored.err
+    assert not (tmp_path / REPORT).exists()
+
+
+@pytest.mark.parametrize(("endpoint", "fields", "place"), [
+    (None, {}, "vendor"), ("https://cloud.example.com", {}, "private"), ("http://127.0.0.1:9", {}, "loopback"),
+    (None, {"auth_url": "https://keystone.example.com/v3"}, "private"), (None, {"host": "localhost"}, "loopback"),
+    (None, {"auth_url": "http://[::1]:5000/v3"}, "loopback"), (None, {"host": "vc.example.com:443"}, "private")])
+def test_where_a_party_was_listed(endpoint: str | None, fields: dict[str, str], place: str) -> None:
+    account = Account(tenant_id="1", party="x", credentials=fields, endpoint=endpoint)
+    assert verifying.place_of(account) == place
+
+
+# ---------------------------------------------------------------- the grade
+
+def copy_of_the_project(folder: Path) -> Path:
+    shutil.copytree(ROOT, folder, symlinks=True, ignore=shutil.ignore_patterns(
+        ".git", ".venv", ".tools", "__pycache__", ".*_cache", "out", "dist", ".twocloud"))
+    return folder
+
+
+def grades(folder: Path) -> dict[str, str]:
+    table = (folder / "README.md").read_text()
+    return dict(re.findall(r"^\| `(\w+)` \| \[.*?\]\(.*?\) \| (.*?) \|$", table, re.M))
+
+
+@pytest.mark.timeout(300)
+def test_a_report_raises_a_partys_grade_in_a_copy(stored: Command, tmp_path: Path) -> None:
+    """Only one of the vendor's own hosts: the simulator's report changes nothing."""
+    stored(*WHERE)
+    report = read_report((tmp_path / REPORT).read_bytes(), "qcloud")
+    folder = copy_of_the_project(tmp_path / "copy")
+    live, before = folder / "chalicelib/parties/qcloud/live.json", grades(folder)
+
+    def write(**fields: Any) -> dict[str, str]:
+        live.write_bytes(msgspec.json.encode(msgspec.structs.replace(report, **fields)))
+        subprocess.run([sys.executable, "-m", "tests.programs.test_docs"], cwd=folder, check=True, timeout=120)
+        return grades(folder)
+
+    assert write() == before
+    assert write(place="vendor", agrees=False) == before
+    raised = write(place="vendor", twocloud="0.1.0", date=date(2026, 12, 24))
+    assert raised == {**before, "qcloud": "live (0.1.0, 2026-12-24)"}
+    page = (folder / "docs/parties.md").read_text()
+    assert re.search(r"^\| \[`qcloud`\].*\| live \(0\.1\.0, 2026-12-24\) \|$", page, re.M)
+    assert "真实账号 (0.1.0, 2026-12-24)" in (folder / "README.zh.md").read_text()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "chalicelib/parties").glob("*/live.json")) or [None])
+def test_every_report_in_the_tree_is_one(path: Path | None) -> None:
+    """There is none until somebody sends one in."""
+    if path:
+        assert read_report(path.read_bytes(), path.parent.name).is_live
