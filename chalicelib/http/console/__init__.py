@@ -15,10 +15,11 @@ from pathlib import Path
 _FOLDER = Path(__file__).parent
 _SCRIPTS = {                                # in this order: they share one scope
     "console.html": ("texts.js", "elements.js", "fleet.js", "search.js", "exports.js", "link.js", "asking.js",
-                     "notices.js", "table.js", "facets.js", "drawer.js", "changes.js", "main.js"),
+                     "notices.js", "overview.js", "table.js", "facets.js", "drawer.js", "addresses.js", "changes.js",
+                     "signin.js", "main.js"),
     "reference.html": ("elements.js", "reference.js"),
 }
-_STYLES = {"console.html": ("colours.css", "console.css", "changes.css"),
+_STYLES = {"console.html": ("colours.css", "console.css", "overview.css", "changes.css"),
            "reference.html": ("colours.css", "reference.css")}
 HEADERS = {
     "Content-Type": "text/html; charset=utf-8",
@@ -48,13 +49,23 @@ def page(name: str) -> Page:
 
 
 def _joined(names: tuple[str, ...]) -> str:
-    """The files, without indentation, the line breaks that end nothing and what is written for maintainers: a quarter
-    of the bytes. No text in them has a line break or a comment in it."""
+    """The files, without indentation, line breaks and blanks that mean nothing and what is written for maintainers: a
+    third of the bytes. No text in them has a line break or a comment in it."""
     text = "\n".join((_FOLDER / name).read_text("utf-8") for name in names)
     text = re.sub(r"/\*.*?\*/ ?", "", text, flags=re.DOTALL)
-    lines = (re.sub(r"\s+// .*$", "", line).strip() for line in text.splitlines())
+    lines = (_without_blanks(re.sub(r"\s+// .*$", "", line).strip()) for line in text.splitlines())
     text = "\n".join(line for line in lines if line and not line.startswith("//"))
     return re.sub(r"(?<=[;{,(])\n|\n(?=[})?:.&|])", "", text)
+
+
+def _without_blanks(line: str) -> str:
+    """A line of script without blanks beside signs. A line that holds another quote than `"`, or a slash, stays: where
+    its texts and patterns end is for a parser to say."""
+    if any(sign in line for sign in "`'/\\"):
+        return line
+    code_and_texts = re.split(r'("[^"]*")', line)
+    code_and_texts[::2] = [re.sub(r" ?([{}()\[\];,:?<>=&|!*]+) ?", r"\1", code) for code in code_and_texts[::2]]
+    return "".join(code_and_texts)
 
 
 def _tight(style: str) -> str:

@@ -1,4 +1,5 @@
-// The dialogs: one server's details, and the sheets for sources, columns, exports and keys.
+// The dialogs: one server's details, beside the table where there is room, and the sheets for sources, columns, exports
+// and keys.
 
 /** @param {string} title @param {HTMLDialogElement} dialog */
 const dialogHead = (title, dialog, ...between) => h("header", {}, h("h2", { id: `${dialog.id}-title` }, title), ...between,
@@ -6,12 +7,14 @@ const dialogHead = (title, dialog, ...between) => h("header", {}, h("h2", { id: 
 
 /** Opens it with this in it, or puts it into the one that is open. @param {HTMLDialogElement} dialog @param {...any} children */
 function fill(dialog, ...children) {
+  if (dialog.contains($("toast"))) document.body.append($("toast"));
   dialog.replaceChildren(...children.filter(Boolean));
-  if (!dialog.open) dialog.showModal();
+  if (dialog.id === "drawer" && ROOM.matches) dialog.setAttribute("open", "");     // beside the table, and the focus stays
+  else if (!dialog.open) dialog.showModal();
 }
 
-const copyButton = (/** @type {string} */ text) =>
-  h("button", { type: "button", class: "button small", "data-copy": text, "aria-label": t("copy", { text: escaped(text).slice(0, 80) }) }, t("copyLine"));
+let drawerShows = "";
+const ROOM = matchMedia("(min-width: 1001px)");                 // for the details beside the table; console.css has it too
 
 /**
  * @param {Machine} one @param {Answer} answer
@@ -19,9 +22,12 @@ const copyButton = (/** @type {string} */ text) =>
  */
 function drawerOf(one, answer, links) {
   const dialog = $("drawer"), { row, source } = one;
-  const fields = Object.keys(COLUMNS).filter((column) => !["tags", "server"].includes(column));
+  const made = JSON.stringify([language, one.key, row, source?.state, source?.msg, links, ROOM.matches, parties.size]);
+  if (dialog.open && drawerShows === made) return;              // what is being read stays in place
+  drawerShows = made;
+  const fields = Object.keys(COLUMNS).filter((column) => !["tags", "server", "page"].includes(column));
   fill(dialog,
-    dialogHead("", dialog), h("div", { class: "about" }, statusSaid(row.status), row.party_status && h("span", { class: "soft" }, `${t("partyStatus")}: `, h("code", {}, bdi(escaped(row.party_status))))),
+    dialogHead("", dialog), h("div", { class: "about" }, statusSaid(row.status), ending(one), row.console_url && linked(row.console_url, t("openPage")), row.party_status && h("span", { class: "soft" }, `${t("partyStatus")}: `, h("code", {}, bdi(escaped(row.party_status))))),
     source && source.state !== "ok" && notice(source.state === "stale" ? "stale" : "partial", t("staleTitle", { n: 1 }), h("p", {}, ...sourceSaid(source, answer))),
     h("dl", { class: "fields" }, ...fields.flatMap((column) => fieldSaid(column, row, answer))),
     h("h3", {}, t("tags")), tagsSaid(row.tags),
@@ -39,7 +45,8 @@ function fieldSaid(column, row, answer) {
   const value = row[COLUMNS[column]];
   const empty = value === null || value === undefined || value === "";
   const shown = TIMES.includes(column) && !empty ? [h("span", {}, value), " · ", timeSaid(value, answer.offset)]
-    : [empty ? (ADDRESSES.includes(column) ? t("none") : t("unknown")) : h("code", {}, bdi(escaped(String(value))))];
+    : column === "party" ? [bdi(partyTitle(value)), " ", h("code", {}, bdi(escaped(value)))]
+    : [empty ? (ADDRESSES.includes(column) || (column === "firewall" && value === "") ? t("none") : t("unknown")) : h("code", {}, bdi(escaped(String(value))))];
   return [h("dt", {}, t(column)), h("dd", { class: empty ? "soft" : false }, h("span", {}, ...shown), !empty && typeof value === "string" && copyButton(value))];
 }
 
@@ -53,6 +60,7 @@ function tagsSaid(tags) {
 
 function drawerOfNothing() {
   const dialog = $("drawer");
+  drawerShows = "";
   fill(dialog, dialogHead(t("gone"), dialog), h("p", {}, t("goneText")));
 }
 

@@ -32,8 +32,9 @@ function escaped(/** @type {string} */ text) {
     (sign) => `\\u{${(sign.codePointAt(0) ?? 0).toString(16)}}`);
 }
 
-/** A value that is an https address becomes a link that tells the other side nothing; all else is text. */
-function linked(/** @type {string} */ text) {
+/** A value that is an https address becomes a link that tells the other side nothing; all else is text.
+ * @param {string} text @param {string} [words]  in place of the address */
+function linked(text, words) {
   if (!/^https:\/\/[^\s/]+/.test(text)) return bdi(escaped(text));
-  return h("a", { href: text, target: "_blank", rel: "noopener noreferrer" }, bdi(escaped(text)));
+  return h("a", { href: text, target: "_blank", rel: "noopener noreferrer" }, words ? `${words} ↗` : bdi(escaped(text)));
 }

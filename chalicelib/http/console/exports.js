@@ -140,7 +140,11 @@ function asAnsible(/** @type {Chosen} */ { rows }) {
   const members = new Map();
   const tenants = new Set(rows.map((row) => row.tenant_id)).size > 1;
   const variables = rows.map((row, at) => {
-    for (const group of groupsOf(row, tenants)) members.set(group, [...(members.get(group) ?? []), hosts[at]]);
+    for (const group of groupsOf(row, tenants)) {
+      const those = members.get(group);
+      if (those) those.push(hosts[at]);
+      else members.set(group, [hosts[at]]);
+    }
     return `${jsonOf(hosts[at])}:${variablesOf(row)}`;
   });
   const names = [...members.keys()].sort(byCodePoint);

@@ -3,19 +3,26 @@
 /**
  * @typedef {Record<string, any>} Row  a row of the API's full view
  * @typedef {{tenant_id: string, party: string, account: string, region: string, state: string, count: number | null, age: number | null, error: string, msg: string}} Source
- * @typedef {{row: Row, key: string, words: string, source: Source | undefined, vanishedAt?: string}} Machine
- * @typedef {{machines: Machine[], sources: Source[], complete: boolean, msg: string, at: number, offset: number | null, several: boolean}} Answer
+ * @typedef {{row: Row, key: string, from: string, words: string, source: Source | undefined, at: number, look: number, ends: number | null, vanishedAt?: string}} Machine
+ *          from: its source's key; at: its place in the answer; look: its place in LOOK_ORDER; ends: when it expires, in ms
+ * @typedef {{values: string[], numbers: Map<string, number>, codes: (number | number[])[]}} Index
+ *          the values of a facet, and for each machine in the answer's order the number of its value; of tags, of each key
+ * @typedef {{machines: Machine[], index: Record<string, Index>, sources: Source[], complete: boolean, msg: string, at: number, offset: number | null, several: boolean, list: string}} Answer
  */
 
 // column -> field of the row, in the order in which they are offered
 const COLUMNS = {
   server: "instance_name", status: "status", party: "party", region: "region", zone: "zone", id: "instance_id",
   type: "instance_type", cpu: "cpu_num", mem: "mem_size", disk: "disk_size", lan: "lan_ip_set", wan: "wan_ip_set",
-  lan6: "lan_ipv6_set", wan6: "wan_ipv6_set", created: "create_at", updated: "update_at", tags: "tags",
-  project: "project_id", partyStatus: "party_status", tenantColumn: "tenant_id", account: "account", seen: "seen_at",
+  lan6: "lan_ipv6_set", wan6: "wan_ipv6_set", created: "create_at", updated: "update_at", expires: "expires_at", tags: "tags",
+  project: "project_id", partyStatus: "party_status", tenantColumn: "tenant_id", account: "account", os: "os",
+  image: "image_name", imageId: "image_id", vpc: "vpc_id", subnet: "subnet_id", firewall: "security_group_set",
+  loginKey: "key_name", charge: "charge_type", host: "host_id", page: "console_url", seen: "seen_at",
 };
 const USUAL_COLUMNS = ["server", "status", "party", "region", "type", "cpu", "mem", "lan", "wan", "created"];
-const NUMBERS = ["cpu", "mem", "disk"], TIMES = ["created", "updated", "seen"], ADDRESSES = ["lan", "wan", "lan6", "wan6"];
+const NUMBERS = ["cpu", "mem", "disk"], TIMES = ["created", "updated", "expires", "seen"], ADDRESSES = ["lan", "wan", "lan6", "wan6"];
+const SLICE = 5000;                         // machines between two chances for the page to answer
+const DAY = 86_400_000, SOON = 30;          // days before its end in which a server is marked
 
 // how a status looks: a shape and a colour beside its word
 const LOOKS = {
@@ -25,12 +32,85 @@ const LOOKS = {
 const LOOK_ORDER = ["up", "busy", "off", "bad", "odd", "gone"];
 const look = (/** @type {string} */ status) => LOOKS[status] ?? "busy";
 
-/** @param {any} body @param {number} at  when the server answered, in milliseconds @param {boolean} several  tenants */
+// ---------------------------------------------------------------- names for people
+
+/** @type {Map<string, {title: string, regions: Record<string, string[]>}>} */
+let parties = new Map();                    // by code; empty until the API has listed them
+
+const partyTitle = (/** @type {string} */ party) => parties.get(party)?.title ?? party;
+
+/** A cloud's or region's code under the name that people use, the code beneath the pointer. @param {string} facet @param {string} value */
+function called(facet, value) {
+  const name = facet === "party" ? partyTitle(value) : value;
+  const aliases = facet === "region" ? [...parties.values()].flatMap(({ regions }) => regions[value] ?? []) : [];
+  return h("span", { class: "label", title: [value, ...new Set(aliases)].map(escaped).join(", "), "data-code": value }, bdi(escaped(name)));
+}
+
+// ---------------------------------------------------------------- an answer
+
+/** @param {any} body @param {number} at  when the server answered, in milliseconds @param {boolean} several  tenants @returns {Answer} */
 function read(body, at, several) {
-  const sources = body.sources ?? [];
-  const bySource = new Map(sources.map((/** @type {Source} */ one) => [sourceKey(one, several), one]));
-  return { machines: body.vm_servers.map((/** @type {Row} */ row) => machine(row, bySource, several)), sources, at, several,
-    complete: body.complete !== false, msg: body.msg, offset: zoneOffset(body.vm_servers, bySource, at, several) };
+  const answer = started(body, at, several, "");
+  addRows(answer, body.vm_servers, sourcesOf(answer));
+  return answer;
+}
+
+/** The same in slices, between which the page answers. `going`: whether the answer is still wanted.
+ * @param {any} body @param {number} at @param {boolean} several @param {string} list @param {() => boolean} going */
+async function readSlices(body, at, several, list, going) {
+  const answer = started(body, at, several, list), bySource = sourcesOf(answer);
+  for (let first = 0; first < body.vm_servers.length && going(); first += SLICE) {
+    if (first) await new Promise((done) => { setTimeout(done); });
+    addRows(answer, body.vm_servers.slice(first, first + SLICE), bySource);
+  }
+  return answer;
+}
+
+/** The machines of an answer whose list has not changed, with what is known of their sources now.
+ * @param {Answer} answer @param {any} body @param {number} at @returns {Answer} */
+function renewed(answer, body, at) {
+  const next = { ...answer, sources: body.sources ?? [], complete: body.complete !== false, msg: body.msg, at };
+  const bySource = sourcesOf(next);
+  for (const one of next.machines) one.source = bySource.get(one.from);
+  return next;
+}
+
+/** @param {any} body @param {number} at @param {boolean} several @param {string} list @returns {Answer} */
+function started(body, at, several, list) {
+  const index = Object.fromEntries(FACETS.map((facet) => [facet, { values: [], numbers: new Map(), codes: [] }]));
+  const answer = { machines: [], index, sources: body.sources ?? [], at, several, list, complete: body.complete !== false,
+    msg: body.msg, offset: /** @type {number | null} */ (null) };
+  answer.offset = zoneOffset(body.vm_servers, sourcesOf(answer), at, several);
+  return answer;
+}
+
+const sourcesOf = (/** @type {Answer} */ { sources, several }) => new Map(sources.map((one) => [sourceKey(one, several), one]));
+
+/** @param {Answer} answer @param {Row[]} rows @param {Map<string, Source>} bySource */
+function addRows(answer, rows, bySource) {
+  for (const row of rows) {
+    const one = machine(row, bySource, answer.several);
+    one.at = answer.machines.length;
+    if (row.expires_at) one.ends = asUtc(row.expires_at) - (answer.offset ?? 0);
+    answer.machines.push(one);
+    for (const facet of FACETS) {
+      const entry = answer.index[facet];
+      if (facet === "tag") entry.codes.push(tagKeys(row).map((key) => numberOf(entry, key)));
+      else entry.codes.push(numberOf(entry, facetValue(row, facet)));
+    }
+  }
+}
+
+/** The value of a facet; "?" is what is not known, as in a chip. @param {Row} row @param {string} facet @returns {string} */
+const facetValue = (row, facet) => row[KEYS[facet]] || "?";
+
+const tagKeys = (/** @type {Row} */ { tags }) => { const keys = Object.keys(tags ?? {}); return keys.length ? keys : ["?"]; };
+
+/** @param {Index} entry @param {string} value */
+function numberOf(entry, value) {
+  let found = entry.numbers.get(value);
+  if (found === undefined) entry.numbers.set(value, found = entry.values.push(value) - 1);
+  return found;
 }
 
 /** A source's key, without the tenant where one alone is shown, and without the usual account. */
@@ -43,11 +123,10 @@ const sourceName = (/** @type {Row | Source} */ one, /** @type {boolean} */ seve
 
 /** @param {Row} row @param {Map<string, Source>} bySource @param {boolean} several @returns {Machine} */
 function machine(row, bySource, several) {
-  const tags = Object.entries(row.tags ?? {}).map(([name, value]) => `${name}=${value}`);
+  const tags = Object.entries(row.tags ?? {}).map(([name, value]) => `${name}=${value}`), from = sourceKey(row, several);
   const words = [row.instance_name, row.instance_id, row.status, row.party, row.region, row.zone, row.instance_type,
-    row.project_id, row.lan_ip_set, row.wan_ip_set, row.lan_ipv6_set, row.wan_ipv6_set, ...tags].join("\n").toLowerCase();
-  return { row, key: `${sourceKey(row, several)}/${row.instance_id}`, words,
-    source: bySource.get(sourceKey(row, several)) };
+    row.project_id, row.account, row.lan_ip_set, row.wan_ip_set, row.lan_ipv6_set, row.wan_ipv6_set, ...tags].join("\n").toLowerCase();
+  return { row, key: `${from}/${row.instance_id}`, from, words, source: bySource.get(from), at: 0, look: LOOK_ORDER.indexOf(look(row.status)), ends: null };
 }
 
 /**
@@ -72,6 +151,9 @@ const asUtc = (/** @type {string} */ time) => Date.parse(`${time.replace(" ", "T
 
 const natural = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
 
+/** A text whose plain order is the natural one, web-9 before web-10. A collator takes seconds for a hundred thousand. */
+const naturalKey = (/** @type {string} */ text) => text.toLowerCase().replace(/\d+/g, (digits) => digits.padStart(16, "0"));
+
 /** An address as a number of fixed length, so that 10.0.0.9 comes before 10.0.0.10. */
 function addressKey(/** @type {string} */ addresses) {
   const first = addresses.split(",", 1)[0];
@@ -92,9 +174,10 @@ function sortKey(one, column) {
   const value = one.row[COLUMNS[column]];
   if (value === null || value === undefined || value === "") return null;
   if (ADDRESSES.includes(column)) return addressKey(value);
-  if (column === "status") return `${LOOK_ORDER.indexOf(look(value))}${value}`;
-  if (column === "tags") return Object.entries(value).map((pair) => pair.join("=")).join(",") || null;
-  return value;
+  if (column === "status") return `${one.look}${value}`;
+  if (column === "party") return naturalKey(partyTitle(value));
+  if (column === "tags") return naturalKey(Object.entries(value).map((pair) => pair.join("=")).join(",")) || null;
+  return typeof value === "string" ? naturalKey(value) : value;
 }
 
 /**
@@ -102,13 +185,11 @@ function sortKey(one, column) {
  * @param {Machine[]} machines @param {string} column @param {boolean} down
  */
 function sorted(machines, column, down) {
-  const keyed = machines.map((one) => ({ one, key: sortKey(one, column) }));
-  const plain = NUMBERS.includes(column) || TIMES.includes(column) || ADDRESSES.includes(column);
+  const keyed = machines.map((one) => ({ one, key: /** @type {any} */ (sortKey(one, column)) }));
   const turn = down ? -1 : 1;
   keyed.sort((a, b) => {
     if (a.key === null || b.key === null) return Number(a.key === null) - Number(b.key === null);
-    if (plain) return a.key < b.key ? -turn : a.key > b.key ? turn : 0;
-    return turn * natural.compare(String(a.key), String(b.key));
+    return a.key < b.key ? -turn : a.key > b.key ? turn : 0;
   });
   return keyed.map(({ one }) => one);
 }

@@ -3,7 +3,8 @@
 
 /**
  * @typedef {{chips: Chip[], text: string, sort: string, down: boolean, columns: string[], server: string,
- *            show: "fleet" | "changes", since: string, kind: string, per: "day" | "source", page: number}} View
+ *            show: "fleet" | "changes", since: string, kind: string, per: "day" | "source", page: number, size: number,
+ *            by: string, group: string}} View  by: the matrix's rows, group: the table's groups; both a property, "": none
  */
 
 /** @returns {{view: View, tenant: string, lang: string}} */
@@ -12,7 +13,7 @@ function readLink(/** @type {string} */ hash) {
   const chips = parse(parameters.get("q") ?? "");
   const sort = (parameters.get("sort") ?? "").replace(/^-/, "");
   const columns = (parameters.get("columns") ?? "").split(",").filter((column) => Object.hasOwn(COLUMNS, column));
-  const since = parameters.get("since") ?? "", kind = parameters.get("kind") ?? "";
+  const since = parameters.get("since") ?? "", kind = parameters.get("kind") ?? "", by = parameters.get("by") ?? "", group = parameters.get("group") ?? "";
   return {
     view: {
       chips: chips.filter(({ key, not }) => key || not),
@@ -24,6 +25,8 @@ function readLink(/** @type {string} */ hash) {
       since: Object.hasOwn(PERIODS, since) ? since : "day",
       kind: Object.hasOwn(CHANGE_LOOKS, kind) ? kind : "", per: parameters.get("per") === "source" ? "source" : "day",
       page: Math.max(0, (Number(parameters.get("page")) || 1) - 1),
+      size: SIZES.find((one) => one === Number(parameters.get("size"))) ?? PAGE,
+      by: isProperty(by) ? by : "party", group: isProperty(group) ? group : "",
     },
     tenant: parameters.get("tenant") ?? "", lang: parameters.get("lang") ?? "",
   };
@@ -40,6 +43,9 @@ function writeLink(/** @type {View} */ view, /** @type {Record<string, string>} 
   if (view.show === "changes" && view.since !== "day") parameters.set("since", view.since);
   if (view.show === "changes" && view.kind) parameters.set("kind", view.kind);
   if (view.show === "changes" && view.per !== "day") parameters.set("per", view.per);
+  if (view.by !== "party") parameters.set("by", view.by);
+  if (view.group) parameters.set("group", view.group);
+  if (view.size !== PAGE) parameters.set("size", String(view.size));
   if (view.page) parameters.set("page", String(view.page + 1));
   if (view.server) parameters.set("server", view.server);
   for (const [name, value] of Object.entries(more)) if (value) parameters.set(name, value);

@@ -2,17 +2,18 @@
 
 const REFRESH_SECONDS = 60;                 // between two questions while the page is seen and not paused
 const MAX_AGE = 300;                        // of a snapshot that is accepted; Refresh asks the clouds themselves
-const KEPT = "twocloud";                    // in sessionStorage, only if the reader wants it
+const LONG_READ = 20;                       // times as long as a list took to read, the next one is waited for at least
 
-/** @type {{token: string, tenant: string, keep: boolean, me: Me | null, chooses: string, answer: Answer | null, problem: Problem | null, changes: Changes | null,
+/** @type {{token: string, issued: boolean, inParts: boolean, rows: number, took: number, tenant: string, keep: boolean, me: Me | null, chooses: string, answer: Answer | null, problem: Problem | null, changes: Changes | null,
  *          changesProblem: Problem | null, paused: boolean, began: number, busy: boolean, asked: number, view: View}} */
-// chooses: the token whose tenant is to be chosen
-const now = { token: "", tenant: "", keep: false, me: null, chooses: "", answer: null, problem: null, changes: null, changesProblem: null,
+// chooses: the token whose tenant is to be chosen; issued: the token, for a password; inParts: the list is too long for one
+// answer; rows: read so far; took: ms that the last list took to read
+const now = { token: "", issued: false, inParts: false, rows: 0, took: 0, tenant: "", keep: false, me: null, chooses: "", answer: null, problem: null, changes: null, changesProblem: null,
   paused: false, began: 0, busy: false, asked: 0, view: readLink("").view };
-/** @type {{left: Machine[], counts: ReturnType<typeof filtered>["counts"]}} */
-let drawn = { left: [], counts: {} };
-/** @type {{answer: Answer | null, sort: string, machines: Machine[]}} */
-let inOrder = { answer: null, sort: "", machines: [] };
+/** @type {{left: Machine[], counts: ReturnType<typeof filtered>["counts"], groups: Map<string, Totals>}} */
+let drawn = { left: [], counts: {}, groups: new Map() };
+/** @type {{machines: Machine[] | null, sort: string, sorted: Machine[]}} */
+let inOrder = { machines: null, sort: "", sorted: [] };
 let asking = new AbortController(), askingChanges = new AbortController();
 
 // ---------------------------------------------------------------- asking
@@ -23,12 +24,17 @@ async function refresh(maxAge) {
   const mine = asking = new AbortController();
   now.busy = true;
   now.began = now.asked = Date.now();
+  now.rows = 0;
   if (!now.answer) now.problem = null;
   draw();
   try {
-    const { body, at } = await getFleet(now.tenant, now.token, maxAge, mine.signal, {}, () => tell(t("readAgain")));
+    const { body, at, list, parts, same } = await getFleet(now.tenant, now.token, maxAge, mine.signal, {}, () => tell(t("readAgain")),
+      { list: now.answer?.list, parts: now.inParts, progress: (count) => { now.rows = count; } });
     if (mine !== asking) return;
-    now.answer = read(body, at, several());
+    const answer = same && now.answer ? renewed(now.answer, body, at) : await readSlices(body, at, several(), list, () => mine === asking);
+    if (mine !== asking) return;
+    now.answer = answer;
+    now.inParts = parts;
     now.problem = null;
     tell(t("servers", { n: now.answer.machines.length }));
   } catch (error) {
@@ -36,6 +42,7 @@ async function refresh(maxAge) {
     failed(/** @type {Problem} */ (error));
   }
   now.busy = false;
+  now.took = Date.now() - now.began;
   now.asked = Date.now();
   draw();
   if (now.view.show === "changes" && now.answer) refreshChanges();
@@ -73,118 +80,6 @@ async function refreshChanges() {
   draw();
 }
 
-// ---------------------------------------------------------------- signing in and out
-
-const several = () => now.tenant === "all" || now.tenant.includes(",");
-const tenantSaid = (tenant = now.tenant) =>
-  tenant === "all" ? t("allTenants", { count: now.me?.tenants.length ?? "…" }) : t("oneTenant", { tenant });
-const opened = (/** @type {string} */ tenant) => tenant === "all" || tenant.split(",").every((one) => now.me?.tenants.includes(one));
-
-/** Ask what the token opens, again: its tenants may have changed. */
-async function refreshMe() {
-  const { token } = now;
-  try {
-    const me = await getMe(token, new AbortController().signal);
-    if (token !== now.token) return;
-    now.me = me;
-    draw();
-  } catch (error) {
-    if (!(/** @type {Problem} */ (error).kind)) throw error;    // else the list says what failed
-  }
-}
-
-/** A token that is accepted opens its one tenant, or the one of the link; else the reader chooses. @param {string} token @param {Me} me */
-function accepted(token, me) {
-  const wanted = readLink(location.hash).tenant;
-  now.me = me;
-  $("signin-problem").textContent = me.tenants.length ? "" : t("noTenants");
-  if (!me.tenants.length) return draw();
-  if (wanted ? opened(wanted) : me.tenants.length === 1) return signIn(token, wanted || me.tenants[0], $("keep").checked);
-  now.chooses = token;
-  $("token").value = "";
-  $("choose-problem").textContent = wanted ? t("notAmong", { tenant: tenantSaid(wanted) }) : "";
-  draw();
-  $("choose-tenant").focus();
-}
-
-/** @param {HTMLSelectElement} select @param {string} chosen */
-function offerTenants(select, chosen) {
-  const tenants = now.me?.tenants ?? [], all = tenants.length > 1 ? ["all", ...tenants] : tenants;
-  const offered = !chosen || all.includes(chosen) ? all : [chosen, ...all];
-  const made = JSON.stringify([language, offered]);
-  if (select.dataset.made !== made) {       // an open list stays open
-    select.replaceChildren(...offered.map((value) => h("option", { value }, tenantSaid(value))));
-    select.dataset.made = made;
-  }
-  if (chosen) select.value = chosen;
-}
-
-/** @param {string} token @param {string} tenant @param {boolean} keep */
-function signIn(token, tenant, keep) {
-  askingChanges.abort();
-  Object.assign(now, { token, tenant, keep, chooses: "", answer: null, problem: null, changes: null });
-  if (keep) sessionStorage.setItem(KEPT, JSON.stringify({ token, tenant }));
-  $("token").value = "";
-  scrollTo(0, 0);
-  refresh(MAX_AGE);
-}
-
-/** Forget the token and all that it showed. @param {string} why */
-function signOut(why) {
-  asking.abort();
-  askingChanges.abort();
-  sessionStorage.removeItem(KEPT);
-  Object.assign(now, { token: "", me: null, chooses: "", answer: null, problem: null, changes: null, busy: false });
-  inOrder = { answer: null, sort: "", machines: [] };
-  drawn = { left: [], counts: {} };
-  for (const id of ["drawer", "sheet"]) { $(id).close(); $(id).replaceChildren(); }
-  $("signin-problem").textContent = why;
-  draw();
-  tell(why);
-  $("token").focus();
-}
-
-function kept() {
-  try {
-    const { token, tenant } = JSON.parse(sessionStorage.getItem(KEPT) ?? "{}");
-    return token && tenant ? { token, tenant } : null;
-  } catch {
-    return null;
-  }
-}
-
-async function submitted(/** @type {Event} */ event) {
-  event.preventDefault();
-  const token = $("token").value.trim(), problem = $("signin-problem"), go = $("signin-go");
-  problem.textContent = "";
-  go.disabled = true;
-  try {
-    if (!/^tc_[0-9A-Za-z]{36}$/.test(token)) problem.textContent = t("tokenForm");
-    else accepted(token, await getMe(token, new AbortController().signal));
-  } catch (error) {
-    const found = /** @type {Problem} */ (error);
-    if (!found.kind) throw error;
-    if (found.kind === "unauthorized") signOut(t("tokenRefused"));
-    else problem.textContent = `${problemTexts(found, "").title}. ${found.msg}`;
-  } finally {
-    go.disabled = false;
-  }
-  problem.hidden = !problem.textContent;
-  if (problem.textContent) $("token").focus();
-}
-
-/** Show another tenant with the same token. */
-function tenantChosen() {
-  const tenant = $("tenant").value;         // drawing shows the present one again
-  go({ server: "" });
-  signIn(now.token, tenant, now.keep);
-}
-
-function chooserSubmitted(/** @type {Event} */ event) {
-  event.preventDefault();
-  signIn(now.chooses, $("choose-tenant").value, $("keep").checked);
-}
-
 // ---------------------------------------------------------------- the view and the address
 
 const href = (/** @type {Partial<View>} */ change) => writeLink({ ...now.view, ...change }, { lang: chosenLanguage }) || "#";
@@ -212,9 +107,14 @@ function came() {
 
 const filters = () => [...now.view.chips, ...parse(now.view.text).filter(({ key, not }) => !key && !not)];
 
-function toggle(/** @type {Chip} */ chip) {
-  const rest = now.view.chips.filter((one) => !(one.key === chip.key && !one.not && same(one.value, chip.value)));
-  go({ chips: rest.length < now.view.chips.length ? rest : [...now.view.chips, chip] });
+const toggle = (/** @type {Chip} */ chip) => toggleAll([chip]);
+
+/** Add the chips, or take them away if all of them are there. */
+function toggleAll(/** @type {Chip[]} */ chips) {
+  const equal = (/** @type {Chip} */ one, /** @type {Chip} */ other) => one.key === other.key && one.not === other.not && same(one.value, other.value);
+  const rest = now.view.chips.filter((one) => !chips.some((chip) => equal(one, chip)));
+  const added = chips.filter((chip) => !now.view.chips.some((one) => equal(one, chip)));
+  go({ chips: added.length ? [...now.view.chips, ...added] : rest });
 }
 
 /** What was typed so far: words filter at once, key:value becomes a chip when it is whole. */
@@ -240,10 +140,9 @@ const sortBy = (/** @type {string} */ column) =>
 
 function machinesInOrder() {
   const { answer, view } = now, sort = `${view.down ? "-" : ""}${view.sort}`;
-  if (inOrder.answer !== answer || inOrder.sort !== sort) {
-    inOrder = { answer, sort, machines: !answer ? [] : view.sort ? sorted(answer.machines, view.sort, view.down) : answer.machines };
-  }
-  return inOrder.machines;
+  const machines = answer?.machines ?? [];
+  if (inOrder.machines !== machines || inOrder.sort !== sort) inOrder = { machines, sort, sorted: view.sort ? sorted(machines, view.sort, view.down) : machines };
+  return inOrder.sorted;
 }
 
 function draw() {
@@ -260,26 +159,34 @@ function draw() {
   $("pause").firstElementChild.textContent = t(now.paused ? "resume" : "pause");
   $("pause").title = t(now.paused ? "resumeHint" : "pauseHint");
   $("pause").setAttribute("aria-pressed", String(now.paused));
-  document.title = open ? `${tenantSaid()} · twocloud` : "twocloud";
+  const named = filters().map(written).join(" ");               // a bookmark of this view is called by it
+  document.title = open ? `${named && `${named} · `}${tenantSaid()} · twocloud` : "twocloud";
   drawAge();
   if (open) drawFleet();
-  else for (const id of ["notices", "summary", "facets", "place", "chips", "changes-tools"]) $(id).replaceChildren();
+  else for (const id of ["notices", "summary", "matrix", "facets", "place", "chips", "changes-tools", "suggestions"]) $(id).replaceChildren();
 }
 
 function drawFleet() {
   const focused = /** @type {HTMLElement | null} */ (document.activeElement);
   const refocus = remembered(focused);
   const { answer, view } = now;
-  drawn = filtered(machinesInOrder(), filters());
-  offer(drawn.counts, now.me, now.tenant);
+  const chips = filters(), failing = missing(answer, chips);
+  const { left, counts } = filtered(machinesInOrder(), chips, answer?.index);
+  const groups = view.group && view.show === "fleet" ? grouped(left, view.group) : [];
+  drawn = { left: groups.length ? groups.flatMap(({ machines }) => machines) : left, counts,
+    groups: new Map(groups.map(({ value, machines }) => [value, totalsOf(machines)])) };
+  if (answer) offer(drawn.counts, now.me, now.tenant);
   const sources = () => answer && sourcesSheet(answer);
-  $("notices").replaceChildren(...bars(answer, now.problem, tenantSaid(), filters(), again, sources));
-  $("summary").replaceChildren(...(answer?.machines.length ? summary(answer, drawn.left, sources) : []));
+  $("notices").replaceChildren(...bars(answer, now.problem, tenantSaid(), chips, again, sources));
+  $("summary").replaceChildren(...(answer?.machines.length ? summary(answer, drawn.left, chips, { showSources: () => sources(), toggle }) : []));
+  $("matrix-fold").hidden = !answer?.machines.length || view.show !== "fleet";
+  $("matrix").replaceChildren(...(answer && $("matrix-fold").open && !$("matrix-fold").hidden
+    ? matrix(answer, drawn.left, view.by, view.chips, { toggleAll, redraw: draw, show: (by) => go({ by, page: view.page }) }) : []));
   $("facets-fold").hidden = !answer?.machines.length;
-  $("facets").replaceChildren(...(answer ? facets(drawn.counts, view.chips, { toggle, redraw: draw }) : []));
+  $("facets").replaceChildren(...(answer && $("facets-fold").open ? facets(drawn.counts, view.chips, failing, { toggle, redraw: draw }) : []));
   drawChips();
   for (const show of ["fleet", "changes"]) $(`view-${show}`).setAttribute("aria-pressed", String(view.show === show));
-  for (const id of ["share", "choose-columns"]) $(id).disabled = !answer;
+  for (const id of ["share", "choose-columns", "addresses"]) $(id).disabled = !answer;
   drawPlace();
   drawDrawer();
   refocus();
@@ -292,15 +199,18 @@ function drawPlace() {
   if (view.show === "changes" && answer) return drawChanges();
   const empty = placeholder({ ...now, tenant: tenantSaid(), left: drawn.left.length, chips: filters(), again, clear, showSources: () => answer && sourcesSheet(answer) });
   if (empty || !answer) return $("place").replaceChildren(empty);
-  const pages = Math.ceil(drawn.left.length / PAGE), page = Math.min(view.page, pages - 1);
-  const shown = drawn.left.slice(page * PAGE, (page + 1) * PAGE);
-  const columns = answer.several && view.columns === USUAL_COLUMNS ? ["server", "tenantColumn", ...USUAL_COLUMNS.slice(1)] : view.columns;
-  $("place").replaceChildren(table(shown, { ...view, columns }, answer, tenantSaid(), { sort: sortBy, href: (key) => href({ server: key }) }));
+  const pages = Math.ceil(drawn.left.length / view.size), page = Math.min(view.page, pages - 1);
+  const shown = drawn.left.slice(page * view.size, (page + 1) * view.size);
+  const columns = answer.several && view.columns === USUAL_COLUMNS ? ["server", "tenantColumn", ...USUAL_COLUMNS.slice(1, -1)] : view.columns;
+  $("place").replaceChildren(table(shown, { ...view, columns }, answer, tenantSaid(), drawn.groups, missing(answer, filters()), { sort: sortBy, href: (key) => href({ server: key }), toggleAll }));
   fit();
-  $("pager").hidden = pages < 2;
+  $("pager").hidden = false;
+  $("page-size").value = String(view.size);
+  const none = h("option", { value: "", selected: !view.group }, t("noGroups"));
+  $("group-choice").replaceChildren(propertyChoice("group", t("group"), view.group, answer, (group) => go({ group }), [none]));
   $("page-before").disabled = page === 0;
   $("page-after").disabled = page >= pages - 1;
-  $("page-text").textContent = t("range", { from: page * PAGE + 1, to: page * PAGE + shown.length, total: drawn.left.length });
+  $("page-text").textContent = t("range", { from: page * view.size + 1, to: page * view.size + shown.length, total: counted(drawn.left.length, missing(answer, filters()).length > 0) });
 }
 
 /** A table that is too wide scrolls in its frame, and gives up the heads that stay in sight. */
@@ -323,12 +233,13 @@ function drawChips() {
   const { chips } = now.view;
   $("chips").replaceChildren(...chips.map((chip) => h("button", { type: "button", class: "chip", "aria-label": t("removeChip", { chip: written(chip) }),
     onclick: () => go({ chips: chips.filter((one) => one !== chip) }) }, h("span", { class: "soft" }, `${chip.not ? "−" : ""}${chip.key ? `${chip.key}:` : ""}`), bdi(escaped(chip.value)), h("span", { "aria-hidden": "true" }, " ✕"))));
-  const values = FACETS.flatMap((facet) => [...(drawn.counts[facet]?.keys() ?? [])].map((value) => written({ key: facet, value, not: false })));
+  const values = FACETS.flatMap((facet) => [...(drawn.counts[facet]?.keys() ?? [])].slice(0, 100).map((value) => written({ key: facet, value, not: false })));
   $("suggestions").replaceChildren(...[...values, ...Object.keys(KEYS).map((key) => `${key}:`)].map((value) => h("option", { value })));
 }
 
 function drawDrawer() {
   const key = now.view.server, dialog = $("drawer");
+  $("columns").classList.toggle("beside", Boolean(key && now.answer && ROOM.matches));
   if (!key || !now.answer) return dialog.open && dialog.close();
   const at = drawn.left.findIndex((one) => one.key === key);
   const one = drawn.left[at] ?? now.answer.machines.find((other) => other.key === key);
@@ -339,10 +250,12 @@ function drawDrawer() {
 
 /** Where the cursor was, by what it was on: the element itself is made again. @param {HTMLElement | null} focused */
 function remembered(focused) {
-  const key = focused?.closest("tr")?.dataset.key, within = focused?.closest("#place, #facets, #chips");
+  const key = focused?.closest("tr")?.dataset.key, within = focused?.closest("#place, #facets, #chips, #matrix, #summary, #group-choice");
   const selector = !within || !focused ? "" : key && focused.classList.contains("open") ? `tr[data-key="${CSS.escape(key)}"] .open`
-    : focused.dataset.value ? `[data-facet="${focused.closest("section")?.dataset.facet}"] [data-value="${CSS.escape(focused.dataset.value)}"]`
+    : focused.dataset.focus ? `[data-focus="${CSS.escape(focused.dataset.focus)}"]`
+    : focused.dataset.value ? `[data-facet="${/** @type {HTMLElement} */ (focused.closest("[data-facet]")).dataset.facet}"] [data-value="${CSS.escape(focused.dataset.value)}"]`
     : focused.classList.contains("head") ? `th.${focused.closest("th")?.className.split(" ")[0]} .head`
+    : focused.id ? `#${focused.id}`
     : focused.dataset.period ? `[data-period="${focused.dataset.period}"]` : "";
   return () => { if (selector) /** @type {any} */ (document.querySelector(selector))?.focus({ preventScroll: true }); };
 }
@@ -365,8 +278,11 @@ function openExport() {
   if (!now.answer) return;
   if (now.view.show === "changes" && now.changes) return changesSheet(changesShown(now.changes, now.answer, now.view, filters()), now.changes,
     { tenant: now.tenant, chips: filters(), kind: now.view.kind, link: shareLink({}) });
-  const hidden = sourcesWithin(now.answer, filters()).some((one) => one.state === "failed");
-  exportSheet({ rows: drawn.left.map(({ row }) => row), answer: now.answer, tenant: now.tenant, chips: filters(), link: shareLink({}), whole: !hidden });
+  exportSheet({ rows: drawn.left.map(({ row }) => row), answer: now.answer, tenant: now.tenant, chips: filters(), link: shareLink({}), whole: !missing(now.answer, filters()).length });
+}
+
+function openAddresses() {
+  if (now.answer) addressesSheet(drawn.left.map(({ row }) => row), missing(now.answer, filters()), "lan", copy);
 }
 
 function speak(/** @type {string} */ lang) {
@@ -379,10 +295,11 @@ function speak(/** @type {string} */ lang) {
   $("language").lang = language === "zh" ? "en" : "zh-CN";
 }
 
-async function copy(/** @type {string} */ text) {
+/** @param {string} text @param {string} [words]  what was copied; else the text itself is shown */
+async function copy(text, words) {
   try {
     await navigator.clipboard.writeText(text);
-    toast(t("copied", { text: escaped(text).slice(0, 60) }));
+    toast(words ?? t("copied", { text: escaped(text).slice(0, 60) }));
   } catch {
     toast(t("notCopied"));
   }
@@ -390,7 +307,7 @@ async function copy(/** @type {string} */ text) {
 
 let toastTimer = 0;
 function toast(/** @type {string} */ text) {
-  const place = document.querySelector("dialog[open]") ?? document.body;      // what is beneath an open dialog is not seen
+  const place = document.querySelector("dialog:modal") ?? document.body;      // what is beneath an open dialog is not seen
   place.append($("toast"));
   $("toast").textContent = text;
   tell(text);
@@ -402,12 +319,13 @@ function toast(/** @type {string} */ text) {
 
 function pressed(/** @type {KeyboardEvent} */ event) {
   const at = /** @type {HTMLElement} */ (event.target), writing = at.matches("input, select, textarea");
-  if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]") || !now.token) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog:modal") || !now.token) return;
   if (at.id === "search" && event.key === "Enter") typed(true);
   else if (at.id === "search" && event.key === "Backspace" && !at.value && now.view.chips.length) go({ chips: now.view.chips.slice(0, -1) });
   else if (at.id === "search" && event.key === "Escape") { clear(); at.blur(); }
   else if (at.id === "search" && event.key === "ArrowDown" && !$("search").value) { event.preventDefault(); moveTo(0); }
   else if (writing) return;
+  else if (event.key === "Escape" && now.view.server) closeDrawer();
   else if (event.key === "/") { event.preventDefault(); $("search").focus(); $("search").select(); }
   else if (event.key === "?") keysSheet();
   else if (event.key === "ArrowDown" || event.key === "ArrowUp") moveRow(event);
@@ -421,6 +339,8 @@ function moveTo(/** @type {number} */ index) {
   const all = links(), to = all[Math.max(0, Math.min(index, all.length - 1))];
   for (const one of all) one.tabIndex = one === to ? 0 : -1;
   to?.focus();
+  const key = to?.closest("tr")?.dataset.key;
+  if (key && now.view.server && ROOM.matches) go({ server: key, page: now.view.page }, false);     // the details follow
 }
 
 /** From the table, or from nowhere: a focused button keeps its own arrows. */
@@ -434,7 +354,7 @@ function moveRow(/** @type {KeyboardEvent} */ event) {
 function turn(/** @type {number} */ step) {
   go({ page: now.view.page + step });
   tell($("page-text").textContent);
-  $("place").scrollIntoView({ block: "nearest" });
+  if ($("place").getBoundingClientRect().top < 0) $("place").scrollIntoView({ block: "start" });
 }
 
 function clicked(/** @type {MouseEvent} */ event) {
@@ -452,24 +372,31 @@ function ticked() {
     one.textContent = t("seconds", { n: Math.max(0, Math.ceil((Number(one.dataset.until) - Date.now()) / 1000)) });
   }
   for (const one of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("[data-since]"))) {
-    one.textContent = t("loadingText", { n: Math.floor((Date.now() - Number(one.dataset.since)) / 1000) });
+    one.textContent = t("loadingText", { n: Math.floor((Date.now() - Number(one.dataset.since)) / 1000) }) + (now.rows ? ` · ${t("rowsRead", { n: now.rows })}` : "");
   }
   const waits = now.problem && !now.answer; // a fault that is all there is to see waits for the reader, or Retry-After
-  const busyReading = document.querySelector("dialog[open]");
-  if (!now.paused && !now.busy && !waits && !busyReading && Date.now() - now.asked > REFRESH_SECONDS * 1000) refresh(MAX_AGE);
+  const busyReading = document.querySelector("dialog:modal"), pause = Math.max(REFRESH_SECONDS * 1000, LONG_READ * now.took);
+  if (!now.paused && !now.busy && !waits && !busyReading && Date.now() - now.asked > pause) refresh(MAX_AGE);
 }
 
 function start() {
   const { lang, tenant } = readLink(location.hash);
   chosenLanguage = lang in TEXTS ? lang : "";
   speak(chosenLanguage || (navigator.language.startsWith("zh") ? "zh" : "en"));
-  $("facets-fold").open = !matchMedia("(max-width: 900px)").matches;
+  for (const id of ["facets-fold", "matrix-fold"]) {
+    $(id).open = !matchMedia("(max-width: 900px)").matches;
+    $(id).addEventListener("toggle", () => { if (now.token) draw(); });
+  }
+  $("page-size").replaceChildren(...SIZES.map((one) => h("option", { value: one }, number(one))));
+  $("page-size").addEventListener("change", () => go({ size: Number($("page-size").value) }));
+  ROOM.addEventListener("change", () => { $("drawer").close(); draw(); });
   const on = (/** @type {string} */ id, /** @type {() => void} */ act) => $(id).addEventListener("click", act);
   on("refresh", again);
   on("pause", () => { now.paused = !now.paused; draw(); });
   on("signout", () => signOut(t("signedOut")));
   on("language", () => { chosenLanguage = language === "en" ? "zh" : "en"; speak(chosenLanguage); go({ page: now.view.page }, false); });
   on("share", openExport);
+  on("addresses", openAddresses);
   on("choose-columns", () => columnsSheet(now.view.columns, (columns) => go({ columns, page: now.view.page }, false)));
   on("keys", keysSheet);
   on("page-before", () => turn(-1));
@@ -478,11 +405,12 @@ function start() {
   on("view-changes", () => { go({ show: "changes" }); if (now.answer) refreshChanges(); });
   on("brand", () => { if (now.token) setTimeout(clear); });
   on("choose-other", () => signOut(""));
-  $("signin-form").addEventListener("submit", submitted);
+  $("signin-form").addEventListener("submit", tokenSubmitted);
+  $("password-form").addEventListener("submit", passwordSubmitted);
   $("choose-form").addEventListener("submit", chooserSubmitted);
   $("tenant").addEventListener("change", tenantChosen);
   $("search").addEventListener("input", () => typed(false));
-  $("drawer").addEventListener("close", () => { if (now.view.server) closeDrawer(); });
+  $("drawer").addEventListener("close", () => { if (now.view.server && !$("drawer").open) closeDrawer(); });
   for (const id of ["drawer", "sheet"]) $(id).addEventListener("click", (/** @type {MouseEvent} */ event) => { if (event.target === $(id)) $(id).close(); });
   addEventListener("keydown", pressed);
   addEventListener("click", clicked);
@@ -492,6 +420,7 @@ function start() {
   setInterval(ticked, 1000);
   const found = kept();
   if (found) {
+    now.issued = found.issued;
     signIn(found.token, tenant || found.tenant, true);
     refreshMe();
   }

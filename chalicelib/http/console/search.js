@@ -6,16 +6,17 @@
 const KEYS = {
   status: "status", party: "party", region: "region", zone: "zone", type: "instance_type", project: "project_id",
   name: "instance_name", id: "instance_id", ip: "", tag: "tags", cpu: "cpu_num", mem: "mem_size", disk: "disk_size",
-  word: "party_status", tenant: "tenant_id", account: "account", list: "",
+  word: "party_status", tenant: "tenant_id", account: "account", os: "os", image: "image_name", vpc: "vpc_id",
+  charge: "charge_type", expires: "", list: "",
 };
-const FACETS = ["status", "tenant", "party", "account", "region"];
+const FACETS = ["status", "tenant", "party", "account", "region", "type", "zone", "project", "tag"];
 
 /** @returns {Chip[]} */
 function parse(/** @type {string} */ text) {
   const chips = [];
-  for (const [, minus, key, quoted, bare] of text.matchAll(/(-?)(?:([a-z]+):)?(?:"([^"]*)"|(\S+))/g)) {
+  for (const [, minus, key, quoted, bare] of text.matchAll(/(-?)(?:([a-z]+):)?(?:"((?:[^"\\]|\\.)*)"|(\S+))/g)) {
     const known = key !== undefined && Object.hasOwn(KEYS, key);
-    const value = quoted ?? bare;
+    const value = quoted?.replace(/\\(["\\])/g, "$1") ?? bare;
     if (known) chips.push({ key, value, not: minus === "-" });
     else chips.push({ key: "", value: `${key === undefined ? "" : `${key}:`}${value}`, not: minus === "-" });
   }
@@ -23,7 +24,7 @@ function parse(/** @type {string} */ text) {
 }
 
 const written = (/** @type {Chip} */ { key, value, not }) =>
-  `${not ? "-" : ""}${key ? `${key}:` : ""}${/\s/.test(value) || (!key && /^-|:/.test(value)) ? `"${value}"` : value}`;
+  `${not ? "-" : ""}${key ? `${key}:` : ""}${/[\s"]/.test(value) || (!key && /^-|:/.test(value)) ? `"${value.replace(/["\\]/g, "\\$&")}"` : value}`;
 
 /** @param {Chip[]} chips @param {Chip} chip */
 const has = (chips, chip) => chips.some((one) => written(one) === written(chip));
@@ -40,9 +41,13 @@ function test(/** @type {Chip} */ chip) {
 /** @param {string} key @param {string} value @returns {(one: Machine) => boolean} */
 function meaning(key, value) {
   const low = value.toLowerCase();
-  if (key === "") return (one) => one.words.includes(low);
+  if (key === "") {
+    const clouds = new Set([...parties].filter(([, { title }]) => title.toLowerCase().includes(low)).map(([party]) => party));
+    return (one) => one.words.includes(low) || clouds.has(one.row.party);
+  }
   if (key === "ip") return addressTest(low);
   if (key === "tag") return tagTest(low);
+  if (key === "expires") return endTest(low);
   if (key === "list") return (one) => (one.source?.state ?? "ok") === low;
   if (key === "account" && !low.includes("*")) return ({ row }) => `${row.account}:`.toLowerCase().startsWith(`${low}:`);
   const field = KEYS[key];
@@ -73,8 +78,17 @@ function numberTest(field, value) {
 function tagTest(/** @type {string} */ low) {
   const [name, ...rest] = low.split("=");
   const like = rest.length ? wildcard(rest.join("=")) : null;
-  return (/** @type {Machine} */ { row }) => Object.entries(row.tags ?? {}).some(([tag, value]) =>
-    tag.toLowerCase() === name && (!like || like.test(String(value).toLowerCase())));
+  if (low === "?") return (/** @type {Machine} */ { row }) => !Object.keys(row.tags ?? {}).length;
+  return (/** @type {Machine} */ { row }) => Object.entries(row.tags ?? {}).some(([tag, value]) => tag.toLowerCase() === low
+    || (tag.toLowerCase() === name && (!like || like.test(String(value).toLowerCase()))));
+}
+
+/** `30d`: ends within thirty days, or has ended; `?`: no end is known. */
+function endTest(/** @type {string} */ low) {
+  if (low === "?") return (/** @type {Machine} */ { ends }) => ends === null;
+  const [, days] = low.match(/^<?=?(\d+)d?$/) ?? [];
+  const until = present() + (days === undefined ? NaN : Number(days)) * DAY;
+  return (/** @type {Machine} */ { ends }) => ends !== null && ends <= until;
 }
 
 /** An address, the beginning of one with `*`, or an IPv4 network with `/`. */
@@ -112,12 +126,11 @@ function groups(chips) {
 /**
  * What is left, in the same order, and for each facet how many of each value and status would be left with this value
  * chosen: the facet's own chips do not count in its counts.
- * @param {Machine[]} machines @param {Chip[]} chips
+ * @param {Machine[]} machines @param {Chip[]} chips @param {Record<string, Index>} [index]  of the machines' answer
  */
-function filtered(machines, chips) {
-  const tests = groups(chips);
-  /** @type {Record<string, Map<string, Map<string, number>>>} */
-  const counts = Object.fromEntries(FACETS.map((facet) => [facet, new Map()]));
+function filtered(machines, chips, index = {}) {
+  const tests = groups(chips), facets = Object.keys(index), looks = LOOK_ORDER.length;
+  const tallies = facets.map((facet) => ({ facet, codes: index[facet].codes, counts: new Int32Array(index[facet].values.length * looks) }));
   const left = [];
   for (const one of machines) {
     let failed = "", misses = 0;
@@ -128,13 +141,45 @@ function filtered(machines, chips) {
         if (misses > 1) break;
       }
     }
+    if (misses > 1) continue;
     if (misses === 0) left.push(one);
-    for (const facet of FACETS) {
-      if (misses === 0 || (misses === 1 && failed === facet)) count(counts[facet], one.row[KEYS[facet]], look(one.row.status));
+    for (const { facet, codes, counts } of tallies) {
+      if (misses && failed !== facet) continue;
+      const code = codes[one.at];
+      if (typeof code === "number") counts[code * looks + one.look] += 1;
+      else for (const each of code) counts[each * looks + one.look] += 1;
     }
   }
+  /** @type {Record<string, Map<string, Map<string, number>>>} */
+  const counts = Object.fromEntries(tallies.map(({ facet, counts: all }) => [facet, namedCounts(index[facet].values, all, LOOK_ORDER)]));
   return { left, counts };
 }
+
+/** Only what is there. @param {string[]} values @param {Int32Array} counts @param {string[]} parts */
+function namedCounts(values, counts, parts) {
+  /** @type {Map<string, Map<string, number>>} */
+  const found = new Map();
+  values.forEach((value, row) => {
+    const of = new Map(parts.map((part, at) => [part, counts[row * parts.length + at]]));
+    for (const [part, n] of of) if (!n) of.delete(part);
+    if (of.size) found.set(value, of);
+  });
+  return found;
+}
+
+// ---------------------------------------------------------------- what a source that failed could hold
+
+const PLACES = { tenant: "tenant_id", party: "party", account: "account", region: "region" };
+
+/** The sources that gave nothing and could hold more of what is shown. @param {Answer | null} answer @param {Chip[]} chips */
+const missing = (answer, chips) => (answer ? sourcesWithin(answer, chips).filter((one) => one.state === "failed") : []);
+
+/** Whether one of them could add to this value of a facet. @param {Source[]} sources @param {string} facet @param {string} value */
+const couldAdd = (sources, facet, value) => sources.some((one) => !Object.hasOwn(PLACES, facet) || one[PLACES[facet]] === value
+  || (facet === "region" && one.region === "all"));
+
+/** A count that may be too low says so. @param {number} n @param {boolean} low */
+const counted = (n, low) => (low ? (n ? t("atLeast", { count: number(n) }) : "?") : number(n));
 
 /**
  * Add the parties, accounts and regions that the token opens of these tenants, those without servers too.
@@ -147,11 +192,4 @@ function offer(counts, me, tenant) {
     const values = { tenant: [owner], party: [party], region: regions ?? [], account: doors.has(`${owner}/${party}/${account}`) ? [] : [account] };
     for (const [facet, all] of Object.entries(values)) for (const value of all) if (!counts[facet].has(value)) counts[facet].set(value, new Map());
   }
-}
-
-/** @param {Map<string, Map<string, number>>} counts @param {string} value @param {string} part */
-function count(counts, value, part) {
-  const parts = counts.get(value) ?? new Map();
-  parts.set(part, (parts.get(part) ?? 0) + 1);
-  counts.set(value, parts);
 }
