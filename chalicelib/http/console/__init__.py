@@ -19,7 +19,7 @@ _SCRIPTS = {                                # in this order: they share one scop
                      "signin.js", "main.js"),
     "reference.html": ("elements.js", "reference.js"),
 }
-_STYLES = {"console.html": ("colours.css", "console.css", "overview.css", "changes.css"),
+_STYLES = {"console.html": ("colours.css", "console.css", "overview.css", "changes.css", "responsive.css"),
            "reference.html": ("colours.css", "reference.css")}
 HEADERS = {
     "Content-Type": "text/html; charset=utf-8",
@@ -49,11 +49,13 @@ def page(name: str) -> Page:
 
 
 def _joined(names: tuple[str, ...]) -> str:
-    """The files, without indentation, line breaks and blanks that mean nothing and what is written for maintainers: a
-    third of the bytes. No text in them has a line break or a comment in it."""
+    """The files, without indentation, line breaks and, in scripts, blanks that mean nothing, and what is written for
+    maintainers: a third of the bytes. No text in them has a line break or a comment in it."""
     text = "\n".join((_FOLDER / name).read_text("utf-8") for name in names)
     text = re.sub(r"/\*.*?\*/ ?", "", text, flags=re.DOTALL)
-    lines = (_without_blanks(re.sub(r"\s+// .*$", "", line).strip()) for line in text.splitlines())
+    lines = (re.sub(r"\s+// .*$", "", line).strip() for line in text.splitlines())
+    if names[0].endswith(".js"):            # in a style a blank between selectors is one of them
+        lines = map(_without_blanks, lines)
     text = "\n".join(line for line in lines if line and not line.startswith("//"))
     return re.sub(r"(?<=[;{,(])\n|\n(?=[})?:.&|])", "", text)
 
