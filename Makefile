@@ -41,7 +41,7 @@ bench: $(VENV)/bench .tools/ministack/ready  ## the benchmarks; writes benchmark
 	$(BIN)/python -m benchmarks
 
 screenshots: $(VENV)/dev .tools/browser/ready  ## the pictures of the console in docs, and its times with 10,000 servers
-	$(BIN)/python -m tests.http.test_console
+	$(BIN)/python -m tests.http.console_pictures
 
 docs: $(VENV)/dev  ## write the tables, help texts and the picture in the documents again
 	$(BIN)/python -m tests.programs.test_docs

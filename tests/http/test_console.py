@@ -1,12 +1,7 @@
-"""The console in a real Chromium, against the API over HTTP with simulator clouds behind it.
-
-`python -m tests.http.test_console` makes the pictures in docs/console and prints how long things take with 10,000
-servers.
-"""
+"""The console in a real Chromium, against the API over HTTP with simulator clouds behind it."""
 
 import base64
 import hashlib
-import io
 import json
 import re
 import threading
@@ -1028,82 +1023,3 @@ def test_the_language_is_the_readers_and_can_be_changed(served: App, opens: Open
     reader.page.click("#language")
     assert "Sign out" in reader.text()
     assert "lang=en" in reader.page.url
-
-
-# ---------------------------------------------------------------- pictures and times for the documents
-
-def main() -> None:
-    """With the demo's clouds: they are many, and look like what a reader would see."""
-    import tempfile
-    from contextlib import ExitStack
-    from itertools import chain
-
-    from chalicelib.fleet import many_sources
-    from chalicelib.http import serve
-    from chalicelib.settings import Settings
-    from chalicelib.simulators import demo
-
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        deployment = many_sources.open_deployment(Settings(
-            store=f"sqlite:///{folder}/shots.db", key=f"file:{folder}/key", timezone=ZoneInfo("UTC"), max_age=0,
-            stale_if_error=86_400, history=30, local=True, in_lambda=False))
-        clouds: dict[str, list[Any]] = {**demo.start(deployment, stack)}
-        server = serve.Server(deployment, "127.0.0.1", 0)
-        threading.Thread(target=server.serve, daemon=True).start()
-        token, url = demo.ready_token(deployment), f"http://{server.address}"
-        chromium = stack.enter_context(browser.chromium(folder))
-
-        def reader(**options: Any) -> Reader:
-            context = chromium.new_context(**{"locale": "en-GB", "viewport": {"width": 1280, "height": 800},
-                                              "reduced_motion": "reduce", **options})
-            context.set_default_timeout(100_000)
-            return Reader(context.new_page(), url)
-
-        def keep(shown: Reader, name: str) -> None:
-            shown.page.evaluate("document.activeElement.blur()")
-            shown.page.mouse.move(0, 0)
-            from PIL import Image
-
-            shot = Image.open(io.BytesIO(shown.page.screenshot()))
-            shot.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(ROOT / f"docs/console/{name}.png",
-                                                                             optimize=True)
-
-        keep(reader().signs_in(token), "light")
-        keep(reader(color_scheme="dark").signs_in(token,
-                                                  fragment="#q=status:ACTIVE+party:qcloud&server=qcloud/ap-guangzhou/"
-                                                           "ins-u23j34j2", wait="#drawer[open]"), "dark")
-        keep(reader(viewport=PHONE, device_scale_factor=1.5).signs_in(token), "phone")
-        keep(reader(locale="zh-CN").signs_in(token), "chinese")
-        for party, fault in (("aws", "reset"), ("qcloud", "503")):
-            for cloud in clouds[party]:
-                cloud.fail(fault)
-        off = reader().signs_in(token)
-        off.page.click("#refresh")
-        off.page.wait_for_selector('[data-kind="stale"]')
-        keep(off, "switched-off")
-        docs = reader()
-        docs.page.goto(f"{url}/twocloud/docs")
-        docs.page.wait_for_selector(".operation")
-        keep(docs, "reference")
-        for cloud in chain(*clouds.values()):
-            cloud.plans.clear()
-        clouds["qcloud"][0].fleets["ap-shanghai"] = Fleet(9_043, "demo")
-        clouds["qcloud"][0].rates.clear()
-        time.sleep(11)                      # a cloud that failed is left alone for ten seconds
-        many = reader().signs_in(token)
-        many.page.click("#refresh")
-        many.until("document.querySelector('.number').textContent.replace(/\\D/g, '') > 9000")
-        print({name: f"{seconds * 1000:.0f} ms" for name, seconds in measured(many).items()},
-              many.page.inner_text(".number"))
-        began = time.monotonic()
-        many.page.reload(wait_until="load")
-        print(f"first paint "
-              f"{many.page.evaluate('performance.getEntriesByName(`first-contentful-paint`)[0].startTime'):.0f} ms, "
-              f"loaded {1000 * (time.monotonic() - began):.0f} ms")
-        server.close()
-        deployment.close()
-
-
-if __name__ == "__main__":
-    main()

@@ -15,6 +15,7 @@ import pytest
 from tests import browser
 from tests.fixtures import App
 from tests.http.test_console import HOSTILE, Opens, Reader, clock, machines, named, opens, violations
+from tests.http.test_console_changes import history
 
 __all__ = ["clock", "opens"]
 
@@ -107,3 +108,26 @@ def test_hostile_names_are_text_and_nothing_else_runs(served: App, opens: Opens,
         page.wait_for_timeout(30)
     assert all(any(word in fault for word in blocked) for fault in reader.faults), reader.faults
     reader.faults.clear()
+
+
+def test_states_and_changes_on_a_phone(served: App, opens: Opens) -> None:
+    history(served)
+    served.clouds["aws"].fail("503")
+    reader = opens(viewport={"width": 390, "height": 844}).signs_in(served.token)
+    page = reader.page
+    assert reader.kinds() == ["stale"]
+    assert "The cloud cannot be reached." in page.inner_text("#notices")
+    row = page.locator("#place tbody tr:has(.c-server)").first.bounding_box()
+    assert row["y"] + row["height"] <= 844
+    reader.searches("party:qcloud ")
+    assert reader.kinds() == []
+    page.click("#view-changes")
+    page.wait_for_selector("[data-change]")
+    assert "SHUTOFF" in page.inner_text("[data-change=changed] .diffs")
+    page.locator(".span:enabled").last.click()
+    assert page.evaluate("document.activeElement.dataset.line") == "0"
+    assert reader.wide() <= 390
+    assert violations(reader) == []
+    page.click("[data-change=appeared] .open")
+    page.wait_for_selector("#drawer[open]")
+    assert page.inner_text("#drawer-title") == "new"
