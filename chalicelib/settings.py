@@ -30,6 +30,12 @@ SETTINGS = {
     "TWOCLOUD_CORS_ORIGINS": ("", "the origins whose pages may read the API, with commas: https://dash.example.com"),
     "TWOCLOUD_TRUSTED_PROXY": ("", "addresses and networks, with commas, whose X-Forwarded-For and X-Forwarded-Prefix "
                                    "are believed; unix: whoever connects to the socket of --host unix:PATH"),
+    "TWOCLOUD_CONNECTIONS": ("900", "connections that serve holds"),
+    "TWOCLOUD_ADDRESS_CONNECTIONS": ("300", "connections of one address among them that are idle or unfinished"),
+    "TWOCLOUD_REQUESTS": ("200", "requests that serve works on at once; a thread for each"),
+    "TWOCLOUD_TENANT_REQUESTS": ("50", "requests of one tenant or one token among them"),
+    "TWOCLOUD_ADDRESS_REQUESTS": ("16", "requests of one address among them that have shown no valid token yet"),
+    "TWOCLOUD_WRONG_PASSWORDS": ("20", "wrong passwords at once from one address; then one every 3 seconds"),
     "TWOCLOUD_LOCAL": ("0", "1 allows accounts whose endpoint is http:// on loopback; refused in Lambda"),
     "TWOCLOUD_URL": ("", "the server that the command queries, as --url; default: the store"),
     "TWOCLOUD_TOKEN": ("", "the token that the command sends to the server of --url or TWOCLOUD_URL, and to no other"),
@@ -42,6 +48,18 @@ LOCAL_SOCKET = "unix"                       # in TWOCLOUD_TRUSTED_PROXY
 Trusted = ipaddress.IPv4Network | ipaddress.IPv6Network | str               # a str is LOCAL_SOCKET
 NO_HOME = Path("/dev/null/twocloud/config.toml")                # of a user without a home: no file can be there
 os.environ.pop("SSLKEYLOGFILE", None)       # or TLS libraries write down the keys of calls to parties
+
+
+@dataclass(frozen=True, slots=True)
+class ServerLimits:
+    """What one process of `serve` gives its callers at once; for an IPv6 address, its /64 counts."""
+
+    connections: int = 900
+    address_connections: int = 300
+    requests: int = 200
+    tenant_requests: int = 50
+    address_requests: int = 16
+    wrong_passwords: int = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +84,7 @@ class Settings:
     ignored_proxy: str = ""
     cors_origins: frozenset[str] = frozenset()
     trusted_proxies: tuple[Trusted, ...] = ()
+    limits: ServerLimits = ServerLimits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +161,7 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
                     _proxy(text("TWOCLOUD_PROXY")),
                     next((name for name in ("HTTPS_PROXY", "https_proxy") if environment.get(name)), ""),
                     frozenset(_origin(item) for item in _items(text("TWOCLOUD_CORS_ORIGINS"))),
-                    tuple(_trusted(item) for item in _items(text("TWOCLOUD_TRUSTED_PROXY"))))
+                    tuple(_trusted(item) for item in _items(text("TWOCLOUD_TRUSTED_PROXY"))), _limits(environment))
 
 
 def is_store(text: str) -> bool:
@@ -199,7 +218,24 @@ def _zone(name: str) -> ZoneInfo:
         raise SettingsError("TWOCLOUD_TIMEZONE must be an IANA name such as Asia/Shanghai.") from None
 
 
-def _number(name: str, text: str, highest: int) -> int:
-    if not re.fullmatch(r"0|[1-9][0-9]{0,6}", text, re.ASCII) or int(text) > highest:
-        raise SettingsError(f"{name} must be a whole number from 0 to {highest}.")
+def _limits(environment: Mapping[str, str]) -> ServerLimits:
+    """A part of a limit may not be more than the whole; a part that is not set shrinks with it."""
+    def limit(name: str, lowest: int, highest: int, whole: str = "") -> int:
+        default = min(int(SETTINGS[name][0]), highest)
+        return _number(name, environment.get(name) or str(default), highest, lowest, whole)
+
+    connections = limit("TWOCLOUD_CONNECTIONS", 10, 3000)
+    requests = limit("TWOCLOUD_REQUESTS", 4, 1000)
+    return ServerLimits(
+        connections, limit("TWOCLOUD_ADDRESS_CONNECTIONS", 2, connections, "TWOCLOUD_CONNECTIONS"), requests,
+        limit("TWOCLOUD_TENANT_REQUESTS", 1, requests, "TWOCLOUD_REQUESTS"),
+        limit("TWOCLOUD_ADDRESS_REQUESTS", 1, requests, "TWOCLOUD_REQUESTS"),
+        limit("TWOCLOUD_WRONG_PASSWORDS", 1, 1000))
+
+
+def _number(name: str, text: str, highest: int, lowest: int = 0, whole: str = "") -> int:
+    """`whole`: the setting whose value is the highest."""
+    if not re.fullmatch(r"0|[1-9][0-9]{0,6}", text, re.ASCII) or not lowest <= int(text) <= highest:
+        raise SettingsError(f"{name} must be a whole number from {lowest} to {highest}"
+                            f"{f', the value of {whole}' if whole else ''}.")
     return int(text)

@@ -28,11 +28,11 @@ from chalicelib.access import accounts, tokens, users
 from chalicelib.cloud import cache
 from chalicelib.fleet import many_sources
 from chalicelib.fleet.many_sources import Deployment
-from chalicelib.http import connections, serve
+from chalicelib.http import serve
 from chalicelib.model import DEFAULT_ACCOUNT
 from chalicelib.parties.aws.simulator import Aws
 from chalicelib.parties.qcloud.simulator import Qcloud
-from chalicelib.settings import Settings
+from chalicelib.settings import ServerLimits, Settings
 from chalicelib.simulators.fleet import Fleet
 from chalicelib.simulators.server import Simulator
 from chalicelib.storage import amazon
@@ -193,15 +193,14 @@ def quick_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(users, "_NOBODY", f"scrypt$16$8$1${'00' * 16}${'00' * 32}")
 
 
-@pytest.fixture(autouse=True)
-def few_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hundreds of tests start a server: more threads than one caller's share, and not two hundred each time."""
-    monkeypatch.setattr(connections, "THREADS", connections.SHARE + 10)
+# hundreds of tests start a server: more threads than one caller's share, and not two hundred each time
+FEW = ServerLimits(requests=ServerLimits().tenant_requests + 10)
 
 
 def settings_in(folder: Path, **changes: object) -> Settings:
     made = Settings(store=f"sqlite:///{folder}/store/twocloud.db", key=f"file:{folder}/key", timezone=ZoneInfo("UTC"),
-                    max_age=0, stale_if_error=86_400, history=30, local=True, in_lambda=False, log="debug")
+                    max_age=0, stale_if_error=86_400, history=30, local=True, in_lambda=False, log="debug",
+                    limits=FEW)
     return replace(made, **changes)         # type: ignore[arg-type]
 
 
@@ -294,6 +293,15 @@ def serving(house: App) -> Generator[App]:
     house.session.close()
     server.close()
     thread.join(10)
+
+
+@contextmanager
+def limited(house: App, **limits: int) -> Generator[App]:
+    """The same with such limits."""
+    before = house.deployment.settings
+    house.deployment = replace(house.deployment, settings=replace(before, limits=replace(before.limits, **limits)))
+    with serving(house):
+        yield house
 
 
 @pytest.fixture

@@ -109,8 +109,8 @@ def answer(deployment: Callable[[], Deployment], route: str, request: HttpReques
     _mark(response, request.request_id, origins, request.headers)
     response.headers.setdefault("Cache-Control", "private, no-cache")
     log.request(request_id=request.request_id, method=request.method, route=route, status=response.status,
-                    **entry.fields, milliseconds=round((time.monotonic() - started) * 1000, 1),
-                    **entry.stats.line())
+                    **entry.fields, bytes=len(response.body),
+                    milliseconds=round((time.monotonic() - started) * 1000, 1), **entry.stats.line())
     return response
 
 

@@ -29,20 +29,15 @@ from waitress.utilities import BadRequest, Error
 
 from ..access import tokens
 from ..errors import Unauthorized
-from ..settings import Trusted
+from ..settings import ServerLimits, Trusted
 from .forwarding import is_trusted, origin_of
 
-THREADS = 200                               # a hanging party holds some for 25 s; the others go on
 LARGEST_BODY = 16_384                       # the largest that a path reads
 LARGEST_HEAD = 10_240                       # bytes of request line and headers, as API Gateway
 SECONDS_TO_SEND = 20                        # for a whole request, from its first byte; also for the first one to begin
 SECONDS_TO_READ = 120                       # for an answer, from its first byte that the connection could not take
 SECONDS_IDLE = 60                           # between two requests
 SECONDS_TO_LEAVE = 2                        # for a refused caller to read why
-CONNECTIONS = 900                           # then the one that has waited longest makes room
-CONNECTIONS_OF_ONE = 300                    # from one address, while none of its requests is complete
-SHARE = 50                                  # requests of one caller or tenant at work at once
-SHARE_OF_STRANGERS = 16                     # of callers of one address who have shown no valid token yet
 MOST_WAITING = 200                          # of one caller; the next is refused
 # their stubs know neither the attributes nor the types that are theirs
 _Parser: Any = waitress.parser.HTTPRequestParser
@@ -230,15 +225,16 @@ class Listener(_Server):
     _ending = False                         # the loop is to end
 
     def __init__(self, application: Callable[..., Any], bound: socket.socket, channel: type[Channel],
-                 dispatcher: "FairShare", trusted: Sequence[Trusted], origins: Collection[str]) -> None:
-        self.channel_class = channel
+                 dispatcher: "FairShare", limits: ServerLimits, trusted: Sequence[Trusted],
+                 origins: Collection[str]) -> None:
+        self.channel_class, self._limits = channel, limits
         self.trusted, self.origins = trusted, origins
         self._closing = threading.Lock()
         self._pulling = threading.Lock()    # the loop must not close the trigger while `end_soon` pulls it
         adjusted = waitress.adjustments.Adjustments(
             sockets=[bound], ident=None, clear_untrusted_proxy_headers=False, max_request_header_size=LARGEST_HEAD,
             max_request_body_size=LARGEST_BODY + 1, inbuf_overflow=1 << 30, outbuf_high_watermark=1 << 20,
-            connection_limit=CONNECTIONS + 90, asyncore_use_poll=True, cleanup_interval=1,
+            connection_limit=limits.connections + 90, asyncore_use_poll=True, cleanup_interval=1,
             recv_bytes=65_536)              # else a head that is too large is reset, not answered
         super().__init__(application, map={}, _sock=bound, dispatcher=dispatcher, adj=adjusted, bind_socket=False,
                          sockinfo=(bound.family, bound.type, bound.proto, bound.getsockname()))
@@ -305,19 +301,19 @@ class Listener(_Server):
             super().handle_accept()
             if len(self.active_channels) == before:             # nobody else is at the door
                 return
-            if len(self.active_channels) > min(CONNECTIONS_OF_ONE, CONNECTIONS):
+            if len(self.active_channels) > self._limits.address_connections:
                 self._make_room()
 
     def _make_room(self) -> None:
         """Close the connection that has waited longest, of the address that has the most, if there are too many."""
         # a trusted proxy has many callers: it is spared as long as there is room
-        crowded = len(self.active_channels) > CONNECTIONS
+        crowded = len(self.active_channels) > self._limits.connections
         waiting = [channel for channel in self.active_channels.values()
                    if channel.waits and (crowded or not channel.behind_proxy)]
         if not waiting:
             return
         (most, count), = Counter(channel.network for channel in waiting).most_common(1)
-        if count > CONNECTIONS_OF_ONE or crowded:
+        if count > self._limits.address_connections or crowded:
             oldest = min((channel for channel in waiting if channel.network == most), key=lambda it: it.since)
             oldest.refused = False
             oldest.handle_close()
@@ -358,16 +354,17 @@ class FairShare(_Dispatcher):
 
     A caller is a token that was valid before, with the tenant that it asks for; all others of one address are one
     stranger. No caller and no tenant has more than its share of threads, nor more than are left free: what waits for
-    them holds no thread.
+    them holds no thread. A hanging party holds some threads for 25 s; the others go on.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limits: ServerLimits) -> None:
         super().__init__()
+        self._limits = limits
         self._lines: OrderedDict[tuple[str, ...], deque[_Turn]] = OrderedDict()
         self._running: Counter[str] = Counter()
         self._known: OrderedDict[str, None] = OrderedDict()
         self.queue: Any = self              # waitress asks it: is there a task that may start, and which is next
-        self.set_thread_count(THREADS)
+        self.set_thread_count(limits.requests)
 
     def knows(self, shown: str) -> bool:
         return shown in self._known
@@ -416,8 +413,9 @@ class FairShare(_Dispatcher):
 
     def _may_start(self, keys: tuple[str, ...]) -> bool:
         free = len(self.threads) - self.active_count + 1        # the one that asks, too
-        return all(self._running[key] < (SHARE_OF_STRANGERS if key.startswith("stranger") else
-                                         max(1, min(SHARE, free))) for key in keys)
+        share = max(1, min(self._limits.tenant_requests, free))
+        return all(self._running[key] < (self._limits.address_requests if key.startswith("stranger") else share)
+                   for key in keys)
 
     def __len__(self) -> int:
         return any(self._may_start(keys) for keys in self._lines)

@@ -34,8 +34,7 @@ from ..fleet.many_sources import REQUEST_SECONDS, Deployment
 from . import admission, api, connections
 
 _LONGEST_WAIT = 10.0                        # seconds for a thread; the time that is left would do for no listing
-_WRONG = 20                                 # passwords at once from one address, then one in _WRONG_SECONDS
-_WRONG_SECONDS = 3.0
+_WRONG_SECONDS = 3.0                        # after which an address may give one more wrong password
 _CHECKED = 4                                # passwords from one address that are checked or wait for it
 _ADDRESSES = 10_000                         # remembered
 _FILES = 4096                               # open ones that we may have, if the system lets us
@@ -91,11 +90,13 @@ class Server:
         _allow_files()
         bound = bound or listen(host, port)
         self.address = address_of(bound)
-        self._threads = connections.FairShare()
         self._counters, settings = counters or Counters(), deployment.settings
+        self._threads = connections.FairShare(settings.limits)
         deployment.transport.observe = self._counters.add_call
-        self._listener = connections.Listener(partial(_wsgi, deployment, self._counters, _Guesses()), bound,
-                                              _Channel, self._threads, settings.trusted_proxies, settings.cors_origins)
+        guesses = _Guesses(settings.limits.wrong_passwords)
+        self._listener = connections.Listener(partial(_wsgi, deployment, self._counters, guesses), bound,
+                                              _Channel, self._threads, settings.limits, settings.trusted_proxies,
+                                              settings.cors_origins)
         self._listener.refused = partial(self._counters.add_request, "", OTHER)
         self._looping = threading.Event()
         self._worker = schedule.Worker(deployment)
@@ -190,8 +191,8 @@ class _Guesses:
     A right password costs nothing of it, so that many users behind one address do not stop each other.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock, self._lock = clock, threading.Lock()
+    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._most, self._clock, self._lock = most, clock, threading.Lock()
         self._by: OrderedDict[str, _Tries] = OrderedDict()
 
     @contextmanager
@@ -208,16 +209,16 @@ class _Guesses:
         finally:
             with self._lock:
                 tries.checked -= 1
-                tries.left = min(_WRONG, tries.left + (not wrong))
+                tries.left = min(self._most, tries.left + (not wrong))
 
     def _begin(self, network: str) -> _Tries:
         now = self._clock()
         with self._lock:
-            tries = self._by.setdefault(network, _Tries(_WRONG, now))
+            tries = self._by.setdefault(network, _Tries(self._most, now))
             self._by.move_to_end(network)
             if len(self._by) > _ADDRESSES:
                 self._by.popitem(last=False)
-            tries.left, tries.at = min(_WRONG, tries.left + (now - tries.at) / _WRONG_SECONDS), now
+            tries.left, tries.at = min(self._most, tries.left + (now - tries.at) / _WRONG_SECONDS), now
             if tries.checked >= _CHECKED:
                 raise RateLimited(1, "Too many passwords from this address are being checked.")
             if tries.left < 1:

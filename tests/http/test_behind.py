@@ -13,7 +13,7 @@ import requests
 
 from chalicelib.http import connections, serve
 from chalicelib.settings import load
-from tests.fixtures import GZ, App, serving
+from tests.fixtures import FEW, GZ, App, serving
 from tests.logs import heard
 
 DASHBOARD = "https://dash.example.com"
@@ -60,7 +60,7 @@ def test_each_client_of_a_proxy_has_its_own_guesses(behind: App) -> None:
         return requests.post(f"{behind.url}/twocloud/tokens", auth=(user, "wrong"), timeout=40,
                              headers={"X-Forwarded-For": address}).status_code
 
-    assert 429 in {guess(f"user-{number}", "203.0.113.1") for number in range(serve._WRONG + 9)}
+    assert 429 in {guess(f"user-{number}", "203.0.113.1") for number in range(FEW.wrong_passwords + 9)}
     assert guess("another", "203.0.113.2") == 401
 
 

@@ -17,11 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chalicelib import parties
-from chalicelib.http import connections, serve
+from chalicelib.http import serve
 from chalicelib.parties.qcloud.simulator import Qcloud
 from chalicelib.simulators.faults import FAULTS
 from chalicelib.simulators.fleet import Fleet
-from tests.fixtures import GZ, US, App
+from tests.fixtures import FEW, GZ, US, App
 
 TEN = ["instance_name", "instance_id", "cpu_num", "mem_size", "disk_size", "lan_ip_set", "wan_ip_set", "status",
        "create_at", "update_at"]
@@ -584,7 +584,7 @@ def test_a_closed_server_leaves_no_thread(house: App) -> None:
     server = serve.Server(house.deployment, "127.0.0.1", 0)
     thread = threading.Thread(target=server.serve)
     thread.start()
-    assert threading.active_count() >= before + connections.THREADS
+    assert threading.active_count() >= before + FEW.requests
     server.close()
     thread.join(10)
     until = time.monotonic() + 10

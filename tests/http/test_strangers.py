@@ -18,7 +18,8 @@ import requests
 from chalicelib.access import users
 from chalicelib.errors import RateLimited, Unauthorized
 from chalicelib.http import connections, serve
-from tests.fixtures import US, App
+from chalicelib.settings import ServerLimits
+from tests.fixtures import FEW, US, App, limited
 
 HEALTH = b"GET /twocloud/health HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -173,12 +174,11 @@ UNFINISHED = {"nothing": b"", "head": b"GET /twocloud/servers HTTP/1.1\r\nHost: 
 
 
 @pytest.mark.parametrize("data", UNFINISHED.values(), ids=UNFINISHED)
-def test_connections_that_wait_make_room_for_new_ones(served: App, data: bytes,
-                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connections_that_wait_make_room_for_new_ones(house: App, data: bytes) -> None:
     """As many as there may be, and more, from the very address of those who ask: the ones that wait longest go."""
-    monkeypatch.setattr(connections, "CONNECTIONS_OF_ONE", 20)
-    assert gets(served).status_code == 200
     with ExitStack() as stack:
+        served = stack.enter_context(limited(house, address_connections=20))
+        assert gets(served).status_code == 200
         held = [stack.enter_context(connect(served, data)) for _ in range(60)]
         for _ in range(5):
             assert gets(served).status_code == 200
@@ -194,10 +194,9 @@ def test_connections_that_wait_make_room_for_new_ones(served: App, data: bytes,
         assert ended >= 35 or data == HEALTH
 
 
-def test_when_all_places_are_taken_by_many_addresses_the_fullest_makes_room(served: App,
-                                                                            monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "CONNECTIONS", 20)
+def test_when_all_places_are_taken_by_many_addresses_the_fullest_makes_room(house: App) -> None:
     with ExitStack() as stack:
+        served = stack.enter_context(limited(house, connections=20, address_connections=20))
         for _ in range(60):
             stack.enter_context(connect(served, UNFINISHED["head"]))
         assert gets(served).status_code == 200
@@ -233,12 +232,12 @@ def test_an_idle_connection_ends_and_a_busy_one_stays(served: App, monkeypatch: 
         assert idle.recv(100) == b""
 
 
-def test_an_answer_that_is_not_read_ends(served: App, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_is_not_read_ends(house: App, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pipelined requests whose answers nobody reads held a thread each, forever."""
     monkeypatch.setattr(connections, "SECONDS_TO_READ", 1)
-    monkeypatch.setattr(connections, "SHARE_OF_STRANGERS", 4)
     ask = b"GET /twocloud/openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
     with ExitStack() as stack:
+        served = stack.enter_context(limited(house, address_requests=4))
         for _ in range(6):
             sock = stack.enter_context(socket.socket())
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -285,10 +284,9 @@ def hanging(served: App, count: int, token: str) -> Iterator[None]:
         yield
 
 
-def test_a_tenant_whose_cloud_hangs_leaves_threads_to_the_others(served: App, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "SHARE", 10)
-    other = served.issue(served.user("bob", tenants=("7",)))
-    with hanging(served, connections.THREADS + 20, served.token):
+def test_a_tenant_whose_cloud_hangs_leaves_threads_to_the_others(house: App) -> None:
+    other = house.issue(house.user("bob", tenants=("7",)))
+    with limited(house, tenant_requests=10) as served, hanging(served, FEW.requests + 20, served.token):
         for _ in range(3):
             answer = requests.get(f"{served.url}/twocloud/servers?party=aws&tenant_id=7&region=us-east-1",
                                   auth=(other, ""), timeout=10)
@@ -296,10 +294,10 @@ def test_a_tenant_whose_cloud_hangs_leaves_threads_to_the_others(served: App, mo
         assert requests.get(f"{served.url}/twocloud/health", timeout=10).status_code == 200
 
 
-def test_a_caller_with_more_waiting_requests_than_are_kept_is_refused(served: App,
+def test_a_caller_with_more_waiting_requests_than_are_kept_is_refused(house: App, stack: ExitStack,
                                                                       monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "SHARE", 2)
     monkeypatch.setattr(connections, "MOST_WAITING", 5)
+    served = stack.enter_context(limited(house, tenant_requests=2))
     assert gets(served).status_code == 200
     with hanging(served, 10, served.token):
         for _ in range(20):                 # the ten others may still be on their way
@@ -319,7 +317,7 @@ def test_many_requests_of_one_caller_are_all_answered(served: App, monkeypatch: 
            f"Authorization: Bearer {served.token}\r\n\r\n").encode()
     for _ in range(2):
         with ExitStack() as stack:
-            sent = [stack.enter_context(connect(served, ask)) for _ in range(connections.SHARE + 70)]
+            sent = [stack.enter_context(connect(served, ask)) for _ in range(FEW.tenant_requests + 70)]
             for sock in sent:
                 sock.settimeout(60)
             assert {rest(sock)[:13] for sock in sent} == {b"HTTP/1.1 200 "}
@@ -344,11 +342,8 @@ class FakeChannel:
         pass
 
 
-def test_threads_are_shared_by_callers_and_nobody_waits_for_a_free_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "THREADS", 16)
-    monkeypatch.setattr(connections, "SHARE", 8)
-    monkeypatch.setattr(connections, "SHARE_OF_STRANGERS", 2)
-    share = connections.FairShare()
+def test_threads_are_shared_by_callers_and_nobody_waits_for_a_free_one() -> None:
+    share = connections.FairShare(ServerLimits(requests=16, tenant_requests=8, address_requests=2))
     made: list[FakeChannel] = []
 
     def send(count: int, *callers: str) -> list[FakeChannel]:
@@ -426,7 +421,7 @@ def test_a_flood_of_guesses_is_refused_and_everybody_else_goes_on(served: App, m
     flood.join(30)
     assert set(statuses) <= {401, 429}
     assert statuses.count(429) >= 200
-    assert len(checked) == statuses.count(401) <= serve._WRONG + 10
+    assert len(checked) == statuses.count(401) <= FEW.wrong_passwords + 10
     refused = requests.post(f"{served.url}/twocloud/tokens", auth=("bob", "pw"),
                             headers={"Sec-Fetch-Site": "cross-site"}, timeout=9)
     assert (refused.status_code, refused.json()["error"]) == (403, "forbidden")
@@ -434,16 +429,16 @@ def test_a_flood_of_guesses_is_refused_and_everybody_else_goes_on(served: App, m
 
 def test_wrong_passwords_are_counted_by_address_and_right_ones_are_not() -> None:
     now = [0.0]
-    guesses = serve._Guesses(lambda: now[0])
+    guesses = serve._Guesses(20, lambda: now[0])
 
     def wrong(address: str) -> None:
         with pytest.raises(Unauthorized), guesses.try_from(address):
             raise Unauthorized()
 
-    for _ in range(serve._WRONG * 2):       # an office behind one address
+    for _ in range(40):       # an office behind one address
         with guesses.try_from("192.0.2.1"):
             pass
-    for _ in range(serve._WRONG):
+    for _ in range(20):
         wrong("192.0.2.1")
     with pytest.raises(RateLimited) as limited, guesses.try_from("192.0.2.1"):
         pass
@@ -452,7 +447,7 @@ def test_wrong_passwords_are_counted_by_address_and_right_ones_are_not() -> None
     now[0] += limited.value.retry_after
     with guesses.try_from("192.0.2.1"):     # nor is it locked out for long
         pass
-    for n in range(serve._WRONG):           # one network of IPv6 is one caller
+    for n in range(20):           # one network of IPv6 is one caller
         wrong(f"2001:db8::{n:x}")
     with pytest.raises(RateLimited), guesses.try_from("2001:db8::ffff"):
         pass
@@ -463,7 +458,7 @@ def test_wrong_passwords_are_counted_by_address_and_right_ones_are_not() -> None
 
 
 def test_few_passwords_of_one_address_wait_at_once() -> None:
-    guesses = serve._Guesses()
+    guesses = serve._Guesses(20)
     with ExitStack() as stack:
         for _ in range(serve._CHECKED):
             stack.enter_context(guesses.try_from("192.0.2.1"))

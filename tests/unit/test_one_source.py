@@ -27,13 +27,13 @@ from chalicelib.errors import (
 from chalicelib.fleet import changes, lookup, many_sources, one_source, schedule, single_flight
 from chalicelib.fleet.deployment import Deployment
 from chalicelib.fleet.lookup import Filter, Freshness
-from chalicelib.http import connections
 from chalicelib.model import WHOLE, Source, Window
 from chalicelib.parties.qcloud.simulator import Qcloud
+from chalicelib.settings import ServerLimits
 from chalicelib.simulators.fleet import Fleet, Machines
 from chalicelib.storage import snapshots
 from chalicelib.storage.store import Store
-from tests.fixtures import GZ, START, US, App, Clock, qcloud_keys, serving, settings_in
+from tests.fixtures import GZ, START, US, App, Clock, limited, qcloud_keys, serving, settings_in
 from tests.http.test_serve import error
 from tests.unit.test_tokens import LOSSES
 
@@ -726,17 +726,12 @@ def test_a_token_never_sees_another_tenants_list(served: App) -> None:
 
 # ---------------------------------------------------------------- P10: nobody waits for another
 
-@pytest.fixture
-def many_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many as outside the tests."""
-    monkeypatch.setattr(connections, "THREADS", 200)
-
-
-def test_a_hanging_source_does_not_hold_the_others(many_threads: None, served: App,
+def test_a_hanging_source_does_not_hold_the_others(house: App, stack: ExitStack,
                                                    monkeypatch: pytest.MonkeyPatch) -> None:
     """Thirty callers wait for a cloud that hangs; meanwhile fifty requests of others are all answered before any of
     them."""
     monkeypatch.setattr(sender_module, "CALL_SECONDS", 6.0)
+    served = stack.enter_context(limited(house, requests=ServerLimits().requests))
     keys = qcloud_keys()
     with Qcloud({keys["secret_id"]: keys["secret_key"]}, {"ap-guangzhou": Fleet(5)}) as other:
         served.account("qcloud", keys, other.url, tenant="7")   # the same party, another tenant

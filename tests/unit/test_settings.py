@@ -40,6 +40,11 @@ def test_what_is_accepted() -> None:
     *(("TWOCLOUD_LOCAL", v) for v in ("yes", "true", "2", "1 ")),
     *(("TWOCLOUD_CORS_ORIGINS", v) for v in (
         "*", "null", "dash.example.com", "https://a/", "https://a,b", "https://*.a", "ftp://a", "https://u@a")),
+    *((n, v) for n in ("TWOCLOUD_CONNECTIONS", "TWOCLOUD_ADDRESS_CONNECTIONS", "TWOCLOUD_REQUESTS",
+                       "TWOCLOUD_TENANT_REQUESTS", "TWOCLOUD_ADDRESS_REQUESTS", "TWOCLOUD_WRONG_PASSWORDS")
+      for v in ("0", "-1", "x", "1.5", "99999")),
+    ("TWOCLOUD_CONNECTIONS", "3001"), ("TWOCLOUD_REQUESTS", "1001"), ("TWOCLOUD_ADDRESS_CONNECTIONS", "901"),
+    ("TWOCLOUD_TENANT_REQUESTS", "201"), ("TWOCLOUD_ADDRESS_REQUESTS", "201"),
     *(("TWOCLOUD_TRUSTED_PROXY", v) for v in ("x", "*", "10.0.0.0/33", "10.0.0.1:80", "proxy.example.com")),
 ])
 def test_a_bad_setting_stops_with_one_line_that_names_it(name: str, value: str) -> None:
@@ -68,3 +73,14 @@ def test_origins_are_as_a_browser_writes_them() -> None:
 def test_trusted_proxies() -> None:
     read = settings.load({"TWOCLOUD_TRUSTED_PROXY": "10.0.0.5, 192.168.1.7/16,fd00::/8,unix"})
     assert [str(item) for item in read.trusted_proxies] == ["10.0.0.5/32", "192.168.0.0/16", "fd00::/8", "unix"]
+
+
+def test_a_part_of_a_limit_is_never_more_than_the_whole() -> None:
+    assert settings.load({}).limits == settings.ServerLimits()
+    small = settings.load({"TWOCLOUD_CONNECTIONS": "40", "TWOCLOUD_REQUESTS": "8", "TWOCLOUD_WRONG_PASSWORDS": "3"})
+    assert small.limits == settings.ServerLimits(40, 40, 8, 8, 8, 3)
+    wide = settings.load({"TWOCLOUD_REQUESTS": "1000", "TWOCLOUD_TENANT_REQUESTS": "400"})
+    assert wide.limits == settings.ServerLimits(requests=1000, tenant_requests=400)
+    with pytest.raises(SettingsError, match=r"^TWOCLOUD_TENANT_REQUESTS must be a whole number from 1 to 8, the value "
+                                            r"of TWOCLOUD_REQUESTS\.$"):
+        settings.load({"TWOCLOUD_REQUESTS": "8", "TWOCLOUD_TENANT_REQUESTS": "9"})
