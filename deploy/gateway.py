@@ -230,6 +230,10 @@ class Gateway:
         headers = [("Content-Type", "application/json")]
         for name, value in response["responseParameters"].items():
             header = name.removeprefix("gatewayresponse.header.")
+            if not isinstance(value, str):              # Fn::If HasOrigins: there is none
+                value = value["Fn::If"][2]
+                if value == {"Ref": "AWS::NoValue"}:
+                    continue
             headers.append((header, request_id if value == "context.requestId" else value[1:-1]))
         body = response["responseTemplates"]["application/json"].replace("$context.requestId", request_id)
         return Answer(int(response["statusCode"]), headers, body.encode())

@@ -36,7 +36,7 @@ from chalicelib.cloud.sender import Transport
 from chalicelib.errors import Internal
 from chalicelib.fleet import many_sources, schedule
 from chalicelib.fleet.deployment import Deployment
-from chalicelib.http import admission, api, authorizer, console
+from chalicelib.http import admission, api, authorizer, console, cors
 from chalicelib.model import DEFAULT_ACCOUNT, Discovery, Member, Source
 from chalicelib.parties.qcloud.simulator import Qcloud
 from chalicelib.simulators import tls
@@ -418,7 +418,16 @@ def test_the_gateway_refuses_in_the_words_of_the_program(template: dict[str, Any
                    for name, value in response["responseParameters"].items()}
         assert headers.pop("X-Request-Id") == "context.requestId"
         assert headers.pop("Cache-Control") == "'no-store'"
-        assert {name: headers.pop(name).strip("'") for name in api.COMMON_HEADERS} == api.COMMON_HEADERS
+        condition, several, none = headers.pop("Vary")["Fn::If"]
+        assert (condition, none.strip("'")) == ("HasOrigins", api.COMMON_HEADERS["Vary"])
+        assert several.strip("'") == f"{api.COMMON_HEADERS['Vary']}, Origin"
+        allowed = cors.headers_for({"https://a"}, {"origin": "https://a"}, "")
+        for name in ("Access-Control-Allow-Origin", "Access-Control-Expose-Headers"):
+            condition, named, none = headers.pop(name)["Fn::If"]
+            assert (condition, none) == ("HasOrigins", {"Ref": "AWS::NoValue"})
+            assert "Fn::Sub" in named or named == f"'{allowed[name]}'", name
+        assert {name: headers.pop(name).strip("'")
+                for name in api.COMMON_HEADERS if name != "Vary"}.items() <= api.COMMON_HEADERS.items()
         if body["code"] == 401:
             assert headers.pop("WWW-Authenticate") == f"'{api.CHALLENGE}'"
         if body["code"] == 429:
@@ -591,6 +600,22 @@ def test_the_seeds_request_through_gateway_and_authorizer(stack: Stack) -> None:
     assert len(body["vm_servers"]) == 10
     assert body["vm_servers"][0]["instance_id"].startswith("ins-")
     assert len(body["vm_servers"][0]) == 10
+
+
+def test_the_first_page_that_may_read_the_api_may_read_the_gateways_own_refusals(stack: Stack,
+                                                                                here_for_ministack: Path) -> None:
+    """Of several origins the first, for a gateway response has fixed headers."""
+    page = "https://dash.example.com"
+    url = emulator.deploy(stack.endpoint, here_for_ministack, "twocloud-page",
+                          parameters={"CorsOrigins": f"{page},https://other.example.com"})["URL"]
+    for path, status in (("servers", 401), ("nowhere", 404)):
+        refused = requests.get(url.replace("servers", path), headers={"Origin": page}, timeout=60)
+        assert (refused.status_code, refused.headers["Access-Control-Allow-Origin"]) == (status, page)
+        assert "Retry-After" in refused.headers["Access-Control-Expose-Headers"]
+        assert "Origin" in refused.headers["Vary"]
+        refused = stack.session.get(stack.url.replace("servers", path), headers={"Origin": page}, timeout=60)
+        assert refused.status_code == status
+        assert not [name for name in refused.headers if name.startswith("Access-Control-")]
 
 
 def test_pages_join_and_links_lead_on(stack: Stack) -> None:

@@ -417,6 +417,44 @@ def test_an_event_that_lacks_a_part_gets_our_envelope(lambda_house: App, path: t
         assert body["code"] == 200          # the same headers stand in multiValueHeaders
 
 
+# the nulls that the gateway's test console sends for what a request does not have
+BARE = {"headers": None, "multiValueHeaders": None, "queryStringParameters": None,
+        "multiValueQueryStringParameters": None, "pathParameters": None, "stageVariables": None, "body": None}
+
+
+@pytest.mark.parametrize("route", api.ROUTES)
+@pytest.mark.parametrize("identity", [{"sourceIp": "203.0.113.7"}, None], ids=["identity", "no-identity"])
+def test_a_request_without_any_header_is_answered_on_every_route(lambda_house: App, route: str,
+                                                                 identity: dict[str, str] | None) -> None:
+    """Open routes answer, with or without their query; guarded ones say that credentials are missing."""
+    for method in api.METHODS:
+        sent = {**event(route, None, method), **BARE}
+        sent["requestContext"]["identity"] = identity
+        answer = app.app(sent, Context())
+        body, own = answer["body"], method in api.ROUTES[route]
+        expected = {405} if not own else {200} if route in api.OPEN_ROUTES else {401}
+        assert answer["statusCode"] in expected, (method, answer)
+        assert answer["headers"]["X-Request-Id"] == "r-1"
+        if answer["statusCode"] != 200 and method != "HEAD":
+            assert json.loads(body)["request_id"] == "r-1"
+
+
+@pytest.mark.parametrize("token", [None, "", 7])
+@pytest.mark.parametrize("arn", [None, "", "x", f"{ARN}", f"{ARN}/GET", f"{ARN}/GET/", f"{ARN}/GET/twocloud/servers",
+                                 f"{ARN}/POST/twocloud/tokens"])
+def test_an_authorizer_without_a_token_says_the_gateways_word(lambda_house: App, token: object, arn: object) -> None:
+    with pytest.raises(Exception) as refused:
+        authorizer.authorize({"type": "TOKEN", "authorizationToken": token, "methodArn": arn}, {})
+    assert (type(refused.value), refused.value.args) == (Exception, ("Unauthorized",))
+
+
+def test_an_authorizer_opens_nothing_for_a_method_that_it_cannot_read(lambda_house: App) -> None:
+    lambda_house.user("bob", password="pw")
+    for arn in (None, "x", f"{ARN}/POST"):
+        with pytest.raises(Exception, match=r"^Unauthorized$"):
+            authorizer.authorize({"type": "TOKEN", "authorizationToken": basic("bob", "pw"), "methodArn": arn}, {})
+
+
 def test_an_event_whose_body_is_no_base64_gets_our_envelope(lambda_house: App) -> None:
     sent = event("/twocloud/tokens", "Basic x", "POST", body="x")
     answer = app.app({**sent, "isBase64Encoded": True}, Context())
