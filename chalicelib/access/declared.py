@@ -4,6 +4,7 @@ The file holds no secret: it names the files and the variables that hold them. W
 (`declared_by`), and nothing else is ever removed for it.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -127,6 +128,26 @@ def read(text: str) -> Declaration:
         raise InvalidParameter("declaration", f"The file is no YAML{problem}.") from None
     except msgspec.ValidationError as problem:
         raise InvalidParameter("declaration", f"{problem}.") from None
+
+
+def fingerprint(text: str, folder: Path) -> str:
+    """Of the declaration and of every file that it names. It changes when any of them does, also where a mounted secret
+    is swapped by its symbolic link; one that cannot be read counts as one that is not there."""
+    digest = hashlib.sha256(text.encode())
+    with suppress(InvalidParameter):
+        for path in sorted(_files(read(text))):
+            content = b""
+            with suppress(OSError), (folder / path).open("rb") as file:
+                content = b"+" + file.read(_LARGEST + 1)
+            digest.update(f"\0{path}\0{hashlib.sha256(content).hexdigest()}".encode())
+    return digest.hexdigest()
+
+
+def _files(declaration: Declaration) -> set[str]:
+    entries = [it for declared in declaration.tenants.values() for it in declared]
+    secrets = [*(it.credentials for it in entries), *(one for it in entries for one in it.fields.values()),
+               *(user.password for user in declaration.users.values())]
+    return {*(it.file for it in secrets if it and it.file), *(it.ca_file for it in entries if it.ca_file)}
 
 
 def plan(declaration: Declaration, place: Place) -> list[Step]:

@@ -1,6 +1,7 @@
 """twocloud apply."""
 
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,19 +9,23 @@ import click
 
 from .. import log, settings
 from ..access import declared
-from ..errors import InvalidParameter
-from .output import deployment, operator, output_option, say, show
+from ..errors import InvalidParameter, TwocloudError
+from .output import Duration, deployment, operator, output_option, say, show
 
 _MARKS = {"create": "+", "change": "~", "replace": "!", "remove": "-"}
+_PAUSE = "10s"
 
 
 @click.command()
 @click.option("-f", "--file", "source", metavar="F", help="The declaration, in YAML or JSON; -: standard input.")
 @click.option("--dry-run", is_flag=True, help="Show what would change; change nothing.")
 @click.option("--prune", is_flag=True, help="Remove what this declaration made and declares no more.")
+@click.option("--watch", "pause", type=Duration(), is_flag=False, flag_value=_PAUSE, metavar="[TIME]",
+              help=f"Stay, look for changes of the file and of the secrets that it names every {_PAUSE} or every TIME, "
+                   "and apply them.")
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of the file and end.")
 @output_option
-def apply(source: str | None, dry_run: bool, prune: bool, schema: bool, output: str) -> None:
+def apply(source: str | None, dry_run: bool, prune: bool, pause: int | None, schema: bool, output: str) -> None:
     """Make accounts and users as a file declares them. A second run changes nothing.
 
     The file holds no secrets: it names the files and variables that hold them. Everything is checked before anything
@@ -32,11 +37,51 @@ def apply(source: str | None, dry_run: bool, prune: bool, schema: bool, output: 
         return
     if source is None:
         raise click.UsageError("Name the declaration with --file; -: standard input.")
+    if pause is None:
+        _apply(_text(source), _place(source), dry_run, prune, output)
+        return
+    if source == "-" or dry_run or output == "json":
+        raise click.UsageError("--watch needs a file, and goes neither with --dry-run nor with -o json.")
+    if pause < 1:
+        raise click.UsageError("--watch must be at least 1s.")
+    from ..http.serve import until_stopped  # the other uses need no web server
+
+    with until_stopped():
+        _watch(source, pause, prune)
+
+
+def _watch(source: str, pause: int, prune: bool) -> None:
+    """Apply the file at the start and whenever it or a file that it names has changed. What is wrong in it is said
+    once; what keeps it from being applied is tried again, and said when it changes."""
+    place = _place(source)
+    applied, said = "", ""
+    while True:
+        problem = ""
+        try:
+            text = _text(source)
+            found = declared.fingerprint(text, place.folder)
+            if found != applied:
+                _apply(text, place, False, prune, "table")
+                applied = found
+        except click.UsageError as wrong:
+            problem = wrong.message
+        except Exception as failure:        # the store is out of reach, …
+            problem = failure.text if isinstance(failure, TwocloudError) else f"{type(failure).__name__}: {failure}"
+        if problem and problem != said:
+            say(f"Not applied: {problem}")
+        said = problem
+        time.sleep(pause)
+
+
+def _place(source: str) -> declared.Place:
     here = deployment()
-    place = declared.Place(here.store, here.sealer, here.clock, settings.variable,
-                           Path() if source == "-" else Path(source).parent, here.settings.local)
+    return declared.Place(here.store, here.sealer, here.clock, settings.variable,
+                          Path() if source == "-" else Path(source).parent, here.settings.local)
+
+
+def _apply(text: str, place: declared.Place, dry_run: bool, prune: bool, output: str) -> None:
     try:
-        declaration = declared.read(_text(source))
+        declaration = declared.read(text)
         steps = declared.plan(declaration, place)
     except InvalidParameter as problem:
         raise click.UsageError(problem.text) from None
@@ -47,7 +92,7 @@ def apply(source: str | None, dry_run: bool, prune: bool, schema: bool, output: 
                 log.audit(operator(), "apply", declaration=declaration.name, kind=step.kind, name=step.name,
                           action=step.action, fields=list(step.fields))
         if any(step.action in ("replace", "change", "remove") for step in steps):
-            here.store.scrub()
+            place.store.scrub()
     _print(steps, dry_run, prune, output)
 
 

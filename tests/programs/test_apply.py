@@ -1,8 +1,11 @@
 """`twocloud apply`: the store becomes what the file says, once, and nothing that somebody else made is touched."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ import jsonschema
 import pytest
 
 from chalicelib.access import declared
-from chalicelib.cli import output
+from chalicelib.cli import applying, output
 from chalicelib.cloud import yaml_text
 from chalicelib.parties.qcloud.simulator import Qcloud
 from chalicelib.storage import snapshots
@@ -178,6 +181,83 @@ def test_from_standard_input_and_as_json(twocloud: Command, fleet: Path, monkeyp
     assert "install PyYAML" in twocloud.err
     twocloud("apply", "-f", "-", stdin='{"name": "a", "name": "b"}', code=2)
     assert "twice" in twocloud.err
+
+
+def swap(folder: Path, text: str) -> None:
+    """As Kubernetes changes a mounted secret: a new folder, to which the link of all entries is moved at once."""
+    fresh = folder / f"..{len(list(folder.iterdir()))}"
+    fresh.mkdir()
+    (fresh / "key").write_text(text)
+    (folder / "..new").symlink_to(fresh.name)
+    (folder / "..new").rename(folder / "..data")
+    if not (folder / "key").is_symlink():
+        (folder / "key").unlink()
+        (folder / "key").symlink_to("..data/key")
+
+
+def test_watch_follows_the_file_and_its_secrets(fleet: Path, cloud: Qcloud, tmp_path: Path) -> None:
+    swap(fleet.parent, cloud.keys["AKIDcli"])
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "SECRET_ID": "AKIDcli", "PASSWORD": secret("ann"),
+                   "TWOCLOUD_STORE": f"sqlite:///{tmp_path}/store.db", "TWOCLOUD_KEY": f"file:{tmp_path}/key",
+                   "TWOCLOUD_LOCAL": "1", "PYTHONUNBUFFERED": "1"}
+    command = [Path(sys.executable).parent / "twocloud", "apply", "-f", fleet, "--watch", "1s"]
+    process = subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert process.stdout
+
+    def lines(last: str) -> list[str]:
+        """Until one holds this."""
+        read = list[str]()
+        for line in process.stdout or ():
+            if not line.startswith("{"):    # of the audit
+                read.append(line.strip())
+            if last in line:
+                return read
+        raise AssertionError(read)
+
+    try:
+        assert lines("unchanged.")[-1] == "4 changed, 0 unchanged."
+        swap(fleet.parent, secret("next"))
+        assert lines("unchanged.") == ["~ change account 007 qcloud (credentials)", "1 changed, 3 unchanged."]
+        text = fleet.read_text()
+        fleet.write_text(text.replace("name: prod", "name: ["))
+        assert lines("Not applied")[-1].startswith("Not applied: The file is no YAML")
+        fleet.write_text(text.replace("parties: [qcloud]", "parties: [qcloud, aws]"))
+        assert lines("unchanged.") == ["~ change user bob (parties)", "1 changed, 3 unchanged."]
+        fleet.unlink()
+        assert lines("Not applied")[-1].endswith("No such file or directory.")
+        process.terminate()
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_watch_tries_again_and_says_once_what_is_in_the_way(twocloud: Command, fleet: Path,
+                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that is away for two looks."""
+    looks, proper = [0], applying._apply
+
+    def away(*words: Any) -> None:
+        if looks[0] < 2:
+            raise OSError("no store")
+        proper(*words)
+
+    def pause(_: float) -> None:
+        looks[0] += 1
+        if looks[0] == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(applying, "_apply", away)
+    monkeypatch.setattr(applying.time, "sleep", pause)
+    twocloud("apply", "-f", str(fleet), "--watch")
+    assert [line for line in twocloud.err.splitlines() if not line.startswith("{")] == [
+        "Not applied: OSError: no store", "4 changed, 0 unchanged."]
+
+
+@pytest.mark.parametrize("more", [("--dry-run",), ("-o", "json"), ("-f", "-"), ("--watch", "0s")])
+def test_watch_goes_with_a_file_that_is_applied(twocloud: Command, fleet: Path, more: tuple[str, ...]) -> None:
+    twocloud("apply", "-f", str(fleet), "--watch", "1s", *more, code=2)
+    assert "--watch" in twocloud.err
 
 
 def test_the_file_of_the_docs(twocloud: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

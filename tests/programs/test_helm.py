@@ -13,12 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import click
+import jsonschema
 import pytest
 import yaml
 
 from chalicelib import __version__, cli, settings
+from chalicelib.access import declared
+from chalicelib.cli.applying import apply
 from chalicelib.cli.serving import serve
 from chalicelib.http import api
+from tests import canaries
 from tests.fixtures import App
 from tests.programs import MISSING, ROOT, block
 from tests.programs.test_container import image
@@ -28,10 +32,12 @@ BIN = ROOT / ".tools/manifests/bin"
 SMALL: dict[str, Any] = {"image": {"repository": "registry.example.org/twocloud"}, "key": {"secret": "twocloud"}}
 ACCOUNTS = [{"tenant": "123", "party": "qcloud", "regions": ["gz", "ap-shanghai"], "secret": "qcloud-key"},
             {"tenant": "123", "party": "qcloud", "account": "lab", "secret": "lab-key", "entry": "lab.json"}]
+USERS = {"ann+ci@example.com": {"tenants": ["123"], "secret": "ann"}, "bob": {"tenants": ["*"], "disabled": True}}
 LARGE: dict[str, Any] = {
     "image": {"repository": "registry.example.org/twocloud", "digest": f"sha256:{'0' * 64}", "pullSecrets": [
         {"name": "registry"}]},
     "key": {"secret": "twocloud", "entry": "seal"}, "replicas": 3, "accounts": ACCOUNTS,
+    "users": USERS, "apply": {"prune": True},
     "postgresql": {"url": "postgresql://twocloud@db.example.org/twocloud?sslmode=verify-full", "secret": "db"},
     "settings": {"TWOCLOUD_MAX_AGE": "60", "TWOCLOUD_TIMEZONE": "Asia/Shanghai"},
     "service": {"type": "LoadBalancer", "annotations": {"a": "b"}}, "podAnnotations": {"c": "d"},
@@ -72,7 +78,7 @@ def test_helm_finds_no_fault_in_it(values: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("values", "kinds"), [
     (SMALL, {"Deployment", "Service", "PersistentVolumeClaim"}),
-    (LARGE, {"Deployment", "Service", "PodDisruptionBudget", "ServiceMonitor", "NetworkPolicy"})],
+    (LARGE, {"Deployment", "Service", "PodDisruptionBudget", "ServiceMonitor", "NetworkPolicy", "ConfigMap"})],
     ids=["small", "large"])
 def test_kubernetes_schemas_accept_what_it_makes(values: dict[str, Any], kinds: set[str], tmp_path: Path) -> None:
     objects = rendered(values)
@@ -103,7 +109,7 @@ def test_its_selectors_and_ports_meet() -> None:
     assert all(selector and selector.items() <= labels for selector in selectors)
     assert objects["ServiceMonitor"]["spec"]["selector"]["matchLabels"].items() <= objects["Service"]["metadata"][
         "labels"].items()
-    (container,) = pod(objects)["containers"]
+    container = pod(objects)["containers"][0]
     assert [port["name"] for port in container["ports"]] == ["http"]
     assert objects["Service"]["spec"]["ports"][0]["targetPort"] == "http"
     assert [str(container["ports"][0]["containerPort"])] == image("EXPOSE")
@@ -123,12 +129,12 @@ def test_its_pods_have_no_rights(values: dict[str, Any]) -> None:
         mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
         assert mounts.keys() <= {volume["name"] for volume in spec["volumes"]}
         assert mounts["key"]["readOnly"]
-    assert "password" not in json.dumps(spec["volumes"])
+    assert "db" not in {volume.get("secret", {}).get("secretName") for volume in spec["volumes"]}
 
 
 def test_what_it_runs_is_the_program() -> None:
     spec = pod(rendered(LARGE))
-    (container,) = spec["containers"]
+    container = spec["containers"][0]
     name, *options = container["args"]
     assert name == "serve"
     with click.Context(serve, help_option_names=cli.twocloud.context_settings["help_option_names"]) as context:
@@ -149,6 +155,8 @@ def test_what_it_runs_is_the_program() -> None:
     ({"serviceMonitor": {"enabled": True}}, "serviceMonitor.secret"),
     ({"replica": 2}, "'replica' not allowed"),
     ({"settings": {"PASSWORD": "x"}}, "invalid propertyName 'PASSWORD'"),
+    ({"apply": {"watch": "often"}}, "does not match pattern"),
+    ({"users": {"ann": {"password": "x"}}}, "'password' not allowed"),
     ({"accounts": [{"tenant": "a b", "party": "aws", "secret": "x"}]}, "does not match pattern"),
     ({"postgresql": {"url": "mysql://x"}}, "does not match pattern")])
 def test_wrong_values_are_refused_with_a_sentence(change: dict[str, Any], text: str) -> None:
@@ -157,17 +165,75 @@ def test_wrong_values_are_refused_with_a_sentence(change: dict[str, Any], text: 
     assert text in done.stderr
 
 
-def test_its_init_container_stores_an_account_and_rotates_it_later(house: App, tmp_path: Path) -> None:
-    """The rendered lines as they stand, except for where the credentials are mounted. A wrong file stops the pod."""
-    spec = pod(rendered({**SMALL, "accounts": ACCOUNTS}))
-    container = spec["initContainers"][0]
+def declaration(objects: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    return json.loads(objects["ConfigMap"]["data"]["fleet.json"])
+
+
+def test_it_declares_accounts_and_users_and_mounts_what_they_name() -> None:
+    objects = rendered(LARGE)
+    made, spec = declaration(objects), pod(objects)
+    assert [(it["party"], it.get("account"), it.get("regions")) for it in made["tenants"]["123"]] == [
+        ("qcloud", None, ["gz", "ap-shanghai"]), ("qcloud", "lab", None)]
+    assert made["users"]["bob"] == {"tenants": ["*"], "disabled": True}
+    jsonschema.validate(made, json.loads(declared.schema()))
+    sources = {volume["name"]: volume["secret"] for volume in spec["volumes"] if "secret" in volume}
+    files = [it["credentials"]["file"] for it in made["tenants"]["123"]]
+    files.append(made["users"]["ann+ci@example.com"]["password"]["file"])
+    expected = [("qcloud-key", "keys.json"), ("lab-key", "lab.json"), ("ann", "password")]
+    (first,), (_, watching) = spec["initContainers"], spec["containers"]
+    for container in (first, watching):
+        mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+        assert mounts["/etc/twocloud"] == "fleet"
+        for file, (secret, entry) in zip(files, expected, strict=True):
+            folder, _, name = file.rpartition("/")
+            source = sources[mounts[folder]]
+            assert (source["secretName"], source["items"]) == (secret, [{"key": entry, "path": name}])
+    assert not any("subPath" in mount for mount in watching["volumeMounts"])    # it would never change
+    assert watching["args"] == [*first["args"], "--watch", "30s"]
+    assert "--prune" in first["args"]
+    command, *options = watching["args"]
+    with click.Context(apply) as context:
+        apply.parse_args(context, options)
+    assert command == "apply"
+
+
+def test_a_pod_never_takes_one_secret_for_another() -> None:
+    """A running pod may see a newer declaration than it has mounts: places are named by what is in them."""
+    def places(accounts: list[dict[str, Any]]) -> dict[str, str]:
+        return {it.get("account", "default"): it["credentials"]["file"]
+                for it in declaration(rendered({**SMALL, "accounts": accounts}))["tenants"]["123"]}
+
+    both, one = places(ACCOUNTS), places(ACCOUNTS[1:])
+    assert one["lab"] == both["lab"] != both["default"]
+    same = [{**ACCOUNTS[0], "account": "again"}, ACCOUNTS[0]]
+    assert len(set(places(same).values())) == 1
+    assert rendered({**SMALL, "accounts": same})
+
+
+def test_without_a_watch_a_new_declaration_starts_the_pods_again() -> None:
+    def template(**changes: Any) -> dict[str, Any]:
+        objects = rendered({**SMALL, "accounts": ACCOUNTS, "apply": {"watch": ""}, **changes})
+        assert len(pod(objects)["containers"]) == 1
+        return objects["Deployment"]["spec"]["template"]["metadata"]["annotations"]
+
+    assert template()["twocloud/fleet"] != template(users={"ann": {}})["twocloud/fleet"]
+    assert template(podAnnotations={"a": "b"})["a"] == "b"
+
+
+def test_its_init_container_stores_accounts_and_rotates_them_later(house: App, tmp_path: Path) -> None:
+    """The rendered words as they stand, except for where things are mounted. A wrong file stops the pod."""
+    objects = rendered({**SMALL, "accounts": ACCOUNTS[:1], "users": USERS})
+    (container,) = pod(objects)["initContainers"]
     (key, secret) = house.clouds["qcloud"].keys.popitem()       # type: ignore[attr-defined]
     house.clouds["qcloud"].keys[key] = secret                   # type: ignore[attr-defined]
+    made = declaration(objects)
+    account, ann = made["tenants"]["123"][0]["credentials"], made["users"]["ann+ci@example.com"]["password"]
+    account["file"], ann["file"] = "keys.secret", "ann.secret"
     file = tmp_path / "keys.secret"
     file.write_text(json.dumps({"secret_id": key, "secret_key": secret}))
-    (mount,) = [it["mountPath"] for it in container["volumeMounts"] if it["name"] == "account-0"]
-    words = [word.replace(f"{mount}/credentials", str(file)) for word in (*container["command"], *container["args"])]
-    assert str(file) in "".join(words)
+    (tmp_path / "ann.secret").write_text(canaries.secret("ann"))
+    (tmp_path / "fleet.json").write_text(json.dumps(made))
+    words = ["twocloud", *(word.replace("/etc/twocloud", str(tmp_path)) for word in container["args"])]
     environment = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(tmp_path),
                    "TWOCLOUD_STORE": f"sqlite:///{tmp_path}/twocloud.db", "TWOCLOUD_KEY": f"file:{tmp_path}/key"}
 
@@ -182,13 +248,16 @@ def test_its_init_container_stores_an_account_and_rotates_it_later(house: App, t
     assert first.returncode == 0, first.stderr
     before = stored()
     assert set(before["regions"]) == {"ap-guangzhou", "ap-shanghai"}
+    assert "3 unchanged" in run(words).stderr
+    file.write_text(json.dumps({"secret_id": key, "secret_key": canaries.secret("next")}))
     again = run(words)
-    assert again.returncode == 0, again.stderr
+    assert again.stdout.startswith("~ change account 123 qcloud (credentials)"), again.stderr
     assert stored()["regions"] == before["regions"]
     file.write_text("{}")
     assert run(words).returncode == 2
     assert stored()["regions"] == before["regions"]
     file.unlink()
+    (tmp_path / "ann.secret").unlink()
 
 
 def test_the_page_installs_what_the_chart_has() -> None:
