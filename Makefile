@@ -8,6 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --only-b
 TESTS ?=
 STAGE ?= prod
 RUNTIME ?= python3.12
+ARCHITECTURE ?= arm64
 REPOSITORY ?= $(shell git config --get remote.origin.url)
 SIGN_KEY ?=
 # programs that the tests run, in environments of their own
@@ -48,13 +49,13 @@ docs: $(VENV)/dev  ## write the tables, help texts and the picture in the docume
 	$(BIN)/python -m tests.picture
 
 package: $(VENV)/package  ## what goes to AWS, in out/STAGE (STAGE=prod; RUNTIME=python3.12 must be on this machine)
-	@$(BIN)/python deploy/package.py out/$(STAGE) --stage $(STAGE) --python $(RUNTIME)
+	@$(BIN)/twocloud deploy --package out/$(STAGE) --python $(RUNTIME) --architecture $(ARCHITECTURE)
 
 release: $(VENV)/dev .tools/release/ready  ## a release in dist: wheel, bills of materials, notes, sums (REPOSITORY=https://…, SIGN_KEY=gpg key)
 	@TWOCLOUD_REPOSITORY="$(REPOSITORY)" SIGN_KEY="$(SIGN_KEY)" $(BIN)/python -m deploy.release
 
 deploy-emulator: $(VENV)/dev .tools/ministack/ready  ## the same on MiniStack at PORT with simulated clouds, and one line to paste
-	@$(BIN)/python deploy/package.py out/emulator --here --python .tools/ministack/bin/python
+	@$(BIN)/python -m deploy.emulator build
 	@$(BIN)/python -m deploy.emulator start --port $(PORT)
 
 stop-emulator:  ## stop what deploy-emulator started
@@ -117,9 +118,9 @@ UV := uv pip compile --quiet --universal --python-version 3.11 --only-binary :al
 lock:  ## pin the requirements again, with hashes (needs uv)
 	$(UV) --group lambda -o requirements.txt
 	$(UV) pyproject.toml -c requirements.txt -o requirements/local.txt
-	$(UV) pyproject.toml --group package -c requirements/local.txt -o requirements/package.txt
-	$(UV) pyproject.toml --extra postgres --extra mcp --group package --group dev --group judges -c requirements/package.txt -o requirements/dev.txt
-	$(UV) pyproject.toml --extra postgres --extra mcp --group package --group dev --group judges --group bench -c requirements/dev.txt -o requirements/bench.txt
+	$(UV) pyproject.toml --extra aws -c requirements/local.txt -o requirements/package.txt
+	$(UV) pyproject.toml --extra postgres --extra mcp --extra aws --group dev --group judges -c requirements/package.txt -o requirements/dev.txt
+	$(UV) pyproject.toml --extra postgres --extra mcp --extra aws --group dev --group judges --group bench -c requirements/dev.txt -o requirements/bench.txt
 	$(UV) pyproject.toml --extra postgres --extra yaml --extra bridge --extra mcp -c requirements/dev.txt -o requirements/container.txt
 	echo 'hatchling==1.33.0' | $(UV) - -o requirements/build.txt
 	echo 'ministack==1.5.33' | $(UV) - -o requirements/ministack.txt

@@ -39,12 +39,12 @@ def read():
 
 
 def run() -> dict[str, Any]:
-    from deploy import package
+    from chalicelib.packaging import package
 
     python = os.environ.get("RUNTIME", sys.executable)
     with Cloud("dynamodb", table=_TABLE, region=_REGION) as cloud, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        package.build("prod", folder / "out", python, here=True)
+        package.build(folder / "out", python, here=True)
         task, bare = folder / "task", folder / "bare"
         with zipfile.ZipFile(folder / "out/deployment.zip") as archive:
             archive.extractall(task)

@@ -44,17 +44,18 @@ class _House:
         from chalicelib import parties
         from chalicelib.access import accounts, tokens, users
         from chalicelib.access.sealing import KmsSealer
+        from chalicelib.packaging import package
         from chalicelib.parties.qcloud.simulator import Qcloud
         from chalicelib.simulators import tls
         from chalicelib.simulators.fleet import Fleet
         from chalicelib.storage.dynamodb import DynamoStore
-        from deploy import emulator, package
+        from deploy import emulator
         from deploy.gateway import Gateway, Pool
         from deploy.ministack import Function, ministack
 
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         out, task = folder / "out", folder / "task"
-        package.build("prod", out, sys.executable, here=True)
+        package.build(out, sys.executable, here=True)
         pem, key = tls.certificate(folder)
         endpoint = stack.enter_context(ministack(folder, rights=True))
         outputs = emulator.deploy(endpoint, out, "load", trusted=pem)

@@ -180,6 +180,11 @@ def variable(name: str, environment: Mapping[str, str] = os.environ) -> str:
     return environment.get(name, "")
 
 
+def inherited(*without: str, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The environment for a program that we start, except for variables whose names begin so."""
+    return {name: value for name, value in environment.items() if not name.startswith(without)}
+
+
 def _proxy(url: str) -> Proxy | None:
     try:
         return parse_proxy("TWOCLOUD_PROXY", url) if url else None

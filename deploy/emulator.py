@@ -29,6 +29,7 @@ import click
 from chalicelib import parties, simulators
 from chalicelib.access import accounts, tokens, users
 from chalicelib.access.sealing import KmsSealer
+from chalicelib.packaging import package
 from chalicelib.simulators import tls
 from chalicelib.simulators.demo import TENANT
 from chalicelib.storage.dynamodb import DynamoStore
@@ -203,12 +204,14 @@ def _pid(folder: Path) -> int | None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["run", "start", "stop"])
+    parser.add_argument("what", choices=["build", "run", "start", "stop"])
     parser.add_argument("out", type=Path, nargs="?", default=Path("out/emulator"))
     parser.add_argument("--port", type=int, default=4566)
     parser.add_argument("--folder", type=Path, default=Path(".ministack").absolute())
     options = parser.parse_args()
-    if options.what == "stop":
+    if options.what == "build":
+        package.build(options.out, str(ROOT / ".tools/ministack/bin/python"), here=True)
+    elif options.what == "stop":
         stop(options.folder)
     else:
         {"run": run, "start": start}[options.what](options.out, options.port, options.folder)

@@ -30,6 +30,7 @@ COMMANDS = {                                # name: where it is (its first line 
     "changes": ("changes:changes", "List what appeared, changed (from what to what) and vanished since a time."),
     "completion": ("completion:completion", "Print the shell completion script."),
     "context": ("contexts:context", "Manage contexts: twocloud servers and their tokens."),
+    "deploy": ("deploying:deploy", "Build the API for AWS and show what would change there."),
     "demo": ("demo:demo", "Serve simulated clouds, with a ready tenant, user and token."),
     "doctor": ("doctor:doctor", "Check settings, store, key, clock and accounts; say what to do."),
     "explain": ("explain:explain", "Run a query and explain where each list came from, and why."),

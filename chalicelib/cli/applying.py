@@ -51,25 +51,25 @@ def apply(source: str | None, dry_run: bool, prune: bool, pause: int | None, sch
 
 
 def _watch(source: str, pause: int, prune: bool) -> None:
-    """Apply the file at the start and whenever it or a file that it names has changed. What is wrong in it is said
-    once; what keeps it from being applied is tried again, and said when it changes."""
+    """Apply the file at the start and whenever it or a file that it names has changed. A problem is logged once, until
+    there is another; the next look tries again."""
     place = _place(source)
-    applied, said = "", ""
+    applied, last = "", ""
     while True:
         problem = ""
         try:
             text = _text(source)
-            found = declared.fingerprint(text, place.folder)
-            if found != applied:
+            fingerprint = declared.fingerprint(text, place.folder)
+            if fingerprint != applied:
                 _apply(text, place, False, prune, "table")
-                applied = found
+                applied = fingerprint
         except click.UsageError as wrong:
             problem = wrong.message
         except Exception as failure:        # the store is out of reach, …
             problem = failure.text if isinstance(failure, TwocloudError) else f"{type(failure).__name__}: {failure}"
-        if problem and problem != said:
+        if problem and problem != last:
             say(f"Not applied: {problem}")
-        said = problem
+        last = problem
         time.sleep(pause)
 
 

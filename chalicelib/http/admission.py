@@ -11,7 +11,7 @@ from ..errors import RateLimited
 from ..storage.store import Store
 
 TOKENS = "/twocloud/tokens"
-# what else a header holds, the gateway refuses by itself (deploy/merge.yaml); without flags, which it may not take
+# what else a header holds, the gateway refuses by itself (packaging/merge.yaml); without flags, which it may not take
 HEADER_FORM = r"([Bb][Aa][Ss][Ii][Cc]|[Bb][Ee][Aa][Rr][Ee][Rr]) +\S+"
 
 

@@ -10,14 +10,16 @@ from typing import Any
 _making = threading.Lock()                  # botocore's sessions make one client at a time
 
 
-def client(service: str, attempts: int) -> Any:
-    """With AWS's usual settings for region and credentials. `attempts`: tries of each call, the first included."""
+def client(service: str, attempts: int, seconds: int = 2) -> Any:
+    """With AWS's usual settings for region and credentials. `attempts`: tries of each call, the first included;
+    `seconds`: for the answer to each."""
     from botocore.config import Config
 
     # botocore's own limits are 60 s each; a request to us is answered within 25 s
     with _making:
         return session().create_client(service, config=Config(
-            connect_timeout=1, read_timeout=2, retries={"mode": "standard", "total_max_attempts": attempts}))
+            connect_timeout=max(1, seconds / 10), read_timeout=seconds,
+            retries={"mode": "standard", "total_max_attempts": attempts}))
 
 
 @cache

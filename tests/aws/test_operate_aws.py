@@ -37,7 +37,7 @@ def operator(stack: Stack, here_for_ministack: Path, tmp_path: Path) -> Any:
                                  "twocloud-test.zip")
     (tmp_path / "packaged.json").write_text(json.dumps(made))
     assert OUTPUTS
-    start = (OUTPUTS[1] + "\n" + REDEPLOY).replace("twocloud-prod", "twocloud-test")
+    start = (OUTPUTS[1] + "\n" + REDEPLOY).replace("--stack-name twocloud ", "--stack-name twocloud-test ")
 
     def go(script: str, **environment: str) -> str:
         return run(start + "\n" + script, tmp_path, **stack.environment, **environment)
@@ -206,8 +206,8 @@ def test_from_one_machine_to_aws(stack: Stack, operator: Any, tmp_path: Path) ->
 def test_remove_everything(stack: Stack, operator: Any) -> None:
     """Last: nothing is left to test."""
     (script,) = re.findall(r"```console\n(\$ TABLE=.*?)```", (ROOT / "docs/deploy.md").read_text(), re.DOTALL)
-    script = re.sub(r"(?m)^\$ ", "", script).replace("twocloud-prod",
-                                                     "twocloud-test").replace("BUCKET", "twocloud-deploy")
+    script = re.sub(r"--stack-name twocloud$", "--stack-name twocloud-test", re.sub(r"(?m)^\$ ", "", script),
+                    flags=re.MULTILINE).replace("BUCKET/twocloud/", "twocloud-deploy/")
     table, queue = stack.outputs["Store"].rpartition("/")[2], stack.outputs["QueueURL"]
     operator(script)
     assert table not in stack.client("dynamodb").list_tables()["TableNames"]

@@ -38,6 +38,7 @@ from chalicelib.fleet import many_sources, schedule
 from chalicelib.fleet.deployment import Deployment
 from chalicelib.http import admission, api, authorizer, console, cors
 from chalicelib.model import DEFAULT_ACCOUNT, Discovery, Member, Source
+from chalicelib.packaging import package
 from chalicelib.parties.qcloud.simulator import Qcloud
 from chalicelib.simulators import tls
 from chalicelib.simulators.faults import Answer
@@ -45,7 +46,7 @@ from chalicelib.simulators.fleet import Fleet
 from chalicelib.simulators.server import Call
 from chalicelib.storage import snapshots
 from chalicelib.storage.dynamodb import DynamoStore
-from deploy import emulator, package
+from deploy import emulator
 from deploy.ministack import Function, ministack
 from tests import ROOT, canaries, patterns
 from tests.fixtures import settings_in
@@ -85,13 +86,13 @@ def runtime() -> str:
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What goes to AWS."""
     python = runtime()
-    return once(tmp_path_factory, "aws", lambda folder: package.build("prod", folder, python))
+    return once(tmp_path_factory, "aws", lambda folder: package.build(folder, python))
 
 
 @pytest.fixture(scope="session")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with this machine's wheels."""
-    return once(tmp_path_factory, "here", lambda folder: package.build("prod", folder, sys.executable, here=True))
+    return once(tmp_path_factory, "here", lambda folder: package.build(folder, sys.executable, here=True))
 
 
 @pytest.fixture(scope="session")
@@ -121,8 +122,8 @@ def test_the_zip_is_small_and_holds_nothing_of_the_moment(out: Path) -> None:
 
 @pytest.mark.slow
 def test_what_is_built_twice_is_the_same(out: Path, tmp_path: Path) -> None:
-    package.build("prod", tmp_path, runtime())
-    for name in ("deployment.zip", "template.json", "sbom.json", "licences.md"):
+    package.build(tmp_path, runtime())
+    for name in ("deployment.zip", "template.json", "sbom.json", "licences.md", "LICENSE"):
         assert (out / name).read_bytes() == (tmp_path / name).read_bytes(), name
 
 
@@ -175,8 +176,8 @@ def test_only_what_is_locked_and_needed_is_in_the_zip(out: Path) -> None:
                                                                "fleet/rotation", "fleet/verification",
                                                                "access/copying")),
                         *(name for name in ours if re.match(
-                            r"chalicelib/(cli|simulators)/|chalicelib/parties/\w+/(test_\w+|simulator|reference)\.py$",
-                            name))}
+                            r"chalicelib/(cli|packaging|simulators)/|"
+                            r"chalicelib/parties/\w+/(test_\w+|simulator|reference)\.py$", name))}
 
 
 IMPORTED_AS = {"boto3", "botocore", "certifi", "cffi", "charset_normalizer", "cryptography", "dateutil", "idna",
@@ -275,17 +276,17 @@ def test_a_requirement_that_cannot_be_had_ends_the_build(break_it: str, tmp_path
     else:
         lock += "certifi==2026.10.18 ; python_version < '3.12' --hash=sha256:" + "0" * 64
     (tmp_path / "requirements.txt").write_text(lock)
-    monkeypatch.setattr(package, "ROOT", tmp_path)
+    monkeypatch.setattr(package, "source", lambda name: tmp_path / name)
     with pytest.raises(package.BuildError):
         package._wheels("3.13" if break_it == "wrong version" else "3.12", "arm64", tmp_path / "wheels")
 
 
 def test_an_interpreter_that_is_none_of_lambdas_is_refused(tmp_path: Path) -> None:
     with pytest.raises(package.BuildError, match="RUNTIME="):
-        package.build("prod", tmp_path, "python-of-no-machine")
+        package.build(tmp_path, "python-of-no-machine")
     if package.version_of(sys.executable) not in package.RUNTIMES:
         with pytest.raises(package.BuildError, match=r"Lambda takes 3\.12"):
-            package.build("prod", tmp_path, sys.executable)
+            package.build(tmp_path, sys.executable)
 
 
 # ---------------------------------------------------------------- the template
@@ -586,7 +587,7 @@ def here_for_ministack(here: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     python = str(ROOT / ".tools/ministack/bin/python")
     if package.version_of(python) == package.version_of(sys.executable):
         return here
-    return once(tmp_path_factory, "ministack", lambda folder: package.build("prod", folder, python, here=True))
+    return once(tmp_path_factory, "ministack", lambda folder: package.build(folder, python, here=True))
 
 
 def test_the_seeds_request_through_gateway_and_authorizer(stack: Stack) -> None:
@@ -755,18 +756,18 @@ def test_alarms_go_off_and_tell_the_topic(stack: Stack, template: dict[str, Any]
         "Effect": "Allow", "Principal": {"Service": "sns.amazonaws.com"}, "Action": "sqs:SendMessage",
         "Resource": arn}]})})
     stack.client("sns").subscribe(TopicArn=stack.outputs["AlarmsTopic"], Protocol="sqs", Endpoint=arn)
-    alarms = cloudwatch.describe_alarms()["MetricAlarms"]
+    mine = "twocloud-test-"                 # for whom the topic's policy speaks; other stacks have their own
+    alarms = cloudwatch.describe_alarms(AlarmNamePrefix=mine)["MetricAlarms"]
     wanted = {name for name, it in template["Resources"].items() if it["Type"] == "AWS::CloudWatch::Alarm"}
     assert {it["AlarmName"].split("-")[2] for it in alarms} == wanted
     assert len(alarms) == len(wanted)
     assert {it["AlarmActions"][0] for it in alarms} == {stack.outputs["AlarmsTopic"]}
     for alarm in alarms:
-        assert alarm["AlarmName"].startswith("twocloud-test-")             # for whom the topic's policy speaks
         if alarm["Statistic" if "Statistic" in alarm else "ExtendedStatistic"] != "SampleCount":
             cloudwatch.put_metric_data(Namespace=alarm["Namespace"], MetricData=[{
                 "MetricName": alarm["MetricName"], "Dimensions": alarm["Dimensions"], "Value": alarm["Threshold"] + 1}])
-    raised = {it["AlarmName"] for it in wait(lambda: cloudwatch.describe_alarms(StateValue="ALARM")["MetricAlarms"],
-                                             30)}
+    raised = {it["AlarmName"] for it in wait(
+        lambda: cloudwatch.describe_alarms(StateValue="ALARM", AlarmNamePrefix=mine)["MetricAlarms"], 30)}
     assert {name.split("-")[2] for name in raised} == wanted - {"ScheduleStopped"}
     messages = wait(lambda: sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages"), 30)
     notice = json.loads(json.loads(messages[0]["Body"])["Message"])
@@ -858,7 +859,7 @@ def test_the_pages_commands_work(stack: Stack, tmp_path: Path) -> None:
      / "aws").write_text(f"#!{sys.executable}\nimport json, re, sys\nassert sys.argv[1:5] == ['cloudformation',"
                          f" 'describe-stacks', "
                                   f"'--stack-name', "
-                                  f"'twocloud-prod']\nprint(json.load(open({str(tmp_path / 'outputs.json')!r}))"
+                                  f"'twocloud']\nprint(json.load(open({str(tmp_path / 'outputs.json')!r}))"
                                   "[re.search(\"OutputKey=='(\\w+)'\", sys.argv[-1])[1]])\n")
     (tmp_path / "aws").chmod(0o755)
     script = script.replace("keys.json", "keys.secret").replace(

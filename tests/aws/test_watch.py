@@ -24,8 +24,8 @@ from chalicelib.cloud import paging
 from chalicelib.fleet import schedule
 from chalicelib.fleet.schedule import IDLE_EVERY, READ_EVERY, Message
 from chalicelib.model import Source
+from chalicelib.packaging import package
 from chalicelib.storage import snapshots
-from deploy import package
 from tests import ROOT, patterns
 from tests.fixtures import GZ, US, App, qcloud_keys
 from tests.http.test_app import Context, event
@@ -262,6 +262,7 @@ def test_the_pages_table_of_fields_is_what_is_written(house: App, monkeypatch: p
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "log.failure":
                 written["failure"] |= {word.arg for word in node.keywords if word.arg}
+    written["request"].add("client")        # where the address is known: tests/http/test_behind.py
     assert {name: sorted(fields) for name, fields in written.items()} == {
         name: sorted(fields | FIELDS["all"]) for name, fields in FIELDS.items() if name != "all"}
 
@@ -526,15 +527,15 @@ def test_traces_are_off_and_have_no_rights_until_they_are_asked_for() -> None:
     assert RESOURCES["RestAPI"]["Properties"]["TracingEnabled"] == {"Fn::If": ["Traced", True, False]}
     assert RESOURCES["TracingRights"]["Condition"] == "Traced"
     assert [name for name, it in RESOURCES.items() if "xray" in json.dumps(it)] == ["TracingRights"]
-    for path in (ROOT / "deploy/policies").glob("*.json"):
+    for path in (package.PACKAGE / "packaging/policies").glob("*.json"):
         assert "xray" not in path.read_text()
 
 
 def test_two_files_that_name_the_same_thing_are_no_template(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "deploy").mkdir()
+    (tmp_path / "packaging").mkdir()
     for name in ("merge.yaml", "watch.yaml"):
-        (tmp_path / "deploy" / name).write_text(yaml.safe_dump({"Resources": {"Table": {"Type": "x"}}}))
-    monkeypatch.setattr(package, "ROOT", tmp_path)
+        (tmp_path / "packaging" / name).write_text(yaml.safe_dump({"Resources": {"Table": {"Type": "x"}}}))
+    monkeypatch.setattr(package, "PACKAGE", tmp_path)
     with pytest.raises(package.BuildError, match="Table"):
         package.merged()
 

@@ -781,7 +781,7 @@ def test_a_server_that_is_down_leaves_the_last_list_with_its_time(served: App, o
 
 def test_the_gateways_throttle_is_waited_for(served: App, opens: Opens) -> None:
     definition = yaml.safe_load(
-        (ROOT / "deploy/merge.yaml").read_text())["Resources"]["RestAPI"]["Properties"]["DefinitionBody"]
+        (ROOT / "chalicelib/packaging/merge.yaml").read_text())["Resources"]["RestAPI"]["Properties"]["DefinitionBody"]
     body = definition["x-amazon-apigateway-gateway-responses"]["THROTTLED"]["responseTemplates"]["application/json"]
     reader = opens()
     reader.page.route("**/servers?*", lambda route: route.fulfill(

@@ -24,7 +24,7 @@ from chalicelib.errors import TwocloudError
 from chalicelib.fleet import changes_query, query
 from chalicelib.http.formats import FullRow
 from chalicelib.http.formats.events import SHOWN_AS
-from deploy import package
+from chalicelib.packaging import package
 from tests import ROOT
 from tests.canaries import watch
 from tests.fixtures import App

@@ -64,7 +64,7 @@ def test_its_links_work_on_the_index(wheel: Path) -> None:
     assert described["License-File"] == "LICENSE"
     assert not [it for it in described.get_all("Classifier", []) if it.startswith("License ::")]   # PEP 639: not both
     assert described["Requires-Python"] == ">=3.11"
-    assert set(described.get_all("Provides-Extra", [])) == {"bridge", "mcp", "postgres", "yaml"}
+    assert set(described.get_all("Provides-Extra", [])) == {"aws", "bridge", "mcp", "postgres", "yaml"}
 
 
 def test_without_an_address_it_names_no_links(tmp_path: Path) -> None:

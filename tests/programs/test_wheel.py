@@ -89,7 +89,13 @@ def test_it_holds_one_package_and_only_what_runs(wheel: Path) -> None:
         names = archive.namelist()
     ours = [name for name in names if ".dist-info/" not in name]
     assert {name.partition("/")[0] for name in ours} == {"twocloud"}
-    assert {Path(name).suffix for name in ours} == {".py", ".js", ".css", ".html"}
+    apart = "twocloud/packaging/functions/"
+    functions = {name.removeprefix(apart) for name in ours if name.startswith(apart)}
+    assert functions == {"app.py", "chalicelib/http/authorizer.py", "requirements.txt", ".chalice/config.json",
+                         "LICENSE"}
+    ours = [name for name in ours if not name.startswith(apart)]
+    assert {Path(name).suffix for name in ours} == {".py", ".js", ".css", ".html", ".yaml", ".json"}
+    assert all(name.startswith("twocloud/packaging/") for name in ours if name.endswith((".yaml", ".json")))
     assert not [name for name in ours if Path(name).name.startswith("test_")]
     expected = {path.relative_to(ROOT / "chalicelib").as_posix() for path in (ROOT / "chalicelib").rglob("*.py")
                 if not path.name.startswith("test_")}

@@ -14,6 +14,7 @@ FLOORS = [                                  # a room imports only rooms on the f
     {"benchmarks"},
     {"deploy"},
     {"app", "cli", "__main__"},
+    {"packaging"},
     {"simulators", "references"},
     {"serve"},
     {"http"},

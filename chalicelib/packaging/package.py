@@ -1,22 +1,21 @@
-"""Build what goes to AWS: `make package STAGE=prod` leaves it in out/.
+"""Build what goes to AWS, in a clone or from the wheel: `twocloud deploy --package DIR` leaves it there.
 
     deployment.zip     the code of all four functions, byte for byte the same from the same sources
-    template.json      CloudFormation (SAM): what Chalice says, deploy/merge.yaml, watch.yaml and policies
+    template.json      CloudFormation (SAM): what Chalice says, merge.yaml, watch.yaml and policies
     sbom.json          what is in the zip (CycloneDX 1.6), with the hashes of the wheels
     licences.md        under which licences
+    LICENSE            that of twocloud, which the template names for AWS's repository of applications
 
 Chalice packages the app alone. The requirements are unpacked from wheels for the functions' own processor and Python,
-each checked against its hash in requirements.txt; one that is missing ends the build. `--here` takes wheels for this
+each checked against its hash in requirements.txt; one that is missing ends the build. `here` takes wheels for this
 machine instead: for emulators, which run the functions themselves, never for AWS.
 """
 
-import argparse
 import email.parser
 import gzip
 import hashlib
 import importlib.metadata
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -32,16 +31,21 @@ from typing import Any, cast
 
 import yaml
 
-ROOT = Path(__file__).resolve().parent.parent
+from .. import __version__, settings
+from ..errors import TwocloudError
+
+PACKAGE = Path(__file__).resolve().parent.parent        # chalicelib in a clone, twocloud where the wheel is installed
+_CARRIED = Path(__file__).resolve().parent / "functions"        # what the wheel carries of the clone beside it
 LARGEST = 12 * 1024 * 1024                  # bytes of deployment.zip
 RUNTIMES = ("3.12", "3.13", "3.14")         # of Lambda, on Amazon Linux 2023: glibc 2.34
 GLIBC = (34, 28, 17)
-PROCESSORS = {"arm64": "aarch64", "x86_64": "x86_64"}
+PROCESSORS = {"arm64": "aarch64", "x86_64": "x86_64"}         # Lambda's name -> that of wheels
 NOT_SHIPPED = (                             # what serves one machine, simulators, tests and their data
     "chalicelib/simulators/*", "chalicelib/parties/*/simulator.py", "chalicelib/parties/*/test_*.py",
     "chalicelib/parties/*/reference.py", "chalicelib/parties/*/*.json", "*.md",
-    "chalicelib/cli/*", "chalicelib/http/serve.py", "chalicelib/http/connections.py", "chalicelib/__main__.py",
-    "chalicelib/fleet/rotation.py", "chalicelib/fleet/verification.py", "chalicelib/access/copying.py")
+    "chalicelib/cli/*", "chalicelib/packaging/*", "chalicelib/http/serve.py", "chalicelib/http/connections.py",
+    "chalicelib/__main__.py", "chalicelib/fleet/rotation.py", "chalicelib/fleet/verification.py",
+    "chalicelib/access/copying.py")
 _DROPPED = ("*/tests/*", "*/testing/*", "*.pyi", "*/py.typed", "bin/*", "botocore/data/*/examples-1.json",
             "prometheus_client/aiohttp/*", "prometheus_client/bridge/*", "prometheus_client/django/*",
             "prometheus_client/twisted/*",
@@ -50,7 +54,7 @@ _DROPPED = ("*/tests/*", "*/testing/*", "*.pyi", "*/py.typed", "bin/*", "botocor
 _SERVICES = ("dynamodb", "kms", "sqs")      # whose models are kept, of botocore's four hundred
 
 
-class BuildError(Exception):
+class BuildError(TwocloudError):
     """The package cannot be built; the text says why and what to do."""
 
 
@@ -64,21 +68,22 @@ class Component:
     sha256: str = ""
 
 
-def build(stage: str, out: Path, python: str = "python3.12", here: bool = False) -> None:
-    """Write the four files. `python`: an interpreter of the runtime's version, which compiles. Raises BuildError."""
+def build(out: Path, python: str, processor: str = "arm64", here: bool = False) -> None:
+    """Write the five files. `python`: an interpreter of the runtime's version, which compiles. `processor`: one of
+    PROCESSORS. Raises BuildError."""
     python = interpreter(python)
     version = version_of(python)
     if not here and version not in RUNTIMES:
-        raise BuildError(f"{python} is Python {version}; Lambda takes {', '.join(RUNTIMES)}. "
-                         "Name one: make package RUNTIME=python3.12")
+        raise BuildError(f"{python} is Python {version}; Lambda takes {', '.join(RUNTIMES)}. Name one: --python "
+                         "python3.12 (make package RUNTIME=python3.12)")
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="twocloud-package-") as folder:
         work, task = Path(folder), Path(folder, "task")
-        template = _chalice(stage, work / "app", task)
-        processor = template["Resources"]["APIHandler"]["Properties"]["Architectures"][0]
+        template = _chalice(work / "app", task, processor)
         components = [_unpack(wheel, task) for wheel in _wheels(version, None if here else processor, work / "wheels")]
         components.append(_chalices_own(task))
-        shutil.copyfile(ROOT / "LICENSE", task / "LICENSE")
+        for folder_of_licence in (task, out):
+            shutil.copyfile(source("LICENSE"), folder_of_licence / "LICENSE")
         _drop(task)
         _trim(task)
         _compile(python, task)
@@ -103,7 +108,7 @@ def interpreter(python: str) -> str:
         own = Path(pyenv).resolve().parents[1]                  # it looks below HOME, which a build may have changed
         root = {"PYENV_ROOT": str(own)} if (own / "versions").is_dir() else {}
         done = subprocess.run([pyenv, "prefix", python.removeprefix("python")], capture_output=True, text=True,
-                              check=False, env={**root, **os.environ})
+                              check=False, env={**root, **settings.inherited()})
         if done.returncode == 0:
             return f"{done.stdout.strip()}/bin/python"
     return python
@@ -114,25 +119,47 @@ def version_of(python: str) -> str:
         return _run([python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]).strip()
     except (OSError, BuildError):
         raise BuildError(f"{python} does not run on this machine; it must be of the runtime's own version, for the "
-                         ".pyc files. Name another: make package RUNTIME=python3.13 (or its path)") from None
+                         ".pyc files. Name another, or its path: --python python3.13 (make package "
+                         "RUNTIME=python3.13)") from None
+
+
+def an_interpreter() -> str:
+    """This one, if its version is one of Lambda's, or the first of them that is on the path. Raises BuildError."""
+    ours = f"{sys.version_info.major}.{sys.version_info.minor}"
+    if ours in RUNTIMES:
+        return sys.executable
+    for version in RUNTIMES:
+        python = interpreter(f"python{version}")
+        try:
+            if version_of(python) == version:
+                return python
+        except BuildError:
+            continue
+    raise BuildError(f"This is Python {ours}, and none of Lambda's versions ({', '.join(RUNTIMES)}) is on the PATH. "
+                     "Run twocloud with one (uvx --python 3.13), or name one with --python.")
 
 
 # ---------------------------------------------------------------- the app and its template
 
-def _chalice(stage: str, folder: Path, task: Path) -> dict[str, Any]:
+def source(name: str) -> Path:
+    """A file of the clone, by its path there, or what the wheel carries of it."""
+    carried = _CARRIED / name
+    return carried if carried.exists() else PACKAGE.parent / name
+
+
+def _chalice(folder: Path, task: Path, processor: str) -> dict[str, Any]:
     """Let Chalice package a clean copy of the app without any requirement; its zip is unpacked into `task`."""
-    for path in shipped(ROOT):
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(ROOT / path, folder / path)
+    for name, path in shipped():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, folder / name)
     (folder / "requirements.txt").touch()
-    shutil.copytree(ROOT / "deploy/policies", folder / ".chalice/policies")
-    config = json.loads((ROOT / ".chalice/config.json").read_text())
-    config["stages"].setdefault(stage, config["stages"]["prod"])
+    shutil.copytree(PACKAGE / "packaging/policies", folder / ".chalice/policies")
+    config = {**json.loads(source(".chalice/config.json").read_text()), "lambda_architecture": processor}
     (folder / ".chalice/config.json").write_text(json.dumps(config))
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "TWOCLOUD_"))}
+    clean = settings.inherited("AWS_", "TWOCLOUD_")
     (folder / "merge.yaml").write_text(json.dumps(merged()))
-    _run([sys.executable, "-c", "from chalice.cli import main; main()", "package", "--stage", stage, "--merge-template",
-          "merge.yaml", "out"], cwd=folder,
+    _run([sys.executable, "-c", "from chalice.cli import main; main()", "package", "--stage", "prod",
+          "--merge-template", "merge.yaml", "out"], cwd=folder,
          env={**clean, "AWS_DEFAULT_REGION": "us-east-1", "PYTHONDONTWRITEBYTECODE": "1"})
     with zipfile.ZipFile(folder / "out/deployment.zip") as made:
         made.extractall(task)
@@ -157,11 +184,11 @@ def merged() -> dict[str, Any]:
     """What is merged into Chalice's template: merge.yaml and watch.yaml, which have no name in common."""
     template: dict[str, Any] = {}
     for name in ("merge.yaml", "watch.yaml"):
-        for part, entries in yaml.safe_load((ROOT / "deploy" / name).read_text()).items():
+        for part, entries in yaml.safe_load((PACKAGE / "packaging" / name).read_text()).items():
             if part == "Description":
                 template[part] = entries
             elif twice := template.setdefault(part, {}).keys() & entries.keys():
-                raise BuildError(f"deploy/{name} names {', '.join(twice)} a second time")
+                raise BuildError(f"{name} names {', '.join(twice)} a second time")
             else:
                 template[part] |= entries
     dashboard = template["Resources"]["Dashboard"]["Properties"]
@@ -171,33 +198,39 @@ def merged() -> dict[str, Any]:
             widget["properties"]["query"] = " | ".join(f"SOURCE '${{{name}}}'" for name in groups) + f"\n| {query}"
     in_use = {"Fn::If": ["OwnTable", {"Ref": "Table"}, {"Ref": "TableName"}]}
     dashboard["DashboardBody"] = {"Fn::Sub": [json.dumps(dashboard["DashboardBody"]), {"TableInUse": in_use}]}
+    # AWS's repository of applications (SAR): `sam publish`, or `aws cloudformation package` first
+    template["Metadata"] = {"AWS::ServerlessRepo::Application": {
+        "Name": "twocloud", "Description": template["Description"], "Author": "twocloud-developers",
+        "SemanticVersion": __version__, "SpdxLicenseId": "MIT", "LicenseUrl": "LICENSE",
+        "Labels": ["inventory", "multicloud", "servers"]}}
     return template
 
 
-def shipped(root: Path) -> Iterator[str]:
-    """The app's own files that the functions need, relative to the root."""
-    yield "app.py"
-    for path in sorted((root / "chalicelib").rglob("*")):
-        name = path.relative_to(root).as_posix()
+def shipped() -> Iterator[tuple[str, Path]]:
+    """The app's own files that the functions need: their names in the zip, and where they are."""
+    for name in ("app.py", "chalicelib/http/authorizer.py"):    # which the wheel carries apart: they need Chalice
+        yield name, source(name)
+    for path in sorted(PACKAGE.rglob("*")):
+        name = f"chalicelib/{path.relative_to(PACKAGE).as_posix()}"
         if path.is_file() and path.suffix != ".pyc" and not any(fnmatch(name, pattern) for pattern in NOT_SHIPPED):
-            yield name
+            yield name, path
 
 
 # ---------------------------------------------------------------- what it requires
 
 def _wheels(version: str, processor: str | None, folder: Path) -> list[Path]:
     """The wheels of requirements.txt for this Python and processor (None: this machine's), checked by hash."""
-    requirements = (ROOT / "requirements.txt").read_text()
+    requirements = source("requirements.txt").read_text()
     ours = f"{sys.version_info.major}.{sys.version_info.minor}"
     if ours != version and re.search(r"python_(full_)?version", requirements):
         raise BuildError(f"requirements.txt asks for the version of Python, which pip takes to be {ours}, "
-                         f"not {version}: create .venv again with Python {version}")
+                         f"not {version}: run the build with Python {version}")
     platforms = [f"--platform=manylinux_2_{glibc}_{PROCESSORS[processor]}" for glibc in GLIBC] if processor else []
     if processor:
         platforms.append(f"--platform=manylinux2014_{PROCESSORS[processor]}")
     _run([sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--dest", str(folder),
           "--only-binary", ":all:", "--no-deps", "--require-hashes", "--implementation", "cp",
-          "--python-version", version, *platforms, "--requirement", str(ROOT / "requirements.txt")])
+          "--python-version", version, *platforms, "--requirement", str(source("requirements.txt"))])
     wheels = sorted(folder.glob("*.whl"))
     pinned = len(re.findall(r"^[A-Za-z0-9_.-]+==", requirements, re.MULTILINE))
     if len(wheels) != pinned:
@@ -305,10 +338,9 @@ def _zip(task: Path, target: Path) -> int:
 
 def bill(components: list[Component], digest: str) -> dict[str, Any]:
     """CycloneDX 1.6, without a date: the same zip has the same bill."""
-    version = re.search(r'__version__ = "([^"]+)"', (ROOT / "chalicelib/__init__.py").read_text())
     return {
         "bomFormat": "CycloneDX", "specVersion": "1.6", "version": 1,
-        "metadata": {"component": {"type": "application", "name": "twocloud", "version": version[1] if version else "",
+        "metadata": {"component": {"type": "application", "name": "twocloud", "version": __version__,
                                    "bom-ref": "twocloud", "licenses": [{"license": {"id": "MIT"}}],
                                    "hashes": [{"alg": "SHA-256", "content": digest}]}},
         "components": [{
@@ -335,16 +367,3 @@ def _run(command: list[str], cwd: Path | None = None, env: dict[str, str] | None
         what = " ".join([Path(command[0]).name, *command[1:4]])
         raise BuildError(f"{what} failed:\n{done.stdout}{done.stderr}".rstrip())
     return done.stdout
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--stage", default="prod")
-    parser.add_argument("--python", default="python3.12", help="an interpreter of the runtime's version")
-    parser.add_argument("--here", action="store_true", help="wheels for this machine, for emulators")
-    options = parser.parse_args()
-    try:
-        build(options.stage, options.out, options.python, options.here)
-    except BuildError as problem:
-        sys.exit(str(problem))
