@@ -350,7 +350,7 @@ def test_servers_of_two_tenants_are_never_mixed_up(served: App, opens: Opens) ->
     reader.refreshes()
     page.click("#sources")
     names = page.locator("#sheet tr.stale th").all_inner_texts()
-    assert {name.partition(" aws")[0] for name in names} == {"123", "7"}
+    assert {name.partition(" Amazon EC2")[0] for name in names} == {"123", "7"}
 
 
 def test_a_link_to_a_tenant_that_the_token_does_not_open_offers_the_others(served: App, opens: Opens) -> None:
@@ -706,7 +706,8 @@ def test_a_cloud_that_fails_is_named_and_no_format_hides_it(served: App, opens: 
     served.clouds["aws"].fail("reset")
     reader = opens().signs_in(served.token)
     assert reader.kinds() == ["partial"]
-    assert "aws" in reader.page.inner_text("#notices")
+    assert "Amazon EC2" in reader.page.inner_text("#notices")
+    assert reader.page.get_attribute("#notices bdi", "title") == "aws"
     assert "party_unavailable" in reader.page.inner_text("#notices")
     assert set(reader.column("party")) == {"qcloud"}
     reader.page.click("#share")
@@ -735,7 +736,7 @@ def test_an_old_list_is_marked_with_its_age(served: App, opens: Opens) -> None:
     reader.page.click("#sources")
     old = reader.page.locator("#sheet tr.stale th").all_inner_texts()
     assert old
-    assert all(name.startswith("aws ") for name in old)
+    assert all(name.startswith("Amazon EC2 ") for name in old)
     assert "party_unavailable" in reader.page.inner_text("#sheet")
 
 

@@ -41,7 +41,7 @@ def test_a_change_says_from_what_to_what_when_and_where(served: App, opens: Open
     reader = opens().signs_in(served.token, fragment="#show=changes", wait="[data-change]")
     page = reader.page
     old, new, changed = shown(reader)
-    assert "Appeared new qcloud ap-guangzhou" in new
+    assert "Appeared new Tencent Cloud CVM ap-guangzhou" in new
     assert "Vanished old" in old
     assert "Changed stays" in changed
     assert "Status ACTIVE → to SHUTOFF" in changed              # "to" is for those who listen
@@ -94,7 +94,7 @@ def test_kinds_sources_and_the_tables_filters(served: App, opens: Opens) -> None
     page.go_back()
     assert len(shown(reader)) == 3
     page.click('[data-focus="per:source"]')
-    assert page.inner_text("#place h3") == "qcloud ap-guangzhou 3"
+    assert page.inner_text("#place h3") == "Tencent Cloud CVM ap-guangzhou 3"
     for search, lines, hidden in (("party:aws ", 0, 0), ("-name:old ", 2, 0), ("shutoff", 1, 0),
                                   ("status:SHUTOFF ", 1, 1)):
         reader.searches(search)

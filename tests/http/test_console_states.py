@@ -19,8 +19,8 @@ def test_equal_failures_are_one_line_in_one_bar(served: App, opens: Opens) -> No
     assert reader.kinds() == ["partial", "stale"]
     failed, stale = (reader.page.locator(f"#notices [data-kind={kind}]") for kind in ("partial", "stale"))
     assert failed.locator("li").count() == stale.locator("li").count() == 1
-    assert "refused this account's credentials. party_denied qcloud" in failed.inner_text()
-    assert "aws (6 regions)" in stale.inner_text()
+    assert "refused this account's credentials. party_denied Tencent Cloud CVM" in failed.inner_text()
+    assert "Amazon EC2 (6 regions)" in stale.inner_text()
     assert "6 sources are shown from stale snapshots" in stale.inner_text()
     assert "as of 3 hours ago" in stale.inner_text()
     assert violations(reader) == []
@@ -31,7 +31,7 @@ def test_the_bar_speaks_chinese(served: App, opens: Opens) -> None:
     reader = opens(locale="zh-CN").signs_in(served.token)
     text = reader.page.inner_text("#notices")
     assert "没有结果" in text
-    assert "无法连接云。 party_unavailable aws" in text
+    assert "无法连接云。 party_unavailable Amazon EC2" in text
 
 
 def test_a_source_that_the_filters_leave_out_is_not_mentioned(served: App, opens: Opens) -> None:

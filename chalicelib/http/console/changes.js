@@ -40,7 +40,8 @@ async function getChanges(tenant, token, since, several, signal) {
 const instant = (/** @type {number} */ time) => new Date(time).toISOString().replace(".000", "");
 
 /** @type {{changes: Changes | null, answer: Answer | null, all: Change[]}} */
-let joined = { changes: null, answer: null, all: [] };
+const NOT_JOINED = { changes: null, answer: null, all: [] };
+let joined = NOT_JOINED;
 
 /** The changes, newest first, each with the fields that its server has now. @param {Changes} changes @param {Answer} answer */
 function changesOf(changes, answer) {
@@ -165,17 +166,17 @@ function showChange(index, redraw) {
 /** @param {Change[]} shown @param {Changes} changes @param {View} view @param {{href: (key: string) => string, redraw: () => void}} acts */
 function changeGroups(shown, changes, view, acts) {
   const bySource = view.per === "source", { date, full, time } = FORMATTERS[language];
-  const found = byKey(shown, (one) => (bySource ? sourceName(one.row, changes.several) : full.format(one.time)));
+  const found = byKey(shown, (one) => (bySource ? sourceName(one.row, changes.several) : new Date(one.time).toDateString()));
   const order = bySource ? [...found].sort((a, b) => b[1].length - a[1].length || natural.compare(a[0], b[0])) : [...found];
   const sections = [], place = new Map(shown.map((one, at) => [one, at]));
   let room = linesShown;
-  for (const [title, those] of order) {
+  for (const [, those] of order) {
     if (room <= 0) break;
-    sections.push(h("section", { class: "change" }, h("h3", {}, bdi(title), " ", h("span", { class: "n soft" }, number(those.length))),
+    sections.push(h("section", { class: "change" }, h("h3", {}, bySource ? sourceNamed(those[0].row, changes.several) : full.format(those[0].time), " ", h("span", { class: "n soft" }, number(those.length))),
       h("ol", { class: "plain" }, ...those.slice(0, room).map((one) => h("li", { "data-change": one.event.kind, "data-line": place.get(one), tabindex: -1 },
         h("time", { datetime: one.event.at, title: clock(one.time), class: "soft n" }, bySource ? `${date.format(one.time)} ${time.format(one.time)}` : time.format(one.time)),
         kindSaid(one.event.kind), serverSaid(one, acts.href),
-        h("span", { class: "soft where" }, bdi(escaped(bySource ? one.row.instance_id : sourceName(one.row, changes.several)))),
+        h("span", { class: "soft where" }, bySource ? bdi(escaped(one.row.instance_id)) : sourceNamed(one.row, changes.several)),
         one.event.fields && h("ul", { class: "plain diffs" }, ...Object.entries(one.event.fields).flatMap(([name, pair]) => differences(name, pair))))))));
     room -= those.length;
   }

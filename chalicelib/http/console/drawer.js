@@ -74,11 +74,11 @@ function sourcesSheet(answer) {
   fill(dialog, dialogHead(t("sourcesTitle"), dialog), h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": t("sourcesTitle") }, h("table", { class: "sources" },
     h("caption", { class: "unseen" }, t("sourcesTitle")), h("thead", {}, h("tr", {}, ...heads)),
     h("tbody", {}, ...rows.map((one) => h("tr", { class: one.state },
-      h("th", { scope: "row" }, bdi(sourceName(one, answer.several))),
+      h("th", { scope: "row" }, sourceNamed(one, answer.several)),
       h("td", {}, h("span", { class: `status ${{ ok: "up", stale: "busy", failed: "bad" }[one.state]}` }, h("span", { class: "dot", "aria-hidden": "true" }), t(one.state))),
       h("td", { class: "n" }, one.count === null ? unknownSaid() : number(one.count)),
       h("td", {}, one.age === null ? unknownSaid() : h("time", { title: clock(asOf(one, answer)) }, relative(asOf(one, answer)))),
-      h("td", {}, one.error && h("code", {}, one.error), " ", bdi(escaped(one.msg)))))))));
+      h("td", {}, one.error && t(WHY[one.error] ?? "whyOther"), " ", one.error && h("code", {}, one.error), " ", h("span", { class: "soft small", lang: "en" }, bdi(escaped(one.msg))))))))));
 }
 
 /** @param {string[]} chosen @param {(columns: string[]) => void} choose */

@@ -117,9 +117,12 @@ function numberOf(entry, value) {
 const sourceKey = (/** @type {Row | Source} */ one, /** @type {boolean} */ several) =>
   `${several ? `${one.tenant_id}:` : ""}${one.party}${one.account && one.account !== "default" ? `@${one.account}` : ""}/${one.region}`;
 
-/** A source in words. A party that could not name its regions has none. */
+/** A source by its codes. A party that could not name its regions has none. */
 const sourceName = (/** @type {Row | Source} */ one, /** @type {boolean} */ several) => [several && one.tenant_id, one.party, one.account === "default" ? "" : one.account,
   one.region === "all" ? "" : one.region].filter(Boolean).join(" ");
+
+/** A source in words, with its codes beneath the pointer. @param {Row | Source} one @param {boolean} several @param {string} [more] */
+const sourceNamed = (one, several, more = "") => h("bdi", { title: sourceName(one, several) }, escaped(sourceName({ ...one, party: partyTitle(one.party) }, several)), more);
 
 /** @param {Row} row @param {Map<string, Source>} bySource @param {boolean} several @returns {Machine} */
 function machine(row, bySource, several) {

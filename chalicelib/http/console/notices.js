@@ -97,7 +97,7 @@ function failures(sources, answer) {
     const oldest = Math.min(...those.map((one) => asOf(one, answer))), newest = Math.max(...those.map((one) => asOf(one, answer)));
     const names = sourceNames(those, answer.several), texts = [...new Set(those.map((one) => one.msg))].filter(Boolean);
     return h("li", {}, word && t(WHY[word] ?? "whyOther"), word && " ", word && h("code", {}, word), word && " ",
-      ...names.slice(0, 4).flatMap((name, at) => [at > 0 && ", ", h("strong", {}, bdi(name))]),
+      ...names.slice(0, 4).flatMap((name, at) => [at > 0 && ", ", h("strong", {}, name)]),
       names.length > 4 && ` ${t("more", { n: names.length - 4 })}`,
       those[0].state === "stale" && h("span", { title: clock(oldest) }, " · ", t(relative(oldest) === relative(newest) ? "asOf" : "oldestAsOf", { time: relative(oldest) })),
       texts.length === 1 && h("p", { class: "soft small", lang: "en" }, bdi(escaped(texts[0]))));
@@ -105,18 +105,22 @@ function failures(sources, answer) {
 }
 
 /** Three regions or more of one account are named together. @param {Source[]} sources @param {boolean} several */
-const sourceNames = (sources, several) => [...byKey(sources, (one) => sourceName({ ...one, region: "all" }, several))].flatMap(([name, those]) =>
-  (those.length < 3 ? those.map((one) => sourceName(one, several)) : [`${name} (${t("regions", { n: those.length })})`]));
+const sourceNames = (sources, several) => [...byKey(sources, (one) => sourceName({ ...one, region: "all" }, several)).values()].flatMap((those) =>
+  (those.length < 3 ? those.map((one) => sourceNamed(one, several)) : [sourceNamed({ ...those[0], region: "all" }, several, ` (${t("regions", { n: those.length })})`)]));
 
 /** @template T @param {T[]} all @param {(one: T) => string} key @returns {Map<string, T[]>} */
 function byKey(all, key) {
   const found = new Map();
-  for (const one of all) found.set(key(one), [...(found.get(key(one)) ?? []), one]);
+  for (const one of all) {
+    const name = key(one), those = found.get(name);
+    if (those) those.push(one);
+    else found.set(name, [one]);
+  }
   return found;
 }
 
 /** @param {Source} one @param {Answer} answer */
-const sourceSaid = (one, answer) => [h("strong", {}, bdi(sourceName(one, answer.several))), " ",
+const sourceSaid = (one, answer) => [h("strong", {}, sourceNamed(one, answer.several)), " ",
   one.state === "stale" && h("span", { title: clock(asOf(one, answer)) }, t("asOf", { time: relative(asOf(one, answer)) })),
   one.state === "stale" && " · ", one.error && t(WHY[one.error] ?? "whyOther"), " ", one.error && h("code", {}, one.error), " ", h("span", { class: "soft small", lang: "en" }, bdi(escaped(one.msg)))];
 

@@ -72,6 +72,7 @@ function signOut(why) {
   if (now.issued && token) revokeToken(token).catch(() => {});  // it is refused already, or ends by itself
   Object.assign(now, { token: "", me: null, chooses: "", issued: false, answer: null, problem: null, changes: null, busy: false, inParts: false });
   inOrder = { machines: null, sort: "", sorted: [] };
+  joined = NOT_JOINED;
   drawn = { left: [], counts: {}, groups: new Map() };
   document.body.append($("toast"));
   for (const id of ["drawer", "sheet"]) { $(id).close(); $(id).replaceChildren(); }
