@@ -17,11 +17,13 @@ from chalicelib import parties
 from tests import canaries
 from tests.fixtures import App
 from tests.unit.test_parties import WHAT
+from tests.verified import account as verified_account
+from tests.verified import assert_same, lister, reference
 
 from ...access import accounts
 from ...errors import PartyDenied, UnknownRegion
 from ...fleet import many_sources
-from ...model import Account, Server
+from ...model import Account
 from ...simulators.fleet import Fleet
 from .. import baidu
 from .simulator import REGIONS, Baidu
@@ -29,11 +31,7 @@ from .simulator import REGIONS, Baidu
 pytest.importorskip("baiducloud_python_sdk_bcc")
 pytest.importorskip("baidubce")
 
-from baidubce.auth.bce_credentials import BceCredentials
-from baidubce.bce_client_configuration import BceClientConfiguration
 from baidubce.exception import BceHttpClientError
-from baidubce.retry.retry_policy import NoRetryPolicy
-from baidubce.services.bcc.bcc_client import BccClient
 from baiducloud_python_sdk_bcc.models.instance_status import InstanceStatus
 from baiducloud_python_sdk_bcc.models.list_instances_response import ListInstancesResponse
 from baiducloud_python_sdk_bcc.models.list_volumes_response import ListVolumesResponse
@@ -44,46 +42,10 @@ NOW = "2026-01-02T03:04:05Z"
 
 
 def client(url: str, credentials: dict[str, str]) -> Any:
-    return BccClient(BceClientConfiguration(
-        credentials=BceCredentials(credentials["access_key_id"], credentials["secret_access_key"]),
-        endpoint=url, retry_policy=NoRetryPolicy()))
+    return reference("baidu").client(verified_account("baidu", url, credentials), "bj")
 
 
-def pages(call: Any, of: str, size: int = 1000) -> list[Any]:
-    """The loop that the SDK leaves to its user."""
-    marker, rows = None, []
-    while True:
-        answer = call(marker=marker, max_keys=size)
-        rows += getattr(answer, of)
-        if not answer.is_truncated:
-            return rows
-        marker = answer.next_marker
-
-
-def machines(url: str, credentials: dict[str, str], region: str) -> dict[str, dict[str, Any]]:
-    """The fleet as the vendor's SDK lists it: instances and volumes, joined by hand."""
-    sdk = client(url, credentials)
-    sizes: dict[str, int] = {}
-    for volume in pages(sdk.list_volumes, "volumes"):
-        for attachment in volume.attachments or ():
-            sizes[attachment.instance_id] = sizes.get(attachment.instance_id, 0) + volume.disk_size_in_gb
-    return {row.id: {
-        "name": row.name, "cpu": row.cpu_count, "memory_mib": row.memory_capacity_in_gb * 1024,
-        "disk_gib": sizes[row.id] if row.volumes is None else sum(v.disk_size_in_gb for v in row.volumes),
-        "lan": [ip.private_ip for ip in row.nic_info.ips],
-        "wan": [ip.eip for ip in row.nic_info.ips if ip.eip != "null"],
-        "party_status": row.status, "created": row.create_time, "zone": row.zone_name, "type": row.spec,
-        "project": row.res_group_infos[0].group_id if row.res_group_infos else "",
-        "tags": {tag.tag_key: tag.tag_value for tag in row.tags},
-    } for row in pages(sdk.list_instances, "instances")}
-
-
-def ours(servers: list[Server]) -> dict[str, dict[str, Any]]:
-    return {s.id: {
-        "name": s.name, "cpu": s.cpu, "memory_mib": s.memory_mib, "disk_gib": s.disk_gib, "lan": list(s.lan_ipv4),
-        "wan": list(s.wan_ipv4), "party_status": s.party_status,
-        "created": s.created_at and s.created_at.strftime("%Y-%m-%dT%H:%M:%SZ"), "zone": s.zone,
-        "type": s.instance_type, "project": s.project_id, "tags": s.tags} for s in servers}
+machines = lister("baidu")
 
 
 def account(keys: dict[str, str]) -> Account:
@@ -164,7 +126,7 @@ def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Baidu, keys: d
     cloud.forget()
     answer = many_sources.list_servers(house.deployment, many_sources.source_of("123", "baidu", "bj"))
     assert len(theirs) == answer.total == 237
-    assert ours(answer.servers) == theirs
+    assert_same(answer.servers, theirs)
     assert cloud.count("ListInstances") == 1
     assert cloud.count("ListVolumes") == (0 if cloud.with_volumes else 1)
     cloud.forget()

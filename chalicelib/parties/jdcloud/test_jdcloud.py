@@ -14,11 +14,13 @@ import time_machine
 from tests import canaries
 from tests.fixtures import App
 from tests.unit.test_parties import WHAT
+from tests.verified import account as verified_account
+from tests.verified import assert_same, lister, reference
 
 from ...cloud import cache
 from ...errors import PartyDenied, UnknownRegion
 from ...fleet import check, many_sources
-from ...model import Account, Server
+from ...model import Account
 from ...simulators.fleet import Fleet
 from .. import jdcloud
 from .simulator import Jdcloud
@@ -26,9 +28,7 @@ from .simulator import Jdcloud
 pytest.importorskip("jdcloud_sdk")
 
 import jdcloud_sdk
-from jdcloud_sdk.core.config import Config
 from jdcloud_sdk.core.credential import Credential
-from jdcloud_sdk.core.logger import FATAL, Logger
 from jdcloud_sdk.core.signer import Signer
 from jdcloud_sdk.services.vm.apis.DescribeInstancesRequest import DescribeInstancesParameters, DescribeInstancesRequest
 from jdcloud_sdk.services.vm.apis.DescribeInstanceTypesRequest import (
@@ -36,7 +36,6 @@ from jdcloud_sdk.services.vm.apis.DescribeInstanceTypesRequest import (
     DescribeInstanceTypesRequest,
 )
 from jdcloud_sdk.services.vm.apis.DescribeQuotasRequest import DescribeQuotasParameters, DescribeQuotasRequest
-from jdcloud_sdk.services.vm.client.VmClient import VmClient
 from jdcloud_sdk.services.vm.models.Instance import Instance
 from jdcloud_sdk.services.vm.models.InstanceDiskAttachment import InstanceDiskAttachment
 from jdcloud_sdk.services.vm.models.InstanceNetworkInterface import InstanceNetworkInterface
@@ -45,63 +44,17 @@ from jdcloud_sdk.services.vm.models.InstanceType import InstanceType
 
 NOW, UNIX = "2026-01-02T03:04:05Z", 1767323045.0
 NONCE = "ebf8b26d-c3be-402f-9f10-f8b6573fd823"
-QUIET = Logger(FATAL - 1)                   # else it prints signed headers
-
-
-class Refused(Exception):
-    """The SDK returns errors, it does not raise them."""
 
 
 def asked(url: str, credentials: dict[str, str], request: Any) -> Any:
-    client = VmClient(Credential(credentials["access_key"], credentials["secret_key"]),
-                      Config(url.partition("//")[2], "http"), QUIET)
-    answer = client.send(request)
-    if answer.error is not None:
-        raise Refused(answer.error.code, answer.error.status)
-    return answer.result
+    return reference("jdcloud").ask(verified_account("jdcloud", url, credentials), request)
 
 
 def pages(url: str, credentials: dict[str, str], region: str, size: int = 100) -> list[dict[str, Any]]:
-    """The loop that the SDK leaves to its user."""
-    rows: list[dict[str, Any]] = []
-    for number in range(1, 1000):
-        parameters = DescribeInstancesParameters(region)
-        parameters.setPageNumber(number)
-        parameters.setPageSize(size)
-        result = asked(url, credentials, DescribeInstancesRequest(parameters))
-        rows += result["instances"] or []
-        if len(rows) >= result["totalCount"]:
-            break
-    return rows
+    return reference("jdcloud").pages(verified_account("jdcloud", url, credentials), region, size)
 
 
-def machines(url: str, credentials: dict[str, str], region: str) -> dict[str, dict[str, Any]]:
-    """The fleet as the vendor's SDK lists it, with the types joined by hand."""
-    types = {kind["instanceType"]: kind for kind in asked(
-        url, credentials, DescribeInstanceTypesRequest(DescribeInstanceTypesParameters(region)))["instanceTypes"]}
-    by_id: dict[str, dict[str, Any]] = {}
-    for row in pages(url, credentials, region):
-        disks = [row["systemDisk"], *row.get("dataDisks", [])]
-        ips = [one for attached in (row["primaryNetworkInterface"], *(row["secondaryNetworkInterfaces"] or []))
-               for one in (attached["networkInterface"]["primaryIp"],
-                           *(attached["networkInterface"]["secondaryIps"] or []))]
-        by_id[row["instanceId"]] = {
-            "name": row["instanceName"], "cpu": types[row["instanceType"]]["cpu"],
-            "memory_mib": types[row["instanceType"]]["memoryMB"],
-            "disk_gib": sum((disk["cloudDisk"] or disk["localDisk"])["diskSizeGB"] for disk in disks),
-            "lan": [one["privateIpAddress"] for one in ips],
-            "wan": [one["elasticIpAddress"] for one in ips if one["elasticIpAddress"]], "party_status": row["status"],
-            "created": row["charge"]["chargeStartTime"], "zone": row["az"], "type": row["instanceType"],
-            "project": row["resourceGroupId"], "tags": {tag["key"]: tag["value"] for tag in row["tags"] or []}}
-    return by_id
-
-
-def ours(servers: list[Server]) -> dict[str, dict[str, Any]]:
-    return {s.id: {
-        "name": s.name, "cpu": s.cpu, "memory_mib": s.memory_mib, "disk_gib": s.disk_gib, "lan": list(s.lan_ipv4),
-        "wan": list(s.wan_ipv4), "party_status": s.party_status,
-        "created": s.created_at and s.created_at.strftime("%Y-%m-%dT%H:%M:%SZ"), "zone": s.zone,
-        "type": s.instance_type, "project": s.project_id, "tags": s.tags} for s in servers}
+machines = lister("jdcloud")
 
 
 def account(keys: dict[str, str]) -> Account:
@@ -131,7 +84,8 @@ def test_the_sdk_signs_the_same(token: str | None, count: int) -> None:
     request = jdcloud.sign(url, "cn-east-2", account(keys), UNIX, NONCE)
     theirs = {name: value for name, value in request.headers.items()
               if name not in ("Authorization", "Host", "x-jdcloud-content-sha256")}
-    Signer(QUIET).sign("GET", "vm", "cn-east-2", url, theirs, "", Credential("AKID", "secret"), None)
+    signer = Signer(reference("jdcloud").QUIET)
+    signer.sign("GET", "vm", "cn-east-2", url, theirs, "", Credential("AKID", "secret"), None)
     assert theirs["Authorization"] == request.headers["Authorization"]
     assert theirs["x-jdcloud-content-sha256"] == request.headers["x-jdcloud-content-sha256"]
 
@@ -168,16 +122,16 @@ def test_the_sdk_and_we_send_the_same_request(cloud: Jdcloud, keys: dict[str, st
     assert {name.lower(): value for name, value in request.headers.items()}.items() <= theirs.headers.items()
 
 
-def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Jdcloud, keys: dict[str, str],
-                                               monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Jdcloud, keys: dict[str, str]) -> None:
     """The time of creation against the beginning of the charge, which is in UTC."""
-    signing(monkeypatch)
     house.account("jdcloud", keys, cloud.url)
     theirs = machines(cloud.url, keys, "cn-north-1")
+    begun = {row["instanceId"]: row["charge"]["chargeStartTime"] for row in pages(cloud.url, keys, "cn-north-1")}
     cloud.forget()
     answer = many_sources.list_servers(house.deployment, many_sources.source_of("123", "jdcloud", "cn-north-1"))
     assert len(theirs) == answer.total == 237
-    assert ours(answer.servers) == theirs
+    assert_same(answer.servers, theirs)
+    assert {server.id: f"{server.created_at:%Y-%m-%dT%H:%M:%SZ}" for server in answer.servers} == begun
     assert cloud.count("DescribeInstances") == 4
     assert cloud.count("DescribeInstanceTypes") == 1
     cloud.forget()
@@ -186,18 +140,6 @@ def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Jdcloud, keys:
     assert window.servers == answer.servers[20:23]
     assert window.total == 237
     assert [call.query for call in cloud.calls] == ["pageNumber=3&pageSize=10"]         # the types are known by now
-
-
-def signing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The SDK leaves date and nonce unsigned unless they are given, against its vendor's own document; give them."""
-    send = VmClient.send
-
-    def with_date(self: Any, request: Any) -> Any:
-        now = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        request.header = {"x-jdcloud-date": now, "x-jdcloud-nonce": NONCE, **(request.header or {})}
-        return send(self, request)
-
-    monkeypatch.setattr(VmClient, "send", with_date)
 
 
 @pytest.mark.parametrize("case", [
@@ -258,18 +200,16 @@ def test_the_simulator_refuses_a_changed_byte(cloud: Jdcloud, keys: dict[str, st
     assert not change or answer.json()["error"]["status"] == "ACCESS_ERROR"
 
 
-def test_the_simulator_enforces_what_is_documented(cloud: Jdcloud, keys: dict[str, str],
-                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_simulator_enforces_what_is_documented(cloud: Jdcloud, keys: dict[str, str]) -> None:
     """By the SDK, which reads its refusals."""
-    signing(monkeypatch)
     for size in (9, 101):
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(reference("jdcloud").Refused) as refused:
             pages(cloud.url, keys, "cn-north-1", size)
         assert refused.value.args == (400, "OUT_OF_RANGE")
     parameters = DescribeInstancesParameters("cn-north-1")
     assert len(asked(cloud.url, keys, DescribeInstancesRequest(parameters))["instances"]) == 20
     parameters.setFilters([{"name": "resourceGroupId", "values": ["rg-0"]}])
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(reference("jdcloud").Refused) as refused:
         asked(cloud.url, keys, DescribeInstancesRequest(parameters))
     assert refused.value.args == (400, "INVALID_ARGUMENT")
     kinds = DescribeInstanceTypesParameters("cn-north-1")
@@ -277,10 +217,10 @@ def test_the_simulator_enforces_what_is_documented(cloud: Jdcloud, keys: dict[st
     assert [kind["instanceType"] for kind in asked(cloud.url, keys,
                                                    DescribeInstanceTypesRequest(kinds))["instanceTypes"]] == [
         "g.n2.medium"]
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(reference("jdcloud").Refused) as refused:
         pages(cloud.url, {**keys, "secret_key": canaries.secret("wrong")}, "cn-north-1")
     assert refused.value.args == (401, "ACCESS_ERROR")
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(reference("jdcloud").Refused) as refused:
         pages(cloud.url, keys, "cn-west-9")
     assert refused.value.args == (404, "NOT_FOUND")
 
@@ -296,10 +236,8 @@ def test_we_say_the_same_of_its_refusals(house: App, cloud: Jdcloud, keys: dict[
                                      many_sources.source_of("123", "jdcloud", "cn-south-1")).total == 0
 
 
-def test_a_check_warns_of_instances_that_a_policy_hides(house: App, cloud: Jdcloud, keys: dict[str, str],
-                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_check_warns_of_instances_that_a_policy_hides(house: App, cloud: Jdcloud, keys: dict[str, str]) -> None:
     """The used quota is what the SDK reads, too."""
-    signing(monkeypatch)
     house.account("jdcloud", keys, cloud.url)
 
     def warned(region: str = "cn-north-1") -> str:

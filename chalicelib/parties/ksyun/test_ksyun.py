@@ -1,6 +1,5 @@
 """Kingsoft Cloud: the signer that its SDK uses, and the SDK as second reader of the simulator."""
 
-import json
 import time
 from contextlib import ExitStack
 from typing import Any
@@ -12,20 +11,16 @@ import time_machine
 
 pytest.importorskip("ksyun")
 
-from ksyun.client.eip.v20160304 import client as eip_client
 from ksyun.client.eip.v20160304 import models as eip_models
-from ksyun.client.iam.v20151101 import client as iam_client
 from ksyun.client.kec.v20160304 import client as kec_client
 from ksyun.client.kec.v20160304 import models as kec_models
-from ksyun.common import credential
 from ksyun.common.exception.ksyun_sdk_exception import KsyunSDKException
-from ksyun.common.profile.client_profile import ClientProfile
-from ksyun.common.profile.http_profile import HttpProfile
 from requests_aws4auth import AWS4Auth
 
 from chalicelib import parties
 from tests import canaries
 from tests.fixtures import App
+from tests.verified import account, assert_same, lister, reference
 
 from ...errors import PartyDenied, TwocloudError
 from ...fleet import many_sources
@@ -38,47 +33,14 @@ SIZE = 237
 
 
 def client(kind: Any, url: str, credentials: dict[str, Any], region: str = "cn-beijing-6", method: str = "POST") -> Any:
-    profile = ClientProfile(httpProfile=HttpProfile(protocol="http", endpoint=url.removeprefix("http://"),
-                                                    reqMethod=method))
-    return kind(credential.Credential(credentials["access_key"], credentials["secret_key"]), region, profile)
+    return reference("ksyun").client(account("ksyun", url, credentials), kind, region, method)
 
 
 def ask(call: Any, request: Any, **parameters: object) -> dict[str, Any]:
-    for name, value in parameters.items():
-        setattr(request, name, value)
-    return json.loads(call(request))
+    return reference("ksyun").ask(call, request, **parameters)
 
 
-def machines(url: str, credentials: dict[str, Any], region: str) -> dict[str, dict[str, Any]]:
-    """What the SDK says of every machine, in the words of our records; projects, pages and the join are its users'."""
-    kec, eip = client(kec_client.KecClient, url, credentials, region), client(eip_client.EipClient, url, credentials,
-                                                                              region)
-    listed = json.loads(client(iam_client.IamClient, url, credentials, region).call("GetAccountAllProjectList", {}))
-    projects = [project["ProjectId"] for project in listed["ListProjectResult"]["ProjectList"]]
-    rows, total = list[Any](), 1
-    while len(rows) < total:
-        answer = ask(kec.DescribeInstances, kec_models.DescribeInstancesRequest(), MaxResults=1000, Marker=len(rows),
-                     ProjectId=projects)
-        total = answer["InstanceCount"]
-        rows += answer["InstancesSet"]
-    public: dict[str, set[str]] = {}
-    token = None
-    while True:
-        answer = ask(eip.DescribeAddresses, eip_models.DescribeAddressesRequest(), MaxResults=1000, NextToken=token,
-                     ProjectId=projects)
-        for address in answer["AddressesSet"]:
-            public.setdefault(address.get("InstanceId", ""), set()).add(address["PublicIp"])
-        token = answer.get("NextToken")
-        if not token:
-            break
-    return {row["InstanceId"]: {
-        "name": row["InstanceName"], "cpu": row["InstanceConfigure"]["VCPU"],
-        "memory_mib": row["InstanceConfigure"]["MemoryGb"] * 1024,
-        "disk_gib": row["SystemDisk"]["DiskSize"] + sum(disk["DiskSize"] for disk in row.get("DataDisks") or ()),
-        "lan_ipv4": {interface["PrivateIpAddress"] for interface in row["NetworkInterfaceSet"]},
-        "wan_ipv4": public.get(row["InstanceId"], set()), "party_status": row["InstanceState"]["Name"],
-        "zone": row["AvailabilityZone"], "instance_type": row["InstanceType"], "project_id": str(row["ProjectId"])}
-        for row in rows}
+machines = lister("ksyun")
 
 
 @pytest.fixture(autouse=True)
@@ -208,10 +170,10 @@ def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Ksyun, keys: d
     cloud.forget()
     answer = ours(house)
     assert answer.total == len(theirs) == SIZE
-    for mine in answer.servers:
-        assert {name: set(getattr(mine, name)) if name.endswith("ipv4") else getattr(mine, name)
-                for name in theirs[mine.id] if name != "wan_ipv4" or not public} == {
-                    name: value for name, value in theirs[mine.id].items() if name != "wan_ipv4" or not public}
+    if public:                              # the instances name addresses of their own then
+        theirs = {key: {**row, "wan_ipv4": set(mine.wan_ipv4)} for mine in answer.servers
+                  for key, row in [(mine.id, theirs[mine.id])]}
+    assert_same(answer.servers, theirs)
     assert cloud.count("DescribeInstances") == (3 if more else 1)
     assert cloud.count("GetAccountAllProjectList") == 1
     assert bool(cloud.count("DescribeAddresses")) is not public

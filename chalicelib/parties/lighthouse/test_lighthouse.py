@@ -3,18 +3,15 @@
 import random
 import time
 import warnings
-from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
 import time_machine
-from tencentcloud.common import abstract_client, credential
+from tencentcloud.common import abstract_client
 from tencentcloud.common.exception.tencent_cloud_sdk_exception import TencentCloudSDKException
-from tencentcloud.common.profile.client_profile import ClientProfile
-from tencentcloud.common.profile.http_profile import HttpProfile
-from tencentcloud.lighthouse.v20200324 import errorcodes, lighthouse_client, models
+from tencentcloud.lighthouse.v20200324 import errorcodes, models
 
 from chalicelib import parties
 from chalicelib.cloud.tencent import sign
@@ -27,6 +24,7 @@ from chalicelib.parties.lighthouse.simulator import REGIONS, Lighthouse
 from chalicelib.simulators.fleet import Fleet
 from tests.fixtures import App, qcloud_keys
 from tests.unit.test_parties import WHAT
+from tests.verified import account, assert_same, lister, reference
 
 SIZE = 237
 
@@ -46,23 +44,11 @@ def sdk(cloud: Lighthouse, token: str | None = None) -> Any:
 
 
 def client(url: str, credentials: Mapping[str, str], region: str, token: str | None = None) -> Any:
-    profile = ClientProfile(httpProfile=HttpProfile(protocol="http", endpoint=url.removeprefix("http://")))
-    return lighthouse_client.LighthouseClient(
-        credential.Credential(credentials["secret_id"], credentials["secret_key"], token), region, profile)
+    return reference("lighthouse").client(account("lighthouse", url, {**credentials, **(
+        {"token": token} if token else {})}), region)
 
 
-def machines(url: str, credentials: Mapping[str, str], region: str) -> dict[str, dict[str, Any]]:
-    """id -> what the SDK says of it."""
-    made = client(url, credentials, region)
-    sizes = defaultdict[str, dict[str, int]](dict)
-    for disk in pages(made.DescribeDisks, models.DescribeDisksRequest, "DiskSet"):
-        sizes[disk.InstanceId][disk.DiskId] = disk.DiskSize
-    return {row.InstanceId: {
-        "name": row.InstanceName, "cpu": row.CPU, "memory": row.Memory * 1024,
-        "disk": sum({**sizes[row.InstanceId], row.SystemDisk.DiskId: row.SystemDisk.DiskSize}.values()),
-        "lan": row.PrivateAddresses, "wan": row.PublicAddresses or [], "state": row.InstanceState,
-        "created": row.CreatedTime,
-    } for row in pages(made.DescribeInstances, models.DescribeInstancesRequest, "InstanceSet")}
+machines = lister("lighthouse")
 
 
 def asked(request: Any, parameters: dict[str, object]) -> Any:
@@ -95,17 +81,9 @@ def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Lighthouse) ->
     cloud.forget()
     servers = ours(house).servers
     assert len(servers) == len(theirs) == SIZE
-    for mine, row in zip(servers, theirs, strict=True):
-        assert mine.created_at
-        assert views[mine.id] == {
-            "name": mine.name, "cpu": mine.cpu, "memory": mine.memory_mib, "disk": mine.disk_gib,
-            "lan": list(mine.lan_ipv4), "wan": list(mine.wan_ipv4), "state": mine.party_status,
-            "created": mine.created_at.strftime("%Y-%m-%dT%H:%M:%SZ")}
-        assert (mine.id, mine.zone, mine.instance_type) == (row.InstanceId, row.Zone, row.BundleId)
-        assert mine.tags == {tag.Key: tag.Value for tag in row.Tags or []}
-        assert (mine.image_id, mine.os, mine.charge_type) == (row.BlueprintId, "linux", row.InstanceChargeType.lower())
-        assert mine.expires_at
-        assert mine.expires_at.strftime("%Y-%m-%dT%H:%M:%SZ") == row.ExpiredTime
+    assert_same(servers, views)
+    assert [server.id for server in servers] == [row.InstanceId for row in theirs]
+    assert all(server.created_at and server.expires_at and server.os == "linux" for server in servers)
     first = servers[0]
     assert first.status is Status.SOFT_DELETED                  # what waits to be recycled comes first
     for window, calls in ((Window(1, 1), 2), (Window(41, 140), 3)):

@@ -3,13 +3,10 @@
 import json
 import time
 from contextlib import ExitStack
-from math import ceil
 from typing import Any
 
 import pytest
 from alibabacloud_swas_open20200601 import models
-from alibabacloud_swas_open20200601.client import Client
-from alibabacloud_tea_openapi import utils_models as sdk_config
 
 from chalicelib import parties
 from chalicelib.cloud.alibaba import sign
@@ -23,6 +20,7 @@ from chalicelib.simulators.fleet import Fleet
 from tests import canaries
 from tests.fixtures import App
 from tests.unit.test_parties import WHAT
+from tests.verified import account, assert_same, lister, reference
 
 REGION, SIZE = "cn-hangzhou", 237
 
@@ -41,31 +39,14 @@ def cloud(stack: ExitStack, house: App, keys: dict[str, str]) -> Swas:
 
 
 def client(url: str, keys: dict[str, str]) -> Any:
-    return Client(sdk_config.Config(
-        access_key_id=keys["access_key_id"], access_key_secret=keys["access_key_secret"], protocol="HTTP",
-        endpoint=url.removeprefix("http://"), region_id=REGION))
+    return reference("swas").client(account("swas", url, keys), REGION)
 
 
 def rows(url: str, keys: dict[str, str]) -> list[Any]:
-    """The loop that the SDK leaves to its user."""
-    sdk, instances = client(url, keys), list[Any]()
-    while True:
-        body = sdk.list_instances(models.ListInstancesRequest(
-            region_id=REGION, page_number=len(instances) // 100 + 1, page_size=100)).body
-        instances += body.instances
-        if len(instances) >= body.total_count:
-            return instances
+    return reference("swas").pages(account("swas", url, keys), REGION)
 
 
-def machines(url: str, credentials: dict[str, str], region: str) -> dict[str, dict[str, Any]]:
-    """id -> what the SDK says of it."""
-    assert region == REGION
-    return {row.instance_id: {
-        "name": row.instance_name, "cpu": row.resource_spec.cpu, "memory": ceil(row.resource_spec.memory * 1024),
-        "disk": sum(disk.size for disk in row.disks),
-        "lan": [network.private_ip_address for network in row.network_attributes],
-        "wan": [network.public_ip_address for network in row.network_attributes if network.public_ip_address],
-        "state": row.status, "created": row.creation_time} for row in rows(url, credentials)}
+machines = lister("swas")
 
 
 def ours(house: App, window: Window = many_sources.WHOLE) -> Answer:
@@ -78,20 +59,9 @@ def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Swas, keys: di
     servers = ours(house).servers
     assert len(servers) == len(theirs) == SIZE
     assert cloud.count() == 4               # a first listing reads one page more
-    for mine, row in zip(servers, theirs, strict=True):
-        assert mine.created_at
-        assert views[mine.id] == {
-            "name": mine.name, "cpu": mine.cpu, "memory": mine.memory_mib, "disk": mine.disk_gib,
-            "lan": list(mine.lan_ipv4), "wan": list(mine.wan_ipv4), "state": mine.party_status,
-            "created": mine.created_at.strftime("%Y-%m-%dT%H:%M:%SZ")}
-        assert (mine.id, mine.project_id, mine.instance_type) == (
-            row.instance_id, row.resource_group_id, row.plan_id)
-        assert mine.tags == {tag.key: tag.value for tag in row.tags}
-        assert (mine.image_id, mine.image_name, mine.os) == (
-            row.image_id, row.image.image_name, row.image.os_type.lower())
-        assert mine.charge_type == row.charge_type.lower()
-        assert mine.expires_at
-        assert mine.expires_at.strftime("%Y-%m-%dT%H:%M:%SZ") == row.expired_time
+    assert_same(servers, views)
+    assert [server.id for server in servers] == [row.instance_id for row in theirs]
+    assert all(server.created_at and server.expires_at for server in servers)
     assert any(server.memory_mib == 512 for server in servers)
     for window in (Window(1, 1), Window(101, 102), Window(11, 20), Window(230, 237)):
         cloud.forget()

@@ -1,9 +1,7 @@
 """UCloud: its documents' own signatures, its SDK as second signer, second reader and judge of the fixtures."""
 
-import logging
 import time
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl, urlencode
 
@@ -23,6 +21,7 @@ from chalicelib import parties
 from tests import canaries
 from tests.fixtures import App
 from tests.unit.test_parties import WHAT
+from tests.verified import account, assert_same, lister, reference
 
 from ...errors import PartyDenied, TwocloudError
 from ...fleet import many_sources
@@ -35,25 +34,10 @@ SIZE = 237
 
 
 def client(kind: type[Client], url: str, credentials: dict[str, Any], region: str = "cn-bj2") -> Any:
-    """The SDK's own client; what it logs (all of it) goes nowhere."""
-    silent = logging.Logger("silent", logging.CRITICAL + 1)
-    return kind({"region": region, "base_url": url, "max_retries": 0, **credentials}, logger=silent)
+    return reference("ucloud").client(account("ucloud", url, credentials), kind, region)
 
 
-def machines(url: str, credentials: dict[str, Any], region: str) -> dict[str, dict[str, Any]]:
-    """What the SDK says of every machine, in the words of our records; the loop is left to its users."""
-    uhost, rows, total = client(UHostClient, url, credentials, region), list[Any](), 1
-    while len(rows) < total:
-        answer = uhost.describe_uhost_instance({"Offset": len(rows), "Limit": 100})
-        total = answer["TotalCount"]
-        rows += answer["UHostSet"]
-    return {row["UHostId"]: {
-        "name": row["Name"], "cpu": row["CPU"], "memory_mib": row["Memory"],
-        "disk_gib": sum(disk["Size"] for disk in row["DiskSet"]),
-        "lan_ipv4": {ip["IP"] for ip in row["IPSet"] if ip["Type"] == "Private"},
-        "wan_ipv4": {ip["IP"] for ip in row["IPSet"] if ip["Type"] != "Private"},
-        "party_status": row["State"], "created_at": datetime.fromtimestamp(row["CreateTime"], UTC),
-        "zone": row["Zone"], "instance_type": row["MachineType"], "tags": {"Tag": row["Tag"]}} for row in rows}
+machines = lister("ucloud")
 
 
 @pytest.fixture
@@ -154,10 +138,8 @@ def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Ucloud, keys: 
     answer = ours(house)
     assert answer.total == len(theirs) == SIZE
     assert cloud.count() == 3
-    for mine in answer.servers:
-        assert {name: set(getattr(mine, name)) if name.endswith("ipv4") else getattr(mine, name)
-                for name in theirs[mine.id]} == theirs[mine.id]
-        assert mine.project_id == "org-demo"
+    assert_same(answer.servers, theirs)
+    assert {mine.project_id for mine in answer.servers} == {"org-demo"}
     cloud.forget()
     assert ours(house, window=many_sources.Window(96, 105)).servers == answer.servers[95:105]
     assert cloud.count() == 1

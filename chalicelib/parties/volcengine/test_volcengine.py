@@ -3,7 +3,6 @@
 import json
 import time
 from contextlib import ExitStack
-from datetime import datetime
 from typing import Any
 
 import pytest
@@ -14,10 +13,11 @@ from chalicelib import parties
 from tests import canaries
 from tests.fixtures import App
 from tests.unit.test_parties import WHAT
+from tests.verified import account, assert_same, lister, reference
 
 from ...errors import PartyDenied, UnknownRegion
 from ...fleet import check, many_sources
-from ...model import Account, Keys, Server, Source, Window
+from ...model import Account, Keys, Source, Window
 from ...simulators.fleet import Fleet
 from .. import volcengine
 from .simulator import PROJECT, Volcengine
@@ -34,51 +34,10 @@ ROLE = "trn:iam::2100000000:role/reader"
 
 
 def api(url: str, credentials: Any, region: str, of: Any) -> Any:
-    settings = core.Configuration()
-    settings.ak, settings.sk, settings.region = credentials["access_key_id"], credentials["secret_access_key"], region
-    settings.session_token = credentials.get("session_token", "")
-    settings.scheme, settings.host, settings.auto_retry = "http", url.removeprefix("http://"), False
-    return of(core.ApiClient(settings))
+    return reference("volcengine").client(account("volcengine", url, credentials), region, of)
 
 
-def machines(url: str, credentials: Any, region: str) -> dict[str, dict[str, Any]]:
-    """What the vendor's SDK says of every machine; the loops over pages are its user's."""
-    rows: list[Any] = []
-    token = None
-    while token != "":
-        page = api(url, credentials, region, ecs.ECSApi).describe_instances(
-            ecs.DescribeInstancesRequest(max_results=100, next_token=token))
-        rows += page.instances
-        token = page.next_token
-    volumes: list[Any] = []
-    while True:
-        page = api(url, credentials, region, ebs.STORAGEEBSApi).describe_volumes(
-            ebs.DescribeVolumesRequest(page_number=len(volumes) // 100 + 1, page_size=100))
-        volumes += page.volumes or []
-        if len(volumes) >= page.total_count:
-            break
-    sizes: dict[str, int] = {}
-    for volume in volumes:
-        sizes[volume.instance_id] = sizes.get(volume.instance_id, 0) + int(volume.size)
-    return {row.instance_id: {
-        "name": row.instance_name, "cpu": row.cpus, "memory_mib": row.memory_size,
-        "disk_gib": sizes.get(row.instance_id, 0) + sum(disk.count * disk.size for disk in row.local_volumes),
-        "lan_ipv4": {interface.primary_ip_address for interface in row.network_interfaces},
-        "wan_ipv4": {row.eip_address.ip_address} if row.eip_address else set(),
-        "party_status": row.status, "zone": row.zone_id, "instance_type": row.instance_type_id,
-        "project_id": row.project_name, "created_at": datetime.fromisoformat(row.created_at),
-        "updated_at": datetime.fromisoformat(row.updated_at),
-        "tags": {tag.key: tag.value for tag in row.tags}, "image_id": row.image_id, "os": row.os_type.lower(),
-        "vpc_id": row.vpc_id, "charge_type": row.instance_charge_type.lower(),
-        "expires_at": datetime.fromisoformat(row.expired_at) if row.expired_at else None} for row in rows}
-
-
-def ours(server: Server) -> dict[str, Any]:
-    return {"name": server.name, "cpu": server.cpu, "memory_mib": server.memory_mib, "disk_gib": server.disk_gib,
-            "lan_ipv4": set(server.lan_ipv4), "wan_ipv4": set(server.wan_ipv4), "party_status": server.party_status,
-            "zone": server.zone, "instance_type": server.instance_type, "project_id": server.project_id,
-            "created_at": server.created_at, "updated_at": server.updated_at, "tags": server.tags,
-            **{name: getattr(server, name) for name in ("image_id", "os", "vpc_id", "charge_type", "expires_at")}}
+machines = lister("volcengine")
 
 
 @pytest.fixture
@@ -157,7 +116,7 @@ def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Volcengine, ke
         cloud.short = short
         servers = listing(house).servers
         assert len(servers) == 237
-        assert {server.id: ours(server) for server in servers} == theirs
+        assert_same(servers, theirs)
     cloud.short = False
     cloud.forget()
     listing(house)
