@@ -101,11 +101,11 @@ class ReferenceFailed(click.ClickException):
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True,
               help="Output format.")
 def verify(tenant_id: str, party: str, name: str, region: str | None, path: Path | None, output: str) -> None:
-    """List a source through twocloud and with the vendor's own client, and compare them record by record.
+    """Compare a source's list with the one of the vendor's own client, record by record.
 
-    Print each difference, and write a report that you can send in: it holds counts, versions and the date, but no
-    name, address, id or region. The vendor's client runs here with the account's credentials and only reads. Exit
-    code 1: the lists differ.
+    List the source through twocloud, with that client, and through twocloud again. Print each difference, and write a
+    report that you can send in: it holds counts, versions and the date, but no name, address, id or region. The
+    vendor's client runs here with the account's credentials and only reads. Exit code 1: the lists differ.
     """
     description = parties.load(party)
     reference = _reference(party)

@@ -29,11 +29,12 @@ from chalicelib.fleet import check, many_sources
 from chalicelib.model import WHOLE, Window
 from chalicelib.parties import proxmox
 from chalicelib.parties.proxmox.simulator import READER, Proxmox, Pve
+from chalicelib.route import Route
 from chalicelib.simulators import tls
 from chalicelib.simulators.fleet import Fleet
 from tests import canaries
-from tests.bearer import Machines
 from tests.fixtures import App
+from tests.verified import Machines, account, assert_same, reference
 
 TOKEN = "twocloud@pve!read"
 SIZE = 60
@@ -41,55 +42,20 @@ SIZE = 60
 
 # ---------------------------------------------------------------- the judge
 
-def machines(url: str, credentials: Mapping[str, str], region: str) -> Machines:
+def machines(url: str, credentials: Mapping[str, str], region: str, folder: Path | None = None) -> Machines:
     """What proxmoxer says: each guest that is no template."""
-    proxmoxer = pytest.importorskip("proxmoxer")
-    user, _, name = credentials["token_id"].partition("!")
-    cluster: Any = proxmoxer.ProxmoxAPI("127.0.0.1", user=user, token_name=name, verify_ssl=False,
-                                        token_value=credentials["token_secret"])
-    cluster._store["base_url"] = f"{url}/api2/json"             # it knows https alone
-    by_id: Machines = {}
-    for row in cluster.cluster.resources.get(type="vm"):
-        if not row.get("template"):
-            by_id[str(row["vmid"])] = {
-                "name": row.get("name", ""), "cpu": row.get("maxcpu"), "state": row["status"], "zone": row["node"],
-                "memory": row["maxmem"] // 2 ** 20 if "maxmem" in row else None, **_detail(proxmoxer, cluster, row)}
-    return by_id
-
-
-def _detail(proxmoxer: Any, cluster: Any, row: Mapping[str, Any]) -> dict[str, Any]:
-    guest = getattr(cluster.nodes(row["node"]), row["type"])(row["vmid"])
-    try:
-        config = guest.config.get(current=1)
-    except proxmoxer.ResourceException as refused:
-        assert refused.status_code == 595
-        return {"disk": None, "ips": set(), "created": None}
-    try:
-        interfaces = guest.agent("network-get-interfaces").get()["result"] if row["type"] == "qemu" else (
-            guest.interfaces.get()) or []
-    except proxmoxer.ResourceException as refused:
-        assert refused.status_code == 500
-        interfaces = []
-    ips = {ip["ip-address"] for one in interfaces for ip in one.get("ip-addresses", ())}
-    ips |= {one[kind].partition("/")[0] for one in interfaces for kind in ("inet", "inet6") if kind in one}
-    if row["type"] == "lxc" and row["status"] == "stopped":
-        ips = set(re.findall(r"(?<=ip=)[0-9.]+", str(config)))
-    disks = [text for key, text in config.items() if "cdrom" not in str(text)
-             and re.fullmatch(r"(scsi|virtio|sata|ide|mp)\d+|rootfs", key)]
-    created = re.search(r"ctime=(\d+)", config.get("meta", ""))
-    return {"disk": sum(int(size) for text in disks for size in re.findall(r"size=(\d+)G", text)),
-            "ips": {ip for ip in ips if not ip.startswith(("127.", "::1", "fe80:"))},
-            "created": created and int(created[1])}
+    authorities = (folder / "simulators.pem").read_text() if folder else ""
+    there = account("proxmox", url, credentials, route=Route(authorities))
+    return reference("proxmox").list_servers(there, region)
 
 
 def same(mine: many_sources.Answer, theirs: Machines) -> None:
     assert [server.id for server in mine.servers] == sorted(theirs, key=int)
-    for server in mine.servers:
-        other = theirs[server.id]
-        assert (server.name, server.cpu, server.memory_mib, server.disk_gib, server.party_status, server.zone) == (
-            other["name"], other["cpu"], other["memory"], other["disk"], other["state"], other["zone"]), server
-        assert {*server.lan_ipv4, *server.wan_ipv4, *server.lan_ipv6, *server.wan_ipv6} == other["ips"], server
-        assert (server.created_at and int(server.created_at.timestamp())) == other["created"], server
+    assert_same(mine.servers, theirs)
+
+
+def without_addresses(guest: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: set() if "_ipv" in name else value for name, value in guest.items()}
 
 
 def put(house: App, url: str, secret: str, token: str = TOKEN, **more: Any) -> dict[str, str]:
@@ -359,7 +325,7 @@ def at_fakepve(house: App, folder: Path, online: bool = True, privileges: tuple[
 def test_proxmoxer_and_we_list_the_same_guests_of_fakepve(house: App, tmp_path: Path) -> None:
     """Each of our calls passes the checks of Proxmox's own description: paths, parameters, rights."""
     with at_fakepve(house, tmp_path) as (url, credentials):
-        mine, theirs = listed(house, "lab"), machines(url, credentials, "lab")
+        mine, theirs = listed(house, "lab"), machines(url, credentials, "lab", tmp_path)
         assert [server.id for server in listed(house, "lab", Window(3, 4)).servers] == ["992", "993"]
         assert check.check_account(house.deployment, "123", "proxmox") == "default"
     addresses = {server.id: (server.lan_ipv4, server.wan_ipv4) for server in mine.servers}
@@ -367,15 +333,15 @@ def test_proxmoxer_and_we_list_the_same_guests_of_fakepve(house: App, tmp_path: 
     assert addresses["996"] == addresses["990"] == ((), ())     # its agent hangs; it has none
     assert addresses["997"] == (("10.0.1.8",), ())              # a container that is off
     assert mine.total == 19
-    same(mine, {key: {**guest, "ips": set()} if key in ("990",) else guest for key, guest in theirs.items()})
+    same(mine, {key: without_addresses(guest) if key in ("990",) else guest for key, guest in theirs.items()})
 
 
 def test_an_offline_node_of_fakepve(house: App, tmp_path: Path) -> None:
     """Of a node that is gone, fakepve still says names and sizes; a real cluster soon forgets these."""
     with at_fakepve(house, tmp_path, online=False) as (url, credentials):
-        mine, theirs = listed(house, "lab"), machines(url, credentials, "lab")
+        mine, theirs = listed(house, "lab"), machines(url, credentials, "lab", tmp_path)
     assert {(server.zone, server.status == "UNKNOWN") for server in mine.servers} == {("pve1", False), ("pve2", True)}
-    same(mine, {key: {**guest, "ips": set()} if guest["zone"] == "pve2" or key == "990" else guest
+    same(mine, {key: without_addresses(guest) if guest["zone"] == "pve2" or key == "990" else guest
                 for key, guest in theirs.items()})
 
 
