@@ -6,22 +6,26 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import date
 from pathlib import Path
 from typing import Any
 from unittest import mock
+from uuid import uuid4
 
 import msgspec
 import pytest
 
-from chalicelib import parties
+from chalicelib import parties, simulators
 from chalicelib.cli import verifying
 from chalicelib.cli.verifying import Report, read_report
-from chalicelib.model import Account
+from chalicelib.fleet import verification
+from chalicelib.model import Account, Source
 from chalicelib.parties.qcloud import reference
 from chalicelib.parties.qcloud.simulator import Qcloud
 from chalicelib.simulators.fleet import Fleet
-from tests import ROOT
+from tests import ROOT, canaries, verified
+from tests.fixtures import App
 from tests.programs.test_cli import Command, cloud, credentials, twocloud  # noqa: F401
 
 WHERE = ("verify", "123", "qcloud", "--region", "gz")
@@ -93,6 +97,22 @@ def test_a_fleet_in_motion_is_no_difference(stored: Command, cloud: Qcloud, chan
     """One machine is gone when our second list is made."""
     change(lambda rows: cloud.fleets.update({"ap-guangzhou": Fleet(24)}))
     assert "1 changed meanwhile" in stored(*WHERE)
+
+
+@pytest.mark.parametrize("party", REFERENCES)
+def test_every_reference_lists_a_stored_account(party: str, house: App, stack: ExitStack) -> None:
+    """As the command runs it: with the credentials as they were sealed, field by field."""
+    entry = simulators.clouds()[party]
+    secret = canaries.watch(str(uuid4()))   # the form that Scaleway demands
+    made, fields = entry.start({entry.region: Fleet(30, party)}, secret, limited=False)
+    stack.enter_context(made)
+    house.account(party, fields, made.url)
+    comparison = verification.verify(house.deployment, Source("123", party, entry.region),
+                                     verified.reference(party).list_servers)
+    assert comparison.agrees, comparison.differences[:3]
+    assert 20 < comparison.both == comparison.ours == comparison.theirs
+    assert len(comparison.fields) >= 8
+    assert {it.compared for it in comparison.fields.values()} == {comparison.both}
 
 
 # ---------------------------------------------------------------- what the report does not say
