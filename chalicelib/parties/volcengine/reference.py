@@ -9,7 +9,7 @@ import volcenginesdkstorageebs as ebs
 
 from ...model import Account
 
-PACKAGES = ("volcenginesdkecs", "volcenginesdkstorageebs")
+PACKAGES = ("volcenginesdk-ecs", "volcenginesdk-storageebs")
 
 
 def client(account: Account, region: str, of: Any) -> Any:
