@@ -30,6 +30,7 @@ from ..storage import amazon
 CAPABILITIES = ["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"]     # it makes roles, and is written in SAM's terms
 _PAUSE = 2.0                                # seconds between two looks at what AWS does
 _SECONDS = 3600                             # that a stack may take
+_DEAD = ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "DELETE_FAILED")     # from which a stack can only be deleted
 _NOTHING = ("didn't contain changes", "No updates are to be performed")
 _CONSOLES = {"aws-cn": "console.amazonaws.cn", "aws-us-gov": "console.amazonaws-us-gov.com"}
 
@@ -204,6 +205,9 @@ class Account:
         described = self._stack(stack)
         if described is None or described["StackStatus"] == "REVIEW_IN_PROGRESS":
             return None
+        if (status := described["StackStatus"]) in _DEAD:
+            raise Refused(f"The stack {stack} is {status}, so it cannot be changed. Delete it in CloudFormation, then "
+                          "deploy again.")
         return {it["ParameterKey"] for it in described.get("Parameters", ())}
 
     def _stack(self, stack: str) -> dict[str, Any] | None:
@@ -234,11 +238,20 @@ class Account:
         """Execute the change set and wait for its end; the stack's outputs."""
         with _explained(f"The change set {change_set} was not executed"):
             self._formation.execute_change_set(StackName=stack, ChangeSetName=change_set)
+            # until it is under way, the stack may still show how its last change ended
+            self._until(lambda: self._execution(stack, change_set),
+                        lambda it: it["ExecutionStatus"] not in ("AVAILABLE", "EXECUTE_IN_PROGRESS"))
         made = self._until(lambda: self._stack(stack) or {"StackStatus": "DELETE_COMPLETE"},
                            lambda it: not it["StackStatus"].endswith("IN_PROGRESS"))
         if made["StackStatus"] not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
             raise DeployError("\n".join([f"The stack {stack} is {made['StackStatus']}.", *self._failures(stack)]))
         return {it["OutputKey"]: it["OutputValue"] for it in made.get("Outputs", ())}
+
+    def _execution(self, stack: str, change_set: str) -> dict[str, Any]:
+        try:
+            return self._formation.describe_change_set(StackName=stack, ChangeSetName=change_set)
+        except self._formation.exceptions.ChangeSetNotFoundException:       # CloudFormation removes those that are done
+            return {"ExecutionStatus": "EXECUTE_COMPLETE"}
 
     def _failures(self, stack: str) -> list[str]:
         with _explained(f"The events of {stack} cannot be read"):

@@ -163,6 +163,36 @@ def test_a_stack_that_fails_says_which_resource_and_why(at_aws: Stack, twocloud:
     twocloud("deploy", "--stack", "twocloud-broken", "--yes", "-p", "GatewayLogs=no", code=5)
     assert "The stack twocloud-broken is ROLLBACK" in twocloud.err
     assert "Broken: Lambda function not found: nowhere" in twocloud.err
+    twocloud("deploy", "--stack", "twocloud-broken", "-p", "GatewayLogs=no", code=4)
+    assert "Delete it in CloudFormation, then deploy again." in twocloud.err
+
+
+def test_what_a_change_before_left_is_not_taken_for_the_end_of_this_one() -> None:
+    """An update begins a moment after its change set is executed; until then the stack shows how the last one ended."""
+    looks: list[str] = []
+
+    class Formation:
+        exceptions = SimpleNamespace(ChangeSetNotFoundException=KeyError)
+
+        def execute_change_set(self, **_: str) -> None:
+            looks.append("executed")
+
+        def describe_change_set(self, **_: str) -> dict[str, Any]:
+            looks.append("change set")
+            if looks.count("change set") == 4:
+                raise KeyError
+            return {"ExecutionStatus": "AVAILABLE" if looks.count("change set") == 1 else "EXECUTE_IN_PROGRESS"}
+
+        def describe_stacks(self, **_: str) -> dict[str, Any]:
+            looks.append("stack")
+            cleaning = looks.count("stack") == 1
+            return {"Stacks": [{"StackStatus": f"UPDATE_COMPLETE{'_CLEANUP_IN_PROGRESS' if cleaning else ''}",
+                                "Outputs": [{"OutputKey": "URL", "OutputValue": "https://x"}]}]}
+
+    account = stacks.Account(sleep=lambda _: None)
+    account.__dict__["_formation"] = Formation()
+    assert account.apply("twocloud", "twocloud-1") == {"URL": "https://x"}
+    assert looks == ["executed", *["change set"] * 4, "stack", "stack"]
 
 
 def test_without_a_region_or_a_way_to_aws(twocloud: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from chalicelib import __version__
+from tests.aws.test_package import runtime
 from tests.programs import MISSING, PATHS, ROOT, block, program, run
 from tests.programs.test_docs import DOCUMENTS
 from tests.programs.test_wheel import NO_NETWORK, build, lists_the_demo
@@ -165,6 +166,17 @@ def test_uvx_starts_the_demo(wheel: Path, empty: tuple[Path, dict[str, str]]) ->
     uvx = [program("uvx", str(TOOLS)), "--from", wheel, "twocloud"]
     assert install([*uvx, "--version"], *empty) == f"twocloud {__version__}\n"
     lists_the_demo(uvx, *empty)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_uvx_builds_the_package_for_aws(wheel: Path, empty: tuple[Path, dict[str, str]]) -> None:
+    """As docs/deploy.md says: with the extra, outside of a clone, by the Python that runs it."""
+    folder, environment = empty
+    install([program("uvx", str(TOOLS)), "--python", runtime(), "--from", f"{wheel}[aws]", "twocloud", "deploy",
+             "--package", "out"], folder, environment)
+    assert {path.name for path in (folder / "out").iterdir()} == {"deployment.zip", "template.json", "sbom.json",
+                                                                  "licences.md", "LICENSE"}
 
 
 @pytest.mark.slow
