@@ -27,9 +27,10 @@ ASK = """;getFleet("123", "tc_x", 0, new AbortController().signal).then(
 
 @contextmanager
 def api(*parts: tuple[int | None, int | None], names: tuple[str, ...] = (), asked_for: list[str] | None = None,
-        ) -> Iterator[str]:
+        stored: list[tuple[str | None, str]] | None = None) -> Iterator[str]:
     """Too long as a whole. Each part is answered with two sources of these lengths, None: it failed, or with 409 for
-    (). `names`: the X-List-Id of each answer. `asked_for`: gets the list that each request names."""
+    (). `names`: the X-List-Id of each answer. `asked_for`: gets the list that each request names, `stored`
+    its Cache-Control and max_age."""
     waiting, naming = list(parts), list(names)
 
     class Handler(BaseHTTPRequestHandler):
@@ -40,6 +41,8 @@ def api(*parts: tuple[int | None, int | None], names: tuple[str, ...] = (), aske
                 counts = waiting.pop(0)
                 if asked_for is not None:
                     asked_for.append(parameters.get("list", [""])[0])
+                if stored is not None:
+                    stored.append((self.headers["Cache-Control"], parameters["max_age"][0]))
                 body = {"code": 409, "error": "list_changed", "msg": "gone", "request_id": "r"}
             if "f" in parameters and counts:
                 rows = [f"{name}{n}" for name, count in zip("ab", counts, strict=True) for n in range(count or 0)]
@@ -78,6 +81,16 @@ def test_parts_join_to_the_whole() -> None:
         fleet = get_fleet(base)
     assert len(fleet["ids"]) == 5500
     assert fleet["sources"][0]["state"] == "failed"
+
+
+def test_no_cloud_is_asked_again_for_a_part_after_the_first() -> None:
+    """A source that failed has no snapshot: else each part would wait for it once more."""
+    stored: list[tuple[str | None, str]] = []
+    with api((None, 9000), (None, 9000), (None, 9000), stored=stored) as base:
+        assert len(get_fleet(base)["ids"]) == 9000
+    assert stored[0][0] != "only-if-cached"
+    assert stored[0][1] == "120"
+    assert stored[1:] == [("only-if-cached", "604800")] * 2
 
 
 @pytest.mark.parametrize("parts", [((3000, 5500), (None, 5500)), ((None, 5500), (3000, 5500)),

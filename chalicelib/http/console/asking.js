@@ -11,6 +11,7 @@
 const BASE = location.pathname.replace(/\/?$/, "/");
 const KINDS = { 401: "unauthorized", 403: "forbidden", 404: "missing", 429: "throttled", 400: "invalid" };
 const PART = 4000;                          // servers of one request, where the whole is more than the platform carries
+const STORED = "604800";                    // seconds: more than any snapshot that is served is old
 const TRIES = 3;                            // readings of a list in parts, of which another one took the place meanwhile
 const PATIENCE_MS = 40_000;                 // the API itself answers within 25 s
 const TOKEN_SECONDS = 43_200;               // of a token for a password: the longest that the API issues
@@ -22,14 +23,14 @@ const present = () => Date.now() - ahead;
 
 /**
  * One request. @param {string} path  with its query @param {string} credentials  a token and ":", or user:password
- * @param {AbortSignal} signal @param {RequestInit} [more]
+ * @param {AbortSignal} signal @param {RequestInit} [more] @param {Record<string, string>} [headers]
  * @returns {Promise<{body: any, response: Response}>}  throws a Problem, or an AbortError
  */
-async function ask(path, credentials, signal, more = {}) {
+async function ask(path, credentials, signal, more = {}, headers = {}) {
   let response, body, arrived = 0;
   try {
     response = await fetch(BASE + path, {
-      headers: { Authorization: `Basic ${btoa(String.fromCharCode(...new TextEncoder().encode(credentials)))}` },
+      headers: { ...headers, Authorization: `Basic ${btoa(String.fromCharCode(...new TextEncoder().encode(credentials)))}` },
       cache: "no-store", redirect: "error",
       credentials: "omit",                  // keeps the browser's own password box away on a 401
       signal: AbortSignal.any([signal, AbortSignal.timeout(PATIENCE_MS)]), ...more,
@@ -48,18 +49,19 @@ async function ask(path, credentials, signal, more = {}) {
 
 /**
  * @param {string} path  with its query @param {string} holds  the key of the list that the answer must hold
- * @param {string} token @param {AbortSignal} signal
+ * @param {string} token @param {AbortSignal} signal @param {boolean} [stored]  no cloud is to be asked
  * @returns {Promise<{body: any, at: number, list: string, total: number}>}  list: the id of the list
  */
-async function get(path, holds, token, signal) {
-  const { body, response } = await ask(path, `${token}:`, signal);
+async function get(path, holds, token, signal, stored = false) {
+  const { body, response } = await ask(path, `${token}:`, signal, {}, stored ? { "Cache-Control": "only-if-cached" } : {});
   if (!Array.isArray(body?.[holds])) throw problem(response.status, body ?? {});
   const at = Date.parse(response.headers.get("Date") ?? "") || Date.now();
   return { body, at, list: response.headers.get("X-List-Id") ?? "", total: Number(response.headers.get("X-Total-Count")) };
 }
 
-/** @param {Record<string, string>} parameters @param {string} token @param {AbortSignal} signal */
-const getList = (parameters, token, signal) => get(`servers?${new URLSearchParams(parameters)}`, "vm_servers", token, signal);
+/** @param {Record<string, string>} parameters @param {string} token @param {AbortSignal} signal @param {boolean} [stored] */
+const getList = (parameters, token, signal, stored = false) =>
+  get(`servers?${new URLSearchParams(parameters)}`, "vm_servers", token, signal, stored);
 
 /** What the token opens. @param {string} token @param {AbortSignal} signal @returns {Promise<Me>} */
 const getMe = async (token, signal) => (await get("me", "tenants", token, signal)).body;
@@ -121,9 +123,12 @@ async function getFleet(tenant, token, maxAge, signal, more = {}, again = () => 
  * @param {{list?: string, progress?: (count: number) => void}} known */
 async function getParts(asked, token, signal, { list: held = "", progress = () => {} }) {
   const rows = [];
+  let whole = null;                         // the first part: it says how each source is
   for (let first = 1, lengths = "", list = ""; ; first += PART) {
-    const named = list ? { list } : {};
-    const part = await getList({ ...asked, ...named, f: String(first), t: String(first + PART - 1) }, token, signal);
+    // The others come from what the first one stored: a cloud that failed is not asked again for each of them.
+    const named = whole ? { ...(list && { list }), ...(asked.max_age && { max_age: STORED }) } : {};
+    const part = await getList({ ...asked, ...named, f: String(first), t: String(first + PART - 1) }, token, signal, whole !== null);
+    whole ??= part;
     if (first === 1 && held && part.list === held) return { ...part, body: { ...part.body, vm_servers: [] }, parts: true, same: true };
     const found = lengthsOf(part.body);
     if (lengths && found !== lengths) throw problem(200, { msg: "The lists changed while their parts were read." });
@@ -131,7 +136,7 @@ async function getParts(asked, token, signal, { list: held = "", progress = () =
     list ||= part.list;                     // none while a source gives nothing: then the lengths must do
     for (const row of part.body.vm_servers) rows.push(row);
     progress(rows.length);
-    if (part.body.vm_servers.length < PART) return { body: { ...part.body, vm_servers: rows }, at: part.at, list, parts: true, same: false };
+    if (part.body.vm_servers.length < PART) return { body: { ...whole.body, vm_servers: rows }, at: whole.at, list, parts: true, same: false };
   }
 }
 

@@ -48,18 +48,18 @@ function facetGroup(facet, values, chips, failing, acts) {
 /** @param {string} facet @param {Map<string, Map<string, number>>} values @param {Chip[]} chosen @param {Source[]} failing
  * @param {{toggle: (chip: Chip) => void, redraw: () => void}} acts */
 function facetValues(facet, values, chosen, failing, acts) {
-  const rows = [...values].map(([value, parts]) => ({ value, parts, n: total(parts) }))
-    .sort((a, b) => b.n - a.n || natural.compare(a.value, b.value));
-  const widest = Math.max(1, ...rows.slice(0, 1).map(({ n }) => n));
+  const rows = [...values].map(([value, parts]) => ({ value, parts, n: total(parts), low: couldAdd(failing, facet, value) })).sort(byCount);
+  let widest = 1;
+  for (const { n } of rows) widest = Math.max(widest, n);
   const shown = rows.slice(0, unfolded.has(facet) ? MOST_SHOWN : SHOWN);
   for (const row of rows.slice(shown.length)) if (chosen.some((chip) => same(chip.value, row.value))) shown.push(row);
   const rest = rows.length - SHOWN;
   const unfold = () => { if (!unfolded.delete(facet)) unfolded.add(facet); acts.redraw(); };
-  return [h("ul", { class: "plain" }, ...shown.map(({ value, parts, n }) => {
+  return [h("ul", { class: "plain" }, ...shown.map(({ value, parts, n, low }) => {
     const on = chosen.some((chip) => same(chip.value, value));
     return h("li", {}, h("button", { type: "button", class: "value", "aria-pressed": String(on), "data-value": value,
       onclick: () => acts.toggle({ key: facet, value, not: false }) },
-    valueLabel(facet, value), h("span", { class: "n" }, counted(n, couldAdd(failing, facet, value))), bar(parts, widest)));
+    valueLabel(facet, value), h("span", { class: "n" }, counted(n, low)), bar(parts, widest)));
   })),
   unfolded.has(facet) && rows.length > shown.length && h("p", { class: "soft small" }, t("typeTheRest", { n: rows.length - shown.length })),
   rest > 0 && h("button", { type: "button", class: "button quiet", "data-fold": facet, "data-focus": `fold ${facet}`, onclick: unfold }, unfolded.has(facet) ? t("fewer") : t("more", { n: rest }))].filter(Boolean);

@@ -92,6 +92,10 @@ function matrixOf(answer, left, by) {
   return namedCounts(entry.values, counts, statuses);
 }
 
+/** The most first, and before them those of which nothing is known: they must not be the ones behind "more".
+ * @param {{value: string, n: number, low: boolean}} a @param {{value: string, n: number, low: boolean}} b */
+const byCount = (a, b) => Number(b.low && !b.n) - Number(a.low && !a.n) || b.n - a.n || natural.compare(a.value, b.value);
+
 /**
  * @param {Answer} answer @param {Machine[]} left @param {string} by @param {Chip[]} chips
  * @param {{toggleAll: (chips: Chip[]) => void, show: (by: string) => void, redraw: () => void}} acts
@@ -100,8 +104,7 @@ function matrix(answer, left, by, chips, acts) {
   const counts = matrixOf(answer, left, by), failing = missing(answer, chips);
   const place = PLACES[by];
   if (place) for (const one of failing) if (!counts.has(one[place]) && one[place] !== "all") counts.set(one[place], new Map());
-  const rows = [...counts].map(([value, parts]) => ({ value, parts, n: total(parts), low: couldAdd(failing, by, value) }))
-    .sort((a, b) => b.n - a.n || natural.compare(a.value, b.value));
+  const rows = [...counts].map(([value, parts]) => ({ value, parts, n: total(parts), low: couldAdd(failing, by, value) })).sort(byCount);
   const sums = new Map();
   for (const { parts } of rows) for (const [status, n] of parts) sums.set(status, (sums.get(status) ?? 0) + n);
   const statuses = [...sums.keys()].sort((a, b) => LOOK_ORDER.indexOf(look(a)) - LOOK_ORDER.indexOf(look(b)) || sums.get(b) - sums.get(a));
