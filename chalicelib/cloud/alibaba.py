@@ -39,6 +39,17 @@ from ..model import Keys, Request, Text
 from .client import Client
 from .joining import given
 
+_REGION_NAMES = {                           # https://www.alibabacloud.com/help/doc-detail/140601.htm
+    "cn-qingdao": "China (Qingdao)", "cn-beijing": "China (Beijing)", "cn-zhangjiakou": "China (Zhangjiakou)",
+    "cn-huhehaote": "China (Hohhot)", "cn-wulanchabu": "China (Ulanqab)", "cn-hangzhou": "China (Hangzhou)",
+    "cn-shanghai": "China (Shanghai)", "cn-shenzhen": "China (Shenzhen)", "cn-heyuan": "China (Heyuan)",
+    "cn-guangzhou": "China (Guangzhou)", "cn-chengdu": "China (Chengdu)", "cn-hongkong": "China (Hong Kong)",
+    "ap-southeast-1": "Singapore", "ap-southeast-3": "Malaysia (Kuala Lumpur)",
+    "ap-southeast-5": "Indonesia (Jakarta)", "ap-northeast-1": "Japan (Tokyo)",
+    "ap-northeast-2": "South Korea (Seoul)", "us-west-1": "US (Silicon Valley)", "us-east-1": "US (Virginia)",
+    "eu-central-1": "Germany (Frankfurt)", "eu-west-1": "UK (London)", "me-east-1": "UAE (Dubai)",
+}
+
 _T = TypeVar("_T")
 Statement = Mapping[str, object]
 
@@ -96,6 +107,11 @@ class _Credentials(msgspec.Struct):
 
 class _Assumed(msgspec.Struct):
     Credentials: _Credentials
+
+
+def region_names() -> dict[str, str]:
+    """See Party.region_names."""
+    return _REGION_NAMES
 
 
 def allow(actions: Sequence[str], resource: str = "*") -> Statement:

@@ -113,6 +113,14 @@ def _partitions() -> list[Partition]:
                        each["outputs"]["implicitGlobalRegion"]) for each in msgspec.json.decode(text)["partitions"]]
 
 
+@cache
+def region_names() -> dict[str, str]:
+    """See Party.region_names: botocore's."""
+    text = (files("botocore") / "data" / "partitions.json").read_bytes()
+    return {code: region["description"] for each in msgspec.json.decode(text)["partitions"]
+            for code, region in each["regions"].items() if not code.endswith("-global")}
+
+
 def partition_of(region: str) -> Partition | None:
     return next((each for each in _partitions() if re.fullmatch(each.form, region, re.ASCII)), None)
 

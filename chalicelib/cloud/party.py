@@ -45,6 +45,7 @@ class Party:
     `order`: in which order the party lists its servers and what its pages start from, and how that is known.
     `permissions`: the narrowest right, the actions that are called; `deep_permissions` for --deep alone.
     `aliases`: other names of a region -> its code. `region_form`: what a region's code looks like.
+    `region_names`: code -> what people call the region, as far as the vendor's documents or library say.
     `default_region`: where `account check` asks if the account names no region. `usual_region`: the same for a cloud of
     several sites, from the credentials and a region's code or "": a region that certainly exists in the site of that
     region, or of the credentials. `unknown_region_is_empty`: an unknown region is an empty list at this party, so that
@@ -91,6 +92,7 @@ class Party:
     deep_permissions: tuple[str, ...] = ()
     grade: str = "documented"
     aliases: Mapping[str, str] = field(default_factory=dict[str, str])
+    region_names: Callable[[], Mapping[str, str]] = dict[str, str]
     region_form: str
     default_region: str
     usual_region: Callable[[Mapping[str, str], str], str] | None = None

@@ -51,6 +51,22 @@ ALIASES = {                                 # the short codes of the old v2 API,
     "tor": "na-toronto",
 }
 
+REGION_NAMES = {                            # https://www.tencentcloud.com/document/product/628/33133
+    "ap-guangzhou": "South China (Guangzhou)", "ap-shanghai": "East China (Shanghai)",
+    "ap-nanjing": "East China (Nanjing)", "ap-beijing": "North China (Beijing)",
+    "ap-chengdu": "Southwest China (Chengdu)", "ap-chongqing": "Southwest China (Chongqing)",
+    "ap-hongkong": "Hong Kong, China", "ap-singapore": "Southeast Asia (Singapore)",
+    "ap-seoul": "Northeast Asia (Seoul)", "ap-tokyo": "Northeast Asia (Tokyo)",
+    "ap-bangkok": "Southeast Asia (Bangkok)", "na-siliconvalley": "US West (Silicon Valley)",
+    "eu-frankfurt": "Europe (Frankfurt)",
+}
+
+
+def region_names() -> dict[str, str]:
+    """See Party.region_names."""
+    return REGION_NAMES
+
+
 _NO_SUCH_KEY = Meaning(PartyDenied, "wrong key: no enabled key has this id; it was mistyped, deleted or disabled")
 ERRORS = {                                  # the exact code, or what stands before its first dot
     "AuthFailure": WRONG_KEY,

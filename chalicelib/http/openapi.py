@@ -101,7 +101,8 @@ class TokenRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class PartyRow(msgspec.Struct):
-    """`credentials`: the accepted sets of fields, "?" marks optional ones. `regions`: code -> aliases."""
+    """`credentials`: the accepted sets of fields, "?" marks optional ones. `regions`: code -> aliases. `region_names`:
+    code -> what people call it, where that is known."""
 
     name: str
     title: str
@@ -113,6 +114,7 @@ class PartyRow(msgspec.Struct):
     default_region: str
     regions: dict[str, list[str]]
     grade: str
+    region_names: dict[str, str]
 
 
 class PartiesBody(msgspec.Struct):
@@ -163,7 +165,8 @@ def party_row(party: Party) -> PartyRow:
         regions.setdefault(code, []).append(alias)
     return PartyRow(party.name, party.title, party.reference, [list(form) for form in party.credentials],
                     list(party.permissions), list(party.deep_permissions), party.project,
-                    party.default_region, dict(sorted(regions.items())), party.grade)
+                    party.default_region, dict(sorted(regions.items())), party.grade,
+                    dict(sorted(party.region_names().items())))
 
 
 def account_entries(lookup: Lookup) -> list[AccountEntry]:

@@ -222,13 +222,20 @@ def test_clouds_have_names_for_people_and_codes_beneath_the_pointer(served: App,
     reader = opens().signs_in(served.token, fragment="#q=party:aws")
     page = reader.page
     reader.until("document.querySelector('#place td.c-party').innerText === 'Amazon EC2'")
-    assert page.get_attribute("#place td.c-party [data-code] >> nth=0", "title") == "aws"
+    assert page.get_attribute("#place td.c-party [data-code] >> nth=0", "title") == "aws, Amazon EC2"
     assert "Amazon EC2" in page.inner_text('[data-facet="party"]')
     page.reload()
     reader.signs_in(served.token)
     reader.searches("tencent")
     assert set(reader.column("party")) == {"qcloud"}
-    assert "gz" in page.get_attribute('[data-facet="region"] [data-value="ap-guangzhou"] .label', "title")
+    label = page.locator('[data-facet="region"] [data-value="ap-guangzhou"] .label')
+    assert label.inner_text() == "South China (Guangzhou)"
+    assert label.get_attribute("title").split(", ")[:2] == ["ap-guangzhou", "gz"]
+    reader.searches("n. virginia")
+    assert set(reader.column("region")) == {"us-east-1"}
+    assert page.inner_text("#place td.c-region >> nth=0") == "US East (N. Virginia)"
+    # Alibaba's region of this code is another place: without the cloud, the code is all that can be shown
+    assert page.inner_text('[data-facet="region"] [data-value="us-east-1"] .label') == "us-east-1"
     page.route("**/parties", lambda route: route.abort("connectionrefused"))    # without names, the codes serve
     page.reload()
     reader.signs_in(served.token)

@@ -610,6 +610,9 @@ def test_parties(served: App) -> None:
     assert list(by_name) == list(parties.names())
     assert {"aws", "qcloud", "azure", "hetzner"} <= by_name.keys()
     assert "gz" in by_name["qcloud"]["regions"]["ap-guangzhou"]
+    assert by_name["qcloud"]["region_names"]["ap-guangzhou"] == "South China (Guangzhou)"
+    assert by_name["aws"]["region_names"]["us-east-1"] == "US East (N. Virginia)"
+    assert by_name["hetzner"]["region_names"] == {}
     assert by_name["qcloud"]["credentials"] == [["secret_id", "secret_key", "token?"]]
 
 

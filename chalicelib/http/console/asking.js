@@ -66,9 +66,9 @@ const getList = (parameters, token, signal, stored = false) =>
 /** What the token opens. @param {string} token @param {AbortSignal} signal @returns {Promise<Me>} */
 const getMe = async (token, signal) => (await get("me", "tenants", token, signal)).body;
 
-/** What the clouds are called. @param {string} token @returns {Promise<Map<string, {title: string, regions: Record<string, string[]>}>>} */
+/** What the clouds and their regions are called. @param {string} token @returns {Promise<typeof parties>} */
 const getParties = async (token) => new Map((await get("parties", "parties", token, new AbortController().signal)).body.parties
-  .map((/** @type {any} */ { name, title, regions }) => [name, { title, regions }]));
+  .map((/** @type {any} */ { name, title, regions, region_names: names }) => [name, { title, regions, names: names ?? {} }]));
 
 /** A token for a user's name and password. @param {string} user @param {string} password @param {AbortSignal} signal @returns {Promise<string>} */
 const issueToken = async (user, password, signal) =>

@@ -45,7 +45,7 @@ function fieldSaid(column, row, answer) {
   const value = row[COLUMNS[column]];
   const empty = value === null || value === undefined || value === "";
   const shown = TIMES.includes(column) && !empty ? [h("span", {}, value), " · ", timeSaid(value, answer.offset)]
-    : column === "party" ? [bdi(partyTitle(value)), " ", h("code", {}, bdi(escaped(value)))]
+    : column === "party" || (column === "region" && regionName(value, row.party) !== value) ? [bdi(column === "party" ? partyTitle(value) : regionName(value, row.party)), " ", h("code", {}, bdi(escaped(value)))]
     : [empty ? (ADDRESSES.includes(column) || (column === "firewall" && value === "") ? t("none") : t("unknown")) : h("code", {}, bdi(escaped(String(value))))];
   return [h("dt", {}, t(column)), h("dd", { class: empty ? "soft" : false }, h("span", {}, ...shown), !empty && typeof value === "string" && copyButton(value))];
 }

@@ -14,7 +14,7 @@ function grouped(machines, by) {
     if (those) those.push(one);
     else found.set(value, [one]);
   }
-  const name = (/** @type {string} */ value) => (by === "party" ? partyTitle(value) : value);
+  const name = (/** @type {string} */ value) => (by === "party" ? partyTitle(value) : by === "region" ? regionName(value) : value);
   return [...found].map(([value, those]) => ({ value, machines: those }))
     .sort((a, b) => Number(a.value === "?") - Number(b.value === "?") || natural.compare(name(a.value), name(b.value)));
 }
@@ -72,7 +72,7 @@ function tableCell(one, column, answer, href, first) {
   if (column === "tags") return h("span", { class: "tags" }, ...Object.entries(value ?? {}).slice(0, 3).map(tagSaid));
   if (TIMES.includes(column)) return timeSaid(value, answer.offset);
   if (value === null || value === undefined || value === "") return unknownSaid();
-  if (column === "party" || column === "region") return called(column, value);
+  if (column === "party" || column === "region") return called(column, value, one.row.party);
   if (column === "id") return copyable(value);
   if (column === "page") return linked(value, t("openPage"));
   if (ADDRESSES.includes(column)) {

@@ -511,6 +511,7 @@ PARTY = api.Party(
                  ("role_arn", "external_id?")),
     permissions=("ec2:DescribeInstances", "ec2:DescribeVolumes", "ec2:DescribeInstanceTypes", "ec2:DescribeRegions"),
     grade="recorded",
+    region_names=api.amazon.region_names,
     region_form=r"[a-z]{2,4}(-[a-z]{2,12}){1,2}-[0-9]{1,2}",
     default_region="us-east-1",
     usual_region=api.amazon.usual_region,

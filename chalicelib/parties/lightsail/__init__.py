@@ -197,6 +197,7 @@ PARTY = api.Party(
     order="none documented; opaque tokens that prove nothing",
     credentials=(("access_key_id", "secret_access_key", "session_token?"), ("role_arn", "external_id?")),
     permissions=("lightsail:GetInstances", "lightsail:GetRegions"),
+    region_names=api.amazon.region_names,
     region_form=r"(?!cn-|us-gov-|us-iso)[a-z]{2,4}(-[a-z]{2,12}){1,2}-[0-9]{1,2}",
     region_in_host=True,
     default_region=_HOME,
