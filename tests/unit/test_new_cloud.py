@@ -143,7 +143,8 @@ def test_a_new_cloud_is_one_folder_and_make_docs(copy: Copy) -> None:
     copy.run("make docs")
     after = copy.files()
     changed = {name for name, digest in copy.before.items() if after.get(name) != digest}
-    added = after.keys() - copy.before.keys()
+    added = {name for name in after.keys() - copy.before.keys() if not name.endswith("/reference.py")}
+    changed -= {"docs/verify.md"}           # only for a cloud with a reference.py, which is no must
     assert changed == MADE, f"adding a cloud also changed {sorted(changed - MADE)}"
     for toy in TOYS:
         folder = f"chalicelib/parties/{toy}/"
