@@ -41,7 +41,10 @@ def test_compact_rows_leave_nothing_out_that_is_known(served: App, opens: Opens)
     first = served.get("party=all&tenant_id=123&region=all&max_age=999").json()["vm_servers"]
     name = row.locator(".open").inner_text()
     record = next(one for one in first if one["instance_name"] == name and one["party"] == "qcloud")
-    for word in (record["status"], record["region"], record["instance_type"], record["lan_ip_set"].split(",")[0]):
+    assert row.locator("td.c-region [data-code]").get_attribute("data-code") == record["region"]
+    names = {"ap-guangzhou": "South China (Guangzhou)", "ap-shanghai": "East China (Shanghai)"}
+    for word in (record["status"], names[record["region"]], record["instance_type"],
+                 record["lan_ip_set"].split(",")[0]):
         assert word in text, word
     assert reader.page.evaluate("(row) => getComputedStyle(row.querySelector('td.c-cpu'), '::after').content",
                                 row.element_handle()) == '" vCPU"'
