@@ -4,7 +4,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from benchmarks.keys import CREDENTIALS, REGION, TENANT
 from chalicelib import parties, settings

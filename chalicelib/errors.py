@@ -33,8 +33,9 @@ a secret, or anything that a party wrote beyond its own error code.
 """
 
 import re
-from dataclasses import dataclass
 from typing import ClassVar
+
+import msgspec
 
 
 class TwocloudError(Exception):
@@ -224,8 +225,7 @@ class PartyTimeout(PartyError):
     default = "The party did not answer in time."
 
 
-@dataclass(frozen=True, slots=True)
-class Meaning:
+class Meaning(msgspec.Struct, frozen=True):
     """What a party's error code means here. `hint` is shown to operators and, in `msg`, to callers."""
 
     error: type[PartyError] | type[UnknownRegion]

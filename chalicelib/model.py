@@ -128,8 +128,7 @@ def bounded(server: Server) -> Server:
     return msgspec.structs.replace(server, **odd) if odd else server
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(msgspec.Struct, frozen=True):
     """One tenant's account at one party in one region; `region` is the party's own code, never an alias.
 
     `account`: its name, or `NAME:ID` of a member that was discovered behind the account NAME.
@@ -146,8 +145,7 @@ class Source:
         return self.tenant_id, self.party, self.account, self.region
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(msgspec.Struct, frozen=True):
     """Positions `first` to `last`, both included; last None: to the end."""
 
     first: int = 1
@@ -157,8 +155,7 @@ class Window:
 WHOLE = Window()
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(msgspec.Struct, frozen=True):
     """The servers of one window, in the source's fixed order.
 
     `total`: how many the whole list holds; None: not known, but more follow the window.
@@ -181,8 +178,7 @@ def no_identity() -> Keys:
     raise RuntimeError("this account has no identity of the service")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
+class Member(msgspec.Struct, frozen=True, kw_only=True):
     """An account, subscription or project that a party lists behind an account.
 
     `id`: the party's own. `name`: what people call it; it may repeat. `closed`: the party's own word for a member that
@@ -196,8 +192,7 @@ class Member:
     door: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Discovery:
+class Discovery(msgspec.Struct, frozen=True):
     """What an account is a door to. `below`: the unit, folder, group or parent whose members are meant; None: all that
     the credentials can see. `role`: the name of the role that opens a member; None: the party's usual one."""
 
@@ -289,16 +284,14 @@ Sign = Callable[[], Request]                # a fresh signature (time, nonce) fo
 Send = Callable[[str, Sign], Response]      # (operation, sign); thread-safe; raises PartyError or UnknownRegion
 
 
-@dataclass(frozen=True, slots=True)
-class Limit:
+class Limit(msgspec.Struct, frozen=True):
     """At most `calls` starts in any `seconds`."""
 
     calls: int
     seconds: float = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Region:
+class Region(msgspec.Struct, frozen=True):
     code: str
     name: str = ""
     open: bool = True                       # the account may use it
@@ -355,8 +348,7 @@ def labelled(pairs: Iterable[tuple[str | None, str | None]]) -> dict[str, str]:
     return {key: value or "" for key, value in pairs if key}
 
 
-@dataclass(frozen=True, slots=True)
-class Attached:
+class Attached(msgspec.Struct, frozen=True):
     """What is attached to each server, GiB together. `sure`: the owner of each could be read."""
 
     gib: Mapping[str, int | None]

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import msgspec
+
 from .errors import InvalidParameter, SettingsError
 from .route import Proxy, parse_proxy
 
@@ -50,8 +52,7 @@ NO_HOME = Path("/dev/null/twocloud/config.toml")                # of a user with
 os.environ.pop("SSLKEYLOGFILE", None)       # or TLS libraries write down the keys of calls to parties
 
 
-@dataclass(frozen=True, slots=True)
-class ServerLimits:
+class ServerLimits(msgspec.Struct, frozen=True):
     """What one process of `serve` gives its callers at once; for an IPv6 address, its /64 counts."""
 
     connections: int = 900
@@ -62,8 +63,7 @@ class ServerLimits:
     wrong_passwords: int = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(msgspec.Struct, frozen=True):
     """Checked settings. `in_lambda`: this process is a Lambda function. `ignored_proxy`: the variable that names a
     proxy for other programs. `cors_origins`: as a browser writes them. `trusted_proxies`: whose X-Forwarded headers are
     believed."""

@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -21,6 +21,7 @@ import boto3
 import pytest
 import requests
 from moto import mock_aws
+from msgspec import structs
 from xdist.scheduler import LoadScopeScheduling
 
 from chalicelib import log, parties
@@ -201,7 +202,7 @@ def settings_in(folder: Path, **changes: object) -> Settings:
     made = Settings(store=f"sqlite:///{folder}/store/twocloud.db", key=f"file:{folder}/key", timezone=ZoneInfo("UTC"),
                     max_age=0, stale_if_error=86_400, history=30, local=True, in_lambda=False, log="debug",
                     limits=FEW)
-    return replace(made, **changes)         # type: ignore[arg-type]
+    return structs.replace(made, **changes)         # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -246,6 +247,11 @@ class App:
         made = accounts.check(tenant, parties.load(party), credentials, project=project, regions=regions, deep=deep,
                               endpoint=endpoint, local=True, name=name)
         accounts.put(self.deployment.store, self.deployment.sealer(), made, self.clock(), replace=True)
+
+    def change_settings(self, **changes: object) -> None:
+        """Of the deployment that may be serving already."""
+        structs.force_setattr(self.deployment, "settings",
+                              structs.replace(self.deployment.settings, **changes))     # type: ignore[arg-type]
 
     def get(self, query: str, token: str | None = None, method: str = "GET", path: str = "/twocloud/servers",
             headers: dict[str, str] | None = None, **more: object) -> requests.Response:

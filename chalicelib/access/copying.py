@@ -13,9 +13,9 @@ for itself.
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 
 import msgspec
+from msgspec.structs import replace
 
 from ..concurrency import run_all
 from ..errors import Conflict
@@ -30,8 +30,7 @@ _WRITERS = 8
 Seals = tuple[Sealer, Sealer]               # (opens, seals)
 
 
-@dataclass(frozen=True, slots=True)
-class Count:
+class Count(msgspec.Struct, frozen=True):
     """Rows that were seen in the first store; of them, written now; that differ after it; removed from the second."""
 
     rows: int = 0

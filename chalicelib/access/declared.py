@@ -7,7 +7,7 @@ The file holds no secret: it names the files and the variables that hold them. W
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -82,8 +82,7 @@ class Declaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     users: Annotated[dict[_UserName, DeclaredUser], msgspec.Meta(description="The users, by their names.")] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(msgspec.Struct, frozen=True):
     """`action`: create, change, replace (an account: its snapshots and their history go), remove, or none.
     `fields`: what differs, by name, without a value. `prunes`: only where removals are wanted."""
 
@@ -98,8 +97,7 @@ class Step:
         return self.action == "remove"
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True):
     """Where it is read and applied. `variable`: the value of a variable, "" if it is not set. `folder`: at which
     relative paths begin. `local`: as for accounts."""
 

@@ -12,7 +12,6 @@ import re
 import secrets
 import zlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 import msgspec
 
@@ -44,16 +43,14 @@ class Token(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(msgspec.Struct, frozen=True):
     """Who is asking: the rows as they stand in the store now."""
 
     token: Token
     user: User
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """What a token is narrowed to; None: not narrowed."""
 
     tenants: tuple[str, ...] | None = None
@@ -143,8 +140,7 @@ def _same_region(one: str, other: str) -> bool:
 
 # ---------------------------------------------------------------- who is asking
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
+class Credentials(msgspec.Struct, frozen=True):
     """What an Authorization header holds. `password` None: a bearer token."""
 
     name: str

@@ -1,12 +1,12 @@
 """twocloud explain: one query, and for each source where its list came from, why, and what it cost."""
 
 import time
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import click
 import msgspec
+from msgspec.structs import asdict
 
 from .. import parties
 from ..cloud.sender import Call, CallStats

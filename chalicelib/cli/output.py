@@ -9,12 +9,12 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
+from msgspec.structs import replace
 
 from .. import log, settings
 from ..model import DEFAULT_ACCOUNT, IDENTIFIER_FORM, USER_FORM

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, Generic, TypeVar, cast
 from urllib.parse import parse_qs, urlsplit
@@ -16,8 +15,7 @@ from .paging import Rows
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Answer(Generic[T]):
+class Answer(msgspec.Struct, Generic[T], frozen=True):
     """`total`: of the whole list, None if not stated. `cursor`: of the next page, None if none."""
 
     rows: Sequence[T]

@@ -7,9 +7,10 @@ import threading
 import time
 from collections.abc import Callable, Container, Hashable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
+
+import msgspec
 
 from ..errors import PartyDenied, PartyError
 from ..model import Account
@@ -24,28 +25,25 @@ _FACTS = 4096                               # about accounts, beyond which all a
 _NAMES = 4096                               # that one catalogue did not know
 
 
-@dataclass(slots=True)
-class _Catalogue:
+class _Catalogue(msgspec.Struct):
     """`entries`: by name. `unknown`: names without an entry, and time.monotonic() when each was requested."""
 
-    entries: dict[str, Any] = field(default_factory=dict[str, Any])
-    unknown: dict[str, float] = field(default_factory=dict[str, float])
+    entries: dict[str, Any] = msgspec.field(default_factory=dict[str, Any])
+    unknown: dict[str, float] = msgspec.field(default_factory=dict[str, float])
 
 
-@dataclass(slots=True, weakref_slot=True)
-class _Turn:
+class _Turn(msgspec.Struct, weakref=True):
     """Held by the one caller that logs in; gone when nobody waits for it."""
 
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    lock: threading.Lock = msgspec.field(default_factory=threading.Lock)
 
 
-@dataclass(slots=True)
-class _Session:
+class _Session(msgspec.Struct):
     """A session that is open while `users` calls go on in it. `made`: what its login gave, None before that."""
 
     made: Any = None
     users: int = 0
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    lock: threading.Lock = msgspec.field(default_factory=threading.Lock)
 
     def opened(self, login: Callable[[], T], ended: object = None) -> T:
         """What the login gave; again, if that is what has ended."""

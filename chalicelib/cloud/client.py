@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar, cast, overload
 from urllib.parse import urlencode
 
+import msgspec
+
 from .. import concurrency
 from ..errors import PartyMalformed
 from ..model import WHOLE, Account, Region, Request, Response, Send, Sign, Source, Window
@@ -195,8 +197,7 @@ def bearer(client: Client, call: Callable[[Headers], Response]) -> Response:
     return call({"Authorization": f"Bearer {client.credentials['token']}"})
 
 
-@dataclass(frozen=True, slots=True)
-class Cloud:
+class Cloud(msgspec.Struct, frozen=True):
     """A JSON API over GET.
 
     `host`: to which all calls go; {region} in it is the client's. `page`: the most rows of a page, None if its lists
@@ -216,8 +217,7 @@ class Cloud:
         return self.page() if self.page else 1
 
 
-@dataclass(frozen=True, slots=True)
-class List(Generic[T]):
+class List(msgspec.Struct, Generic[T], frozen=True):
     """A list of a cloud. `path`: {region} in it is the client's. `key`: where an answer holds its rows, "" if it is
     the rows; "servers.server" is a key in a key. `item`: the type of a row.
 
@@ -231,7 +231,7 @@ class List(Generic[T]):
     key: str
     item: type[T]
     counted: bool = True
-    query: Mapping[str, object] = field(default_factory=dict[str, object])
+    query: Mapping[str, object] = msgspec.field(default_factory=dict[str, object])
     mapped: bool = False
 
 

@@ -25,7 +25,6 @@ import re
 import threading
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, cast
 
@@ -161,8 +160,7 @@ class _Odd(ValueError):
     """This value cannot be read; whoever holds it decides what that means."""
 
 
-@dataclass(slots=True)
-class _Budget:
+class _Budget(msgspec.Struct):
     left: int = _MOST_ODD
 
     def take(self) -> None:
@@ -222,16 +220,14 @@ def _of_struct(kind: inspect.StructType, hard: bool, strict: bool) -> _Reader:
     return read_struct
 
 
-@dataclass(frozen=True, slots=True)
-class _Field:
+class _Field(msgspec.Struct, frozen=True):
     name: str
     required: bool
     hard: bool
     read: _Reader
 
 
-@dataclass(frozen=True, slots=True)
-class _Struct:
+class _Struct(msgspec.Struct, frozen=True):
     """`parts`: decodes the struct with each of its fields left as it is; fields that it does not have are skipped."""
 
     cls: Any

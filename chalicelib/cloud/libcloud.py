@@ -24,7 +24,6 @@ import importlib
 import re
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
 from types import SimpleNamespace
@@ -46,8 +45,7 @@ _OURS = {"host", "user-agent", "accept-encoding", "content-length", "connection"
 
 # ---------------------------------------------------------------- the door
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """What may pass: `pattern` is the whole of "METHOD /path?query". A real answer is decoded into `shape`. If it lists
     `rows` of ours, no more than that reaches the driver, which would fail on an odd one."""
 
@@ -57,13 +55,12 @@ class Call:
     rows: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """An answer as libcloud reads it; the door has found it to be JSON of a known shape."""
 
     status_code: int
     text: str
-    headers: Mapping[str, str] = field(default_factory=lambda: {"content-type": "application/json"})
+    headers: Mapping[str, str] = msgspec.field(default_factory=lambda: {"content-type": "application/json"})
     reason: str = ""
     request: None = None
     iter_content: None = None
@@ -116,15 +113,13 @@ class Door:
 
 # ---------------------------------------------------------------- a driver
 
-@dataclass(frozen=True, slots=True)
-class Driven:
+class Driven(msgspec.Struct, frozen=True):
     driver: Any
     door: Door
     account: Account
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bridge:
+class Bridge(msgspec.Struct, frozen=True, kw_only=True):
     """A party's row. `module`, `driver`: of libcloud. `keys`: the fields that are the constructor's key and secret.
 
     `url`: where the API stands, for (credentials, region). `arguments`: the constructor's others, for the same.

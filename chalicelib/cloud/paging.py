@@ -33,6 +33,8 @@ from itertools import pairwise
 from math import inf
 from typing import Generic, TypeVar
 
+import msgspec
+
 from ..concurrency import run_all
 from ..errors import PartyContradiction, PartyMalformed, PartyThrottled
 from ..model import WHOLE, Listing, Server, Window
@@ -45,8 +47,7 @@ _MANY = 100                                 # pages, of which one more is one in
 _ROUNDS = 8                                 # of mending, each a page for every seam that is still open
 
 
-@dataclass(frozen=True, slots=True)
-class Page(Generic[T]):
+class Page(msgspec.Struct, Generic[T], frozen=True):
     """One answer. `rows`: (id, row) in the party's order. `total`: of the whole list. `token`: of the next page."""
 
     rows: Sequence[tuple[str, T]]
@@ -54,8 +55,7 @@ class Page(Generic[T]):
     token: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Rows(Generic[T]):
+class Rows(msgspec.Struct, Generic[T], frozen=True):
     """The rows of the window and the total of the whole list; None: not known, but more rows follow the window."""
 
     rows: list[T]
@@ -68,8 +68,7 @@ class Rows(Generic[T]):
 
 # ---------------------------------------------------------------- how a listing is read
 
-@dataclass(slots=True)
-class Reading:
+class Reading(msgspec.Struct):
     """How the lists of one listing are read.
 
     `seams`: neighbouring pages share a row. `first`: there is no snapshot to compare with. `twice`: a walk whose tokens
@@ -121,8 +120,7 @@ class _Piece(Generic[T]):
         return self.at + len(self.rows)
 
 
-@dataclass(frozen=True, slots=True)
-class _Offsets:
+class _Offsets(msgspec.Struct, frozen=True):
     """Pages that may start at any row: each is (position, limit). `most`: rows of the largest page."""
 
     most: int
@@ -141,8 +139,7 @@ class _Offsets:
         return places
 
 
-@dataclass(frozen=True, slots=True)
-class _Numbers:
+class _Numbers(msgspec.Struct, frozen=True):
     """Numbered pages of `least` to `most` rows: they overlap where their sizes differ."""
 
     most: int
@@ -199,8 +196,7 @@ def _joined(fetch: Callable[[int, int], Page[T]], window: Window, pages: "_Offse
     return loop.run()
 
 
-@dataclass(frozen=True, slots=True)
-class _Loop(Generic[T]):
+class _Loop(msgspec.Struct, Generic[T], frozen=True):
     fetch: Callable[[int, int], Page[T]]
     window: Window
     pages: _Offsets | _Numbers
@@ -383,8 +379,7 @@ def _placed(fetch: Callable[[int, int], Page[T]], at: int, limit: int) -> _Piece
 
 # ---------------------------------------------------------------- by token
 
-@dataclass(frozen=True, slots=True)
-class _Walk(Generic[T]):
+class _Walk(msgspec.Struct, Generic[T], frozen=True):
     """What one walk saw. `whole`: it came to the list's end."""
 
     rows: dict[str, T]

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypedDict
 
+import msgspec
+
 from ..errors import Meaning, PartyError, UnknownRegion
 from ..model import Account, Limit, Listing, Member, Region, Response, Server, Status, Window
 from .client import Client
@@ -31,8 +33,7 @@ class OwnFile:
     remarks: Sequence[str] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Party:
+class Party(msgspec.Struct, frozen=True, kw_only=True):
     """A cloud's description.
 
     `credentials`: the accepted sets of fields, a trailing "?" marks one that may be left out. `forms`: what a field
@@ -82,7 +83,7 @@ class Party:
     reference: str
     order: str
     credentials: tuple[tuple[str, ...], ...]
-    forms: Mapping[str, str] = field(default_factory=dict[str, str])
+    forms: Mapping[str, str] = msgspec.field(default_factory=dict[str, str])
     objects: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
@@ -91,7 +92,7 @@ class Party:
     permissions: tuple[str, ...]
     deep_permissions: tuple[str, ...] = ()
     grade: str = "documented"
-    aliases: Mapping[str, str] = field(default_factory=dict[str, str])
+    aliases: Mapping[str, str] = msgspec.field(default_factory=dict[str, str])
     region_names: Callable[[], Mapping[str, str]] = dict[str, str]
     region_form: str
     default_region: str
@@ -104,7 +105,7 @@ class Party:
     limits: Mapping[str, Limit]
     error_code: Callable[[Response], str | None]
     errors: Mapping[str, Meaning]
-    status: Mapping[str, Status] = field(default_factory=dict[str, Status])
+    status: Mapping[str, Status] = msgspec.field(default_factory=dict[str, Status])
     list_servers: Callable[[Client, Window], Listing]
     list_regions: Callable[[Client], list[Region]]
     check: Callable[[Client], object] | None = None

@@ -22,6 +22,7 @@ from math import inf
 from urllib.parse import unquote, urlsplit
 
 import certifi
+import msgspec
 import requests
 import urllib3
 from requests.structures import CaseInsensitiveDict
@@ -53,8 +54,7 @@ _LONGEST_WAIT = 5.0                         # a party that asks for more gets no
 _ROUTES = 64                                # other than the deployment's own; the one used last is forgotten last
 
 
-@dataclass(slots=True)
-class Call:
+class Call(msgspec.Struct):
     """One call to a party. `began`: time.monotonic(). `waited`: milliseconds before it, for the party's documented
     rate. `status`: of the answer, None if there was none; `error`: our error code, "" if nothing went wrong. `known`:
     the party is known to have the region. `cancelled`: it was ended by us, because another call had failed."""

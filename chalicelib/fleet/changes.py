@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
+
+import msgspec
+from msgspec.structs import replace
 
 from ..access import tokens
 from ..errors import AccountNotFound, Internal, InvalidParameter, NotFound, TwocloudError
@@ -22,8 +24,7 @@ FROM_SNAPSHOTS = Freshness(max_age=ANY_AGE.max_age, cached=True)                
 _NEVER_LISTED = "This source was never listed, so no changes of it are known."
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
+class Changes(msgspec.Struct, frozen=True):
     """What is different since a time. `answer`: the servers that appeared or changed, in their present state;
     `fields`: which of each one's fields, none if it appeared. `vanished`: those that are not listed any more."""
 
@@ -82,8 +83,7 @@ class Event(NamedTuple):
     fields: dict[str, tuple[Any, Any] | None] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class SourceHistory:
+class SourceHistory(msgspec.Struct, frozen=True):
     """Up to when the changes of a source are known. `head`: of its snapshot; None: it was never listed. `failure`: why
     there is none, or why the last listing gave no newer one."""
 
@@ -96,8 +96,7 @@ class SourceHistory:
         return "failed" if self.head is None else "stale" if self.failure else "ok"
 
 
-@dataclass(frozen=True, slots=True)
-class History:
+class History(msgspec.Struct, frozen=True):
     """What changed in several sources. `rows`: as stored, in their order."""
 
     sources: list[SourceHistory]

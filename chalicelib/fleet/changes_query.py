@@ -4,7 +4,8 @@ Errors are InvalidParameter, which names the parameter.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from .query import PARAMETERS as OF_SERVERS
 from .query import Choice, List, Parameter, Query, Time, once_each, parse, read_values

@@ -5,9 +5,9 @@ tries again. Its row in the store serves every process.
 """
 
 from contextlib import suppress
-from dataclasses import dataclass, replace
 
 import msgspec
+from msgspec.structs import replace
 
 from .. import errors
 from ..errors import Conflict, PartyDenied, PartyError, PartyThrottled, UnknownRegion
@@ -136,8 +136,7 @@ def last_failures(deployment: Deployment) -> dict[Source, float]:
             if (breaker := read(row.value))}
 
 
-@dataclass(frozen=True, slots=True)
-class SourceHealth:
+class SourceHealth(msgspec.Struct, frozen=True):
     """A source's last failure. `failed_at`: when (Unix time), 0 if none is known; `failures`: in a row; `open_until`:
     till when the breaker is open; `leased`: a caller is listing the source."""
 

@@ -4,8 +4,9 @@ import threading
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from .. import log
 from ..access.sealing import Sealer, open_sealer
@@ -19,30 +20,27 @@ from ..storage.snapshots import Counts
 from ..storage.store import Store, open_store
 
 
-@dataclass(slots=True)
-class Later:
+class Later(msgspec.Struct):
     """How sources are listed beside an answer: `send` takes one, and the Unix time after which its snapshot would do
     instead; None: this program cannot. `sent`: when each source's key was last sent,
     or failed to be listed for others."""
 
     send: Callable[[Source, float], None] | None = None
-    sent: dict[str, float] = field(default_factory=dict[str, float])
+    sent: dict[str, float] = msgspec.field(default_factory=dict[str, float])
 
 
-@dataclass(slots=True)
-class Stock:
+class Stock(msgspec.Struct):
     """Calls that this process has taken from one account's shared rate. `starts`: for each operation, when calls may
     start. `waiting`: threads that want one. `last`: how many were taken last, and when (Unix time)."""
 
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    counting: threading.Lock = field(default_factory=threading.Lock)
-    starts: defaultdict[str, deque[int]] = field(default_factory=lambda: defaultdict[str, deque[int]](deque))
-    waiting: Counter[str] = field(default_factory=Counter[str])
-    last: dict[str, tuple[int, float]] = field(default_factory=dict[str, tuple[int, float]])
+    lock: threading.Lock = msgspec.field(default_factory=threading.Lock)
+    counting: threading.Lock = msgspec.field(default_factory=threading.Lock)
+    starts: defaultdict[str, deque[int]] = msgspec.field(default_factory=lambda: defaultdict[str, deque[int]](deque))
+    waiting: Counter[str] = msgspec.field(default_factory=Counter[str])
+    last: dict[str, tuple[int, float]] = msgspec.field(default_factory=dict[str, tuple[int, float]])
 
 
-@dataclass(frozen=True, slots=True)
-class Deployment:
+class Deployment(msgspec.Struct, frozen=True):
     """`clock`: Unix time. `noted`: when this process last wrote down that a source is being read. `begun`: when it
     began to list one (time.monotonic), for a minute. `listed`: when it wrote down which lists an id names. `stocks`: by
     the key of an account, what was taken from its shared rate. `counted`: by the key of a source, the generation of a
@@ -53,12 +51,12 @@ class Deployment:
     sealer: Callable[[], Sealer]            # on first use: the key is not needed to say who may see what
     transport: Transport
     clock: Callable[[], float]
-    noted: dict[str, float] = field(default_factory=dict[str, float])
-    begun: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
-    listed: dict[str, float] = field(default_factory=dict[str, float])
-    later: Later = field(default_factory=Later)
-    stocks: dict[str, Stock] = field(default_factory=dict[str, Stock])
-    counted: dict[str, tuple[str, Counts]] = field(default_factory=dict[str, tuple[str, Counts]])
+    noted: dict[str, float] = msgspec.field(default_factory=dict[str, float])
+    begun: dict[str, list[float]] = msgspec.field(default_factory=dict[str, list[float]])
+    listed: dict[str, float] = msgspec.field(default_factory=dict[str, float])
+    later: Later = msgspec.field(default_factory=Later)
+    stocks: dict[str, Stock] = msgspec.field(default_factory=dict[str, Stock])
+    counted: dict[str, tuple[str, Counts]] = msgspec.field(default_factory=dict[str, tuple[str, Counts]])
 
     def close(self) -> None:
         self.transport.close()

@@ -5,9 +5,9 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 
 import msgspec
+from msgspec.structs import replace
 
 from ..access import tokens
 from ..access.accounts import AccountRow
@@ -28,8 +28,7 @@ _ROOM = 5.0                                 # seconds of a request that are left
 _REGIONS_SECONDS = 3600                     # for which a failure to list members or regions counts
 
 
-@dataclass(frozen=True, slots=True)
-class SourceState:
+class SourceState(msgspec.Struct, frozen=True):
     """`head`: of its snapshot, None if it was never listed. `error`: the code of the failure, if the last listing
     failed; else "". `breaker_open`: whether the circuit breaker is. `every`: seconds between the schedule's refreshes.
 
@@ -47,13 +46,12 @@ class SourceState:
         return self.head is not None and not self.error
 
 
-@dataclass(slots=True)
-class _Rows:
+class _Rows(msgspec.Struct):
     """The rows of one account's sources, by region."""
 
-    snapshot: dict[str, Row] = field(default_factory=dict[str, Row])
-    breaker: dict[str, Row] = field(default_factory=dict[str, Row])
-    interest: dict[str, Row] = field(default_factory=dict[str, Row])
+    snapshot: dict[str, Row] = msgspec.field(default_factory=dict[str, Row])
+    breaker: dict[str, Row] = msgspec.field(default_factory=dict[str, Row])
+    interest: dict[str, Row] = msgspec.field(default_factory=dict[str, Row])
 
 
 def states(lookup: Lookup) -> list[SourceState]:

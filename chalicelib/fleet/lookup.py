@@ -4,8 +4,10 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Container, Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
 from math import inf
+
+import msgspec
+from msgspec.structs import replace
 
 from .. import log, parties
 from ..access import accounts
@@ -33,8 +35,7 @@ _UNREAD = Row(b"", 0)                       # of a row that was not read yet
 NO_SNAPSHOT = "No snapshot is recent enough, and only-if-cached forbids querying the party."
 
 
-@dataclass(frozen=True, slots=True)
-class Freshness:
+class Freshness(msgspec.Struct, frozen=True):
     """What a caller accepts. `max_age`: seconds, 0: always query the party. `stale`: seconds that a snapshot may be old
     if the party fails, 0: none. `cached`: never query the party; only a snapshot younger than `max_age`."""
 
@@ -51,8 +52,7 @@ ANY_AGE = Freshness(max_age=10 ** 10)       # a snapshot of any age
 NAMED = Freshness(max_age=10 ** 10, cached=True)                # the same for a list that the caller names
 
 
-@dataclass(frozen=True, slots=True)
-class Filter:
+class Filter(msgspec.Struct, frozen=True):
     """Which servers of a list are wanted; None: all. `name` is any part of it, whatever the case. `statuses`: any of
     them. `tag`: KEY, or KEY=VALUE; a key may hold a `=` itself."""
 
@@ -73,16 +73,14 @@ class Filter:
                      or any(self.tag == f"{key}={value}" for key, value in server.tags.items())))
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True):
     """Where a source's list comes from, in the log's word (live, hit, stale or failed), and why, in a sentence."""
 
     served: str
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class NamedAccount:
+class NamedAccount(msgspec.Struct, frozen=True):
     """An account under its name: as it was put, or one of the members behind it."""
 
     row: AccountRow
@@ -100,8 +98,7 @@ class NamedAccount:
         return Source(self.row.tenant_id, self.row.party, region, self.name)
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(msgspec.Struct, frozen=True):
     """Accounts, by tenant, party and name. `damaged`: those whose rows cannot be read, each as the source of all its
     regions, and why."""
 
@@ -115,8 +112,7 @@ class Found:
                       if wanted(source.tenant_id, source.party)})
 
 
-@dataclass(slots=True)
-class Lookup:
+class Lookup(msgspec.Struct):
     """One request: who asks for what, how fresh and by when, and what the store held when it came.
 
     Each row is read once, as many as possible in one round trip. `arrived`: Unix time; `deadline`: on time.monotonic's
@@ -127,17 +123,17 @@ class Lookup:
 
     deployment: Deployment
     freshness: Freshness = Freshness()
-    deadline: float = field(default_factory=lambda: time.monotonic() + REQUEST_SECONDS)
+    deadline: float = msgspec.field(default_factory=lambda: time.monotonic() + REQUEST_SECONDS)
     stats: CallStats | None = None
     query: Query | None = None
     caller: Caller | None = None
     several: bool = False
     continued: bool = False
-    rows: dict[Place, Row | None] = field(default_factory=dict[Place, Row | None])
-    decisions: dict[Source, Decision] = field(default_factory=dict[Source, Decision])
-    decoded: dict[Place, tuple[Row | None, AccountRow]] = field(
+    rows: dict[Place, Row | None] = msgspec.field(default_factory=dict[Place, Row | None])
+    decisions: dict[Source, Decision] = msgspec.field(default_factory=dict[Source, Decision])
+    decoded: dict[Place, tuple[Row | None, AccountRow]] = msgspec.field(
         default_factory=dict[Place, tuple[Row | None, AccountRow]])
-    arrived: float = field(init=False)
+    arrived: float = 0.0
 
     def __post_init__(self) -> None:
         self.arrived = self.deployment.clock()
@@ -303,8 +299,7 @@ def region_places(account: str) -> list[Place]:
             ("breaker", f"{account}/{known_regions.EVERY}")]
 
 
-@dataclass(frozen=True, slots=True)
-class SourcePlan:
+class SourcePlan(msgspec.Struct, frozen=True):
     """How a lookup answers one source: what is asked of it, and what the store held of it when the request came.
 
     `head`: of its snapshot. `breaker`: the circuit breaker's row. `known`: the party is known to have the region; if

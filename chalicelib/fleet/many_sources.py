@@ -7,7 +7,9 @@ import time
 from collections.abc import Container, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+
+import msgspec
+from msgspec.structs import replace
 
 from .. import log
 from ..access import tokens
@@ -61,8 +63,7 @@ _Running = Future[tuple[Answer, Sequence[Vanished]]]
 _OVER_LIMIT = "Too many sources for one request. Name fewer parties or regions, or accept snapshots with max_age."
 
 
-@dataclass(frozen=True, slots=True)
-class SourceResult:
+class SourceResult(msgspec.Struct, frozen=True):
     """What one source gave to an answer over several. `count`, `age`: None if it gave nothing."""
 
     source: Source
@@ -78,8 +79,7 @@ class SourceResult:
         return "failed" if self.answer is None else "stale" if self.error else "ok"
 
 
-@dataclass(frozen=True, slots=True)
-class Inventory:
+class Inventory(msgspec.Struct, frozen=True):
     """An answer over several sources, in their order. `total`: None if a source failed or more than one follows.
     `list_id`: of the list that this is a part of, None if that is not stored. `several`: the query means more than one
     source, whatever it found."""
@@ -250,8 +250,7 @@ def _plan_named(lookup: Lookup, query: Query, wanted: Filter) -> list[SourcePlan
     return plans
 
 
-@dataclass(slots=True)
-class _Listing:
+class _Listing(msgspec.Struct):
     """The window over the whole of all sources, in their order.
 
     Snapshots are read in parts, as the window wants them, where a head tells how long its list is. `position`: of the
@@ -262,7 +261,7 @@ class _Listing:
     query: Query
     plans: Mapping[Source, SourcePlan]
     position: int = 0
-    results: dict[Source, SourceResult] = field(default_factory=dict[Source, SourceResult])
+    results: dict[Source, SourceResult] = msgspec.field(default_factory=dict[Source, SourceResult])
 
     def run(self, failed: Mapping[Source, TwocloudError]) -> Inventory:
         """`failed`: accounts whose rows are damaged or whose regions are not known. Raises the first failure if the

@@ -3,10 +3,10 @@
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import msgspec
+from msgspec.structs import replace
 
 from .. import parties
 from ..cloud import paging
@@ -31,8 +31,7 @@ _ROOM = 8.0                                 # seconds that must be left for it
 _LIVE_LISTINGS = 600                        # whole listings of a source that one process begins in a minute
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """A window of a source's servers. `seen_at`: when the party gave them.
 
     `total`: how many the filter keeps; None: not known, but more follow the window. `kept`: a snapshot served.

@@ -1,7 +1,8 @@
 """The members behind an account that is a door to others: looked up once an hour, by one caller at a time."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from .. import parties
 from ..access.accounts import AccountRow

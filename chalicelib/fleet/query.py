@@ -6,10 +6,12 @@ Pure: knows no request, token or store. Errors are InvalidParameter, which names
 import ipaddress
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Protocol, TypeVar, cast
 from urllib.parse import quote
+
+import msgspec
+from msgspec.structs import replace
 
 from .. import parties
 from ..errors import InvalidParameter
@@ -20,8 +22,7 @@ _MOST_PARAMETERS = 64
 T = TypeVar("T", covariant=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(msgspec.Struct, frozen=True):
     """A well-formed query. Regions are as the caller spelt them: aliases belong to the party.
 
     `tenants`, `parties`, `regions`, `accounts` None: all that the token covers. `several`: a parameter is a list or
@@ -66,8 +67,7 @@ class Form(Protocol):
     def schema(self) -> dict[str, object]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(msgspec.Struct, frozen=True):
     words: tuple[str, ...]
 
     def read(self, text: str) -> str:
@@ -79,8 +79,7 @@ class Choice:
         return {"type": "string", "enum": list(self.words)}
 
 
-@dataclass(frozen=True, slots=True)
-class Number:
+class Number(msgspec.Struct, frozen=True):
     lowest: int
     highest: int = MOST
 
@@ -93,8 +92,7 @@ class Number:
         return {"type": "integer", "minimum": self.lowest, "maximum": self.highest}
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
+class Text(msgspec.Struct, frozen=True):
     pattern: str
     takes: str
 
@@ -107,8 +105,7 @@ class Text:
         return {"type": "string", "pattern": f"^{self.pattern}$"}
 
 
-@dataclass(frozen=True, slots=True)
-class List:
+class List(msgspec.Struct, frozen=True):
     """Words separated by commas, or `all`, which is read as None, unless `every` is False. Repeated words count
     once."""
 
@@ -170,8 +167,7 @@ class Address:
         return {"type": "string", "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]}
 
 
-@dataclass(frozen=True, slots=True)
-class Parameter:
+class Parameter(msgspec.Struct, frozen=True):
     name: str
     form: Form
     text: str                               # for the documents

@@ -2,8 +2,10 @@
 
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
 from typing import TypeVar
+
+import msgspec
+from msgspec.structs import replace
 
 from .. import parties
 from ..access import tokens
@@ -131,8 +133,7 @@ def explain(plan: SourcePlan, failure: Failure) -> Failure:
 
 # ---------------------------------------------------------------- which sources a query names
 
-@dataclass(frozen=True, slots=True)
-class _Meant:
+class _Meant(msgspec.Struct, frozen=True):
     """The accounts that a query names, those whose party failed to list what is behind them, and those whose row is
     damaged."""
 

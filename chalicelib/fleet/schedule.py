@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
 from math import inf
 from queue import SimpleQueue
 
@@ -63,8 +62,7 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
         return [self.source, *(Source(self.tenant_id, self.party, region, account) for account, region in self.also)]
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(msgspec.Struct, frozen=True):
     """What a refresh gave. `total` None: it failed with `error`, or there was nothing to do (both None)."""
 
     source: Source
@@ -72,8 +70,7 @@ class Result:
     error: TwocloudError | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Age:
+class _Age(msgspec.Struct, frozen=True):
     """`age` of its list, `idle` since it was last read, `tried` since listing it last failed; seconds, infinite if
     never."""
 
@@ -82,8 +79,7 @@ class _Age:
     tried: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Stored:
+class _Stored(msgspec.Struct, frozen=True):
     """What one run reads of the store once. `accounts`: each with what its last look-up found, if it is a door;
     `failed`: when listing a source last failed (Unix time)."""
 
@@ -140,8 +136,7 @@ def _queried(rows: Iterable[tuple[AccountRow, Members | None]]) -> list[NamedAcc
     return to_query
 
 
-@dataclass(frozen=True, slots=True)
-class Survey:
+class Survey(msgspec.Struct, frozen=True):
     """`due`: what is to be refreshed now. `doors`: accounts with --discover whose members are to be looked up, each as
     a source of every region. Of those that somebody has read in the last day, for who never reads waits for nothing:
     `oldest` is the age of the oldest list, `late` how far the worst is past its time (seconds), `overdue` those that
@@ -212,8 +207,7 @@ class _Run(msgspec.Struct, frozen=True):
 _read_run = msgspec.msgpack.Decoder(_Run).decode
 
 
-@dataclass(frozen=True, slots=True)
-class LastRun:
+class LastRun(msgspec.Struct, frozen=True):
     """`age`: seconds. `late`: two runs did not come."""
 
     age: int

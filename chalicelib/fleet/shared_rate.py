@@ -16,7 +16,6 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 
 import msgspec
 
@@ -74,8 +73,7 @@ def cell_seconds(limit: Limit) -> float:
     return limit.seconds * MARGIN / _CELLS
 
 
-@dataclass(slots=True)
-class SharedRate:
+class SharedRate(msgspec.Struct):
     """One refresh's way to the calls of its account. `key`: of the row. `alone`: no other source takes from it, or the
     store fails. `taking`: the refresh has taken calls. `started`: it has made one."""
 

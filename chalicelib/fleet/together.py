@@ -8,7 +8,8 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from .. import parties
 from ..cloud import paging
@@ -23,8 +24,7 @@ Door = tuple[str, str, str]                 # tenant, party and name of an accou
 Lists = Mapping[str, Mapping[str, list[Server]] | PartyError]
 
 
-@dataclass(slots=True)
-class Together:
+class Together(msgspec.Struct):
     """`sources`: those that are listed by one set of calls. `began`: when that did (Unix time), None: not yet. `lists`:
     what it gave, by member; None: the party must be queried for each. `regions`: that the party names. `served`: who
     got its part."""
@@ -34,8 +34,8 @@ class Together:
     began: float | None = None
     lists: Lists | PartyError | None = None
     regions: frozenset[str] | None = None
-    served: set[Source] = field(default_factory=set[Source])
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    served: set[Source] = msgspec.field(default_factory=set[Source])
+    lock: threading.Lock = msgspec.field(default_factory=threading.Lock)
 
     def listing(self, source: Source, account: Account, send: Sender, deadline: float) -> Listing | None:
         """The source's part of the lists; None: it must be listed by itself. `deadline`: on time.monotonic's scale.

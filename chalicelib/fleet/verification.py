@@ -6,9 +6,10 @@ The client's fields have the names and forms of a Server's. What it does not say
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, cast
+
+import msgspec
 
 from ..model import Account, Server, Source
 from . import many_sources
@@ -19,8 +20,7 @@ SECONDS = 120.0                             # for each of our two lists: nobody 
 Records = Mapping[str, Mapping[str, Any]]   # by id
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(msgspec.Struct, frozen=True):
     """`name`: of the field; "" if one side alone lists the server."""
 
     id: str
@@ -29,14 +29,12 @@ class Difference:
     theirs: object
 
 
-@dataclass(slots=True)
-class Field:
+class Field(msgspec.Struct):
     compared: int = 0
     equal: int = 0
 
 
-@dataclass(slots=True)
-class Comparison:
+class Comparison(msgspec.Struct):
     """`ours`, `theirs`: how many servers each lists. `both`: how many are in both. `moved`: how many servers differ
     only because they came, went or changed meanwhile."""
 
@@ -46,8 +44,8 @@ class Comparison:
     moved: int = 0
     only_ours: int = 0
     only_theirs: int = 0
-    fields: dict[str, Field] = field(default_factory=dict[str, Field])
-    differences: list[Difference] = field(default_factory=list[Difference])
+    fields: dict[str, Field] = msgspec.field(default_factory=dict[str, Field])
+    differences: list[Difference] = msgspec.field(default_factory=list[Difference])
 
     @property
     def agrees(self) -> bool:

@@ -2,7 +2,8 @@
 
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+
+import msgspec
 
 from .. import parties
 from ..access import tokens
@@ -13,8 +14,7 @@ from . import known_members, known_regions
 from .lookup import Found, Lookup, NamedAccount
 
 
-@dataclass(frozen=True, slots=True)
-class VisibleAccount:
+class VisibleAccount(msgspec.Struct, frozen=True):
     """An account that a token opens. `account`: its name. `regions`: those of its regions that the token covers; None:
     every region that the party says is open to it. `discovered_by`: the account behind which it was found. `row`: its
     own, or that account's; None: it is damaged."""

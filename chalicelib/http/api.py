@@ -3,7 +3,6 @@
 import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 
 import msgspec
 
@@ -41,8 +40,7 @@ CHALLENGE = 'Basic realm="twocloud", charset="UTF-8"'
 COMMON_HEADERS = {"X-Content-Type-Options": "nosniff", "Vary": "Authorization, Accept-Encoding"}
 
 
-@dataclass(frozen=True, slots=True)
-class HttpRequest:
+class HttpRequest(msgspec.Struct, frozen=True):
     """`pairs`: the query's names and values, decoded. `headers`: lower-case names. `path`: as the caller sees it.
 
     `prefix`: what a trusted proxy stripped from the path. `client`: the caller's address, "" if it is not known.
@@ -65,8 +63,7 @@ class HttpRequest:
     counters: Counters | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class HttpResponse:
+class HttpResponse(msgspec.Struct, frozen=True):
     """The body is text in UTF-8. It is the whole body for HEAD as well: whoever writes to the wire drops it."""
 
     status: int
@@ -74,12 +71,11 @@ class HttpResponse:
     body: bytes = b""
 
 
-@dataclass(slots=True)
-class _Entry:
+class _Entry(msgspec.Struct):
     """What the log line of a request says beyond its answer."""
 
-    fields: dict[str, object] = field(default_factory=dict[str, object])
-    stats: CallStats = field(default_factory=CallStats)
+    fields: dict[str, object] = msgspec.field(default_factory=dict[str, object])
+    stats: CallStats = msgspec.field(default_factory=CallStats)
 
 
 View = Callable[[Deployment, HttpRequest, _Entry], HttpResponse]

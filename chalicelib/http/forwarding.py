@@ -9,7 +9,8 @@ https://www.rfc-editor.org/rfc/rfc7239 (whose header has no prefix)
 import ipaddress
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from ..settings import LOCAL_SOCKET, Trusted
 
@@ -17,8 +18,7 @@ _PREFIX = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+", re.ASCII)           
 _LONGEST_PREFIX = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(msgspec.Struct, frozen=True):
     """Where a request came from. `address`: the client's; "" if it came through a local socket. `prefix`: of the path,
     as the caller sees it, without the last slash."""
 

@@ -18,13 +18,14 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
+import msgspec
 import waitress.task
+from msgspec.structs import replace
 
 from .. import log
 from ..errors import InvalidParameter, MethodNotAllowed, NotFound, RateLimited, TooLarge, TwocloudError, Unauthorized
@@ -178,8 +179,7 @@ def _handling(stop: Callable[..., object]) -> Generator[None]:
 
 # ---------------------------------------------------------------- guesses of passwords
 
-@dataclass(slots=True)
-class _Tries:
+class _Tries(msgspec.Struct):
     left: float
     at: float
     checked: int = 0

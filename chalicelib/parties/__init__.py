@@ -5,8 +5,9 @@ import pkgutil
 import re
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import cache
+
+from msgspec.structs import replace
 
 from .. import log
 from ..cloud.client import Client

@@ -17,7 +17,7 @@ import uuid
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -26,6 +26,7 @@ import boto3
 import pytest
 import requests
 from botocore.exceptions import ClientError
+from msgspec import structs
 
 import app
 from chalicelib import errors, parties, settings
@@ -1008,7 +1009,7 @@ def test_each_function_has_the_rights_that_it_uses(stack: Stack, template: dict[
                                 password=users.hash_password("password")))
     for name, value in stack.environment.items():
         monkeypatch.setenv(name, value)
-    deployment = replace(stack.deployment, settings=replace(stack.deployment.settings,
+    deployment = structs.replace(stack.deployment, settings=structs.replace(stack.deployment.settings,
                                                             queue=stack.outputs["QueueURL"].rpartition("/")[2]))
     app.use(deployment)
     store._client.meta.events.register("before-parameter-build.dynamodb", record)

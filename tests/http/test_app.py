@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +111,7 @@ def test_origins_and_trusted_proxies_in_a_function(lambda_house: App) -> None:
     """The gateway names the address that came to it; whoever is not trusted writes no prefix into links."""
     chosen = settings.load({"TWOCLOUD_CORS_ORIGINS": "https://dash.example.com",
                             "TWOCLOUD_TRUSTED_PROXY": "198.51.100.0/24"})
-    app.use(replace(lambda_house.deployment, settings=replace(
+    app.use(msgspec.structs.replace(lambda_house.deployment, settings=msgspec.structs.replace(
         lambda_house.deployment.settings, cors_origins=chosen.cors_origins, trusted_proxies=chosen.trusted_proxies)))
     query = {"party": ["qcloud"], "tenant_id": ["123"], "region": ["gz"], "f": ["1"], "t": ["10"]}
     prefixes = {}

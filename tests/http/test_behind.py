@@ -1,6 +1,5 @@
 """serve behind a proxy, for pages of other origins, on a local socket, while it is told to stop."""
 
-import dataclasses
 import http.client
 import json
 import socket
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import requests
+from msgspec import structs
 
 from chalicelib.http import connections, serve
 from chalicelib.settings import load
@@ -24,7 +24,7 @@ def behind(house: App) -> Iterator[App]:
     """Pages of the dashboard may read it, and loopback is a trusted proxy."""
     chosen = load({"TWOCLOUD_CORS_ORIGINS": f"{DASHBOARD},http://localhost:3000",
                    "TWOCLOUD_TRUSTED_PROXY": "127.0.0.1"})
-    house.deployment = dataclasses.replace(house.deployment, settings=dataclasses.replace(
+    house.deployment = structs.replace(house.deployment, settings=structs.replace(
         house.deployment.settings, cors_origins=chosen.cors_origins, trusted_proxies=chosen.trusted_proxies))
     with serving(house):
         yield house

@@ -846,7 +846,7 @@ def test_refreshing_goes_on_until_it_is_paused(served: App, opens: Opens) -> Non
                                             ("America/St_Johns", "Pacific/Auckland")])
 def test_times_are_right_in_every_zone(served: App, opens: Opens, zone: str, here: str) -> None:
     # it is frozen
-    object.__setattr__(served.deployment, "settings", replace(served.deployment.settings, timezone=ZoneInfo(zone)))
+    served.change_settings(timezone=ZoneInfo(zone))
     made = datetime.fromtimestamp(served.clock.now, UTC) - timedelta(hours=3, seconds=5)
     machines(served, *[replace(one, created=made) for one in named("web")])
     reader = opens(timezone_id=here).signs_in(served.token)

@@ -166,7 +166,7 @@ def test_no_change_and_no_history(served: App, opens: Opens) -> None:
     served.get(EVERYTHING)
     reader = opens(locale="zh-CN").signs_in(served.token, fragment="#show=changes", wait="#place .instead.empty")
     assert "没有变化" in reader.page.inner_text("#place")
-    object.__setattr__(served.deployment, "settings", replace(served.deployment.settings, history=3))
+    served.change_settings(history=3)
     reader.page.click('[data-period="week"]')
     reader.page.wait_for_selector("[data-kind=invalid]")
     assert "kept for 3 days" in reader.page.inner_text("#place")

@@ -100,8 +100,7 @@ def test_the_zone_of_the_deployment(twocloud: Command, cloud: Qcloud, served: Ap
             where = WHERE
         else:
             monkeypatch.setenv("TWOCLOUD_TOKEN", served.token)
-            object.__setattr__(served.deployment, "settings", dataclasses.replace(served.deployment.settings,
-                                                                                  timezone=ZoneInfo(zone)))
+            served.change_settings(timezone=ZoneInfo(zone))
             set_fleet(served, machines)
             where = (*WHERE, "--url", served.url)
         for more in ((), ("--max-age", "600")):

@@ -2,10 +2,10 @@
 themselves."""
 
 import importlib
-from dataclasses import replace
 
 import msgspec
 import pytest
+from msgspec import structs
 
 from chalicelib import errors, parties
 from chalicelib.cloud.failures import failure_in
@@ -31,7 +31,7 @@ INNOCENT = ("InternalError", "InvalidParameterValue", "ResourceNotFound.Disk", "
 
 
 def refused(party: Party, word: str, status: int = 403) -> PartyError | UnknownRegion | None:
-    return failure_in(replace(party, error_code=lambda _: word), Response(status, {}, b""))
+    return failure_in(structs.replace(party, error_code=lambda _: word), Response(status, {}, b""))
 
 
 def pairs(table: dict[str, str]) -> list[tuple[str, str]]:

@@ -378,8 +378,7 @@ def test_the_earlier_life_of_an_account_is_never_shown(served: App) -> None:
 
 
 def test_times_are_shown_in_the_deployments_zone(served: App) -> None:
-    object.__setattr__(served.deployment, "settings", dataclasses.replace(
-        served.deployment.settings, timezone=ZoneInfo("Asia/Shanghai")))
+    served.change_settings(timezone=ZoneInfo("Asia/Shanghai"))
     list_it(served, [machine(0)])
     began = served.clock()
     before = served.get(f"{GZ}&view=full&max_age=99").json()["vm_servers"][0]["create_at"]
@@ -453,7 +452,7 @@ def test_every_field_is_shown_as_in_a_list(log: Log) -> None:
         log.save([FULL], START + 4 * n + 2)
         there, back = log.events(START + 4 * n)
         for zone in ("UTC", "Asia/Shanghai"):
-            before, after = (next(full_rows(dataclasses.replace(answer, servers=[it]), ZoneInfo(zone)))
+            before, after = (next(full_rows(msgspec.structs.replace(answer, servers=[it]), ZoneInfo(zone)))
                              for it in (FULL, server))
             expected = {name: [getattr(before, name), getattr(after, name)] for name in FullRow.__struct_fields__
                         if name != "update_at" and getattr(before, name) != getattr(after, name)}
@@ -842,7 +841,7 @@ def test_what_a_query_costs(fleet: App) -> None:         # noqa: F811
     fleet.clock.forward(60)
     list_it(fleet, [machine(0)])
     counting = Counting(fleet.deployment.store)
-    object.__setattr__(fleet.deployment, "store", counting)
+    msgspec.structs.force_setattr(fleet.deployment, "store", counting)
     one, several = f"{QCLOUD}&since={at(began)}", f"tenant_id=123&since={at(began)}"
     for query, lists in ((one, 1), (several, 4)):
         counting.operations.clear()

@@ -1,6 +1,5 @@
 """Several sources in one answer: which, in which order, what of each, and what if one cannot be heard."""
 
-import dataclasses
 import random
 import threading
 import time
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from chalicelib import parties
 from chalicelib.access import accounts
@@ -535,7 +535,7 @@ def test_a_source_that_breaks_is_our_fault(fleet: App, monkeypatch: pytest.Monke
 
     party = parties.load("aws")
     monkeypatch.setattr("chalicelib.parties.load", lambda name,
-                        real=parties.load: dataclasses.replace(party, list_servers=broken)
+                        real=parties.load: structs.replace(party, list_servers=broken)
                         if name == "aws" else real(name))
     error(fleet.get(f"{ALL}&on_error=partial"), 500, "internal")
     assert fleet.get(GZ).status_code == 200

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from chalicelib import parties
 from chalicelib.access import accounts, sealing, tokens, users
@@ -86,7 +87,7 @@ def run_all(count: int, call: Callable[[], Any]) -> list[Any]:
 def ticking(deployment: Deployment) -> Deployment:
     """With a clock that goes on by itself, as where many come at the same time."""
     begun = time.monotonic()
-    return dataclasses.replace(deployment, clock=lambda: START + time.monotonic() - begun)
+    return structs.replace(deployment, clock=lambda: START + time.monotonic() - begun)
 
 
 @pytest.fixture
@@ -202,8 +203,8 @@ def test_what_the_requests_cache_control_means(lasting: App) -> None:
 
 
 def test_the_settings_age_is_the_default(house: App) -> None:
-    house.deployment = dataclasses.replace(
-        house.deployment, settings=dataclasses.replace(house.deployment.settings, max_age=300))
+    house.deployment = structs.replace(
+        house.deployment, settings=structs.replace(house.deployment.settings, max_age=300))
     with serving(house):
         house.get(GZ)
         house.clock.forward(300)

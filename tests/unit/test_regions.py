@@ -1,6 +1,5 @@
 """Names of regions: to whom each is sent, what is remembered of it, and what made-up names cost (P7)."""
 
-import dataclasses
 import itertools
 import re
 import threading
@@ -12,6 +11,7 @@ from contextlib import ExitStack
 from urllib.parse import unquote
 
 import pytest
+from msgspec import structs
 
 from chalicelib import parties, simulators
 from chalicelib.access import accounts
@@ -86,7 +86,7 @@ class Lists:
             self.calls[name] += 1
             return [Region(party.default_region), Region("closed-1", open=False)]
 
-        return dataclasses.replace(party, list_regions=list_regions)
+        return structs.replace(party, list_regions=list_regions)
 
 
 @pytest.fixture(scope="module")
@@ -489,7 +489,7 @@ def test_ten_thousand_names_leave_nothing_behind(two: App, monkeypatch: pytest.M
 
     party = parties.load("qcloud")
     monkeypatch.setattr(parties, "load", lambda name,
-                        real=parties.load: dataclasses.replace(party, list_servers=list_servers)
+                        real=parties.load: structs.replace(party, list_servers=list_servers)
                         if name == "qcloud" else real(name))
     monkeypatch.setattr(circuit_breaker, "_FAILURES", 10 ** 9)
     monkeypatch.setattr(one_source, "_LIVE_LISTINGS", 10 ** 9)

@@ -166,10 +166,10 @@ def kms_keys(count: int = 2) -> Iterator[list[KmsSealer]]:
 def test_another_files_key_without_a_gap(served: App, tmp_path: Path) -> None:
     """Readers' process knows both keys; every account is sealed again; then a process with the new one alone reads."""
     settings = served.deployment.settings
-    both = replace(settings, key=f"file:{tmp_path}/new", old_key=settings.key)
+    both = msgspec.structs.replace(settings, key=f"file:{tmp_path}/new", old_key=settings.key)
     with reading(served, f"{GZ}&max_age=0") as answers:
         wait_for(answers, 2)
-    object.__setattr__(served.deployment, "sealer", lambda: open_sealer(both.key, both.old_key))
+    msgspec.structs.force_setattr(served.deployment, "sealer", lambda: open_sealer(both.key, both.old_key))
     old, new = open_sealer(settings.key), open_sealer(both.key)
     with reading(served, f"{GZ}&max_age=0") as during:
         wait_for(during)
@@ -179,7 +179,7 @@ def test_another_files_key_without_a_gap(served: App, tmp_path: Path) -> None:
     assert set(answers + during) == {(200, "list", 25)}
     assert {row.key for row in accounts.every(served.deployment.store)} == {new.name} != {old.name}
     assert [done for _, done, _ in rotation.reseal(served.deployment, old, new)] == [False, False]
-    object.__setattr__(served.deployment, "sealer", lambda: new)
+    msgspec.structs.force_setattr(served.deployment, "sealer", lambda: new)
     assert served.get(GZ).status_code == 200
     with pytest.raises(Internal):
         accounts.load(served.deployment.store, lambda: old, "123", "qcloud", local=True)

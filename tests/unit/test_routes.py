@@ -108,7 +108,7 @@ def test_a_deployments_own_proxy_and_authorities(tmp_path: Path, authority: Any)
         tls.wrap(cloud, *issue("cloud.example"))
         made = settings.load({"TWOCLOUD_PROXY": through.url.replace("http://", "http://ann:p%2540ss@"),
                               "TWOCLOUD_CA_FILE": str(tmp_path / "ca.pem"), "HTTPS_PROXY": "http://other:1"})
-        house = open_deployment(replace(settings_in(tmp_path), ca_file=made.ca_file, proxy=made.proxy,
+        house = open_deployment(msgspec.structs.replace(settings_in(tmp_path), ca_file=made.ca_file, proxy=made.proxy,
                                         ignored_proxy=made.ignored_proxy))
         assert b"rows" in list_at(house.transport, ACCOUNT, "https://cloud.example")
         assert b"rows" in list_at(house.transport, ACCOUNT, near.url)
@@ -203,7 +203,7 @@ def test_a_bad_file_of_authorities_stops_the_start(tmp_path: Path) -> None:
     (tmp_path / "bad.pem").write_text("x")
     for path in (tmp_path / "bad.pem", tmp_path / "none.pem", tmp_path):
         with pytest.raises(SettingsError, match=f"TWOCLOUD_CA_FILE: {path} cannot be"):
-            open_deployment(replace(settings_in(tmp_path), ca_file=str(path)))
+            open_deployment(msgspec.structs.replace(settings_in(tmp_path), ca_file=str(path)))
 
 
 # ---------------------------------------------------------------- hostile proxies

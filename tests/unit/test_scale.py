@@ -68,7 +68,7 @@ def store(served: App) -> Counting:
     cloud.rates.clear()
     cloud.fleets |= {"ap-guangzhou": Fleet(load.SERVERS), "ap-shanghai": Fleet(load.SERVERS, "sh")}
     store = Counting(served.deployment.store)
-    object.__setattr__(served.deployment, "store", store)
+    msgspec.structs.force_setattr(served.deployment, "store", store)
     return store
 
 

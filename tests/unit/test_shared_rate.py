@@ -15,6 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,11 +41,12 @@ CODES = tuple(f"aa{letter}" for letter in "abcdefghijklmno")
 SLOW = Limit(5, 5.0)                        # which ten processes pass on any machine, if each keeps it for itself
 WORKER = """
 import json, sys, time
+import msgspec
 from chalicelib import parties, settings
 from chalicelib.fleet import many_sources, schedule
 from chalicelib.model import Limit
 party = parties.load("vultr")
-object.__setattr__(party, "limits", dict.fromkeys(party.limits, Limit(int(sys.argv[1]), float(sys.argv[2]))))
+msgspec.structs.force_setattr(party, "limits", dict.fromkeys(party.limits, Limit(int(sys.argv[1]), float(sys.argv[2]))))
 deployment = many_sources.open_deployment(settings.load())
 print("ready", flush=True)
 for region in json.loads(sys.stdin.readline()):
@@ -176,7 +178,7 @@ def noting(deployment: Deployment, stack: ExitStack) -> Noting:
     made, credentials = start()
     put(deployment, stack.enter_context(made), credentials)
     store = Noting(deployment.store)
-    object.__setattr__(deployment, "store", store)
+    msgspec.structs.force_setattr(deployment, "store", store)
     return store
 
 
@@ -212,7 +214,7 @@ def test_requests_take_nothing(deployment: Deployment, noting: Noting) -> None:
 def test_parties_whose_rates_count_in_each_region_take_nothing(house: Any) -> None:
     """There a source has its rate for itself."""
     store = Noting(house.deployment.store)
-    object.__setattr__(house.deployment, "store", store)
+    msgspec.structs.force_setattr(house.deployment, "store", store)
     source = Source("123", "aws", "us-east-1")
     assert schedule.work(house.deployment, schedule.message_of(source, house.clock())).total == 12
     assert store.done == []

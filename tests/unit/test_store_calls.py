@@ -71,7 +71,7 @@ def calls(served: App, server_client: Any) -> Iterator[Calls]:
     store = DynamoStore(table, served.clock, made)      # type: ignore[arg-type]
     with served.deployment.store.moment() as moment:
         store.write(list(moment.walk()))
-    object.__setattr__(served.deployment, "store", store)
+    msgspec.structs.force_setattr(served.deployment, "store", store)
     for title in (load.KINDS["several live"][0], load.KINDS["several kept"][0]):        # the first time writes more
         handle(served, title)
     yield made

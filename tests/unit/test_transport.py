@@ -72,7 +72,7 @@ class Plain(Simulator):
 
 def party(**changes: object) -> Party:
     """A party without rates whose error code stands in a header."""
-    return replace(QCLOUD, name="test", limits={}, errors={"Throttled": THROTTLED, "Denied": WRONG_KEY,
+    return msgspec.structs.replace(QCLOUD, name="test", limits={}, errors={"Throttled": THROTTLED, "Denied": WRONG_KEY,
                                                            "Odd": MALFORMED,
                                                            "Broken": FAILED},
                    error_code=lambda response: response.headers.get("x-error"), **changes)      # type: ignore[arg-type]
@@ -305,7 +305,7 @@ def test_the_documented_rate_holds_in_every_window(cloud: Plain, door: Transport
         return wait
 
     monkeypatch.setattr(rate_limit.RateLimiter, "reserve", noted)
-    of = replace(party(), limits={"list": Limit(10, 0.5)})
+    of = msgspec.structs.replace(party(), limits={"list": Limit(10, 0.5)})
     send = sender(door, of=of)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: send("list", lambda: ask(cloud)), range(35)))
@@ -317,7 +317,7 @@ def test_the_documented_rate_holds_in_every_window(cloud: Plain, door: Transport
 
 
 def test_the_rate_is_one_for_all_requests_of_an_account_and_not_of_others(cloud: Plain, door: Transport) -> None:
-    of = replace(party(), limits={"list": Limit(2, 30)})
+    of = msgspec.structs.replace(party(), limits={"list": Limit(2, 30)})
     same, other = replace(ACCOUNT, tenant_id="2"), replace(ACCOUNT, credentials={"key": "other"})
     for account in (ACCOUNT, same):
         sender(door, of=of, account=account)("list", lambda: ask(cloud))
@@ -334,7 +334,7 @@ def test_the_rate_is_one_for_all_requests_of_an_account_and_not_of_others(cloud:
 
 def test_regions_that_are_not_known_share_one_rate(cloud: Plain, door: Transport) -> None:
     """Whoever makes up names of regions gets no more calls through than the party allows for one region."""
-    of = replace(party(), limits={"list": Limit(3, 30)})
+    of = msgspec.structs.replace(party(), limits={"list": Limit(3, 30)})
     for n in range(3):
         door.sender(of, ACCOUNT, f"made-up-{n}", time.monotonic() + 5)("list", lambda: ask(cloud))
     for n in range(3, 9):
@@ -346,7 +346,7 @@ def test_regions_that_are_not_known_share_one_rate(cloud: Plain, door: Transport
 
 
 def test_rates_that_are_at_rest_are_forgotten(door: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
-    of, clock = replace(party(), limits={"list": Limit(3, 1.0)}), [1000.0]
+    of, clock = msgspec.structs.replace(party(), limits={"list": Limit(3, 1.0)}), [1000.0]
     monkeypatch.setattr(rate_limit.time, "monotonic", lambda: clock[0])
     for n in range(10_000):
         clock[0] += 0.1
@@ -372,7 +372,7 @@ def test_only_the_answer_about_a_region_says_that_it_is_unknown(door: Transport,
                                                                 named: bool) -> None:
     """The same word about a zone, another host or a login is the party's failure: nothing says that the region is not
     there."""
-    of = replace(party(), errors={"Gone": REGION})
+    of = msgspec.structs.replace(party(), errors={"Gone": REGION})
     monkeypatch.setattr(sender_module.Sender, "_exchange", lambda *_: Response(404, {"x-error": "Gone"}, b""))
     with pytest.raises(UnknownRegion if named else PartyFailed) as failed:
         door.sender(of, ACCOUNT, "ap-here", time.monotonic() + 0.5)("list", lambda: request_)

@@ -8,9 +8,10 @@ data or needs a token; its script asks the API like any other caller.
 import hashlib
 import re
 from base64 import b64encode
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+import msgspec
 
 _FOLDER = Path(__file__).parent
 _SCRIPTS = {                                # in this order: they share one scope
@@ -30,8 +31,7 @@ HEADERS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(msgspec.Struct, frozen=True):
     body: bytes
     headers: dict[str, str]
 

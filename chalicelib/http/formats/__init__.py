@@ -7,7 +7,6 @@ are complete or an error (query.py refuses what would make them less).
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 from zoneinfo import ZoneInfo
 
@@ -75,8 +74,7 @@ class ErrorBody(msgspec.Struct, omit_defaults=True):
     request_id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(msgspec.Struct, frozen=True):
     """`without_address`: how many servers are no target of Prometheus; None in other formats."""
 
     body: bytes

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -73,8 +72,7 @@ class ChangesBody(msgspec.Struct):
     sources: list[ChangesSource]
 
 
-@dataclass(frozen=True, slots=True)
-class WrittenChanges:
+class WrittenChanges(msgspec.Struct, frozen=True):
     """`total`: how many changes the whole answer holds."""
 
     body: bytes

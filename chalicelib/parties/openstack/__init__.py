@@ -444,8 +444,7 @@ def check(client: api.Client) -> None:
 
 # ---------------------------------------------------------------- the login
 
-@dataclass(frozen=True, slots=True)
-class _Row:
+class _Row(msgspec.Struct, frozen=True):
     """An address in a catalogue. `region`: "" if it has none."""
 
     kind: str
@@ -644,8 +643,7 @@ _ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _ADDRESS = re.compile(r"https?://[A-Za-z0-9.:\[\]_-]+(/[A-Za-z0-9._~:-]+)*/?", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class _Api:
+class _Api(msgspec.Struct, frozen=True):
     """`kinds`: the types under which a catalogue has it, the first that it has counts. `majors`: of versions that we
     read. `versions`: those to try where an address has none, newest first. `scoped`: versions in whose path the project
     stands. `own_region`: one without a region is of one region alone."""
@@ -664,8 +662,7 @@ _CINDER = _Api("Cinder", ("block-storage", "volumev3", "volumev2", "volume", "bl
 _OURS = {*_NOVA.kinds, *_CINDER.kinds}
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
+class _Place(msgspec.Struct, frozen=True):
     """An address, and where in its path the version stands. `version`: () if it has none."""
 
     address: str
@@ -767,8 +764,7 @@ def _checked(client: api.Client, address: str) -> str:
     return address
 
 
-@dataclass(frozen=True, slots=True)
-class _Nova:
+class _Nova(msgspec.Struct, frozen=True):
     """Asks a Nova in the newest version that both know; one that it refused is not tried again."""
 
     client: api.Client

@@ -23,10 +23,10 @@ The token is the secret key of an API key. No rate is published: 20 calls a seco
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Annotated
 
 import msgspec
+from msgspec.structs import replace
 
 from ...cloud import api
 

@@ -31,6 +31,8 @@ from typing import TypeVar
 from xml.etree.ElementTree import Element
 from xml.sax.saxutils import escape
 
+import msgspec
+
 from ...cloud import api
 
 _PAGE = 100                                 # machines of a page; the device list of each is several kilobytes
@@ -77,8 +79,7 @@ _CREATED = "config.createDate"              # from 6.7 on
 
 # ---------------------------------------------------------------- listing
 
-@dataclass(frozen=True, slots=True)
-class _Machine:
+class _Machine(msgspec.Struct, frozen=True):
     """A machine's properties as its row gives them; None if the server has none."""
 
     moref: str
@@ -154,8 +155,7 @@ def _os(guest: str) -> str | None:
 
 # ---------------------------------------------------------------- one row
 
-@dataclass(frozen=True, slots=True)
-class _Row:
+class _Row(msgspec.Struct, frozen=True):
     """An object of an answer: its id, and the values of its properties by their path."""
 
     moref: str
@@ -280,8 +280,7 @@ def check(client: api.Client) -> None:
 
 # ---------------------------------------------------------------- the session
 
-@dataclass(frozen=True, slots=True)
-class _Content:
+class _Content(msgspec.Struct, frozen=True):
     """What the server says of itself. `api`: its version, `version` its first two numbers; the others are ids."""
 
     api: str
@@ -341,8 +340,7 @@ def _content(client: api.Client) -> _Content:
     return content
 
 
-@dataclass(frozen=True, slots=True)
-class _Vim:
+class _Vim(msgspec.Struct, frozen=True):
     """The calls of one session."""
 
     client: api.Client
