@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Generator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -69,10 +69,11 @@ def _serving(settings: Mapping[str, str], options: tuple[str, ...]) -> Generator
 
 def _tree(pid: int) -> Generator[float]:
     """CPU seconds of a process and of those below it that still run."""
-    yield _cpu(pid)
-    for thread in Path(f"/proc/{pid}/task").iterdir():
-        for child in (thread / "children").read_text().split():
-            yield from _tree(int(child))
+    with suppress(FileNotFoundError, ProcessLookupError):           # it has ended meanwhile
+        yield _cpu(pid)
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            for child in (thread / "children").read_text().split():
+                yield from _tree(int(child))
 
 
 def _round(side: _Side, token: str, query: str, times: int) -> dict[str, float]:
