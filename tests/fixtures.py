@@ -305,7 +305,7 @@ def serving(house: App) -> Generator[App]:
 def limited(house: App, **limits: int) -> Generator[App]:
     """The same with such limits."""
     before = house.deployment.settings
-    house.deployment = replace(house.deployment, settings=replace(before, limits=replace(before.limits, **limits)))
+    house.change_settings(limits=structs.replace(before.limits, **limits))
     with serving(house):
         yield house
 

@@ -68,9 +68,12 @@ class Report(msgspec.Struct, forbid_unknown_fields=True):
         return agreed and self.place != "loopback" and self.both > 0 and len(self.fields) > 2
 
 
+_decoder = msgspec.json.Decoder(Report)
+
+
 def read_report(text: bytes, party: str) -> Report:
     """Raises ValueError if it is no such report of this party."""
-    report = msgspec.json.decode(text, type=Report)
+    report = _decoder.decode(text)
     words = (report.twocloud, report.python, *report.reference, *report.reference.values(), *report.fields)
     if report.party != party or not all(re.fullmatch(r"[A-Za-z0-9._+-]{1,64}", word, re.ASCII) for word in words):
         raise ValueError(f"not a report of {party}")

@@ -161,7 +161,7 @@ class _Odd(ValueError):
 
 
 class _Budget(msgspec.Struct):
-    left: int = _MOST_ODD
+    left: int
 
     def take(self) -> None:
         self.left -= 1
@@ -175,7 +175,7 @@ _Reader = Callable[[Any, _Budget], Any]     # (msgspec.Raw or bytes, budget) -> 
 def read_leniently(body: bytes, shape: type[T], strict: bool = True) -> T:
     """Shown values that cannot be read are their fields' defaults. Raises what `reading` catches where a strict one
     cannot be read."""
-    value: T = _reader(inspect.type_info(shape), True, strict)(_cleaned(body), _Budget())
+    value: T = _reader(inspect.type_info(shape), True, strict)(_cleaned(body), _Budget(_MOST_ODD))
     return value
 
 

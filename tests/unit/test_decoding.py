@@ -143,7 +143,7 @@ def test_a_part_is_decoded_when_it_is_needed() -> None:
 
 
 def test_odd_values_beyond_counting_are_malformed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding._Budget.__init__, "__defaults__", (50,))
+    monkeypatch.setattr(decoding, "_MOST_ODD", 50)
     rows = [{"id": str(n), "cpu": "x"} for n in range(100)]
     with pytest.raises(PartyMalformed, match="too many values"):
         decode(msgspec.json.encode(rows), list[Row])

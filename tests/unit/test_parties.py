@@ -39,7 +39,7 @@ import json
 import re
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 from xml.etree import ElementTree
@@ -248,7 +248,7 @@ def play_discovery(name: str, case: Mapping[str, Any], monkeypatch: pytest.Monke
         with refused_as(case):
             parties.discover(account, send)
         return
-    assert [asdict(member) for member in parties.discover(account, send)] == case["members"]
+    assert [msgspec.structs.asdict(member) for member in parties.discover(account, send)] == case["members"]
     assert send.used == set(range(len(case["exchanges"])))
 
 

@@ -16,7 +16,6 @@ import tarfile
 import tempfile
 import time
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +150,7 @@ def read(folder: Path, known: dict[str, Any]) -> dict[str, Any]:
         "kept": answer.kept, "changes": msgspec.to_builtins(changes),
         "regions": list(open_regions(here)),
         "failed": {snapshots.key_of(source): at for source, at in circuit_breaker.last_failures(here).items()},
-        "known": {snapshots.key_of(source): asdict(it)["age"] for source, it in schedule.known(here).items()},
+        "known": {snapshots.key_of(source): it.age for source, it in schedule.known(here).items()},
         "message": msgspec.to_builtins(schedule.read(known["message"])),
     }
     here.close()

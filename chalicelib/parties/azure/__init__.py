@@ -45,11 +45,11 @@ management/request-limits-and-throttling); none is published for tokens, 10 a se
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Generic, Protocol, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
-from msgspec.structs import replace
 
 from ...cloud import api
 
@@ -363,7 +363,8 @@ class _Refusal(msgspec.Struct):
 
 # ---------------------------------------------------------------- listing
 
-class _Kind(msgspec.Struct, Generic[_T], frozen=True):
+@dataclass(frozen=True, slots=True)
+class _Kind(Generic[_T]):
     """A kind of resource: its name, the columns asked for, the shape of a row, the right to read it, the table."""
 
     name: str
@@ -398,7 +399,8 @@ _CONTAINERS = _Kind("microsoft.resources/subscriptions",
                     _Container, "Microsoft.Resources/subscriptions/read", "ResourceContainers")
 
 
-class _Scope(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class _Scope:
     """Whose resources are read, `where` else than by their ids. `failed`: what a subscription's own resources are
     refused with; None: that ends the listing."""
 
@@ -722,7 +724,8 @@ def check(client: api.Client) -> None:
 
 # ---------------------------------------------------------------- the call
 
-class _Site(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class _Site:
     """`usual`: a region that certainly exists. `scope`: of a token for the management API. `portal`: the console."""
 
     login: str

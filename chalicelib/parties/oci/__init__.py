@@ -32,6 +32,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from email.utils import formatdate
 from itertools import product
 from math import ceil
@@ -450,7 +451,8 @@ def check(client: api.Client) -> None:
 _IDENTITY = ("/compartments", "/tenancies/")
 
 
-class _Oracle(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class _Oracle:
     """The API in one region, with the account's key, which is read once for a listing: to check it costs more than to
     sign with it."""
 

@@ -444,7 +444,8 @@ def check(client: api.Client) -> None:
 
 # ---------------------------------------------------------------- the login
 
-class _Row(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class _Row:
     """An address in a catalogue. `region`: "" if it has none."""
 
     kind: str
@@ -643,7 +644,8 @@ _ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _ADDRESS = re.compile(r"https?://[A-Za-z0-9.:\[\]_-]+(/[A-Za-z0-9._~:-]+)*/?", re.ASCII)
 
 
-class _Api(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class _Api:
     """`kinds`: the types under which a catalogue has it, the first that it has counts. `majors`: of versions that we
     read. `versions`: those to try where an address has none, newest first. `scoped`: versions in whose path the project
     stands. `own_region`: one without a region is of one region alone."""
@@ -662,7 +664,8 @@ _CINDER = _Api("Cinder", ("block-storage", "volumev3", "volumev2", "volume", "bl
 _OURS = {*_NOVA.kinds, *_CINDER.kinds}
 
 
-class _Place(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class _Place:
     """An address, and where in its path the version stands. `version`: () if it has none."""
 
     address: str
@@ -764,7 +767,8 @@ def _checked(client: api.Client, address: str) -> str:
     return address
 
 
-class _Nova(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class _Nova:
     """Asks a Nova in the newest version that both know; one that it refused is not tried again."""
 
     client: api.Client

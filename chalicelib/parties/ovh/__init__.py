@@ -25,6 +25,7 @@ unconfirmed.
 import hashlib
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import ceil
 from typing import Annotated, TypeVar
 from urllib.parse import quote, urlencode
@@ -195,7 +196,8 @@ def list_servers(client: api.Client, window: api.Window) -> api.Listing:
     raise api.PartyMalformed("Servers leave faster than they can be read.")
 
 
-class _Ovh(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class _Ovh:
     """The API of one site, opened."""
 
     client: api.Client

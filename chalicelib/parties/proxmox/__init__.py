@@ -28,6 +28,7 @@ Templates are no servers. No rate is published; careful ones here.
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated, Literal, TypeVar
 from urllib.parse import urlencode
@@ -176,19 +177,21 @@ class _Message(msgspec.Struct):
 
 # ---------------------------------------------------------------- listing
 
-class _Detail(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class _Detail:
     """A guest's configuration, each value as its text, and its addresses as it gave them."""
 
     config: Mapping[str, str]
     addresses: Sequence[str | None]
 
 
-class _Details(msgspec.Struct):
+@dataclass(slots=True)
+class _Details:
     """What was read so far, and the error of each guest that could not be read: it may be gone, or its node."""
 
     client: api.Client
-    read: dict[_Key, _Detail] = msgspec.field(default_factory=dict[_Key, _Detail])
-    failed: dict[_Key, api.PartyError] = msgspec.field(default_factory=dict[_Key, api.PartyError])
+    read: dict[_Key, _Detail] = field(default_factory=dict[_Key, _Detail])
+    failed: dict[_Key, api.PartyError] = field(default_factory=dict[_Key, api.PartyError])
 
     def add(self, guests: Iterable[_Guest]) -> bool:
         """Read those of the guests that are missing. False if one could not be read."""

@@ -31,8 +31,6 @@ from typing import TypeVar
 from xml.etree.ElementTree import Element
 from xml.sax.saxutils import escape
 
-import msgspec
-
 from ...cloud import api
 
 _PAGE = 100                                 # machines of a page; the device list of each is several kilobytes
@@ -79,7 +77,8 @@ _CREATED = "config.createDate"              # from 6.7 on
 
 # ---------------------------------------------------------------- listing
 
-class _Machine(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class _Machine:
     """A machine's properties as its row gives them; None if the server has none."""
 
     moref: str
@@ -155,7 +154,8 @@ def _os(guest: str) -> str | None:
 
 # ---------------------------------------------------------------- one row
 
-class _Row(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class _Row:
     """An object of an answer: its id, and the values of its properties by their path."""
 
     moref: str
@@ -280,7 +280,8 @@ def check(client: api.Client) -> None:
 
 # ---------------------------------------------------------------- the session
 
-class _Content(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class _Content:
     """What the server says of itself. `api`: its version, `version` its first two numbers; the others are ids."""
 
     api: str
@@ -340,7 +341,8 @@ def _content(client: api.Client) -> _Content:
     return content
 
 
-class _Vim(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class _Vim:
     """The calls of one session."""
 
     client: api.Client
