@@ -36,8 +36,9 @@ def least_of() -> "dict[str, Least]":
 
 
 def names() -> list[str]:
-    """The parties whose API's own minimum is known."""
-    return list(least_of())
+    """The parties whose API's own minimum is known, without those that take a call for each server: there, 1,000 are
+    too much for one request, or for the time of a benchmark."""
+    return [name for name, least in least_of().items() if least.calls <= SIZE]
 
 
 # ---------------------------------------------------------------- in a process of its own
@@ -165,6 +166,7 @@ def text(figures: dict[str, Any]) -> str:
     whole: list[tuple[str, ...]] = []
     parts: list[tuple[str, ...]] = []
     reasons: list[tuple[str, ...]] = []
+    left_out = sorted(set(least_of()) - set(names()))
     for name, sides in figures.items():
         least = least_of().get(name)
         mine, sdk = _wall(sides["whole"]), sides["sdk"]
@@ -195,6 +197,7 @@ simulator's rate limit is off, ours is on.
 - *Least* and *limit* are the API's own: the fewest calls that give all ten fields, and the time that nobody can beat.
   That is the calls that must follow one another × {LATENCY * 1000:.0f} ms, or the documented rate limit's time for all
   of them, if that is longer.
+- Left out, since their APIs take a call for each server ([how many fit](limits.md)): {", ".join(left_out)}.
 - Reading a megabyte of responses and writing the snapshot is in our time, but not in the limit.
 
 {lines(("party", "calls", "least", "wall", "limit", "wall / limit (aim ≤ 1.5)", "SDK: calls", "SDK: wall", "fields",
