@@ -107,7 +107,8 @@ def _seen(result: Any) -> Round:
         ids = [row["instance_id"] for row in rows]
         fields = min(sum(value is not None for value in row.values()) for row in rows)
     else:
-        ids, first = list(result), next(iter(result.values()))
+        ids = [row.get("uuid", key) for key, row in result.items()]         # vsphere's judge names managed objects
+        first = next(iter(result.values()))
         fields = 1 + any(name in _STATES for name in first) + sum(
             any(key.startswith(name) for key in first) for name in _FIELDS)
     return {"rows": len(ids), "fields": fields,
