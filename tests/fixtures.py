@@ -20,6 +20,7 @@ from zoneinfo import ZoneInfo
 import boto3
 import pytest
 import requests
+from hypothesis import HealthCheck, settings
 from moto import mock_aws
 from msgspec import structs
 from xdist.scheduler import LoadScopeScheduling
@@ -53,6 +54,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # The tests start hundreds of programs, which would each compile every module again where no bytecode may be kept.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# a busy machine draws examples slowly and runs them slowly: neither is a fault
+settings.register_profile("twocloud", deadline=None, suppress_health_check=[
+    HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+settings.load_profile("twocloud")
 
 START = 1_790_000_000.0                     # 2026-09-21T14:13:20Z
 

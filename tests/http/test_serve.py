@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 import pytest
 import requests
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chalicelib import parties
@@ -643,7 +643,7 @@ def test_one_tenant_many_threads_never_mix(served: App) -> None:
 
 # ---------------------------------------------------------------- whatever comes
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150)
 @given(query=st.binary(max_size=60) | st.text(max_size=30).map(lambda text: quote(text).encode())
        | st.lists(st.tuples(st.sampled_from(["party", "tenant_id", "region", "f", "t", "view", "name", "ip", "status",
                                              "x"]),

@@ -541,11 +541,11 @@ def small(tmp_path: Path) -> Iterator[type[Small]]:
 
 
 def test_against_a_plain_model_of_the_inventory(small: type[Small]) -> None:
-    run_state_machine_as_test(small, settings=settings(max_examples=40, stateful_step_count=40, deadline=None,
+    run_state_machine_as_test(small, settings=settings(max_examples=40, stateful_step_count=40,
                                                        suppress_health_check=list(HealthCheck)))
 
 
-@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30)
 @given(fleets=st.lists(st.sets(st.integers(0, 9), max_size=10), min_size=2, max_size=5), dice=st.randoms())
 def test_windows_and_wholes_in_any_mix_lose_nobody(house: App, fleets: list[set[int]], dice: random.Random) -> None:
     """Only a whole list may say that somebody is gone."""

@@ -183,7 +183,7 @@ VALUES = st.recursive(st.none() | st.booleans() | st.integers(-10 ** 20, 10 ** 3
                       | st.dictionaries(st.text(max_size=3), inner, max_size=3), max_leaves=6)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.dictionaries(st.sampled_from([field.encode_name for field in msgspec.structs.fields(Row)
                                         if field.name != "id"]), VALUES), st.booleans())
 def test_whatever_a_shown_value_is_the_rows_beside_it_are_whole(fields: dict[str, Any], first: bool) -> None:
@@ -193,7 +193,7 @@ def test_whatever_a_shown_value_is_the_rows_beside_it_are_whole(fields: dict[str
                            Row) == msgspec.structs.replace(decoded, left=None)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=60), st.sampled_from([Page[Row], list[Row], dict[str, Row], list[Cat | Dog], Nested]))
 def test_no_bytes_raise_anything_but_malformed(noise: bytes, shape: Any) -> None:
     for body in (noise, b'[{"id":"a","name":"' + noise + b'"}]',

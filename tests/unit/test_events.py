@@ -19,7 +19,7 @@ from zoneinfo import ZoneInfo
 import jsonschema
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chalicelib import parties
@@ -641,7 +641,7 @@ class Killed(BaseException):
     pass
 
 
-@settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80)
 @given(fleets, st.integers(0, 6), st.randoms())
 def test_events_lead_from_the_first_list_to_the_last(tmp_path: Path, fleets: list[dict[int, tuple[int, int]]],
                                                      since: int, dice: Any) -> None:

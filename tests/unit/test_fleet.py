@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
@@ -121,7 +121,7 @@ def test_pages_join_over_all_sources(fleet: App) -> None:
         assert rows == whole
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25)
 @given(sizes=st.lists(st.sampled_from([0, 1, 2, 5, 9]), min_size=4, max_size=4), first=st.integers(1, 30),
        length=st.integers(1, 30) | st.none(),
        kept=st.lists(st.booleans(), min_size=4, max_size=4), chosen=st.sampled_from(["", "&status=ACTIVE", "&name=e"]))

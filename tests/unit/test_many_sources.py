@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chalicelib.cloud import cache, rate_limit
@@ -113,7 +113,7 @@ def test_a_single_fault_that_passes_is_not_seen(stage: Stage, monkeypatch: pytes
         assert stage.listing(party).total == SIZE
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40)
 @given(faults=st.lists(st.tuples(st.sampled_from(
     sorted(set(FAULTS) - set(LATE) - {"bomb", "endless chunks", "endless line", "429 for six hours"})),
                                  st.integers(1, 9)), max_size=4), size=st.integers(0, 600),

@@ -62,7 +62,7 @@ changes = st.lists(st.tuples(st.sampled_from(["add", "remove", "both", "stay", "
                    max_size=14)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.sampled_from(sorted(LOOPS)), st.sampled_from(ORDERS), st.integers(0, 45), st.integers(5, 9), changes)
 def test_whoever_lives_through_a_listing_with_seams_is_in_it_once(loop: str, order: str, size: int, page: int,
                                                                   steps: list[tuple[str, float]]) -> None:
@@ -77,7 +77,7 @@ def test_whoever_lives_through_a_listing_with_seams_is_in_it_once(loop: str, ord
     assert {str(n) for n in fleet.lived} <= set(listing.rows)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.sampled_from(sorted(LOOPS)), st.sampled_from(ORDERS), st.integers(0, 45), st.integers(5, 9), changes)
 def test_pages_without_seams_lose_nobody_whom_the_ids_do_not_betray(loop: str, order: str, size: int, page: int,
                                                                     steps: list[tuple[str, float]]) -> None:
@@ -94,7 +94,7 @@ def test_pages_without_seams_lose_nobody_whom_the_ids_do_not_betray(loop: str, o
     assert {str(n) for n in fleet.lived} <= set(listing.rows) or (how.joined and set(listing.rows) != before)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.sampled_from(sorted(LOOPS)), st.sampled_from(ORDERS), st.integers(20, 45), st.integers(5, 9),
        st.integers(0, 15),
        st.integers(8, 25), changes)
@@ -137,7 +137,7 @@ def test_a_window_of_a_quiet_fleet_costs_its_pages(loop: str) -> None:
         assert fleet.calls == 10
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.sampled_from(sorted(LOOPS)), st.sampled_from(ORDERS), st.integers(0, 45), st.integers(5, 9), changes)
 def test_the_first_listing_of_a_fleet_in_the_order_of_its_creation(loop: str, order: str, size: int, page: int,
                                                                    steps: list[tuple[str, float]]) -> None:
@@ -160,7 +160,7 @@ class Unpaged(Plain):
         return Page(super().fetch(offset, limit).rows)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.sampled_from(ORDERS), st.integers(0, 45), st.integers(5, 9), changes)
 def test_a_walk_by_place_loses_nobody(order: str, size: int, page: int, steps: list[tuple[str, float]]) -> None:
     fleet = Unpaged(size, order, steps)

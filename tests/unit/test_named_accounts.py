@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import parse_qsl, quote
 
 import pytest
-from hypothesis import HealthCheck, assume, example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -176,7 +176,7 @@ LIMITED = st.sampled_from([(), (), ("gz",), ("ap-shanghai",), ("gz", "fsn1"), ("
 USERS = st.tuples(st.one_of(SOME, st.just(("*",))), PARTIES, LIMITED)
 TOKENS = st.tuples(st.one_of(st.none(), SOME, st.just(("*",))), st.one_of(st.none(), PARTIES),
                    st.one_of(st.none(), LIMITED))
-PATIENT = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+PATIENT = settings(max_examples=300)
 
 
 def as_sent(query: dict[str, str]) -> str:
@@ -318,7 +318,7 @@ REGION = st.one_of(WORD, st.sampled_from([known_regions.EVERY, known_regions.UNK
 SOURCES = st.builds(Source, WORD, st.sampled_from(("aws", "a", "b", "qcloud")), REGION, ACCOUNT)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 @given(SOURCES, SOURCES)
 @example(Source("a", "aws", "x", "b"), Source("a", "aws", "x"))
 @example(Source("a", "aws", "x", "b:c"), Source("a", "aws", "x", "b:c:d"))
@@ -362,7 +362,7 @@ class Rows:
         self.rows -= {(kind, key) for key in keys}
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.lists(SOURCES, min_size=1, max_size=8, unique=True), st.integers(0, 7))
 @example([Source("a", "aws", "x", "b:c"), Source("a", "aws", "x", "b:c:d")], 0)
 @example([Source("a", "aws", "x"), Source("a", "aws", "x", "default:c"), Source("a", "aws", "x", "b")], 0)
@@ -443,7 +443,7 @@ def test_two_hundred_tenants_are_a_handful_of_queries(deployment: Deployment, cl
     assert len(store.operations) <= 6, store.operations
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sets(st.text("ab.-", min_size=1, max_size=3), max_size=40), st.sets(st.text("ab.-", min_size=1, max_size=3)),
        st.integers(0, 3))
 def test_many_tenants_rows_are_those_of_each(there: set[str], wanted: set[str], most: int) -> None:

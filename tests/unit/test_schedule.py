@@ -19,7 +19,7 @@ import msgspec
 import pytest
 import requests
 from chalice.test import Client
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from moto import mock_aws
 
@@ -177,7 +177,7 @@ def test_two_thousand_sources_in_one_table(house: App) -> None:
     assert max(delays.count(delay) for delay in set(delays)) <= len(late) // SPREAD + 3      # none all at once
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.floats(0, 0.999999), min_size=1, max_size=50))
 def test_jitter_stays_within_the_spread(dice: list[float]) -> None:
     class Nothing:
@@ -261,7 +261,7 @@ def test_a_worker_that_was_asked_too_often_says_so(house: App, monkeypatch: pyte
     assert isinstance(schedule.work(house.deployment, message(house)).error, RateLimited)
 
 
-@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15)
 @given(dice=st.randoms(use_true_random=False), steps=st.lists(st.sets(st.integers(0, 7)), min_size=2, max_size=5))
 def test_every_message_three_times_in_any_order(house: App, dice: random.Random, steps: list[set[int]]) -> None:
     """P9: late, twice and out of order: what is kept is the fleet as it is, and what is told leads to it."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chalicelib.errors import SnapshotReplaced
@@ -245,7 +245,7 @@ def test_changes_end(store: Store, clock: Clock) -> None:
 states = st.lists(st.dictionaries(st.integers(0, 12), st.sampled_from([1, 2]), max_size=13), min_size=1, max_size=6)
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(states, st.integers(0, 6), st.randoms())
 def test_changes_against_a_plain_model(tmp_path: Path, fleets: list[dict[int, int]], since: int,
                                        dice: random.Random) -> None:

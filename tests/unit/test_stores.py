@@ -9,7 +9,7 @@ from typing import Any
 
 import boto3
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from moto import mock_aws
 
@@ -120,7 +120,7 @@ def test_list_by_prefix_in_order(store: Store) -> None:
     assert all(row.value == key.encode() for key, row in store.list("k"))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(prefix=st.text("aA/0\ud7ff\ue000\U0010ffff", max_size=3), start=st.text("aA/0\ue000\U0010ffff", max_size=4),
        keys=st.sets(st.text("aA/0\ud7ff\ue000\U0010ffff", min_size=1, max_size=4), max_size=12))
 def test_a_list_begins_at_a_key_and_ends_with_its_prefix(store: Store, prefix: str, start: str, keys: set[str]) -> None:
@@ -179,7 +179,7 @@ def test_of_many_writers_one_wins_each_round(store: Store, request: pytest.Fixtu
     assert entry.value == str(5 * count).encode()
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40)
 @given(steps=st.lists(st.tuples(st.sampled_from(["put", "new", "delete", "later"]), st.sampled_from("abc"),
                                 st.binary(max_size=5), st.none() | st.integers(1, 5)), max_size=25))
 def test_any_sequence_does_what_a_dict_would(store: Store, clock: Clock, steps: list[Any]) -> None:
