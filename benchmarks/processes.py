@@ -227,7 +227,7 @@ machine's cores, so these rates are what they reach together, not what a machine
 is what counts elsewhere: [scale](scale.md#several-machines) reckons with it. {CALLERS} callers, each of
 its own account, read pages of ten of {SERVERS} servers, {ROUNDS} rounds in turns; medians.
 
-{lines(("side", "kept pages a second", "CPU a page", "of the database", "live pages a second", "CPU a page",
+{lines(("side", "pages from snapshots a second", "CPU a page", "of the database", "live pages a second", "CPU a page",
         "of the database"), pages)}
 
 {SOURCES:,} sources of {SERVERS} servers that nobody has listed yet, until each has a snapshot, start of the processes

@@ -179,8 +179,9 @@ def test_its_parts_work_together(tmp_path: Path) -> None:
         subprocess.run([database.bin / "psql", "-c", "SELECT pg_reload_conf()", database.url], env=environment,
                        check=True, capture_output=True, timeout=60)
         key.chmod(0o600)                    # here no read-only mount stands before it
-        environment |= {"TWOCLOUD_STORE": TWOCLOUD["environment"]["TWOCLOUD_STORE"].replace(
-                            "@postgres/", f"@127.0.0.1:{database.port}/"), "TWOCLOUD_KEY": f"file:{key}"}
+        # the name stays, or twocloud would take the database for one of this machine, where TLS is not asked for
+        url = f"{TWOCLOUD['environment']['TWOCLOUD_STORE']}&hostaddr=127.0.0.1&port={database.port}"
+        environment |= {"TWOCLOUD_STORE": url, "TWOCLOUD_KEY": f"file:{key}"}
         command = Path(sys.executable).with_name("twocloud")
         options = json.loads(image("CMD")[0])
         options[options.index("--port") + 1], options[options.index("--host") + 1] = "0", "127.0.0.1"
