@@ -38,7 +38,7 @@ _TITLES = {"sqlite": "one `serve` on SQLite", "workers": "one `serve --workers 2
 
 
 class _Side:
-    """Running processes of one side; `database` is the CPU of its PostgreSQL."""
+    """Running processes of one side; `database`: the pid of its PostgreSQL, 0 without."""
 
     def __init__(self, settings: Mapping[str, str], processes: int, options: tuple[str, ...], database: int,
                  stack: ExitStack) -> None:

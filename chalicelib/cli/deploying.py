@@ -1,6 +1,5 @@
 """twocloud deploy."""
 
-import json
 import re
 import tempfile
 from collections.abc import Mapping
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
 from .output import Network, hint, output_option, say, show
 
@@ -106,12 +106,9 @@ def _of_file(file: Path | None) -> dict[str, str]:
     if file is None:
         return {}
     try:
-        read = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError):
-        read = None
-    if not isinstance(read, dict) or not all(isinstance(it, str) for it in read.values()):  # type: ignore[reportUnknownVariableType]
-        raise click.UsageError(f"{file} does not hold one JSON object whose values are texts.")
-    return read                             # type: ignore[reportUnknownVariableType]
+        return msgspec.json.decode(file.read_bytes(), type=dict[str, str])
+    except (OSError, ValueError, msgspec.DecodeError):
+        raise click.UsageError(f"{file} does not hold one JSON object whose values are texts.") from None
 
 
 def _review(account: "stacks.Account", stack: str, proposal: "stacks.Proposal", output: str) -> None:

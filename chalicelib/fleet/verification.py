@@ -95,18 +95,15 @@ def _compare_fields(result: Comparison, moved: Counter[str], ours: Sequence[Serv
     for name, value in record.items():
         values = [getattr(server, name) for server in ours]
         counts = result.fields.setdefault(name, Field())
-        if any(map(_differ, values[1:], values)) and not is_same(values[-1], value):
+        same = is_same(values[-1], value)
+        if not same and values[0] != values[-1]:
             moved[ours[-1].id] += 1
             continue
         counts.compared += 1
-        if is_same(values[-1], value):
+        if same:
             counts.equal += 1
         else:
             result.differences.append(Difference(ours[-1].id, name, values[-1], value))
-
-
-def _differ(one: object, other: object) -> bool:
-    return one != other
 
 
 def is_same(ours: object, theirs: object) -> bool:
