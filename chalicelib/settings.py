@@ -13,6 +13,19 @@ import msgspec
 from .errors import InvalidParameter, SettingsError
 from .route import Proxy, parse_proxy
 
+
+class ServerLimits(msgspec.Struct, frozen=True):
+    """What one process of `serve` gives its callers at once; for an IPv6 address, its /64 counts."""
+
+    connections: int = 900
+    address_connections: int = 300
+    requests: int = 200
+    tenant_requests: int = 50
+    address_requests: int = 16
+    wrong_passwords: int = 20
+
+
+_USUAL = ServerLimits()
 SETTINGS = {
     "TWOCLOUD_STORE": ("sqlite:///.twocloud/twocloud.db",
                        "where accounts, users and tokens are kept: sqlite:///PATH (below the current folder; "
@@ -32,12 +45,15 @@ SETTINGS = {
     "TWOCLOUD_CORS_ORIGINS": ("", "the origins whose pages may read the API, with commas: https://dash.example.com"),
     "TWOCLOUD_TRUSTED_PROXY": ("", "addresses and networks, with commas, whose X-Forwarded-For and X-Forwarded-Prefix "
                                    "are believed; unix: whoever connects to the socket of --host unix:PATH"),
-    "TWOCLOUD_CONNECTIONS": ("900", "connections that serve holds"),
-    "TWOCLOUD_ADDRESS_CONNECTIONS": ("300", "connections of one address among them that are idle or unfinished"),
-    "TWOCLOUD_REQUESTS": ("200", "requests that serve works on at once; a thread for each"),
-    "TWOCLOUD_TENANT_REQUESTS": ("50", "requests of one tenant or one token among them"),
-    "TWOCLOUD_ADDRESS_REQUESTS": ("16", "requests of one address among them that have shown no valid token yet"),
-    "TWOCLOUD_WRONG_PASSWORDS": ("20", "wrong passwords at once from one address; then one every 3 seconds"),
+    "TWOCLOUD_CONNECTIONS": (f"{_USUAL.connections}", "connections that serve holds"),
+    "TWOCLOUD_ADDRESS_CONNECTIONS": (f"{_USUAL.address_connections}",
+                                     "connections of one address among them that are idle or unfinished"),
+    "TWOCLOUD_REQUESTS": (f"{_USUAL.requests}", "requests that serve works on at once; a thread for each"),
+    "TWOCLOUD_TENANT_REQUESTS": (f"{_USUAL.tenant_requests}", "requests of one tenant or one token among them"),
+    "TWOCLOUD_ADDRESS_REQUESTS": (f"{_USUAL.address_requests}",
+                                  "requests of one address among them that have shown no valid token yet"),
+    "TWOCLOUD_WRONG_PASSWORDS": (f"{_USUAL.wrong_passwords}",
+                                 "wrong passwords at once from one address; then one every 3 seconds"),
     "TWOCLOUD_LOCAL": ("0", "1 allows accounts whose endpoint is http:// on loopback; refused in Lambda"),
     "TWOCLOUD_URL": ("", "the server that the command queries, as --url; default: the store"),
     "TWOCLOUD_TOKEN": ("", "the token that the command sends to the server of --url or TWOCLOUD_URL, and to no other"),
@@ -50,17 +66,6 @@ LOCAL_SOCKET = "unix"                       # in TWOCLOUD_TRUSTED_PROXY
 Trusted = ipaddress.IPv4Network | ipaddress.IPv6Network | str               # a str is LOCAL_SOCKET
 NO_HOME = Path("/dev/null/twocloud/config.toml")                # of a user without a home: no file can be there
 os.environ.pop("SSLKEYLOGFILE", None)       # or TLS libraries write down the keys of calls to parties
-
-
-class ServerLimits(msgspec.Struct, frozen=True):
-    """What one process of `serve` gives its callers at once; for an IPv6 address, its /64 counts."""
-
-    connections: int = 900
-    address_connections: int = 300
-    requests: int = 200
-    tenant_requests: int = 50
-    address_requests: int = 16
-    wrong_passwords: int = 20
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -84,7 +89,7 @@ class Settings(msgspec.Struct, frozen=True):
     ignored_proxy: str = ""
     cors_origins: frozenset[str] = frozenset()
     trusted_proxies: tuple[Trusted, ...] = ()
-    limits: ServerLimits = ServerLimits()
+    limits: ServerLimits = _USUAL
 
 
 @dataclass(frozen=True, slots=True)

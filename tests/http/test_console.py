@@ -524,6 +524,21 @@ def test_columns_are_chosen_and_kept_in_the_address(served: App, opens: Opens) -
     assert "columns=" in page.inner_text("#sheet")
 
 
+def opens_and_closes_the_second(reader: Reader) -> None:
+    """By keys alone, from the search field; afterwards the focus is on its row again."""
+    page, press = reader.page, reader.page.keyboard.press
+    press("ArrowDown")
+    press("ArrowDown")
+    focused = page.evaluate("document.activeElement.textContent")
+    assert focused == reader.column("server")[1]
+    press("Enter")
+    page.wait_for_selector("#drawer[open]")
+    assert page.inner_text("#drawer-title") == focused
+    press("Escape")
+    page.wait_for_selector("#drawer", state="hidden")
+    assert page.evaluate("document.activeElement.textContent") == focused
+
+
 def test_it_can_be_used_with_the_keyboard_alone(served: App, opens: Opens) -> None:
     reader = opens().goes()
     page, press = reader.page, reader.page.keyboard.press
@@ -539,16 +554,7 @@ def test_it_can_be_used_with_the_keyboard_alone(served: App, opens: Opens) -> No
     assert page.evaluate("document.activeElement.id") != "search"
     press("/")
     page.keyboard.type("party:aws ")
-    press("ArrowDown")
-    press("ArrowDown")
-    focused = page.evaluate("document.activeElement.textContent")
-    assert focused == reader.column("server")[1]
-    press("Enter")
-    page.wait_for_selector("#drawer[open]")
-    assert page.inner_text("#drawer-title") == focused
-    press("Escape")
-    page.wait_for_selector("#drawer", state="hidden")
-    assert page.evaluate("document.activeElement.textContent") == focused
+    opens_and_closes_the_second(reader)
     assert names
     press("?")
     assert page.is_visible("#sheet[open]")

@@ -14,7 +14,17 @@ import pytest
 
 from tests import browser
 from tests.fixtures import App
-from tests.http.test_console import HOSTILE, Opens, Reader, clock, machines, named, opens, violations
+from tests.http.test_console import (
+    HOSTILE,
+    Opens,
+    Reader,
+    clock,
+    machines,
+    named,
+    opens,
+    opens_and_closes_the_second,
+    violations,
+)
 from tests.http.test_console_changes import history
 
 __all__ = ["clock", "opens"]
@@ -60,16 +70,7 @@ def test_a_minute_at_the_keyboard(served: App, opens: Opens, dark: bool) -> None
     page.keyboard.type("party:aws ")
     assert reader.column("party") == ["aws"] * 12
     assert page.url.endswith("#q=party:aws")
-    press("ArrowDown")
-    press("ArrowDown")
-    focused = page.evaluate("document.activeElement.textContent")
-    assert focused == reader.column("server")[1]
-    press("Enter")
-    page.wait_for_selector("#drawer[open]")
-    assert page.inner_text("#drawer-title") == focused
-    press("Escape")
-    page.wait_for_selector("#drawer", state="hidden")
-    assert page.evaluate("document.activeElement.textContent") == focused
+    opens_and_closes_the_second(reader)
     page.go_back()
     page.go_back()
     reader.until("location.hash === '#q=party:aws'")
