@@ -2,23 +2,20 @@
 
 import base64
 import http.client
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Generator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from benchmarks.clouds import Cloud
 from benchmarks.coldstart import _cpu
 from benchmarks.keys import REGION
-from benchmarks.measure import ROOT, in_child
+from benchmarks.measure import in_child
+from benchmarks.serve import _started
 from benchmarks.verdict import Claim, lines, seconds
 
 TITLE = "Several processes over one database"
@@ -43,28 +40,14 @@ class _Side:
     def __init__(self, settings: Mapping[str, str], processes: int, options: tuple[str, ...], database: int,
                  stack: ExitStack) -> None:
         self._database = database
-        self._served = [stack.enter_context(_serving(settings, options)) for _ in range(processes)]
+        command = ["-m", "chalicelib", "serve", "--port", "0", *options]
+        self._served = [stack.enter_context(_started(command, dict(settings))) for _ in range(processes)]
         self.ports = [port for _, port in self._served]
 
     def cpu(self) -> tuple[float, float]:
         """Seconds of the processes of twocloud and of the database."""
         return (sum(cpu for pid, _ in self._served for cpu in _tree(pid)),
                 sum(_tree(self._database)) if self._database else 0.0)
-
-
-@contextmanager
-def _serving(settings: Mapping[str, str], options: tuple[str, ...]) -> Generator[tuple[int, int]]:
-    """The process and its port. Its lines are written and read, as they would be."""
-    with subprocess.Popen([sys.executable, "-m", "chalicelib", "serve", "--port", "0", *options], cwd=ROOT, text=True,
-                          env={**os.environ, **settings}, stderr=subprocess.PIPE) as process:
-        assert process.stderr
-        try:
-            line = next(line for line in process.stderr if "listens on " in line)
-            threading.Thread(target=process.stderr.read, daemon=True).start()
-            yield process.pid, urlsplit(line.split("listens on ")[1].split()[0]).port or 0
-        finally:
-            process.terminate()
-            process.wait(30)
 
 
 def _tree(pid: int) -> Generator[float]:
