@@ -6,7 +6,6 @@ queue's).
 
 import time
 import uuid
-from collections.abc import Mapping
 from functools import cache, partial
 from typing import Any, cast
 
@@ -59,9 +58,9 @@ def _first_text(*values: object) -> str:
 
 
 def _object(value: object) -> dict[str, Any]:
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         return {}
-    return {str(name): it for name, it in cast(Mapping[object, Any], value).items() if it is not None}
+    return {str(name): it for name, it in cast(dict[object, Any], value).items() if it is not None}
 
 
 def _lists(value: object) -> dict[str, list[str]]:

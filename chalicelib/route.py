@@ -3,6 +3,7 @@
 import ipaddress
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from urllib.parse import unquote, urlsplit
 
 from .errors import InvalidParameter
@@ -85,6 +86,7 @@ def certificates(parameter: str, content: bytes) -> str:
     return pem
 
 
+@lru_cache(256)
 def is_loopback(host: str) -> bool:
     """Whether a host, as a URL names it, is this machine."""
     try:

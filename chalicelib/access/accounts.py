@@ -19,6 +19,7 @@ import re
 import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
+from itertools import product
 from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
@@ -42,6 +43,7 @@ _OPEN = {"sealed", "bound", "revision", "created_at", "updated_at", "key", "decl
 _ROW_SCOPE = {"tenant_id", "party", "account", "project", "regions", "deep"}      # sealed, but no address
 _OF_0_1_0 = {"tenant_id", "party", "project", "regions", "deep", "endpoint"}      # what it wrote, without sealing it
 _BLANKS = b" \t\n\r"
+_IN_BLANKS = [bytes(four) for four in product(_BLANKS, repeat=4)]               # of each byte, two bits a blank
 KINDS = ("account", "named")                # of the default account's row, and of the others'
 _AGAIN = "Store it again with `twocloud account put --replace`, or remove it."
 
@@ -79,6 +81,8 @@ class AccountRow(msgspec.Struct, frozen=True, kw_only=True):
         return Discovery(self.discover_below, self.discover_role) if self.discover else None
 
 
+_DEFAULTS = dict(zip(reversed(AccountRow.__struct_fields__), reversed(AccountRow.__struct_defaults__), strict=False))
+_SEALED = [name for name in AccountRow.__struct_fields__ if name not in _OPEN]
 _decode = msgspec.json.Decoder(AccountRow).decode
 _names = msgspec.json.Decoder(tuple[str, ...]).decode
 
@@ -347,15 +351,14 @@ def _credentials(sealer: Sealer, row: AccountRow) -> dict[str, str]:
 def _settings(row: AccountRow) -> dict[str, Any]:
     """The fields that the seal covers and that are not at their default: a field that a later version adds changes
     nothing as long as it is not used."""
-    defaults = {field.name: field.default for field in msgspec.structs.fields(AccountRow)}
-    return {name: value for name, value in msgspec.structs.asdict(row).items()
-            if name not in _OPEN and value != defaults[name]}
+    return {name: value for name in _SEALED
+            if (value := getattr(row, name)) != _DEFAULTS.get(name, msgspec.UNSET)}
 
 
 def _mark(row: AccountRow) -> bytes:
     """The settings' digest in blanks."""
     digest = hashlib.sha256(msgspec.json.encode(_settings(row), order="deterministic")).digest()
-    return bytes(_BLANKS[byte >> shift & 3] for byte in digest for shift in (6, 4, 2, 0))
+    return b"".join([_IN_BLANKS[byte] for byte in digest])
 
 
 def _read(value: bytes, place: Place) -> AccountRow:

@@ -13,6 +13,7 @@ LIGHT = 2 * 1024 * 1024                    # bytes, and bytes of objects: answer
 _MOST_OBJECTS = 16 * 1024 * 1024            # bytes that the objects of one JSON answer may take, estimated
 _MOST_ELEMENTS = 48 * 1024 * 1024           # the same of an XML answer, of which only the servers outlive its reading
 _MOST_ATTRIBUTES = 10_000                   # of an XML answer beyond one an element, and elements without an end
+_SURELY_LIGHT = 2 * LIGHT // 150            # bytes of JSON: if each were an object, no permit would be needed
 _HEAVY = 2                                  # large answers held at once in this process, of one tenant one
 _TEXT = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _LONG_TEXT = re.compile(rb'"[^"\\]{1000000}')       # one wide character makes each of the others as wide
@@ -90,6 +91,8 @@ def room_of(body: bytes) -> int | None:
             return None
         size = 60 * tags + 240 * attributes
         return size if size <= _MOST_ELEMENTS else None
+    if len(body) <= _SURELY_LIGHT:          # most answers: nothing to count
+        return 150 * len(body)
     if len(body) > LIGHT and _LONG_TEXT.search(body):
         return None
     size = _objects(body)

@@ -78,9 +78,11 @@ def decode(body: bytes, shape: type[T], *, strict: bool = True) -> T:
 
 def part(raw: msgspec.Raw, shape: type[T]) -> T | None:
     """A part that its struct holds as msgspec.Raw, in this shape; None if it cannot be read."""
-    for read_part in (read_strictly, read_leniently):
+    try:
+        return read_strictly(raw, shape)
+    except _UNREADABLE:
         with suppress(*_UNREADABLE):
-            return read_part(bytes(raw), shape)
+            return read_leniently(bytes(raw), shape)
     return None
 
 
@@ -110,7 +112,7 @@ def refusal(response: Response, shape: type[T]) -> T | None:
     return None
 
 
-def read_strictly(body: bytes, shape: type[T], strict: bool = True) -> T:
+def read_strictly(body: bytes | msgspec.Raw, shape: type[T], strict: bool = True) -> T:
     """Every value must be what the shape says. Raises what `reading` catches if one is not."""
     value: T = _decoder(shape, strict).decode(body)
     return value

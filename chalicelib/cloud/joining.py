@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import lru_cache
 from ipaddress import IPv6Network, ip_address
 from typing import TypedDict, TypeVar
 from urllib.parse import urlsplit
@@ -103,14 +104,18 @@ _WINDOWS = re.compile(r"windows|\bwin(?:[0-9]|\b)", re.IGNORECASE)
 _LINUX = re.compile(
     r"linux|ubuntu|debian|centos|red ?hat|\brhel|fedora|suse|\bsles|rocky|anolis|\balma|euler|tencentos|kylin|coreos"
     r"|velinux|flatcar|gentoo|photon|proxmox|\buos\b|nixos|raspbian|slackware", re.IGNORECASE)
+_LONGEST_OS = 256                           # characters that are looked at
 _OTHER = re.compile(r"freebsd|openbsd|netbsd|solaris|macos|illumos", re.IGNORECASE)
 
 
 def os_family(text: str | None) -> str | None:
     """The family of an operating system that a party names, in words such as `Ubuntu 22.04 LTS` or `Windows Server
     2022`; None if the words are of none that is known here."""
-    if not text:
-        return None
+    return _family(text[:_LONGEST_OS]) if text else None
+
+
+@lru_cache(1024)                            # a fleet has few
+def _family(text: str) -> str | None:
     if other := _OTHER.search(text):
         return other[0].lower()
     return "windows" if _WINDOWS.search(text) else "linux" if _LINUX.search(text) else None

@@ -280,7 +280,7 @@ class Sender:
         with self._lock:
             self._permits.add(permit)
         try:
-            there = parse_url(request.url)
+            current.there = there = parse_url(request.url)
             if there.scheme != "https" and not (self._account.route.plain or is_loopback(there.host or "")):
                 raise PartyMalformed("The party names an address that is not https. To allow plain http for this "
                                      "account, put it with `--allow-http`.")

@@ -393,6 +393,19 @@ def test_connections_are_kept_while_they_are_in_use(cloud: Plain, door: Transpor
     assert len(opened) == connections
 
 
+def test_head_and_body_leave_together(cloud: Plain, door: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[bytes] = []
+
+    def sendall(sock: socket.socket, data: bytes) -> None:
+        sent.append(bytes(data))
+        socket.socket.sendall(sock, data)
+
+    monkeypatch.setattr(sockets._PlainSocket, "sendall", sendall, raising=False)
+    sender(door)("list", lambda: ask(cloud))
+    assert len(sent) == 1, sent
+    assert sent[0].endswith(b"\r\n\r\n{}")
+
+
 def test_cookies_are_not_kept_and_redirects_not_followed(cloud: Plain, door: Transport) -> None:
     cloud.fail("cookie", nth=(1,))
     for _ in range(2):
