@@ -9,21 +9,27 @@ import json
 import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
+from zoneinfo import ZoneInfo
 
+import msgspec
 import pytest
 import yaml
 
 from chalicelib import parties
 from chalicelib.cloud.failures import failure_in
+from chalicelib.fleet.one_source import Answer as Part
+from chalicelib.http.formats.rows import FullRow, full_rows
 from chalicelib.model import WHOLE, Request, Response, Server, Sign, Source
 from tests import ROOT
 from tests.unit.test_parties import account_of
 
 FOLDER = Path(os.environ.get("TWOCLOUD_RECORDED") or ROOT.parent / "shared" / "recorded")
 MISSING = "no recordings on this machine: "
+LATER_FIELDS = FullRow.__struct_fields__[FullRow.__struct_fields__.index("account"):]
 
 
 def folder(party: str) -> Path:
@@ -113,3 +119,11 @@ def listed(player: Player, region: str, **more: Any) -> list[Server]:
     listing = parties.list_servers(Source("123", name, region), account_of(name, **more), WHOLE, player)
     assert listing.total == len(listing.servers)
     return listing.servers
+
+
+def later_fields(servers: Iterable[Server], party: str, region: str) -> dict[str, dict[str, Any]]:
+    """By the server's id, what an answer with view=full shows in `account` and the fields after it; without those that
+    are null."""
+    part = Part(Source("123", party, region), list(servers), None, datetime.now(UTC), kept=False)
+    rows = [msgspec.to_builtins(row) for row in full_rows(part, ZoneInfo("UTC"))]
+    return {row["instance_id"]: {name: row[name] for name in LATER_FIELDS if row[name] is not None} for row in rows}

@@ -379,6 +379,8 @@ def _os(raw: api.Nested) -> str | None:
 def _charge(scheduling: _Scheduling) -> str | None:
     if scheduling.preemptible or scheduling.provisioningModel == "SPOT":
         return api.SPOT
+    if scheduling.provisioningModel is None and scheduling.preemptible is False:
+        return api.POSTPAID                 # a record from before the models (2022) says it in this way
     return api.POSTPAID if scheduling.provisioningModel == "STANDARD" else None
 
 

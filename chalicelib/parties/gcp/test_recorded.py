@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from chalicelib.model import Status
-from tests.recorded import Answer, Player, folder, listed, made
+from tests.recorded import Answer, Player, folder, later_fields, listed, made
 from tests.unit.test_parties import account_of
 
 
@@ -74,3 +74,30 @@ def test_stopping() -> None:
     both = {"items": {"zones/us-central1-c": {"instances": recorded["items"]}}}
     (server,) = listed(Player("gcp", zones_of(both, "us-central1", project_path())), "us-central1")
     assert (server.status, server.disk_gib, server.wan_ipv4) == (Status.STOPPING, None, ("35.202.43.203",))
+
+
+CENTRAL, EAST = "default-48aec19374439812", "default-07bf749b4b0e8db2"
+LATER = {                                   # flight, zone, id: name, network, its subnetwork
+    ("instance-query", "us-central1-b", "2966820606951926687"): ("c7n-jenkins", "default", CENTRAL),
+    ("instance-query", "us-central1-b", "4913675096949006093"): ("drone", "default", CENTRAL),
+    ("instance-query", "us-east1-b", "4158127351007949610"): ("custodian-dev", "default", EAST),
+    ("instance-query", "us-east1-d", "4179518482904332734"): ("custodian", "default", EAST),
+    ("instance-pause-resume", "us-central1-a", "6898528043909006062"): (
+        "pro-narwhal", "pro-narwhal-vpc", "pro-narwhal-subnet"),
+    ("instance-create-machine-instance", "us-central1-a", "3532009896116593480"): ("test-ingwar", "default", "default"),
+}
+
+
+@pytest.mark.parametrize(("name", "zone", "key"), LATER)
+def test_the_later_fields(name: str, zone: str, key: str) -> None:
+    """The licences of the disks that they boot from are Ubuntu's and Debian's. None is preemptible; only the newest
+    (2023) names its provisioning model. Image, keys, groups and hosts are not in an instance."""
+    recorded = flight(f"flights/{name}/" + AGGREGATED.format(1))
+    region = zone[:-2]
+    servers = listed(Player("gcp", zones_of(recorded, region, project_path())), region)
+    instance, network, subnetwork = LATER[name, zone, key]
+    project = account_of("gcp").credentials["project_id"]
+    assert later_fields(servers, "gcp", region)[key] == {
+        "account": "default", "os": "linux", "vpc_id": network, "subnet_id": subnetwork, "charge_type": "postpaid",
+        "console_url": "https://console.cloud.google.com/compute/instancesDetail/zones/"
+                       f"{zone}/instances/{instance}?project={project}"}

@@ -13,6 +13,9 @@ window: neither can be asked by instance. A floating IP's target is an interface
 attachment; further addresses of an interface are not in these lists. 0.0.0.0 is an address that is still to come. A
 volume that comes or goes between the lists makes the disk unknown. --project is a resource group, asked and checked.
 
+Names that begin with `ibm-` are kept for IBM's own images. The form of a server's page in the console is the one that
+IBM's own Terraform modules print (github.com/terraform-ibm-modules).
+
 The token is an API key; IAM gives a bearer token for it, which is kept until a minute before its end
 (https://cloud.ibm.com/apidocs/iam-identity-token-api). IAM refuses a key with 400. No rate is published: 10 calls a
 second of each kind.
@@ -150,7 +153,7 @@ def list_servers(client: api.Client, window: api.Window) -> api.Listing:
         api.only(rows, lambda row: row.resource_group and row.resource_group.id, client.project)
     sizes = {volume.id: volume.capacity for volume in volumes}
     floating = api.by_owner((ip.target and ip.target.id, ip.address) for ip in ips)
-    return instances.listing(lambda row: _server(row, sizes, floating))
+    return instances.listing(lambda row: _server(row, client.region, sizes, floating))
 
 
 def _opened(client: api.Client, call: Callable[[api.Headers], api.Response]) -> api.Response:
@@ -169,7 +172,7 @@ _FLOATING_IPS = api.List(_CLOUD, "ListFloatingIps", "/v1/floating_ips", "floatin
 _REGIONS = api.List(_CLOUD, "ListRegions", "/v1/regions", "regions", _Region, query=_VERSION)
 
 
-def _server(row: _Instance, sizes: Mapping[str, int | None],
+def _server(row: _Instance, region: str, sizes: Mapping[str, int | None],
             floating: Mapping[str, Sequence[str | None]]) -> api.Server:
     primary = {one.id for one in (row.primary_network_interface, row.primary_network_attachment) if one}
     nets = sorted([*(row.network_attachments or ()), *(row.network_interfaces or ())],
@@ -177,6 +180,7 @@ def _server(row: _Instance, sizes: Mapping[str, int | None],
     targets = [key for net in nets
                for key in (net.id, net.virtual_network_interface and net.virtual_network_interface.id) if key]
     stored = api.nested(row.disks, _Disk)
+    image = row.image and row.image.name
     return api.Server(
         id=row.id,
         name=row.name or "",
@@ -195,10 +199,12 @@ def _server(row: _Instance, sizes: Mapping[str, int | None],
         project_id=row.resource_group.id if row.resource_group else "",
         instance_type=row.profile.name if row.profile else "",
         image_id=row.image and row.image.id,
-        image_name=row.image and row.image.name,
+        image_name=image,
+        os=api.os_family(image) if image and image.startswith("ibm-") else None,                # IBM's own image
         vpc_id=row.vpc and row.vpc.id,
         subnet_id=api.first(net.subnet and net.subnet.id for net in nets[:1]),
         host_id=row.dedicated_host and row.dedicated_host.id,
+        console_url=f"https://cloud.ibm.com/infrastructure/compute/vs/{region}~{row.id}/overview",
     )
 
 

@@ -121,8 +121,25 @@ class _NicProperties(msgspec.Struct, gc=False):
     lan: int | None = None
 
 
+class _Group(msgspec.Struct, gc=False):
+    id: str | None = None
+
+
+class _Groups(msgspec.Struct, gc=False):
+    items: list[_Group] | None = None
+
+    @property
+    def ids(self) -> list[str | None] | None:
+        return None if self.items is None else [group.id for group in self.items]
+
+
+class _NicEntities(msgspec.Struct, gc=False):
+    securitygroups: _Groups | None = None
+
+
 class _Nic(msgspec.Struct, gc=False):
     properties: _NicProperties
+    entities: _NicEntities | None = None
 
 
 class _VolumeProperties(msgspec.Struct, gc=False):
@@ -148,6 +165,7 @@ class _Volumes(msgspec.Struct, gc=False):
 class _Entities(msgspec.Struct, gc=False):
     nics: api.Strict[_Nics | None] = None
     volumes: api.Strict[_Volumes | None] = None
+    securitygroups: _Groups | None = None
 
 
 class _Server(msgspec.Struct, gc=False):
@@ -233,7 +251,19 @@ def _server(row: _Server, place: str) -> api.Server:
         os=_SYSTEMS.get(boot.licenceType or ""),
         vpc_id=place,
         subnet_id=api.first(None if nic.lan is None else str(nic.lan) for nic in nics[:1]),
+        security_groups=_groups(entities),
+        charge_type=api.POSTPAID,           # the vendor sells no other kind: the minutes of a month
     )
+
+
+def _groups(entities: _Entities) -> tuple[str, ...] | None:
+    """The server's own and those of its interfaces; None if the server does not say which are its own. An interface
+    that the depth of the list cuts off names none."""
+    if entities.securitygroups is None:
+        return None
+    nics = [nic.entities.securitygroups for nic in (entities.nics.items if entities.nics else ())
+            if nic.entities and nic.entities.securitygroups]
+    return api.groups([entities.securitygroups.ids, *(groups.ids for groups in nics)])
 
 
 # ---------------------------------------------------------------- regions, check, the calls

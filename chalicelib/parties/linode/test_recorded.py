@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 
 from chalicelib.model import Status
-from tests.recorded import Answer, Player, answers, folder, listed, made
+from tests.recorded import Answer, Player, answers, folder, later_fields, listed, made
 
 
 def of_linode(name: str) -> list[Answer]:
@@ -22,6 +22,9 @@ def test_one_linode_in_the_making() -> None:
     (server,) = listed(player, "us-sea")
     assert (server.status, server.disk_gib, server.memory_mib,
             server.wan_ipv4) == (Status.BUILD, 25, 1024, ("192.0.2.0",))
+    assert later_fields([server], "linode", "us-sea") == {"82372946": {         # made without an image
+        "account": "default", "host_id": "2821119d92bf7c65e7c36fe4263dd48f7b277a30",
+        "console_url": "https://cloud.linode.com/linodes/82372946"}}
 
 
 def test_an_address_in_a_vpc() -> None:
@@ -34,3 +37,7 @@ def test_an_address_in_a_vpc() -> None:
                                *(made(path, NOTHING) for path in ("/v4/volumes", "/v4/vpcs/ipv6s"))])
     (server,) = listed(player, "au-mel")
     assert (server.lan_ipv4, server.wan_ipv4) == (("192.168.0.2",), ("192.0.2.0",))
+    assert later_fields([server], "linode", "au-mel") == {"101623951": {
+        "account": "default", "vpc_id": "583190", "subnet_id": "818350",
+        "host_id": "4c91ac99e50926523e4e54decf009617670210c7",
+        "console_url": "https://cloud.linode.com/linodes/101623951"}}

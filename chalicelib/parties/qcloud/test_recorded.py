@@ -6,7 +6,7 @@ from chalicelib.cloud.client import Client
 from chalicelib.errors import PartyMalformed
 from chalicelib.model import Source, Status
 from chalicelib.parties import qcloud
-from tests.recorded import Answer, Player, answers, anywhere, folder, listed
+from tests.recorded import Answer, Player, answers, anywhere, folder, later_fields, listed
 from tests.unit.test_parties import account_of
 
 
@@ -25,6 +25,26 @@ def test_six_servers_on_pages_of_three(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(without) == 3
     assert servers["ins-beetmuio"].status is Status.ACTIVE
     assert "ins-beetmuio" in without
+
+
+PUBLIC = "img-eb30mz89"                     # TencentOS Server 3.1 (TK4)
+
+
+@pytest.mark.parametrize(("key", "image", "os", "vpc", "subnet", "groups", "pair"), [
+    ("ins-dq1dmpgk", PUBLIC, "linux", "vpc-rdsfj6ot", "subnet-9hl8a56w", "sg-0tifsp1w,sg-cj259yog", "skey-0uvvu4xh"),
+    ("ins-00lycyy6", PUBLIC, "linux", "vpc-2hxl6jir", "subnet-gnl4awp6", "sg-4rdhd5n6", "skey-83mjf79v"),
+    ("ins-a4vgayks", PUBLIC, "linux", "vpc-2hxl6jir", "subnet-gnl4awp6", "sg-4rdhd5n6", None),
+    ("ins-n198q4gc", "img-9id7emv7", "windows", "vpc-aik1957f", "subnet-5k1ixnpo", "sg-b3fnpwk6", None),
+    ("ins-beetmuio", PUBLIC, "linux", "vpc-o7cqtz6h", "subnet-8prst8z2", "sg-bbxj9vro", "skey-puewei5v"),
+    ("ins-5xpbvkm8", "img-pi0ii46r", "linux", "vpc-jls90tbv", "subnet-2tvpnc9w", "sg-epfytda6", "skey-3cxbfyxp")])
+def test_the_later_fields(monkeypatch: pytest.MonkeyPatch, key: str, image: str, os: str, vpc: str, subnet: str,
+                          groups: str, pair: str | None) -> None:
+    """All six are POSTPAID_BY_HOUR, with ExpiredTime and HostId null."""
+    monkeypatch.setattr(qcloud, "_PAGE", 3)
+    player = Player("qcloud", of_qcloud("TestClient.test_paging_offset"), ("Offset",))
+    assert later_fields(listed(player, "ap-singapore"), "qcloud", "ap-singapore")[key] == {
+        "account": "default", "image_id": image, "os": os, "vpc_id": vpc, "subnet_id": subnet,
+        "security_group_set": groups, "charge_type": "postpaid", **({"key_name": pair} if pair else {})}
 
 
 @pytest.mark.parametrize(("name", "statuses"), [

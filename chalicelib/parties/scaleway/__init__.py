@@ -95,6 +95,7 @@ class _Nic(msgspec.Struct, gc=False):
 class _Image(msgspec.Struct, gc=False):
     id: str | None = None
     name: str | None = None
+    public: bool | None = None
 
 
 class _Group(msgspec.Struct, gc=False):
@@ -274,6 +275,7 @@ def _server(row: _Row, zone: str, types: Mapping[str, _CommercialType], sizes: M
         tags=api.plain(row.tags),
         image_id=row.image and row.image.id,
         image_name=row.image and row.image.name,
+        os=api.os_family(row.image.name) if row.image and row.image.public else None,           # Scaleway's own image
         subnet_id=api.first(nic.private_network_id for nic in row.private_nics or ()),
         security_groups=api.groups([None if row.security_group is None else [row.security_group.id]]),
         host_id=row.location and row.location.hypervisor_id,

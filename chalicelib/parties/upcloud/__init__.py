@@ -90,6 +90,7 @@ class _Addresses(msgspec.Struct, gc=False):
 class _Interface(msgspec.Struct, gc=False):
     index: api.Count | None = None
     type: str | None = None
+    network: str | None = None
     ip_addresses: _Addresses | None = None
 
 
@@ -121,6 +122,7 @@ class _Detail(msgspec.Struct, gc=False):
     progress: float | str | None = None     # in percent, of a creation
     created: _Unix | None = None
     plan: str | None = None
+    host: int | str | None = None           # the id of the host, not there while the server is made
     ip_addresses: _Addresses | None = None
     networking: _Networking | None = None
     storage_devices: _Storages | None = None
@@ -187,9 +189,9 @@ _ZONES = api.List(_CLOUD, "ListZones", "/1.3/zone", "zones.zone", _Zone)
 
 
 def _server(row: _Detail) -> api.Server:
-    nets = row.networking.interfaces.interface if row.networking and row.networking.interfaces else []
-    addresses = [(net.type, ip.address) for net in sorted(nets, key=lambda net: net.index or 0) if net.ip_addresses
-             for ip in net.ip_addresses.ip_address]
+    nets = sorted(row.networking.interfaces.interface if row.networking and row.networking.interfaces else [],
+                  key=lambda net: net.index or 0)
+    addresses = [(net.type, ip.address) for net in nets if net.ip_addresses for ip in net.ip_addresses.ip_address]
     addresses += [(ip.access, ip.address) for ip in (row.ip_addresses.ip_address if row.ip_addresses else [])]
     disks = row.storage_devices and row.storage_devices.storage_device
     labels = row.labels.label if row.labels else []
@@ -208,6 +210,8 @@ def _server(row: _Detail) -> api.Server:
         zone=row.zone,
         instance_type=row.plan or "",
         tags={**api.plain(row.tags and row.tags.tag), **api.labelled((label.key, label.value) for label in labels)},
+        subnet_id=nets[0].network if nets else None,
+        host_id=None if row.host is None else str(row.host),
     )
 
 
