@@ -125,7 +125,7 @@ class NotFound(TwocloudError):
 class AccountNotFound(TwocloudError):
     status = 404
     code = "account_not_found"
-    default = "This tenant has no account at this party. An operator can add one with `twocloud account put`."
+    default = "This tenant has no such account at this party. An operator can add one with `twocloud account put`."
 
 
 class MethodNotAllowed(TwocloudError):

@@ -26,7 +26,7 @@ from .users import EVERY_TENANT, User
 
 _LARGEST = 1_048_576                        # bytes of the file, and of each that it names
 _Name = Annotated[str, msgspec.Meta(pattern=rf"^(?:{IDENTIFIER})$")]
-_NameOrAll = Annotated[str, msgspec.Meta(pattern=rf"^(?:{IDENTIFIER}|\*)$")]
+_NameOrAll = Annotated[str, msgspec.Meta(pattern=rf"^(?!all$)(?:{IDENTIFIER}|\*)$")]
 _UserName = Annotated[str, msgspec.Meta(pattern=rf"^(?:{USER_FORM.pattern})$")]
 _ANYTHING = "*"
 

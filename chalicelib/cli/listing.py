@@ -28,6 +28,8 @@ def refresh_command(tenant_id: str | None, party: str | None, name: str | None, 
     failed.
     """
     here = deployment()
+    if party:
+        parties.load(party)                 # a name that was mistyped would refresh nothing, without a word
     if tenant_id and party and region:
         pairs = [("tenant_id", tenant_id), ("party", party), ("region", region), ("account", name or "all")]
         wanted, failed = regions.sources(Lookup(here), query.parse(pairs))

@@ -272,7 +272,7 @@ class Port(click.ParamType[int]):
 
 
 class Identifier(click.ParamType[str]):
-    """A name of 1-64 letters, digits, '.', '_' or '-'. `also`: other words that are allowed."""
+    """A name of 1-64 letters, digits, '.', '_' or '-', and not `all`. `also`: other words that are allowed."""
 
     name = "name"
 
@@ -282,6 +282,9 @@ class Identifier(click.ParamType[str]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if value not in self.also and not IDENTIFIER_FORM.fullmatch(value):
             self.fail("must be 1-64 letters, digits, '.', '_' or '-'", param, ctx)
+        if value == "all":                  # which means each of them, where a query names it
+            self.fail(" ".join(("no name can be all.", *(f"For no limit, write '{word}'." for word in self.also))),
+                      param, ctx)
         return value
 
 

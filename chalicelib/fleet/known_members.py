@@ -42,7 +42,8 @@ class Members(msgspec.Struct, frozen=True, kw_only=True):
         return [kept.member for kept in self.members if not kept.closed]
 
     def find(self, member_id: str) -> Member | None:
-        return next((kept.member for kept in self.members if kept.id == member_id), None)
+        """The one with this id, if it is a source."""
+        return next((member for member in self.open() if member.id == member_id), None)
 
 
 _decode = msgspec.msgpack.Decoder(Members).decode

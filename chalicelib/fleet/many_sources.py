@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from .. import log
 from ..access import tokens
+from ..access.accounts import AccountRow
 from ..errors import (
     AccountNotFound,
     Forbidden,
@@ -29,7 +30,7 @@ from ..model import DEFAULT_ACCOUNT, WHOLE, Source, Window
 from ..storage import snapshots
 from ..storage.snapshots import Head, Vanished
 from ..storage.store import Place, Row
-from . import named_lists, regions
+from . import named_lists, organisations, regions
 from .changes import check_history, list_changes
 from .deployment import Deployment, open_deployment
 from .interest import note_reading
@@ -166,7 +167,7 @@ def plan(lookup: Lookup) -> tuple[list[SourcePlan], dict[Source, TwocloudError]]
 
 def _one_source(lookup: Lookup, query: Query) -> Source | None:
     """The source of a query for one tenant, party and region; None: it has several accounts there, or one that is a
-    door to others. Raises UnknownRegion, Forbidden, AccountNotFound, Internal."""
+    door to others. Raises UnknownRegion, Forbidden, AccountNotFound, PartyError, Internal."""
     assert query.tenants
     assert query.parties
     assert query.regions
@@ -177,7 +178,7 @@ def _one_source(lookup: Lookup, query: Query) -> Source | None:
     if query.accounts:
         name = query.accounts[0]
         row = lookup.account(tenant_id, party, name)
-        return lookup.named(row, name).source(source.region) if ":" in name or not row.discover else None
+        return _named(lookup, row, name).source(source.region) if ":" in name or not row.discover else None
     accounts = lookup.accounts_at(tenant_id, party)
     if len(accounts.rows) + len(accounts.damaged) > 1:
         return None
@@ -186,6 +187,18 @@ def _one_source(lookup: Lookup, query: Query) -> Source | None:
     if not accounts.rows:
         raise AccountNotFound()
     return NamedAccount(accounts.rows[0]).source(source.region) if not accounts.rows[0].discover else None
+
+
+def _named(lookup: Lookup, row: AccountRow, name: str) -> NamedAccount:
+    """The account under this name; a member that is not known may be new, or nobody has looked up the members yet.
+    Raises AccountNotFound, PartyError, UnknownRegion, Internal."""
+    try:
+        return lookup.named(row, name)
+    except AccountNotFound:
+        if not row.discover or lookup.freshness.cached:
+            raise
+        organisations.members(lookup, row, regions.until(lookup))               # no call if they were just looked up
+        return lookup.named(row, name)
 
 
 def answer_of(lookup: Lookup, plans: Sequence[SourcePlan], failed: Mapping[Source, TwocloudError]) -> Inventory:

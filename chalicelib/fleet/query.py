@@ -148,7 +148,8 @@ class Time:
                 raise ValueError
             return time
         except (ValueError, OverflowError):
-            raise ValueError("an RFC 3339 time such as 2026-11-23T08:00:00Z (a '+' is written %2B)") from None
+            raise ValueError("an RFC 3339 time such as 2026-11-23T08:00:00Z or 2026-11-23T16:00:00+08:00, without "
+                             "spaces") from None
 
     def schema(self) -> dict[str, object]:
         return {"type": "string", "format": "date-time"}

@@ -154,9 +154,12 @@ def sources(lookup: Lookup, query: Query) -> tuple[list[Source], dict[Source, Tw
     if caller and not all(tokens.opens(caller, tenant_id, name)
                           for tenant_id in query.tenants or (None,) for name in query.parties or (None,)):
         raise Forbidden()
+    if caller and not all(_may_name(caller, query, name) for name in query.regions or ()):
+        raise Forbidden()
     visible_accounts = _found(lookup, query)
-    at = {row.party for row in visible_accounts.rows} | {source.party for source in visible_accounts.damaged}
-    _check_regions(sorted(at & {*parties.names()}), query.regions or ())
+    if query.parties is None:               # a party that is named may have the region, although nobody has an account
+        at = {row.party for row in visible_accounts.rows} | {source.party for source in visible_accounts.damaged}
+        _check_regions(sorted(at & {*parties.names()}), query.regions or ())
     meant = _accounts(lookup, query, visible_accounts)
     names = query.regions or (tokens.limits_of(caller)[1] if caller else None)
     if query.regions is None:
@@ -182,6 +185,18 @@ def sources(lookup: Lookup, query: Query) -> tuple[list[Source], dict[Source, Tw
     return sorted(covered, key=lambda source: source.order), failed
 
 
+def _may_name(caller: tokens.Caller, query: Query, region: str) -> bool:
+    """Whether the caller covers a region of this name at a party that the query names, whoever has an account
+    there."""
+    tenants = query.tenants or tokens.tenants_of(caller)
+    if query.parties is None or tenants == ():
+        return True
+    tenant_id = tenants[0] if tenants else ""                   # each is covered, so any of them shows it
+    meant = [source for party in query.parties
+             for source in visible.named(Source(tenant_id, party, EVERY_REGION), (region,))]
+    return not meant or any(tokens.allows(caller, source) for source in meant)
+
+
 def _found(lookup: Lookup, query: Query) -> Found:
     """The accounts at the parties of the query, of the tenants that it names, or else of all that the caller may
     see."""
@@ -202,8 +217,8 @@ def _accounts(lookup: Lookup, query: Query, every: Found) -> _Meant:
     doors = [row for row, ids in wanted.items() if row.discover and (ids is None or ids)]
     lookup.read(known_members.place_of(row.tenant_id, row.party, row.account) for row in doors)
     lookup.read(place for row in doors for place in region_places(NamedAccount(row).key))
-    until, meant = _until(lookup), _Meant([], {}, damaged)
-    queries = [lambda row=row: _tried(lookup, NamedAccount(row), lambda: organisations.members(lookup, row, until))
+    latest, meant = until(lookup), _Meant([], {}, damaged)
+    queries = [lambda row=row: _tried(lookup, NamedAccount(row), lambda: organisations.members(lookup, row, latest))
                for row in doors]
     members = dict(zip(doors, run_all(queries, _CONCURRENCY), strict=True))
     names = set[str]()
@@ -244,10 +259,10 @@ def _tried(lookup: Lookup, account: NamedAccount, query: Callable[[], Sequence[T
 
 def _every_region(lookup: Lookup, accounts: Sequence[NamedAccount]) -> tuple[set[Source], dict[Source, TwocloudError]]:
     """The sources of all regions of these accounts, and the failures of parties to list theirs."""
-    until, every, failed = _until(lookup), set[Source](), dict[Source, TwocloudError]()
+    latest, every, failed = until(lookup), set[Source](), dict[Source, TwocloudError]()
     lookup.read(place for account in accounts if not account.row.regions for place in region_places(account.key))
     queries = [lambda account=account: _tried(
-        lookup, account, lambda: account.row.regions or open_regions(lookup, account, until)) for account in accounts]
+        lookup, account, lambda: account.row.regions or open_regions(lookup, account, latest)) for account in accounts]
     for account, codes in zip(accounts, run_all(queries, _CONCURRENCY), strict=True):
         if isinstance(codes, TwocloudError):
             failed[account.source(EVERY_REGION)] = codes
@@ -256,7 +271,7 @@ def _every_region(lookup: Lookup, accounts: Sequence[NamedAccount]) -> tuple[set
     return every, failed
 
 
-def _until(lookup: Lookup) -> float:
+def until(lookup: Lookup) -> float:
     """When parties must have listed their members or regions."""
     now = time.monotonic()
     return now + (lookup.deadline - now) * _REGIONS_SHARE
@@ -285,8 +300,8 @@ def _meant(lookup: Lookup, named: Sequence[str], fitting: set[Source],
         first.setdefault(account.row, account)
     queried = [first[row] for row in sorted({row_of[source] for source in doubtful}, key=accounts_order)]
     lookup.read(place for account in queried for place in region_places(account.key))
-    until = _until(lookup)
-    queries = [lambda account=account: party_regions(lookup, account, _NAMES_SECONDS, until) for account in queried]
+    latest = until(lookup)
+    queries = [lambda account=account: party_regions(lookup, account, _NAMES_SECONDS, latest) for account in queried]
     lists = dict(zip((account.row for account in queried), run_all(queries, _CONCURRENCY), strict=True))
     unsure = {source for source in doubtful if not lists[row_of[source]]}
     lacks = {source for source in doubtful if (last := lists[row_of[source]])

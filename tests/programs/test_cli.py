@@ -99,6 +99,9 @@ def test_users(twocloud: Command) -> None:
         twocloud("user", *words, code=4)
     twocloud("user", "remove", "ann")
     assert [user["user"] for user in twocloud.json("user", "list")] == ["bob"]
+    for option in ("--tenant", "--region"):
+        twocloud("user", "add", "eve", option, "all", code=2)
+        assert "write '*'" in twocloud.err, twocloud.err
     twocloud("user", "add", "eve+ci@example.com")
     for name in ("a/b", "", "x" * 65, "a b", "é", "a:b", "a\n"):
         twocloud("user", "add", "--", name, code=2)

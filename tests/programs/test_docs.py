@@ -135,7 +135,7 @@ def errors_table() -> str:
         "A parameter is bad, missing, unknown or given twice, or the party does not know the region; "
         "`parameter` names it."
     )
-    rows[404, "account_not_found"] = "This tenant has no account at this party."
+    rows[404, "account_not_found"] = "This tenant has no such account at this party."
     extra = {429: " `Retry-After`.", 503: " `Retry-After`.", 405: " `Allow`.", 401: " `WWW-Authenticate`."}
     return "\n".join(["| status | `error` | meaning |", "|---|---|---|"] + [
         f"| {status} | `{word}` | {text}{extra.get(status, '')} |" for (status, word), text in sorted(rows.items())])

@@ -269,6 +269,27 @@ def test_one_query_lists_every_member(organisation: Organisation, served: App) -
 
 
 @every_party
+def test_a_member_that_is_named_is_looked_up_and_a_closed_one_is_no_source(
+        organisation: Organisation, served: App) -> None:
+    deployment, ids, region = served.deployment, organisation.cloud.ids, organisation.region
+    door = replace(organisation.account, tenant_id="777", regions=(region,))
+    accounts.put(deployment.store, deployment.sealer(), door, served.clock())
+    token = served.issue(served.user("bob", ("777",)))
+
+    def ask(member: str) -> tuple[int, str, int]:
+        organisation.cloud.calls.clear()
+        query = f"party={organisation.party}&tenant_id=777&region={region}&account=default:{member}"
+        body = served.get(query, token).json()
+        return body["code"], body.get("error", ""), len(body.get("vm_servers", ()))
+
+    assert ask(ids["payments"]) == (200, "", 5)                 # although nobody has looked the members up yet
+    assert ask(ids["old"]) == (404, "account_not_found", 0)
+    assert organisation.cloud.calls == []
+    assert ask("none") == (404, "account_not_found", 0)
+    assert organisation.cloud.calls == []
+
+
+@every_party
 def test_the_schedule_looks_members_up_once_an_hour(organisation: Organisation, house: App) -> None:
     """Also where nobody queries: new members are listed, and readers of snapshots alone see them."""
     deployment, clock = house.deployment, house.clock

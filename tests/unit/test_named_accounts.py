@@ -139,9 +139,15 @@ class Oracle:
             "account" not in query or (called is not None and len(called) == 1))
         if single and not self.opens(tenants[0], names[0], REGIONS[names[0]][regions[0]]):      # type: ignore[index]
             raise Refused(403)
+        mine = tenants or [tenant for tenant in ("?", *TENANTS) if self.open_at(tenant, None)]
+        if names and regions and mine and not all(
+                any(self.opens(mine[0], p, REGIONS[p][region]) for p in names if region in REGIONS[p])
+                for region in regions):
+            raise Refused(403)
         rows = [it for it in WORLD if (tenants is None or it[0] in tenants) and (names is None or it[1] in names)
                 and self.open_at(it[0], it[1])]
-        if regions and rows and any(not any(region in REGIONS[p] for _, p, _ in rows) for region in regions):
+        if names is None and regions and rows and any(
+                not any(region in REGIONS[p] for _, p, _ in rows) for region in regions):
             raise Refused(400)
         known = {it[2] for it in rows}
         if called and ((alone and not {*called} <= known) or not {*called} & known):
@@ -189,6 +195,11 @@ def as_sent(query: dict[str, str]) -> str:
 @example((("a", "A"), (), ()), (("a",), None, ("sh",)), {"tenant_id": "all", "party": "all", "region": "all"}, False)
 @example((("a", "007"), (), ()), (None, None, None),
          {"tenant_id": "a,007", "party": "qcloud", "region": "gz", "account": "b,none"}, True)
+@example((("a", "007"), (), ("sh",)), (None, None, None),
+         {"tenant_id": "a,007", "party": "qcloud", "region": "gz", "account": "none"}, False)
+@example((("7",), (), ()), (None, None, None),
+         {"tenant_id": "7", "party": "qcloud,hetzner", "region": "gz,fsn1"}, False)
+@example((("7",), (), ()), (None, None, None), {"tenant_id": "7", "party": "qcloud,hetzner", "region": "fsn1"}, False)
 def test_every_token_gets_what_its_rights_open_and_no_more(
         world: World, user: Any, token: Any, query: dict[str, str], encoded: bool) -> None:
     caller = caller_of(user, token)

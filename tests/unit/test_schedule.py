@@ -524,13 +524,14 @@ def test_twocloud_refresh(twocloud: Command, clouds: Qcloud) -> None:           
     assert plain(twocloud.json("refresh", "--tenant", "123")) == everything[:2]
     assert plain(twocloud.json("refresh", "--region", "gz")) == [everything[0], everything[2]]
     assert plain(twocloud.json("refresh", "--party", "qcloud", "--region", "ap-shanghai")) == everything[1:2]
+    twocloud("refresh", "--party", "awz", code=4)
     assert twocloud.json("refresh", "--party", "aws") == []
     assert "No source to refresh" in twocloud.err
     assert len(twocloud("refresh").splitlines()) == 4
     # not known yet
     assert twocloud.json("refresh", "--tenant", "7", "--party", "qcloud", "--region", "sh")[0]["count"] == 4
     twocloud("refresh", "--tenant", "8", "--party", "qcloud", "--region", "sh", code=4)
-    assert "no account" in twocloud.err
+    assert "no such account" in twocloud.err
     twocloud("refresh", "--tenant", "7", "--party", "nocloud", "--region", "sh", code=4)
     calls = clouds.count()
     assert twocloud.json("servers", "--party", "all", "--tenant", "123", "--region", "all", "--max-age",
