@@ -47,18 +47,22 @@ def items(body: bytes, path: Sequence[str], read: Callable[[Element, str], T]) -
 def _items(body: bytes, path: Sequence[str], read: Callable[[Element, str], T]) -> tuple[list[T], Element]:
     rows: list[T] = []
     events: Any = ElementTree.iterparse(io.BytesIO(body), ("start", "end"))      # noqa: S314
-    above, places = list[str](), list(path)
+    depth, on_path, length = 0, 0, len(path)                    # `on_path`: so many of those above are the path's
     element: Element
     for event, element in events:
         if event == "start":
-            above.append(local(element.tag))
-            if len(above) > _DEEPEST:
+            if depth == on_path < length and local(element.tag) == path[depth]:
+                on_path += 1
+            depth += 1
+            if depth > _DEEPEST:
                 raise ValueError
             continue
-        above.pop()
-        if above == places:
+        depth -= 1
+        if depth == length == on_path:
             rows.append(read(element, element.tag[:element.tag.find("}") + 1]))
             element.clear()
+        elif depth < on_path:
+            on_path = depth
     root = cast(Element, events.root)
     if local(root.tag) != path[0]:
         raise ValueError

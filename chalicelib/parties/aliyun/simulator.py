@@ -64,7 +64,7 @@ class Aliyun(Simulator):
         self.late = late
         self.denied: set[str] = set()
         self._nonces: set[str] = set()
-        self._rate = Rate(10) if limited else None
+        self._rate = Rate(20) if limited else None
         self._positions = Positions()
         super().__init__(port, latency)
 

@@ -46,7 +46,7 @@ class Ctyun(Simulator):
         self.keys = dict(keys)
         self.fleets = dict(fleets)
         self.silent = silent
-        self.rates = {name: Rate(20) for name in _CALLS.values()} if limited else {}
+        self.rates = {name: Rate(40) for name in _CALLS.values()} if limited else {}
         self._disks: dict[str, list[dict[str, Any]]] = {}
         super().__init__(port, latency)
 

@@ -53,7 +53,7 @@ class Ksyun(Simulator):
         self.projects = (PROJECTS[0], *range(2_000_000, 2_000_000 + more), *PROJECTS[1:])
         self.silent = silent
         self.late = late
-        self.rates = {action: Rate(10) for action in _SERVICES} if limited else {}
+        self.rates = {action: Rate(20) for action in _SERVICES} if limited else {}
         super().__init__(port, latency)
 
     def operation(self, call: Call) -> str:

@@ -42,7 +42,7 @@ class Ucloud(Simulator):
         self.fleets = dict(fleets)
         self.project = project
         self.tokens = dict(tokens)
-        self._rate = Rate(10) if limited else None
+        self._rate = Rate(20) if limited else None
         super().__init__(port, latency)
 
     def operation(self, call: Call) -> str:

@@ -228,7 +228,7 @@ PARTY = api.Party(
     unknown_region_is_empty=True,
     project="a label that every server of the project carries, KEY=VALUE",
     project_form=r"[^=\x00-\x20\x7f]{2,32}=[^\x00-\x1f\x7f]{0,255}",
-    limits={**api.per_second(10, "ListServers", "ListZones"), **api.per_second(60, "GetServer")},
+    limits={**api.unpublished(10, "ListServers", "ListZones"), **api.per_second(60, "GetServer")},
     error_code=api.any_error_code,
     errors=_ERRORS,
     status=_STATUS,

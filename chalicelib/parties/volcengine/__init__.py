@@ -7,7 +7,7 @@ Units: MemorySize MiB, volumes GiB (Size is a number or a text with one). Times:
 party's own. Paging: opaque tokens, MaxResults at most 100 (default 10!); TotalCount is in the model, but nowhere is it
 stated to be filled, so it is not used. No documented order. Lists may be null.
 
-The list names volumes by id only: EBS DescribeVolumes (service storage_ebs) gives their sizes, 99 ids to a call, for
+The list names volumes by id only: EBS DescribeVolumes (service storage_ebs) gives their sizes, 100 ids to a call, for
 the servers that are shown. A volume that it does not show any more makes the server's disks unknown. Local disks are
 in the list itself. Of an interface the list gives the primary address and IPv6; secondary private addresses and
 elastic addresses of other interfaces than the server's own are in neither call.
@@ -260,11 +260,10 @@ def _sizes(client: api.Client, ids: Sequence[str]) -> dict[str, int | None]:
             answer = _call(client, "DescribeVolumes", query, _Volumes)
             return api.Page([(volume.VolumeId, volume) for volume in answer.Volumes or ()], answer.TotalCount)
 
-        return api.by_page(fetch, api.WHOLE, _VOLUMES, _WORKERS).rows
+        return api.by_page(fetch, api.Window(1, len(batch)), _VOLUMES, _WORKERS, _VOLUMES).rows
 
-    # one id less than a page holds: a full page would be followed by a call for the next
     return {volume.VolumeId: None if volume.Size is None else int(volume.Size)
-            for volume in client.in_batches(list(dict.fromkeys(ids)), _VOLUMES - 1, walk)}
+            for volume in client.in_batches(list(dict.fromkeys(ids)), _VOLUMES, walk)}
 
 
 # ---------------------------------------------------------------- regions, check
@@ -369,7 +368,7 @@ PARTY = api.Party(
     project="a project's name",
     project_form=r"[A-Za-z0-9_.-]{1,64}",
     regional_limits=True,
-    limits=api.per_second(10, "DescribeInstances", "DescribeVolumes", "DescribeRegions", "AssumeRole"),
+    limits=api.unpublished(10, "DescribeInstances", "DescribeVolumes", "DescribeRegions", "AssumeRole"),
     error_code=error_code,
     errors=_ERRORS,
     status=_STATUS,

@@ -54,7 +54,7 @@ class Volcengine(Simulator):
         self.short = short
         self.late = late
         self.denied: set[str] = set()
-        self._rate = Rate(10) if limited else None
+        self._rate = Rate(20) if limited else None
         self._positions = Positions()
         super().__init__(port, latency)
 
