@@ -39,15 +39,21 @@ from ..model import Keys, Request, Text
 from .client import Client
 from .joining import given
 
-_REGION_NAMES = {                           # https://www.alibabacloud.com/help/doc-detail/140601.htm
-    "cn-qingdao": "China (Qingdao)", "cn-beijing": "China (Beijing)", "cn-zhangjiakou": "China (Zhangjiakou)",
-    "cn-huhehaote": "China (Hohhot)", "cn-wulanchabu": "China (Ulanqab)", "cn-hangzhou": "China (Hangzhou)",
-    "cn-shanghai": "China (Shanghai)", "cn-shenzhen": "China (Shenzhen)", "cn-heyuan": "China (Heyuan)",
-    "cn-guangzhou": "China (Guangzhou)", "cn-chengdu": "China (Chengdu)", "cn-hongkong": "China (Hong Kong)",
-    "ap-southeast-1": "Singapore", "ap-southeast-3": "Malaysia (Kuala Lumpur)",
-    "ap-southeast-5": "Indonesia (Jakarta)", "ap-northeast-1": "Japan (Tokyo)",
-    "ap-northeast-2": "South Korea (Seoul)", "us-west-1": "US (Silicon Valley)", "us-east-1": "US (Virginia)",
-    "eu-central-1": "Germany (Frankfurt)", "eu-west-1": "UK (London)", "me-east-1": "UAE (Dubai)",
+REGION_NAMES = {                            # https://www.alibabacloud.com/help/doc-detail/140601.htm, in both languages
+    "cn-qingdao": ("China (Qingdao)", "华北1（青岛）"), "cn-beijing": ("China (Beijing)", "华北2（北京）"),
+    "cn-zhangjiakou": ("China (Zhangjiakou)", "华北3（张家口）"),
+    "cn-huhehaote": ("China (Hohhot)", "华北5（呼和浩特）"),
+    "cn-wulanchabu": ("China (Ulanqab)", "华北6（乌兰察布）"), "cn-hangzhou": ("China (Hangzhou)", "华东1（杭州）"),
+    "cn-shanghai": ("China (Shanghai)", "华东2（上海）"), "cn-shenzhen": ("China (Shenzhen)", "华南1（深圳）"),
+    "cn-heyuan": ("China (Heyuan)", "华南2（河源）"), "cn-guangzhou": ("China (Guangzhou)", "华南3（广州）"),
+    "cn-chengdu": ("China (Chengdu)", "西南1（成都）"), "cn-hongkong": ("China (Hong Kong)", "中国香港"),
+    "ap-southeast-1": ("Singapore", "新加坡"), "ap-southeast-3": ("Malaysia (Kuala Lumpur)", "马来西亚（吉隆坡）"),
+    "ap-southeast-5": ("Indonesia (Jakarta)", "印度尼西亚（雅加达）"),
+    "ap-southeast-6": ("Philippines (Manila)", "菲律宾（马尼拉）"),
+    "ap-southeast-7": ("Thailand (Bangkok)", "泰国（曼谷）"), "ap-northeast-1": ("Japan (Tokyo)", "日本（东京）"),
+    "ap-northeast-2": ("South Korea (Seoul)", "韩国（首尔）"), "us-west-1": ("US (Silicon Valley)", "美国（硅谷）"),
+    "us-east-1": ("US (Virginia)", "美国（弗吉尼亚）"), "eu-central-1": ("Germany (Frankfurt)", "德国（法兰克福）"),
+    "eu-west-1": ("UK (London)", "英国（伦敦）"), "me-east-1": ("UAE (Dubai)", "阿联酋（迪拜）"),
 }
 
 _T = TypeVar("_T")
@@ -107,11 +113,6 @@ class _Credentials(msgspec.Struct):
 
 class _Assumed(msgspec.Struct):
     Credentials: _Credentials
-
-
-def region_names() -> dict[str, str]:
-    """See Party.region_names."""
-    return _REGION_NAMES
 
 
 def allow(actions: Sequence[str], resource: str = "*") -> Statement:

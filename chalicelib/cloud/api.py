@@ -89,7 +89,7 @@ from .joining import (
     without_prefix,
 )
 from .paging import Page, Rows, by_offset, by_page, by_place, by_token, cut
-from .party import OwnFile, Party
+from .party import OwnFile, Party, region_names
 from .refusals import FREE_TEXT, any_error_code, error_at
 from .sites import own_site
 
@@ -134,5 +134,5 @@ __all__ = [
     "cached_lookup", "cut", "denied", "disk_gib", "error_at", "first", "first_of", "given", "groups",
     "ids", "in_order", "labelled", "map_of", "nested", "note", "noted", "numbered", "one_row", "only", "os_family",
     "own_site", "parse_time", "part", "per_second", "per_seconds", "plain", "read", "reading", "refusal", "refused",
-    "regions_of", "tencent", "total_gib", "unpublished", "without_prefix", "xml",
+    "region_names", "regions_of", "tencent", "total_gib", "unpublished", "without_prefix", "xml",
 ]

@@ -19,6 +19,19 @@ class StatusFields(TypedDict):
     party_status: str
 
 
+class RegionNames(TypedDict):
+    """The two fields of a Party with names of regions."""
+
+    region_names: Callable[[], Mapping[str, str]]
+    region_names_zh: Callable[[], Mapping[str, str]]
+
+
+def region_names(names: Mapping[str, str | tuple[str, str]]) -> RegionNames:
+    """`names`: a region's code -> its name, or (English, Chinese)."""
+    return {"region_names": lambda: {code: name if isinstance(name, str) else name[0] for code, name in names.items()},
+            "region_names_zh": lambda: {code: name[1] for code, name in names.items() if not isinstance(name, str)}}
+
+
 @dataclass(frozen=True, slots=True)
 class OwnFile:
     """What a vendor's own file of credentials holds for one account.
@@ -46,7 +59,8 @@ class Party(msgspec.Struct, frozen=True, kw_only=True):
     `order`: in which order the party lists its servers and what its pages start from, and how that is known.
     `permissions`: the narrowest right, the actions that are called; `deep_permissions` for --deep alone.
     `aliases`: other names of a region -> its code. `region_form`: what a region's code looks like.
-    `region_names`: code -> what people call the region, as far as the vendor's documents or library say.
+    `region_names`: code -> what people call the region, as far as the vendor's documents, API or library say.
+    `region_names_zh`: the same in Chinese, as the consoles of China's clouds show it.
     `default_region`: where `account check` asks if the account names no region. `usual_region`: the same for a cloud of
     several sites, from the credentials and a region's code or "": a region that certainly exists in the site of that
     region, or of the credentials. `unknown_region_is_empty`: an unknown region is an empty list at this party, so that
@@ -94,6 +108,7 @@ class Party(msgspec.Struct, frozen=True, kw_only=True):
     grade: str = "documented"
     aliases: Mapping[str, str] = msgspec.field(default_factory=dict[str, str])
     region_names: Callable[[], Mapping[str, str]] = dict[str, str]
+    region_names_zh: Callable[[], Mapping[str, str]] = dict[str, str]
     region_form: str
     default_region: str
     usual_region: Callable[[Mapping[str, str], str], str] | None = None

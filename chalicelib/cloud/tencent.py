@@ -51,21 +51,26 @@ ALIASES = {                                 # the short codes of the old v2 API,
     "tor": "na-toronto",
 }
 
-REGION_NAMES = {                            # https://www.tencentcloud.com/document/product/628/33133
-    "ap-guangzhou": "South China (Guangzhou)", "ap-shanghai": "East China (Shanghai)",
-    "ap-nanjing": "East China (Nanjing)", "ap-beijing": "North China (Beijing)",
-    "ap-chengdu": "Southwest China (Chengdu)", "ap-chongqing": "Southwest China (Chongqing)",
-    "ap-hongkong": "Hong Kong, China", "ap-singapore": "Southeast Asia (Singapore)",
-    "ap-seoul": "Northeast Asia (Seoul)", "ap-tokyo": "Northeast Asia (Tokyo)",
-    "ap-bangkok": "Southeast Asia (Bangkok)", "na-siliconvalley": "US West (Silicon Valley)",
-    "eu-frankfurt": "Europe (Frankfurt)",
+REGION_NAMES = {                            # https://cloud.tencent.com/document/product/213/6091, in both languages
+    "ap-guangzhou": ("South China (Guangzhou)", "华南地区(广州)"),
+    "ap-shanghai": ("East China (Shanghai)", "华东地区(上海)"),
+    "ap-nanjing": ("East China (Nanjing)", "华东地区(南京)"),
+    "ap-beijing": ("North China (Beijing)", "华北地区(北京)"),
+    "ap-chengdu": ("Southwest China (Chengdu)", "西南地区(成都)"),
+    "ap-chongqing": ("Southwest China (Chongqing)", "西南地区(重庆)"),
+    "ap-hongkong": ("Hong Kong, China", "港澳台地区(中国香港)"),
+    "ap-singapore": ("Southeast Asia (Singapore)", "亚太东南(新加坡)"),
+    "ap-jakarta": ("Southeast Asia (Jakarta)", "亚太东南(雅加达)"),
+    "ap-bangkok": ("Southeast Asia (Bangkok)", "亚太东南(曼谷)"),
+    "ap-seoul": ("Northeast Asia (Seoul)", "亚太东北(首尔)"),
+    "ap-tokyo": ("Northeast Asia (Tokyo)", "亚太东北(东京)"), "ap-mumbai": ("South Asia (Mumbai)", "亚太南部(孟买)"),
+    "na-siliconvalley": ("US West (Silicon Valley)", "美国西部(硅谷)"),
+    "na-ashburn": ("US East (Virginia)", "美国东部(弗吉尼亚)"),
+    "na-toronto": ("North America (Toronto)", "北美地区(多伦多)"),
+    "sa-saopaulo": ("South America (Sao Paulo)", "南美地区(圣保罗)"),
+    "eu-frankfurt": ("Europe (Frankfurt)", "欧洲地区(法兰克福)"),
+    "eu-moscow": ("Europe (Moscow)", "欧洲地区(莫斯科)"),
 }
-
-
-def region_names() -> dict[str, str]:
-    """See Party.region_names."""
-    return REGION_NAMES
-
 
 _NO_SUCH_KEY = Meaning(PartyDenied, "wrong key: no enabled key has this id; it was mistyped, deleted or disabled")
 ERRORS = {                                  # the exact code, or what stands before its first dot

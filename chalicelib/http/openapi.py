@@ -102,7 +102,7 @@ class TokenRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 class PartyRow(msgspec.Struct):
     """`credentials`: the accepted sets of fields, "?" marks optional ones. `regions`: code -> aliases. `region_names`:
-    code -> what people call it, where that is known."""
+    code -> what people call it, where that is known. `region_names_zh`: the same in Chinese, for clouds of China."""
 
     name: str
     title: str
@@ -115,6 +115,7 @@ class PartyRow(msgspec.Struct):
     regions: dict[str, list[str]]
     grade: str
     region_names: dict[str, str]
+    region_names_zh: dict[str, str]
 
 
 class PartiesBody(msgspec.Struct):
@@ -166,7 +167,7 @@ def party_row(party: Party) -> PartyRow:
     return PartyRow(party.name, party.title, party.reference, [list(form) for form in party.credentials],
                     list(party.permissions), list(party.deep_permissions), party.project,
                     party.default_region, dict(sorted(regions.items())), party.grade,
-                    dict(sorted(party.region_names().items())))
+                    dict(sorted(party.region_names().items())), dict(sorted(party.region_names_zh().items())))
 
 
 def account_entries(lookup: Lookup) -> list[AccountEntry]:

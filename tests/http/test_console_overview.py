@@ -231,6 +231,12 @@ def test_clouds_have_names_for_people_and_codes_beneath_the_pointer(served: App,
     label = page.locator('[data-facet="region"] [data-value="ap-guangzhou"] .label')
     assert label.inner_text() == "South China (Guangzhou)"
     assert label.get_attribute("title").split(", ")[:2] == ["ap-guangzhou", "gz"]
+    page.click("#language")
+    assert label.inner_text() == "华南地区(广州)"
+    assert label.get_attribute("title").split(", ")[:2] == ["ap-guangzhou", "gz"]
+    page.click("#language")
+    reader.searches("华南")                 # a name is found in either language
+    assert set(reader.column("region")) == {"ap-guangzhou"}
     reader.searches("n. virginia")
     assert set(reader.column("region")) == {"us-east-1"}
     assert page.inner_text("#place td.c-region >> nth=0") == "US East (N. Virginia)"

@@ -612,7 +612,11 @@ def test_parties(served: App) -> None:
     assert "gz" in by_name["qcloud"]["regions"]["ap-guangzhou"]
     assert by_name["qcloud"]["region_names"]["ap-guangzhou"] == "South China (Guangzhou)"
     assert by_name["aws"]["region_names"]["us-east-1"] == "US East (N. Virginia)"
-    assert by_name["hetzner"]["region_names"] == {}
+    assert by_name["huaweicloud"]["region_names"]["cn-north-4"] == "CN North-Beijing4"
+    assert by_name["huaweicloud"]["region_names_zh"]["cn-north-4"] == "华北-北京四"
+    assert by_name["hetzner"]["region_names"]["fsn1"] == "Falkenstein"
+    assert by_name["hetzner"]["region_names_zh"] == {}
+    assert by_name["openstack"]["region_names"] == {}
     assert by_name["qcloud"]["credentials"] == [["secret_id", "secret_key", "token?"]]
 
 

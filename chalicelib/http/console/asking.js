@@ -68,7 +68,7 @@ const getMe = async (token, signal) => (await get("me", "tenants", token, signal
 
 /** What the clouds and their regions are called. @param {string} token @returns {Promise<typeof parties>} */
 const getParties = async (token) => new Map((await get("parties", "parties", token, new AbortController().signal)).body.parties
-  .map((/** @type {any} */ { name, title, regions, region_names: names }) => [name, { title, regions, names: names ?? {} }]));
+  .map((/** @type {any} */ { name, title, regions, region_names: en, region_names_zh: zh }) => [name, { title, regions, names: { en: en ?? {}, zh: { ...en, ...zh } } }]));
 
 /** A token for a user's name and password. @param {string} user @param {string} password @param {AbortSignal} signal @returns {Promise<string>} */
 const issueToken = async (user, password, signal) =>

@@ -34,21 +34,21 @@ const look = (/** @type {string} */ status) => LOOKS[status] ?? "busy";
 
 // ---------------------------------------------------------------- names for people
 
-/** @type {Map<string, {title: string, regions: Record<string, string[]>, names: Record<string, string>}>} */
+/** @type {Map<string, {title: string, regions: Record<string, string[]>, names: {en: Record<string, string>, zh: Record<string, string>}}>} */
 let parties = new Map();                    // by code; empty until the API has listed them
 
 const partyTitle = (/** @type {string} */ party) => parties.get(party)?.title ?? party;
 
 /** A region's name. Clouds may mean different places by one code: without the cloud, that one has none. @param {string} region @param {string} [party] */
 function regionName(region, party) {
-  const names = new Set([...parties].flatMap(([code, { names }]) => (!party || code === party ? names[region] ?? [] : [])));
+  const names = new Set([...parties].flatMap(([code, { names }]) => (!party || code === party ? names[language][region] ?? [] : [])));
   return names.size === 1 ? [...names][0] : region;
 }
 
 /** A cloud's or region's code under the name that people use, the code beneath the pointer. @param {string} facet @param {string} value @param {string} [party] */
 function called(facet, value, party) {
   const name = facet === "party" ? partyTitle(value) : facet === "region" ? regionName(value, party) : value;
-  const others = facet === "region" ? [...parties.values()].flatMap(({ regions, names }) => [...(regions[value] ?? []), ...(name === value ? names[value] ?? [] : [])].flat()) : [];
+  const others = facet === "region" ? [...parties.values()].flatMap(({ regions, names }) => [...(regions[value] ?? []), ...(name === value ? names[language][value] ?? [] : [])].flat()) : [];
   return h("span", { class: "label", title: [...new Set([value, ...others, name])].map(escaped).join(", "), "data-code": value }, bdi(escaped(name)));
 }
 

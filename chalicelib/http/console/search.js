@@ -43,7 +43,7 @@ function meaning(key, value) {
   const low = value.toLowerCase();
   if (key === "") {
     const clouds = new Set([...parties].filter(([, { title }]) => title.toLowerCase().includes(low)).map(([party]) => party));
-    const regions = new Set([...parties].flatMap(([party, { names }]) => Object.keys(names).filter((code) => names[code].toLowerCase().includes(low)).map((code) => `${party}/${code}`)));
+    const regions = new Set([...parties].flatMap(([party, { names }]) => Object.keys(names.zh).filter((code) => `${names.en[code]}\n${names.zh[code]}`.toLowerCase().includes(low)).map((code) => `${party}/${code}`)));
     return (one) => one.words.includes(low) || clouds.has(one.row.party) || (regions.size > 0 && regions.has(`${one.row.party}/${one.row.region}`));
   }
   if (key === "ip") return addressTest(low);

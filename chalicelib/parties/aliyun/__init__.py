@@ -520,7 +520,7 @@ PARTY = api.Party(
     forms=api.alibaba.FORMS,
     permissions=("ecs:DescribeInstances", "ecs:DescribeDisks", "ecs:DescribeRegions"),
     deep_permissions=("ecs:DescribeNetworkInterfaces",),
-    region_names=api.alibaba.region_names,
+    **api.region_names(api.alibaba.REGION_NAMES),
     region_form=r"[a-z]{2,4}(-[a-z0-9]{1,13}){1,4}",
     discover=discover,
     discover_permissions=(*_LISTING, _ASSUME),

@@ -842,6 +842,32 @@ def _versions(message: str | None) -> list[str]:
 
 _NAMED = r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?"      # a GUID, or a directory's domain; a segment of a path
 
+_REGION_NAMES = {                           # https://learn.microsoft.com/azure/reliability/regions-list
+    "australiacentral": "Australia Central", "australiacentral2": "Australia Central 2",
+    "australiaeast": "Australia East", "australiasoutheast": "Australia Southeast", "austriaeast": "Austria East",
+    "belgiumcentral": "Belgium Central", "brazilsouth": "Brazil South", "brazilsoutheast": "Brazil Southeast",
+    "canadacentral": "Canada Central", "canadaeast": "Canada East", "centralindia": "Central India",
+    "centralus": "Central US", "chilecentral": "Chile Central", "denmarkeast": "Denmark East",
+    "eastasia": "East Asia", "eastus": "East US", "eastus2": "East US 2", "francecentral": "France Central",
+    "francesouth": "France South", "germanynorth": "Germany North", "germanywestcentral": "Germany West Central",
+    "indonesiacentral": "Indonesia Central", "israelcentral": "Israel Central", "italynorth": "Italy North",
+    "japaneast": "Japan East", "japanwest": "Japan West", "jioindiacentral": "Jio India Central",
+    "jioindiawest": "Jio India West", "koreacentral": "Korea Central", "koreasouth": "Korea South",
+    "malaysiawest": "Malaysia West", "mexicocentral": "Mexico Central", "newzealandnorth": "New Zealand North",
+    "northcentralus": "North Central US", "northeurope": "North Europe", "norwayeast": "Norway East",
+    "norwaywest": "Norway West", "polandcentral": "Poland Central", "qatarcentral": "Qatar Central",
+    "southafricanorth": "South Africa North", "southafricawest": "South Africa West",
+    "southcentralus": "South Central US", "southeastasia": "Southeast Asia", "southindia": "South India",
+    "spaincentral": "Spain Central", "swedencentral": "Sweden Central", "switzerlandnorth": "Switzerland North",
+    "switzerlandwest": "Switzerland West", "uaecentral": "UAE Central", "uaenorth": "UAE North",
+    "uksouth": "UK South", "ukwest": "UK West", "westcentralus": "West Central US", "westeurope": "West Europe",
+    "westindia": "West India", "westus": "West US", "westus2": "West US 2", "westus3": "West US 3",
+    "usgovvirginia": "US Gov Virginia", "usgovarizona": "US Gov Arizona", "usgovtexas": "US Gov Texas",
+    "chinaeast": ("China East", "中国东部"), "chinaeast2": ("China East 2", "中国东部 2"),
+    "chinaeast3": ("China East 3", "中国东部 3"), "chinanorth": ("China North", "中国北部"),
+    "chinanorth2": ("China North 2", "中国北部 2"), "chinanorth3": ("China North 3", "中国北部 3"),
+}
+
 PARTY = api.Party(
     name="azure",
     title="Microsoft Azure",
@@ -852,6 +878,7 @@ PARTY = api.Party(
     permissions=(_MACHINES.right, _INTERFACES.right, _ADDRESSES.right, _DISKS.right,
                  "Microsoft.Compute/locations/vmSizes/read", "Microsoft.Resources/subscriptions/locations/read",
                  "Microsoft.Resources/subscriptions/resourceGroups/read", "Microsoft.Authorization/permissions/read"),
+    **api.region_names(_REGION_NAMES),
     region_form=r"[a-z][a-z0-9]{2,39}",
     discover=discover,
     discover_permissions=("Microsoft.Resources/subscriptions/read",),

@@ -326,6 +326,12 @@ def error_code(response: api.Response) -> str | None:
     return "RateLimit" if code and re.search("RateLimit|RequestLimit|TooManyRequests|Throttl", code) else code
 
 
+_REGION_NAMES = {                           # https://cloud.baidu.com/doc/Reference/s/2jwvz23xx/
+    "bj": ("Beijing", "华北-北京"), "bd": ("Baoding", "华北-保定"), "yq": ("Yangquan", "华北-阳泉"),
+    "gz": ("Guangzhou", "华南-广州"), "su": ("Suzhou", "华东-苏州"), "fwh": ("Wuhan (finance)", "金融华中-武汉"),
+    "hkg": ("Hong Kong", "中国香港"), "sin": ("Singapore", "新加坡"),
+}
+
 PARTY = api.Party(
     name="baidu",
     title="Baidu AI Cloud BCC",
@@ -333,6 +339,7 @@ PARTY = api.Party(
     order="none documented; a marker, believed to name a row",
     credentials=(("access_key_id", "secret_access_key", "session_token?"),),
     permissions=("bce:bcc LIST", "bce:bcc READ"),
+    **api.region_names(_REGION_NAMES),
     region_form=r"[a-z]([a-z0-9-]{0,18}[a-z0-9])?",
     default_region="bj",
     unknown_region_is_empty=True,

@@ -163,6 +163,10 @@ def list_regions(client: api.Client) -> list[api.Region]:
     return [api.Region(region.slug) for region in regions]
 
 
+_REGION_NAMES = {                           # https://www.cloudscale.ch/en/api/v1#regions
+    "rma": "Rümlang", "lpg": "Lupfig",
+}
+
 PARTY = api.Party(
     name="cloudscale",
     title="cloudscale.ch",
@@ -171,6 +175,7 @@ PARTY = api.Party(
     credentials=(("token",),),
     permissions=("a read-only token of the project",),
     deep_permissions=("a read-only token of the project",),
+    **api.region_names(_REGION_NAMES),
     region_form=r"[a-z]{2,12}",
     default_region="rma",
     unknown_region_is_empty=True,

@@ -28,6 +28,7 @@ from ...cloud.libcloud import (
     total,
     window_of,
 )
+from ...cloud.party import region_names
 from ...errors import FAILED, MALFORMED, MISSING_RIGHT, PartyMalformed, UnknownRegion
 from ...model import Count, Listing, Region, Server, Source, Status, Text, Window
 
@@ -157,6 +158,13 @@ BRIDGE = Bridge(
     check=lambda driven, source: driven.driver.list_nodes(),
 )
 
+_REGION_NAMES = {                           # https://docs.cloudsigma.com/en/latest/general.html and Libcloud's table
+    "zrh": "Zurich, Switzerland", "gva": "Geneva, Switzerland", "fra": "Frankfurt, Germany", "dbl": "Dublin, Ireland",
+    "bdn": "Boden, Sweden", "sjc": "San Jose, CA", "wdc": "Washington, DC", "hnl": "Honolulu, HI",
+    "per": "Perth, Australia", "mel": "Melbourne, Australia", "mnl": "Manila, Philippines",
+    "mnl2": "Manila-2, Philippines", "crk": "Clark, Philippines", "tyo": "Tokyo, Japan", "ruh": "Riyadh, Saudi Arabia",
+}
+
 PARTY = party_of(
     BRIDGE,
     name="cloudsigma",
@@ -164,6 +172,7 @@ PARTY = party_of(
     title="CloudSigma",
     reference="https://docs.cloudsigma.com/en/latest/servers.html",
     permissions=("list servers", "list drives"),
+    **region_names(_REGION_NAMES),
     region_form=r"[a-z]{3}[0-9]?",
     default_region="zrh",
     calls_a_second=5,

@@ -683,24 +683,23 @@ _REGION_NAMES = {                           # https://docs.cloud.google.com/comp
     "africa-south1": "Johannesburg", "asia-east1": "Changhua County, Taiwan", "asia-east2": "Hong Kong",
     "asia-northeast1": "Tokyo, Japan", "asia-northeast2": "Osaka, Japan", "asia-northeast3": "Seoul, South Korea",
     "asia-south1": "Mumbai, India", "asia-south2": "Delhi, India", "asia-southeast1": "Jurong West, Singapore",
-    "asia-southeast2": "Jakarta, Indonesia", "australia-southeast1": "Sydney, Australia",
+    "asia-southeast2": "Jakarta, Indonesia", "asia-southeast3": "Bangkok, Thailand",
+    "australia-southeast1": "Sydney, Australia",
     "australia-southeast2": "Melbourne, Australia", "europe-central2": "Warsaw, Poland",
-    "europe-north1": "Hamina, Finland", "europe-southwest1": "Madrid, Spain", "europe-west1": "St. Ghislain, Belgium",
+    "europe-north1": "Hamina, Finland", "europe-north2": "Stockholm, Sweden",
+    "europe-southwest1": "Madrid, Spain", "europe-west1": "St. Ghislain, Belgium",
     "europe-west2": "London, England", "europe-west3": "Frankfurt, Germany", "europe-west4": "Eemshaven, Netherlands",
     "europe-west6": "Zurich, Switzerland", "europe-west8": "Milan, Italy", "europe-west9": "Paris, France",
     "europe-west10": "Berlin, Germany", "europe-west12": "Turin, Italy", "me-central1": "Doha, Qatar",
     "me-central2": "Dammam, Saudi Arabia", "me-west1": "Tel Aviv, Israel",
     "northamerica-northeast1": "Montréal, Québec",
-    "northamerica-northeast2": "Toronto, Ontario", "southamerica-east1": "Osasco, São Paulo, Brazil",
+    "northamerica-northeast2": "Toronto, Ontario", "northamerica-south1": "Querétaro, Mexico",
+    "southamerica-east1": "Osasco, São Paulo, Brazil",
     "southamerica-west1": "Santiago, Chile", "us-central1": "Council Bluffs, Iowa",
     "us-east1": "Moncks Corner, South Carolina", "us-east4": "Ashburn, Virginia", "us-east5": "Columbus, Ohio",
     "us-south1": "Dallas, Texas", "us-west1": "The Dalles, Oregon", "us-west2": "Los Angeles, California",
     "us-west3": "Salt Lake City, Utah", "us-west4": "Las Vegas, Nevada",
 }
-
-
-def _region_names() -> dict[str, str]:
-    return _REGION_NAMES
 
 
 PARTY = api.Party(
@@ -713,7 +712,7 @@ PARTY = api.Party(
     examine=examine,
     permissions=("compute.instances.list", "compute.machineTypes.list", "compute.regions.get", "compute.regions.list"),
     grade="recorded",
-    region_names=_region_names,
+    **api.region_names(_REGION_NAMES),
     region_form=r"[a-z]{2,20}-[a-z]{2,20}[0-9]{1,2}|u-[a-z]{2,20}-[a-z]{2,20}[0-9]{1,2}[a-z]?",
     discover=discover,
     discover_permissions=("resourcemanager.projects.get", "resourcemanager.projects.list",

@@ -181,6 +181,11 @@ def _server(row: _Row, sizes: Mapping[str, int | None], floating: list[str | Non
     )
 
 
+_REGION_NAMES = {                           # https://docs.hetzner.com/cloud/general/locations/
+    "fsn1": "Falkenstein", "nbg1": "Nuremberg", "hel1": "Helsinki", "ash": "Ashburn, VA", "hil": "Hillsboro, OR",
+    "sin": "Singapore",
+}
+
 PARTY = api.Party(
     name="hetzner",
     title="Hetzner Cloud",
@@ -188,6 +193,7 @@ PARTY = api.Party(
     order="by id, requested; numbered pages",
     credentials=(("token",),),
     permissions=("a read-only token of the project",),
+    **api.region_names(_REGION_NAMES),
     region_form=r"[a-z]{3}[0-9]{0,2}",
     default_region="fsn1",
     unknown_region_is_empty=True,

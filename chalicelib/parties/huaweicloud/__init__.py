@@ -443,6 +443,22 @@ def error_code(response: api.Response) -> str | None:
     return f"{code}.{cause}" if f"{code}.{cause}" in _ERRORS else code
 
 
+_REGION_NAMES = {                           # https://developer.huaweicloud.com/endpoint and IAM
+    "cn-north-1": ("CN North-Beijing1", "华北-北京一"), "cn-north-4": ("CN North-Beijing4", "华北-北京四"),
+    "cn-north-9": ("CN North-Ulanqab1", "华北-乌兰察布一"), "cn-east-2": ("CN East-Shanghai2", "华东-上海二"),
+    "cn-east-3": ("CN East-Shanghai1", "华东-上海一"), "cn-east-5": ("CN East-Qingdao", "华东-青岛"),
+    "cn-south-1": ("CN South-Guangzhou", "华南-广州"), "cn-south-2": ("CN South-Shenzhen", "华南-深圳"),
+    "cn-south-4": ("CN South-Guangzhou-InvitationOnly", "华南-广州-友好用户环境"),
+    "cn-southwest-2": ("CN Southwest-Guiyang1", "西南-贵阳一"), "ap-southeast-1": ("CN-Hong Kong", "中国-香港"),
+    "ap-southeast-2": ("AP-Bangkok", "亚太-曼谷"), "ap-southeast-3": ("AP-Singapore", "亚太-新加坡"),
+    "ap-southeast-4": ("AP-Jakarta", "亚太-雅加达"), "ap-southeast-5": ("AP-Manila", "亚太-马尼拉"),
+    "af-south-1": ("AF-Johannesburg", "非洲-约翰内斯堡"), "af-north-1": ("AF-Cairo", "非洲-开罗"),
+    "la-north-2": ("LA-Mexico City2", "拉美-墨西哥城二"), "na-mexico-1": ("LA-Mexico City1", "拉美-墨西哥城一"),
+    "sa-brazil-1": ("LA-Sao Paulo1", "拉美-圣保罗一"), "la-south-2": ("LA-Santiago", "拉美-圣地亚哥"),
+    "me-east-1": ("ME-Riyadh", "中东-利雅得"), "tr-west-1": ("TR-Istanbul", "土耳其-伊斯坦布尔"),
+    "eu-west-101": ("EU-Dublin", "欧洲-都柏林"),
+}
+
 PARTY = api.Party(
     name="huaweicloud",
     title="Huawei Cloud ECS",
@@ -452,6 +468,7 @@ PARTY = api.Party(
     forms={"project_id": r"[A-Za-z0-9_-]{1,64}", "site": "|".join(_SITES)},
     permissions=("ecs:cloudServers:list", "evs:volumes:list"),
     grade="recorded",
+    **api.region_names(_REGION_NAMES),
     region_form=r"[a-z]{2}(-[a-z]{2,16}){1,2}-[0-9]{1,3}",
     default_region=_SITES["public"][2],
     usual_region=_usual_region,

@@ -218,6 +218,12 @@ def _login(client: api.Client) -> tuple[float, str]:
     return time.time() + response.expires_in, response.access_token
 
 
+_REGION_NAMES = {                           # https://cloud.ibm.com/docs/overview?topic=overview-locations
+    "us-south": "Dallas", "us-east": "Washington DC", "ca-tor": "Toronto", "ca-mon": "Montreal",
+    "br-sao": "São Paulo", "eu-de": "Frankfurt", "eu-gb": "London", "eu-es": "Madrid", "jp-tok": "Tokyo",
+    "jp-osa": "Osaka", "au-syd": "Sydney", "in-che": "Chennai",
+}
+
 PARTY = api.Party(
     name="ibm",
     title="IBM Cloud VPC",
@@ -225,6 +231,7 @@ PARTY = api.Party(
     order="none documented; tokens, believed to name a row",
     credentials=(("token",),),
     permissions=("Viewer on VPC Infrastructure Services",),
+    **api.region_names(_REGION_NAMES),
     region_form=r"[a-z]{2}-[a-z]{2,12}[0-9]?",
     default_region="us-south",
     unknown_region_is_empty=True,

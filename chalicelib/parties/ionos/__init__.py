@@ -311,6 +311,11 @@ def error_code(response: api.Response) -> str | None:
     return next((each.errorCode for each in (refusal and refusal.messages) or () if each.errorCode), None)
 
 
+_REGION_NAMES = {                           # https://docs.ionos.com/cloud/getting-started/data-center-locations
+    "de-fra": "Frankfurt", "de-txl": "Berlin", "es-vit": "Logroño", "fr-par": "Paris", "gb-lhr": "London",
+    "gb-bhx": "Worcester", "us-las": "Las Vegas", "us-ewr": "Newark", "us-mci": "Lenexa",
+}
+
 PARTY = api.Party(
     name="ionos",
     title="IONOS Cloud",
@@ -318,6 +323,7 @@ PARTY = api.Party(
     order="none documented; tokens that prove nothing",
     credentials=(("token",),),
     permissions=("a token of a user with read access to the data centers",),
+    **api.region_names(_REGION_NAMES),
     region_form=r"[a-z]{2}-[a-z]{2,8}(-[a-z0-9]{1,8})?",
     default_region="de-fra",
     unknown_region_is_empty=True,

@@ -94,11 +94,11 @@ _ERRORS = {                                 # the status, or else the code
     "504": api.UNAVAILABLE,
 }
 
-_REGIONS = {
-    "cn-north-1": "North China, Beijing",
-    "cn-east-1": "East China, Suqian",
-    "cn-east-2": "East China, Shanghai",
-    "cn-south-1": "South China, Guangzhou",
+_REGIONS = {                                # code -> (English, Chinese)
+    "cn-north-1": ("North China, Beijing", "华北-北京"),
+    "cn-east-1": ("East China, Suqian", "华东-宿迁"),
+    "cn-east-2": ("East China, Shanghai", "华东-上海"),
+    "cn-south-1": ("South China, Guangzhou", "华南-广州"),
 }
 
 
@@ -306,7 +306,7 @@ def _fetch_types(client: api.Client, names: Sequence[str]) -> list[_Type]:
 
 def list_regions(client: api.Client) -> list[api.Region]:
     """https://docs.jdcloud.com/cn/common-declaration/api/introduction: no call tells them."""
-    return [api.Region(code, name) for code, name in _REGIONS.items()]
+    return [api.Region(code, name) for code, (name, _) in _REGIONS.items()]
 
 
 def check(client: api.Client) -> None:
@@ -399,6 +399,7 @@ PARTY = api.Party(
     order="none documented; numbered pages",
     credentials=(("access_key", "secret_key", "security_token?"),),
     permissions=("vm:describeInstances", "vm:describeInstanceTypes", "vm:describeQuotas"),
+    **api.region_names(_REGIONS),
     region_form=r"[a-z]{2}-[a-z]{2,12}-[0-9]{1,2}",
     default_region="cn-north-1",
     project="a resource group's id",

@@ -25,6 +25,7 @@ from ...cloud.libcloud import (
     total,
     window_of,
 )
+from ...cloud.party import region_names
 from ...errors import PartyMalformed
 from ...model import Listing, Region, Server, Size, Source, Status, Text, Window
 
@@ -114,6 +115,12 @@ BRIDGE = Bridge(
     check=lambda driven, source: driven.driver.list_nodes(),
 )
 
+_REGION_NAMES = {                           # the list of datacenters
+    "AS": "Hong Kong", "CA-TR": "Toronto", "EU": "Amsterdam", "EU-FR": "Frankfurt", "EU-LO": "London",
+    "IL": "Rosh Haayin", "IL-RH": "Rosh Haayin 2", "IL-JR": "Jerusalem", "IL-PT": "Petach Tikva", "IL-TA": "Tel Aviv",
+    "US-NY2": "New York", "US-SC": "Santa Clara", "US-TX": "Texas",
+}
+
 PARTY = party_of(
     BRIDGE,
     name="kamatera",
@@ -121,6 +128,7 @@ PARTY = party_of(
     title="Kamatera",
     reference="https://github.com/cloudwm/cloudcli",
     permissions=("list servers", "get server info", "list datacenters"),
+    **region_names(_REGION_NAMES),
     region_form=r"[A-Z]{2}(-[A-Z0-9]{2,4})?",
     default_region="EU",
     unknown_region_is_empty=True,

@@ -387,6 +387,17 @@ def sign(service: str, region: str, url: str, keys: Mapping[str, str]) -> api.Re
     return api.Request("GET", url, {**dict(request.headers.items()), "Accept": "application/json"})
 
 
+_REGION_NAMES = {                           # the vendor's documents, by the zones in kingsoftcloud-sdk-python
+    "cn-beijing-6": ("North China 1 (Beijing)", "华北1（北京）"),
+    "cn-shanghai-2": ("East China 1 (Shanghai)", "华东1（上海）"),
+    "cn-shanghai-3": ("East China 2 (Shanghai)", "华东2（上海）"),
+    "cn-guangzhou-1": ("South China 1 (Guangzhou)", "华南1（广州）"),
+    "cn-northwest-1": ("Northwest China 1 (Qingyang)", "西北1区（庆阳）"),
+    "cn-northwest-3": ("Northwest China 3 (Ningxia)", "西北3区（宁夏）"),
+    "cn-northwest-4": ("Northwest China 4 (Haidong)", "西北4区（海东）"), "cn-taipei-1": ("Taipei", "台北"),
+    "ap-singapore-1": ("Singapore", "新加坡"), "eu-east-1": ("Russia (Moscow)", "俄罗斯（莫斯科）"),
+}
+
 PARTY = api.Party(
     name="ksyun",
     title="Kingsoft Cloud KEC",
@@ -395,6 +406,7 @@ PARTY = api.Party(
     credentials=(("access_key", "secret_key", "security_token?"),),
     permissions=("kec:DescribeInstances", "kec:DescribeRegions", "iam:GetAccountAllProjectList",
                  "eip:DescribeAddresses"),
+    **api.region_names(_REGION_NAMES),
     region_form=r"[a-z]{2,4}(-[a-z0-9]{1,16}){1,4}",
     default_region="cn-beijing-6",
     unknown_region_is_empty=True,

@@ -212,7 +212,7 @@ PARTY = api.Party(
     credentials=(("secret_id", "secret_key", "token?"),),
     permissions=("lighthouse:DescribeInstances", "lighthouse:DescribeDisks", "lighthouse:DescribeRegions"),
     aliases=api.tencent.ALIASES,
-    region_names=api.tencent.region_names,
+    **api.region_names(api.tencent.REGION_NAMES),
     region_form=api.tencent.REGION_FORM,
     default_region="ap-guangzhou",
     limits={**api.per_second(100, "DescribeInstances"), **api.per_second(20, "DescribeDisks", "DescribeRegions")},

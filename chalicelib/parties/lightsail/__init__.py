@@ -15,6 +15,7 @@ Some regions of AWS have no Lightsail, and then no host; GetRegions in us-east-1
 partitions of China and of the US government. Rates: none are published, 10 calls a second are a careful guess.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from math import ceil
@@ -190,6 +191,8 @@ def _call(client: api.Client, region: str, action: str, query: Mapping[str, str]
                              lambda keys: client.call(action, signed(keys), shape))
 
 
+_REGION_FORM = r"(?!cn-|us-gov-|us-iso)[a-z]{2,4}(-[a-z]{2,12}){1,2}-[0-9]{1,2}"
+
 PARTY = api.Party(
     name="lightsail",
     title="Amazon Lightsail",
@@ -197,8 +200,9 @@ PARTY = api.Party(
     order="none documented; opaque tokens that prove nothing",
     credentials=(("access_key_id", "secret_access_key", "session_token?"), ("role_arn", "external_id?")),
     permissions=("lightsail:GetInstances", "lightsail:GetRegions"),
-    region_names=api.amazon.region_names,
-    region_form=r"(?!cn-|us-gov-|us-iso)[a-z]{2,4}(-[a-z]{2,12}){1,2}-[0-9]{1,2}",
+    region_names=lambda: {code: name for code, name in api.amazon.region_names().items()
+                          if re.fullmatch(_REGION_FORM, code)},
+    region_form=_REGION_FORM,
     region_in_host=True,
     default_region=_HOME,
     limits=api.unpublished(10, "GetInstances", "GetRegions", "AssumeRole"),

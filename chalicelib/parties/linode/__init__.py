@@ -158,6 +158,17 @@ def _server(row: _Linode, volumes: int | None, vpc: list[_VpcAddress]) -> api.Se
     )
 
 
+_REGION_NAMES = {                           # https://www.linode.com/global-infrastructure/; the API's labels
+    "us-east": "Newark, NJ", "us-central": "Dallas, TX", "us-west": "Fremont, CA", "us-southeast": "Atlanta, GA",
+    "us-ord": "Chicago, IL", "us-iad": "Washington, DC", "us-sea": "Seattle, WA", "us-mia": "Miami, FL",
+    "us-lax": "Los Angeles, CA", "ca-central": "Toronto, CA", "br-gru": "Sao Paulo, BR", "eu-west": "London, UK",
+    "gb-lon": "London 2, UK", "eu-central": "Frankfurt, DE", "de-fra-2": "Frankfurt 2, DE", "fr-par": "Paris, FR",
+    "nl-ams": "Amsterdam, NL", "se-sto": "Stockholm, SE", "es-mad": "Madrid, ES", "it-mil": "Milan, IT",
+    "ap-west": "Mumbai, IN", "in-bom-2": "Mumbai 2, IN", "in-maa": "Chennai, IN", "ap-south": "Singapore, SG",
+    "sg-sin-2": "Singapore 2, SG", "id-cgk": "Jakarta, ID", "ap-northeast": "Tokyo 2, JP", "jp-tyo-3": "Tokyo 3, JP",
+    "jp-osa": "Osaka, JP", "ap-southeast": "Sydney, AU", "au-mel": "Melbourne, AU",
+}
+
 PARTY = api.Party(
     name="linode",
     title="Akamai Linode",
@@ -166,6 +177,7 @@ PARTY = api.Party(
     credentials=(("token",),),
     grade="recorded",
     permissions=("linodes:read_only", "volumes:read_only", "ips:read_only"),
+    **api.region_names(_REGION_NAMES),
     region_form=r"[a-z]{2}(-[a-z]{2,12}){1,2}(-[0-9]{1,2})?",
     default_region="us-east",
     unknown_region_is_empty=True,

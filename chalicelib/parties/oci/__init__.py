@@ -587,6 +587,29 @@ def examine(credentials: Mapping[str, str]) -> None:
 
 _OCID = r"ocid1\.{}\.oc[0-9]{{1,3}}\.[A-Za-z0-9._-]{{1,200}}"
 
+_REGION_NAMES = {                           # https://docs.oracle.com/iaas/Content/General/Concepts/regions.htm
+    "ap-sydney-1": "Australia East (Sydney)", "ap-melbourne-1": "Australia Southeast (Melbourne)",
+    "sa-saopaulo-1": "Brazil East (Sao Paulo)", "sa-vinhedo-1": "Brazil Southeast (Vinhedo)",
+    "ca-montreal-1": "Canada Southeast (Montreal)", "ca-toronto-1": "Canada Southeast (Toronto)",
+    "sa-santiago-1": "Chile Central (Santiago)", "sa-valparaiso-1": "Chile West (Valparaiso)",
+    "sa-bogota-1": "Colombia Central (Bogota)", "eu-paris-1": "France Central (Paris)",
+    "eu-marseille-1": "France South (Marseille)", "eu-frankfurt-1": "Germany Central (Frankfurt)",
+    "ap-hyderabad-1": "India South (Hyderabad)", "ap-mumbai-1": "India West (Mumbai)",
+    "ap-batam-1": "Indonesia North (Batam)", "il-jerusalem-1": "Israel Central (Jerusalem)",
+    "eu-milan-1": "Italy Northwest (Milan)", "ap-osaka-1": "Japan Central (Osaka)",
+    "ap-tokyo-1": "Japan East (Tokyo)", "mx-queretaro-1": "Mexico Central (Queretaro)",
+    "mx-monterrey-1": "Mexico Northeast (Monterrey)", "eu-amsterdam-1": "Netherlands Northwest (Amsterdam)",
+    "me-riyadh-1": "Saudi Arabia Central (Riyadh)", "me-jeddah-1": "Saudi Arabia West (Jeddah)",
+    "eu-jovanovac-1": "Serbia Central (Jovanovac)", "ap-singapore-1": "Singapore (Singapore)",
+    "ap-singapore-2": "Singapore West (Singapore)", "af-johannesburg-1": "South Africa Central (Johannesburg)",
+    "ap-seoul-1": "South Korea Central (Seoul)", "ap-chuncheon-1": "South Korea North (Chuncheon)",
+    "eu-madrid-1": "Spain Central (Madrid)", "eu-stockholm-1": "Sweden Central (Stockholm)",
+    "eu-zurich-1": "Switzerland North (Zurich)", "me-abudhabi-1": "UAE Central (Abu Dhabi)",
+    "me-dubai-1": "UAE East (Dubai)", "uk-london-1": "UK South (London)", "uk-cardiff-1": "UK West (Newport)",
+    "us-ashburn-1": "US East (Ashburn)", "us-chicago-1": "US Midwest (Chicago)", "us-phoenix-1": "US West (Phoenix)",
+    "us-sanjose-1": "US West (San Jose)",
+}
+
 PARTY = api.Party(
     name="oci",
     title="Oracle Cloud Infrastructure",
@@ -600,6 +623,7 @@ PARTY = api.Party(
     permissions=("inspect compartments", "inspect tenancies", "read instances", "inspect vnic-attachments",
                  "inspect vnics", "inspect volume-attachments", "inspect volumes"),
     aliases=_ALIASES,
+    **api.region_names(_REGION_NAMES),
     region_form=r"[a-z]{2}(-[a-z]{2,20}){1,2}-[0-9]{1,2}",
     region_in_host=True,
     closed_is_denied=True,

@@ -380,6 +380,7 @@ PARTY = api.Party(
                  "dedicatedServer:apiovh:get", "dedicatedServer:apiovh:ips/get",
                  "dedicatedServer:apiovh:serviceInfos/get", "dedicatedServer:apiovh:specifications/hardware/get",
                  "ip:apiovh:get"),
+    **api.region_names({site: title for site, (_, _, title) in _SITES.items()}),
     region_form="|".join(_SITES),
     default_region="eu",
     usual_region=lambda credentials, region: credentials.get("site") or region or "eu",

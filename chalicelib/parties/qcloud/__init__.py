@@ -331,7 +331,7 @@ PARTY = api.Party(
     permissions=("cvm:DescribeInstances",),
     deep_permissions=("cbs:DescribeDisks", "vpc:DescribeNetworkInterfaces"),
     aliases=api.tencent.ALIASES,
-    region_names=api.tencent.region_names,
+    **api.region_names(api.tencent.REGION_NAMES),
     region_form=api.tencent.REGION_FORM,
     default_region="ap-guangzhou",
     project="a project's id, a number",

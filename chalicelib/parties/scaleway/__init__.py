@@ -309,6 +309,10 @@ def check(client: api.Client) -> None:
     _zone(client, _zones(client)[0], api.Window(1, 1))
 
 
+_REGION_NAMES = {                           # https://www.scaleway.com/en/docs/account/reference-content/products-availability/
+    "fr-par": "Paris", "nl-ams": "Amsterdam", "pl-waw": "Warsaw", "it-mil": "Milan",
+}
+
 PARTY = api.Party(
     name="scaleway",
     title="Scaleway Instances",
@@ -317,6 +321,7 @@ PARTY = api.Party(
     credentials=(("token",),),
     grade="recorded",
     permissions=("InstancesReadOnly", "BlockStorageReadOnly", "IPAMReadOnly"),
+    **api.region_names(_REGION_NAMES),
     region_form=r"[a-z]{2}-[a-z]{3}",
     default_region="fr-par",
     project="a project's id",

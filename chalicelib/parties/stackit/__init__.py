@@ -349,6 +349,7 @@ PARTY = api.Party(
     objects=("service_account_key",),
     examine=examine,
     permissions=("reader on the project",),
+    **api.region_names(_REGIONS),
     region_form=r"[a-z]{2,8}[0-9]{1,2}",
     default_region="eu01",
     limits=api.unpublished(10, "Login", "ListServers", "ListVolumes", "ListMachineTypes", "ListZones"),

@@ -183,7 +183,7 @@ PARTY = api.Party(
                  ("access_key_id", "access_key_secret", "role_arn", "external_id?")),
     forms=api.alibaba.FORMS,
     permissions=("swas-open:ListInstances", "swas-open:ListRegions"),
-    region_names=api.alibaba.region_names,
+    **api.region_names(api.alibaba.REGION_NAMES),
     region_form=r"[a-z]{2,4}(-[a-z0-9]{1,13}){1,4}",
     region_in_host=True,
     default_region="cn-hangzhou",

@@ -207,6 +207,27 @@ def error_code(response: api.Response) -> str | None:
     return str(answer.RetCode) if answer and answer.RetCode else None
 
 
+_REGION_NAMES = {                           # https://docs.ucloud.cn/api/summary/regionlist
+    "cn-bj1": ("North China (Beijing)", "华北（北京）"), "cn-bj2": ("North China (Beijing 2)", "华北（北京2）"),
+    "cn-wlcb": ("North China (Ulanqab)", "华北（乌兰察布）"),
+    "cn-wlcb2": ("North China (Ulanqab 2)", "华北（乌兰察布2）"),
+    "cn-sh2": ("East China (Shanghai 2)", "华东（上海2）"), "cn-jx": ("East China (Jiaxing)", "华东（嘉兴）"),
+    "cn-sh": ("Financial cloud, East China (Shanghai)", "金融云-华东（上海）"),
+    "cn-hn1": ("Central China (Puyang)", "华中（濮阳）"), "cn-gd2": ("South China (Guangzhou 2)", "华南（广州2）"),
+    "cn-gd": ("South China (Guangzhou)", "华南（广州）"),
+    "cn-guiyang1": ("Southwest China (Guiyang)", "西南（贵阳）"), "hk": ("Hong Kong", "香港"),
+    "tw-tp": ("Taiwan (Taipei)", "台湾（台北）"), "sg": ("Singapore", "新加坡"),
+    "jpn-tky": ("Japan (Tokyo)", "日本（东京）"), "kr-seoul": ("South Korea (Seoul)", "韩国（首尔）"),
+    "th-bkk": ("Thailand (Bangkok)", "泰国（曼谷）"), "idn-jakarta": ("Indonesia (Jakarta)", "印度尼西亚（雅加达）"),
+    "vn-sng": ("Vietnam (Ho Chi Minh City)", "越南（胡志明）"),
+    "ph-mnl": ("Philippines (Manila)", "菲律宾（马尼拉）"), "ind-mumbai": ("India (Mumbai)", "印度（孟买）"),
+    "pk-khi": ("Pakistan (Karachi)", "巴基斯坦（卡拉奇）"), "us-den": ("US (Denver)", "美国（丹佛）"),
+    "us-ca": ("US (Los Angeles)", "美国（洛杉矶）"), "us-ws": ("US (Washington)", "美国（华盛顿）"),
+    "bra-saopaulo": ("Brazil (Sao Paulo)", "巴西（圣保罗）"), "rus-mosc": ("Russia (Moscow)", "俄罗斯（莫斯科）"),
+    "ge-fra": ("Germany (Frankfurt)", "德国（法兰克福）"), "uk-london": ("UK (London)", "英国（伦敦）"),
+    "uae-dubai": ("UAE (Dubai)", "阿联酋（迪拜）"), "afr-nigeria": ("Nigeria (Lagos)", "尼日利亚（拉各斯）"),
+}
+
 PARTY = api.Party(
     name="ucloud",
     title="UCloud UHost",
@@ -215,6 +236,7 @@ PARTY = api.Party(
     credentials=(("public_key", "private_key", "project_id", "security_token?"),),
     forms={"project_id": r"[A-Za-z0-9._-]{1,64}"},
     permissions=("uhost:DescribeUHostInstance", "uaccount:GetRegion"),
+    **api.region_names(_REGION_NAMES),
     region_form=r"[a-z]{2,4}(-[a-z]{2,16}[0-9]{0,2})?",
     default_region="cn-bj2",
     project="a project's id, asked for in place of the credentials' project_id",

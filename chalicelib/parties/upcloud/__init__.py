@@ -215,6 +215,13 @@ def _server(row: _Detail) -> api.Server:
     )
 
 
+_REGION_NAMES = {                           # https://developers.upcloud.com/1.3/5-zones/; the API's descriptions
+    "fi-hel1": "Helsinki #1", "fi-hel2": "Helsinki #2", "de-fra1": "Frankfurt #1", "nl-ams1": "Amsterdam #1",
+    "uk-lon1": "London #1", "es-mad1": "Madrid #1", "pl-waw1": "Warsaw #1", "se-sto1": "Stockholm #1",
+    "us-chi1": "Chicago #1", "us-nyc1": "New York #1", "us-sjo1": "San Jose #1", "sg-sin1": "Singapore #1",
+    "au-syd1": "Sydney #1",
+}
+
 PARTY = api.Party(
     name="upcloud",
     title="UpCloud",
@@ -223,6 +230,7 @@ PARTY = api.Party(
     credentials=(("token",),),
     grade="recorded",
     permissions=("a token of a sub-account that may view servers",),
+    **api.region_names(_REGION_NAMES),
     region_form=r"[a-z]{2}-[a-z]{3}[0-9]{1,2}",
     default_region="fi-hel1",
     unknown_region_is_empty=True,

@@ -353,6 +353,17 @@ def error_code(response: api.Response) -> str | None:
     return "FlowLimitExceeded" if code and "FlowLimitExceeded" in code else code
 
 
+_REGION_NAMES = {                           # https://www.volcengine.com/docs/6396/76562
+    "cn-beijing": ("North China 2 (Beijing)", "华北2（北京）"),
+    "cn-beijing2": ("North China 3 (Beijing)", "华北3（北京）"),
+    "cn-datong": ("North China 4 (Datong)", "华北4（大同）"),
+    "cn-wulanchabu": ("North China 5 (Ulanqab)", "华北5（乌兰察布）"),
+    "cn-shanghai": ("East China 2 (Shanghai)", "华东2（上海）"),
+    "cn-guangzhou": ("South China 1 (Guangzhou)", "华南1（广州）"), "cn-hongkong": ("Hong Kong", "中国香港"),
+    "ap-southeast-1": ("Asia Pacific Southeast (Johor)", "亚太东南（柔佛）"),
+    "ap-southeast-3": ("Asia Pacific Southeast (Jakarta)", "亚太东南（雅加达）"),
+}
+
 PARTY = api.Party(
     name="volcengine",
     title="Volcano Engine ECS",
@@ -362,6 +373,7 @@ PARTY = api.Party(
                  ("access_key_id", "secret_access_key", "role_trn")),
     forms={"role_trn": r"trn:iam::[0-9]{1,20}:role/[A-Za-z0-9_.@+=,-]{1,64}"},
     permissions=("ecs:DescribeInstances", "storage_ebs:DescribeVolumes", "ecs:DescribeRegions"),
+    **api.region_names(_REGION_NAMES),
     region_form=r"[a-z]{2,4}(-[a-z0-9]{1,13}){1,4}",
     default_region="cn-beijing",
     unknown_region_is_empty=True,

@@ -117,6 +117,15 @@ def _server(row: _Instance, blocks: int | None, reserved: list[str | None]) -> a
     )
 
 
+_REGION_NAMES = {                           # https://www.vultr.com/api/#tag/region; the API's cities
+    "ams": "Amsterdam", "atl": "Atlanta", "blr": "Bangalore", "bom": "Mumbai", "cdg": "Paris", "del": "Delhi NCR",
+    "dfw": "Dallas", "ewr": "New Jersey", "fra": "Frankfurt", "hnl": "Honolulu", "icn": "Seoul", "itm": "Osaka",
+    "jnb": "Johannesburg", "lax": "Los Angeles", "lhr": "London", "mad": "Madrid", "man": "Manchester",
+    "mel": "Melbourne", "mex": "Mexico City", "mia": "Miami", "nrt": "Tokyo", "ord": "Chicago", "sao": "São Paulo",
+    "scl": "Santiago", "sea": "Seattle", "sgp": "Singapore", "sjc": "Silicon Valley", "sto": "Stockholm",
+    "syd": "Sydney", "tlv": "Tel Aviv", "waw": "Warsaw", "yto": "Toronto",
+}
+
 PARTY = api.Party(
     name="vultr",
     title="Vultr",
@@ -124,6 +133,7 @@ PARTY = api.Party(
     order="none documented; cursors, believed to name a row",
     credentials=(("token",),),
     permissions=("subscriptions_view",),
+    **api.region_names(_REGION_NAMES),
     region_form=r"[a-z]{3}[0-9]?",
     default_region="ewr",
     unknown_region_is_empty=True,
