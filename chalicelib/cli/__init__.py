@@ -18,7 +18,7 @@ import click
 from .. import __version__, log
 from ..errors import Conflict, SettingsError, TwocloudError
 from . import contexts
-from .output import deployment, everywhere, keep, say, start_log
+from .output import deployment, everywhere, in_options, keep, say, start_log
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -162,7 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except TwocloudError as error:
-        say(f"twocloud: {error.text}")
+        say(f"twocloud: {in_options(error.text)}")
         if isinstance(error, SettingsError):
             return USAGE
         return REFUSED if isinstance(error, Conflict) or error.status < 500 else FAILED

@@ -118,6 +118,25 @@ def say(text: str) -> None:
     click.echo("\n".join(plain(line) for line in text.splitlines()), err=True)
 
 
+# The API's parameters, in the turns of its texts -> the command's options.
+_AS_OPTIONS = tuple((re.compile(pattern), option) for pattern, option in (
+    (r"\bf=(\d+)&t=(\d+)", r"--from \1 --to \2"), (r"\(f, t\)", "(--from, --to)"),
+    (r"^t must not be less than f\b", "--to must not be less than --from"),
+    (r"\bformat=(\w+)", r"-o \1"), (r"\bon_error=(\w+)", r"--on-error \1"), (r"`list`", "--list"),
+    (r"(^|Leave out )f(?= must|\.$)", r"\1--from"), (r"(^|Leave out )t(?= must|\.$)", r"\1--to"),
+    (r"^tenant_id(?= must| is)", "--tenant"),
+    (r"(?<![-\w])max_age\b", "--max-age"), (r"(?<![-\w])changed_since\b", "--changed-since"),
+    (r"^(Use )?(port|address)(?= only| must)", r"\1--\2"),
+    (r"^(party|region|account|status|name|ip|tag|since|kind|view|list)(?= must)", r"--\1")))
+
+
+def in_options(text: str) -> str:
+    """A text that an answer over HTTP has too, with the options of the command in place of the API's parameters."""
+    for pattern, option in _AS_OPTIONS:
+        text = pattern.sub(option, text)
+    return text
+
+
 def hint(text: str) -> None:
     """Print to standard error, unless --quiet is given."""
     if not kept("quiet"):

@@ -15,7 +15,7 @@ import requests
 from requests.structures import CaseInsensitiveDict
 
 from .. import __version__, log
-from ..errors import TwocloudError
+from ..errors import TwocloudError, Unauthorized
 from .contexts import There, on_loopback
 from .output import Network, start_log
 from .terminal import plain
@@ -153,6 +153,11 @@ def read_json(there: There, response: Got, path: str = "") -> dict[str, Any]:
     if path and error.code == "not_found":  # of this path
         error = Answered(error.status, f"{there.url} does not know {path}: its twocloud is older than this command.",
                          error.code)
+    if error.code == Unauthorized.code:     # whose text is for those who send requests themselves
+        whose = "TWOCLOUD_TOKEN" if there.chosen in ("--url", "TWOCLOUD_URL") else there.chosen
+        error = Answered(error.status, f"{there.url} does not accept the token of {whose}: it is not valid "
+                         f"(unknown, expired or revoked). Use another one. (request id {error.request_id})", error.code,
+                         error.request_id)
     raise error
 
 

@@ -15,7 +15,7 @@ from ..fleet import query
 from ..model import DEFAULT_ACCOUNT
 from . import columns, completion, contexts
 from .expiring import Expiring
-from .output import Duration, Network, deployment, echo, kept, say, shape_options, table, waiting
+from .output import Duration, Network, deployment, echo, in_options, kept, say, shape_options, table, waiting
 
 if TYPE_CHECKING:
     from .remote import Got
@@ -131,18 +131,18 @@ def servers(url: str | None, output: str, within: int | None, watch: int | None,
     if expiring and output == "json":
         whole, warning = _whole(there, pairs, expiring)
         if warning:
-            say(warning)
+            say(in_options(warning))
         echo(msgspec.json.encode(whole))
         return
     if output in ("json", "prometheus", "ansible") or not (output == "table" or shape.wanted or expiring):
         body, warning = ask(there, [*pairs, *([("format", output)] if output != "json" else [])], output)
         if warning:
-            say(warning)
+            say(in_options(warning))
         echo(body, end="" if output in ("csv", "ndjson") else "\n")             # their last line has its end
         return
     rows, warning, _ = _rows(there, pairs, shape, "json" if output == "table" or expiring else "ndjson", expiring)
     if warning:
-        say(warning)
+        say(in_options(warning))
     if output == "table":
         table(rows, _with_accounts(shape.columns, rows), _SPARE)
         return

@@ -299,6 +299,25 @@ def test_servers_without_http(twocloud: Command, cloud: Qcloud) -> None:
     assert "this is a stale snapshot" in twocloud.err
 
 
+@pytest.mark.parametrize(("options", "text"), [
+    (("--from", "0"), "--from must be a whole number"), (("--to", "x"), "--to must be a whole number"),
+    (("--from", "3", "--to", "2"), "--to must not be less than --from."), (("--tag", "="), "--tag must be"),
+    (("--max-age", "-1"), "--max-age must be"), (("--changed-since", "2026-09-21"), "--changed-since must be"),
+    (("--on-error", "partial"), "--on-error partial"), (("--list", "none"), "Start again without --list."),
+    (("--from", "2", "-o", "ansible"), "-o ansible always returns the whole list. Leave out --from."),
+    (("--changed-since", "2026-09-21T00:00:00Z", "-o", "csv"), "Use --changed-since only with -o json"),
+    (("--account", "/"), "--account must be"), (("--url", "URL"), "does not accept the token of TWOCLOUD_TOKEN")])
+def test_refusals_name_the_options_of_the_command(twocloud: Command, served: App, monkeypatch: pytest.MonkeyPatch,
+                                                  options: tuple[str, ...], text: str) -> None:
+    monkeypatch.setattr("chalicelib.cli.servers.deployment", lambda: served.deployment)
+    monkeypatch.setenv("TWOCLOUD_TOKEN", "tc_none")
+    where = ["servers", "--party", "qcloud", "--tenant", "123", "--region", "gz"]
+    twocloud(*where, *(option.replace("URL", served.url) for option in options), code=4)
+    assert text in twocloud.err
+    assert not re.search(r"=|`|\b(POST|Bearer|max_age|on_error|changed_since|tenant_id|[ft] must)\b",
+                         twocloud.err.replace("KEY=VALUE", "")), twocloud.err
+
+
 @pytest.mark.parametrize("written", ["csv", "ndjson", "prometheus", "ansible"])
 @pytest.mark.parametrize("over", ["store", "http"])
 def test_servers_in_every_format(twocloud: Command, served: App, monkeypatch: pytest.MonkeyPatch, written: str,
@@ -324,7 +343,7 @@ def test_servers_in_every_format(twocloud: Command, served: App, monkeypatch: py
         assert re.fullmatch(r"\d+ servers have no such address and are no targets\.\n", twocloud.err)
     else:
         twocloud(*where, "--port", "9100", code=4)
-        assert "only with format=prometheus" in twocloud.err
+        assert "Use --port only with -o prometheus." in twocloud.err
     twocloud(*where, "--changed-since", "2026-09-21T00:00:00Z", code=4)
     served.clouds["qcloud"].fail("503")
     served.clock.forward(5)

@@ -184,7 +184,7 @@ def test_the_order_of_precedence_and_whose_token_goes_where(tmp_path: Path, othe
             assert b64decode(sent.removeprefix("Basic ")).decode() == f"{its_token}:"
         local = run(tmp_path, "servers", *GZ, "--context", "local")
         assert local.returncode == 4
-        assert "no account" in local.stderr
+        assert "no such account" in local.stderr
         assert run(tmp_path, "--context", "local", "servers", *GZ).returncode == 4
         assert run(tmp_path, "servers", *GZ, "--url", "http://127.0.0.1:9", "--context", "ctx").returncode == 2
         unknown = run(tmp_path, "servers", *GZ, "--context", "nope")

@@ -182,7 +182,7 @@ def test_an_account_that_the_reference_cannot_know_is_refused(twocloud: Command,
     twocloud(*WHERE, code=2)
     assert "limited to a project" in twocloud.err
     twocloud("verify", "123", "aws", code=4)
-    assert "no account" in twocloud.err
+    assert "no such account" in twocloud.err
 
 
 def test_a_client_that_fails_is_no_difference(stored: Command, change: Any, tmp_path: Path) -> None:
