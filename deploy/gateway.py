@@ -100,15 +100,15 @@ class _Bucket:
     """Of tokens, one for each request; `rate` of them a second."""
 
     def __init__(self, rate: float, burst: float) -> None:
-        self._rate, self._burst, self._left, self._filled = rate, burst, float(burst), time.monotonic()
+        self._rate, self._burst, self._tokens, self._filled = rate, burst, float(burst), time.monotonic()
         self._lock = threading.Lock()
 
     def take(self) -> bool:
         with self._lock:
             now = time.monotonic()
-            self._left, self._filled = min(self._burst, self._left + (now - self._filled) * self._rate), now
-            taken = self._left >= 1
-            self._left -= taken
+            self._tokens, self._filled = min(self._burst, self._tokens + (now - self._filled) * self._rate), now
+            taken = self._tokens >= 1
+            self._tokens -= taken
             return taken
 
 

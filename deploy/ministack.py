@@ -88,7 +88,7 @@ class Function:
         self._todo: queue.Queue[tuple[str, bytes] | None] = queue.Queue()
         self._done: queue.Queue[tuple[str, Any]] = queue.Queue()
         self._ready = threading.Event()
-        self.started = self.took = self._given = 0.0
+        self.started = self.took = self._handed_at = 0.0
         self._server = _Server(("127.0.0.1", 0), self._runtime_api())
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
         if client is None:
@@ -168,14 +168,14 @@ class Function:
                     function._ready.set()
                 if job := function._todo.get():
                     deadline = int((time.time() + function._timeout) * 1000)
-                    function._given = time.perf_counter()
+                    function._handed_at = time.perf_counter()
                     self._answer(200, job[1], {
                         "Lambda-Runtime-Aws-Request-Id": job[0], "Lambda-Runtime-Deadline-Ms": str(deadline),
                         "Lambda-Runtime-Invoked-Function-Arn": "arn:aws:lambda:us-east-1:123456789012:function:f"})
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers.get("content-length") or 0))
-                function.took = time.perf_counter() - function._given
+                function.took = time.perf_counter() - function._handed_at
                 function._done.put((self.path.rpartition("/")[2], json.loads(body)))
                 self._answer(202, b"{}", {})
 

@@ -234,7 +234,7 @@ class App:
     token: str = ""
     url: str = ""
     session: requests.Session = field(default_factory=requests.Session)
-    heard: list[bytes] = field(default_factory=list)
+    responses: list[bytes] = field(default_factory=list)
 
     def user(self, name: str = "ann", tenants: tuple[str, ...] = ("123",), password: str | None = None,
              parties: tuple[str, ...] = (), regions: tuple[str, ...] = ()) -> users.User:
@@ -266,7 +266,7 @@ class App:
         answer = self.session.request(method, f"{self.url}{path}?{query}" if query else f"{self.url}{path}",
                                       auth=auth, headers=headers, allow_redirects=False, timeout=40,
                                       **more)       # type: ignore[arg-type]
-        self.heard.append(repr(answer.headers).encode() + answer.content)
+        self.responses.append(repr(answer.headers).encode() + answer.content)
         return answer
 
 
@@ -291,7 +291,7 @@ def house(deployment: Deployment, clock: Clock, stack: ExitStack, tmp_path: Path
     made.account("aws", aws, made.clouds["aws"].url)
     made.token = made.issue(made.user())
     yield made
-    (tmp_path / "answers").write_bytes(b"\n".join(made.heard))
+    (tmp_path / "answers").write_bytes(b"\n".join(made.responses))
 
 
 @contextmanager

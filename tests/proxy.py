@@ -86,13 +86,13 @@ class Proxy:
     """Starts at once; a context manager that stops it.
 
     `login`: "USER:PASSWORD" that it demands. `names`: a host's name -> the port on 127.0.0.1 that it stands for; other
-    names are unknown (502). `fault`: a name in FAULTS. `asked`: what arrived, in order.
+    names are unknown (502). `fault`: a name in FAULTS. `requests`: what arrived, in order.
     """
 
     login: str = ""
     names: dict[str, int] = field(default_factory=dict[str, int])
     fault: str = ""
-    asked: list[Asked] = field(default_factory=list[Asked])
+    requests: list[Asked] = field(default_factory=list[Asked])
 
     def __post_init__(self) -> None:
         self._stopped = threading.Event()
@@ -121,7 +121,7 @@ class Proxy:
             first, *lines = head.decode("latin-1").split("\r\n")
             method, target, _ = first.split(" ")
             headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-            self.asked.append(Asked(method, target, headers))
+            self.requests.append(Asked(method, target, headers))
             if self.fault:
                 FAULTS[self.fault][0](Wire(sock, self._stopped))
                 return

@@ -41,12 +41,12 @@ def folder(party: str) -> Path:
 
 @dataclass(frozen=True)
 class Answer:
-    """One recorded exchange. `asked`: the words of the query and of the body. An empty `host` fits every host."""
+    """One recorded exchange. `parameters`: the words of the query and of the body. An empty `host` fits every host."""
 
     method: str
     host: str
     path: str
-    asked: Mapping[str, Any]
+    parameters: Mapping[str, Any]
     response: Response
 
 
@@ -103,9 +103,9 @@ class Player:
 
     def _fits(self, answer: Answer, request: Request) -> bool:
         url = urlsplit(request.url)
-        parameters = words(url.query, request.body)
+        words_sent = words(url.query, request.body)
         return (answer.method, answer.path) == (request.method, url.path) and answer.host in ("", url.netloc) and all(
-            answer.asked.get(word) == parameters.get(word) for word in self.compared)
+            answer.parameters.get(word) == words_sent.get(word) for word in self.compared)
 
 
 def anywhere(recorded: Iterable[Answer]) -> list[Answer]:

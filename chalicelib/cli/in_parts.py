@@ -18,7 +18,7 @@ Get = Callable[[Pairs], tuple[Got, str]]    # of a query: the response and the w
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    got: Got
+    response: Got
     warning: str
 
 
@@ -27,7 +27,7 @@ def read(get: Get, pairs: Pairs, output: str) -> tuple[bytes, str]:
     for tries in range(1, _TRIES + 1):
         try:
             parts = list(_parts(get, pairs, output))
-            return _join([part.got.body for part in parts], output), parts[0].warning
+            return _join([part.response.body for part in parts], output), parts[0].warning
         except Answered as refused:
             if refused.code != "list_changed" or "list" in dict(pairs) or tries == _TRIES:
                 raise

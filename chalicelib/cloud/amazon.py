@@ -225,7 +225,7 @@ def error_code(response: Response) -> str | None:
 
 def _precise(code: str | None, message: str | None) -> str | None:
     """The code, with what its message says of a signature after a dot."""
-    if code in _OF_SIGNATURES and (cause := next((word for word, form in _SAID if form.match(message or "")), "")):
+    if code in _OF_SIGNATURES and (cause := next((word for word, form in _MESSAGES if form.match(message or "")), "")):
         return f"{code}.{cause}"
     return code or None
 
@@ -237,5 +237,5 @@ class _Refusal(msgspec.Struct):
 
 
 _OF_SIGNATURES = ("SignatureDoesNotMatch", "InvalidSignatureException")
-_SAID = (("Expired", re.compile(r"\s*Signature (expired|not yet current)", re.IGNORECASE)),
-         ("Region", re.compile(r"\s*Credential should be scoped to a valid region", re.IGNORECASE)))
+_MESSAGES = (("Expired", re.compile(r"\s*Signature (expired|not yet current)", re.IGNORECASE)),
+             ("Region", re.compile(r"\s*Credential should be scoped to a valid region", re.IGNORECASE)))

@@ -163,11 +163,11 @@ class _Odd(ValueError):
 
 
 class _Budget(msgspec.Struct):
-    left: int
+    remaining: int
 
     def take(self) -> None:
-        self.left -= 1
-        if self.left < 0:
+        self.remaining -= 1
+        if self.remaining < 0:
             raise PartyMalformed("The party's answer holds too many values that cannot be read.")
 
 

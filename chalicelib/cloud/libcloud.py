@@ -77,7 +77,7 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Door:
-    """Stands where libcloud expects its own HTTP connection. `seen`: the last decoded answer of each operation."""
+    """Stands where libcloud expects its own HTTP connection. `answers`: the last decoded answer of each operation."""
 
     def __init__(self, url: str, calls: Sequence[Call], account: Account, send: Send) -> None:
         self._url = url
@@ -85,7 +85,7 @@ class Door:
         self._account = account
         self._send = send
         self._answer: Answer | None = None
-        self.seen: dict[str, Any] = {}
+        self.answers: dict[str, Any] = {}
 
     def ask(self, method: str, path: str, headers: Callable[[], Mapping[str, str]],
             body: str | bytes | None) -> Answer:
@@ -97,7 +97,7 @@ class Door:
             method, self._account.url(self._url + path), dict(headers()), sent))
         if response.status != 200:
             raise PartyMalformed()          # drivers take others for success
-        decoded = self.seen[call.operation] = decode(response.body, call.shape)
+        decoded = self.answers[call.operation] = decode(response.body, call.shape)
         with reading():
             return Answer(response.status, (msgspec.json.encode(decoded) if call.rows else response.body).decode())
 

@@ -43,4 +43,4 @@ def parse_changes(pairs: Sequence[tuple[str, str]]) -> Query:
                    ("changed_since", values["since"])])
     names = [parameter.name for parameter in PARAMETERS if parameter.name not in ("f", "t")]
     return replace(query, format=own.get("format", "json"), kinds=own.get("kind"), view="full",
-                   given={name: values[name] for name in names if name in values})
+                   parameters={name: values[name] for name in names if name in values})

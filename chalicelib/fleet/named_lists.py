@@ -56,7 +56,7 @@ def read(lookup: Lookup, query: Query) -> list[tuple[Source, str]]:
 
 def _scope(query: Query) -> list[list[str]]:
     """What the query names, whatever the order and however often."""
-    return [sorted(set(query.given.get(name, "").split(","))) for name in _NAMES]
+    return [sorted(set(query.parameters.get(name, "").split(","))) for name in _NAMES]
 
 
 def _tenants(query: Query) -> list[str]:

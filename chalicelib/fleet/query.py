@@ -27,7 +27,7 @@ class Query(msgspec.Struct, frozen=True):
 
     `tenants`, `parties`, `regions`, `accounts` None: all that the token covers. `several`: a parameter is a list or
     `all`; a tenant may have several accounts at the party all the same.
-    `changed_since`: Unix time. `given`: the parameters as received, without f and t.
+    `changed_since`: Unix time. `parameters`: as received, without f and t.
     """
 
     tenants: tuple[str, ...] | None
@@ -47,13 +47,13 @@ class Query(msgspec.Struct, frozen=True):
     max_age: int | None
     on_error: str
     changed_since: float | None
-    given: Mapping[str, str]
+    parameters: Mapping[str, str]
     list_id: str | None = None              # the X-List-Id of the list that a part is wanted of
     kinds: tuple[str, ...] | None = None    # of changes; None: all
 
     @property
     def several(self) -> bool:
-        named = (self.tenants, self.parties, self.regions, *([self.accounts] if "account" in self.given else []))
+        named = (self.tenants, self.parties, self.regions, *([self.accounts] if "account" in self.parameters else []))
         return any(words is None or len(words) > 1 for words in named)
 
 
@@ -247,7 +247,7 @@ def parse(pairs: Sequence[tuple[str, str]]) -> Query:
         ip=values.get("ip"), tag=values.get("tag"),
         max_age=values.get("max_age"), on_error=values.get("on_error", "stale"),
         changed_since=values.get("changed_since"), list_id=values.get("list"),
-        given={name: texts[name] for name in _BY_NAME if name in texts and name not in ("f", "t")})
+        parameters={name: texts[name] for name in _BY_NAME if name in texts and name not in ("f", "t")})
     listed = any(words is None or len(words) > 1 for words in (query.tenants, query.parties, query.regions))
     return replace(query, view=query.view or ("full" if listed else "basic"))
 
@@ -310,7 +310,7 @@ def shown(name: str) -> str:
 def link(query: Query, window: Window, list_id: str | None = None) -> str:
     """The query string of the same query with another window, of the list with this id if there is one."""
     part = {} if list_id is None else {"list": list_id}
-    values = {**query.given, **part, "f": window.first, "t": window.last}
+    values = {**query.parameters, **part, "f": window.first, "t": window.last}
     return "&".join(f"{name}={quote(str(value), safe='')}" for name, value in values.items())
 
 

@@ -316,7 +316,7 @@ def freshness_of(query: Query, cache_control: str, settings: Settings) -> Freshn
     stale = settings.stale_if_error
     if query.on_error == "fail":
         stale = 0
-    elif "on_error" not in query.given and (seconds := directives.get("stale-if-error")) is not None:
+    elif "on_error" not in query.parameters and (seconds := directives.get("stale-if-error")) is not None:
         stale = min(stale, seconds)
     usual = settings.max_age
     if query.changed_since is not None:
@@ -386,8 +386,8 @@ def _open_lookup(deployment: Deployment, request: HttpRequest, entry: _Entry,
     entry.fields |= {"token_id": token.token_id, "user": token.user}
     if isinstance(query, InvalidParameter):
         raise query
-    entry.fields |= {"tenant": query.given["tenant_id"], "party": query.given.get("party", "all"),
-                     "region": query.given.get("region", "all")}
+    entry.fields |= {"tenant": query.parameters["tenant_id"], "party": query.parameters.get("party", "all"),
+                     "region": query.parameters.get("region", "all")}
     lookup.query = query
     lookup.freshness = freshness_of(query, request.headers.get("cache-control", ""), deployment.settings)
     return lookup, query

@@ -180,7 +180,7 @@ def _handling(stop: Callable[..., object]) -> Generator[None]:
 # ---------------------------------------------------------------- guesses of passwords
 
 class _Tries(msgspec.Struct):
-    left: float
+    remaining: float
     at: float
     checked: int = 0
 
@@ -209,7 +209,7 @@ class _Guesses:
         finally:
             with self._lock:
                 tries.checked -= 1
-                tries.left = min(self._most, tries.left + (not wrong))
+                tries.remaining = min(self._most, tries.remaining + (not wrong))
 
     def _begin(self, network: str) -> _Tries:
         now = self._clock()
@@ -218,13 +218,13 @@ class _Guesses:
             self._by.move_to_end(network)
             if len(self._by) > _ADDRESSES:
                 self._by.popitem(last=False)
-            tries.left, tries.at = min(self._most, tries.left + (now - tries.at) / _WRONG_SECONDS), now
+            tries.remaining, tries.at = min(self._most, tries.remaining + (now - tries.at) / _WRONG_SECONDS), now
             if tries.checked >= _CHECKED:
                 raise RateLimited(1, "Too many passwords from this address are being checked.")
-            if tries.left < 1:
-                seconds = int((1 - tries.left) * _WRONG_SECONDS) + 1
+            if tries.remaining < 1:
+                seconds = int((1 - tries.remaining) * _WRONG_SECONDS) + 1
                 raise RateLimited(seconds, "Too many wrong passwords from this address.")
-            tries.left -= 1
+            tries.remaining -= 1
             tries.checked += 1
             return tries
 

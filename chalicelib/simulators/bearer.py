@@ -68,8 +68,8 @@ class Ask:
         return (sorted(self.cloud.fleets).index(region) + 1) * 1_000_000 + machine.number
 
 
-Said = tuple[object, dict[str, str]]
-Route = Callable[[Ask], Said]
+Reply = tuple[object, dict[str, str]]
+Route = Callable[[Ask], Reply]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +125,7 @@ class Rest(Simulator):
             status, word = refused.args
             return Answer(status, kind, msgspec.json.encode(self.kind.refusal(status, word)))
 
-    def _answer(self, call: Call) -> Said:
+    def _answer(self, call: Call) -> Reply:
         operation, place = self._route(call)
         if operation not in self.kind.open and self.kind.token(call.headers) != self.kind.issued(self.token):
             raise Refused(401, "unauthorized")

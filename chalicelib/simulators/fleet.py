@@ -169,19 +169,19 @@ class Cursors:
     """Page tokens that name a row: a walk goes on with the row that followed, whatever came or went meanwhile."""
 
     def __init__(self) -> None:
-        self._given: dict[str, tuple[Sequence[str], int]] = {}
+        self._tokens: dict[str, tuple[Sequence[str], int]] = {}
 
     def give(self, ids: Sequence[str], at: int) -> str:
         """The token of the page that begins with ids[at]."""
         token = f"{at}x{crc32(ids[at].encode()):08x}"
-        self._given[token] = ids, at
+        self._tokens[token] = ids, at
         return token
 
     def take(self, token: str, ids: Sequence[str]) -> int:
         """Where in `ids` the page begins. Raises ValueError."""
-        if token not in self._given:
+        if token not in self._tokens:
             raise ValueError(token)
-        then, at = self._given[token]
+        then, at = self._tokens[token]
         if at < len(ids) and ids[at] == then[at]:
             return at
         places = {key: n for n, key in enumerate(ids)}

@@ -36,13 +36,13 @@ class Plan:
     answer: Answer | None = None
     operation: str | None = None
     nth: tuple[int, ...] | None = None
-    seen: int = field(default=0)
+    count: int = field(default=0)
 
     def applies(self, operation: str) -> bool:
         if self.operation not in (None, operation):
             return False
-        self.seen += 1
-        return self.nth is None or self.seen in self.nth
+        self.count += 1
+        return self.nth is None or self.count in self.nth
 
 
 class Simulator:

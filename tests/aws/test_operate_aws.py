@@ -46,21 +46,21 @@ def operator(stack: Stack, here_for_ministack: Path, tmp_path: Path) -> Any:
 
 
 class Readers:
-    """Ask for the list all the time; `seen` holds (status, number of servers)."""
+    """Ask for the list all the time; `answers` holds (status, number of servers)."""
 
     def __init__(self, stack: Stack, token: str) -> None:
-        self.seen: list[tuple[int, int]] = []
+        self.answers: list[tuple[int, int]] = []
         self.stopped = threading.Event()
         self.thread = threading.Thread(target=self._read, args=(stack, token))
 
     def _read(self, stack: Stack, token: str) -> None:
         while not self.stopped.is_set():
             answer = stack.get(token, "?party=qcloud&tenant_id=123&region=gz")
-            self.seen.append((answer.status_code, len(answer.json().get("vm_servers", ()))))
+            self.answers.append((answer.status_code, len(answer.json().get("vm_servers", ()))))
 
     def __enter__(self) -> list[tuple[int, int]]:
         self.thread.start()
-        return self.seen
+        return self.answers
 
     def __exit__(self, *_: object) -> None:
         self.stopped.set()

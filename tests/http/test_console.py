@@ -49,11 +49,11 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @dataclass
 class Reader:
-    """Somebody at a browser. `asked`: the addresses of all requests; `faults`: what the page's log complained about."""
+    """Somebody at a browser. `requests`: the addresses of all; `faults`: what the page's log complained about."""
 
     page: Any
     url: str
-    asked: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
     def goes(self, fragment: str = "") -> "Reader":
@@ -129,7 +129,7 @@ def opens(engine: Any, served: App) -> Iterator[Opens]:
         if engine.browser_type.name == "chromium":              # Firefox asks nobody to write
             context.grant_permissions(["clipboard-read", "clipboard-write"], origin=served.url)
         reader = Reader(context.new_page(), served.url)
-        reader.page.on("request", lambda request: reader.asked.append(request.url))
+        reader.page.on("request", lambda request: reader.requests.append(request.url))
         reader.page.on("pageerror", lambda error: reader.faults.append(str(error)))
         reader.page.on("dialog", lambda dialog: (reader.faults.append("dialog"), dialog.dismiss()))
         reader.page.on("console", lambda line: reader.faults.append(line.text) if line.type == "error"
@@ -143,9 +143,9 @@ def opens(engine: Any, served: App) -> Iterator[Opens]:
             "location.href + document.cookie + JSON.stringify([history.state, localStorage])")
         reader.page.context.close()
         assert reader.faults == []
-        assert {url.split("/twocloud")[0] for url in reader.asked
+        assert {url.split("/twocloud")[0] for url in reader.requests
                 if not url.startswith(("data:", "blob:"))} <= {served.url}
-        assert not any("tc_" in url for url in reader.asked)
+        assert not any("tc_" in url for url in reader.requests)
 
 
 def machines(house: App, *fleet: Machine, party: str = "qcloud") -> None:
@@ -266,7 +266,7 @@ def test_a_token_that_is_refused_is_forgotten(served: App, opens: Opens) -> None
     assert "refused" in reader.page.inner_text("#signin-problem")
     assert reader.page.evaluate("sessionStorage.length") == 0
     reader = opens().signs_in("tc_short", wait="#signin-problem:not([hidden])")
-    assert not any("/servers" in url for url in reader.asked)                   # a form that cannot be is not even sent
+    assert not any("/servers" in url for url in reader.requests)                # a form that cannot be is not even sent
 
 
 def test_a_token_that_is_revoked_in_use_clears_the_screen(served: App, opens: Opens) -> None:
@@ -297,7 +297,7 @@ def test_a_token_for_one_tenant_needs_no_choice(served: App, opens: Opens) -> No
     reader.page.keyboard.press("Enter")
     reader.page.wait_for_selector("#place table")
     assert reader.page.locator("#tenant option").all_inner_texts() == ["tenant 123"]
-    assert [url.rpartition("/")[2].partition("?")[0] for url in reader.asked] == ["", "me", "servers", "parties"]
+    assert [url.rpartition("/")[2].partition("?")[0] for url in reader.requests] == ["", "me", "servers", "parties"]
 
 
 def test_the_tenant_is_chosen_and_changed_without_signing_out(served: App, opens: Opens) -> None:
@@ -310,7 +310,7 @@ def test_the_tenant_is_chosen_and_changed_without_signing_out(served: App, opens
     assert page.locator("#choose-tenant option").all_inner_texts() == ["all tenants (2)", "tenant 123", "tenant 7"]
     assert page.evaluate("document.activeElement.id") == "choose-tenant"
     assert page.input_value("#token") == ""
-    assert not any("/servers" in url for url in reader.asked)
+    assert not any("/servers" in url for url in reader.requests)
     page.click("#choose-form button[type=submit]")
     page.wait_for_selector("#place table")
     assert "299 servers" in reader.text().replace("\n", " ")
@@ -363,7 +363,7 @@ def test_a_link_to_a_tenant_that_the_token_does_not_open_offers_the_others(serve
         reader.page.click("#signin-form button")
         reader.page.wait_for_selector(CHOOSER)
         texts.append(reader.page.inner_text(CHOOSER).replace(f"tenant {tenant}", "tenant ID"))
-        assert not any("/servers" in url for url in reader.asked)
+        assert not any("/servers" in url for url in reader.requests)
         reader.page.click("#choose-form button[type=submit]")
         reader.page.wait_for_selector("#place table")
         assert reader.page.input_value("#tenant") == "123"
@@ -622,7 +622,7 @@ def test_what_gets_into_the_page_does_not_run(served: App, opens: Opens) -> None
     assert ("https://example.com/leak.png", "csp") in stopped
     assert {why for _, why in stopped} == {"csp"}
     reader.faults.clear()
-    reader.asked = [url for url in reader.asked if url not in dict(stopped)]
+    reader.requests = [url for url in reader.requests if url not in dict(stopped)]
 
 
 def test_another_site_cannot_frame_it(served: App, opens: Opens, engine: Any) -> None:
@@ -835,7 +835,7 @@ def test_refreshing_goes_on_until_it_is_paused(served: App, opens: Opens) -> Non
     reader = opens()
     reader.page.clock.install()
     reader.signs_in(served.token)
-    count = lambda: sum("/servers?" in url for url in reader.asked)  # noqa: E731
+    count = lambda: sum("/servers?" in url for url in reader.requests)  # noqa: E731
     assert count() == 1
     with reader.page.expect_response(lambda answer: "max_age=300" in answer.url):
         reader.page.clock.run_for(62_000)
@@ -875,7 +875,7 @@ def test_ten_thousand_servers(served: App, opens: Opens) -> None:
     reader.signs_in(served.token)
     assert "10,262 servers" in reader.text().replace("\n", " ")
     assert len(reader.column("server")) == 50
-    assert any("f=4001" in url for url in reader.asked)
+    assert any("f=4001" in url for url in reader.requests)
     times = measured(reader)
     assert times["10,000"] < 40 * times["100"] + 0.1            # it would be 100 times if every row were drawn
     reader.page.click("#page-after")

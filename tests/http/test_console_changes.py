@@ -52,7 +52,7 @@ def test_a_change_says_from_what_to_what_when_and_where(served: App, opens: Open
     when = datetime.fromtimestamp(served.clock.now - 600, UTC)
     assert page.locator("[data-change=appeared] time").get_attribute("datetime").startswith(f"{when:%Y-%m-%dT%H:%M:%S}")
     assert f"{when:%H:%M:%S}" in new
-    assert not any("changed_since" in url for url in reader.asked)
+    assert not any("changed_since" in url for url in reader.requests)
     page.click('[data-period="week"]')      # the first lists are no change: no fourth line
     page.wait_for_selector("[data-period=week][aria-pressed=true]")
     reader.until("document.querySelectorAll('#place .span').length > 6")
@@ -156,7 +156,7 @@ def test_more_changes_than_one_answer_carries(served: App, opens: Opens) -> None
     reader.page.route("**/changes?*", too_large)
     reader.signs_in(served.token, fragment="#show=changes", wait="[data-change]")
     assert refused
-    assert any("f=1&t=4000" in url for url in reader.asked)
+    assert any("f=1&t=4000" in url for url in reader.requests)
     assert len(shown(reader)) == 100
     reader.page.click('[data-focus="more"]')
     assert len(shown(reader)) == 250 + 3    # two of the 250 were there under other names

@@ -94,7 +94,7 @@ def test_hostile_names_are_text_and_nothing_else_runs(served: App, opens: Opens,
         made.remove();
         try { await fetch("https://127.0.0.1:9/"); ran.push("fetch"); } catch {}
         return ran; }""") == []
-    reader.asked = [url for url in reader.asked if "127.0.0.1:9/" not in url]
+    reader.requests = [url for url in reader.requests if "127.0.0.1:9/" not in url]
     page.click("#place tbody tr >> nth=0 >> td.c-lan .copy")
     page.wait_for_selector("#toast:not(:empty)")
     assert "已复制" in page.inner_text("#toast")

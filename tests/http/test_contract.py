@@ -40,11 +40,11 @@ MORE = ["party", "tenant_id", "region", "zone", "project_id", "instance_type", "
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """On `target` the case fails with a text that `seen` finds. `why` stands in docs/deploy.md."""
+    """On `target` the case fails with a text that `pattern` finds. `why` stands in docs/deploy.md."""
 
     target: str
     case: str
-    seen: str
+    pattern: str
     why: str
 
 
@@ -999,7 +999,7 @@ def test_what_callers_see(target: Target, sentence: str) -> None:
     try:
         CASES[sentence](target)
     except AssertionError as wrong:
-        if not any(re.search(it.seen, str(wrong)) for it in known):
+        if not any(re.search(it.pattern, str(wrong)) for it in known):
             raise
     else:
         assert not known, f"it works on {target.name} now: take it out of DIFFERENCES and docs/deploy.md"

@@ -35,14 +35,14 @@ class Other(Simulator):
     """A web server that is no twocloud: it says what it is told to and remembers what it was sent."""
 
     def __init__(self, answer: Answer) -> None:
-        self.says = answer
+        self.response = answer
         super().__init__()
 
     def operation(self, call: Call) -> str:
         return call.path
 
     def answer(self, call: Call) -> Answer:
-        return self.says
+        return self.response
 
 
 @pytest.fixture
@@ -160,7 +160,7 @@ def test_where_the_file_is() -> None:
 def test_the_order_of_precedence_and_whose_token_goes_where(tmp_path: Path, other: Other) -> None:
     """Every way to name a server at once; what arrived, and with which token."""
     kept, chosen, usual = token("e"), token("f"), token("g")
-    servers = {name: Other(other.says) for name in ("option", "context", "environment", "named", "current")}
+    servers = {name: Other(other.response) for name in ("option", "context", "environment", "named", "current")}
     try:
         add(tmp_path, "ctx", servers["context"].url, chosen)
         add(tmp_path, "named", servers["named"].url, chosen)
@@ -239,7 +239,7 @@ def test_every_way_to_be_no_twocloud_is_one_line_and_exit_3(tmp_path: Path, othe
     pem, key = certificate(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pem, key)
-    secure = Other(other.says)
+    secure = Other(other.response)
     secure.speak_tls(context)
     plain_as_tls = other.url.replace("http:", "https:")
     evil = Other(Answer(200, {"Content-Type": "application/json", "X-Request-Id": "r"},
@@ -271,8 +271,8 @@ def test_every_way_to_be_no_twocloud_is_one_line_and_exit_3(tmp_path: Path, othe
     for server in odd:
         for words in (("servers", *GZ), ("servers", *GZ, "-o", "ndjson", "--sort", "id"), ("explain", *GZ)):
             done = run(tmp_path, *words, "--url", server.url, **environment)
-            assert done.returncode == 3, (server.says, words, done)
-            assert len(done.stderr.splitlines()) == 1, (server.says, words, done)
+            assert done.returncode == 3, (server.response, words, done)
+            assert len(done.stderr.splitlines()) == 1, (server.response, words, done)
         server.close()
     assert run(tmp_path, "servers", *GZ, "--url", other.url, TWOCLOUD_TOKEN="tc_\u4e2d").returncode == 2
     trusted = run(tmp_path, "servers", *GZ, "--url", secure.url.replace("127.0.0.1", "localhost"),

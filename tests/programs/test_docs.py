@@ -421,5 +421,5 @@ def test_the_readmes_first_answer_is_the_demos() -> None:
 if __name__ == "__main__":
     for (document, name), make in MADE.items():
         text = (ROOT / document).read_text()
-        found = block(name, text)
-        (ROOT / document).write_text(f"{text[:found.start(1)]}{make()}\n{text[found.end(1):]}")
+        match = block(name, text)
+        (ROOT / document).write_text(f"{text[:match.start(1)]}{make()}\n{text[match.end(1):]}")

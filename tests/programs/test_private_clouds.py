@@ -82,7 +82,7 @@ def test_a_clouds_yaml_and_options_list_an_openstack(tmp_path: Path) -> None:
                      TWOCLOUD_LOCAL="0")
         assert len(json.loads(listed.stdout)["vm_servers"]) == 5, listed.stderr
         assert {it.operation for it in inside.calls} >= {"ListServersDetailed", "ListServers", "ListVolumesDetailed"}
-        assert {it.method for it in through.asked} == {"CONNECT", "GET"}
+        assert {it.method for it in through.requests} == {"CONNECT", "GET"}
 
 
 def test_the_settings_of_the_deployment_in_doctor(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from chalicelib.model import Response
 from tests.unit.test_parties import WHAT
 
 NAMES = {name: meaning for name, meaning in vars(errors).items() if isinstance(meaning, Meaning)}
-SAYS = {                                    # words that are in nobody's table
+WORDS = {                                   # words that are in nobody's table
     "ARREARS": "Forbidden.AccountOverdue OperationDenied.UserArrears account_delinquent INSUFFICIENT_CREDITS",
     "UNVERIFIED": "Forbidden.RealNameRequired account_not_verified",
     "MFA": "Forbidden.MFARequired mfa_required MultiFactorAuthRequired",
@@ -53,7 +53,7 @@ def test_a_documented_word_says_its_cause(name: str, cause: str, word: str) -> N
 def test_a_word_that_no_table_knows_says_its_cause_itself(name: str) -> None:
     """Never "wrong key", never "no such region"."""
     party = parties.load(name)
-    for cause, word in pairs(SAYS):
+    for cause, word in pairs(WORDS):
         if word not in party.errors:
             failure = refused(party, word)
             assert isinstance(failure, errors.PartyDenied), (name, word)

@@ -216,7 +216,7 @@ def test_the_parameters_without_those_of_lists() -> None:
     assert {parameter.name for parameter in changes_query.PARAMETERS if parameter.required} == {"tenant_id", "since"}
     parsed = changes_query.parse_changes([("tenant_id", "123"), ("since", "2026-09-21T00:00:00Z")])
     assert (parsed.parties, parsed.regions, parsed.kinds, parsed.window) == (None, None, None, Window())
-    assert parsed.given == {"tenant_id": "123", "since": "2026-09-21T00:00:00Z"}
+    assert parsed.parameters == {"tenant_id": "123", "since": "2026-09-21T00:00:00Z"}
     with pytest.raises(InvalidParameter):
         changes_query.parse_changes([])
 

@@ -93,8 +93,8 @@ def test_every_party_is_listed_through_a_proxy_behind_a_private_authority(party:
     listed = many_sources.list_servers(house.deployment, many_sources.source_of("123", party, entry.region))
     assert listed.total == 7
     assert cloud.calls
-    assert {call.method for call in through.asked} == {"CONNECT"}
-    assert len(through.asked) == len(cloud._server._connected)
+    assert {call.method for call in through.requests} == {"CONNECT"}
+    assert len(through.requests) == len(cloud._server._connected)
     opened = accounts.load(house.deployment.store, house.deployment.sealer, "123", party, local=False)
     assert "proxy_user" not in opened.credentials               # adapters do not see it
     assert password not in repr(opened)
@@ -112,7 +112,7 @@ def test_a_deployments_own_proxy_and_authorities(tmp_path: Path, authority: Any)
                                         ignored_proxy=made.ignored_proxy))
         assert b"rows" in list_at(house.transport, ACCOUNT, "https://cloud.example")
         assert b"rows" in list_at(house.transport, ACCOUNT, near.url)
-        assert [call.target for call in through.asked] == ["cloud.example:443"]
+        assert [call.target for call in through.requests] == ["cloud.example:443"]
         assert "proxy-authorization" not in cloud.calls[0].headers
         with pytest.raises(PartyUnavailable, match=r"could not connect to the party \(502\)"):
             list_at(house.transport, ACCOUNT, "https://other.example")
@@ -123,7 +123,7 @@ def test_an_accounts_proxy_stands_before_the_deployments_also_for_loopback(secur
     with proxy.Proxy() as own, proxy.Proxy() as general:
         door = Transport(route=Route(authority[0], parse_proxy("x", general.url)))
         list_at(door, routed("", own), secure.url)
-        assert (len(own.asked), len(general.asked)) == (1, 0)   # the deployment's authorities hold here, too
+        assert (len(own.requests), len(general.requests)) == (1, 0)   # the deployment's authorities hold here, too
         door.close()
 
 
@@ -218,8 +218,8 @@ def test_whatever_a_proxy_does_the_call_ends_in_time_with_its_cause(fault: str, 
             list_at(door, routed(authority[0], through), secure.url, 1.0 if fault in proxy.LATE else 20.0)
         assert failed.value.code == word, failed.value
         assert time.monotonic() - started < 15
-        assert len(through.asked) <= 2
-        assert fault not in (*proxy.LATE, *proxy.FINAL) or len(through.asked) == 1
+        assert len(through.requests) <= 2
+        assert fault not in (*proxy.LATE, *proxy.FINAL) or len(through.requests) == 1
         assert secure.calls == []
 
 
@@ -241,7 +241,7 @@ def test_a_tunnel_is_kept(secure: Plain, authority: Any, door: Transport) -> Non
     with proxy.Proxy() as through:
         for _ in range(5):
             list_at(door, routed(authority[0], through), secure.url)
-        assert len(through.asked) == 1
+        assert len(through.requests) == 1
         assert secure.count() == 5
 
 
@@ -407,14 +407,14 @@ def test_an_address_that_is_not_https_gets_no_byte(door: Transport) -> None:
     with Plain() as cloud, proxy.Proxy(names={"cloud.example": cloud.port}) as through:
         with pytest.raises(PartyMalformed, match=r"not https.*`--allow-http`"):
             list_at(door, routed("", through), "http://cloud.example")
-        assert through.asked == []
+        assert through.requests == []
         assert list_at(door, routed("", through, "ann:p", plain=True), "http://cloud.example")
-        assert [(call.method, call.target) for call in through.asked] == [("GET", "http://cloud.example/list")]
-        assert through.asked[0].headers["proxy-authorization"] == "Basic YW5uOnA="
+        assert [(call.method, call.target) for call in through.requests] == [("GET", "http://cloud.example/list")]
+        assert through.requests[0].headers["proxy-authorization"] == "Basic YW5uOnA="
         through.fault = "407"
         with pytest.raises(PartyUnavailable, match="proxy_password"):
             list_at(door, routed("", through, "bob:p", plain=True), "http://cloud.example")
-        assert len(through.asked) == 2
+        assert len(through.requests) == 2
         assert cloud.count() == 1
 
 
@@ -435,10 +435,10 @@ def test_a_catalogue_that_names_plain_http(plain: bool, authority: Any, stack: E
     if not plain:
         with pytest.raises(PartyMalformed, match=r"not https.*`--allow-http`"):
             parties.list_servers(source, made, WHOLE, send)
-        assert {call.target for call in through.asked} == {"keystone.example:443"}
+        assert {call.target for call in through.requests} == {"keystone.example:443"}
         return
     assert parties.list_servers(source, made, WHOLE, send).total == 5
-    assert {call.method for call in through.asked} == {"CONNECT", "GET"}
+    assert {call.method for call in through.requests} == {"CONNECT", "GET"}
 
 
 class Forwarding(Plain):

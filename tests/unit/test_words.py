@@ -64,23 +64,19 @@ def test_no_turn_that_people_stop_at(path: Path) -> None:
 
 
 def verbs(tree: ast.AST) -> set[tuple[int, str]]:
-    """Variables and parameters of functions that are named by what happened to them. A class's fields are no locals:
-    a wire format or a public name may need the word."""
+    """Names by what happened to the thing: variables, parameters, fields of classes, members of enumerations,
+    attributes that are set, and names of arguments in calls."""
     names = set[tuple[int, str]]()
-    for function in ast.walk(tree):
-        if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            continue
-        nodes = list(ast.walk(function))
-        fields = {id(node) for each in nodes if isinstance(each, ast.ClassDef) for line in each.body
-                  if isinstance(line, ast.Assign | ast.AnnAssign) for node in ast.walk(line)}
-        for node in nodes:
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and id(node) not in fields:
-                names.add((node.lineno, node.id))
-            elif isinstance(node, ast.arg):
-                names.add((node.lineno, node.arg))
-            elif isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar) and node.name:
-                names.add((node.lineno, node.name))
-    return {(line, name) for line, name in names if name in VERBS}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add((node.lineno, node.id))
+        elif isinstance(node, ast.arg | ast.keyword) and node.arg:
+            names.add((node.lineno, node.arg))
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            names.add((node.lineno, node.attr))
+        elif isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar) and node.name:
+            names.add((node.lineno, node.name))
+    return {(line, name) for line, name in names if name.strip("_").lower() in VERBS}
 
 
 @pytest.mark.parametrize("pattern", PROGRAMS)
@@ -95,8 +91,10 @@ def test_variables_are_named_by_what_they_hold(pattern: str) -> None:
     ("def f():\n    found = 1", {"found"}), ("def f(asked): pass", {"asked"}), ("x = lambda told: told", {"told"}),
     ("def f():\n    for said, b in c: pass", {"said"}), ("def f():\n    with a as seen: pass", {"seen"}),
     ("def f():\n    try: pass\n    except E as got: pass", {"got"}), ("def f():\n    [left for left in a]", {"left"}),
-    ("def f():\n    return (given := 1)", {"given"}), ("def f():\n    self.found = f(asked=1)", set()),
-    ("class C:\n    found: int = 0", set()), ("def f():\n    class C:\n        seen: int", set()),
+    ("def f():\n    return (given := 1)", {"given"}), ("def f():\n    self.found = f(asked=1)", {"found", "asked"}),
+    ("class C:\n    found: int = 0", {"found"}), ("def f():\n    class C:\n        seen: int", {"seen"}),
+    ("class C(StrEnum):\n    LEFT = 'l'", {"LEFT"}), ("class C:\n    def __init__(s): s._told = {}", {"_told"}),
+    ("f(b.found, 'asked', found_at=1).seen", set()), ("match a:\n    case {'x': got}: pass", {"got"}),
 ])
 def test_the_check_reads_every_form_of_a_variable(program: str, names: set[str]) -> None:
     assert {name for _, name in verbs(ast.parse(program))} == names

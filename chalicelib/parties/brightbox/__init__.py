@@ -79,7 +79,7 @@ class _Server(msgspec.Struct, gc=False):
 
 def _list_servers(driven: Driven, source: Source, window: Window) -> Listing:
     nodes = driven.driver.list_nodes()
-    rows: list[_Server] = driven.door.seen["ListServers"]
+    rows: list[_Server] = driven.door.answers["ListServers"]
     kept = matched(nodes, rows, lambda row: row.id)
     return window_of([_server(row) for row in kept if row.status not in _GONE], window)
 

@@ -100,7 +100,7 @@ def _mend(driven: Driven) -> None:
 
 
 def _rows(driven: Driven, operation: str) -> list[Any]:
-    answer: _Objects[Any] = driven.door.seen[operation]
+    answer: _Objects[Any] = driven.door.answers[operation]
     if len(answer.objects) != answer.meta.total_count:
         raise PartyMalformed("The party's count and its rows disagree.")
     return answer.objects

@@ -161,8 +161,8 @@ def _mend(driven: Driven) -> None:
                 last = ahead[number, size] = page(number, size)
             return Page(first.rows, first.total if last is first else last.total)
 
-        driven.door.seen[item] = by_page(fetch, WHOLE, _PAGE, 1).rows
-        return {item: driven.door.seen[item]}
+        driven.door.answers[item] = by_page(fetch, WHOLE, _PAGE, 1).rows
+        return {item: driven.door.answers[item]}
 
     driven.driver._sync_request = whole
 
@@ -174,7 +174,7 @@ def _known(key: object) -> str:
 
 
 def _seen(driven: Driven, item: str, shape: type[T]) -> list[T]:
-    return reshape(driven.door.seen[item], list[shape])
+    return reshape(driven.door.answers[item], list[shape])
 
 
 def _zone(driven: Driven, region: str) -> Any:

@@ -3,14 +3,14 @@
 from collections.abc import Callable
 from typing import Any
 
-from ...simulators.bearer import Ask, Kind, Said, cloud, numbered, split_public, time_text
+from ...simulators.bearer import Ask, Kind, Reply, cloud, numbered, split_public, time_text
 from ...simulators.fleet import Machine
 
 _REGIONS = ("nyc1", "nyc3", "ams3", "fra1", "sfo3")
 _STATES = {"running": "active", "stopped": "off", "starting": "active", "stopping": "active", "pending": "new"}
 
 
-def _page(ask: Ask, key: str, make: Callable[[Ask], list[Any]], *by: object) -> Said:
+def _page(ask: Ask, key: str, make: Callable[[Ask], list[Any]], *by: object) -> Reply:
     rows = ask.kept(make, *by)
     page, total = numbered(ask, rows, "per_page", 20, 200)
     number, last = ask.number("page", 1, 1, 10 ** 6), -(-total // ask.number("per_page", 20, 1, 200))

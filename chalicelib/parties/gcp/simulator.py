@@ -70,7 +70,7 @@ class Gcp(Simulator):
         self._rate = Rate(1500, 60.0) if limited else None
         self._cursors = Cursors()
         self._positions = Positions()
-        self._seen: dict[str, tuple[float, set[str]]] = {}      # verified tokens -> their end, and what they open
+        self._tokens: dict[str, tuple[float, set[str]]] = {}      # verified tokens -> their end, and what they open
         self._rows: dict[tuple[str, str], list[Row]] = {}       # project, zone -> instances, by name
         super().__init__(port, latency)
 
@@ -239,9 +239,9 @@ class Gcp(Simulator):
         try:
             if scheme != "Bearer":
                 raise ValueError
-            if token not in self._seen:
-                self._seen[token] = self._verified(token, now)
-            ends, meant = self._seen[token]
+            if token not in self._tokens:
+                self._tokens[token] = self._verified(token, now)
+            ends, meant = self._tokens[token]
             if ends <= now:
                 raise ValueError
         except (ValueError, KeyError, InvalidSignature, msgspec.DecodeError):

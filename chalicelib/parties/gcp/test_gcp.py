@@ -84,13 +84,13 @@ def cloud(stack: ExitStack) -> Gcp:
     simulator, credentials = start({"us-central1": Fleet(1000, first=seed_machine()), "asia-east1": Fleet(0)},
                            canaries.secret("gcp"), limited=False)
     assert isinstance(simulator, Gcp)
-    simulator.given = credentials                   # type: ignore[attr-defined]
+    simulator.credentials = credentials                   # type: ignore[attr-defined]
     canaries.watch(credentials["service_account"]["private_key"].splitlines()[9])     # type: ignore[index]
     return stack.enter_context(simulator)
 
 
 def keys(cloud: Gcp) -> dict[str, Any]:
-    return cloud.given                      # type: ignore[attr-defined]
+    return cloud.credentials                      # type: ignore[attr-defined]
 
 
 def ours(house: App, cloud: Gcp, region: str = "us-central1", **more: Any) -> many_sources.Answer:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from ...simulators.bearer import Ask, Kind, Said, cloud, time_text, uuid_of
+from ...simulators.bearer import Ask, Kind, Reply, cloud, time_text, uuid_of
 
 _LOCATIONS = {"fra": "de/fra", "ams": "nl/ams", "cgn": "de/cgn"}
 _STATES = {"running": ("active", True), "stopped": ("active", False), "starting": ("active", True),
@@ -44,7 +44,7 @@ def _networks(ask: Ask) -> list[Any]:
     return rows
 
 
-def _map(ask: Ask, key: str, make: Callable[[Ask], list[Any]]) -> Said:
+def _map(ask: Ask, key: str, make: Callable[[Ask], list[Any]]) -> Reply:
     return {key: {row["object_uuid"]: row for row in ask.kept(make)}}, {}
 
 

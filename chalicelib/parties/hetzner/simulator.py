@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from ...simulators.bearer import Ask, Kind, Refused, Said, cloud, numbered, split_public, time_text
+from ...simulators.bearer import Ask, Kind, Refused, Reply, cloud, numbered, split_public, time_text
 from ...simulators.fleet import Machine
 
 _LOCATIONS = ("fsn1", "nbg1", "hel1", "ash", "hil", "sin")
@@ -12,7 +12,7 @@ _STATES = {"running": "running", "stopped": "off", "starting": "starting", "stop
            "pending": "initializing"}
 
 
-def _page(ask: Ask, key: str, make: Callable[[Ask], list[Any]]) -> Said:
+def _page(ask: Ask, key: str, make: Callable[[Ask], list[Any]]) -> Reply:
     rows = ask.kept(make)
     if ask.one("sort") not in (None, "id", "id:asc"):
         raise Refused(400, "invalid_input")

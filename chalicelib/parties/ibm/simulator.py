@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from ...simulators.bearer import Ask, Kind, Refused, Said, cloud, time_text, uuid_of
+from ...simulators.bearer import Ask, Kind, Refused, Reply, cloud, time_text, uuid_of
 
 _REGIONS = ("us-south", "us-east", "eu-de", "eu-gb", "jp-tok")
 _STATES = {"running": "running", "stopped": "stopped", "starting": "starting", "stopping": "stopping",
@@ -24,7 +24,7 @@ def _token(key: str) -> str:
     return ".".join(base64.urlsafe_b64encode(msgspec.json.encode(part)).rstrip(b"=").decode() for part in parts)
 
 
-def _login(ask: Ask) -> Said:
+def _login(ask: Ask) -> Reply:
     form = dict(parse_qsl(ask.call.body.decode()))
     if form.get("grant_type") != "urn:ibm:params:oauth:grant-type:apikey":
         raise Refused(400, "BXNIM0429E")
@@ -34,7 +34,7 @@ def _login(ask: Ask) -> Said:
             "expires_in": 3600, "expiration": int(time.time()) + 3600, "scope": "ibm openid"}, {}
 
 
-def _page(ask: Ask, key: str, make: Callable[[Ask], list[Any]], *by: object) -> Said:
+def _page(ask: Ask, key: str, make: Callable[[Ask], list[Any]], *by: object) -> Reply:
     if not re.fullmatch(r"20[0-9]{2}-[0-9]{2}-[0-9]{2}", ask.one("version") or ""):
         raise Refused(400, "bad_version")
     if ask.one("generation") != "2":

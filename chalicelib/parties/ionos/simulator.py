@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlencode
 from uuid import NAMESPACE_OID, uuid5
 
-from ...simulators.bearer import Ask, Kind, Refused, Said, cloud, time_text, uuid_of
+from ...simulators.bearer import Ask, Kind, Refused, Reply, cloud, time_text, uuid_of
 from ...simulators.fleet import Machine
 
 _LOCATIONS = {"de/fra": "frankfurt", "de/txl": "berlin", "gb/lhr": "london", "us/las": "lasvegas"}
@@ -32,7 +32,7 @@ def center_id(region: str, n: int) -> str:
     return str(uuid5(NAMESPACE_OID, f"{region}/{n}"))
 
 
-def _collection(ask: Ask, rows: list[Any], path: str) -> Said:
+def _collection(ask: Ask, rows: list[Any], path: str) -> Reply:
     depth, offset = ask.number("depth", 0, 0, 10), ask.number("offset", 0, 0, 10 ** 6)
     limit = ask.number("limit", 100, 1, 10_000)
     shown = [_cut(row, depth) for row in rows[offset:offset + limit]]
@@ -54,11 +54,11 @@ def _cut(row: dict[str, Any], depth: int) -> dict[str, Any]:
     return shown
 
 
-def _datacenters(ask: Ask) -> Said:
+def _datacenters(ask: Ask) -> Reply:
     return _collection(ask, ask.kept(_centers), "/cloudapi/v6/datacenters")
 
 
-def _servers(ask: Ask) -> Said:
+def _servers(ask: Ask) -> Reply:
     if ask.place not in {row["id"] for row in ask.kept(_centers)}:
         raise Refused(404, "309")
     rows = [_row(m) for region, m in ask.machines() if center_id(region, m.number % 2) == ask.place]

@@ -61,11 +61,11 @@ class _Place(msgspec.Struct):
 def _list_servers(driven: Driven, source: Source, window: Window) -> Listing:
     for _ in range(2):
         listed = driven.driver.list_nodes()
-        here = [row for row in driven.door.seen["ListServers"] if row.datacenter == source.region]
+        here = [row for row in driven.door.answers["ListServers"] if row.datacenter == source.region]
         if not here:                        # the details of no servers are an error at this party
             return Listing([], 0)
         nodes = driven.driver.list_nodes(ex_full_details=True)
-        rows: list[_Details] = driven.door.seen["GetServers"]
+        rows: list[_Details] = driven.door.answers["GetServers"]
         if sorted(node.id for node in listed) == sorted(row.id for row in rows):
             return window_of([_server(row) for row in matched(nodes, rows, lambda row: row.id)
                               if row.datacenter == source.region], window)

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from ...simulators.bearer import Ask, Kind, Refused, Said, cloud, numbered, time_text
+from ...simulators.bearer import Ask, Kind, Refused, Reply, cloud, numbered, time_text
 from ...simulators.fleet import Machine
 
 _REGIONS = ("us-east", "us-ord", "eu-west", "ap-south", "de-fra-2")
@@ -14,7 +14,7 @@ _STATES = {"running": "running", "stopped": "offline", "starting": "booting", "s
            "pending": "provisioning"}
 
 
-def _page(ask: Ask, make: Callable[[Ask], list[Any]], filters: tuple[str, ...] = ()) -> Said:
+def _page(ask: Ask, make: Callable[[Ask], list[Any]], filters: tuple[str, ...] = ()) -> Reply:
     rows = ask.kept(make)
     try:
         query = msgspec.json.decode(ask.call.headers.get("x-filter", "{}"), type=dict[str, str])

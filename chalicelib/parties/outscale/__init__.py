@@ -162,7 +162,7 @@ def _list_servers(driven: Driven, source: Source, window: Window) -> Listing:
 
     def fetch(token: str | None) -> Page[_Vm]:
         nodes = driven.driver.list_nodes(ex_data=_page(size, token))
-        answer: _Vms = driven.door.seen["ListVms"]
+        answer: _Vms = driven.door.answers["ListVms"]
         return Page([(row.VmId, row) for row in matched(nodes, answer.Vms, lambda row: row.VmId)
                      if row.State not in _GONE], token=answer.NextPageToken)
 
@@ -181,7 +181,7 @@ def _volumes(driven: Driven, vms: Sequence[_Vm]) -> dict[str, int | None]:
 
     def fetch(token: str | None) -> Page[_Volume]:
         driven.driver._call_api("ReadVolumes", _page(_PAGE, token, **only))
-        answer: _Volumes = driven.door.seen["ListVolumes"]
+        answer: _Volumes = driven.door.answers["ListVolumes"]
         return Page([(volume.VolumeId, volume) for volume in answer.Volumes], token=answer.NextPageToken)
 
     return {volume.VolumeId: volume.Size for volume in by_token(fetch).rows}
@@ -191,7 +191,7 @@ def _types(driven: Driven, region: str, names: Iterable[str]) -> dict[str, _Type
     def fetch(missing: Sequence[str]) -> dict[str, _Type]:
         driven.driver._call_api("ReadVmTypes", msgspec.json.encode(
             {"Filters": {"VmTypeNames": list(missing)}, "DryRun": False}).decode())
-        answer: _Types = driven.door.seen["ListVmTypes"]
+        answer: _Types = driven.door.answers["ListVmTypes"]
         if answer.NextPageToken:
             raise PartyMalformed()
         return {kind.VmTypeName: kind for kind in answer.VmTypes}

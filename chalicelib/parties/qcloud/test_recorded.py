@@ -14,6 +14,11 @@ def of_qcloud(name: str) -> list[Answer]:
     return anywhere(answers(folder("qcloud") / f"{name}.yaml"))
 
 
+def paged(name: str) -> list[Answer]:
+    """Of the recorded lists alone: each names an offset."""
+    return [answer for answer in of_qcloud(name) if "Offset" in answer.parameters]
+
+
 def test_six_servers_on_pages_of_three(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(qcloud, "_PAGE", 3)
     player = Player("qcloud", of_qcloud("TestClient.test_paging_offset"), ("Offset",))
@@ -50,12 +55,12 @@ def test_the_later_fields(monkeypatch: pytest.MonkeyPatch, key: str, image: str,
 @pytest.mark.parametrize(("name", "statuses"), [
     ("start", [Status.SHUTOFF, Status.STARTING]), ("stop", [Status.ACTIVE, Status.STOPPING])])
 def test_what_a_server_is_doing(name: str, statuses: list[Status]) -> None:
-    recorded = [answer for answer in of_qcloud(f"TestCvmAction.test_cvm_{name}") if "Offset" in answer.asked]
+    recorded = paged(f"TestCvmAction.test_cvm_{name}")
     assert [listed(Player("qcloud", [answer]), "ap-singapore")[0].status for answer in recorded] == statuses
 
 
 def test_a_server_that_is_gone() -> None:
-    before, after = [answer for answer in of_qcloud("TestCvmAction.test_cvm_terminate") if "Offset" in answer.asked]
+    before, after = paged("TestCvmAction.test_cvm_terminate")
     assert len(listed(Player("qcloud", [before]), "ap-singapore")) == 1
     assert listed(Player("qcloud", [after]), "ap-singapore") == []
 
@@ -69,8 +74,7 @@ def test_an_error_inside_a_200() -> None:
 @pytest.mark.parametrize(("name", "attached"), [
     ("available", False), ("copy_instance_tags", True), ("not_encrypt", True)])
 def test_disks(name: str, attached: bool) -> None:
-    player = Player("qcloud", [answer for answer in of_qcloud(f"TestCbs.test_cbs_{name}") if "Offset" in answer.asked],
-                    ("Offset",))
+    player = Player("qcloud", paged(f"TestCbs.test_cbs_{name}"), ("Offset",))
     (disk,) = qcloud._disks(Client(Source("123", "qcloud", "ap-singapore"), account_of("qcloud"), player), ["ins-1"])
     assert bool(disk.InstanceId) is attached
     assert disk.DiskSize

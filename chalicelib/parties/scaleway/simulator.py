@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ...simulators.bearer import Ask, Kind, Refused, Said, cloud, numbered, time_text, uuid_of
+from ...simulators.bearer import Ask, Kind, Refused, Reply, cloud, numbered, time_text, uuid_of
 from ...simulators.fleet import Machine
 
 _ZONES = ("fr-par-1", "fr-par-2", "fr-par-3", "nl-ams-1", "nl-ams-2", "nl-ams-3", "pl-waw-1", "pl-waw-2",
@@ -22,7 +22,7 @@ def _rows(ask: Ask) -> list[Any]:
     return [_server(ask.place, m) for _, m in _in_zone(ask)]
 
 
-def _servers(ask: Ask) -> Said:
+def _servers(ask: Ask) -> Reply:
     if ask.one("order") not in (None, "creation_date_asc", "creation_date_desc"):
         raise Refused(400, "invalid_request_error")
     way = -1 if ask.one("order") in (None, "creation_date_desc") else 1
@@ -55,7 +55,7 @@ def _server(zone: str, m: Machine) -> dict[str, Any]:
         "security_group": None, "placement_group": None, "filesystems": [], "end_of_service": False}
 
 
-def _volumes(ask: Ask) -> Said:
+def _volumes(ask: Ask) -> Reply:
     wanted, rows = ask.many("volume_ids"), ask.kept(_block_rows)
     page, total = numbered(ask, [row for row in rows if not wanted or row["id"] in wanted], "page_size", 50, 100)
     return {"volumes": page, "total_count": total}, {}
@@ -70,7 +70,7 @@ def _block_rows(ask: Ask) -> list[Any]:
             for _, m in _in_zone(ask) for n, size in enumerate(m.disks) if n]
 
 
-def _ips(ask: Ask) -> Said:
+def _ips(ask: Ask) -> Reply:
     if f"{ask.place}-1" not in _ZONES:
         raise Refused(400, "unknown region in path")
     if ask.one("resource_type") not in (None, "instance_private_nic"):
@@ -94,7 +94,7 @@ def _sizes(ask: Ask) -> list[Any]:
     return sorted({(m.cpu, m.memory_gib) for _, m in _in_zone(ask)} | {(64, 256)})
 
 
-def _types(ask: Ask) -> Said:
+def _types(ask: Ask) -> Reply:
     sizes = ask.kept(_sizes)
     page, total = numbered(ask, sizes, "per_page", 50, 100)
     types: dict[str, dict[str, Any]] = {f"TEST-{cpu}-{memory}": {

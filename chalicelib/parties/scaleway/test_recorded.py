@@ -36,7 +36,7 @@ def catalogues() -> list[Answer]:
 @pytest.fixture
 def by_zone(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Server]]:
     monkeypatch.setattr(scaleway, "_PAGE", 50)                  # as the catalogue was recorded
-    recorded = [replace(answer, asked={"page": "1"})
+    recorded = [replace(answer, parameters={"page": "1"})
                 for answer in answers(folder("scaleway") / "sdk-go/test-list-server-multiple-zones.cassette.yaml")
                 if answer.method == "GET" and answer.path.endswith("/servers")]
     zones = sorted({answer.path.split("/")[4] for answer in recorded})

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from ...simulators.bearer import Ask, Kind, Refused, Said, cloud, uuid_of
+from ...simulators.bearer import Ask, Kind, Refused, Reply, cloud, uuid_of
 from ...simulators.fleet import Machine
 
 _ZONES = ("fi-hel1", "fi-hel2", "de-fra1", "us-nyc1", "uk-lon1")
@@ -30,7 +30,7 @@ def _rows(ask: Ask) -> list[Any]:
     return rows[::-1]                      # no order that anybody promised
 
 
-def _servers(ask: Ask) -> Said:
+def _servers(ask: Ask) -> Reply:
     rows = ask.kept(_rows, *ask.many("label"))
     offset, limit = ask.number("offset", 0, 0, 10 ** 6), ask.number("limit", 100, 1, 100)
     return {"servers": {"server": rows[offset:offset + limit]}}, {}
@@ -40,7 +40,7 @@ def _by_uuid(ask: Ask) -> list[Any]:
     return [{uuid_of(m, 0): (region, m) for region, m in ask.machines()}]
 
 
-def _detail(ask: Ask) -> Said:
+def _detail(ask: Ask) -> Reply:
     if not re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", ask.place):
         raise Refused(400, "SERVER_INVALID")
     region, m = ask.kept(_by_uuid)[0].get(ask.place, ("", None))

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from ...simulators.bearer import Ask, Kind, Refused, Said, cloud, split_public, time_text
+from ...simulators.bearer import Ask, Kind, Refused, Reply, cloud, split_public, time_text
 from ...simulators.fleet import Machine
 
 _REGIONS = ("ewr", "ord", "fra", "sgp", "nrt")
@@ -12,7 +12,7 @@ _STATES = {"running": ("active", "running", "ok"), "stopped": ("active", "stoppe
            "pending": ("pending", "stopped", "none")}
 
 
-def _page(ask: Ask, key: str, make: Callable[[Ask], list[Any]], *by: object) -> Said:
+def _page(ask: Ask, key: str, make: Callable[[Ask], list[Any]], *by: object) -> Reply:
     rows = ask.kept(make, *by)
     size, cursor = ask.number("per_page", 100, 1, 500), ask.one("cursor") or "next_0"
     ids = [row["id"] for row in rows]
