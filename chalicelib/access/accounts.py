@@ -405,6 +405,8 @@ def check(tenant_id: str, party: Party, credentials: object, *, project: str | N
     fields = _check_credentials(party, credentials)
     route = _route(authorities, proxy, login, allow_http)
     _check_addresses(party, fields, local=local, plain=allow_http)
+    if "all" in regions:                    # at some parties it has the form of a region
+        raise InvalidParameter("region", "No region can be called all. For every open region, name none.")
     codes = tuple(dict.fromkeys(party.region(name) for name in regions))
     if party.usual_region and "site" in fields and any(
             party.usual_region(fields, code) != party.usual_region(fields, "") for code in codes):

@@ -112,7 +112,7 @@ class List(msgspec.Struct, frozen=True):
     item: Choice | Text
     takes: str
     every: bool = True
-    most: int = 32
+    most: int = 100                         # more than any party has regions, or there are parties
 
     def read(self, text: str) -> tuple[str, ...] | None:
         if self.every and text == "all":
@@ -190,11 +190,11 @@ _NAME_PART = Text("[^\\x00-\\x1f\\x7f-\\x9f\\ufffd]{1,128}", "1-128 characters w
 PARAMETERS: tuple[Parameter, ...] = (
     Parameter("party", List(Choice(parties.names()), "the name of a party"),
               "The cloud (a party), several separated by commas, or `all`.", True, "qcloud"),
-    Parameter("tenant_id", List(_ID, "a tenant", most=100), "The tenant, compared exactly, several separated by "
+    Parameter("tenant_id", List(_ID, "a tenant"), "The tenant, compared exactly, several separated by "
               "commas, or `all`: every tenant that the token covers and that has an account.", True, "123"),
     Parameter("region", List(_ID, "a region code"), "The party's region code or a known alias of it, several "
               "separated by commas, or `all`. Parties that have no such region are left out.", True, "gz"),
-    Parameter("account", List(_ACCOUNT, "an account", most=100), "Names of the tenant's accounts at the party, "
+    Parameter("account", List(_ACCOUNT, "an account"), "Names of the tenant's accounts at the party, "
               "separated by commas, or `all` (default). `NAME:ID` is one member that was discovered behind the account "
               "NAME; NAME alone means all of them."),
     Parameter("f", Number(1), "First position wanted, counted from 1. Default: 1.", example=1),

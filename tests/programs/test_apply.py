@@ -154,6 +154,7 @@ def test_an_account_that_a_person_put_again_is_a_persons(twocloud: Command, flee
     ("  bob:", "  b/b:", "`$.users`"),
     ("  bob:", "  ann:", "the key stands there twice"),
     ("  007:", "  all:", "tenant_id"),
+    ("      regions: [gz]", "      regions: [all]", "No region can be called all."),
     ('tenants: ["*"]', "tenants: [all]", "`$.users[...].tenants[0]`"),
     ("name: prod", "name: [", "The file is no YAML (line"),
 ])

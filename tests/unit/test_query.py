@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chalicelib import parties
 from chalicelib.errors import InvalidParameter
 from chalicelib.fleet import query
 from chalicelib.fleet.query import PARAMETERS, Choice, Number, Query, Text, parse
@@ -100,6 +101,14 @@ def test_a_link_asks_for_the_same(pairs: list[tuple[str, str]]) -> None:
     parsed = parse(pairs)
     again = parse(parse_qsl(query.link(parsed, Window(3, 4)), keep_blank_values=True))
     assert again == Query(**{**{f: getattr(parsed, f) for f in parsed.__slots__}, "window": Window(3, 4)})     # type: ignore[arg-type]
+
+
+def test_every_party_and_every_region_of_a_cloud_fit_in_a_list() -> None:
+    """Azure has more than sixty."""
+    names = parties.names()
+    parsed = parse([("party", ",".join(names)), ("tenant_id", "123"), ("region", ",".join(f"r{n}" for n in range(70)))])
+    assert parsed.parties == tuple(names)
+    assert len(parsed.regions or ()) == 70
 
 
 def test_formats() -> None:
