@@ -21,7 +21,7 @@ import msgspec
 from .. import __version__, files, settings
 from ..access import accounts, users
 from ..cloud import sockets
-from ..cloud.sender import CallStats
+from ..cloud.calls import CallStats
 from ..errors import AccountNotFound, InvalidParameter, PartyError, SettingsError, TwocloudError
 from ..fleet import schedule
 from ..fleet.check import check_account

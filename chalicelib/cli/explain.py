@@ -9,7 +9,7 @@ import msgspec
 from msgspec.structs import asdict
 
 from .. import parties
-from ..cloud.sender import Call, CallStats
+from ..cloud.calls import Call, CallStats
 from ..errors import PartyError, RateLimited, TwocloudError, UnknownRegion
 from ..fleet import query
 from ..model import Source

@@ -10,7 +10,7 @@ from urllib.parse import urlencode, urlsplit
 import click
 import msgspec
 
-from ..cloud.sender import CallStats
+from ..cloud.calls import CallStats
 from ..fleet import query
 from ..model import DEFAULT_ACCOUNT
 from . import columns, completion, contexts

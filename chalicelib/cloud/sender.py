@@ -17,12 +17,10 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from math import inf
 from urllib.parse import unquote, urlsplit
 
 import certifi
-import msgspec
 import requests
 import urllib3
 from requests.structures import CaseInsensitiveDict
@@ -43,6 +41,7 @@ from ..errors import (
 from ..model import Account, Limit, Request, Response, Sign
 from ..route import DIRECT, Route, is_loopback
 from .answer_size import BYTE_CAP, LIGHT, LONGEST_REFUSAL, Permit, RoomForAnswers
+from .calls import Call, CallStats
 from .failures import causes, failure_in, failure_of
 from .party import Party
 from .rate_limit import MARGIN, RateLimits
@@ -52,48 +51,6 @@ CALL_SECONDS = 10.0                         # the share of one call; a request m
 _PIECE = 65536                              # bytes that are received, or unpacked, at once
 _LONGEST_WAIT = 5.0                         # a party that asks for more gets no retry from us
 _ROUTES = 64                                # other than the deployment's own; the one used last is forgotten last
-
-
-class Call(msgspec.Struct):
-    """One call to a party. `began`: time.monotonic(). `waited`: milliseconds before it, for the party's documented
-    rate. `status`: of the answer, None if there was none; `error`: our error code, "" if nothing went wrong. `known`:
-    the party is known to have the region. `cancelled`: it was ended by us, because another call had failed."""
-
-    tenant_id: str
-    party: str
-    account: str
-    region: str
-    operation: str
-    began: float
-    waited: float
-    milliseconds: float | None = None       # None: under way
-    status: int | None = None
-    error: str = ""
-    date: str = ""                          # the answer's own time, as its header says it
-    known: bool = True
-    cancelled: bool = False
-
-
-@dataclass(slots=True)
-class CallStats:
-    """What senders did: calls started, retries, and milliseconds in which at least one call was under way; each call
-    in `made`.
-
-    All senders of one request to us may share one, so that the retries of all of them stay within a tenth.
-    """
-
-    calls: int = 0
-    retries: int = 0
-    milliseconds: float = 0.0
-    made: list[Call] = field(default_factory=list[Call], repr=False)
-    under_way: int = field(default=0, repr=False)
-    since: float = field(default=0.0, repr=False)
-    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-
-    def line(self) -> dict[str, object]:
-        """For the log."""
-        return {"party_milliseconds": round(self.milliseconds, 1), "party_calls": self.calls,
-                "party_retries": self.retries}
 
 
 # (operation, its limit, deadline) -> seconds to wait, for an operation whose rate other processes use too

@@ -3,8 +3,8 @@
 import time
 
 from .. import parties
+from ..cloud.calls import CallStats
 from ..cloud.party import Party
-from ..cloud.sender import CallStats
 from ..errors import PartyDenied, TwocloudError, UnknownRegion
 from ..model import DEFAULT_ACCOUNT, Account, Send, Source
 from . import known_regions

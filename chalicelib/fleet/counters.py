@@ -18,7 +18,7 @@ import msgspec
 from .. import log
 from ..access import tokens
 from ..access.tokens import Caller
-from ..cloud.sender import Call
+from ..cloud.calls import Call
 from ..model import Source
 
 REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0)      # upper bounds

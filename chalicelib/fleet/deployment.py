@@ -5,19 +5,21 @@ import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from .. import log
 from ..access.sealing import Sealer, open_sealer
-from ..cloud.sender import Transport
-from ..cloud.sockets import read_authorities
 from ..errors import InvalidParameter, SettingsError
 from ..model import Source
 from ..route import Route
 from ..settings import Settings
 from ..storage.snapshots import Counts
 from ..storage.store import Store, open_store
+
+if TYPE_CHECKING:
+    from ..cloud.sender import Transport
 
 
 class Later(msgspec.Struct):
@@ -40,6 +42,26 @@ class Stock(msgspec.Struct):
     last: dict[str, tuple[int, float]] = msgspec.field(default_factory=dict[str, tuple[int, float]])
 
 
+class Transports:
+    """The process's transport, made on first use, once, whichever thread is first: what it stands on takes longer to
+    import than an answer from the store takes."""
+
+    def __init__(self, make: "Callable[[], Transport]") -> None:
+        self._make = make
+        self._made: Transport | None = None
+        self._lock = threading.Lock()
+
+    def __call__(self) -> "Transport":
+        with self._lock:
+            self._made = self._made or self._make()
+            return self._made
+
+    def close(self) -> None:
+        with self._lock:
+            if self._made:
+                self._made.close()
+
+
 class Deployment(msgspec.Struct, frozen=True):
     """`clock`: Unix time. `noted`: when this process last wrote down that a source is being read. `begun`: when it
     began to list one (time.monotonic), for a minute. `listed`: when it wrote down which lists an id names. `stocks`: by
@@ -49,7 +71,7 @@ class Deployment(msgspec.Struct, frozen=True):
     settings: Settings
     store: Store
     sealer: Callable[[], Sealer]            # on first use: the key is not needed to say who may see what
-    transport: Transport
+    transports: Transports
     clock: Callable[[], float]
     noted: dict[str, float] = msgspec.field(default_factory=dict[str, float])
     begun: dict[str, list[float]] = msgspec.field(default_factory=dict[str, list[float]])
@@ -58,8 +80,12 @@ class Deployment(msgspec.Struct, frozen=True):
     stocks: dict[str, Stock] = msgspec.field(default_factory=dict[str, Stock])
     counted: dict[str, tuple[str, Counts]] = msgspec.field(default_factory=dict[str, tuple[str, Counts]])
 
+    @property
+    def transport(self) -> "Transport":
+        return self.transports()
+
     def close(self) -> None:
-        self.transport.close()
+        self.transports.close()
         self.store.close()
 
 
@@ -73,15 +99,22 @@ def open_deployment(settings: Settings, clock: Callable[[], float] = time.time) 
             opened.append(open_sealer(settings.key, settings.old_key))
         return opened[0]
 
-    transport = Transport(route=Route(trusted_authorities(settings.ca_file), settings.proxy),
-                          ignored_proxy=settings.ignored_proxy)
-    return Deployment(settings, open_store(settings.store, clock), sealer, transport, clock)
+    route = Route(trusted_authorities(settings.ca_file), settings.proxy)
+
+    def make() -> "Transport":
+        from ..cloud.sender import Transport
+
+        return Transport(route=route, ignored_proxy=settings.ignored_proxy)
+
+    return Deployment(settings, open_store(settings.store, clock), sealer, Transports(make), clock)
 
 
 def trusted_authorities(path: str) -> str:
     """The certificates in the file of TWOCLOUD_CA_FILE, "" if there is none. Raises SettingsError."""
     if not path:
         return ""
+    from ..cloud.sockets import read_authorities
+
     try:
         with Path(path).open("rb") as file:
             return read_authorities("TWOCLOUD_CA_FILE", file)

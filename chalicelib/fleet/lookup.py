@@ -13,7 +13,7 @@ from .. import log, parties
 from ..access import accounts
 from ..access.accounts import AccountRow
 from ..access.tokens import Caller
-from ..cloud.sender import CallStats
+from ..cloud.calls import CallStats
 from ..errors import AccountNotFound, Internal, PartyDenied, PartyError, StoreBusy, TwocloudError, UnknownRegion
 from ..model import DEFAULT_ACCOUNT, WHOLE, Member, Server, Source, Window
 from ..storage import snapshots, store

@@ -4,13 +4,14 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec.structs import replace
 
 from .. import parties
 from ..cloud import paging
-from ..cloud.sender import CallStats, Sender
+from ..cloud.calls import CallStats
 from ..errors import Conflict, ListChanged, PartyError, PartyTimeout, RateLimited, SnapshotReplaced, UnknownRegion
 from ..model import WHOLE, Account, Listing, Server, Source, Window
 from ..storage import snapshots, store
@@ -24,6 +25,9 @@ from .lookup import NAMED, NO_SNAPSHOT, REQUEST_SECONDS, Filter, Freshness, Look
 from .party_call import call_party
 from .single_flight import lease, single_flight
 from .together import Together
+
+if TYPE_CHECKING:
+    from ..cloud.sender import Sender
 
 _REMEMBERED = 4096                          # sources beyond which a process forgets what is over
 _SMALL = 500                                # servers of a list that is listed whole at once when a page of it is wanted
@@ -267,7 +271,7 @@ def _list(plan: SourcePlan, window: Window) -> tuple[Listing, Mapping[Place, Row
     whole, head = window.last is None, plan.head
     seams = whole and (circuit_breaker.last_failure(plan) is not None or (head is not None and head.moving))
 
-    def query(account: Account, send: Sender) -> Listing:
+    def query(account: Account, send: "Sender") -> Listing:
         with paging.reading(seams=seams, first=whole and head is None, room=send.room) as how:
             part = plan.together.listing(plan.source, account, send, plan.party_deadline) if (
                 whole and plan.together) else None

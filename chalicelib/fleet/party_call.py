@@ -2,11 +2,10 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from .. import parties
 from ..access import accounts
-from ..cloud.sender import Sender
 from ..errors import PartyError, PartyTimeout, UnknownRegion
 from ..model import DEFAULT_ACCOUNT, Account
 from ..storage.store import Place, Row
@@ -14,6 +13,9 @@ from . import circuit_breaker
 from .deployment import Deployment
 from .lookup import SourcePlan, best_effort
 from .shared_rate import shared_rate
+
+if TYPE_CHECKING:
+    from ..cloud.sender import Sender
 
 T = TypeVar("T")
 Failure = PartyError | UnknownRegion
@@ -24,7 +26,7 @@ def open_account(deployment: Deployment, tenant_id: str, party: str, name: str =
     return accounts.load(deployment.store, deployment.sealer, tenant_id, party, name, local=deployment.settings.local)
 
 
-def call_party(plan: SourcePlan, region: str, query: Callable[[Account, Sender], T],
+def call_party(plan: SourcePlan, region: str, query: "Callable[[Account, Sender], T]",
                explain: Callable[[Failure], Failure] = lambda failure: failure,
                also: Sequence[Place] = ()) -> tuple[T, Mapping[Place, Row] | None]:
     """The result of `query`, and the rows of the store that are wanted `also` after it; None if they could not be read.

@@ -19,7 +19,7 @@ import msgspec
 from .. import log, parties
 from ..access import accounts
 from ..access.accounts import AccountRow
-from ..cloud.sender import CallStats
+from ..cloud.calls import CallStats
 from ..errors import AccountNotFound, Internal, PartyError, RateLimited, TwocloudError, UnknownRegion
 from ..model import DEFAULT_ACCOUNT, Source
 from ..storage import snapshots

@@ -8,14 +8,17 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from .. import parties
 from ..cloud import paging
-from ..cloud.sender import Sender
 from ..errors import PartyError, PartyMalformed, PartyTimeout
 from ..model import Account, Listing, Member, Server, Source
+
+if TYPE_CHECKING:
+    from ..cloud.sender import Sender
 
 MOST = 100                                  # sources that are listed together: ten messages of so many fit a batch
 _BELIEVED_SECONDS = 60                      # after its beginning, in which a source may still get its part
@@ -37,7 +40,7 @@ class Together(msgspec.Struct):
     served: set[Source] = msgspec.field(default_factory=set[Source])
     lock: threading.Lock = msgspec.field(default_factory=threading.Lock)
 
-    def listing(self, source: Source, account: Account, send: Sender, deadline: float) -> Listing | None:
+    def listing(self, source: Source, account: Account, send: "Sender", deadline: float) -> Listing | None:
         """The source's part of the lists; None: it must be listed by itself. `deadline`: on time.monotonic's scale.
         Raises PartyError, UnknownRegion."""
         if not self.lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
@@ -66,7 +69,7 @@ class Together(msgspec.Struct):
         """When the calls began that listed the source; `now`, if it was not listed by those."""
         return now if self.began is None or source not in self.served else min(now, self.began)
 
-    def _list(self, account: Account, send: Sender) -> Lists | PartyError | None:
+    def _list(self, account: Account, send: "Sender") -> Lists | PartyError | None:
         """An answer that cannot be understood may be about one member: then each is listed by itself."""
         members = [Member(id=key) for key in dict.fromkeys(map(_member_of, self.sources))]
         try:
@@ -77,7 +80,7 @@ class Together(msgspec.Struct):
         except PartyError as failure:
             return failure
 
-    def _is_region(self, region: str, account: Account, send: Sender) -> bool:
+    def _is_region(self, region: str, account: Account, send: "Sender") -> bool:
         """Whether the party names the region, so that an empty list of it is believed."""
         assert isinstance(self.lists, Mapping)
         if any(region in lists for lists in self.lists.values() if not isinstance(lists, PartyError)):

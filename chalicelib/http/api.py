@@ -8,7 +8,7 @@ import msgspec
 
 from .. import __version__, log, parties
 from ..access import tokens, users
-from ..cloud.sender import CallStats
+from ..cloud.calls import CallStats
 from ..errors import (
     Forbidden,
     InvalidParameter,

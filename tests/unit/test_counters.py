@@ -9,7 +9,7 @@ import pytest
 
 from chalicelib.access.tokens import Caller, Token
 from chalicelib.access.users import User
-from chalicelib.cloud.sender import Call
+from chalicelib.cloud.calls import Call
 from chalicelib.fleet import counters as counters_module
 from chalicelib.fleet.counters import CALL_SECONDS, REQUEST_SECONDS, Counters, SharedMemory
 

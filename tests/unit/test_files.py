@@ -113,7 +113,8 @@ def test_no_context_writes_down_tls_keys(tmp_path: Path) -> None:
 
 
 SERVE_AS_NOBODY = AS_NOBODY.replace("import os, sys\n",
-                                    "import os, sys\nimport app, chalicelib.http.serve, chalicelib.cli.serving, idna\n")
+                                    "import os, sys\nimport app, chalicelib.http.serve, chalicelib.cli.serving\n"
+                                    "import chalicelib.cloud.sender, idna\n")
 
 
 @as_root

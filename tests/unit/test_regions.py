@@ -16,8 +16,8 @@ from msgspec import structs
 from chalicelib import parties, simulators
 from chalicelib.access import accounts
 from chalicelib.cloud import cache
+from chalicelib.cloud.calls import CallStats
 from chalicelib.cloud.client import Client
-from chalicelib.cloud.sender import CallStats
 from chalicelib.errors import PartyDenied, PartyUnavailable, TwocloudError, UnknownRegion
 from chalicelib.fleet import (
     check,
