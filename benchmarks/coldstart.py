@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.clouds import Cloud
+from benchmarks.measure import cpu_of
 from benchmarks.verdict import Claim, lines, seconds
 
 TITLE = "Cold starts from the real zip"
@@ -95,18 +96,12 @@ def _start(
     begun = time.perf_counter()
     with Function(task, handler, variables, 28, folder, python, client) as function:
         function.wait()
-        cpu = _cpu(function.pid)
+        cpu = cpu_of(function.pid)
         answer = function.invoke(event)
         took = time.perf_counter() - begun
         if answer.get("statusCode", 200) != 200:
             raise RuntimeError(str(answer))
-        return {"init": function.started, "init_cpu": cpu, "answer": took, "answer_cpu": _cpu(function.pid)}
-
-
-def _cpu(pid: int) -> float:
-    """User and system seconds of that process: fields 14 and 15 of /proc/PID/stat."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return {"init": function.started, "init_cpu": cpu, "answer": took, "answer_cpu": cpu_of(function.pid)}
 
 
 def _event(path: str) -> dict[str, Any]:

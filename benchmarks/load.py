@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from benchmarks.coldstart import _cpu
+from benchmarks.measure import cpu_of
 from benchmarks.verdict import Claim, lines
 
 TITLE = "The packaged functions under load"
@@ -157,7 +157,7 @@ def _billed(house: _House) -> dict[str, dict[str, float]]:
         as_ = "tenant-0"
         _, _, headers_before = house.ask(tenant, query, as_)
         headers = {"If-None-Match": headers_before["etag"]} if kind == "unchanged" else {}
-        at, cpu = len(api.log), _cpu(api.all[0].pid)
+        at, cpu = len(api.log), cpu_of(api.all[0].pid)
         answers = [house.ask(tenant, query, as_, **headers) for _ in range(TIMES)]
         expected = {"unchanged": 304, "refused": 403}.get(kind, 200)
         if {status for status, _, _ in answers} != {expected}:
@@ -165,16 +165,16 @@ def _billed(house: _House) -> dict[str, dict[str, float]]:
         plain = house.ask(tenant, query, as_, gzip=False, **headers)[1]
         figures[kind] = {
             "ms": 1000 * statistics.median(it.took for it in api.log[at : at + TIMES]),
-            "cpu_ms": 1000 * (_cpu(api.all[0].pid) - cpu) / TIMES,
+            "cpu_ms": 1000 * (cpu_of(api.all[0].pid) - cpu) / TIMES,
             "gzip": answers[0][1],
             "plain": plain,
         }
-    at, cpu = len(guard.log), _cpu(guard.all[0].pid)
+    at, cpu = len(guard.log), cpu_of(guard.all[0].pid)
     for number in range(1, TIMES + 1):  # each with a token that the gateway has not seen
         house.ask(f"tenant-{number}", "region=gz&f=1&t=10")
     figures["authorizer"] = {
         "ms": 1000 * statistics.median(it.took for it in guard.log[at:]),
-        "cpu_ms": 1000 * (_cpu(guard.all[0].pid) - cpu) / TIMES,
+        "cpu_ms": 1000 * (cpu_of(guard.all[0].pid) - cpu) / TIMES,
         "gzip": 0,
         "plain": 0,
     }

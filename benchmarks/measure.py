@@ -59,6 +59,12 @@ def cpu_seconds() -> float:
                for used in (resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)))
 
 
+def cpu_of(pid: int) -> float:
+    """User and system seconds of that process: fields 14 and 15 of /proc/PID/stat."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def peak_kib() -> int:
     """The same count as ru_maxrss, but of this program alone: Linux carries ru_maxrss over from who started it."""
     return _status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

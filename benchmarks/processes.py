@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.clouds import Cloud
-from benchmarks.coldstart import _cpu
 from benchmarks.keys import REGION
-from benchmarks.measure import in_child
-from benchmarks.serve import _started
+from benchmarks.measure import cpu_of, in_child
+from benchmarks.serve import started
 from benchmarks.verdict import Claim, lines, seconds
 
 TITLE = "Several processes over one database"
@@ -41,7 +40,7 @@ class _Side:
                  stack: ExitStack) -> None:
         self._database = database
         command = ["-m", "chalicelib", "serve", "--port", "0", *options]
-        self._served = [stack.enter_context(_started(command, dict(settings))) for _ in range(processes)]
+        self._served = [stack.enter_context(started(command, dict(settings))) for _ in range(processes)]
         self.ports = [port for _, port in self._served]
 
     def cpu(self) -> tuple[float, float]:
@@ -53,7 +52,7 @@ class _Side:
 def _tree(pid: int) -> Generator[float]:
     """CPU seconds of a process and of those below it that still run."""
     with suppress(FileNotFoundError, ProcessLookupError):           # it has ended meanwhile
-        yield _cpu(pid)
+        yield cpu_of(pid)
         for thread in Path(f"/proc/{pid}/task").iterdir():
             for child in (thread / "children").read_text().split():
                 yield from _tree(int(child))
@@ -128,48 +127,59 @@ def _refreshed(store: str) -> int:
 
 
 def run() -> dict[str, Any]:
+    with Cloud("qcloud", size=SERVERS, latency=LATENCY, limited=False, accounts=SOURCES) as cloud:
+        return {"pages": _pages(cloud.url), "refreshes": {name: _refreshes(cloud.url, *SIDES[name]) for name in SIDES}}
+
+
+def _pages(cloud: str) -> dict[str, dict[str, list[dict[str, float]]]]:
+    """The rounds of each kind of page, of each side in turn."""
     from deploy.postgres import Postgres
 
     query = f"party=qcloud&region={REGION['qcloud']}&f=1&t=10&max_age="
-    figures: dict[str, Any] = {"pages": {kind: {name: [] for name in SIDES} for kind in REQUESTS}, "refreshes": {}}
-    with Cloud("qcloud", size=SERVERS, latency=LATENCY, limited=False, accounts=SOURCES) as cloud:
-        with ExitStack() as stack, Postgres("fsync=on") as database, \
-                tempfile.TemporaryDirectory() as folder:
-            sides, tokens = dict[str, _Side](), dict[str, str]()
-            for kind, url in (("sqlite", f"sqlite:///{folder}/pages.db"), ("postgres", database.url)):
-                made = in_child("benchmarks.processes:filled", {"url": cloud.url, "store": url, "key": f"{folder}/key",
-                                                                "accounts": CALLERS})
-                pid = database.process.pid if database.process and kind == "postgres" else 0
-                for name, (store, processes, options) in SIDES.items():
-                    if store == kind:
-                        tokens[name] = made["token"]
-                        sides[name] = _Side({each: text for each, text in made.items() if each != "token"}, processes,
-                                            options, pid, stack)
-            for kind, times in REQUESTS.items():
-                for number in range(ROUNDS + 1):
-                    for name, side in sides.items():
-                        measured = _round(side, tokens[name], query + ("99999" if kind == "kept" else "0"),
-                                          times if number else times // 10)
-                        if number:
-                            figures["pages"][kind][name].append(measured)
-        for name, (store, processes, options) in SIDES.items():
-            with ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
-                database = stack.enter_context(Postgres("fsync=on")) if store == "postgres" else None
-                url = database.url if database else f"sqlite:///{folder}/refreshes.db"
-                made = in_child("benchmarks.processes:filled", {"url": cloud.url, "store": url, "key": f"{folder}/key",
-                                                                "accounts": SOURCES})
-                del made["token"]
-                pid = database.process.pid if database and database.process else 0
-                wall = time.perf_counter()
-                side = _Side(made, processes, ("--refresh", "1s", *options), pid, stack)
-                while _refreshed(url) < SOURCES:
-                    if time.perf_counter() - wall > 600:
-                        raise RuntimeError(f"only {_refreshed(url)} of {SOURCES} sources were refreshed")
-                    time.sleep(0.5)
-                wall = time.perf_counter() - wall
-                mine, theirs = side.cpu()
-                figures["refreshes"][name] = {"wall": wall, "cpu": mine, "database": theirs}
+    figures: dict[str, dict[str, list[dict[str, float]]]] = {
+        kind: {name: [] for name in SIDES} for kind in REQUESTS}
+    with ExitStack() as stack, Postgres("fsync=on") as database, tempfile.TemporaryDirectory() as folder:
+        sides, tokens = dict[str, _Side](), dict[str, str]()
+        for kind, url in (("sqlite", f"sqlite:///{folder}/pages.db"), ("postgres", database.url)):
+            made = _filled(cloud, url, f"{folder}/key", CALLERS)
+            token = made.pop("token")
+            pid = database.process.pid if database.process and kind == "postgres" else 0
+            for name, (store, processes, options) in SIDES.items():
+                if store == kind:
+                    tokens[name], sides[name] = token, _Side(made, processes, options, pid, stack)
+        for kind, times in REQUESTS.items():
+            for number in range(ROUNDS + 1):
+                for name, side in sides.items():
+                    measured = _round(side, tokens[name], query + ("99999" if kind == "kept" else "0"),
+                                      times if number else times // 10)
+                    if number:
+                        figures[kind][name].append(measured)
     return figures
+
+
+def _refreshes(cloud: str, store: str, processes: int, options: tuple[str, ...]) -> dict[str, float]:
+    """Seconds until a new side has listed all sources."""
+    from deploy.postgres import Postgres
+
+    with ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
+        database = stack.enter_context(Postgres("fsync=on")) if store == "postgres" else None
+        url = database.url if database else f"sqlite:///{folder}/refreshes.db"
+        made = _filled(cloud, url, f"{folder}/key", SOURCES)
+        del made["token"]
+        wall = time.perf_counter()
+        side = _Side(made, processes, ("--refresh", "1s", *options),
+                     database.process.pid if database and database.process else 0, stack)
+        while _refreshed(url) < SOURCES:
+            if time.perf_counter() - wall > 600:
+                raise RuntimeError(f"only {_refreshed(url)} of {SOURCES} sources were refreshed")
+            time.sleep(0.5)
+        wall = time.perf_counter() - wall
+        mine, theirs = side.cpu()
+        return {"wall": wall, "cpu": mine, "database": theirs}
+
+
+def _filled(cloud: str, store: str, key: str, accounts: int) -> dict[str, str]:
+    return in_child("benchmarks.processes:filled", {"url": cloud, "store": store, "key": key, "accounts": accounts})
 
 
 # ---------------------------------------------------------------- what it says

@@ -15,9 +15,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from benchmarks.clouds import Cloud
-from benchmarks.coldstart import _cpu
 from benchmarks.keys import CREDENTIALS, REGION, TENANT
-from benchmarks.measure import ROOT, in_child
+from benchmarks.measure import ROOT, cpu_of, in_child
 from benchmarks.verdict import Claim, lines, seconds
 
 TITLE = "A page from `twocloud serve`"
@@ -39,7 +38,7 @@ server.run()
 
 
 @contextmanager
-def _started(command: list[str], environment: dict[str, str], details: str = "") -> Generator[tuple[int, int]]:
+def started(command: list[str], environment: dict[str, str], details: str = "") -> Generator[tuple[int, int]]:
     """The process and its port. Its lines are written and read, as they would be."""
     process = subprocess.Popen([sys.executable, *command], cwd=ROOT, env={**os.environ, **environment}, text=True,
                                stdin=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -83,12 +82,12 @@ def _round(pid: int, port: int, request: bytes, times: int) -> dict[str, float]:
                 _ask(connection, request)
 
     threads = [threading.Thread(target=work) for _ in range(CONNECTIONS)]
-    cpu, wall = _cpu(pid), time.perf_counter()
+    cpu, wall = cpu_of(pid), time.perf_counter()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    wall, cpu = time.perf_counter() - wall, _cpu(pid) - cpu
+    wall, cpu = time.perf_counter() - wall, cpu_of(pid) - cpu
     return {"rate": CONNECTIONS * times / wall, "cpu": cpu / (CONNECTIONS * times)}
 
 
@@ -138,7 +137,7 @@ def first_pages(url: str) -> dict[str, Any]:
     for side, max_age in (("live", 0), ("accepted", 3600)):
         with tempfile.TemporaryDirectory(prefix="twocloud-benchmark-") as folder:
             there, request = _stored(folder, url, False, max_age)
-            with _started(["-m", "chalicelib", "serve", "--port", "0"], there) as (pid, port):
+            with started(["-m", "chalicelib", "serve", "--port", "0"], there) as (pid, port):
                 figures[side] = _requests(pid, port, request)
     return figures
 
@@ -147,10 +146,10 @@ def under_load(url: str) -> dict[str, Any]:
     """Rounds of each server in turns. Runs in a process of its own."""
     with tempfile.TemporaryDirectory(prefix="twocloud-benchmark-") as folder:
         there, request = _stored(folder, url, True, 99999)
-        with _started(["-m", "chalicelib", "serve", "--port", "0"], there) as mine:
+        with started(["-m", "chalicelib", "serve", "--port", "0"], there) as mine:
             with socket.create_connection(("127.0.0.1", mine[1]), timeout=30) as connection:
                 body = _ask(connection, request)
-            with _started(["-c", _BARE], {}, body.hex()) as bare:
+            with started(["-c", _BARE], {}, body.hex()) as bare:
                 sides = {"serve": mine, "bare": bare}
                 figures: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
                 for number in range(ROUNDS + 1):

@@ -92,5 +92,5 @@ def start(fleets: Mapping[str, Fleet], secret: str, *, limited: bool = True,
 
 
 CLOUDS = {"swas": Cloud("cn-hangzhou", start, Least(
-    calls=10, trips=2, window_calls=1, window_trips=1,
+    calls=10, trips=2, window_calls=1, window_trips=1, rate=(1000, 60.0),
     why="10 pages of 100 with a total: the first, then the others. Disks and addresses are in the rows."))}
