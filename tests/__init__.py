@@ -1,3 +1,5 @@
+"""The tests; CONTRIBUTING.md says how they are run."""
+
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent

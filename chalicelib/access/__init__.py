@@ -1,0 +1,1 @@
+"""Access: users, tokens, accounts, and the seal around their credentials."""

@@ -11,7 +11,7 @@ import hmac
 import re
 import secrets
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import msgspec
 
@@ -44,10 +44,17 @@ class Token(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """Who is asking: the rows as they stand in the store now."""
+    """Who is asking: the rows as they stand in the store now. `tenants`: those that both cover; None: every one."""
 
     token: Token
     user: User
+    tenants: frozenset[str] | None = None
+
+    def __post_init__(self) -> None:
+        # once a request: it may be asked of each of thousands of sources
+        own = self.user.tenants if self.token.tenants is None else self.token.tenants
+        limits = [frozenset(names) for names in (self.user.tenants, own) if EVERY_TENANT not in names]
+        msgspec.structs.force_setattr(self, "tenants", limits[0] & limits[-1] if limits else None)
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -66,17 +73,19 @@ _decode = msgspec.json.Decoder(Token).decode
 def allows(caller: Caller, source: Source) -> bool:
     """Whether this token, for this user, opens this source. Sees rows and the source, never a request."""
     token, user = caller.token, caller.user
-    return (_covers(user.tenants, user.parties, user.regions, source)
-            and _covers(user.tenants if token.tenants is None else token.tenants,
-                        token.parties or (), token.regions or (), source))
+    return (_covers_tenant(caller, source.tenant_id) and _covers(user.parties, user.regions, source)
+            and _covers(token.parties or (), token.regions or (), source))
 
 
 def opens(caller: Caller, tenant_id: str | None, party: str | None = None) -> bool:
     """Whether this token opens anything of this tenant (at this party) at all; None: of any."""
-    token, user = caller.token, caller.user
-    tenants = user.tenants if token.tenants is None else token.tenants
-    return (all(tenant_id is None or EVERY_TENANT in names or tenant_id in names for names in (user.tenants, tenants))
-            and all(party is None or not names or party in names for names in (user.parties, token.parties)))
+    return ((tenant_id is None or _covers_tenant(caller, tenant_id))
+            and all(party is None or not names or party in names for names in (caller.user.parties,
+                                                                               caller.token.parties)))
+
+
+def _covers_tenant(caller: Caller, tenant_id: str) -> bool:
+    return caller.tenants is None or tenant_id in caller.tenants
 
 
 def opens_everything(caller: Caller) -> bool:
@@ -86,10 +95,7 @@ def opens_everything(caller: Caller) -> bool:
 
 def tenants_of(caller: Caller) -> tuple[str, ...] | None:
     """The tenants that this token opens, sorted; None: every one."""
-    tenants = caller.user.tenants if caller.token.tenants is None else caller.token.tenants
-    if EVERY_TENANT in caller.user.tenants:
-        return None if EVERY_TENANT in tenants else tuple(sorted(tenants))
-    return tuple(sorted(name for name in caller.user.tenants if EVERY_TENANT in tenants or name in tenants))
+    return None if caller.tenants is None else tuple(sorted(caller.tenants))
 
 
 def limits_of(caller: Caller) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
@@ -109,9 +115,7 @@ def may_open(token: Token, tenant_id: str) -> bool:
     return token.tenants is None or EVERY_TENANT in token.tenants or tenant_id in token.tenants
 
 
-def _covers(tenants: Iterable[str], party_names: tuple[str, ...], regions: tuple[str, ...], source: Source) -> bool:
-    if EVERY_TENANT not in tenants and source.tenant_id not in tenants:
-        return False
+def _covers(party_names: tuple[str, ...], regions: tuple[str, ...], source: Source) -> bool:
     if party_names and source.party not in party_names:
         return False
     aliases = parties.load(source.party).aliases        # a limit covers the region under all its names

@@ -259,11 +259,13 @@ def _tried(lookup: Lookup, account: NamedAccount, query: Callable[[], Sequence[T
 
 def _every_region(lookup: Lookup, accounts: Sequence[NamedAccount]) -> tuple[set[Source], dict[Source, TwocloudError]]:
     """The sources of all regions of these accounts, and the failures of parties to list theirs."""
-    latest, every, failed = until(lookup), set[Source](), dict[Source, TwocloudError]()
-    lookup.read(place for account in accounts if not account.row.regions for place in region_places(account.key))
-    queries = [lambda account=account: _tried(
-        lookup, account, lambda: account.row.regions or open_regions(lookup, account, latest)) for account in accounts]
-    for account, codes in zip(accounts, run_all(queries, _CONCURRENCY), strict=True):
+    latest, failed = until(lookup), dict[Source, TwocloudError]()
+    every = {account.source(code) for account in accounts for code in account.row.regions}
+    unnamed = [account for account in accounts if not account.row.regions]
+    lookup.read(place for account in unnamed for place in region_places(account.key))
+    queries = [lambda account=account: _tried(lookup, account, lambda: open_regions(lookup, account, latest))
+               for account in unnamed]
+    for account, codes in zip(unnamed, run_all(queries, _CONCURRENCY), strict=True):
         if isinstance(codes, TwocloudError):
             failed[account.source(EVERY_REGION)] = codes
         else:

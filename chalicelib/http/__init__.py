@@ -1,0 +1,1 @@
+"""The API over HTTP: requests, formats, the OpenAPI document, the console, `serve`."""

@@ -1,0 +1,1 @@
+"""What is kept between requests: the stores, and the snapshots in them."""

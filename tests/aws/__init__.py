@@ -1,0 +1,1 @@
+"""What goes to AWS: package, template and functions, on emulators."""

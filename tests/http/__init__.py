@@ -1,0 +1,1 @@
+"""The API over real HTTP, on every target, and the console in browsers."""

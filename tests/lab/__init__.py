@@ -1,0 +1,1 @@
+"""A real Nova, Keystone and vCenter simulator, for the long tests."""

@@ -1,0 +1,1 @@
+"""The rooms one by one, in one process."""

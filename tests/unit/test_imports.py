@@ -98,6 +98,10 @@ def test_every_room_stands_on_a_floor() -> None:
     assert {room(module_of(path)) for path in EVERYWHERE} - {"chalicelib"} == known
 
 
+def test_the_first_line_of_a_room_and_of_a_module_says_what_it_is() -> None:
+    assert [module_of(path) for path in EVERYWHERE if not (ast.get_docstring(tree(path)) or "").strip()] == []
+
+
 def test_no_modules_import_one_another() -> None:
     graph = {module_of(path): {name for name, _ in imported(path, at_start=True) if name in MODULES} - {module_of(path)}
              for path in FILES}

@@ -3,6 +3,7 @@
 import base64
 import itertools
 import string
+import timeit
 import zlib
 from collections.abc import Callable
 
@@ -124,6 +125,20 @@ def test_the_matrix(user: tuple, limits: tuple) -> None:
         for region in REGIONS[party]:
             source = Source(tenant, party, region)
             assert tokens.allows(caller, source) == expected(user, limits, source), source
+
+
+def test_a_right_costs_the_same_however_many_tenants_there_are() -> None:
+    """A query for all tenants asks for each of them."""
+    names = tuple(f"t{n}" for n in range(100_000))
+    token = Token(token_id="t", user="u", uid="1")
+    seconds = {}
+    for count in (10, len(names)):
+        caller = Caller(token, User(name="u", uid="1", tenants=names[:count]))
+        source = Source(names[count - 1], "qcloud", "ap-guangzhou")
+        assert tokens.allows(caller, source)
+        seconds[count] = min(timeit.repeat(lambda caller=caller, source=source: (
+            tokens.allows(caller, source), tokens.opens(caller, source.tenant_id)), number=100, repeat=5))
+    assert seconds[len(names)] < 20 * seconds[10], seconds
 
 
 def test_the_matrix_over_http(served: App) -> None:
