@@ -409,7 +409,7 @@ def test_an_account_that_cannot_be_sealed_is_named(tmp_path: Path, clock: Clock)
     put(source, mine, "huge", secret_key="x" * 5000)
     with kms() as theirs, pytest.raises(Internal, match="Account huge qcloud: The credentials are too long"):
         last(copying.copy(source, "a", target, (mine, theirs)))
-    with pytest.raises(Internal, match=r"Account huge qcloud: .*another key"):
+    with pytest.raises(Internal, match=r"Account (huge|ok) qcloud: .*another key"):     # at once
         last(copying.copy(source, "a", target, (LocalSealer.of_file(tmp_path / "wrong"), mine)))
 
 
