@@ -21,6 +21,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from chalicelib import parties
 from chalicelib.access import accounts
@@ -803,6 +804,26 @@ def test_every_store_reads_the_same_rows(store: Store) -> None:
             assert [(row.at, row.source) for row in rows] == [
                 (f"{START + n:.6f}", source) for n in (1, 2) if START + n > since
                 for source in sorted(chosen, key=lambda it: it.order)]
+
+
+def test_what_fits_leaves_room_for_the_sources(log: Log) -> None:
+    """And where they alone are too long, no range is said to fit."""
+    log.save([FULL], START)
+    log.save([structs.replace(FULL, id=f"i-{n}") for n in range(200)], START + 1)
+    log.save([FULL], START + 2)
+    alone = log.history(START - 1)
+    (it,) = alone.sources
+    sources = [structs.replace(it, source=structs.replace(it.source, account=f"a{n}")) for n in range(100)]
+    history = structs.replace(alone, sources=[it, *sources])
+    most = 60_000
+    with pytest.raises(TooLarge) as refused:
+        log.written(history, "", most)
+    fits = int(refused.value.text.rsplit("t=", 1)[1].split()[0])
+    query = changes_query.parse_changes([("tenant_id", "123"), ("since", "2026-09-21T00:00:00Z"), ("t", str(fits))])
+    body = events.write_changes(history, query, ZoneInfo("UTC"), log.clock(), most).body
+    assert 0.9 * most < formats.carried(body) <= most
+    with pytest.raises(TooLarge, match="Name fewer tenants"):
+        log.written(history, "t=1", 20_000)
 
 
 @pytest.mark.parametrize("thousands", [30, pytest.param(100, marks=pytest.mark.slow)])

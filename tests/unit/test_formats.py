@@ -144,17 +144,33 @@ def test_size_is_measured_as_lambda_carries_it() -> None:
     rows = [formats.BasicRow(*(["x" * 100] * 2), 1, 1, 1, *(["y"] * 5)) for _ in range(30_000)]
     whole = formats.list_json(rows)
     with pytest.raises(TooLarge) as large:
-        formats.check_size(whole, rows, parse(QUERY))
+        formats.check_size(whole, formats.ListBody(200, "", [*rows]), parse(QUERY))
     fits = int(str(large.value.text).split("t=")[1].split(" ")[0])
-    formats.check_size(formats.list_json(rows[:fits]), rows[:fits], parse(QUERY))
+    formats.check_size(formats.list_json(rows[:fits]), formats.ListBody(200, "", [*rows[:fits]]), parse(QUERY))
     assert formats.carried(formats.list_json(rows[:fits])) > 0.99 * formats.LARGEST_ANSWER
+
+
+@pytest.mark.parametrize("sources", [1, 1000, 60_000])
+def test_the_range_that_fits_leaves_room_for_the_sources(sources: int) -> None:
+    rows: list[formats.BasicRow] = [formats.BasicRow(*(["x" * 100] * 2), 1, 1, 1, *(["y"] * 5)) for _ in range(30_000)]
+    made = formats.ListBody(200, "", rows, complete=True, sources=[formats.SourceRow(
+        "qcloud", "ap-guangzhou", "ok", 30, 5, "", "", f"tenant-{n}", "default") for n in range(sources)])
+    with pytest.raises(TooLarge) as large:
+        formats.check_size(formats.list_json(made), made, parse(QUERY))
+    if sources == 60_000:
+        assert "Name fewer tenants" in large.value.text
+        return
+    fits = int(large.value.text.split("t=")[1].split(" ")[0])
+    part = msgspec.structs.replace(made, vm_servers=rows[:fits])
+    formats.check_size(formats.list_json(part), part, parse(QUERY))
+    assert formats.carried(formats.list_json(part)) > 0.99 * formats.LARGEST_ANSWER
 
 
 def test_five_thousand_full_records_fit() -> None:
     """With every field filled. The command, the console and the plugin read parts of 4,000."""
     full = msgspec.structs.replace(EVERY, tags={"team": "blue"})
     rows = [*formats.rows(answer(*[full] * 5000), "full", UTC_ZONE)]
-    formats.check_size(formats.list_json(rows), rows, parse(QUERY))
+    formats.check_size(formats.list_json(rows), formats.ListBody(200, "", [*rows]), parse(QUERY))
 
 
 # ---------------------------------------------------------------- the other formats

@@ -6,7 +6,7 @@ are complete or an error (query.py refuses what would make them less).
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 from zoneinfo import ZoneInfo
 
@@ -88,7 +88,7 @@ def write(fleet: Inventory, query: Query, zone: ZoneInfo, most: int | None = LAR
         made = body(fleet, query, zone)
         whole = list_json(made)
         if most is not None:
-            check_size(whole, made.vm_servers, query, most)
+            check_size(whole, made, query, most)
         return Written(whole, etag(made))
     answers = [part.answer for part in fleet.parts if part.answer]
     digest = hashlib.sha256(list_json((query.format, query.view, query.address, query.port)))
@@ -206,17 +206,24 @@ def fits(body: bytes, most: int = LARGEST_ANSWER) -> bool:
     return 2 * len(body) <= most or (len(body) <= most and carried(body) <= most)       # counting takes its time
 
 
-def check_size(body: bytes, shown: Sequence[BasicRow], query: Query, most: int = LARGEST_ANSWER) -> None:
-    """Raises TooLarge, which says which range fits."""
+def check_size(body: bytes, made: ListBody, query: Query, most: int = LARGEST_ANSWER) -> None:
+    """Raises TooLarge, which says which range fits. `body`: of what was `made`."""
     if fits(body, most):
         return
-    fitting, size = 0, _AROUND
-    for row in shown:
+    fitting, size = 0, _AROUND + carried(list_json(msgspec.structs.replace(made, vm_servers=[])))
+    if size > most:                         # whatever the range
+        raise too_many_sources(len(made.sources or ()))
+    for row in made.vm_servers:
         size += carried(list_json(row)) + 1
         if size > most:
             break
         fitting += 1
-    raise _too_large(query, len(shown), fitting)
+    raise _too_large(query, len(made.vm_servers), fitting)
+
+
+def too_many_sources(count: int) -> TooLarge:
+    return TooLarge(f"The states of the {count} sources alone exceed the platform's limit for one answer. Name fewer "
+                    "tenants, parties, accounts or regions.")
 
 
 def _too_large(query: Query, shown: int, fitting: int) -> TooLarge:

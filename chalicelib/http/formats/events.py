@@ -12,9 +12,9 @@ import msgspec
 from ...errors import TooLarge
 from ...fleet.changes import Event, History, SourceHistory
 from ...fleet.many_sources import Answer
-from ...fleet.query import Query
+from ...fleet.query import MOST, Query
 from ...model import Server, Window
-from . import lines, title
+from . import lines, title, too_many_sources
 from .rows import FullRow, full_rows
 
 # fields of Server that a row calls otherwise
@@ -26,7 +26,7 @@ _NOT_SHOWN = ("update_at", "seen_at")       # they say when, as `at` does
 _CERTAIN = {name for name in Server.__struct_fields__ if SHOWN_AS.get(name, name) in FullRow.__struct_fields__} - {
     "memory_mib", "created_at", "expires_at"}                   # a change of these shows; the three are rounded
 _EPOCH = datetime.fromtimestamp(0, UTC)
-_AROUND = 2000                              # bytes of an answer beside its changes and sources
+_AROUND = 2000                              # bytes of an answer beside its changes, sources and msg
 _encode = msgspec.json.Encoder().encode
 
 
@@ -86,7 +86,12 @@ def write_changes(history: History, query: Query, zone: ZoneInfo, now: float, mo
     Raises TooLarge if the answer is longer than `most`, as formats.carried() counts.
     """
     counts = dict.fromkeys((it.source for it in history.sources), 0)
+    text = message(history, now)
     digest, pieces, size = hashlib.sha256(query.format.encode()), list[bytes](), _AROUND
+    if query.format == "json":
+        size += _carried(_encode(([_source(it, MOST, now) for it in history.sources], text)))
+        if most is not None and size > most:
+            raise too_many_sources(len(history.sources))
     total = 0
     for event in _shown(history.events()):
         total += 1
@@ -103,7 +108,7 @@ def write_changes(history: History, query: Query, zone: ZoneInfo, now: float, mo
     for source in sources:
         digest.update(_encode((source.tenant_id, source.party, source.account, source.region, source.state,
                                source.count, source.error)))
-    body = _join(pieces, query.format, sources, message(history, now))
+    body = _join(pieces, query.format, sources, text)
     return WrittenChanges(body, f'W/"{digest.hexdigest()[:32]}"', total)
 
 
