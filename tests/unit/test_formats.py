@@ -166,6 +166,14 @@ def test_the_range_that_fits_leaves_room_for_the_sources(sources: int) -> None:
     assert formats.carried(formats.list_json(part)) > 0.99 * formats.LARGEST_ANSWER
 
 
+def test_no_range_is_said_to_fit_beside_too_many_that_vanished() -> None:
+    row = formats.VanishedRow("i-1", "x" * 100, "qcloud", "ap-guangzhou", "2026-09-21 00:00:00", "2026-09-21 00:00:00",
+                              "123", "default")
+    made = formats.ListBody(200, "", [], vanished=[row] * 30_000)
+    with pytest.raises(TooLarge, match="later changed_since"):
+        formats.check_size(formats.list_json(made), made, parse(QUERY))
+
+
 def test_five_thousand_full_records_fit() -> None:
     """With every field filled. The command, the console and the plugin read parts of 4,000."""
     full = msgspec.structs.replace(EVERY, tags={"team": "blue"})

@@ -212,7 +212,8 @@ def check_size(body: bytes, made: ListBody, query: Query, most: int = LARGEST_AN
         return
     fitting, size = 0, _AROUND + carried(list_json(msgspec.structs.replace(made, vm_servers=[])))
     if size > most:                         # whatever the range
-        raise too_many_sources(len(made.sources or ()))
+        raise TooLarge("The servers that vanished alone exceed the platform's limit for one answer. Pass a later "
+                       "changed_since.") if made.vanished else too_many_sources(len(made.sources or ()))
     for row in made.vm_servers:
         size += carried(list_json(row)) + 1
         if size > most:
