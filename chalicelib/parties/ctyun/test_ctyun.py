@@ -6,10 +6,8 @@ The SDK prints what it sends and gets, keys not among it; it signs with the mach
 import json
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, redirect_stdout
+from contextlib import ExitStack
 from datetime import UTC, datetime
-from os import devnull
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -20,8 +18,7 @@ pytest.importorskip("ctyun_python_sdk_core")
 pytest.importorskip("ctyunsdk_ecs20220909")
 pytest.importorskip("ctyunsdk_ebs20220909")
 
-from ctyun_python_sdk_core import ClientConfig, Credential, sign_util
-from ctyun_python_sdk_core import ctyun_client as sdk_core
+from ctyun_python_sdk_core import Credential, sign_util
 from ctyunsdk_ebs20220909.ebs_client import EbsClient
 from ctyunsdk_ebs20220909.models.v4_ebs_list_ebs import V4EbsListEbsRequest, V4EbsListEbsResponse
 from ctyunsdk_ecs20220909.ecs_client import EcsClient
@@ -32,10 +29,11 @@ from chalicelib import parties
 from tests import canaries
 from tests.fixtures import App
 from tests.unit.test_parties import WHAT
+from tests.verified import account, assert_same, lister, reference
 
 from ...errors import PartyDenied, UnknownRegion
 from ...fleet import many_sources
-from ...model import Account, Region, Server, Window
+from ...model import Account, Region, Window
 from ...simulators.fleet import Fleet
 from .. import ctyun
 from .simulator import CLOSED, REGIONS, Ctyun, project_of
@@ -44,54 +42,12 @@ HOME = "bb9fdb42056f11eda1610242ac110002"
 ELSEWHERE = "41f64827f25f468595ffa3a5deb5d15d"
 
 
-class _Beijing(datetime):
-    """The clock of a machine in Beijing, where the SDK's `now()` is right."""
-
-    @classmethod
-    def now(cls, tz: Any = None) -> datetime:
-        return super().now(ctyun._BEIJING if tz is None else tz)
-
-
 def sdk(client: Any, url: str, credentials: Mapping[str, Any], call: str, request: Any) -> Any:
-    """One call by the SDK, in silence."""
-    made = client(ClientConfig(url, credentials["access_key"], credentials["secret_key"]))
-    with pytest.MonkeyPatch.context() as patch, Path(devnull).open("w") as nowhere, redirect_stdout(nowhere):
-        patch.setattr(sdk_core.datetime, "datetime", _Beijing)
-        return getattr(made, call)(request)
+    """One call by the SDK."""
+    return reference("ctyun").call(account("ctyun", url, credentials), client, call, request)
 
 
-def machines(url: str, credentials: Mapping[str, Any], region: str) -> dict[str, dict[str, Any]]:
-    """What the SDK's own clients say of every machine."""
-    rows: list[Any] = []
-    while True:
-        page = sdk(EcsClient, url, credentials, "v4_ecs_list_instances", models.V4EcsListInstancesRequest(
-            regionID=region, pageNo=len(rows) // 50 + 1, pageSize=50)).returnObj
-        rows += page.results
-        if len(rows) >= page.totalCount or not page.results:
-            break
-    sizes: dict[str, int] = {}
-    while True:
-        page = sdk(EbsClient, url, credentials, "v4_ebs_list_ebs", V4EbsListEbsRequest(
-            regionID=region, pageNo=len(sizes) // 300 + 1, pageSize=300)).returnObj
-        sizes |= {disk.diskID: disk.diskSize for disk in page.diskList}
-        if len(sizes) >= page.totalCount or not page.diskList:
-            break
-    addresses = {row.instanceID: [a for network in row.addresses for a in network.addressList] for row in rows}
-    return {row.instanceID: {
-        "name": row.displayName, "cpu": row.flavor.flavorCPU, "state": row.instanceStatus,
-        "memory": row.flavor.flavorRAM * (1 if row.flavor.flavorRAM >= 256 * row.flavor.flavorCPU else 1024),
-        "disk": sum(sizes[disk] for disk in row.attachedVolume),
-        "lan": [a.addr for a in addresses[row.instanceID] if a.type == "fixed"],
-        "wan": [a.addr for a in addresses[row.instanceID] if a.type == "floating"],
-        "created": datetime.strptime(row.createdTime, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC),
-        "updated": datetime.strptime(row.updatedTime, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC),
-        "zone": row.azName, "project": row.projectID, "type": row.flavor.flavorName} for row in rows}
-
-
-def our_view(servers: list[Server]) -> dict[str, dict[str, Any]]:
-    return {s.id: {"name": s.name, "cpu": s.cpu, "memory": s.memory_mib, "state": s.party_status, "disk": s.disk_gib,
-                   "lan": list(s.lan_ipv4), "wan": list(s.wan_ipv4), "created": s.created_at, "updated": s.updated_at,
-                   "zone": s.zone, "project": s.project_id, "type": s.instance_type} for s in servers}
+machines = lister("ctyun")
 
 
 @pytest.fixture
@@ -182,12 +138,12 @@ def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Ctyun) -> None
     house.account("ctyun", keys_of(cloud), cloud.url)
     answer = ours(house)
     theirs = machines(cloud.url, keys_of(cloud), HOME)
-    assert our_view(answer.servers) == theirs
+    assert_same(answer.servers, theirs)
     assert answer.total == len(theirs) == 467
     assert [s.id for s in answer.servers] == list(theirs)
     for window in (Window(1, 10), Window(46, 55), Window(451)):
         assert ours(house, window=window).servers == answer.servers[window.first - 1:window.last]
-    assert our_view(ours(house, ELSEWHERE).servers) == machines(cloud.url, keys_of(cloud), ELSEWHERE)
+    assert_same(ours(house, ELSEWHERE).servers, machines(cloud.url, keys_of(cloud), ELSEWHERE))
 
 
 def test_how_many_calls(house: App, cloud: Ctyun) -> None:

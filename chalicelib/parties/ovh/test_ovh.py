@@ -17,9 +17,9 @@ from chalicelib.parties import ovh
 from chalicelib.parties.ovh.simulator import APPLICATION, CLIENT, CONSUMER, Ovh, is_vps, name_of, start
 from chalicelib.simulators.fleet import Fleet
 from tests import canaries
-from tests.bearer import Machines
 from tests.fixtures import App
 from tests.unit.test_parties import account_of
+from tests.verified import assert_same, lister, reference
 
 SIZE = 40
 
@@ -45,60 +45,23 @@ def oauth2(cloud: Ovh) -> dict[str, str]:
     return {"client_id": CLIENT, "client_secret": cloud.secret}
 
 
-def sdk(url: str, credentials: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The vendor's client at the simulator."""
-    package = pytest.importorskip("ovh")
-    client = pytest.importorskip("ovh.client")
-    monkeypatch.setitem(client.ENDPOINTS, "ovh-eu", f"{url}/1.0")
-    monkeypatch.setitem(client.OAUTH2_TOKEN_URLS, "ovh-eu", f"{url}/auth/oauth2/token")
-    monkeypatch.setenv("OAUTHLIB_INSECURE_TRANSPORT", "1")
-    return package.Client("ovh-eu", **credentials)
-
-
-def machines(client: Any) -> Machines:
-    by_id: Machines = {}
-    for name in client.get("/vps"):
-        row, ips = client.get(f"/vps/{name}"), client.get(f"/vps/{name}/ips")
-        disks = [client.get(f"/vps/{name}/disks/{key}")["size"] for key in client.get(f"/vps/{name}/disks")]
-        by_id[name] = {"name": row["displayName"], "cpu": row["vcore"], "memory": row["memoryLimit"],
-                       "disk": sum(disks), "state": row["state"], "ips": set(ips),
-                       "created": client.get(f"/vps/{name}/serviceInfos")["creation"]}
-    for name in client.get("/dedicated/server"):
-        path = f"/dedicated/server/{name}"
-        row, hardware = client.get(path), client.get(f"{path}/specifications/hardware")
-        by_id[name] = {"name": row["iam"]["displayName"],
-                       "cpu": hardware["numberOfProcessors"] * hardware["threadsPerProcessor"],
-                       "memory": hardware["memorySize"]["value"],
-                       "disk": sum(group["diskSize"]["value"] for group in hardware["diskGroups"]),
-                       "state": f"{row['state']} {row['powerState']}",
-                       "ips": {block.partition("/")[0] for block in client.get(f"{path}/ips")
-                               if not block.endswith("/29")},
-                       "created": client.get(f"{path}/serviceInfos")["creation"]}
-    return by_id
+machines = lister("ovh")
 
 
 # ---------------------------------------------------------------- the vendor's client
 
 @pytest.mark.parametrize("fields", [keys, oauth2])
-def test_the_sdk_and_we_list_the_same_machines(fields: Any, cloud: Ovh, house: App,
-                                               monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sdk_and_we_list_the_same_machines(fields: Any, cloud: Ovh, house: App) -> None:
     house.account("ovh", fields(cloud), cloud.url)
-    theirs = machines(sdk(cloud.url, fields(cloud), monkeypatch))
+    theirs = machines(cloud.url, fields(cloud), "eu")
     answer = ours(house)
     assert answer.total == len(theirs) == SIZE
-    for server in answer.servers:
-        other = theirs[server.id]
-        assert (server.name, server.cpu, server.memory_mib, server.disk_gib, server.party_status) == (
-            other["name"], other["cpu"], other["memory"], other["disk"], other["state"]), server
-        assert {*server.wan_ipv4, *server.wan_ipv6} == other["ips"], server
-        assert server.created_at
-        assert server.created_at.date().isoformat() == other["created"]
+    assert_same(answer.servers, theirs)
 
 
 def test_the_sdk_signs_as_we_do(monkeypatch: pytest.MonkeyPatch) -> None:
     """And both sign as the address says: with its query."""
-    client = sdk("https://eu.api.ovh.com", {"application_key": "AKEXAMPLE", "application_secret": "ASEXAMPLE",
-                                            "consumer_key": "CKEXAMPLE"}, monkeypatch)
+    client = reference("ovh").client(account_of("ovh"), "eu", ExitStack())
     sent: list[tuple[str, Mapping[str, str]]] = []
     monkeypatch.setattr(client, "_time_delta", 0)
     monkeypatch.setattr(client._session, "request",

@@ -5,7 +5,7 @@ import json
 import re
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from typing import Any
 
 import jwt
@@ -22,9 +22,9 @@ from chalicelib.parties import stackit
 from chalicelib.parties.stackit.simulator import PROJECT, Stackit, start
 from chalicelib.simulators.fleet import Fleet
 from tests import canaries
-from tests.bearer import Machines
 from tests.fixtures import App
 from tests.unit.test_parties import WHAT, account_of
+from tests.verified import assert_same, lister
 
 SIZE, REGION = 137, "eu01"
 
@@ -52,39 +52,14 @@ def credentials_of(house: App) -> Mapping[str, str]:
 
 # ---------------------------------------------------------------- the SDK
 
-def machines(url: str, credentials: Mapping[str, Any], region: str) -> Machines:
-    iaas = pytest.importorskip("stackit.iaas")
-    configuration = pytest.importorskip("stackit.core.configuration").Configuration
-    key_auth = pytest.importorskip("stackit.core.auth_methods.key_auth")
-    key = credentials["service_account_key"]
-    with closing(key_auth.KeyAuth(key_auth.ServiceAccountKey.model_validate_json(
-            key if isinstance(key, str) else json.dumps(key)), f"{url}/token")) as auth:
-        api = iaas.DefaultApi(configuration(custom_endpoint=url, custom_auth=auth))
-        types = {one.name: one for one in api.list_machine_types(PROJECT, region).items}
-        volumes = api.list_volumes(PROJECT, region).items
-        rows = api.list_servers(PROJECT, region, details=True).items
-    disks: dict[str, int] = {}
-    for volume in volumes:
-        if volume.server_id:
-            disks[str(volume.server_id)] = disks.get(str(volume.server_id), 0) + volume.size
-    return {str(row.id): {
-        "name": row.name, "cpu": types[row.machine_type].vcpus, "memory": types[row.machine_type].ram,
-        "disk": disks[str(row.id)], "lan": tuple(nic.ipv4 for nic in row.nics),
-        "wan": tuple(nic.public_ip for nic in row.nics if nic.public_ip), "state": row.status,
-        "created": row.created_at, "updated": row.updated_at, "tags": row.labels}
-        for row in rows}
+machines = lister("stackit")
 
 
 def test_the_sdk_and_we_list_the_same_machines(cloud: Stackit, house: App) -> None:
     theirs = machines(cloud.url, credentials_of(house), REGION)
     answer = ours(house)
-    assert len(theirs) == answer.total == SIZE
-    for server in answer.servers:
-        other = theirs[server.id]
-        assert (server.name, server.cpu, server.memory_mib, server.disk_gib, server.party_status, server.tags) == (
-            other["name"], other["cpu"], other["memory"], other["disk"], other["state"], other["tags"]), server
-        assert (server.lan_ipv4, server.wan_ipv4) == (other["lan"], other["wan"]), server
-        assert (server.created_at, server.updated_at) == (other["created"], other["updated"]), server
+    assert answer.total == len(theirs) == SIZE
+    assert_same(answer.servers, theirs)
 
 
 def test_the_sdk_signs_as_we_do() -> None:

@@ -6,7 +6,6 @@ our simulator has the rest.
 """
 
 import re
-import ssl
 import subprocess
 import threading
 import time
@@ -14,10 +13,9 @@ import uuid
 from collections import Counter
 from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager
-from ipaddress import ip_address
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -31,13 +29,14 @@ from chalicelib.fleet import check, many_sources
 from chalicelib.model import WHOLE, Account, Status, Window
 from chalicelib.parties import vsphere
 from chalicelib.parties.vsphere.simulator import Vsphere
+from chalicelib.route import Route
 from chalicelib.simulators import tls
 from chalicelib.simulators.faults import Answer
 from chalicelib.simulators.fleet import Fleet
 from chalicelib.simulators.server import Call, Simulator
 from tests import ROOT, canaries
-from tests.bearer import Machines
 from tests.fixtures import App
+from tests.verified import Machines, account, assert_same, reference
 
 USER = "twocloud@vsphere.local"
 SIZE = 250
@@ -46,72 +45,9 @@ KOELN = "K_C3_B6ln_20_2F_20DC_202"                              # Köln / DC 2
 
 # ---------------------------------------------------------------- the judge
 
-def machines(url: str, credentials: Mapping[str, str], region: str, version: str = "8.0.3.0") -> Machines:
-    """What pyvmomi says of the datacenter: each machine that is no template, by its managed object's id."""
-    vmomi = pytest.importorskip("pyVmomi")
-    there = urlsplit(url)
-    stub = vmomi.SoapStubAdapter(
-        "127.0.0.1", (there.port or 0) * (1 if there.scheme == "https" else -1), path="/sdk",
-        version=vmomi.VmomiSupport.GetVersionFromVersionUri(f"urn:vim25/{version}"),
-        sslContext=ssl._create_unverified_context() if there.scheme == "https" else None)
-    content = vmomi.vim.ServiceInstance("ServiceInstance", stub).RetrieveContent()
-    content.sessionManager.Login(credentials["username"], credentials["password"])
-    try:
-        centers = _rows(vmomi, content, vmomi.vim.Datacenter, content.rootFolder, ["name"])
-        (center,) = (key for key, row in centers.items() if vsphere.region_of(vsphere.unescaped(row["name"])) == region)
-        rows = _rows(vmomi, content, vmomi.vim.VirtualMachine, vmomi.vim.Datacenter(center, stub),
-                     [*vsphere._PATHS, vsphere._CREATED])
-    finally:
-        content.sessionManager.Logout()
-    return {key: _machine(vmomi, row) for key, row in rows.items()
-            if not row.get("config.template")}
-
-
-def _rows(vmomi: Any, content: Any, kind: Any, below: Any, paths: list[str]) -> dict[str, dict[str, Any]]:
-    pc = vmomi.vmodl.query.PropertyCollector
-    view = content.viewManager.CreateContainerView(below, [kind], True)
-    walk = pc.TraversalSpec(name="view", path="view", skip=False, type=type(view))
-    spec = pc.FilterSpec(objectSet=[pc.ObjectSpec(obj=view, skip=True, selectSet=[walk])],
-                         propSet=[pc.PropertySpec(type=kind, pathSet=paths)])
-    rows, token = {}, None
-    while True:
-        page = content.propertyCollector.ContinueRetrievePropertiesEx(token) if token else (
-            content.propertyCollector.RetrievePropertiesEx([spec], pc.RetrieveOptions(maxObjects=100)))
-        for row in page.objects if page else ():
-            rows[row.obj._moId] = {each.name: each.val for each in row.propSet}
-        token = page and page.token
-        if not token:
-            return rows
-
-
-def _machine(vmomi: Any, row: Mapping[str, Any]) -> dict[str, Any]:
-    devices = row.get("config.hardware.device")
-    disks = [device.capacityInBytes or device.capacityInKB * 1024 for device in devices or ()
-             if isinstance(device, vmomi.vim.vm.device.VirtualDisk)]
-    nets = sorted(row.get("guest.net") or (), key=lambda net: net.deviceConfigId == -1)
-    ips = dict.fromkeys(filter(None, [row.get("guest.ipAddress"), *(ip for net in nets for ip in net.ipAddress)]))
-    return {"name": vsphere.unescaped(row["name"]), "uuid": row.get("config.instanceUuid"),
-            "cpu": row.get("config.hardware.numCPU"), "memory": row.get("config.hardware.memoryMB"),
-            "disk": None if devices is None else -(-sum(disks) // 2 ** 30), "state": row["runtime.powerState"],
-            "connection": row["runtime.connectionState"], "ips": [ip for ip in ips if ip != "fe80::1"],
-            "created": row.get("config.createDate"), "updated": row.get("config.modified")}
-
-
-def same(mine: many_sources.Answer, theirs: Machines) -> None:
-    assert [server.id for server in mine.servers] == sorted(other["uuid"] or key for key, other in theirs.items())
-    by_id = {other["uuid"] or key: other for key, other in theirs.items()}
-    for server in mine.servers:
-        other = by_id[server.id]
-        assert (server.name, server.cpu, server.memory_mib, server.disk_gib, server.party_status) == (
-            other["name"], other["cpu"], other["memory"], other["disk"], other["state"]), server
-        ips = [ip_address(ip) for ip in other["ips"]]
-        for shown, version, public in ((server.lan_ipv4, 4, False), (server.wan_ipv4, 4, True),
-                                       (server.lan_ipv6, 6, False), (server.wan_ipv6, 6, True)):
-            assert list(shown) == [str(ip) for ip in ips if ip.version == version and ip.is_global == public], server
-        assert server.created_at == other["created"], server
-        assert server.updated_at == (None if other["updated"] is None or other["updated"].year == 1970
-                                     else other["updated"])
-        assert (server.status in ("ACTIVE", "SHUTOFF", "SUSPENDED")) == (other["connection"] == "connected")
+def machines(credentials: Mapping[str, str], region: str, authorities: str = "") -> Machines:
+    there = account("vsphere", "", credentials, route=Route(authorities=authorities))
+    return reference("vsphere").list_servers(replace(there, endpoint=None), region)
 
 
 def put(house: App, url: str, password: str, user: str = USER, **more: Any) -> dict[str, str]:
@@ -198,9 +134,9 @@ def test_pyvmomi_and_we_list_the_same_machines_of_vcsim(house: App, stack: ExitS
     password = canaries.secret("vcsim")
     url = stack.enter_context(vcsim(tmp_path, password))
     house.deployment.transport.adapter = Transport(str(tmp_path / "simulators.pem")).adapter
-    credentials = put(house, url, password)
-    whole, theirs = listed(house, region), machines(url, credentials, region, "6.7")
-    same(whole, theirs)
+    credentials, pem = put(house, url, password), (tmp_path / "simulators.pem").read_text()
+    whole, theirs = listed(house, region), machines(credentials, region, pem)
+    assert_same(whole.servers, theirs)
     assert whole.total == len(theirs) > 100
     assert Counter(server.status for server in whole.servers).keys() == {"ACTIVE", "SHUTOFF", "SUSPENDED", "UNKNOWN",
                                                                          "ERROR"}
@@ -211,7 +147,7 @@ def test_pyvmomi_and_we_list_the_same_machines_of_vcsim(house: App, stack: ExitS
     credentials = put(house, front.url, password)
     assert listed(house, region).servers == whole.servers
     assert front.count("ContinueRetrievePropertiesEx") >= len(theirs) // 7
-    same(whole, machines(front.url, credentials, region, "6.7"))
+    assert_same(whole.servers, machines(credentials, region))
     assert listed(house, region, Window(20, 29)).servers == whole.servers[19:29]
 
 
@@ -244,8 +180,8 @@ def a_vcenter(house: App, stack: ExitStack, size: int = SIZE, **more: Any) -> tu
 def test_pyvmomi_and_we_list_the_same_machines(house: App, stack: ExitStack, region: str) -> None:
     center, credentials = a_vcenter(house, stack, broken=(3, 70), templates=(5, 6))
     mine = listed(house, region)
-    theirs = machines(center.url, credentials, region)
-    same(mine, theirs)
+    theirs = machines(credentials, region)
+    assert_same(mine.servers, theirs)
     assert mine.total == len(theirs) == (3 if region == KOELN else SIZE - 2)
     assert center.sessions == set()
 
