@@ -39,7 +39,9 @@ from ..model import Keys, Request, Text
 from .client import Client
 from .joining import given
 
-REGION_NAMES = {                            # https://www.alibabacloud.com/help/doc-detail/140601.htm, in both languages
+# https://help.aliyun.com/en/ecs/developer-reference/api-ecs-2014-05-26-endpoint; in Chinese: that page and
+# https://help.aliyun.com/zh/csg/product-overview/supported-regions
+REGION_NAMES = {
     "cn-qingdao": ("China (Qingdao)", "华北1（青岛）"), "cn-beijing": ("China (Beijing)", "华北2（北京）"),
     "cn-zhangjiakou": ("China (Zhangjiakou)", "华北3（张家口）"),
     "cn-huhehaote": ("China (Hohhot)", "华北5（呼和浩特）"),

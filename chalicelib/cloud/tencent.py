@@ -51,14 +51,16 @@ ALIASES = {                                 # the short codes of the old v2 API,
     "tor": "na-toronto",
 }
 
-REGION_NAMES = {                            # https://cloud.tencent.com/document/product/213/6091, in both languages
+# https://www.tencentcloud.com/document/product/239/4106, in both languages; the US as product/628/33133 names it;
+# Sao Paulo in Chinese: DescribeRegions
+REGION_NAMES = {
     "ap-guangzhou": ("South China (Guangzhou)", "华南地区(广州)"),
     "ap-shanghai": ("East China (Shanghai)", "华东地区(上海)"),
     "ap-nanjing": ("East China (Nanjing)", "华东地区(南京)"),
     "ap-beijing": ("North China (Beijing)", "华北地区(北京)"),
     "ap-chengdu": ("Southwest China (Chengdu)", "西南地区(成都)"),
     "ap-chongqing": ("Southwest China (Chongqing)", "西南地区(重庆)"),
-    "ap-hongkong": ("Hong Kong, China", "港澳台地区(中国香港)"),
+    "ap-hongkong": ("Hong Kong/Macao/Taiwan (Hong Kong, China)", "港澳台地区(中国香港)"),
     "ap-singapore": ("Southeast Asia (Singapore)", "亚太东南(新加坡)"),
     "ap-jakarta": ("Southeast Asia (Jakarta)", "亚太东南(雅加达)"),
     "ap-bangkok": ("Southeast Asia (Bangkok)", "亚太东南(曼谷)"),

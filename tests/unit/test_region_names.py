@@ -6,10 +6,12 @@ in the environment has some.
 
 import json
 import re
+import runpy
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import jdcloud_sdk
 import libcloud
 import pytest
 from botocore.session import get_session
@@ -23,6 +25,7 @@ from chalicelib import parties
 NAMED = [name for name in parties.names() if parties.load(name).region_names()]
 CHINESE = [name for name in NAMED if parties.load(name).region_names_zh()]
 FIXTURES = Path(libcloud.__file__).parent / "test/compute/fixtures"
+OCI = Path(__file__).parents[2] / ".tools/oci"
 HAN = re.compile("[一-鿿]")
 
 
@@ -85,6 +88,38 @@ def test_names_are_those_of_the_vendors_own_data(name: str) -> None:
     assert {code: ours[code] for code in both} == {code: theirs[code] for code in both}
 
 
+def test_linodes_labels_end_with_the_country_of_the_region() -> None:
+    """Libcloud's answer is of before the labels; in the United States a label ends with the state."""
+    ours = parties.load("linode").region_names()
+    theirs = {row["id"]: row["country"].upper() for row in fixture("linode_v4/list_locations.json")["data"]}
+    ends = {code: ours[code].rpartition(", ")[2] for code, country in theirs.items() if country != "US"}
+    assert len(ends) >= 7
+    assert ends == {code: {"GB": "UK"}.get(theirs[code], theirs[code]) for code in ends}
+
+
+@pytest.mark.parametrize(("name", "place", "word", "others"), [
+    # the whole name; what stands in brackets, without a number; the same
+    ("azure", r"(.+)", r"(.+)", {}),
+    ("oci", r"\(([^)]+?)( [0-9])?\)", r"[a-z]+-([a-z]+)-", {"uk-cardiff-1": "newport"}),
+    ("qcloud", r"\(([^)]+?)(, China)?\)", r"[a-z]+-([a-z]+)", {"na-ashburn": "virginia"}),
+])
+def test_a_code_has_the_word_of_its_place(name: str, place: str, word: str, others: Mapping[str, str]) -> None:
+    matches = {code: re.search(place, text) for code, text in parties.load(name).region_names().items()}
+    places = {code: match and match[1].replace(" ", "").lower() for code, match in matches.items()}
+    assert places == {code: others.get(code, re.findall(word, code)[0]) for code in places}
+
+
+def test_oracles_codes_are_in_its_sdk() -> None:
+    """The SDK names no region; its codes and realms are what ours can be held to. `make test-all` installs it."""
+    files = list(OCI.glob("lib/python3*/site-packages/oci/regions_definitions.py"))
+    if not files:
+        pytest.skip("needs Oracle's SDK: make .tools/oci/ready")
+    realms = runpy.run_path(str(files[0]))["REGION_REALMS"]
+    ours = parties.load("oci").region_names()
+    assert ours.keys() <= realms.keys()
+    assert {realms[code] for code in ours} == {"oc1", "oc20"}       # the public realm, and Serbia's of its own
+
+
 def test_huaweis_codes_are_in_its_sdk() -> None:
     assert parties.load("huaweicloud").region_names().keys() <= EcsRegion.static_fields.keys() | {
         region.id for region in vars(EcsRegion).values() if hasattr(region, "endpoints")}
@@ -99,11 +134,14 @@ def test_huaweis_codes_are_in_its_sdk() -> None:
     ("aliyun", lambda: dict(re.findall(
         r"<RegionId>([^<]+)</RegionId>\s*<LocalName>([\u4e00-\u9fff]{2})</LocalName>",
         (FIXTURES / "ecs/describe_regions.xml").read_text()))),
+    ("jdcloud", lambda: {code: place for place, code in re.findall(
+        r"(华[北东南]-[\u4e00-\u9fff]{2})\((cn-[a-z]+-[0-9])\)",
+        (Path(jdcloud_sdk.__file__).parent / "services/rdts/apis/CreateMigrationRequest.py").read_text())}),
 ])
 def test_chinese_names_hold_the_places_of_the_vendors_own_data(
         name: str, theirs: Callable[[], Mapping[str, str]]) -> None:
     ours = parties.load(name).region_names_zh()
     places = {code: place.replace("）", "").replace(")", "") for code, place in theirs().items() if code in ours}
-    assert len(places) >= 4
+    assert len(places) >= 3
     assert {code: (place, ours[code]) for code, place in places.items()
             if place not in ours[code].replace("）", "")} == {}

@@ -842,7 +842,9 @@ def _versions(message: str | None) -> list[str]:
 
 _NAMED = r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?"      # a GUID, or a directory's domain; a segment of a path
 
-_REGION_NAMES = {                           # https://learn.microsoft.com/azure/reliability/regions-list
+# https://learn.microsoft.com/azure/reliability/regions-list and Azure/terraform-azurerm-avm-utl-regions, which ARM
+# lists; the government's: Azure SDK for Java, Region; China's: https://docs.azure.cn/reliability/regions-list
+_REGION_NAMES = {
     "australiacentral": "Australia Central", "australiacentral2": "Australia Central 2",
     "australiaeast": "Australia East", "australiasoutheast": "Australia Southeast", "austriaeast": "Austria East",
     "belgiumcentral": "Belgium Central", "brazilsouth": "Brazil South", "brazilsoutheast": "Brazil Southeast",

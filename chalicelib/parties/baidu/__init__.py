@@ -326,9 +326,12 @@ def error_code(response: api.Response) -> str | None:
     return "RateLimit" if code and re.search("RateLimit|RequestLimit|TooManyRequests|Throttl", code) else code
 
 
-_REGION_NAMES = {                           # https://cloud.baidu.com/doc/Reference/s/2jwvz23xx/
-    "bj": ("Beijing", "华北-北京"), "bd": ("Baoding", "华北-保定"), "yq": ("Yangquan", "华北-阳泉"),
-    "gz": ("Guangzhou", "华南-广州"), "su": ("Suzhou", "华东-苏州"), "fwh": ("Wuhan (finance)", "金融华中-武汉"),
+# https://cloud.baidu.com/doc/BCM/s/2mhyk275k-en and https://cloud.baidu.com/doc/BLS/s/4k8qysj2z;
+# Singapore: https://cloud.baidu.com/doc/BLB/s/cjwvxnzix/
+_REGION_NAMES = {
+    "bj": ("North China-Beijing", "华北-北京"), "bd": ("North China-Baoding", "华北-保定"),
+    "yq": ("North China-Yangquan", "华北-阳泉"), "gz": ("South China-Guangzhou", "华南-广州"),
+    "su": ("East China-Suzhou", "华东-苏州"), "fwh": ("Central China-Wuhan", "金融华中-武汉"),
     "hkg": ("Hong Kong", "中国香港"), "sin": ("Singapore", "新加坡"),
 }
 

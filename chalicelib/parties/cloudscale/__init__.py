@@ -163,7 +163,8 @@ def list_regions(client: api.Client) -> list[api.Region]:
     return [api.Region(region.slug) for region in regions]
 
 
-_REGION_NAMES = {                           # https://www.cloudscale.ch/en/api/v1#regions
+# where its zones rma1 and lpg1 are; from a user's runbook, no page of the vendor was found
+_REGION_NAMES = {
     "rma": "Rümlang", "lpg": "Lupfig",
 }
 

@@ -173,7 +173,8 @@ def _amount(disk: _DropletDisk) -> int | None:
     return disk.size.amount * (1024 if disk.size.unit == "tib" else 1)
 
 
-_REGION_NAMES = {                           # https://docs.digitalocean.com/platform/regional-availability/
+# the names of GET /v2/regions, in answers that users published
+_REGION_NAMES = {
     "nyc1": "New York 1", "nyc2": "New York 2", "nyc3": "New York 3", "ams2": "Amsterdam 2", "ams3": "Amsterdam 3",
     "sfo1": "San Francisco 1", "sfo2": "San Francisco 2", "sfo3": "San Francisco 3", "sgp1": "Singapore 1",
     "lon1": "London 1", "fra1": "Frankfurt 1", "tor1": "Toronto 1", "blr1": "Bangalore 1", "syd1": "Sydney 1",

@@ -679,7 +679,9 @@ _MESSAGES = {
 
 _PROJECT_FORM = r"([a-z0-9][a-z0-9.-]{0,61}[a-z0-9]:)?[a-z][a-z0-9-]{4,28}[a-z0-9]"
 
-_REGION_NAMES = {                           # https://docs.cloud.google.com/compute/docs/regions-zones
+# https://docs.cloud.google.com/kubernetes-engine/distributed-cloud/bare-metal/docs/reference/supported-regions-on-prem-api
+# and, for what that page lacks or has wrong (us-west3), other services' pages of locations
+_REGION_NAMES = {
     "africa-south1": "Johannesburg", "asia-east1": "Changhua County, Taiwan", "asia-east2": "Hong Kong",
     "asia-northeast1": "Tokyo, Japan", "asia-northeast2": "Osaka, Japan", "asia-northeast3": "Seoul, South Korea",
     "asia-south1": "Mumbai, India", "asia-south2": "Delhi, India", "asia-southeast1": "Jurong West, Singapore",

@@ -181,7 +181,8 @@ def _server(row: _Row, sizes: Mapping[str, int | None], floating: list[str | Non
     )
 
 
-_REGION_NAMES = {                           # https://docs.hetzner.com/cloud/general/locations/
+# the API's cities; WWW::Hetzner (metacpan.org) lists the same
+_REGION_NAMES = {
     "fsn1": "Falkenstein", "nbg1": "Nuremberg", "hel1": "Helsinki", "ash": "Ashburn, VA", "hil": "Hillsboro, OR",
     "sin": "Singapore",
 }

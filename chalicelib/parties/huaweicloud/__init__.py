@@ -443,7 +443,9 @@ def error_code(response: api.Response) -> str | None:
     return f"{code}.{cause}" if f"{code}.{cause}" in _ERRORS else code
 
 
-_REGION_NAMES = {                           # https://developer.huaweicloud.com/endpoint and IAM
+# https://support.huaweicloud.com/intl/en-us/productdesc-cc/cc_01_0004.html and the tables of endpoints in the API's
+# documents; the console's Chinese names
+_REGION_NAMES = {
     "cn-north-1": ("CN North-Beijing1", "华北-北京一"), "cn-north-4": ("CN North-Beijing4", "华北-北京四"),
     "cn-north-9": ("CN North-Ulanqab1", "华北-乌兰察布一"), "cn-east-2": ("CN East-Shanghai2", "华东-上海二"),
     "cn-east-3": ("CN East-Shanghai1", "华东-上海一"), "cn-east-5": ("CN East-Qingdao", "华东-青岛"),

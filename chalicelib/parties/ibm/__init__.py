@@ -218,7 +218,8 @@ def _login(client: api.Client) -> tuple[float, str]:
     return time.time() + response.expires_in, response.access_token
 
 
-_REGION_NAMES = {                           # https://cloud.ibm.com/docs/overview?topic=overview-locations
+# https://cloud.ibm.com/docs/vpc?topic=vpc-creating-a-vpc-in-a-different-region: the places, without the country
+_REGION_NAMES = {
     "us-south": "Dallas", "us-east": "Washington DC", "ca-tor": "Toronto", "ca-mon": "Montreal",
     "br-sao": "São Paulo", "eu-de": "Frankfurt", "eu-gb": "London", "eu-es": "Madrid", "jp-tok": "Tokyo",
     "jp-osa": "Osaka", "au-syd": "Sydney", "in-che": "Chennai",

@@ -311,7 +311,8 @@ def error_code(response: api.Response) -> str | None:
     return next((each.errorCode for each in (refusal and refusal.messages) or () if each.errorCode), None)
 
 
-_REGION_NAMES = {                           # https://docs.ionos.com/cloud/getting-started/data-center-locations
+# the API's names, as https://github.com/ionos-cloud/ui-driver-ionoscloud lists them, spelt out
+_REGION_NAMES = {
     "de-fra": "Frankfurt", "de-txl": "Berlin", "es-vit": "Logroño", "fr-par": "Paris", "gb-lhr": "London",
     "gb-bhx": "Worcester", "us-las": "Las Vegas", "us-ewr": "Newark", "us-mci": "Lenexa",
 }

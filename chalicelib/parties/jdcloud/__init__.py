@@ -94,7 +94,9 @@ _ERRORS = {                                 # the status, or else the code
     "504": api.UNAVAILABLE,
 }
 
-_REGIONS = {                                # code -> (English, Chinese)
+# code -> (English, Chinese); jdcloud_sdk's rdts and redis, cn-east-1: the page of JD Cloud's BRI. The English is a
+# translation
+_REGIONS = {
     "cn-north-1": ("North China, Beijing", "华北-北京"),
     "cn-east-1": ("East China, Suqian", "华东-宿迁"),
     "cn-east-2": ("East China, Shanghai", "华东-上海"),

@@ -387,7 +387,8 @@ def sign(service: str, region: str, url: str, keys: Mapping[str, str]) -> api.Re
     return api.Request("GET", url, {**dict(request.headers.items()), "Accept": "application/json"})
 
 
-_REGION_NAMES = {                           # the vendor's documents, by the zones in kingsoftcloud-sdk-python
+# kingsoftcloud-sdk-python, by zones; cn-guangzhou-1: cloud-rec's collectors. The English is a translation
+_REGION_NAMES = {
     "cn-beijing-6": ("North China 1 (Beijing)", "华北1（北京）"),
     "cn-shanghai-2": ("East China 1 (Shanghai)", "华东1（上海）"),
     "cn-shanghai-3": ("East China 2 (Shanghai)", "华东2（上海）"),

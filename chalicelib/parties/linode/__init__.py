@@ -158,11 +158,15 @@ def _server(row: _Linode, volumes: int | None, vpc: list[_VpcAddress]) -> api.Se
     )
 
 
-_REGION_NAMES = {                           # https://www.linode.com/global-infrastructure/; the API's labels
+# the labels of GET /v4/regions of 2026-10-04, kept in @infrawrench's plugin; those of 2024 also in linode/manager,
+# productionRegionsData.ts
+_REGION_NAMES = {
     "us-east": "Newark, NJ", "us-central": "Dallas, TX", "us-west": "Fremont, CA", "us-southeast": "Atlanta, GA",
-    "us-ord": "Chicago, IL", "us-iad": "Washington, DC", "us-sea": "Seattle, WA", "us-mia": "Miami, FL",
+    "us-ord": "Chicago, IL", "us-iad": "Washington, DC", "us-iad-2": "Washington 2, DC",
+    "us-sea": "Seattle, WA", "us-mia": "Miami, FL",
     "us-lax": "Los Angeles, CA", "ca-central": "Toronto, CA", "br-gru": "Sao Paulo, BR", "eu-west": "London, UK",
-    "gb-lon": "London 2, UK", "eu-central": "Frankfurt, DE", "de-fra-2": "Frankfurt 2, DE", "fr-par": "Paris, FR",
+    "gb-lon": "London 2, UK", "eu-central": "Frankfurt, DE", "de-fra-2": "Frankfurt 2, DE",
+    "fr-par": "Paris, FR", "fr-par-2": "Paris 2, FR",
     "nl-ams": "Amsterdam, NL", "se-sto": "Stockholm, SE", "es-mad": "Madrid, ES", "it-mil": "Milan, IT",
     "ap-west": "Mumbai, IN", "in-bom-2": "Mumbai 2, IN", "in-maa": "Chennai, IN", "ap-south": "Singapore, SG",
     "sg-sin-2": "Singapore 2, SG", "id-cgk": "Jakarta, ID", "ap-northeast": "Tokyo 2, JP", "jp-tyo-3": "Tokyo 3, JP",

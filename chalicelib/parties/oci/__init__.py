@@ -587,7 +587,9 @@ def examine(credentials: Mapping[str, str]) -> None:
 
 _OCID = r"ocid1\.{}\.oc[0-9]{{1,3}}\.[A-Za-z0-9._-]{{1,200}}"
 
-_REGION_NAMES = {                           # https://docs.oracle.com/iaas/Content/General/Concepts/regions.htm
+# https://docs.oracle.com/iaas/Content/Network/Concepts/fastconnectpublicpeeringaddressranges.htm: names and keys;
+# the SDK's regions_definitions: keys and codes
+_REGION_NAMES = {
     "ap-sydney-1": "Australia East (Sydney)", "ap-melbourne-1": "Australia Southeast (Melbourne)",
     "sa-saopaulo-1": "Brazil East (Sao Paulo)", "sa-vinhedo-1": "Brazil Southeast (Vinhedo)",
     "ca-montreal-1": "Canada Southeast (Montreal)", "ca-toronto-1": "Canada Southeast (Toronto)",
@@ -608,6 +610,8 @@ _REGION_NAMES = {                           # https://docs.oracle.com/iaas/Conte
     "me-dubai-1": "UAE East (Dubai)", "uk-london-1": "UK South (London)", "uk-cardiff-1": "UK West (Newport)",
     "us-ashburn-1": "US East (Ashburn)", "us-chicago-1": "US Midwest (Chicago)", "us-phoenix-1": "US West (Phoenix)",
     "us-sanjose-1": "US West (San Jose)",
+    "ap-kulai-2": "Malaysia West 2 (Kulai)", "eu-turin-1": "Italy North (Turin)",
+    "eu-madrid-3": "Spain Central (Madrid 3)", "af-casablanca-1": "Morocco West (Casablanca)",
 }
 
 PARTY = api.Party(

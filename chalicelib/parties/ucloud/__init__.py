@@ -207,7 +207,9 @@ def error_code(response: api.Response) -> str | None:
     return str(answer.RetCode) if answer and answer.RetCode else None
 
 
-_REGION_NAMES = {                           # https://docs.ucloud.cn/api/summary/regionlist
+# https://docs.ucloud.cn/api/summary/regionlist (UCloudDoc-Team/api, with cn-hn1, which is no longer there); the
+# English is a translation
+_REGION_NAMES = {
     "cn-bj1": ("North China (Beijing)", "华北（北京）"), "cn-bj2": ("North China (Beijing 2)", "华北（北京2）"),
     "cn-wlcb": ("North China (Ulanqab)", "华北（乌兰察布）"),
     "cn-wlcb2": ("North China (Ulanqab 2)", "华北（乌兰察布2）"),
@@ -226,6 +228,9 @@ _REGION_NAMES = {                           # https://docs.ucloud.cn/api/summary
     "bra-saopaulo": ("Brazil (Sao Paulo)", "巴西（圣保罗）"), "rus-mosc": ("Russia (Moscow)", "俄罗斯（莫斯科）"),
     "ge-fra": ("Germany (Frankfurt)", "德国（法兰克福）"), "uk-london": ("UK (London)", "英国（伦敦）"),
     "uae-dubai": ("UAE (Dubai)", "阿联酋（迪拜）"), "afr-nigeria": ("Nigeria (Lagos)", "尼日利亚（拉各斯）"),
+    "uz-tas": ("Uzbekistan (Tashkent)", "乌兹别克斯坦（塔什干）"),
+    "kz-ala": ("Kazakhstan (Almaty)", "哈萨克斯坦（阿拉木图）"),
+    "mx-mex": ("Mexico (Mexico City)", "墨西哥（墨西哥城）"),
 }
 
 PARTY = api.Party(

@@ -215,11 +215,12 @@ def _server(row: _Detail) -> api.Server:
     )
 
 
-_REGION_NAMES = {                           # https://developers.upcloud.com/1.3/5-zones/; the API's descriptions
+# the API's descriptions of zones, as HPE Morpheus' plugin for UpCloud lists them
+_REGION_NAMES = {
     "fi-hel1": "Helsinki #1", "fi-hel2": "Helsinki #2", "de-fra1": "Frankfurt #1", "nl-ams1": "Amsterdam #1",
     "uk-lon1": "London #1", "es-mad1": "Madrid #1", "pl-waw1": "Warsaw #1", "se-sto1": "Stockholm #1",
     "us-chi1": "Chicago #1", "us-nyc1": "New York #1", "us-sjo1": "San Jose #1", "sg-sin1": "Singapore #1",
-    "au-syd1": "Sydney #1",
+    "au-syd1": "Sydney #1", "dk-cph1": "Copenhagen #1", "no-svg1": "Stavanger #1",
 }
 
 PARTY = api.Party(

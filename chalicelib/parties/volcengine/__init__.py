@@ -353,15 +353,16 @@ def error_code(response: api.Response) -> str | None:
     return "FlowLimitExceeded" if code and "FlowLimitExceeded" in code else code
 
 
-_REGION_NAMES = {                           # https://www.volcengine.com/docs/6396/76562
-    "cn-beijing": ("North China 2 (Beijing)", "华北2（北京）"),
-    "cn-beijing2": ("North China 3 (Beijing)", "华北3（北京）"),
-    "cn-datong": ("North China 4 (Datong)", "华北4（大同）"),
-    "cn-wulanchabu": ("North China 5 (Ulanqab)", "华北5（乌兰察布）"),
-    "cn-shanghai": ("East China 2 (Shanghai)", "华东2（上海）"),
-    "cn-guangzhou": ("South China 1 (Guangzhou)", "华南1（广州）"), "cn-hongkong": ("Hong Kong", "中国香港"),
-    "ap-southeast-1": ("Asia Pacific Southeast (Johor)", "亚太东南（柔佛）"),
-    "ap-southeast-3": ("Asia Pacific Southeast (Jakarta)", "亚太东南（雅加达）"),
+# https://github.com/volcengine/mcp-server, server/mcp_server_vke: both READMEs
+_REGION_NAMES = {
+    "cn-beijing": ("China North 2 (Beijing)", "华北2（北京）"),
+    "cn-beijing2": ("China North 3 (Beijing)", "华北3（北京）"),
+    "cn-datong": ("China North 4 (Datong)", "华北4（大同）"),
+    "cn-wulanchabu": ("China North 5 (Ulanqab)", "华北5（乌兰察布）"),
+    "cn-shanghai": ("China East 2 (Shanghai)", "华东2（上海）"),
+    "cn-guangzhou": ("China South 1 (Guangzhou)", "华南1（广州）"), "cn-hongkong": ("China (Hong Kong)", "中国香港"),
+    "ap-southeast-1": ("Asia Pacific SE 1 (Johor)", "亚太东南（柔佛）"),
+    "ap-southeast-3": ("Asia Pacific SE 3 (Jakarta)", "亚太东南（雅加达）"),
 }
 
 PARTY = api.Party(

@@ -117,11 +117,13 @@ def _server(row: _Instance, blocks: int | None, reserved: list[str | None]) -> a
     )
 
 
-_REGION_NAMES = {                           # https://www.vultr.com/api/#tag/region; the API's cities
+# the cities of GET /v2/regions of 2026-10-06, kept in @infrawrench's plugin
+_REGION_NAMES = {
     "ams": "Amsterdam", "atl": "Atlanta", "blr": "Bangalore", "bom": "Mumbai", "cdg": "Paris", "del": "Delhi NCR",
     "dfw": "Dallas", "ewr": "New Jersey", "fra": "Frankfurt", "hnl": "Honolulu", "icn": "Seoul", "itm": "Osaka",
     "jnb": "Johannesburg", "lax": "Los Angeles", "lhr": "London", "mad": "Madrid", "man": "Manchester",
-    "mel": "Melbourne", "mex": "Mexico City", "mia": "Miami", "nrt": "Tokyo", "ord": "Chicago", "sao": "São Paulo",
+    "mel": "Melbourne", "mex": "Mexico City", "mia": "Miami", "mxp": "Milan", "nrt": "Tokyo", "ord": "Chicago",
+    "sao": "São Paulo",
     "scl": "Santiago", "sea": "Seattle", "sgp": "Singapore", "sjc": "Silicon Valley", "sto": "Stockholm",
     "syd": "Sydney", "tlv": "Tel Aviv", "waw": "Warsaw", "yto": "Toronto",
 }
