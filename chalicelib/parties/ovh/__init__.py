@@ -34,9 +34,9 @@ import msgspec
 
 from ...cloud import api
 
-_SITES = {                                  # -> host of the API, host of OAuth2, title
+_SITES = {                                  # -> host of the API, host of OAuth2, title: as node-ovh names the APIs
     "eu": ("eu.api.ovh.com", "www.ovh.com", "Europe"),
-    "ca": ("ca.api.ovh.com", "ca.ovh.com", "Canada and Asia"),
+    "ca": ("ca.api.ovh.com", "ca.ovh.com", "Canada"),
     "us": ("api.us.ovhcloud.com", "us.ovhcloud.com", "United States"),
 }
 _WORKERS = 10

@@ -36,7 +36,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from ...cloud import api
 
-_REGIONS = {"eu01": "Germany", "eu02": "Austria"}
+_REGIONS = {"eu01": "Germany", "eu02": "Austria"}     # the countries; the price list has EU01 as Germany South
 _TOKEN = "https://service-account.api.stackit.cloud/token"
 _JWT_SECONDS = 600
 _USUAL_SECONDS = 600.0                      # of an access token that does not state its end
