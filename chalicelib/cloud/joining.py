@@ -61,8 +61,9 @@ def disk_gib(own: int | None, volumes: Iterable[object] | None, sizes: Mapping[s
 
 
 def in_order(servers: Iterable[Server], window: Window) -> Listing:
-    """The window of a list that was read whole, in the order of creation."""
-    ordered = sorted(servers, key=lambda server: (server.created_at or _NEVER, server.id))
+    """The window of a list that was read whole, in the order of creation; a server that it names twice is one."""
+    by_id = {server.id: server for server in servers}
+    ordered = sorted(by_id.values(), key=lambda server: (server.created_at or _NEVER, server.id))
     return Listing(cut(ordered, window), len(ordered))
 
 

@@ -203,7 +203,9 @@ def split_addresses(texts: Iterable[str | None]) -> tuple[tuple[tuple[str, ...],
 
 
 def window_of(servers: Sequence[Server], window: Window) -> Listing:
-    return Listing(cut(servers, window), len(servers))
+    """The window of a list that was read whole; a server that it names twice is one."""
+    once = list({server.id: server for server in servers}.values())
+    return Listing(cut(once, window), len(once))
 
 
 def rounded_up(number: float | None, unit: float) -> int | None:

@@ -21,7 +21,7 @@ from chalicelib.cloud.paging import Page, Rows, by_offset, by_page, by_place
 from chalicelib.errors import PartyError, PartyMalformed
 from chalicelib.fleet import lookup, many_sources, one_source
 from chalicelib.model import WHOLE, Window
-from chalicelib.simulators.fleet import Moving, Reattaching
+from chalicelib.simulators.fleet import Fleet, Machines, Moving, Reattaching
 from chalicelib.storage import snapshots
 from tests import canaries
 from tests.fixtures import App
@@ -261,6 +261,26 @@ def test_a_fleet_in_motion_at_every_party(party: str, house: App, stack: ExitSta
                     for entry in change.vanished}
             assert not gone & there, (order, turn)
     assert listed >= 0.8 * (listed + len(failures)), failures
+
+
+@pytest.mark.parametrize("party", sorted(CLOUDS))
+@pytest.mark.parametrize("far", [False, True])
+def test_a_server_that_a_party_names_twice_is_listed_once(party: str, far: bool, house: App, stack: ExitStack) -> None:
+    """Beside itself or pages away, on each listing: once and counted once, or the party contradicts itself."""
+    entry = CLOUDS[party]
+    fleet = Fleet(SIZE, party)
+    machines = [fleet[n] for n in range(SIZE)]
+    machines.insert(SIZE - 2 if far else 1, machines[0])
+    cloud, credentials = entry.start({entry.region: Machines(machines)}, canaries.secret(party), limited=False)
+    stack.enter_context(cloud)
+    house.account(party, credentials, cloud.url)
+    try:
+        answer = many_sources.list_servers(house.deployment, many_sources.source_of("123", party, entry.region), WHOLE,
+                                           deadline=time.monotonic() + 25)
+    except PartyMalformed:
+        return
+    ids = [server.id for server in answer.servers]
+    assert len(ids) == len(set(ids)) == answer.total == SIZE
 
 
 @pytest.mark.parametrize("party", sorted(CLOUDS))
