@@ -114,7 +114,7 @@ def verify(tenant_id: str, party: str, name: str, region: str | None, path: Path
     reference = _reference(party)
     here = deployment()
     account = open_account(here, tenant_id, party, name)
-    _check_account(account)
+    _check_account(account, reference)
     code = description.region(region) if region else (*account.regions, description.home(account))[0]
     try:
         with waiting(lambda: "listing three times"):
@@ -161,12 +161,13 @@ def packages_of(party: str) -> list[str]:
     return re.findall(r'"([^"]+)"', line[1]) if line else []
 
 
-def _check_account(account: Account) -> None:
+def _check_account(account: Account, reference: ModuleType) -> None:
     """Raises UsageError for an account whose list the reference cannot know."""
     if account.discovery:
         raise click.UsageError("This account is a door to others. Put one of them as an account of its own, and verify "
                                "that.")
-    if account.project and account.project not in account.credentials.values():
+    if account.project and account.project not in account.credentials.values() and not getattr(
+            reference, "BY_PROJECT", False):
         raise click.UsageError("This account is limited to a project, which the reference does not know. Put an "
                                "account without --project, and verify that.")
 

@@ -59,8 +59,16 @@ def verify(deployment: Deployment, source: Source, reference: Callable[[Account,
     """
     account = open_account(deployment, source.tenant_id, source.party, source.account)
     before = _listed(deployment, source)
-    theirs = reference(account, source.region)
+    theirs = _of_project(account, reference(account, source.region))
     return compare(before, theirs, _listed(deployment, source))
+
+
+def _of_project(account: Account, records: Records) -> Records:
+    """Those of the account's project, where the client lists all and says of which project each is."""
+    if account.project is None:
+        return records
+    return {key: record for key, record in records.items()
+            if (record.get("project_id", account.project) or "default") == account.project}
 
 
 def _listed(deployment: Deployment, source: Source) -> list[Server]:

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import date
@@ -19,7 +20,7 @@ import pytest
 from chalicelib import parties, simulators
 from chalicelib.cli import verifying
 from chalicelib.cli.verifying import Report, read_report
-from chalicelib.fleet import verification
+from chalicelib.fleet import many_sources, verification
 from chalicelib.model import Account, Source
 from chalicelib.parties.qcloud import reference
 from chalicelib.parties.qcloud.simulator import Qcloud
@@ -179,9 +180,26 @@ def test_without_the_vendors_client_it_says_what_to_install(twocloud: Command, p
     assert f"pip install {' '.join(packages)}" in twocloud.err
 
 
+@pytest.mark.parametrize("party", [name for name in REFERENCES if re.search(
+    r"^BY_PROJECT = True", (ROOT / f"chalicelib/parties/{name}/reference.py").read_text(), re.M)])
+def test_an_account_of_a_project_is_compared_with_that_project(party: str, house: App, stack: ExitStack) -> None:
+    entry = simulators.clouds()[party]
+    made, fields = entry.start({entry.region: Fleet(30, party)}, canaries.watch(str(uuid4())), limited=False)
+    stack.enter_context(made)
+    house.account(party, fields, made.url)
+    source, listed = Source("123", party, entry.region), verified.reference(party).list_servers
+    whole = many_sources.list_servers(house.deployment, source).servers
+    project, _ = Counter(server.project_id for server in whole if server.project_id).most_common(1)[0]
+    house.account(party, fields, made.url, project=project)
+    comparison = verification.verify(house.deployment, source, listed)
+    assert comparison.agrees, comparison.differences[:3]
+    assert 0 < comparison.both == comparison.ours == comparison.theirs < len(whole)
+
+
 def test_an_account_that_the_reference_cannot_know_is_refused(twocloud: Command, cloud: Qcloud) -> None:       # noqa: F811
     twocloud("account", "put", "123", "qcloud", "--project", "7", "--endpoint", cloud.url, stdin=credentials(cloud))
-    twocloud(*WHERE, code=2)
+    with mock.patch.object(reference, "BY_PROJECT", new=False):
+        twocloud(*WHERE, code=2)
     assert "limited to a project" in twocloud.err
     twocloud("verify", "123", "aws", code=4)
     assert "no such account" in twocloud.err

@@ -10,6 +10,7 @@ from alibabacloud_tea_openapi import utils_models
 from ...model import Account
 
 PACKAGES = ("alibabacloud-ecs20140526",)
+BY_PROJECT = True                           # each record names the project that --project means
 
 
 def client(account: Account, region: str) -> Any:

@@ -19,6 +19,7 @@ from ctyunsdk_ecs20220909.models.v4_ecs_list_instances import V4EcsListInstances
 from ...model import Account
 
 PACKAGES = ("ctyunsdk-ecs20220909", "ctyunsdk-ebs20220909")
+BY_PROJECT = True                           # each record names the project that --project means
 _HOSTS = {EcsClient: "https://ctecs-global.ctapi.ctyun.cn", EbsClient: "https://ebs-global.ctapi.ctyun.cn"}
 _BEIJING = timezone(timedelta(hours=8))
 

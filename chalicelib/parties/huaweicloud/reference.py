@@ -13,6 +13,7 @@ from huaweicloudsdkevs.v2.region.evs_region import EvsRegion
 from ...model import Account
 
 PACKAGES = ("huaweicloudsdkecs", "huaweicloudsdkevs")
+BY_PROJECT = True                           # each record names the project that --project means
 
 
 def client(account: Account, kind: Any, region: str) -> Any:

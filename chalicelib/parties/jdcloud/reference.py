@@ -17,6 +17,7 @@ from jdcloud_sdk.services.vm.client.VmClient import VmClient
 from ...model import Account
 
 PACKAGES = ("jdcloud-sdk",)
+BY_PROJECT = True                           # each record names the project that --project means
 QUIET = Logger(FATAL - 1)                   # else it prints signed headers
 
 

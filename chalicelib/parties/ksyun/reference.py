@@ -15,6 +15,7 @@ from ksyun.common.profile.http_profile import HttpProfile
 from ...model import Account
 
 PACKAGES = ("kingsoftcloud-sdk-python",)
+BY_PROJECT = True                           # each record names the project that --project means
 
 
 def client(account: Account, kind: Any, region: str, method: str = "POST") -> Any:

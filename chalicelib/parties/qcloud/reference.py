@@ -15,6 +15,7 @@ from tencentcloud.cvm.v20170312 import cvm_client, models
 from ...model import Account
 
 PACKAGES = ("tencentcloud-sdk-python-cvm",)
+BY_PROJECT = True                           # each record names the project that --project means
 _CHARGES = {"PREPAID": "prepaid", "POSTPAID_BY_HOUR": "postpaid", "SPOTPAID": "spot"}
 
 
@@ -50,6 +51,7 @@ def _machine(row: Any, *, deep: bool) -> dict[str, Any]:
         "lan_ipv4": row.PrivateIpAddresses or [], "wan_ipv4": row.PublicIpAddresses or []}
     return {"name": row.InstanceName, "cpu": row.CPU, "memory_mib": row.Memory * 1024, **whole,
             "party_status": row.InstanceState, "zone": row.Placement.Zone, "instance_type": row.InstanceType,
+            "project_id": str(row.Placement.ProjectId),
             "created_at": _time(row.CreatedTime), "tags": {tag.Key: tag.Value for tag in row.Tags or []},
             "image_id": row.ImageId, "vpc_id": row.VirtualPrivateCloud.VpcId,
             "subnet_id": row.VirtualPrivateCloud.SubnetId, "security_groups": row.SecurityGroupIds or [],

@@ -11,6 +11,7 @@ from alibabacloud_tea_openapi import utils_models
 from ...model import Account
 
 PACKAGES = ("alibabacloud-swas-open20200601",)
+BY_PROJECT = True                           # each record names the project that --project means
 
 
 def client(account: Account, region: str) -> Any:

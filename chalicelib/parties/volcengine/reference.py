@@ -10,6 +10,7 @@ import volcenginesdkstorageebs as ebs
 from ...model import Account
 
 PACKAGES = ("volcenginesdk-ecs", "volcenginesdk-storageebs")
+BY_PROJECT = True                           # each record names the project that --project means
 
 
 def client(account: Account, region: str, of: Any) -> Any:
