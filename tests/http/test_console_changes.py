@@ -111,6 +111,33 @@ def test_kinds_sources_and_the_tables_filters(served: App, opens: Opens) -> None
     assert page.locator("#place [data-kind=stale]").count() == 0
 
 
+def test_the_bars_count_changes(served: App, opens: Opens) -> None:
+    """Those that a choice would leave: of a server that is gone the status is not known, so no status counts it."""
+    history(served)
+    reader = opens().signs_in(served.token, fragment="#show=changes", wait="[data-change]")
+    page = reader.page
+
+    def counts(facet: str) -> dict[str, str]:
+        return {one.get_attribute("data-value"): one.locator(".n").inner_text()
+                for one in page.locator(f'[data-facet="{facet}"] .value').all()}
+
+    assert counts("party") == {"qcloud": "3", "aws": "0"}
+    assert counts("status") == {"ACTIVE": "1", "SHUTOFF": "1"}  # `new` and `stays`
+    for value in ("ACTIVE", "SHUTOFF"):
+        page.click(f'[data-facet="status"] [data-value="{value}"]')
+        assert len(shown(reader)) == 1
+        assert counts("party")["qcloud"] == "1"
+        assert counts("status") == {"ACTIVE": "1", "SHUTOFF": "1"}
+        page.click(f'[data-facet="status"] [data-value="{value}"]')
+    page.click('[data-focus="kind:vanished"]')
+    assert counts("party") == {"qcloud": "1", "aws": "0"}
+    assert counts("status") == {}
+    served.clouds["qcloud"].fail("503")     # its later changes are not known
+    reader.refreshes()
+    page.wait_for_selector("#place [data-kind=stale]")
+    assert counts("party") == {"qcloud": "≥ 1", "aws": "0"}
+
+
 def test_an_export_of_changes_is_what_the_api_writes(served: App, opens: Opens) -> None:
     history(served)
     machines(served, *named(*HOSTILE))

@@ -128,7 +128,7 @@ def test_a_wrong_password_says_so_and_is_limited(served: App, opens: Opens) -> N
 # ---------------------------------------------------------------- what do we have
 
 def matrix(reader: Reader) -> dict[str, list[str]]:
-    """The cells by the row's value, after it the statuses by their heads."""
+    """The cells by the row's value: servers, vCPUs, then the statuses by their heads."""
     return {row.get_attribute("data-row"): row.locator("td").all_inner_texts()
             for row in reader.page.locator("#matrix tbody tr").all()}
 
@@ -139,14 +139,15 @@ def test_totals_and_the_matrix_count_what_the_api_lists(served: App, opens: Open
     totals = page.locator("#summary .number strong").all_inner_texts()
     assert [number(text) for text in totals[:2]] == [len(every), sum(row["cpu_num"] for row in every)]
     assert totals[2] == f"{sum(row['mem_size'] for row in every):,} GB"
-    heads = page.locator("#matrix thead th").all_inner_texts()[2:]
+    heads = page.locator("#matrix thead th").all_inner_texts()[3:]
     for party, cells in matrix(reader).items():
-        statuses = Counter(row["status"] for row in every if row["party"] == party)
+        those = [row for row in every if row["party"] == party]
+        statuses = Counter(row["status"] for row in those)
         assert [number(cell) if cell != "·" else 0 for cell in cells] == [
-            statuses.total(), *(statuses[head.strip()] for head in heads)]
+            statuses.total(), sum(row["cpu_num"] for row in those), *(statuses[head.strip()] for head in heads)]
     assert matrix(reader).keys() == {"aws", "qcloud"}
     off = heads.index("SHUTOFF")
-    page.click(f"#matrix tr[data-row=qcloud] td >> nth={off + 1} >> button")
+    page.click(f"#matrix tr[data-row=qcloud] td >> nth={off + 2} >> button")
     assert "q=party:qcloud+status:SHUTOFF" in page.url
     assert set(reader.column("status")) == {"SHUTOFF"}
     assert set(reader.column("party")) == {"qcloud"}
@@ -156,6 +157,7 @@ def test_totals_and_the_matrix_count_what_the_api_lists(served: App, opens: Open
 
 @pytest.mark.parametrize(("by", "value_of"), [
     ("region", lambda row: row["region"]), ("type", lambda row: row["instance_type"]),
+    ("charge", lambda row: row["charge_type"] or "?"),
     ("zone", lambda row: row["zone"]), ("tag:role", lambda row: row["tags"].get("role", "?"))])
 def test_the_matrix_and_the_groups_are_of_what_is_chosen(served: App, opens: Opens, by: str,
                                                          value_of: Callable[[dict[str, Any]], str]) -> None:
@@ -302,10 +304,32 @@ def test_servers_that_end_soon_are_marked_and_found(served: App, opens: Opens) -
     assert re.search(r"ends in (19|20) days", page.inner_text("#place"))
     page.click("#ending")
     assert sorted(reader.column("server")) == ["ended", "soon"]
+    reader.searches("name:later ")          # none is an answer, too
+    assert page.inner_text("#ending") == "0 end within 30 days"
+    page.press("#search", "Escape")
+    page.click("#ending")
     assert "expires:30d" in page.url
     reader.searches("expires:60d ")                             # the same key twice: either
     assert sorted(reader.column("server")) == ["ended", "later", "soon"]
     assert violations(reader) == []
+
+
+def test_an_address_does_not_find_longer_ones(served: App, opens: Opens) -> None:
+    addresses = {"own": "10.0.0.7", "longer": "10.0.0.70", "before": "110.0.0.7", "tagged": "10.0.0.9"}
+    machines(served, *[replace(one, lan=(addresses[one.name],),
+                               tags={"peers": "10.0.0.1,10.0.0.7"} if one.name == "tagged" else {})
+                       for one in named(*addresses)])
+    reader = opens().signs_in(served.token).searches("10.0.0.7")
+    assert sorted(reader.column("server")) == ["own", "tagged"]
+    assert sorted(reader.searches("10.0.0").column("server")) == sorted(addresses)
+
+
+def test_the_details_say_how_old_they_are(served: App, opens: Opens) -> None:
+    reader = opens().signs_in(served.token)
+    reader.page.click("#place tbody tr >> nth=0 >> .open")
+    assert reader.page.inner_text("#drawer-age").startswith("as of ")
+    reader.page.click("#language")
+    assert reader.page.inner_text("#drawer-age").startswith("数据时间")
 
 
 # ---------------------------------------------------------------- addresses

@@ -39,8 +39,8 @@ async function getChanges(tenant, token, since, several, signal) {
 
 const instant = (/** @type {number} */ time) => new Date(time).toISOString().replace(".000", "");
 
-/** @type {{changes: Changes | null, answer: Answer | null, all: Change[]}} */
-const NOT_JOINED = { changes: null, answer: null, all: [] };
+/** @type {{changes: Changes | null, answer: Answer | null, all: Change[], index: Record<string, Index>}} */
+const NOT_JOINED = { changes: null, answer: null, all: [], index: {} };
 let joined = NOT_JOINED;
 
 /** The changes, newest first, each with the fields that its server has now. @param {Changes} changes @param {Answer} answer */
@@ -52,9 +52,12 @@ function changesOf(changes, answer) {
     const key = `${sourceKey(known, changes.several)}/${known.instance_id}`, server = servers.get(key);
     const row = { ...server?.row, ...known, instance_name: known.instance_name ?? server?.row.instance_name ?? "" };
     const words = [row.instance_name, row.instance_id, row.tenant_id, row.party, row.account, row.region, kind, JSON.stringify(fields ?? "")];
-    return { event, row, key, words: `${server?.words ?? ""}\n${words.join("\n").toLowerCase()}`, source: server?.source, time: Date.parse(at), listed: Boolean(server) };
+    return { event, row, key, words: `${server?.words ?? ""}\n${words.join("\n").toLowerCase()}`, source: server?.source, time: Date.parse(at), listed: Boolean(server),
+      from: "", at: 0, look: LOOK_ORDER.indexOf(CHANGE_LOOKS[kind]), ends: server?.ends ?? null };
   }).reverse();
-  joined = { changes, answer, all };
+  const index = newIndex();
+  all.forEach((one, at) => { one.at = at; addToIndex(index, one.row, one.listed ? FACETS : OF_VANISHED); });
+  joined = { changes, answer, all, index };
   return all;
 }
 
@@ -64,11 +67,18 @@ function changesOf(changes, answer) {
  */
 function changesLeft(all, chips) {
   const whole = groups(chips), part = groups(chips.filter(({ key }) => OF_VANISHED.includes(key)));
-  const undecided = chips.some(({ key }) => !OF_VANISHED.includes(key));
+  const undecided = beyondVanished(chips);
   const fits = (/** @type {Change} */ one) => (one.listed || !undecided ? whole : part).every((test) => test.fits(one));
   const passed = all.filter(fits);
   return { left: passed.filter((one) => one.listed || !undecided), hidden: passed.filter((one) => !one.listed && undecided).length };
 }
+
+/** Whether the chips ask for what is not known of a server that is gone. @param {Chip[]} chips */
+const beyondVanished = (chips) => chips.some(({ key }) => !OF_VANISHED.includes(key));
+
+/** How many changes each choice would leave, by their kinds. @param {Changes} changes @param {Answer} answer @param {View} view @param {Chip[]} chips */
+const changeCounts = (changes, answer, view, chips) => filtered(changesOf(changes, answer).filter((one) =>
+  (!view.kind || one.event.kind === view.kind) && (one.listed || !beyondVanished(chips))), chips, joined.index).counts;
 
 /** The changes that are shown: those of the chosen kind. @param {Changes} changes @param {Answer} answer @param {View} view @param {Chip[]} chips */
 const changesShown = (changes, answer, view, chips) =>
@@ -97,9 +107,12 @@ function changesSaid(changes, answer, view, chips, acts) {
   return [...changesUnknown(changes, chips), kinds, ...notes, ...body];
 }
 
+/** The sources of which later changes, or all, are not known. @param {Changes} changes @param {Chip[]} chips */
+const notFresh = (changes, chips) => sourcesWithin(/** @type {any} */ (changes), chips).filter(({ state }) => state !== "ok");
+
 /** Of which sources later changes, or all, are not known. @param {Changes} changes @param {Chip[]} chips */
 function changesUnknown(changes, chips) {
-  const within = sourcesWithin(/** @type {any} */ (changes), chips);
+  const within = notFresh(changes, chips);
   return [["failed", "partial", "neverListed"], ["stale", "stale", "knownUntil"]].flatMap(([state, kind, title]) => {
     const those = within.filter((one) => one.state === state);
     return those.length ? [notice(kind, t(title, { n: those.length }), failures(those, /** @type {any} */ (changes)))] : [];

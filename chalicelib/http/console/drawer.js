@@ -23,11 +23,13 @@ const ROOM = matchMedia("(min-width: 1001px)");                 // for the detai
 function drawerOf(one, answer, links) {
   const dialog = $("drawer"), { row, source } = one;
   const made = JSON.stringify([language, one.key, row, source?.state, source?.msg, links, ROOM.matches, parties.size]);
+  const seen = source ? asOf(source, answer) : answer.at, age = document.getElementById("drawer-age");
+  if (age) age.dataset.at = String(seen);
   if (dialog.open && drawerShows === made) return;              // what is being read stays in place
   drawerShows = made;
   const fields = Object.keys(COLUMNS).filter((column) => !["tags", "server", "page"].includes(column));
   fill(dialog,
-    dialogHead("", dialog), h("div", { class: "about" }, statusSaid(row.status), ending(one), row.console_url && linked(row.console_url, t("openPage")), row.party_status && h("span", { class: "soft" }, `${t("partyStatus")}: `, h("code", {}, bdi(escaped(row.party_status))))),
+    dialogHead("", dialog), h("div", { class: "about" }, statusSaid(row.status), h("span", { class: "soft", id: "drawer-age", "data-at": seen, title: clock(seen) }, t("asOf", { time: relative(seen) })), ending(one), row.console_url && linked(row.console_url, t("openPage")), row.party_status && h("span", { class: "soft" }, `${t("partyStatus")}: `, h("code", {}, bdi(escaped(row.party_status))))),
     source && source.state !== "ok" && notice(source.state === "stale" ? "stale" : "partial", t("staleTitle", { n: 1 }), h("p", {}, ...sourceSaid(source, answer))),
     h("dl", { class: "fields" }, ...fields.flatMap((column) => fieldSaid(column, row, answer))),
     h("h3", {}, t("tags")), tagsSaid(row.tags),

@@ -83,8 +83,7 @@ function renewed(answer, body, at) {
 
 /** @param {any} body @param {number} at @param {boolean} several @param {string} list @returns {Answer} */
 function started(body, at, several, list) {
-  const index = Object.fromEntries(FACETS.map((facet) => [facet, { values: [], numbers: new Map(), codes: [] }]));
-  const answer = { machines: [], index, sources: body.sources ?? [], at, several, list, complete: body.complete !== false,
+  const answer = { machines: [], index: newIndex(), sources: body.sources ?? [], at, several, list, complete: body.complete !== false,
     msg: body.msg, offset: /** @type {number | null} */ (null) };
   answer.offset = zoneOffset(body.vm_servers, sourcesOf(answer), at, several);
   return answer;
@@ -99,11 +98,20 @@ function addRows(answer, rows, bySource) {
     one.at = answer.machines.length;
     if (row.expires_at) one.ends = asUtc(row.expires_at) - (answer.offset ?? 0);
     answer.machines.push(one);
-    for (const facet of FACETS) {
-      const entry = answer.index[facet];
-      if (facet === "tag") entry.codes.push(tagKeys(row).map((key) => numberOf(entry, key)));
-      else entry.codes.push(numberOf(entry, facetValue(row, facet)));
-    }
+    addToIndex(answer.index, row, FACETS);
+  }
+}
+
+/** @returns {Record<string, Index>} */
+const newIndex = () => Object.fromEntries(FACETS.map((facet) => [facet, { values: [], numbers: new Map(), codes: [] }]));
+
+/** @param {Record<string, Index>} index @param {Row} row @param {string[]} known  the facets of which its value is known */
+function addToIndex(index, row, known) {
+  for (const facet of FACETS) {
+    const entry = index[facet];
+    if (!known.includes(facet)) entry.codes.push([]);
+    else if (facet === "tag") entry.codes.push(tagKeys(row).map((key) => numberOf(entry, key)));
+    else entry.codes.push(numberOf(entry, facetValue(row, facet)));
   }
 }
 

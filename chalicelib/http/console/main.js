@@ -173,7 +173,8 @@ function drawFleet() {
   const chips = filters(), failing = missing(answer, chips);
   const { left, counts } = filtered(machinesInOrder(), chips, answer?.index);
   const groups = view.group && view.show === "fleet" ? grouped(left, view.group) : [];
-  drawn = { left: groups.length ? groups.flatMap(({ machines }) => machines) : left, counts,
+  const ofChanges = view.show === "changes" && answer ? { counts: now.changes && changeCounts(now.changes, answer, view, chips) } : null;
+  drawn = { left: groups.length ? groups.flatMap(({ machines }) => machines) : left, counts: ofChanges?.counts ?? counts,
     groups: new Map(groups.map(({ value, machines }) => [value, totalsOf(machines)])) };
   if (answer) offer(drawn.counts, now.me, now.tenant);
   const sources = () => answer && sourcesSheet(answer);
@@ -183,7 +184,8 @@ function drawFleet() {
   $("matrix").replaceChildren(...(answer && $("matrix-fold").open && !$("matrix-fold").hidden
     ? matrix(answer, drawn.left, view.by, view.chips, { toggleAll, redraw: draw, show: (by) => go({ by, page: view.page }) }) : []));
   $("facets-fold").hidden = !answer?.machines.length;
-  $("facets").replaceChildren(...(answer && $("facets-fold").open ? facets(drawn.counts, view.chips, failing, { toggle, redraw: draw }) : []));
+  $("facets").replaceChildren(...(answer && $("facets-fold").open && (!ofChanges || ofChanges.counts)
+    ? facets(drawn.counts, view.chips, ofChanges && now.changes ? notFresh(now.changes, chips) : failing, { toggle, redraw: draw }) : []));
   drawChips();
   for (const show of ["fleet", "changes"]) $(`view-${show}`).setAttribute("aria-pressed", String(view.show === show));
   for (const id of ["share", "choose-columns", "addresses"]) $(id).disabled = !answer;
@@ -266,6 +268,8 @@ function drawAge() {
   $("asof").textContent = !now.token ? "" : now.busy ? t("refreshing") : !answer ? ""
     : `${t("asOf", { time: relative(oldest) })}${now.paused ? ` · ${t("paused")}` : ""}`;
   $("asof").title = answer ? clock(oldest) : "";
+  const age = document.getElementById("drawer-age");
+  if (age) age.textContent = t("asOf", { time: relative(Number(age.dataset.at)) });
   $("asof").ariaBusy = String(now.busy);
 }
 

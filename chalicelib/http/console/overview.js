@@ -2,7 +2,7 @@
 
 const SHOWN_ROWS = 5;                       // of the matrix before "more"
 // what the matrix, and the table's groups, can be made of; and `tag:KEY`, the values of one tag
-const PROPERTIES = ["party", "region", "account", "tenant", "type", "zone", "project", "status"];
+const PROPERTIES = ["party", "region", "account", "tenant", "type", "charge", "zone", "project", "status"];
 let wholeMatrix = false;
 
 const isProperty = (/** @type {string} */ by) => PROPERTIES.includes(by) || /^tag:./.test(by);
@@ -48,7 +48,7 @@ const size = (/** @type {number} */ gb) => (gb < 10_000 ? `${number(gb)} GB` : `
  * @param {Sum} sum @param {string} text @param {Source[]} failing @param {number} servers */
 function sumSaid({ known, unknown }, text, failing, servers) {
   const low = unknown > 0 || failing.length > 0;
-  const shown = servers && unknown === servers ? "?" : low ? t("atLeast", { count: text }) : text;
+  const shown = low && unknown === servers ? "?" : low ? t("atLeast", { count: text }) : text;
   const why = [unknown && t("notStated", { n: unknown }), failing.length && t("partialTitle", { n: failing.length })].filter(Boolean).join(" ");
   return [h("strong", { title: why }, shown), low && h("span", { class: "unseen" }, ` (${why})`)];
 }
@@ -72,8 +72,8 @@ function summary(answer, left, chips, acts) {
     h("p", { class: "soft rest" }, t("clouds", { n: clouds }), " · ", t("regions", { n: regions }), " · ",
       h("button", { type: "button", class: `plainlink ${fresh === answer.sources.length ? "" : "warn"}`, id: "sources", onclick: acts.showSources },
         t("sourcesSummary", { ok: fresh, total: answer.sources.length })),
-      (ending > 0 || has(chips, soon)) && h("button", { type: "button", class: "chip warn", id: "ending", "aria-pressed": String(has(chips, soon)), onclick: () => acts.toggle(soon) },
-        t("endSoon", { n: ending, days: SOON }))),
+      (left.some(({ ends }) => ends !== null) || has(chips, soon)) && h("button", { type: "button", class: `chip ${ending ? "warn" : ""}`, id: "ending", "aria-pressed": String(has(chips, soon)), onclick: () => acts.toggle(soon) },
+        t("endSoon", { n: ending, count: counted(ending, low), days: SOON }))),
     low && h("p", { class: "warn small", id: "lower-bounds" }, t("lowerBounds", { n: failing.length }))].filter(Boolean);
 }
 
@@ -81,7 +81,7 @@ const endsSoon = (/** @type {Machine} */ { ends }) => ends !== null && ends - pr
 
 // ---------------------------------------------------------------- the matrix
 
-/** How many servers of each value and status. @param {Answer} answer @param {Machine[]} left @param {string} by */
+/** How many servers of each value and status, and the vCPUs of each value. @param {Answer} answer @param {Machine[]} left @param {string} by */
 function matrixOf(answer, left, by) {
   const { values: statuses, codes: ofStatus } = answer.index.status, width = statuses.length;
   const entry = answer.index[by] ?? { values: [], numbers: new Map(), codes: [] };
@@ -89,7 +89,12 @@ function matrixOf(answer, left, by) {
   const pairs = left.map((one) => code(one) * width + /** @type {number} */ (ofStatus[one.at]));
   const counts = new Int32Array(entry.values.length * width);
   for (const pair of pairs) counts[pair] += 1;
-  return namedCounts(entry.values, counts, statuses);
+  const cpus = new Map(entry.values.map((value) => [value, { known: 0, unknown: 0 }]));
+  left.forEach(({ row: { cpu_num: cpu } }, at) => {
+    const sum = /** @type {Sum} */ (cpus.get(entry.values[Math.floor(pairs[at] / width)]));
+    if (cpu === null || cpu === undefined) sum.unknown += 1; else sum.known += cpu;
+  });
+  return { counts: namedCounts(entry.values, counts, statuses), cpus };
 }
 
 /** The most first, and before them those of which nothing is known: they must not be the ones behind "more".
@@ -101,7 +106,7 @@ const byCount = (a, b) => Number(b.low && !b.n) - Number(a.low && !a.n) || b.n -
  * @param {{toggleAll: (chips: Chip[]) => void, show: (by: string) => void, redraw: () => void}} acts
  */
 function matrix(answer, left, by, chips, acts) {
-  const counts = matrixOf(answer, left, by), failing = missing(answer, chips);
+  const { counts, cpus } = matrixOf(answer, left, by), failing = missing(answer, chips);
   const place = PLACES[by];
   if (place) for (const one of failing) if (!counts.has(one[place]) && one[place] !== "all") counts.set(one[place], new Map());
   const rows = [...counts].map(([value, parts]) => ({ value, parts, n: total(parts), low: couldAdd(failing, by, value) })).sort(byCount);
@@ -110,16 +115,17 @@ function matrix(answer, left, by, chips, acts) {
   const statuses = [...sums.keys()].sort((a, b) => LOOK_ORDER.indexOf(look(a)) - LOOK_ORDER.indexOf(look(b)) || sums.get(b) - sums.get(a));
   const cell = (/** @type {number} */ n, /** @type {boolean} */ low, /** @type {string} */ label, /** @type {Chip[]} */ those) => h("td", { class: "n" }, !n && !low ? h("span", { class: "soft", "aria-hidden": "true" }, "·")
     : h("button", { type: "button", class: "plain-number", "data-focus": JSON.stringify(those), "aria-label": `${label}: ${counted(n, low)}`, onclick: () => acts.toggleAll(those) }, counted(n, low)));
+  const vcpus = (/** @type {Sum} */ sum, /** @type {boolean} */ low, /** @type {number} */ n) => h("td", { class: "n" }, ...sumSaid(sum, number(sum.known), low ? failing : [], n));
   const line = (/** @type {{value: string, parts: Map<string, number>, n: number, low: boolean}} */ { value, parts, n, low }) => h("tr", { "data-row": value },
     h("th", { scope: "row" }, h("button", { type: "button", class: "plain-number", "data-focus": `row ${value}`, "aria-pressed": String(has(chips, chipOf(by, value))), onclick: () => acts.toggleAll([chipOf(by, value)]) }, valueLabel(by, value))),
-    cell(n, low, value, [chipOf(by, value)]),
+    cell(n, low, value, [chipOf(by, value)]), vcpus(cpus.get(value) ?? { known: 0, unknown: 0 }, low, n),
     ...(by === "status" ? [] : statuses.map((status) => cell(parts.get(status) ?? 0, low && Boolean(parts.get(status)), `${value} ${status}`, [chipOf(by, value), chipOf("status", status)]))));
   const shown = wholeMatrix ? rows.slice(0, 200) : rows.slice(0, SHOWN_ROWS), rest = rows.length - shown.length;
   const heads = by === "status" ? [] : statuses.map((status) => h("th", { scope: "col", class: "n" }, statusSaid(status)));
   return [h("div", { class: "scroll-x", tabindex: 0, role: "region", "aria-label": t("matrixTitle", { by: propertyName(by) }) }, h("table", {}, h("caption", { class: "unseen" }, t("matrixTitle", { by: propertyName(by) })),
-    h("thead", {}, h("tr", {}, h("th", { scope: "col" }, propertyChoice("by", t("matrixBy"), by, answer, acts.show, [])), h("th", { scope: "col", class: "n" }, t("sum")), ...heads)),
+    h("thead", {}, h("tr", {}, h("th", { scope: "col" }, propertyChoice("by", t("matrixBy"), by, answer, acts.show, [])), h("th", { scope: "col", class: "n" }, t("sum")), h("th", { scope: "col", class: "n" }, t("cpu")), ...heads)),
     h("tbody", {}, ...shown.map(line)),
-    rows.length > 1 && h("tfoot", {}, h("tr", {}, h("th", { scope: "row" }, `${t("sum")} (${number(rows.length)})`), h("td", { class: "n" }, h("strong", {}, counted(left.length, failing.length > 0))),
+    rows.length > 1 && h("tfoot", {}, h("tr", {}, h("th", { scope: "row" }, `${t("sum")} (${number(rows.length)})`), h("td", { class: "n" }, h("strong", {}, counted(left.length, failing.length > 0))), vcpus(totalsOf(left).cpu, true, left.length),
       ...(by === "status" ? [] : statuses.map((status) => cell(sums.get(status), failing.length > 0, status, [chipOf("status", status)]))))))),
   rows.length > SHOWN_ROWS && h("button", { type: "button", class: "button quiet", "data-focus": "whole matrix", onclick: () => { wholeMatrix = !wholeMatrix; acts.redraw(); } },
     wholeMatrix ? t("fewer") : t("more", { n: rest }))].filter(Boolean);

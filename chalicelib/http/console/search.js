@@ -9,7 +9,7 @@ const KEYS = {
   word: "party_status", tenant: "tenant_id", account: "account", os: "os", image: "image_name", vpc: "vpc_id",
   charge: "charge_type", expires: "", list: "",
 };
-const FACETS = ["status", "tenant", "party", "account", "region", "type", "zone", "project", "tag"];
+const FACETS = ["status", "tenant", "party", "account", "region", "type", "charge", "zone", "project", "tag"];
 
 /** @returns {Chip[]} */
 function parse(/** @type {string} */ text) {
@@ -44,7 +44,8 @@ function meaning(key, value) {
   if (key === "") {
     const clouds = new Set([...parties].filter(([, { title }]) => title.toLowerCase().includes(low)).map(([party]) => party));
     const regions = new Set([...parties].flatMap(([party, { names }]) => Object.keys(names.zh).filter((code) => `${names.en[code]}\n${names.zh[code]}`.toLowerCase().includes(low)).map((code) => `${party}/${code}`)));
-    return (one) => one.words.includes(low) || clouds.has(one.row.party) || (regions.size > 0 && regions.has(`${one.row.party}/${one.row.region}`));
+    const whole = /^\d+(\.\d+){3}$/.test(low) && new RegExp(`(?<![\\d.])${low.replaceAll(".", "\\.")}(?!\\d|\\.\\d)`);     // an address, and not 10.0.0.70 for 10.0.0.7
+    return (one) => (whole ? whole.test(one.words) : one.words.includes(low)) || clouds.has(one.row.party) || (regions.size > 0 && regions.has(`${one.row.party}/${one.row.region}`));
   }
   if (key === "ip") return addressTest(low);
   if (key === "tag") return tagTest(low);
