@@ -449,7 +449,7 @@ SEARCHES: dict[str, Callable[[dict[str, Any]], bool]] = {
     "tag:role=web": lambda row: row["tags"].get("role") == "web",
     "wan: ip:122.*": lambda row: False,
     "status:active cpu:16": lambda row: row["status"] == "ACTIVE" and row["cpu_num"] == 16,
-    "10.0.0.1": lambda row: "10.0.0.1" in row["lan_ip_set"] or any("10.0.0.1" in tag for tag in row["tags"].values()),
+    "10.0.0.2": lambda row: "10.0.0.2" in row["lan_ip_set"].split(","),
 }
 
 

@@ -88,9 +88,9 @@ class Person:
 
     def sees(self, text: str | re.Pattern[str], within: str = "body") -> None:
         """On this screen, without scrolling."""
-        found = self.page.locator(within).get_by_text(text).filter(visible=True).first
-        found.wait_for()
-        box = found.bounding_box()
+        place = self.page.locator(within).get_by_text(text).filter(visible=True).first
+        place.wait_for()
+        box = place.bounding_box()
         assert box["y"] + box["height"] <= self.page.viewport_size["height"], text
 
     def downloads(self, name: str) -> str:
