@@ -20,16 +20,20 @@ import click
 import msgspec
 
 from .. import __version__, parties
-from ..errors import TwocloudError
-from ..fleet import verification
-from ..fleet.party_call import open_account
-from ..fleet.verification import Comparison
-from ..model import DEFAULT_ACCOUNT, Account, Source
+from ..access import accounts
+from ..access.accounts import AccountRow
+from ..errors import AccountNotFound, PartyDenied, TwocloudError
+from ..fleet import organisations, verification
+from ..fleet.deployment import Deployment
+from ..fleet.lookup import Lookup
+from ..fleet.verification import Comparison, Records
+from ..model import DEFAULT_ACCOUNT, Account, Member
 from ..route import is_loopback
 from . import completion
 from .output import Identifier, deployment, hint, say, show, waiting
 from .terminal import plain
 
+_SECRET = 8                                 # characters of a credential that an error's text may not show
 _SHOWN = 50                                 # differences that are printed as a table
 _PLACES = ("endpoint", "auth_url", "host")  # what says where a party's server is: an option, and credentials
 
@@ -39,10 +43,18 @@ class FieldCount(msgspec.Struct, forbid_unknown_fields=True):
     equal: int
 
 
+class MemberCount(msgspec.Struct, forbid_unknown_fields=True, order=True):
+    ours: int
+    theirs: int
+    both: int
+    agrees: bool
+
+
 class Report(msgspec.Struct, forbid_unknown_fields=True):
     """What a user can send in. `place`: `vendor` for the vendor's own hosts, `private` for another one, `loopback` for
     this machine. `reference`: distributions and their versions. `moved`: servers that differ only because they came,
-    went or changed meanwhile."""
+    went or changed meanwhile. `members`: of an account with --discover, each that was compared, by its counts, so that
+    their order says nothing. `refused`: how many neither side may list."""
 
     twocloud: str
     party: str
@@ -59,6 +71,8 @@ class Report(msgspec.Struct, forbid_unknown_fields=True):
     only_theirs: int
     moved: int
     fields: dict[str, FieldCount]
+    members: list[MemberCount] = []
+    refused: int = 0
 
     @property
     def is_live(self) -> bool:
@@ -96,7 +110,7 @@ class ReferenceFailed(click.ClickException):
 @click.argument("tenant_id", metavar="TENANT", type=Identifier(), shell_complete=completion.tenants)
 @click.argument("party", shell_complete=completion.parties)
 @click.option("--account", "name", default=DEFAULT_ACCOUNT, metavar="NAME", shell_complete=completion.accounts,
-              help="Which account of the tenant at the party.")
+              help="Which account of the tenant at the party. NAME:ID is one of the members behind it.")
 @click.option("--region", type=Identifier(), metavar="R", shell_complete=completion.regions,
               help="The region to list. Default: the account's first, or the party's own.")
 @click.option("--report", "path", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
@@ -106,32 +120,33 @@ class ReferenceFailed(click.ClickException):
 def verify(tenant_id: str, party: str, name: str, region: str | None, path: Path | None, output: str) -> None:
     """Compare a source's list with the one of the vendor's own client, record by record.
 
-    List the source through twocloud, with that client, and through twocloud again. Print each difference, and write a
-    report that you can send in: it holds counts, versions and the date, but no name, address, id or region. The
-    vendor's client runs here with the account's credentials and only reads. Exit code 1: the lists differ.
+    List the source through twocloud, with that client, and through twocloud again; of an account with --discover, one
+    member after the other. Print each difference, and write a report that you can send in: it holds counts, versions
+    and the date, but no name, address, id or region. The vendor's client runs here with the account's credentials and
+    only reads. Exit code 1: the lists differ.
     """
     description = parties.load(party)
     reference = _reference(party)
     here = deployment()
-    account = open_account(here, tenant_id, party, name)
-    _check_account(account, reference)
-    code = description.region(region) if region else (*account.regions, description.home(account))[0]
-    try:
-        with waiting(lambda: "listing three times"):
-            comparison = verification.verify(here, Source(tenant_id, party, code, name), reference.list_servers)
-    except (TwocloudError, click.ClickException):
-        raise
-    except NotImplementedError as limit:
-        raise click.UsageError(f"The reference client cannot list this account: {limit}.") from None
-    except Exception as problem:
-        raise ReferenceFailed(f"The vendor's client failed: {type(problem).__name__}: {_line(problem)}") from None
-    report = _report(party, account, reference, comparison)
+    row = accounts.find(here.store, tenant_id, party, name)
+    door = accounts.opened(row, here.sealer, local=here.settings.local)
+    code = description.region(region) if region else (*door.regions, description.home(door))[0]
+    opened = [accounts.opened(row, here.sealer, member, local=here.settings.local)
+              for member in _members(here, row, name)]
+    parts, refused = _compared(here, opened, code, reference)
+    comparison = verification.together(parts)
+    report = _report(party, door, reference, comparison)
+    if row.discover:
+        report.members = sorted(MemberCount(it.ours, it.theirs, it.both, it.agrees) for it in parts)
+        report.refused = refused
     target = path or Path(f"twocloud-verify-{party}.json")
     _write(target, report)
     if output == "json":
         show("json", {**msgspec.to_builtins(report), "report": str(target), "differences": list(_rows(comparison))})
     else:
         _print(comparison)
+        if row.discover:
+            click.echo(f"{len(parts)} members compared, {refused} refused to both.")
     hint(f"Report written to {target}. It holds no name, address, id or region; docs/verify.md says where to send it.")
     if not comparison.agrees:
         raise Disagreed(f"The lists differ in {len(comparison.differences)} places.")
@@ -161,19 +176,71 @@ def packages_of(party: str) -> list[str]:
     return re.findall(r'"([^"]+)"', line[1]) if line else []
 
 
-def _check_account(account: Account, reference: ModuleType) -> None:
-    """Raises UsageError for an account whose list the reference cannot know."""
-    if account.discovery:
-        raise click.UsageError("This account is a door to others. Put one of them as an account of its own, and verify "
-                               "that.")
-    if account.project and account.project not in account.credentials.values() and not getattr(
-            reference, "BY_PROJECT", False):
-        raise click.UsageError("This account is limited to a project, which the reference does not know. Put an "
-                               "account without --project, and verify that.")
+# ---------------------------------------------------------------- both lists
+
+def _members(here: Deployment, row: AccountRow, name: str) -> list[Member | None]:
+    """Those behind a door, or the one that is named; [None]: the account is no door. Raises AccountNotFound."""
+    _, _, wanted = name.partition(":")
+    if not row.discover:
+        if wanted:
+            raise AccountNotFound()
+        return [None]
+    with waiting(lambda: "looking up the members"):
+        behind = organisations.look_up(Lookup(here), row, now=True).open()
+    members: list[Member | None] = [member for member in behind if wanted in ("", member.id)]
+    if wanted and not members:
+        raise AccountNotFound()
+    return members
 
 
-def _line(problem: Exception) -> str:
-    return plain(str(problem).strip().partition("\n")[0])[:300]
+def _compared(here: Deployment, opened: list[Account], region: str, reference: ModuleType,
+              ) -> tuple[list[Comparison], int]:
+    """Each account's comparison, and how many accounts neither side may list: not all of them, or that is raised."""
+    parts: list[Comparison] = []
+    refused: list[PartyDenied] = []
+    for number, account in enumerate(opened, 1):
+        place = f" of member {number} of {len(opened)}" if account.member else ""
+        try:
+            with waiting(lambda place=place: f"listing three times{place}"):
+                comparison = verification.verify(here, account, region, lambda account, region: limited(
+                    reference.list_servers(account, region), account, reference))
+        except (TwocloudError, click.ClickException):
+            raise
+        except NotImplementedError as limit:
+            raise click.UsageError(f"The reference client cannot list this account: {limit}.") from None
+        except Exception as problem:
+            raise ReferenceFailed(f"The vendor's client failed{place}: {type(problem).__name__}: "
+                                  f"{_line(problem, account)}") from None
+        if isinstance(comparison, Comparison):
+            parts.append(comparison)
+            continue
+        refused.append(comparison)
+        if account.member:
+            say(f"{account.name}: refused to twocloud and to the reference. {comparison.text}")
+    if refused and not parts:
+        raise refused[0]
+    return parts, len(refused)
+
+
+def limited(records: Records, account: Account, reference: ModuleType) -> Records:
+    """The records of the account's project. A reference with IN_PROJECT lists no others, one with BY_PROJECT says of
+    each where it is. Raises NotImplementedError at all others."""
+    project = account.project
+    if project is None or getattr(reference, "IN_PROJECT", False) or project in account.credentials.values():
+        return records
+    if not getattr(reference, "BY_PROJECT", False):
+        raise NotImplementedError("it does not say in which project a server is; put an account without --project, and "
+                                  "verify that")
+    return {key: record for key, record in records.items() if (record["project_id"] or "default") == project}
+
+
+def _line(problem: Exception, account: Account) -> str:
+    """The first line, without the account's secrets: a client may quote what it sent."""
+    text = str(problem).strip().partition("\n")[0]
+    for secret in sorted(map(str, account.secrets.values()), key=len, reverse=True):
+        if len(secret) >= _SECRET:
+            text = text.replace(secret, "…")
+    return plain(text)[:300]
 
 
 # ---------------------------------------------------------------- the report

@@ -3,6 +3,7 @@
 The client's fields have the names and forms of a Server's. What it does not say of a server is not compared.
 """
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -11,13 +12,15 @@ from typing import Any, cast
 
 import msgspec
 
+from ..errors import PartyDenied
 from ..model import Account, Server, Source
 from . import many_sources
 from .deployment import Deployment
-from .party_call import open_account
 
 SECONDS = 120.0                             # for each of our two lists: nobody waits behind a gateway
+REFERENCE_SECONDS = 600.0                   # for the reference's, whose pages and retries are its own affair
 Records = Mapping[str, Mapping[str, Any]]   # by id
+Reference = Callable[[Account, str], Records]
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -52,23 +55,64 @@ class Comparison(msgspec.Struct):
         return not self.differences
 
 
-def verify(deployment: Deployment, source: Source, reference: Callable[[Account, str], Records]) -> Comparison:
-    """List the source, have the reference list it, and list it again: what changed in between is no difference.
+def verify(deployment: Deployment, account: Account, region: str, reference: Reference) -> Comparison | PartyDenied:
+    """List the account, have the reference list it, and list it again: what changed in between is no difference. If we
+    are denied, all that the reference lists is a difference; if it fails too, the result is our denial.
 
-    Raises what our listing raises, and whatever the reference raises.
+    Raises TimeoutError if the reference does not end, what our listing raises, and whatever the reference raises.
     """
-    account = open_account(deployment, source.tenant_id, source.party, source.account)
-    before = _listed(deployment, source)
-    theirs = _of_project(account, reference(account, source.region))
+    source = Source(account.tenant_id, account.party, region, account.name)
+    try:
+        before = _listed(deployment, source)
+    except PartyDenied as denied:
+        try:
+            theirs = _in_time(reference, account, region)
+        except (NotImplementedError, TimeoutError):
+            raise
+        except Exception:
+            return denied
+        if not theirs:
+            raise
+        return compare((), theirs)
+    theirs = _in_time(reference, account, region)
     return compare(before, theirs, _listed(deployment, source))
 
 
-def _of_project(account: Account, records: Records) -> Records:
-    """Those of the account's project, where the client lists all and says of which project each is."""
-    if account.project is None:
-        return records
-    return {key: record for key, record in records.items()
-            if (record.get("project_id", account.project) or "default") == account.project}
+def _in_time(reference: Reference, account: Account, region: str) -> Records:
+    """A client may hang for ever, and cannot be stopped: its thread ends with the process."""
+    results: list[Records] = []
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            results.append(reference(account, region))
+        except BaseException as failure:    # also a client that exits
+            failures.append(failure)
+
+    thread = threading.Thread(target=work, name="twocloud-reference", daemon=True)
+    thread.start()
+    thread.join(REFERENCE_SECONDS)
+    if failures:
+        if isinstance(failures[0], Exception):
+            raise failures[0]
+        raise RuntimeError(f"it ended with {type(failures[0]).__name__}")
+    if not results:
+        raise TimeoutError(f"no answer within {REFERENCE_SECONDS:.0f} seconds")
+    return results[0]
+
+
+def together(parts: Sequence[Comparison]) -> Comparison:
+    """Of several accounts that share no server."""
+    result = Comparison(0, 0)
+    for part in parts:
+        for name in ("ours", "theirs", "both", "moved", "only_ours", "only_theirs"):
+            setattr(result, name, getattr(result, name) + getattr(part, name))
+        result.differences += part.differences
+        for name, it in part.fields.items():
+            counts = result.fields.setdefault(name, Field())
+            counts.compared += it.compared
+            counts.equal += it.equal
+    return result
 
 
 def _listed(deployment: Deployment, source: Source) -> list[Server]:

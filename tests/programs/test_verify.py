@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -21,13 +22,16 @@ from chalicelib import parties, simulators
 from chalicelib.cli import verifying
 from chalicelib.cli.verifying import Report, read_report
 from chalicelib.fleet import many_sources, verification
-from chalicelib.model import Account, Source
+from chalicelib.fleet.party_call import open_account
+from chalicelib.model import Account
+from chalicelib.parties.aws import reference as aws_reference
 from chalicelib.parties.qcloud import reference
 from chalicelib.parties.qcloud.simulator import Qcloud
 from chalicelib.simulators.fleet import Fleet
 from tests import ROOT, canaries, verified
 from tests.fixtures import App
 from tests.programs.test_cli import Command, cloud, credentials, twocloud  # noqa: F401
+from tests.unit.test_discovery import UNSEEN, Organisation
 
 WHERE = ("verify", "123", "qcloud", "--region", "gz")
 REPORT = "twocloud-verify-qcloud.json"
@@ -109,12 +113,113 @@ def test_every_reference_lists_a_stored_account(party: str, house: App, stack: E
     made, fields = entry.start({entry.region: Fleet(30, party)}, secret, limited=False)
     stack.enter_context(made)
     house.account(party, fields, made.url)
-    comparison = verification.verify(house.deployment, Source("123", party, entry.region),
+    comparison = verification.verify(house.deployment, open_account(house.deployment, "123", party), entry.region,
                                      verified.reference(party).list_servers)
+    assert isinstance(comparison, verification.Comparison)
     assert comparison.agrees, comparison.differences[:3]
     assert 20 < comparison.both == comparison.ours == comparison.theirs
     assert len(comparison.fields) >= 8
     assert {it.compared for it in comparison.fields.values()} == {comparison.both}
+
+
+# ---------------------------------------------------------------- members, projects
+
+DOORS = sorted(name for name in parties.names() if parties.load(name).discover)
+
+
+def typed(organisation: Organisation) -> str:
+    """Its credentials as a person types them in."""
+    objects = parties.load(organisation.party).objects
+    return json.dumps({name: json.loads(text) if name in objects else text
+                       for name, text in organisation.account.credentials.items()})
+
+
+@pytest.mark.parametrize("party", DOORS)
+def test_each_member_behind_a_door_is_compared(party: str, twocloud: Command, stack: ExitStack,    # noqa: F811
+                                               tmp_path: Path) -> None:
+    """By the role, subscription or project that opens it; who may not open one sees it refused to both, or not at all.
+    The report counts them, and does not say who they are."""
+    organisation = Organisation(party, stack)
+    twocloud("account", "put", "123", party, "--discover", "--endpoint", organisation.cloud.url,
+             stdin=typed(organisation))
+    at = ("verify", "123", party, "--region", organisation.region)
+    printed = twocloud(*at)
+    ids, text = organisation.cloud.ids, (tmp_path / f"twocloud-verify-{party}.json").read_text()
+    report = read_report(text.encode(), party)
+    refused = 0 if party in UNSEEN else 1
+    assert f"5 members compared, {refused} refused to both." in printed
+    assert [it.ours for it in report.members] == [0, 2, 3, 4, 5]
+    assert all(it.agrees and it.ours == it.theirs == it.both for it in report.members)
+    assert (report.ours, report.both, report.refused, report.agrees) == (14, 14, refused, True)
+    assert all(it.compared == it.equal == 14 for it in report.fields.values())
+    for name, key in ids.items():
+        assert key not in text
+        assert name not in text or name in ("top", "old", "more")
+    twocloud(*at, "--account", f"default:{ids['payments']}")
+    assert read_report((tmp_path / f"twocloud-verify-{party}.json").read_bytes(), party).ours == 5
+    twocloud(*at, "--account", "default:nobody", code=4)
+
+
+def test_a_member_that_the_reference_alone_may_list_is_a_difference(twocloud: Command, stack: ExitStack,   # noqa: F811
+                                                                    tmp_path: Path) -> None:
+    organisation = Organisation("aws", stack)
+    twocloud("account", "put", "123", "aws", "--discover", "--endpoint", organisation.cloud.url,
+             stdin=typed(organisation))
+    proper, locked = aws_reference.list_servers, organisation.cloud.ids["locked"]
+
+    def list_servers(account: Account, region: str) -> dict[str, dict[str, Any]]:
+        assert account.member
+        return {"i-hidden": {"name": "x"}} if account.member.id == locked else proper(account, region)
+
+    with mock.patch.object(aws_reference, "list_servers", list_servers):
+        printed = twocloud("verify", "123", "aws", "--region", organisation.region, code=1)
+    assert "i-hidden" in printed
+    report = read_report((tmp_path / "twocloud-verify-aws.json").read_bytes(), "aws")
+    assert (report.only_theirs, report.refused, report.members[0]) == (1, 0, verifying.MemberCount(0, 0, 0, True))
+    assert [it.agrees for it in report.members if (it.ours, it.theirs) == (0, 1)] == [False]
+
+
+def test_what_is_refused_to_all_sides_is_the_partys_refusal(stored: Command, cloud: Qcloud,        # noqa: F811
+                                                            tmp_path: Path) -> None:
+    stored("account", "put", "123", "qcloud", "--account", "two", "--endpoint", cloud.url, stdin=json.dumps(
+        {"secret_id": "AKIDcli", "secret_key": canaries.secret("wrong")}))
+    stored(*WHERE, "--account", "two", code=5)
+    assert "refused the credentials" in stored.err
+    assert not (tmp_path / REPORT).exists()
+
+
+NO_PROJECT = ("baidu", "oci", "proxmox")    # their references do not say in which --project a server is
+PROJECTS = sorted(name for name in REFERENCES if parties.load(name).project and name not in NO_PROJECT)
+
+
+@pytest.mark.parametrize("party", PROJECTS)
+def test_an_account_limited_to_a_project(party: str, house: App, stack: ExitStack) -> None:
+    """A project that some servers of the simulator are in, as we say ourselves."""
+    entry = simulators.clouds()[party]
+    made, fields = entry.start({entry.region: Fleet(30, party)}, canaries.watch(str(uuid4())), limited=False)
+    stack.enter_context(made)
+    house.account(party, fields, made.url)
+    servers = many_sources.list_servers(house.deployment, many_sources.source_of("123", party, entry.region)).servers
+    (project, _), = Counter(server.project_id for server in servers
+                             if server.project_id or party == "aws").most_common(1)
+    if party == "aws":
+        project = "=".join(next((key, text) for key, text in servers[0].tags.items() if key != "Name"))
+    house.account(party, fields, made.url, project=project)
+    account, reference = open_account(house.deployment, "123", party), verified.reference(party)
+    comparison = verification.verify(house.deployment, account, entry.region, lambda account, region: verifying.limited(
+        reference.list_servers(account, region), account, reference))
+    assert isinstance(comparison, verification.Comparison)
+    assert comparison.agrees, comparison.differences[:3]
+    assert 0 < comparison.both == comparison.ours == comparison.theirs
+    assert comparison.both < len(servers) or not getattr(reference, "BY_PROJECT", False)
+
+
+def test_a_reference_that_knows_no_project_says_so(stored: Command, cloud: Qcloud) -> None:        # noqa: F811
+    stored("account", "put", "123", "qcloud", "--account", "two", "--project", "7", "--endpoint", cloud.url,
+           stdin=credentials(cloud))
+    with mock.patch.object(reference, "BY_PROJECT", new=False):
+        stored(*WHERE, "--account", "two", code=2)
+    assert "does not say in which project" in stored.err
 
 
 # ---------------------------------------------------------------- what the report does not say
@@ -180,29 +285,44 @@ def test_without_the_vendors_client_it_says_what_to_install(twocloud: Command, p
     assert f"pip install {' '.join(packages)}" in twocloud.err
 
 
-@pytest.mark.parametrize("party", [name for name in REFERENCES if re.search(
-    r"^BY_PROJECT = True", (ROOT / f"chalicelib/parties/{name}/reference.py").read_text(), re.M)])
-def test_an_account_of_a_project_is_compared_with_that_project(party: str, house: App, stack: ExitStack) -> None:
-    entry = simulators.clouds()[party]
-    made, fields = entry.start({entry.region: Fleet(30, party)}, canaries.watch(str(uuid4())), limited=False)
-    stack.enter_context(made)
-    house.account(party, fields, made.url)
-    source, listed = Source("123", party, entry.region), verified.reference(party).list_servers
-    whole = many_sources.list_servers(house.deployment, source).servers
-    project, _ = Counter(server.project_id for server in whole if server.project_id).most_common(1)[0]
-    house.account(party, fields, made.url, project=project)
-    comparison = verification.verify(house.deployment, source, listed)
-    assert comparison.agrees, comparison.differences[:3]
-    assert 0 < comparison.both == comparison.ours == comparison.theirs < len(whole)
+def test_an_account_that_is_not_there_or_is_no_door(stored: Command) -> None:
+    stored("verify", "123", "aws", code=4)
+    assert "no such account" in stored.err
+    stored("verify", "123", "qcloud", "--account", "default:1", "--region", "gz", code=4)
 
 
-def test_an_account_that_the_reference_cannot_know_is_refused(twocloud: Command, cloud: Qcloud) -> None:       # noqa: F811
-    twocloud("account", "put", "123", "qcloud", "--project", "7", "--endpoint", cloud.url, stdin=credentials(cloud))
-    with mock.patch.object(reference, "BY_PROJECT", new=False):
-        twocloud(*WHERE, code=2)
-    assert "limited to a project" in twocloud.err
-    twocloud("verify", "123", "aws", code=4)
-    assert "no such account" in twocloud.err
+def test_a_client_that_never_ends_fails(stored: Command, change: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = threading.Event()
+    monkeypatch.setattr(verification, "REFERENCE_SECONDS", 0.3)
+    change(lambda rows: ends.wait(30))
+    stored(*WHERE, code=5)
+    assert "no answer within" in stored.err
+    ends.set()
+
+
+def test_a_client_that_exits_fails(stored: Command, change: Any) -> None:
+    change(lambda rows: sys.exit(0))
+    stored(*WHERE, code=5)
+    assert "SystemExit" in stored.err
+
+
+def test_a_client_that_quotes_the_key_does_not_show_it(stored: Command, cloud: Qcloud, change: Any) -> None:   # noqa: F811
+    secret = json.loads(credentials(cloud))["secret_key"]
+
+    def work(rows: object) -> None:
+        raise RuntimeError(f"401 for key {secret}")
+
+    change(work)
+    stored(*WHERE, code=5)
+    assert "401 for key …" in stored.err
+    assert secret not in stored.err
+
+
+@pytest.mark.parametrize("keep", [0, 10, 24])
+def test_a_client_that_misses_pages_differs(stored: Command, change: Any, keep: int) -> None:
+    change(lambda rows: [rows.pop(key) for key in sorted(rows)[keep:]])
+    stored(*WHERE, code=1)
+    assert f"The lists differ in {25 - keep} places." in stored.err
 
 
 def test_a_client_that_fails_is_no_difference(stored: Command, change: Any, tmp_path: Path) -> None:

@@ -5,21 +5,45 @@ from typing import Any
 
 from alibabacloud_ecs20140526 import client as ecs_client
 from alibabacloud_ecs20140526 import models
+from alibabacloud_tea_openapi import client as openapi
 from alibabacloud_tea_openapi import utils_models
+from darabonba.runtime import RuntimeOptions
 
-from ...model import Account
+from ...model import Account, Keys
+from . import PARTY
 
 PACKAGES = ("alibabacloud-ecs20140526",)
 BY_PROJECT = True                           # each record names the project that --project means
 
 
 def client(account: Account, region: str) -> Any:
-    fields = account.credentials
-    scheme, _, host = (account.endpoint or "").partition("://")
-    return ecs_client.Client(utils_models.Config(
-        access_key_id=fields["access_key_id"], access_key_secret=fields["access_key_secret"],
-        security_token=fields.get("security_token"), protocol=scheme or "https", endpoint=host or None,
-        region_id=region))
+    fields, member = account.credentials, account.member
+    keys = Keys(fields["access_key_id"], fields["access_key_secret"], fields.get("security_token"))
+    if "role_arn" in fields:
+        keys = _assumed(account, region, keys, fields["role_arn"])
+    if member is not None and not member.door:
+        role = (account.discovery and account.discovery.role) or PARTY.role
+        keys = _assumed(account, region, keys, f"acs:ram::{member.id}:role/{role}")
+    return ecs_client.Client(_config(account, region, keys))
+
+
+def _config(account: Account, region: str, keys: Keys, host: str | None = None) -> Any:
+    scheme, _, own = (account.endpoint or "").partition("://")
+    return utils_models.Config(
+        access_key_id=keys.access_key_id, access_key_secret=keys.secret_access_key, security_token=keys.session_token,
+        protocol=scheme or "https", endpoint=own or host, region_id=region)
+
+
+def _assumed(account: Account, region: str, keys: Keys, role: str) -> Keys:
+    """By the client on which those of all products stand; the one of STS is a package of its own."""
+    more = {"ExternalId": account.credentials["external_id"]} if "external_id" in account.credentials else {}
+    params = utils_models.Params(
+        action="AssumeRole", version="2015-04-01", protocol="HTTPS", pathname="/", method="POST", auth_type="AK",
+        style="RPC", req_body_type="formData", body_type="json")
+    request = utils_models.OpenApiRequest(query={"RoleArn": role, "RoleSessionName": "twocloud-verify", **more})
+    sts = openapi.Client(_config(account, region, keys, "sts.aliyuncs.com"))
+    session = sts.call_api(params, request, RuntimeOptions())["body"]["Credentials"]
+    return Keys(session["AccessKeyId"], session["AccessKeySecret"], session["SecurityToken"])
 
 
 def list_servers(account: Account, region: str) -> dict[str, dict[str, Any]]:

@@ -5,21 +5,27 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
+from ...cloud import amazon
 from ...model import Account
+from . import PARTY
 
 PACKAGES = ("boto3",)
+IN_PROJECT = True                           # it lists the account's project alone
 _CHARGES = {None: "postpaid", "spot": "spot", "capacity-block": "prepaid"}
 
 
 def list_servers(account: Account, region: str) -> dict[str, dict[str, Any]]:
-    return machines(client(account, region))
+    """Of the account's project those with its tag."""
+    key, _, value = (account.project or "").partition("=")
+    return {name: row for name, row in machines(client(account, region)).items()
+            if account.project is None or row["tags"].get(key) == value}
 
 
 def client(account: Account, region: str, service: str = "ec2") -> Any:
     fields = account.credentials
     keys = {"aws_access_key_id": fields["access_key_id"], "aws_secret_access_key": fields["secret_access_key"],
             "aws_session_token": fields.get("session_token")} if "access_key_id" in fields else {}
-    if role := fields.get("role_arn"):
+    for role in filter(None, (fields.get("role_arn"), _role_in_member(account, region))):
         more = {"ExternalId": fields["external_id"]} if "external_id" in fields else {}
         role_keys = boto3.client("sts", region_name=region, endpoint_url=account.endpoint, **keys).assume_role(
             RoleArn=role, RoleSessionName="twocloud-verify", **more)["Credentials"]
@@ -27,6 +33,15 @@ def client(account: Account, region: str, service: str = "ec2") -> Any:
                 "aws_session_token": role_keys["SessionToken"]}
     return boto3.client(service, endpoint_url=account.endpoint, region_name=region,
                         config=Config(retries={"total_max_attempts": 2}), **keys)
+
+
+def _role_in_member(account: Account, region: str) -> str | None:
+    """The role that opens a member behind the account; None: the account's own keys do."""
+    member, partition = account.member, amazon.partition_of(region)
+    if member is None or member.door:
+        return None
+    role = (account.discovery and account.discovery.role) or PARTY.role
+    return f"arn:{partition.id if partition else 'aws'}:iam::{member.id}:role/{role}"
 
 
 def machines(ec2: Any) -> dict[str, dict[str, Any]]:

@@ -12,6 +12,7 @@ from azure.mgmt.resourcegraph import models as graph_models
 
 from ...model import Account
 
+IN_PROJECT = True                           # it lists the account's project alone
 PACKAGES = ("azure-mgmt-resourcegraph", "azure-mgmt-compute")
 _LOGIN, _ARM = "https://login.microsoftonline.com", "https://management.azure.com"
 
@@ -32,14 +33,15 @@ class Secret:
 def list_servers(account: Account, region: str) -> dict[str, dict[str, Any]]:
     """From whole resources, by $skipToken, joined by whose interface or disk it is."""
     fields = account.credentials
-    if not fields.get("subscription_id"):
+    subscription = account.member.id if account.member else fields.get("subscription_id")
+    if not subscription:
         raise NotImplementedError("name one subscription (subscription_id) among the credentials")
     if fields.get("site", "public") != "public":
         raise NotImplementedError("the reference knows the public site alone")
     secret, url = Secret(account.endpoint or _LOGIN, fields), account.endpoint or _ARM
     http: dict[str, Any] = {"enforce_https": False} if url.startswith("http:") else {}
     graph = ResourceGraphClient(secret, url, retry_total=0)
-    compute = ComputeManagementClient(secret, fields["subscription_id"], url, retry_total=0)
+    compute = ComputeManagementClient(secret, subscription, url, retry_total=0)
 
     def every(kind: str) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
@@ -47,7 +49,7 @@ def list_servers(account: Account, region: str) -> dict[str, dict[str, Any]]:
         while True:
             answer = graph.resources(graph_models.QueryRequest(
                 query=f"Resources | where type =~ '{kind}' and location =~ '{region}' | order by id asc",
-                subscriptions=[fields["subscription_id"]], options=options), **http)
+                subscriptions=[subscription], options=options), **http)
             rows += answer.data
             if not answer.skip_token:
                 return rows
@@ -62,6 +64,8 @@ def list_servers(account: Account, region: str) -> dict[str, dict[str, Any]]:
     sizes = {size.name: size for size in compute.virtual_machine_sizes.list(region, **http)}
     machines = {}
     for row in every("microsoft.compute/virtualmachines"):
+        if account.project is not None and row["resourceGroup"].lower() != account.project.lower():
+            continue
         vm = compute_models.VirtualMachine(row)
         nics = sorted((interfaces[n.id.lower()] for n in vm.network_profile.network_interfaces),
                       key=lambda n: not n.get("primary"))

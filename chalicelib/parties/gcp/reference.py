@@ -20,7 +20,7 @@ def list_servers(account: Account, region: str) -> dict[str, dict[str, Any]]:
     """Zone by zone, with its own pages and its own models."""
     key = account.credentials["service_account"]
     key = json.loads(key) if isinstance(key, str) else key
-    project = account.credentials.get("project_id") or key["project_id"]
+    project = account.member.id if account.member else account.credentials.get("project_id") or key["project_id"]
     there: dict[str, Any] = {"credentials": service_account.Credentials.from_service_account_info(
         key, always_use_jwt_access=True, scopes=[READ])}
     if account.endpoint:

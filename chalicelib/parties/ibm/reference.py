@@ -10,6 +10,7 @@ import ibm_vpc
 from ...model import Account
 
 PACKAGES = ("ibm-vpc",)
+BY_PROJECT = True                           # each record names the project that --project means
 
 
 def list_servers(account: Account, region: str) -> dict[str, dict[str, Any]]:
@@ -32,7 +33,7 @@ def list_servers(account: Account, region: str) -> dict[str, dict[str, Any]]:
             "disk_gib": sum(sizes[one["volume"]["id"]] for one in row["volume_attachments"]),
             "lan_ipv4": [net["primary_ip"]["address"] for net in nets],
             "wan_ipv4": {ip for target, ip in floating if target in targets},
-            "created_at": core.string_to_datetime(row["created_at"])}
+            "created_at": core.string_to_datetime(row["created_at"]), "project_id": row["resource_group"]["id"]}
     return by_id
 
 

@@ -8,6 +8,7 @@ import ionoscloud
 from ...model import Account
 
 PACKAGES = ("ionoscloud",)
+BY_PROJECT = True                           # each record names the project that --project means
 # of the resource, before the machine's own
 _STATES = ("DEPLOYING", "DESTROYING", "HIBERNATING", "SUSPENDED", "INACTIVE", "FAILED", "FAILED_SUSPENDED",
            "FAILED_UPDATING", "FAILED_DESTROYING", "FAILED_HIBERNATING", "FAILED_MAINTENANCE")
@@ -34,5 +35,5 @@ def list_servers(account: Account, region: str) -> dict[str, dict[str, Any]]:
                     "lan_ipv4": [ip for ip in ips if ip_address(ip).is_private],
                     "wan_ipv4": {ip for ip in ips if not ip_address(ip).is_private},
                     "party_status": state if state in _STATES else shown.vm_state,
-                    "created_at": row.metadata.created_date}
+                    "created_at": row.metadata.created_date, "project_id": center.id}
     return by_id

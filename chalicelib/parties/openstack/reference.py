@@ -10,15 +10,20 @@ import openstack as sdk
 from ...model import Account
 
 PACKAGES = ("openstacksdk",)
+IN_PROJECT = True                           # it lists the account's project alone
 _OURS = ("project_id", "project_name", "username", "password", "auth_url", "application_credential_id",
          "application_credential_secret")
 
 
 def connection(account: Account, region: str) -> Any:
     fields = dict(account.credentials)
+    if project := account.member.id if account.member else account.project:
+        fields = {name: text for name, text in fields.items() if not name.startswith("project_")}
+        fields["project_id"] = project
     auth = {name: fields[name] for name in _OURS if name in fields}
     verify = {"verify": True, "interface": fields.get("interface", "public")}
     if "application_credential_id" in fields:
+        auth = {name: text for name, text in auth.items() if not name.startswith("project_")}     # it has its own
         return sdk.connect(load_yaml_config=False, load_envvars=False, region_name=region,
                            auth_type="v3applicationcredential", auth=auth, **verify)
     home = fields.get("user_domain", "default")

@@ -10,6 +10,7 @@ from scaleway.ipam.v1 import IpamV1API
 from ...model import Account
 
 PACKAGES = ("scaleway",)
+BY_PROJECT = True                           # each record names the project that --project means
 _KEY = "SCWXXXXXXXXXXXXXXXXX"               # the SDK wants one; the secret alone opens the API
 
 
@@ -31,5 +32,6 @@ def list_servers(account: Account, region: str) -> dict[str, dict[str, Any]]:
                 "party_status": str(server.state),
                 "lan_ipv4": [ip.address.partition("/")[0] for nic in server.private_nics for ip in ips
                              if ip.resource.id == nic.id],
-                "wan_ipv4": {ip.address for ip in server.public_ips}, "created_at": server.creation_date}
+                "wan_ipv4": {ip.address for ip in server.public_ips}, "created_at": server.creation_date,
+                "project_id": server.project}
     return by_id

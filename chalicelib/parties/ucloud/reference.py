@@ -9,13 +9,15 @@ from ucloud.services.uhost.client import UHostClient
 from ...model import Account
 
 PACKAGES = ("ucloud-sdk-python3",)
+IN_PROJECT = True                           # it lists the account's project alone
 
 
 def client(account: Account, kind: Any, region: str) -> Any:
     """The SDK's own client; what it logs (all of it) goes nowhere."""
     silent = logging.Logger("silent", logging.CRITICAL + 1)
     there = {"base_url": account.endpoint} if account.endpoint else {}
-    return kind({"region": region, "max_retries": 0, **there, **account.credentials}, logger=silent)
+    project = {"project_id": account.project} if account.project else {}
+    return kind({"region": region, "max_retries": 0, **there, **account.credentials, **project}, logger=silent)
 
 
 def list_servers(account: Account, region: str) -> dict[str, dict[str, Any]]:
