@@ -183,7 +183,7 @@ def claims(figures: dict[str, Any]) -> list[Claim]:
         Claim(
             "Cold start of the API's function to its first answer (health) / bare Chalice with the same read",
             ratio("handler", "bare", "answer"),
-            None,
+            1.0,
         ),
         Claim(
             "Cold start of the authorizer to its first answer / bare Chalice with the same two reads",

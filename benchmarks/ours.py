@@ -25,6 +25,7 @@ def deployed(party: str, url: str, credentials: Mapping[str, object] | None = No
             accounts.put(deployment.store, deployment.sealer(), accounts.check(
                 TENANT, parties.load(party), credentials or CREDENTIALS[party], project=None, regions=(), deep=False,
                 endpoint=url, local=True), deployment.clock())
+            _ = deployment.transport        # made, with all that it imports: a listing is timed, not a first call
             yield deployment
         finally:
             deployment.close()

@@ -45,8 +45,8 @@ KOELN = "K_C3_B6ln_20_2F_20DC_202"                              # Köln / DC 2
 
 # ---------------------------------------------------------------- the judge
 
-def machines(credentials: Mapping[str, str], region: str, authorities: str = "") -> Machines:
-    there = account("vsphere", "", credentials, route=Route(authorities=authorities))
+def machines(url: str, credentials: Mapping[str, str], region: str, authorities: str = "") -> Machines:
+    there = account("vsphere", "", {**credentials, "host": url}, route=Route(authorities=authorities))
     return reference("vsphere").list_servers(replace(there, endpoint=None), region)
 
 
@@ -135,7 +135,7 @@ def test_pyvmomi_and_we_list_the_same_machines_of_vcsim(house: App, stack: ExitS
     url = stack.enter_context(vcsim(tmp_path, password))
     house.deployment.transport.adapter = Transport(str(tmp_path / "simulators.pem")).adapter
     credentials, pem = put(house, url, password), (tmp_path / "simulators.pem").read_text()
-    whole, theirs = listed(house, region), machines(credentials, region, pem)
+    whole, theirs = listed(house, region), machines(url, credentials, region, pem)
     assert_same(whole.servers, theirs)
     assert whole.total == len(theirs) > 100
     assert Counter(server.status for server in whole.servers).keys() == {"ACTIVE", "SHUTOFF", "SUSPENDED", "UNKNOWN",
@@ -147,7 +147,7 @@ def test_pyvmomi_and_we_list_the_same_machines_of_vcsim(house: App, stack: ExitS
     credentials = put(house, front.url, password)
     assert listed(house, region).servers == whole.servers
     assert front.count("ContinueRetrievePropertiesEx") >= len(theirs) // 7
-    assert_same(whole.servers, machines(credentials, region))
+    assert_same(whole.servers, machines(front.url, credentials, region))
     assert listed(house, region, Window(20, 29)).servers == whole.servers[19:29]
 
 
@@ -180,7 +180,7 @@ def a_vcenter(house: App, stack: ExitStack, size: int = SIZE, **more: Any) -> tu
 def test_pyvmomi_and_we_list_the_same_machines(house: App, stack: ExitStack, region: str) -> None:
     center, credentials = a_vcenter(house, stack, broken=(3, 70), templates=(5, 6))
     mine = listed(house, region)
-    theirs = machines(credentials, region)
+    theirs = machines(center.url, credentials, region)
     assert_same(mine.servers, theirs)
     assert mine.total == len(theirs) == (3 if region == KOELN else SIZE - 2)
     assert center.sessions == set()
