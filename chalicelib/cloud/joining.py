@@ -60,10 +60,14 @@ def disk_gib(own: int | None, volumes: Iterable[object] | None, sizes: Mapping[s
     return None if volumes is None else total_gib((own, *(sizes.get(str(volume)) for volume in volumes)))
 
 
+def once(servers: Iterable[Server]) -> list[Server]:
+    """Each server once, as it is named last: a list without pages may name one twice."""
+    return list({server.id: server for server in servers}.values())
+
+
 def in_order(servers: Iterable[Server], window: Window) -> Listing:
-    """The window of a list that was read whole, in the order of creation; a server that it names twice is one."""
-    by_id = {server.id: server for server in servers}
-    ordered = sorted(by_id.values(), key=lambda server: (server.created_at or _NEVER, server.id))
+    """The window of a list that was read whole, in the order of creation."""
+    ordered = sorted(once(servers), key=lambda server: (server.created_at or _NEVER, server.id))
     return Listing(cut(ordered, window), len(ordered))
 
 

@@ -35,6 +35,7 @@ from ..errors import Internal, PartyDenied, PartyMalformed, PartyThrottled
 from ..model import Account, Limit, Listing, Region, Request, Response, Send, Server, Source, Window, addresses
 from .client import Client
 from .decoding import decode, reading
+from .joining import once
 from .paging import cut
 from .party import Party
 
@@ -203,9 +204,9 @@ def split_addresses(texts: Iterable[str | None]) -> tuple[tuple[tuple[str, ...],
 
 
 def window_of(servers: Sequence[Server], window: Window) -> Listing:
-    """The window of a list that was read whole; a server that it names twice is one."""
-    once = list({server.id: server for server in servers}.values())
-    return Listing(cut(once, window), len(once))
+    """The window of a list that was read whole."""
+    listed = once(servers)
+    return Listing(cut(listed, window), len(listed))
 
 
 def rounded_up(number: float | None, unit: float) -> int | None:

@@ -5,7 +5,7 @@ import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import msgspec
 
@@ -20,6 +20,8 @@ from ..storage.store import Store, open_store
 
 if TYPE_CHECKING:
     from ..cloud.sender import Transport
+
+T = TypeVar("T")
 
 
 class Later(msgspec.Struct):
@@ -42,24 +44,24 @@ class Stock(msgspec.Struct):
     last: dict[str, tuple[int, float]] = msgspec.field(default_factory=dict[str, tuple[int, float]])
 
 
-class Transports:
-    """The process's transport, made on first use, once, whichever thread is first: what it stands on takes longer to
-    import than an answer from the store takes."""
+class OnFirstUse(Generic[T]):
+    """What `make` returns, made once, whichever thread is first."""
 
-    def __init__(self, make: "Callable[[], Transport]") -> None:
+    def __init__(self, make: Callable[[], T]) -> None:
         self._make = make
-        self._made: Transport | None = None
+        self._made: T | None = None
         self._lock = threading.Lock()
 
-    def __call__(self) -> "Transport":
+    def __call__(self) -> T:
         with self._lock:
-            self._made = self._made or self._make()
+            if self._made is None:
+                self._made = self._make()
             return self._made
 
-    def close(self) -> None:
+    def made(self) -> T | None:
+        """None if nobody has used it; waits for a first use that is under way."""
         with self._lock:
-            if self._made:
-                self._made.close()
+            return self._made
 
 
 class Deployment(msgspec.Struct, frozen=True):
@@ -71,7 +73,7 @@ class Deployment(msgspec.Struct, frozen=True):
     settings: Settings
     store: Store
     sealer: Callable[[], Sealer]            # on first use: the key is not needed to say who may see what
-    transports: Transports
+    opened_transport: OnFirstUse["Transport"]                   # what it stands on takes long to import
     clock: Callable[[], float]
     noted: dict[str, float] = msgspec.field(default_factory=dict[str, float])
     begun: dict[str, list[float]] = msgspec.field(default_factory=dict[str, list[float]])
@@ -82,23 +84,17 @@ class Deployment(msgspec.Struct, frozen=True):
 
     @property
     def transport(self) -> "Transport":
-        return self.transports()
+        return self.opened_transport()
 
     def close(self) -> None:
-        self.transports.close()
+        if transport := self.opened_transport.made():
+            transport.close()
         self.store.close()
 
 
 def open_deployment(settings: Settings, clock: Callable[[], float] = time.time) -> Deployment:
     """Raises SettingsError if the store, or the file of TWOCLOUD_CA_FILE, cannot be used."""
     log.logger.setLevel(settings.log.upper())
-    opened: list[Sealer] = []
-
-    def sealer() -> Sealer:
-        if not opened:
-            opened.append(open_sealer(settings.key, settings.old_key))
-        return opened[0]
-
     route = Route(trusted_authorities(settings.ca_file), settings.proxy)
 
     def make() -> "Transport":
@@ -106,7 +102,8 @@ def open_deployment(settings: Settings, clock: Callable[[], float] = time.time) 
 
         return Transport(route=route, ignored_proxy=settings.ignored_proxy)
 
-    return Deployment(settings, open_store(settings.store, clock), sealer, Transports(make), clock)
+    sealer = OnFirstUse(lambda: open_sealer(settings.key, settings.old_key))
+    return Deployment(settings, open_store(settings.store, clock), sealer, OnFirstUse(make), clock)
 
 
 def trusted_authorities(path: str) -> str:

@@ -154,7 +154,7 @@ def sources(lookup: Lookup, query: Query) -> tuple[list[Source], dict[Source, Tw
     if caller and not all(tokens.opens(caller, tenant_id, name)
                           for tenant_id in query.tenants or (None,) for name in query.parties or (None,)):
         raise Forbidden()
-    if caller and not all(_may_name(caller, query, name) for name in query.regions or ()):
+    if caller and not _may_name_regions(caller, query):
         raise Forbidden()
     visible_accounts = _found(lookup, query)
     if query.parties is None:               # a party that is named may have the region, although nobody has an account
@@ -185,16 +185,19 @@ def sources(lookup: Lookup, query: Query) -> tuple[list[Source], dict[Source, Tw
     return sorted(covered, key=lambda source: source.order), failed
 
 
-def _may_name(caller: tokens.Caller, query: Query, region: str) -> bool:
-    """Whether the caller covers a region of this name at a party that the query names, whoever has an account
+def _may_name_regions(caller: tokens.Caller, query: Query) -> bool:
+    """Whether the caller covers each region that the query names at a party that it names, whoever has an account
     there."""
-    tenants = query.tenants or tokens.tenants_of(caller)
-    if query.parties is None or tenants == ():
+    tenants = query.tenants or caller.tenants
+    if query.parties is None or query.regions is None or tenants == frozenset():
         return True
-    tenant_id = tenants[0] if tenants else ""                   # each is covered, so any of them shows it
-    meant = [source for party in query.parties
-             for source in visible.named(Source(tenant_id, party, EVERY_REGION), (region,))]
-    return not meant or any(tokens.allows(caller, source) for source in meant)
+    tenant_id = next(iter(tenants or ("",)))                    # each is covered, so any of them shows it
+    for region in query.regions:
+        meant = [source for party in query.parties
+                 for source in visible.named(Source(tenant_id, party, EVERY_REGION), (region,))]
+        if meant and not any(tokens.allows(caller, source) for source in meant):
+            return False
+    return True
 
 
 def _found(lookup: Lookup, query: Query) -> Found:

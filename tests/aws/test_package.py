@@ -36,7 +36,7 @@ from chalicelib.cloud.party import Party
 from chalicelib.cloud.sender import Transport
 from chalicelib.errors import Internal
 from chalicelib.fleet import many_sources, schedule
-from chalicelib.fleet.deployment import Deployment, Transports
+from chalicelib.fleet.deployment import Deployment, OnFirstUse
 from chalicelib.http import admission, api, authorizer, console, cors
 from chalicelib.model import DEFAULT_ACCOUNT, Discovery, Member, Source
 from chalicelib.packaging import package
@@ -574,7 +574,7 @@ def stack(here_for_ministack: Path, tmp_path_factory: pytest.TempPathFactory) ->
         kms = KmsSealer(outputs["Key"].removeprefix("kms:"), emulator.client(endpoint, "kms"))
         made = Deployment(settings_in(folder, local=False),
                           DynamoStore(outputs["Store"].removeprefix("dynamodb://"), time.time, client),
-                          lambda: kms, Transports(lambda: Transport(trusted=str(pem))), time.time)
+                          lambda: kms, OnFirstUse(lambda: Transport(trusted=str(pem))), time.time)
         deployed = Stack(endpoint, outputs, made, cloud, keys, pem, fleet)
         deployed.account("123")
         yield deployed

@@ -8,9 +8,9 @@ import random
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import replace
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -59,22 +59,42 @@ def a_week(deployment: Any, clouds: Mapping[str, Sequence[Any]], refresh: Callab
     structs.force_setattr(deployment, "clock", clock)
 
 
-def main() -> None:
+@dataclass
+class Demo:
+    """The demo, served, with a browser. `clouds`: by party."""
+
+    url: str
+    token: str
+    clouds: dict[str, list[Any]]
+    engine: Any
+
+
+@contextmanager
+def served(folder: Path) -> Generator[Demo]:
+    """The demo, with a week of changes at four clouds."""
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         deployment = many_sources.open_deployment(Settings(
-            store=f"sqlite:///{folder}/shots.db", key=f"file:{folder}/key", timezone=ZoneInfo("UTC"), max_age=0,
+            store=f"sqlite:///{folder}/demo.db", key=f"file:{folder}/key", timezone=ZoneInfo("UTC"), max_age=0,
             stale_if_error=86_400, history=30, local=True, in_lambda=False))
         clouds: dict[str, list[Any]] = {**demo.start(deployment, stack)}
         server = serve.Server(deployment, "127.0.0.1", 0)
         threading.Thread(target=server.serve, daemon=True).start()
-        token, url = demo.ready_token(deployment), f"http://{server.address}"
-        chromium = stack.enter_context(browser.chromium(folder))
-        query = {"party": "all", "tenant_id": "all", "region": "all", "on_error": "partial"}
-        a_week(deployment, clouds, lambda: requests.get(f"{url}/twocloud/servers", query, auth=(token, ""), timeout=60))
+        made = Demo(f"http://{server.address}", demo.ready_token(deployment), clouds,
+                    stack.enter_context(browser.chromium(folder)))
+        query = {"party": "all", "tenant_id": "all", "region": "all", "on_error": "partial", "max_age": "0"}
+        a_week(deployment, clouds, lambda: requests.get(f"{made.url}/twocloud/servers", query, auth=(made.token, ""),
+                                                        timeout=60))
+        yield made
+        server.close()
+        deployment.close()
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as name, served(Path(name)) as there:
+        token, url, clouds = there.token, there.url, there.clouds
 
         def reader(**options: Any) -> Reader:
-            context = chromium.new_context(**{"locale": "en-GB", "viewport": {"width": 1280, "height": 800},
+            context = there.engine.new_context(**{"locale": "en-GB", "viewport": {"width": 1280, "height": 800},
                                               "reduced_motion": "reduce", **options})
             context.set_default_timeout(100_000)
             return Reader(context.new_page(), url)
@@ -122,8 +142,6 @@ def main() -> None:
         print(f"first paint "
               f"{many.page.evaluate('performance.getEntriesByName(`first-contentful-paint`)[0].startTime'):.0f} ms, "
               f"loaded {1000 * (time.monotonic() - began):.0f} ms")
-        server.close()
-        deployment.close()
 
 
 if __name__ == "__main__":

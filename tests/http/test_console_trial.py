@@ -3,58 +3,30 @@ names, with no more clicks than docs/console.md says."""
 
 import csv
 import re
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import pytest
 import requests
 
-from chalicelib.fleet import many_sources
-from chalicelib.http import serve
-from chalicelib.settings import Settings
-from chalicelib.simulators import demo
-from tests import ROOT, browser
-from tests.http.console_pictures import PHONE, a_week
+from tests import ROOT
+from tests.http.console_pictures import PHONE, Demo, served
 
 LAPTOP = {"viewport": {"width": 1440, "height": 900}}
 EVERYTHING = {"party": "all", "tenant_id": "all", "region": "all", "on_error": "partial", "max_age": "9999"}
 pytestmark = pytest.mark.slow
 
 
-@dataclass
-class Demo:
-    url: str
-    token: str
-    clouds: dict[str, list[Any]]
-    engine: Any
-
-    def servers(self) -> list[dict[str, Any]]:
-        return requests.get(f"{self.url}/twocloud/servers", EVERYTHING, auth=(self.token, ""), timeout=60).json()[
-            "vm_servers"]
+def servers_of(demo: Demo) -> list[dict[str, Any]]:
+    return requests.get(f"{demo.url}/twocloud/servers", EVERYTHING, auth=(demo.token, ""), timeout=60).json()[
+        "vm_servers"]
 
 
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
-    """The demo, with a week of changes at four clouds."""
-    folder = tmp_path_factory.mktemp("trial")
-    with ExitStack() as stack:
-        deployment = many_sources.open_deployment(Settings(
-            store=f"sqlite:///{folder}/trial.db", key=f"file:{folder}/key", timezone=ZoneInfo("UTC"), max_age=0,
-            stale_if_error=86_400, history=30, local=True, in_lambda=False))
-        clouds: dict[str, list[Any]] = {**demo.start(deployment, stack)}
-        server = serve.Server(deployment, "127.0.0.1", 0)
-        threading.Thread(target=server.serve, daemon=True).start()
-        made = Demo(f"http://{server.address}", demo.ready_token(deployment), clouds,
-                    stack.enter_context(browser.chromium(folder)))
-        a_week(deployment, clouds, lambda: requests.get(f"{made.url}/twocloud/servers", {**EVERYTHING, "max_age": "0"},
-                                                        auth=(made.token, ""), timeout=60))
+    with served(tmp_path_factory.mktemp("trial")) as made:
         yield made
-        server.close()
-        deployment.close()
 
 
 @dataclass
@@ -131,7 +103,7 @@ def ssh(one: Person) -> None:
     one.filters_by("ACTIVE")
     one.clicks_on("button", "Copy addresses")
     one.clicks_on("button", "ssh config")
-    rows = [row for row in one.demo.servers() if row["tags"].get("role") == "web" and row["status"] == "ACTIVE"]
+    rows = [row for row in servers_of(one.demo) if row["tags"].get("role") == "web" and row["status"] == "ACTIVE"]
     assert one.clipboard().count("Host ") == sum(bool(row["lan_ip_set"] or row["lan_ipv6_set"]) for row in rows) > 9
 
 
@@ -157,7 +129,7 @@ def a_link(one: Person) -> None:
 
 def by_cloud(one: Person) -> None:
     one.clicks_on("button", re.compile(r"^\d+ more"), one.page.locator("#matrix"))
-    rows = one.demo.servers()
+    rows = servers_of(one.demo)
     for party, title in (("qcloud", "Tencent Cloud CVM"), ("hetzner", "Hetzner Cloud"), ("aws", "Amazon EC2")):
         those = [row for row in rows if row["party"] == party]
         assert list(map(numbers, one.row(title)[:2])) == [len(those), sum(row["cpu_num"] for row in those)]
@@ -170,7 +142,7 @@ def ending(one: Person) -> None:
 def stopped_and_paid(one: Person) -> None:
     one.filters_by("SHUTOFF")
     one.chooses("Rows of the matrix", "Charged")
-    rows = [row for row in one.demo.servers() if row["status"] == "SHUTOFF"]
+    rows = [row for row in servers_of(one.demo) if row["status"] == "SHUTOFF"]
     assert numbers(one.row("prepaid")[0]) == sum(row["charge_type"] == "prepaid" for row in rows) > 0
 
 
@@ -179,7 +151,7 @@ def bill(one: Person) -> None:
     one.clicks_on("button", "Export")
     lines = list(csv.DictReader(one.downloads("csv").splitlines()))
     accounts = [line["account"] for line in lines]
-    assert len(lines) == len(one.demo.servers())
+    assert len(lines) == len(servers_of(one.demo))
     assert [name for n, name in enumerate(accounts) if name != accounts[n - 1]] == sorted(set(accounts))
 
 

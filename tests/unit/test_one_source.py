@@ -26,7 +26,7 @@ from chalicelib.errors import (
     UnknownRegion,
 )
 from chalicelib.fleet import changes, lookup, many_sources, one_source, schedule, single_flight
-from chalicelib.fleet.deployment import Deployment, Transports
+from chalicelib.fleet.deployment import Deployment, OnFirstUse
 from chalicelib.fleet.lookup import Filter, Freshness
 from chalicelib.model import WHOLE, Source, Window
 from chalicelib.parties.qcloud.simulator import Qcloud
@@ -756,7 +756,7 @@ def test_from_end_to_end_on_every_store(store: Store, clock: Clock, tmp_path: Pa
     """List, keep, serve, stale, breaker, changes, remove: on SQLite and on two emulators of DynamoDB."""
     settings = settings_in(tmp_path)
     deployment = Deployment(settings, store, lambda: sealing.open_sealer(settings.key),
-                            Transports(lambda: sender_module.Transport(jitter=lambda: 0.0)), clock)
+                            OnFirstUse(lambda: sender_module.Transport(jitter=lambda: 0.0)), clock)
     keys = qcloud_keys()
     cloud = stack.enter_context(Qcloud({keys["secret_id"]: keys["secret_key"]}, {"ap-guangzhou": Fleet(1250)},
                                        limited=False))
