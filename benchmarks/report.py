@@ -16,8 +16,8 @@ from benchmarks.verdict import Claim, lines
 
 RESULTS = ROOT / "benchmarks" / "results.json"
 _PAGE, _PLOT = ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "benchmarks.svg"
-NAMES = ("qcloud", "aws", "parties", "page", "serve", "processes", "snapshots", "growth", "survey", "imports",
-         "coldstart", "load")
+NAMES = ("qcloud", "aws", "parties", "page", "serve", "processes", "snapshots", "growth", "sources", "survey",
+         "imports", "coldstart", "load")
 _OURS = ("twocloud", "msgspec", "requests", "urllib3", "cryptography")
 
 
