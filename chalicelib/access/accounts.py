@@ -278,20 +278,20 @@ def rows_of(store: Store, tenants: Collection[str]) -> dict[Place, Row]:
     return {(kind, key): row for kind in KINDS for key, row in snapshots.rows_of(store, kind, tenants).items()}
 
 
-def sort_out(rows: Iterable[tuple[Place, Row]]) -> tuple[list[AccountRow], dict[Place, Internal]]:
+def sort_out(rows: Iterable[tuple[Place, Row]]) -> tuple[dict[Place, AccountRow], dict[Place, Internal]]:
     """The accounts in these rows, by tenant, party and name; and why others are none: they are damaged, or of a party
     that this version does not know. The log names those."""
-    readable, damaged = list[AccountRow](), dict[Place, Internal]()
+    readable, damaged, known = dict[Place, AccountRow](), dict[Place, Internal](), frozenset(parties.names())
     for place, row in rows:
         try:
             account = _read(row.value, place)
-            if account.party not in parties.names():
+            if account.party not in known:
                 raise Internal(f"Account row {place[1]} in the store names a party that this version does not know.")
-            readable.append(account)
+            readable[place] = account
         except Internal as error:
             log.failure(store=place[0], key=place[1])
             damaged[place] = error
-    return sorted(readable, key=order), damaged
+    return dict(sorted(readable.items(), key=lambda it: order(it[1]))), damaged
 
 
 def remove(store: Store, tenant_id: str, party: str, name: str = DEFAULT_ACCOUNT) -> None:

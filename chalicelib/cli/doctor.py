@@ -241,7 +241,8 @@ def _in_store(here: "Deployment", offline: bool) -> Iterator[Finding]:
     people = users.every(here.store)
     yield Finding("users", "ok" if people else "warn", f"{len(people)}, {sum(u.disabled for u in people)} disabled",
                   "" if people else "Nobody can query over HTTP yet. Add a user: twocloud user add NAME --tenant ID")
-    rows, damaged = accounts.sort_out(accounts.rows(here.store))
+    readable, damaged = accounts.sort_out(accounts.rows(here.store))
+    rows = [*readable.values()]
     for place, problem in damaged.items():
         yield Finding(account_arguments(*snapshots.owner_of_key(place[1])), "fail", problem.text)
     if not rows:

@@ -183,7 +183,8 @@ class Lookup(msgspec.Struct):
 
     def _sort_out(self, rows: Iterable[tuple[Place, Row]]) -> Found:
         readable, damaged = accounts.sort_out(rows)
-        return Found(readable, {Source(tenant_id, party, known_regions.EVERY, name): self.shown(error)
+        self.decoded |= {place: (self.rows[place], account) for place, account in readable.items()}
+        return Found([*readable.values()], {Source(tenant_id, party, known_regions.EVERY, name): self.shown(error)
                              for place, error in damaged.items()
                              for tenant_id, party, name in [snapshots.owner_of_key(place[1])]})
 
@@ -229,21 +230,24 @@ class Lookup(msgspec.Struct):
         self.read(place for source in sources if not self.row(snapshots.place_of(source))
                   for place in doubt_places(source, self.deployment.noted))
 
-    def plan(self, source: Source, window: Window = WHOLE, wanted: Filter = Filter()) -> "SourcePlan":
+    def plan(self, source: Source, window: Window = WHOLE, wanted: Filter = Filter(), *,
+             live: bool = True) -> "SourcePlan":
         """How this source is answered, from rows that are read in one round trip. Raises AccountNotFound, Internal."""
-        if snapshots.place_of(source) not in self.rows:
+        key = snapshots.key_of(source)
+        if ("snapshot", key) not in self.rows:
             self.read(places_of(source))
         account = self.account(source.tenant_id, source.party, source.account)
         named = self.named(account, source.account)
-        head = snapshots.head_of(self.row(snapshots.place_of(source)), source, account.revision)
+        head = snapshots.head_of(self.row(("snapshot", key)), source, account.revision)
         if not head:
             self.read(doubt_places(source, self.deployment.noted))
-        known = self._is_known(source, head, account)
-        before = None if known else known_regions.outcome_in(
-            self.row(known_regions.outcomes_place(named.key)), account.revision, source.region, self.arrived)
-        shared = source if known else replace(source, region=known_regions.UNKNOWN)
+        known, before = head is not None or self._is_known(source, account), None
+        if not known:
+            before = known_regions.outcome_in(self.row(known_regions.outcomes_place(named.key)), account.revision,
+                                              source.region, self.arrived)
+            key = snapshots.key_of(replace(source, region=known_regions.UNKNOWN))
         return SourcePlan(self, source, account, wanted, window, self.freshness, self.deadline, head,
-                          self.row(("breaker", snapshots.key_of(shared))), known, before, named.member)
+                          self.row(("breaker", key)), known, before, named.member, live)
 
     def plan_regions(self, account: NamedAccount) -> "SourcePlan":
         """How the list of the account's regions is answered."""
@@ -252,10 +256,10 @@ class Lookup(msgspec.Struct):
         return SourcePlan(self, source, account.row, Filter(), WHOLE, self.freshness, self.deadline, None,
                           self.row(("breaker", snapshots.key_of(source))), member=account.member)
 
-    def _is_known(self, source: Source, head: Head | None, account: AccountRow) -> bool:
-        """Whether the party is known to have the region: the account names it, twocloud knows it, it was listed or
-        read before, or the party's list of regions names it."""
-        if source.region in account.regions or head or is_built_in(source):
+    def _is_known(self, source: Source, account: AccountRow) -> bool:
+        """Whether the party is known to have the region of which there is no snapshot: the account names it, twocloud
+        knows it, it was read before, or the party's list of regions names it."""
+        if source.region in account.regions or is_built_in(source):
             return True
         key = snapshots.key_of(source)
         if key in self.deployment.noted or self.row(("interest", key)):

@@ -238,7 +238,7 @@ def _plan_many(lookup: Lookup, sources: Sequence[Source], wanted: Filter) -> lis
     plans = dict[Source, SourcePlan]()
     for source in sources:
         with suppress(AccountNotFound):     # a member that went since the sources were looked up
-            plans[source] = replace(lookup.plan(source, WHOLE, wanted), live=False)
+            plans[source] = lookup.plan(source, WHOLE, wanted, live=False)
     note_reading(lookup.deployment, *(plan.source for plan in plans.values() if plan.known))
     rest = sorted((plan for plan in plans.values() if not plan.fresh_enough),
                   key=lambda plan: plan.head.seen_at if plan.head else 0.0)
@@ -248,7 +248,7 @@ def _plan_many(lookup: Lookup, sources: Sequence[Source], wanted: Filter) -> lis
         plans[plan.source] = replace(plan, live=not over_limit, over_limit=over_limit,
                                      freshness=stale if over_limit else plan.freshness)
     live = by_source([plan.source for plan in plans.values() if plan.live], lookup.deployment.clock)
-    return [replace(plan, together=live.get(source)) for source, plan in plans.items()]
+    return [replace(plan, together=live[source]) if source in live else plan for source, plan in plans.items()]
 
 
 def _plan_named(lookup: Lookup, query: Query, wanted: Filter) -> list[SourcePlan]:

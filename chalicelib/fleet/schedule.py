@@ -93,7 +93,7 @@ def _stored(deployment: Deployment) -> _Stored:
 
 def _accounts(deployment: Deployment) -> list[tuple[AccountRow, Members | None]]:
     store = deployment.store
-    rows, _ = accounts.sort_out(accounts.rows(store))
+    rows = accounts.sort_out(accounts.rows(store))[0].values()
     behind = dict(store.list("members")) if any(row.discover for row in rows) else {}
 
     def members(row: AccountRow) -> Members | None:

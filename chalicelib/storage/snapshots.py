@@ -22,6 +22,7 @@ import secrets
 import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -609,11 +610,20 @@ def _drop(store: Store, key: str, gone: Sequence[Head | Kept]) -> None:
 
 def _read_head(value: bytes, key: str) -> Head | None:
     try:
-        if msgspec.msgpack.decode(value)["version"] == VERSION:
-            return _head(value)
-        log.logger.warning("snapshot of another version", extra={"fields": {"key": key}})
-    except (*_BROKEN, TypeError, KeyError):
-        log.failure(store="snapshot", key=key)
+        if (head := _head(value)).version == VERSION:
+            return head
+    except _BROKEN:
+        if _version_of(value) in (None, VERSION):
+            log.failure(store="snapshot", key=key)
+            return None
+    log.logger.warning("snapshot of another version", extra={"fields": {"key": key}})
+    return None
+
+
+def _version_of(value: bytes) -> int | None:
+    """The version in a row that is no head of this one; None: it has none."""
+    with suppress(*_BROKEN, TypeError, KeyError):
+        return msgspec.msgpack.decode(value)["version"]
     return None
 
 
