@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from urllib.parse import unquote
 
 import pytest
@@ -31,7 +32,7 @@ from chalicelib.fleet import (
     schedule,
 )
 from chalicelib.fleet.lookup import Lookup
-from chalicelib.model import Account, Region, Response, Sign, Source, Window
+from chalicelib.model import IDENTIFIER, Account, Listing, Region, Response, Sign, Source, Window
 from chalicelib.parties.qcloud import simulator
 from chalicelib.simulators.fleet import Fleet
 from chalicelib.simulators.server import Call
@@ -124,6 +125,27 @@ def test_every_pair_of_parties_and_their_default_regions(everywhere: App, monkey
                            if DEFAULTS[a] != DEFAULTS[b] and _fits(b, DEFAULTS[a]))
     assert fitting > 300
     assert set(lists.calls.values()) == {1}
+
+
+@pytest.mark.parametrize("name", parties.names())
+def test_a_listed_region_of_an_unforeseen_form(house: App, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A party names its next region as it likes. `all` lists it, and so does each refresh after that."""
+    from tests.unit.test_parties import account_of  # reads all cases
+
+    new = "Zz_new.Region-9-of-a-form-that-no-party-has-yet"
+    assert not _fits(name, new) or parties.load(name).region_form == IDENTIFIER
+
+    def load(party: str, real=parties.load):                                     # type: ignore[no-untyped-def]
+        return structs.replace(real(party), list_regions=lambda _: [Region(new)],
+                               list_servers=lambda _client, _window: Listing([], 0), list_many=None)
+
+    accounts.put(house.deployment.store, house.deployment.sealer(), replace(account_of(name), tenant_id="456"),
+                 house.clock())
+    monkeypatch.setattr(parties, "load", load)
+    response = answer(house, f"party={name}&tenant_id=456&region=all")
+    assert [(part.source.region, part.state) for part in response.parts] == [(new, "ok")]
+    source = response.parts[0].source
+    assert [(done.source, done.error) for done in schedule.run(house.deployment, [source])] == [(source, None)]
 
 
 def _fits(party: str, region: str) -> bool:

@@ -232,7 +232,7 @@ PARTY = api.Party(
     grade="recorded",
     permissions=("a token of a sub-account that may view servers",),
     **api.region_names(_REGION_NAMES),
-    region_form=r"[a-z]{2}-[a-z]{3}[0-9]{1,2}",
+    region_form=r"[a-z]{2}-[a-z0-9]{2,20}(-[a-z0-9]{1,20}){0,4}",           # private clouds choose their own
     default_region="fi-hel1",
     unknown_region_is_empty=True,
     project="a label that every server of the project carries, KEY=VALUE",
