@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from urllib.parse import unquote
 
+import msgspec
 import pytest
 from msgspec import structs
 
@@ -238,6 +239,51 @@ def test_a_region_without_a_host(world: App, name: str) -> None:
 
         with pytest.raises(failure):
             parties.list_servers(Source("123", name, region), account, Window(1, 1), send)
+
+
+# ---------------------------------------------------------------- which of a party's regions are open to an account
+
+# party -> where its list of regions stands in the answer, a row but for its state, the key of the state, and the words
+# that say that the account can have no servers there. That no new ones can be made, or that the region is down, is
+# another thing: servers are there, and `all` must not lose them.
+OPEN: dict[str, tuple[tuple[str, ...], dict[str, str], str, tuple[object, ...], tuple[object, ...]]] = {
+    "azure": (("value",), {"name": "R"}, "metadata", ({"regionType": "Logical"},), ({"regionType": "Physical"},)),
+    "ctyun": (("returnObj", "regionList"), {"regionID": "R"}, "openapiAvailable", (False,), (True,)),
+    "digitalocean": (("regions",), {"slug": "R"}, "available", (), (True, False)),
+    "gcp": (("items",), {"name": "R"}, "status", (), ("UP", "DOWN")),
+    "gridscale": (("locations",), {"iata": "R"}, "active", (), (True, False)),
+    "ibm": (("regions",), {"name": "R"}, "status", ("unavailable",), ("available",)),
+    "lighthouse": (("Response", "RegionSet"), {"Region": "R"}, "RegionState", ("UNAVAILABLE",), ("AVAILABLE",)),
+    "oci": ((), {"regionName": "R"}, "status", ("IN_PROGRESS",), ("READY",)),
+    "qcloud": (("Response", "RegionSet"), {"Region": "R"}, "RegionState", ("UNAVAILABLE",), ("AVAILABLE",)),
+}
+
+
+@pytest.mark.parametrize("name", OPEN)
+def test_a_region_is_left_out_only_by_a_word_that_says_so(name: str) -> None:
+    """Not by one that is missing, odd or new: a region that `all` does not list looks like one without servers."""
+    from tests.unit.test_parties import account_of
+
+    place, row, key, closed, opened = OPEN[name]
+
+    def listed(state: object) -> list[tuple[str, bool]]:
+        rows: object = [{**row, key: state}]
+        if name == "gridscale":
+            rows = {"uuid": {**row, key: state}}
+        for word in reversed(place):
+            rows = {word: rows}
+        login = {"access_token": "t", "expires_in": 3600, "kind": "compute#regionList", "statusCode": 800,
+                 "meta": {"total": 1}}
+        body = msgspec.json.encode({**login, **rows} if isinstance(rows, dict) else rows)
+
+        def send(_operation: str, sign: Sign) -> Response:
+            sign()
+            return Response(200, {}, body)
+
+        return [(region.code, region.open) for region in parties.list_regions(account_of(name), send)]
+
+    assert all(("R", True) not in listed(word) for word in closed)
+    assert all(listed(word) == [("R", True)] for word in (*opened, None, "A_NEW_WORD", 7, [], {}))
 
 
 # ---------------------------------------------------------------- two parties

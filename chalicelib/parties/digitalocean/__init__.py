@@ -109,8 +109,7 @@ class _ReservedIp(msgspec.Struct, gc=False):
 
 class _Region(msgspec.Struct):
     id: api.Text = msgspec.field(name="slug")
-    name: str | None = None
-    available: bool | None = None
+    name: str | None = None                 # `available` says whether new Droplets can be made: old ones live on
 
 
 # ---------------------------------------------------------------- listing
@@ -200,6 +199,6 @@ PARTY = api.Party(
     errors=_ERRORS,
     status=_STATUS,
     list_servers=list_servers,
-    list_regions=api.regions_of(_REGIONS, lambda row: api.Region(row.id, row.name or "", row.available is not False)),
+    list_regions=api.regions_of(_REGIONS, lambda row: api.Region(row.id, row.name or "")),
     check=api.one_row(_DROPLETS),
 )

@@ -256,8 +256,7 @@ class _Zones(msgspec.Struct):
 
 
 class _Region(msgspec.Struct):
-    name: api.Text
-    status: str | None = None
+    name: api.Text                          # one whose `status` is DOWN still has its servers
 
 
 class _Regions(msgspec.Struct):
@@ -436,9 +435,9 @@ def _types(client: api.Client, rows: Sequence[_Instance]) -> dict[str, _Type]:
 def list_regions(client: api.Client) -> list[api.Region]:
     """https://cloud.google.com/compute/docs/reference/rest/v1/regions/list"""
     def fetch(token: str | None) -> api.Page[api.Region]:
-        query = {"fields": "kind,nextPageToken,warning/code,items(name,status)", **api.given(pageToken=token)}
+        query = {"fields": "kind,nextPageToken,warning/code,items(name)", **api.given(pageToken=token)}
         answer = _call(client, "ListRegions", "regions", query, _Regions)
-        return api.Page([(row.name, api.Region(row.name, "", row.status == "UP")) for row in answer.items],
+        return api.Page([(row.name, api.Region(row.name)) for row in answer.items],
                         token=answer.nextPageToken)
 
     return api.by_token(fetch).rows

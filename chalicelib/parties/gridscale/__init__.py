@@ -86,8 +86,7 @@ class _Addressing(msgspec.Struct, gc=False):
 
 class _Location(msgspec.Struct):
     iata: api.Text
-    name: str | None = None
-    active: bool | None = None
+    name: str | None = None                 # one that is not `active` still has its servers
 
 
 # ---------------------------------------------------------------- listing
@@ -147,7 +146,7 @@ def _server(row: _Row, assigned: Mapping[tuple[str, str], Sequence[str]]) -> api
 
 def list_regions(client: api.Client) -> list[api.Region]:
     places = [place for _, place in client.all(_LOCATIONS)]
-    codes = {place.iata: api.Region(place.iata, place.name or "", place.active is not False) for place in places}
+    codes = {place.iata: api.Region(place.iata, place.name or "") for place in places}
     return [codes[code] for code in sorted(codes)]
 
 

@@ -425,7 +425,7 @@ def _regions(oracle: "_Oracle", region: str) -> list[api.Region]:
     rows = oracle.rows("ListRegions", f"/tenancies/{oracle.tenancy}/regionSubscriptions", _Subscription, region=region)
     if not rows:
         raise api.PartyMalformed("The party lists no region.")
-    return [api.Region(row.regionName, "", row.status == "READY") for row in rows]
+    return [api.Region(row.regionName, "", row.status != "IN_PROGRESS") for row in rows]
 
 
 def _home(client: api.Client) -> str:
