@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from ...errors import InvalidParameter, PartyError, TooLarge, TwocloudError
-from ...fleet.many_sources import Inventory
+from ...fleet.many_sources import Answer, Inventory, SourceResult
 from ...fleet.one_source import from_unix
 from ...fleet.query import WHOLE_LISTS, Query
 from ...model import DEFAULT_ACCOUNT, Source
@@ -90,7 +90,7 @@ def write(fleet: Inventory, query: Query, zone: ZoneInfo, most: int | None = LAR
         if most is not None:
             check_size(whole, made, query, most)
         return Written(whole, etag(made))
-    answers = [part.answer for part in fleet.parts if part.answer]
+    answers = _with_servers(fleet)
     digest = hashlib.sha256(list_json((query.format, query.view, query.address, query.port)))
     missing = None
     if query.format in ("csv", "ndjson"):
@@ -134,13 +134,10 @@ def body(fleet: Inventory, query: Query, zone: ZoneInfo) -> ListBody:
     """The answer to a query for one source or several, as JSON shows it."""
     write = clock_in(zone)
     made = ListBody(200, message(fleet),
-                    [row for part in fleet.parts if part.answer for row in rows(part.answer, query.view, zone)])
+                    [row for answer in _with_servers(fleet) for row in rows(answer, query.view, zone)])
     if fleet.several:
         made.complete = fleet.complete
-        made.sources = [SourceRow(part.source.party, part.source.region, part.state, part.count, part.age,
-                                  part.error.code if part.error else "", part.error.text if part.error else "",
-                                  part.source.tenant_id, part.source.account)
-                        for part in fleet.parts]
+        made.sources = list(map(_source_row, fleet.parts))
     if query.changed_since is not None:
         made.vanished = [VanishedRow(server.id, server.name, part.source.party, part.source.region,
                                      write(from_unix(server.seen_at)), write(from_unix(server.vanished_at)),
@@ -149,16 +146,26 @@ def body(fleet: Inventory, query: Query, zone: ZoneInfo) -> ListBody:
     return made
 
 
+def _with_servers(fleet: Inventory) -> list[Answer]:
+    """Of many sources, a page shows the servers of few."""
+    return [part.answer for part in fleet.parts if part.answer and part.answer.servers]
+
+
+def _source_row(part: SourceResult) -> SourceRow:
+    source, error = part.source, part.error
+    return SourceRow(source.party, source.region, part.state, part.count, part.age, error.code if error else "",
+                     error.text if error else "", source.tenant_id, source.account)
+
+
 def message(fleet: Inventory) -> str:
     """The text for `msg`: which sources are stale or missing, and why."""
     texts: list[str] = []
-    tenants = {part.source.tenant_id for part in fleet.parts}
-    for part in fleet.parts:
+    failed = [(part, part.error) for part in fleet.parts if part.error]
+    tenants = {part.source.tenant_id for part in fleet.parts} if failed else set[str]()
+    for part, error in failed:
         name = f"{title(part.source, tenant=len(tenants) > 1)}: " if fleet.several else ""
-        if part.error and part.answer:
-            texts.append(f"{name}this is a stale snapshot, {part.age} s old. {part.error.text}")
-        elif part.error:
-            texts.append(f"{name}missing from this answer. {part.error.text}")
+        about = f"this is a stale snapshot, {part.age} s old" if part.answer else "missing from this answer"
+        texts.append(f"{name}{about}. {error.text}")
     return " ".join(texts)
 
 
