@@ -1,7 +1,6 @@
 """A request: what is asked for and how fresh (Lookup), and from where and why each source is answered (SourcePlan)."""
 
 import time
-from collections import defaultdict
 from collections.abc import Callable, Collection, Container, Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
 from math import inf
@@ -29,8 +28,7 @@ from .together import Together
 REQUEST_SECONDS = 25.0                      # in which every request is answered
 ANSWER_SECONDS = 2.0                        # of it, kept for what comes after the party
 _DENIED_SECONDS = 900                       # refused credentials are no outage: how long a stale snapshot still serves
-_LISTED = 16                                # sources of a tenant, above which all its heads are read at once
-_TENANTS = 8                                # tenants of one request, up to which that is done
+_LISTED = 16                                # sources, above which their heads are read by queries
 _UNREAD = Row(b"", 0)                       # of a row that was not read yet
 NO_SNAPSHOT = "No snapshot is recent enough, and only-if-cached forbids querying the party."
 
@@ -217,17 +215,16 @@ class Lookup(msgspec.Struct):
 
     def read_sources(self, sources: Collection[Source]) -> None:
         """Read what the plans of these sources are made of, in a handful of round trips however many they are."""
-        of_tenant = defaultdict[str, list[Source]](list)
-        for source in sources:
-            of_tenant[source.tenant_id].append(source)
-        for tenant_id, own in of_tenant.items():
-            if len(own) > _LISTED and len(of_tenant) <= _TENANTS:
-                keys = list(map(snapshots.key_of, own))
-                for kind in ("snapshot", "breaker"):
-                    rows = dict(self.deployment.store.list(kind, f"{tenant_id}/"))
-                    self.rows |= {(kind, key): rows.get(key) for key in keys}
-        self.read(place for source in sources for place in places_of(source))
-        self.read(place for source in sources if not self.row(snapshots.place_of(source))
+        heads = [snapshots.place_of(source) for source in sources]
+        if len(heads) > _LISTED:
+            keys = [key for _, key in heads]
+            for kind in ("snapshot", "breaker"):
+                rows = snapshots.rows_at(self.deployment.store, kind, keys)
+                self.rows |= {(kind, key): rows.get(key) for key in keys}
+            self.read(dict.fromkeys(place for source in sources for place in owner_places(source)))
+        else:
+            self.read(place for source in sources for place in places_of(source))
+        self.read(place for source, head in zip(sources, heads, strict=True) if not self.rows[head]
                   for place in doubt_places(source, self.deployment.noted))
 
     def plan(self, source: Source, window: Window = WHOLE, wanted: Filter = Filter(), *,
@@ -275,8 +272,13 @@ def is_built_in(source: Source) -> bool:
 
 def places_of(source: Source) -> list[Place]:
     """Where the store holds what a source's plan is made of, if the source is known."""
-    places = [accounts.place_of(source.tenant_id, source.party, source.account), snapshots.place_of(source),
-              ("breaker", snapshots.key_of(source))]
+    key = snapshots.key_of(source)
+    return [*owner_places(source), ("snapshot", key), ("breaker", key)]
+
+
+def owner_places(source: Source) -> list[Place]:
+    """Where the store holds whose the source is."""
+    places = [accounts.place_of(source.tenant_id, source.party, source.account)]
     if ":" in source.account:
         places.append(known_members.place_of(source.tenant_id, source.party, source.account))
     return places

@@ -42,6 +42,7 @@ _CHANGES = 2000                             # of each kind in a row; one that pa
 _WRITERS = 8
 _QUERIES = 16                               # sources of a tenant, above which all its changes are read at once
 _TENANTS, _ROWS_EACH = 8, 50                # tenants that are listed one by one, and rows for each if they are more
+_BETWEEN = 4                                # rows between the first and the last key, for each that is wanted
 _OVERLAP = 900.0                            # seconds before a time, whose rows tell which lists were kept
 _LIFE = 30 * 86_400                         # seconds for which chunks last if no list takes their place
 _HOUR = 3600
@@ -198,6 +199,22 @@ def rows_of(store: Store, kind: str, tenants: Collection[str] | None) -> dict[st
             prefixes = []
     for listed in run_all([lambda prefix=prefix: list(store.list(kind, prefix)) for prefix in prefixes], _TENANTS):
         rows |= listed
+    return rows
+
+
+def rows_at(store: Store, kind: str, keys: Collection[str]) -> dict[str, Row]:
+    """The rows of a kind with these keys. One query reads what lies between the first and the last of them; if most of
+    that is others', the rest are read by their keys."""
+    rows, wanted, first, last, most = dict[str, Row](), {*keys}, min(keys), max(keys), _BETWEEN * len(keys)
+    tenant = f"{first.partition('/')[0]}/"
+    for n, (key, row) in enumerate(store.list(kind, tenant if last.startswith(tenant) else "", first)):
+        if key > last:
+            break
+        if n >= most:
+            rest = store.get_many([(kind, key_) for key_ in wanted if key_ >= key])
+            return rows | {key_: row for (_, key_), row in rest.items()}
+        if key in wanted:
+            rows[key] = row
     return rows
 
 

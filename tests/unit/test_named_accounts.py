@@ -472,3 +472,29 @@ def test_many_tenants_rows_are_those_of_each(there: set[str], wanted: set[str], 
         patch.setattr(snapshots, "_ROWS_EACH", most)
         assert accounts.rows_of(store, wanted).keys() == {
             place for place in rows if place[1].partition("/")[0] in wanted}
+
+
+@settings(max_examples=60)
+@given(st.sets(st.text("ab/", min_size=1, max_size=4), max_size=60),
+       st.sets(st.text("ab/", min_size=1, max_size=4), min_size=1), st.integers(0, 3))
+def test_many_rows_are_those_of_their_keys_and_few_others_are_read(there: set[str], wanted: set[str],
+                                                                   most: int) -> None:
+    read, fetched = list[str](), list[str]()
+
+    class Listed:
+        def list(self, kind: str, prefix: str = "", start: str = "") -> Iterator[tuple[str, str]]:
+            for key in sorted(there, key=str.encode):
+                if key.startswith(prefix) and key >= start:
+                    read.append(key)
+                    yield key, f"row of {key}"
+
+        def get_many(self, places: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:
+            fetched.extend(key for _, key in places)
+            return {(kind, key): f"row of {key}" for kind, key in places if key in there}
+
+    store: Any = Listed()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(snapshots, "_BETWEEN", most)
+        assert snapshots.rows_at(store, "snapshot", wanted) == {key: f"row of {key}" for key in there & wanted}
+    assert len(read) <= most * len(wanted) + 1
+    assert not {*fetched} & {*read[:-1]}    # no row is read twice, but for the one that was too much
