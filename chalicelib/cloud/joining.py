@@ -108,7 +108,8 @@ def groups(of_interfaces: Iterable[Iterable[str | None] | None]) -> tuple[str, .
 _WINDOWS = re.compile(r"windows|\bwin(?:[0-9]|\b)", re.IGNORECASE)
 _LINUX = re.compile(
     r"linux|ubuntu|debian|centos|red ?hat|\brhel|fedora|suse|\bsles|rocky|anolis|\balma|euler|tencentos|kylin|coreos"
-    r"|velinux|flatcar|gentoo|photon|proxmox|\buos\b|nixos|raspbian|slackware", re.IGNORECASE)
+    r"|velinux|flatcar|gentoo|photon|proxmox|\buos\b|nixos|raspbian|slackware|alpine|\barch\b|\bkali\b|\bcos\b"
+    r"|opencloudos|ctyunos|\bdeepin|bottlerocket|\btalos\b|manjaro|cirros|rancheros", re.IGNORECASE)     # cos: Google's
 _LONGEST_OS = 256                           # characters that are looked at
 _OTHER = re.compile(r"freebsd|openbsd|netbsd|solaris|macos|illumos", re.IGNORECASE)
 
