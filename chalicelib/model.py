@@ -128,7 +128,7 @@ def bounded(server: Server) -> Server:
     return msgspec.structs.replace(server, **odd) if odd else server
 
 
-class Source(msgspec.Struct, frozen=True):
+class Source(msgspec.Struct, frozen=True, gc=False):
     """One tenant's account at one party in one region; `region` is the party's own code, never an alias.
 
     `account`: its name, or `NAME:ID` of a member that was discovered behind the account NAME.
@@ -145,7 +145,7 @@ class Source(msgspec.Struct, frozen=True):
         return self.tenant_id, self.party, self.account, self.region
 
 
-class Window(msgspec.Struct, frozen=True):
+class Window(msgspec.Struct, frozen=True, gc=False):
     """Positions `first` to `last`, both included; last None: to the end."""
 
     first: int = 1

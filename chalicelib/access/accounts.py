@@ -48,7 +48,7 @@ KINDS = ("account", "named")                # of the default account's row, and 
 _AGAIN = "Store it again with `twocloud account put --replace`, or remove it."
 
 
-class AccountRow(msgspec.Struct, frozen=True, kw_only=True):
+class AccountRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An account as stored. `sealed`: the credentials; `key`: the name of the key, "" if it was not written down.
 
     `revision` changes each time the account is put, and stays when its credentials are rotated or sealed again:

@@ -118,8 +118,10 @@ def may_open(token: Token, tenant_id: str) -> bool:
 def _covers(party_names: tuple[str, ...], regions: tuple[str, ...], source: Source) -> bool:
     if party_names and source.party not in party_names:
         return False
+    if not regions:
+        return True
     aliases = parties.load(source.party).aliases        # a limit covers the region under all its names
-    return not regions or any(aliases.get(name, name) == source.region for name in regions)
+    return any(aliases.get(name, name) == source.region for name in regions)
 
 
 def check_narrower(limits: Limits, user: User) -> None:

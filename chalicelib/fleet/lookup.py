@@ -33,7 +33,7 @@ _UNREAD = Row(b"", 0)                       # of a row that was not read yet
 NO_SNAPSHOT = "No snapshot is recent enough, and only-if-cached forbids querying the party."
 
 
-class Freshness(msgspec.Struct, frozen=True):
+class Freshness(msgspec.Struct, frozen=True, gc=False):
     """What a caller accepts. `max_age`: seconds, 0: always query the party. `stale`: seconds that a snapshot may be old
     if the party fails, 0: none. `cached`: never query the party; only a snapshot younger than `max_age`."""
 
@@ -71,14 +71,14 @@ class Filter(msgspec.Struct, frozen=True):
                      or any(self.tag == f"{key}={value}" for key, value in server.tags.items())))
 
 
-class Decision(msgspec.Struct, frozen=True):
+class Decision(msgspec.Struct, frozen=True, gc=False):
     """Where a source's list comes from, in the log's word (live, hit, stale or failed), and why, in a sentence."""
 
     served: str
     why: str
 
 
-class NamedAccount(msgspec.Struct, frozen=True):
+class NamedAccount(msgspec.Struct, frozen=True, gc=False):
     """An account under its name: as it was put, or one of the members behind it."""
 
     row: AccountRow
@@ -375,8 +375,10 @@ class SourcePlan(msgspec.Struct, frozen=True):
     @property
     def fresh_enough(self) -> bool:
         """Whether the snapshot serves without a query to the party."""
-        age = self._age()
-        return age is not None and (age < 0 or bool(self.freshness.max_age and age <= self.freshness.max_age))
+        if self.head is None:
+            return False
+        age, most = self.lookup.arrived - self.head.seen_at, self.freshness.max_age
+        return age < 0 or bool(most and age <= most)
 
     def account_is_same(self, row: Row | None) -> bool:
         """Whether this is still the row of the account for which the plan was made."""
@@ -393,7 +395,8 @@ class SourcePlan(msgspec.Struct, frozen=True):
     def decide(self, served: str, *reasons: str) -> None:
         """The one place where the reason for a source's answer is written: `explain`, the log and the response's
         headers repeat it."""
-        self.lookup.decisions[self.source] = Decision(served, "; ".join((self._about_snapshot(), *reasons)))
+        why = self._about_snapshot()
+        self.lookup.decisions[self.source] = Decision(served, "; ".join((why, *reasons)) if reasons else why)
 
     def _about_snapshot(self) -> str:
         age = self._age()

@@ -6,7 +6,7 @@ A source that fails is stale, fails the whole answer, or is left out of it and n
 import time
 from collections.abc import Container, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import msgspec
 from msgspec.structs import replace
@@ -49,7 +49,7 @@ from .lookup import (
     doubt_places,
     places_of,
 )
-from .one_source import Answer, chunk_places, from_unix, get, list_servers, name_list
+from .one_source import Answer, chunk_places, get, list_servers, name_list
 from .query import Query
 from .regions import means, source_of
 from .together import by_source, grouped
@@ -237,8 +237,10 @@ def _plan_many(lookup: Lookup, sources: Sequence[Source], wanted: Filter) -> lis
     lookup.read_sources(sources)
     plans = dict[Source, SourcePlan]()
     for source in sources:
-        with suppress(AccountNotFound):     # a member that went since the sources were looked up
+        try:
             plans[source] = lookup.plan(source, WHOLE, wanted, live=False)
+        except AccountNotFound:             # a member that went since the sources were looked up
+            continue
     note_reading(lookup.deployment, *(plan.source for plan in plans.values() if plan.known))
     rest = sorted((plan for plan in plans.values() if not plan.fresh_enough),
                   key=lambda plan: plan.head.seen_at if plan.head else 0.0)
@@ -320,7 +322,7 @@ class _Listing(msgspec.Struct):
                 if plan.head and not plan.live and plan.fresh_enough}
 
     def _read(self, pool: ThreadPoolExecutor, wanted: Mapping[Source, Window]) -> dict[Source, _Running]:
-        """Read these parts of snapshots, many sources in one round trip."""
+        """Read these parts of snapshots, many sources in one round trip; the last of them here and now."""
         running = dict[Source, _Running]()
         batch, places = dict[Source, SourcePlan](), list[Place]()
         for source, window in wanted.items():
@@ -331,7 +333,7 @@ class _Listing(msgspec.Struct):
                 pool.submit(log.carried(self._read_batch), batch, places, running)
                 batch, places = dict[Source, SourcePlan](), list[Place]()
         if batch:
-            pool.submit(log.carried(self._read_batch), batch, places, running)
+            self._read_batch(batch, places, running)
         return running
 
     def _read_batch(self, batch: Mapping[Source, SourcePlan], places: Sequence[Place],
@@ -394,7 +396,7 @@ class _Listing(msgspec.Struct):
         plan = self.plans[source]
         assert plan.head
         plan.decide("hit")
-        return _result(plan, Answer(source, [], plan.head.total, from_unix(plan.head.seen_at), kept=True,
+        return _result(plan, Answer(source, [], plan.head.total, plan.head.seen_at, kept=True,
                                     list_id=plan.head.list_id))
 
     def _without_foreign_regions(self) -> list[SourceResult]:
@@ -438,8 +440,7 @@ def _result(plan: SourcePlan, answer: Answer, vanished: Sequence[Vanished] = ())
     if plan.over_limit:
         answer = replace(answer, failure=PartyTimeout(_OVER_LIMIT))
         replace(plan, freshness=plan.lookup.freshness).decide("stale", _OVER_LIMIT)
-    now = plan.deployment.clock()
-    age = max(0, int(now) - int(answer.seen_at.timestamp())) if answer.kept else 0
+    age = max(0, int(plan.deployment.clock()) - int(answer.seen_at)) if answer.kept else 0
     return SourceResult(answer.source, answer, answer.failure, answer.total, age, tuple(vanished),
                         plan.lookup.decisions.get(plan.source))
 

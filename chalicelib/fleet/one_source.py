@@ -36,7 +36,7 @@ _LIVE_LISTINGS = 600                        # whole listings of a source that on
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """A window of a source's servers. `seen_at`: when the party gave them.
+    """A window of a source's servers. `seen_at`: when the party gave them (Unix time).
 
     `total`: how many the filter keeps; None: not known, but more follow the window. `kept`: a snapshot served.
     `failure`: why the party gave no list; the snapshot is then stale. `list_id`: of the stored list that this is a part
@@ -46,7 +46,7 @@ class Answer(msgspec.Struct, frozen=True):
     source: Source
     servers: list[Server]
     total: int | None
-    seen_at: datetime
+    seen_at: float
     kept: bool = False
     failure: PartyError | UnknownRegion | None = None
     list_id: str | None = None
@@ -163,7 +163,7 @@ def _answer(plan: SourcePlan, listing: Listing, marks: dict[str, float], seen_at
     if plan.filter:
         chosen = [server for server in servers if plan.filter.keeps(server)]
         servers, total = chosen[window.first - 1:window.last], len(chosen)
-    return Answer(plan.source, servers, total, from_unix(seen_at), kept)
+    return Answer(plan.source, servers, total, seen_at, kept)
 
 
 def _marked(server: Server, marks: dict[str, float]) -> Server:

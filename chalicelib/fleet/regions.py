@@ -208,16 +208,15 @@ def _found(lookup: Lookup, query: Query) -> Found:
         tenants = tokens.tenants_of(lookup.caller)
     if tenants and len(tenants) == 1 and query.parties and len(query.parties) == 1:     # covered: it is named, or ours
         return lookup.accounts_at(tenants[0], query.parties[0])
-    accounts = visible.found(lookup, tenants)
-    return accounts.only(lambda _, party: query.parties is None or party in query.parties)
+    return visible.found(lookup, tenants, query.parties)
 
 
 def _accounts(lookup: Lookup, query: Query, every: Found) -> _Meant:
     """The accounts with the names that the query gives, each with what is behind it. Raises AccountNotFound."""
-    wanted = {row: _wanted(query.accounts, row.account) for row in every.rows}
+    wanted = [(row, _wanted(query.accounts, row.account)) for row in every.rows]
     damaged = {source: error for source, error in every.damaged.items()
                if (ids := _wanted(query.accounts, source.account)) is None or ids}
-    doors = [row for row, ids in wanted.items() if row.discover and (ids is None or ids)]
+    doors = [row for row, ids in wanted if row.discover and (ids is None or ids)]
     lookup.read(known_members.place_of(row.tenant_id, row.party, row.account) for row in doors)
     lookup.read(place for row in doors for place in region_places(NamedAccount(row).key))
     latest, meant = until(lookup), _Meant([], {}, damaged)
@@ -225,8 +224,8 @@ def _accounts(lookup: Lookup, query: Query, every: Found) -> _Meant:
                for row in doors]
     members = dict(zip(doors, run_all(queries, _CONCURRENCY), strict=True))
     names = set[str]()
-    for row, ids in wanted.items():
-        behind = members.get(row)
+    for row, ids in wanted:
+        behind = members.get(row) if row.discover else None
         if isinstance(behind, TwocloudError):
             meant.failed[NamedAccount(row).source(EVERY_REGION)] = behind
         elif behind is not None:

@@ -27,10 +27,12 @@ class VisibleAccount(msgspec.Struct, frozen=True):
     row: AccountRow | None = None
 
 
-def found(lookup: Lookup, tenants: Collection[str] | None) -> Found:
-    """The accounts of these tenants, or (None) of everybody, that the caller may see."""
-    caller, every = lookup.caller, lookup.accounts(tenants)
-    return every.only(lambda tenant_id, party: tokens.opens(caller, tenant_id, party)) if caller else every
+def found(lookup: Lookup, tenants: Collection[str] | None, at: Collection[str] | None = None) -> Found:
+    """The accounts of these tenants, or (None) of everybody, at these parties, or (None) at all, that the caller may
+    see."""
+    caller = lookup.caller
+    return lookup.accounts(tenants).only(lambda tenant_id, party: (at is None or party in at) and (
+        caller is None or tokens.opens(caller, tenant_id, party)))
 
 
 def accounts(lookup: Lookup) -> list[VisibleAccount]:

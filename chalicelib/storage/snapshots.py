@@ -52,7 +52,7 @@ _MOST_KEPT = 100                            # replaced lists that stay readable,
 _MOST_KEPT_CHUNKS = 2500                    # and their chunks: some 75 MB
 
 
-class Kept(msgspec.Struct, frozen=True, array_like=True):
+class Kept(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A list that a newer one replaced; fields as in Head. `until`: how long its chunks are kept."""
 
     generation: str
@@ -63,7 +63,7 @@ class Kept(msgspec.Struct, frozen=True, array_like=True):
     until: float
 
 
-class Counts(msgspec.Struct, frozen=True):
+class Counts(msgspec.Struct, frozen=True, gc=False):
     """Of the servers of a list: how many have each status; and how many end (`expires_at`) in each hour since 1970, as
     far as they end within 60 days of the listing; those that had ended before count as if they ended in its own hour.
     `ends` None: not known, because an older version listed them."""
@@ -76,7 +76,7 @@ class Counts(msgspec.Struct, frozen=True):
         return None if self.ends is None else sum(count for hour, count in self.ends if hour * _HOUR < until)
 
 
-class Head(msgspec.Struct, frozen=True, kw_only=True):
+class Head(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a snapshot is. Times are Unix seconds.
 
     `seen_at`: when the listing began. `since`: when the first one of this account did. `starts`: position (from 0) of

@@ -446,7 +446,7 @@ def test_every_field_is_shown_as_in_a_list(log: Log) -> None:
     assert OTHER.keys() == {*Server.__struct_fields__} - {"id", "updated_at", "console_url"}
     lists = [FULL, *(msgspec.structs.replace(FULL, **{name: value}) for name, value in OTHER.items()),
              msgspec.structs.replace(FULL, **OTHER)]
-    answer = events.Answer(SOURCE, [FULL], 1, datetime.fromtimestamp(0, UTC))
+    answer = events.Answer(SOURCE, [FULL], 1, 0.0)
     for n, server in enumerate(lists[1:]):
         log.save([FULL], START + 4 * n)
         log.save([server], START + 4 * n + 1)
@@ -605,7 +605,7 @@ def server(n: int, look: tuple[int, int]) -> Server:
 
 
 def shown(listed: list[Server], source: Source = SOURCE) -> dict[str, dict[str, Any]]:
-    answer = events.Answer(source, listed, len(listed), datetime.fromtimestamp(0, UTC))
+    answer = events.Answer(source, listed, len(listed), 0.0)
     return {row.instance_id: {"instance_name": row.instance_name, "cpu_num": row.cpu_num, "mem_size": row.mem_size,
                               "status": row.status} for row in full_rows(answer, ZoneInfo("UTC"))}
 

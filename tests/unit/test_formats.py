@@ -43,7 +43,7 @@ EVERY = msgspec.structs.replace(
 
 def answer(*servers: Server) -> Answer:
     return Answer(Source("123", "qcloud", "ap-guangzhou"), list(servers), len(servers),
-                  datetime(2026, 9, 21, tzinfo=UTC))
+                  datetime(2026, 9, 21, tzinfo=UTC).timestamp())
 
 
 def body(*servers: Server, view: str = "basic", zone: str = "UTC") -> bytes:
@@ -187,7 +187,7 @@ def written(*servers: Server, query: str, source: Source | None = None) -> forma
     """What `query` (its format, view, …) makes of these servers of one source."""
     parsed = parse([*QUERY, *(tuple(pair.split("=")) for pair in query.split("&"))])     # type: ignore[misc]
     listing = Answer(source or Source("123", "qcloud", "ap-guangzhou"), list(servers), len(servers),
-                     datetime(2026, 9, 21, tzinfo=UTC))
+                     datetime(2026, 9, 21, tzinfo=UTC).timestamp())
     return formats.write(Inventory([SourceResult(listing.source, listing)], listing.total), parsed, UTC_ZONE)
 
 
@@ -533,7 +533,8 @@ def test_tags_of_answers(query: str) -> None:
     """One for each state of the list; seen later it is the same."""
     def tag(server: Server, day: int = 21, query: str = query) -> str:
         parsed = parse([*QUERY, *(tuple(pair.split("=")) for pair in query.split("&"))])     # type: ignore[misc]
-        listing = Answer(Source("123", "qcloud", "ap-guangzhou"), [server], 1, datetime(2026, 9, day, tzinfo=UTC))
+        listing = Answer(Source("123", "qcloud", "ap-guangzhou"), [server], 1,
+                         datetime(2026, 9, day, tzinfo=UTC).timestamp())
         return formats.write(Inventory([SourceResult(listing.source, listing)], 1), parsed, UTC_ZONE).etag
 
     assert tag(FULL) == tag(FULL, day=22) != tag(msgspec.structs.replace(FULL, status=Status.SHUTOFF))

@@ -191,7 +191,7 @@ def play(name: str, case: dict[str, Any], exchanges: list[dict[str, Any]]) -> li
 
 def write(source: Source, listing: Listing) -> None:
     """Each format takes what was listed."""
-    answer = Answer(source, listing.servers, listing.total, datetime(2026, 9, 21, tzinfo=UTC))
+    answer = Answer(source, listing.servers, listing.total, datetime(2026, 9, 21, tzinfo=UTC).timestamp())
     for form in ("json", "csv", "ndjson", "prometheus", "ansible"):
         query = parse([("party", source.party), ("tenant_id", "123"), ("region", source.region), ("format", form),
                        ("view", "full")])

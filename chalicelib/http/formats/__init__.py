@@ -28,7 +28,7 @@ LARGEST_ANSWER = 6_200_000                  # of the 6 MiB that Lambda carries, 
 _AROUND = 1000                              # of it, for the answer's headers
 
 
-class SourceRow(msgspec.Struct):
+class SourceRow(msgspec.Struct, gc=False):
     """What one source gave. `age`: seconds. `error`: the error code, "" if nothing went wrong."""
 
     party: str

@@ -25,7 +25,6 @@ SERVER_FIELDS = {shown: field for field, shown in SHOWN_AS.items()}
 _NOT_SHOWN = ("update_at", "seen_at")       # they say when, as `at` does
 _CERTAIN = {name for name in Server.__struct_fields__ if SHOWN_AS.get(name, name) in FullRow.__struct_fields__} - {
     "memory_mib", "created_at", "expires_at"}                   # a change of these shows; the three are rounded
-_EPOCH = datetime.fromtimestamp(0, UTC)
 _AROUND = 2000                              # bytes of an answer beside its changes, sources and msg
 _encode = msgspec.json.Encoder().encode
 
@@ -130,7 +129,7 @@ def fields_of(event: Event, zone: ZoneInfo) -> dict[str, tuple[Any, Any]]:
     """What differs in the rows of the server before and after, by the names of their fields."""
     pairs = {name: pair for name, pair in event.fields.items() if pair is not None}
     with suppress(msgspec.ValidationError):                     # of a version whose fields have another form
-        before, after = full_rows(Answer(event.source, [_server(event, pairs, n) for n in (0, 1)], 2, _EPOCH), zone)
+        before, after = full_rows(Answer(event.source, [_server(event, pairs, n) for n in (0, 1)], 2, 0.0), zone)
         shown = {name: (old, new) for name in FullRow.__struct_fields__ if name not in _NOT_SHOWN
                  and (old := getattr(before, name)) != (new := getattr(after, name))}
         return shown | _unknown(name for name, pair in event.fields.items() if pair is None)

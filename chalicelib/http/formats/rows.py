@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from ...fleet.many_sources import Answer
+from ...fleet.one_source import Answer, from_unix
 from ...model import Server
 
 
@@ -76,7 +76,7 @@ def rows(answer: Answer, view: str, zone: ZoneInfo) -> Iterator[BasicRow]:
 
 def full_rows(answer: Answer, zone: ZoneInfo) -> Iterator[FullRow]:
     write = clock_in(zone)
-    source, seen_at = answer.source, write(answer.seen_at)
+    source, seen_at = answer.source, write(from_unix(answer.seen_at))
     for server in answer.servers:
         groups = server.security_groups
         yield FullRow(*_basic(server, write), source.party, source.tenant_id, source.region, server.zone,
