@@ -33,7 +33,7 @@ a secret, or anything that a party wrote beyond its own error code.
 """
 
 import re
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import msgspec
 
@@ -51,6 +51,13 @@ class TwocloudError(Exception):
     @property
     def text(self) -> str:
         return str(self.args[0])
+
+    def about(self, what: str) -> Self:
+        """The same error, whose text begins with what it is about."""
+        named = type(self).__new__(type(self))
+        named.__dict__.update(self.__dict__)
+        named.args = (f"{what}: {self.text}",)
+        return named
 
 
 class SettingsError(TwocloudError):

@@ -144,6 +144,12 @@ class Source(msgspec.Struct, frozen=True, gc=False):
         """By what the sources of one answer are sorted."""
         return self.tenant_id, self.party, self.account, self.region
 
+    def title(self, *, tenant: bool) -> str:
+        """In a sentence, with its tenant or without; the name of the usual account is left out."""
+        words = (self.tenant_id if tenant else "", self.party,
+                 "" if self.account == DEFAULT_ACCOUNT else self.account, self.region)
+        return " ".join(filter(None, words))
+
 
 class Window(msgspec.Struct, frozen=True, gc=False):
     """Positions `first` to `last`, both included; last None: to the end."""

@@ -21,6 +21,7 @@ from ..errors import (
     InvalidParameter,
     ListChanged,
     PartyError,
+    PartyMalformed,
     PartyTimeout,
     RateLimited,
     TwocloudError,
@@ -61,6 +62,8 @@ _MOST_LIVE = 64                             # sources of one request that are qu
 _MOST_COLD = 160                            # and if they have none; each then gets two seconds
 _PLACES = 100                               # rows of snapshots in one read: what one BatchGetItem takes
 _Running = Future[tuple[Answer, Sequence[Vanished]]]
+_LISTED = ("It is among `all` because the party lists it or the account names it. If the account has no servers there, "
+           "name its regions in the account (--region).")
 _OVER_LIMIT = "Too many sources for one request. Name fewer parties or regions, or accept snapshots with max_age."
 
 
@@ -281,8 +284,9 @@ class _Listing(msgspec.Struct):
     def run(self, failed: Mapping[Source, TwocloudError]) -> Inventory:
         """`failed`: accounts whose rows are damaged or whose regions are not known. Raises the first failure if the
         caller wants no partial answer, then before any party is queried in vain."""
+        blamed = {source: self._blamed(error) for source, error in failed.items()}
         without = [SourceResult(source, error=error, decision=Decision("failed", error.code))
-                   for source, error in failed.items()]
+                   for source, error in blamed.items()]
         for result in without:
             self._check(result)
         with _pool() as pool:
@@ -362,7 +366,13 @@ class _Listing(msgspec.Struct):
 
     def _check(self, result: SourceResult) -> None:
         if result.error and not result.answer and self.query.on_error != "partial":
-            raise result.error
+            raise result.error.about(result.source.title(tenant=self.query.tenants is None or len(
+                self.query.tenants) > 1))
+
+    def _blamed(self, error: TwocloudError) -> TwocloudError:
+        """The error, as the party's where the caller named no region that could be wrong."""
+        wrong = isinstance(error, UnknownRegion) and self.query.regions is None
+        return PartyMalformed(f"{error.text} {_LISTED}") if wrong else error
 
     def _share(self) -> float:
         """Seconds that each live source may take."""
@@ -381,7 +391,7 @@ class _Listing(msgspec.Struct):
         try:
             result, vanished = running.result(max(0.0, plan.deadline - time.monotonic()))
         except (PartyError, UnknownRegion, RateLimited) as error:
-            return _failed(plan, PartyTimeout(_OVER_LIMIT) if plan.over_limit else error)
+            return _failed(plan, PartyTimeout(_OVER_LIMIT) if plan.over_limit else self._blamed(error))
         except Internal as error:           # its settings are not those that were sealed, or its seal does not open
             plan.decide_failure(error)
             return _failed(plan, plan.lookup.noted(error, plan.key))

@@ -20,7 +20,7 @@ from chalicelib.access import accounts
 from chalicelib.cloud import cache
 from chalicelib.cloud.calls import CallStats
 from chalicelib.cloud.client import Client
-from chalicelib.errors import PartyDenied, PartyUnavailable, TwocloudError, UnknownRegion
+from chalicelib.errors import PartyDenied, PartyMalformed, PartyUnavailable, TwocloudError, UnknownRegion
 from chalicelib.fleet import (
     check,
     circuit_breaker,
@@ -239,6 +239,32 @@ def test_a_region_without_a_host(world: App, name: str) -> None:
 
         with pytest.raises(failure):
             parties.list_servers(Source("123", name, region), account, Window(1, 1), send)
+
+
+@pytest.mark.parametrize("name", parties.names())
+def test_a_region_that_the_party_lists_and_does_not_know(house: App, monkeypatch: pytest.MonkeyPatch,
+                                                         name: str) -> None:
+    """Whoever asked for all regions named none that could be wrong: it is the party's error, and says which region."""
+    from tests.unit.test_parties import account_of
+
+    def load(party: str, real=parties.load):                                     # type: ignore[no-untyped-def]
+        def list_servers(client: Client, _window: Window) -> Listing:
+            if client.region == "not-there-9":
+                raise UnknownRegion("No such region.")
+            return Listing([], 0)
+
+        return structs.replace(real(party), list_servers=list_servers, list_many=None, list_regions=lambda _: [
+            Region(real(party).default_region), Region("not-there-9")])
+
+    accounts.put(house.deployment.store, house.deployment.sealer(), replace(account_of(name), tenant_id="456"),
+                 house.clock())
+    monkeypatch.setattr(parties, "load", load)
+    every = f"party={name}&tenant_id=456&region=all"
+    with pytest.raises(PartyMalformed, match=rf"^{name} not-there-9: No such region\. It is among `all` because"):
+        answer(house, every)
+    partial = answer(house, f"{every}&on_error=partial")
+    assert {(part.source.region, part.error and part.error.code) for part in partial.parts} == {
+        (load(name).default_region, None), ("not-there-9", "party_malformed")}
 
 
 # ---------------------------------------------------------------- which of a party's regions are open to an account

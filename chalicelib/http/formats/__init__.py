@@ -16,7 +16,6 @@ from ...errors import InvalidParameter, PartyError, TooLarge, TwocloudError
 from ...fleet.many_sources import Answer, Inventory, SourceResult
 from ...fleet.one_source import from_unix
 from ...fleet.query import WHOLE_LISTS, Query
-from ...model import DEFAULT_ACCOUNT, Source
 from . import ansible, lines, prometheus
 from .rows import BasicRow, FullRow, clock_in, full_rows, rows
 
@@ -163,17 +162,10 @@ def message(fleet: Inventory) -> str:
     failed = [(part, part.error) for part in fleet.parts if part.error]
     tenants = {part.source.tenant_id for part in fleet.parts} if failed else set[str]()
     for part, error in failed:
-        name = f"{title(part.source, tenant=len(tenants) > 1)}: " if fleet.several else ""
+        name = f"{part.source.title(tenant=len(tenants) > 1)}: " if fleet.several else ""
         about = f"this is a stale snapshot, {part.age} s old" if part.answer else "missing from this answer"
         texts.append(f"{name}{about}. {error.text}")
     return " ".join(texts)
-
-
-def title(source: Source, *, tenant: bool) -> str:
-    """A source in a sentence; the name of the usual account is left out."""
-    words = (source.tenant_id if tenant else "", source.party,
-             "" if source.account == DEFAULT_ACCOUNT else source.account, source.region)
-    return " ".join(filter(None, words))
 
 
 list_json = msgspec.json.Encoder().encode
