@@ -96,6 +96,8 @@ class Simulator:
 
     def close(self) -> None:
         self._stopped.set()
+        with suppress(OSError):             # it wakes at once, where a socket that listens can be shut down (Linux)
+            self._server.socket.shutdown(socket.SHUT_RDWR)
         self._server.shutdown()
         self._server.server_close()
         self._server.hang_up()

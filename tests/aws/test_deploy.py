@@ -59,6 +59,7 @@ def status_of(stack: Stack, name: str) -> str:
         return ""
 
 
+@pytest.mark.slow
 def test_nothing_changes_before_it_is_applied_and_then_the_api_answers(at_aws: Stack, twocloud: Command) -> None:
     proposed = twocloud.json("deploy", "--stack", "twocloud-cli", "-p", "MaxAge=60", "-p", "GatewayLogs=no")
     assert proposed["creates"]
@@ -244,6 +245,7 @@ def test_the_console_of_each_partition(partition: str, page: str) -> None:
 
 # ---------------------------------------------------------------- from the wheel
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processor", ["arm64", pytest.param("x86_64", marks=pytest.mark.slow)])
 def test_the_wheel_builds_what_the_clone_builds(processor: str, tmp_path: Path) -> None:
     """Byte for byte, in a folder where nothing of the clone can be imported."""

@@ -112,6 +112,7 @@ def locked() -> dict[str, str]:
 
 # ---------------------------------------------------------------- the zip
 
+@pytest.mark.slow
 def test_the_zip_is_small_and_holds_nothing_of_the_moment(out: Path) -> None:
     assert (out / "deployment.zip").stat().st_size <= package.LARGEST == 12 * 1024 * 1024
     with zipfile.ZipFile(out / "deployment.zip") as archive:
@@ -128,6 +129,7 @@ def test_what_is_built_twice_is_the_same(out: Path, tmp_path: Path) -> None:
         assert (out / name).read_bytes() == (tmp_path / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_native_code_is_for_lambdas_processor(out: Path) -> None:
     native = {name: content for name, content in files(out).items() if content[:4] == b"\x7fELF"}
     assert len(native) >= 3
@@ -136,6 +138,7 @@ def test_native_code_is_for_lambdas_processor(out: Path) -> None:
         assert struct.unpack_from("<H", content, 18)[0] == 183, name       # EM_AARCH64
 
 
+@pytest.mark.slow
 def test_every_module_is_compiled_for_lambdas_python(out: Path) -> None:
     paths = files(out)
     python = runtime()
@@ -155,6 +158,7 @@ def test_every_module_is_compiled_for_lambdas_python(out: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_only_what_is_locked_and_needed_is_in_the_zip(out: Path) -> None:
     """No development package, no command, no test, no simulator."""
     paths = files(out)
@@ -188,6 +192,7 @@ IMPORTED_AS = {"boto3", "botocore", "certifi", "cffi", "charset_normalizer", "cr
 NOT_IN_LAMBDA = {"libcloud", "psycopg", "psycopg_pool", "types_boto3_dynamodb", "types_boto3_kms"}
 
 
+@pytest.mark.slow
 def test_whatever_our_code_imports_is_there(out: Path) -> None:
     paths = files(out)
     tops = {name.split("/")[0].removesuffix(".py") for name in paths}
@@ -207,6 +212,7 @@ def test_whatever_our_code_imports_is_there(out: Path) -> None:
                         assert f"{path}.py" in paths or f"{path}/__init__.py" in paths, f"{name} imports {module}"
 
 
+@pytest.mark.slow
 def test_what_is_tried_here_is_what_is_shipped(out: Path, here: Path) -> None:
     """The emulators run the same files, but for native code and what is made from the sources."""
     def sources(folder: Path) -> dict[str, bytes]:
@@ -220,6 +226,7 @@ def test_what_is_tried_here_is_what_is_shipped(out: Path, here: Path) -> None:
     assert re.sub(r"python3\.\d+", "python3", real) == re.sub(r"python3\.\d+", "python3", emulated)
 
 
+@pytest.mark.slow
 def test_what_is_left_of_botocores_descriptions_says_the_same(out: Path) -> None:
     """All calls and shapes, and the endpoints of every partition for what is used."""
     from botocore.loaders import Loader
@@ -240,6 +247,7 @@ def test_what_is_left_of_botocores_descriptions_says_the_same(out: Path) -> None
         assert kept["services"].keys() == {"dynamodb", "kms", "sqs"} & full["services"].keys()
 
 
+@pytest.mark.slow
 def test_the_bill_of_materials_is_that_of_the_zip(out: Path) -> None:
     bill = json.loads((out / "sbom.json").read_text())
     assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
@@ -255,6 +263,7 @@ def test_the_bill_of_materials_is_that_of_the_zip(out: Path) -> None:
             out / "licences.md").read_text()
 
 
+@pytest.mark.slow
 def test_licence_texts_are_in_the_zip(out: Path) -> None:
     paths = files(out)
     assert paths["LICENSE"] == (ROOT / "LICENSE").read_bytes()
@@ -265,6 +274,7 @@ def test_licence_texts_are_in_the_zip(out: Path) -> None:
         assert any(own.match(path) for path in paths), name
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("break_it", ["no wheel", "wrong hash", "wrong version"])
 def test_a_requirement_that_cannot_be_had_ends_the_build(break_it: str, tmp_path: Path,
                                                          monkeypatch: pytest.MonkeyPatch) -> None:
@@ -296,6 +306,7 @@ def resource(template: dict[str, Any], name: str) -> dict[str, Any]:
     return template["Resources"][name]["Properties"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["plain", pytest.param("sam", marks=pytest.mark.slow)])
 def test_cfn_lint_and_the_sam_translator_take_the_template(template: dict[str, Any], tmp_path: Path, form: str) -> None:
     plain = emulator.without_sam(json.loads(json.dumps(template)), "a-bucket", "key")
@@ -716,6 +727,7 @@ def test_the_worker_writes_what_a_message_names(stack: Stack) -> None:
     assert len(answer.json()["vm_servers"]) == 25
 
 
+@pytest.mark.slow
 def test_a_poison_message_ends_in_the_dead_letters(stack: Stack) -> None:
     sqs, queue = stack.client("sqs"), stack.outputs["QueueURL"]
     attributes = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["All"])["Attributes"]

@@ -244,6 +244,7 @@ def test_a_fleet_is_shown_and_nothing_is_left_behind(served: App, opens: Opens) 
     assert not page.is_visible("#fleet")
 
 
+@pytest.mark.slow
 def test_the_token_is_kept_for_the_tab_only_if_that_is_wanted(served: App, opens: Opens) -> None:
     reader = opens().signs_in(served.token, keep=True)
     page = reader.page
@@ -289,6 +290,7 @@ def two_tenants(house: App) -> str:
     return house.issue(house.user("bob", ("123", "7", "foreign")))
 
 
+@pytest.mark.slow
 def test_a_token_for_one_tenant_needs_no_choice(served: App, opens: Opens) -> None:
     put(served, "7", "aws")
     reader = opens().goes()
@@ -300,6 +302,7 @@ def test_a_token_for_one_tenant_needs_no_choice(served: App, opens: Opens) -> No
     assert [url.rpartition("/")[2].partition("?")[0] for url in reader.requests] == ["", "me", "servers", "parties"]
 
 
+@pytest.mark.slow
 def test_the_tenant_is_chosen_and_changed_without_signing_out(served: App, opens: Opens) -> None:
     reader = opens().goes()
     page = reader.page
@@ -353,6 +356,7 @@ def test_servers_of_two_tenants_are_never_mixed_up(served: App, opens: Opens) ->
     assert {name.partition(" Amazon EC2")[0] for name in names} == {"123", "7"}
 
 
+@pytest.mark.slow
 def test_a_link_to_a_tenant_that_the_token_does_not_open_offers_the_others(served: App, opens: Opens) -> None:
     """Whether the tenant exists changes nothing."""
     put(served, "8", "aws")
@@ -371,6 +375,7 @@ def test_a_link_to_a_tenant_that_the_token_does_not_open_offers_the_others(serve
     assert "opens no account of tenant ID" in texts[0]
 
 
+@pytest.mark.slow
 def test_a_token_without_tenants_and_a_server_that_is_down(served: App, opens: Opens) -> None:
     reader = opens().signs_in(served.issue(served.user("bob", ("7",))), wait="#signin-problem:not([hidden])", keep=True)
     assert "opens no tenant" in reader.page.inner_text("#signin-problem")
@@ -384,6 +389,7 @@ def test_a_token_without_tenants_and_a_server_that_is_down(served: App, opens: O
     reader.page.wait_for_selector("#place table")
 
 
+@pytest.mark.slow
 def test_a_kept_token_keeps_its_tenant_and_offers_the_others(served: App, opens: Opens) -> None:
     reader = opens().signs_in(two_tenants(served), tenant="7", keep=True)
     reader.page.reload()
@@ -396,6 +402,7 @@ def test_a_kept_token_keeps_its_tenant_and_offers_the_others(served: App, opens:
     reader.until("document.title.startsWith('tenant 123')")
 
 
+@pytest.mark.slow
 def test_what_the_token_opens_is_offered_though_it_has_no_servers(served: App, opens: Opens) -> None:
     put(served, "123", "aws", "empty", regions=("eu-west-1",))  # nothing listens there: what it has is not known
     reader = opens().signs_in(served.token)
@@ -453,6 +460,7 @@ SEARCHES: dict[str, Callable[[dict[str, Any]], bool]] = {
 }
 
 
+@pytest.mark.slow
 def test_search_finds_what_it_says(served: App, opens: Opens) -> None:
     """One page for all searches; Escape clears what was searched for."""
     reader = opens().signs_in(served.token, fragment="#columns=server,id")
@@ -467,6 +475,7 @@ def test_search_finds_what_it_says(served: App, opens: Opens) -> None:
         assert reader.column("id") == [row["instance_id"] for row in rows][:50], text
 
 
+@pytest.mark.slow
 def test_columns_sort_naturally_and_addresses_as_numbers(served: App, opens: Opens) -> None:
     machines(served, *[replace(one, lan=(address,), cpu=cpu) for one, address, cpu in zip(
         named("web-10", "web-9", "Web-1", ""), ("10.0.0.10", "10.0.0.9", "9.255.0.1", "10.0.1.0"), (2, 16, 4, 1),
@@ -510,6 +519,7 @@ def test_a_link_holds_the_view_and_a_server_has_one(served: App, opens: Opens) -
     assert "tc_" not in link
 
 
+@pytest.mark.slow
 def test_columns_are_chosen_and_kept_in_the_address(served: App, opens: Opens) -> None:
     reader = opens().signs_in(served.token)
     page = reader.page
@@ -561,6 +571,7 @@ def test_it_can_be_used_with_the_keyboard_alone(served: App, opens: Opens) -> No
     assert page.inner_text("#live")
 
 
+@pytest.mark.slow
 def test_a_click_copies(served: App, opens: Opens) -> None:
     reader = opens().signs_in(served.token)
     reader.page.click("#place tbody tr >> nth=0 >> td.c-lan .copy")
@@ -686,6 +697,7 @@ def test_an_export_is_what_the_api_writes(served: App, opens: Opens) -> None:
         assert content != whole[form].content, form
 
 
+@pytest.mark.slow
 def test_the_command_gives_what_is_shown(served: App, opens: Opens) -> None:
     reader = opens().signs_in(served.token, fragment="#q=party:aws+status:SHUTOFF+-name:web")
     reader.page.click("#share")
@@ -728,6 +740,7 @@ def test_a_cloud_that_fails_is_named_and_no_format_hides_it(served: App, opens: 
     assert reader.page.locator("[data-format]:disabled").count() == 0
 
 
+@pytest.mark.slow
 def test_an_old_list_is_marked_with_its_age(served: App, opens: Opens) -> None:
     served.get("party=all&tenant_id=123&region=all")
     served.clock.forward(3 * 3600)
@@ -786,6 +799,7 @@ def test_a_server_that_is_down_leaves_the_last_list_with_its_time(served: App, o
     reader.faults.clear()
 
 
+@pytest.mark.slow
 def test_the_gateways_throttle_is_waited_for(served: App, opens: Opens) -> None:
     definition = yaml.safe_load(
         (ROOT / "chalicelib/packaging/merge.yaml").read_text())["Resources"]["RestAPI"]["Properties"]["DefinitionBody"]
@@ -800,6 +814,7 @@ def test_the_gateways_throttle_is_waited_for(served: App, opens: Opens) -> None:
     assert reader.kinds() == []
 
 
+@pytest.mark.slow
 def test_loading_is_shown_and_a_late_answer_is_dropped(served: App, opens: Opens) -> None:
     for cloud in served.clouds.values():
         cloud.latency = 1.5
@@ -831,6 +846,7 @@ def test_loading_is_shown_and_a_late_answer_is_dropped(served: App, opens: Opens
     assert reader.column("server") == ["the-only-one"]
 
 
+@pytest.mark.slow
 def test_refreshing_goes_on_until_it_is_paused(served: App, opens: Opens) -> None:
     reader = opens()
     reader.page.clock.install()
@@ -848,6 +864,7 @@ def test_refreshing_goes_on_until_it_is_paused(served: App, opens: Opens) -> Non
 
 # ---------------------------------------------------------------- times, sizes
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(("zone", "here"), [("Asia/Shanghai", "America/New_York"),
                                             ("America/St_Johns", "Pacific/Auckland")])
 def test_times_are_right_in_every_zone(served: App, opens: Opens, zone: str, here: str) -> None:
@@ -866,6 +883,7 @@ def long_rows(size: int) -> list[Machine]:
     return [replace(fleet[n], tags={**fleet[n].tags, "note": "x" * 150}) for n in range(size)]
 
 
+@pytest.mark.slow
 def test_ten_thousand_servers(served: App, opens: Opens) -> None:
     """More than one answer carries, so it is asked for in parts; a page of rows is in the document, never all."""
     served.clouds["qcloud"].fleets["ap-guangzhou"] = Machines(long_rows(10_000))      # type: ignore[attr-defined]
@@ -903,6 +921,7 @@ def measured(reader: Reader) -> dict[str, float]:
 
 # ---------------------------------------------------------------- the API's reference
 
+@pytest.mark.slow
 def test_the_reference_shows_every_operation_and_parameter(served: App, opens: Opens) -> None:
     document = served.get("", token="", path="/twocloud/openapi.json").json()
     reader = opens()
@@ -945,6 +964,7 @@ def violations(reader: Reader) -> list[str]:
             for node in one["nodes"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("locale", ["en-GB", pytest.param("zh-CN", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_axe_finds_nothing_in_any_state(served: App, opens: Opens, scheme: str, locale: str) -> None:
@@ -1000,6 +1020,7 @@ def test_axe_finds_nothing_in_any_state(served: App, opens: Opens, scheme: str, 
     assert violations(reader) == []
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("options", [{"viewport": PHONE, "has_touch": True},
                                      {"viewport": {"width": 650, "height": 425}, "device_scale_factor": 2}])
 def test_a_phone_and_two_hundred_per_cent_need_no_sideways_scrolling(served: App, opens: Opens,
@@ -1023,6 +1044,7 @@ def test_a_phone_and_two_hundred_per_cent_need_no_sideways_scrolling(served: App
     assert violations(reader) == []
 
 
+@pytest.mark.slow
 def test_the_language_is_the_readers_and_can_be_changed(served: App, opens: Opens) -> None:
     reader = opens(locale="zh-CN").signs_in(served.token)
     assert "台服务器" in reader.text()

@@ -5,6 +5,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
+
 from tests.fixtures import App
 from tests.http.test_console import HOSTILE, PHONE, Opens, Reader, clock, engine, machines, named, opens, violations
 
@@ -67,6 +69,7 @@ def test_a_change_says_from_what_to_what_when_and_where(served: App, opens: Open
     assert violations(reader) == []
 
 
+@pytest.mark.slow
 def test_the_timeline_counts_by_day_and_leads_to_the_day(served: App, opens: Opens) -> None:
     history(served)
     reader = opens(viewport=PHONE).signs_in(served.token, fragment="#show=changes&since=week", wait="[data-change]")
@@ -84,6 +87,7 @@ def test_the_timeline_counts_by_day_and_leads_to_the_day(served: App, opens: Ope
     assert violations(reader) == []
 
 
+@pytest.mark.slow
 def test_kinds_sources_and_the_tables_filters(served: App, opens: Opens) -> None:
     history(served)
     reader = opens().signs_in(served.token, fragment="#show=changes", wait="[data-change]")
@@ -111,6 +115,7 @@ def test_kinds_sources_and_the_tables_filters(served: App, opens: Opens) -> None
     assert page.locator("#place [data-kind=stale]").count() == 0
 
 
+@pytest.mark.slow
 def test_the_bars_count_changes(served: App, opens: Opens) -> None:
     """Those that a choice would leave: of a server that is gone the status is not known, so no status counts it."""
     history(served)
@@ -138,6 +143,7 @@ def test_the_bars_count_changes(served: App, opens: Opens) -> None:
     assert counts("party") == {"qcloud": "≥ 1", "aws": "0"}
 
 
+@pytest.mark.slow
 def test_an_export_of_changes_is_what_the_api_writes(served: App, opens: Opens) -> None:
     history(served)
     machines(served, *named(*HOSTILE))
@@ -166,6 +172,7 @@ def test_an_export_of_changes_is_what_the_api_writes(served: App, opens: Opens) 
     assert reader.saves("csv") == served.get(f"{query}&format=csv", path="/twocloud/changes").content
 
 
+@pytest.mark.slow
 def test_more_changes_than_one_answer_carries(served: App, opens: Opens) -> None:
     """Read in parts, the newest first shown, a hundred lines at first."""
     history(served)
@@ -189,6 +196,7 @@ def test_more_changes_than_one_answer_carries(served: App, opens: Opens) -> None
     assert len(shown(reader)) == 250 + 3    # two of the 250 were there under other names
 
 
+@pytest.mark.slow
 def test_no_change_and_no_history(served: App, opens: Opens) -> None:
     served.get(EVERYTHING)
     reader = opens(locale="zh-CN").signs_in(served.token, fragment="#show=changes", wait="#place .instead.empty")

@@ -57,6 +57,7 @@ def saved(reader: Reader, form: str, path: Path) -> bytes:
     return path.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_minute_at_the_keyboard(served: App, opens: Opens, dark: bool) -> None:
     reader = opens().goes()
     page, press = reader.page, reader.page.keyboard.press
@@ -77,6 +78,7 @@ def test_a_minute_at_the_keyboard(served: App, opens: Opens, dark: bool) -> None
     assert violations(reader) == []
 
 
+@pytest.mark.slow
 def test_hostile_names_are_text_and_nothing_else_runs(served: App, opens: Opens, folder: Path) -> None:
     machines(served, *named(*HOSTILE))
     reader = opens(locale="zh-CN").signs_in(served.token, fragment="#columns=server,lan")
@@ -111,6 +113,7 @@ def test_hostile_names_are_text_and_nothing_else_runs(served: App, opens: Opens,
     reader.faults.clear()
 
 
+@pytest.mark.slow
 def test_states_and_changes_on_a_phone(served: App, opens: Opens) -> None:
     history(served)
     served.clouds["aws"].fail("503")

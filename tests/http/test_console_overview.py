@@ -87,6 +87,7 @@ def test_a_password_is_sent_once_and_its_token_ends_with_the_session(served: App
     assert page.is_visible("#signin-card")
 
 
+@pytest.mark.slow
 def test_a_session_by_password_is_kept_for_the_tab_if_that_is_wanted(served: App, opens: Opens) -> None:
     password = secret("console")
     two_tenants(served)
@@ -109,6 +110,7 @@ def test_a_session_by_password_is_kept_for_the_tab_if_that_is_wanted(served: App
     assert page.evaluate("sessionStorage.length") == 0
 
 
+@pytest.mark.slow
 def test_a_wrong_password_says_so_and_is_limited(served: App, opens: Opens) -> None:
     served.user("bob", ("123",), secret("console"))
     reader = opens().goes()
@@ -155,6 +157,7 @@ def test_totals_and_the_matrix_count_what_the_api_lists(served: App, opens: Open
     assert page.url.endswith("#q=status:SHUTOFF")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("by", "value_of"), [
     ("region", lambda row: row["region"]), ("type", lambda row: row["instance_type"]),
     ("charge", lambda row: row["charge_type"] or "?"),
@@ -220,6 +223,7 @@ def test_a_source_that_failed_makes_every_count_that_it_could_raise_a_lower_boun
     assert violations(reader) == []
 
 
+@pytest.mark.slow
 def test_clouds_have_names_for_people_and_codes_beneath_the_pointer(served: App, opens: Opens) -> None:
     reader = opens().signs_in(served.token, fragment="#q=party:aws")
     page = reader.page
@@ -251,6 +255,7 @@ def test_clouds_have_names_for_people_and_codes_beneath_the_pointer(served: App,
     reader.faults.clear()
 
 
+@pytest.mark.slow
 def test_facets_of_type_zone_project_and_tags(served: App, opens: Opens) -> None:
     reader = opens().signs_in(served.token, fragment="#columns=server,type,zone,project,tags")
     page, every = reader.page, rows(served)
@@ -274,6 +279,7 @@ def test_facets_of_type_zone_project_and_tags(served: App, opens: Opens) -> None
     assert page.evaluate("document.activeElement.dataset.value") == value       # drawn again, and still there
 
 
+@pytest.mark.slow
 def test_a_hostile_tag_key_can_be_chosen(served: App, opens: Opens) -> None:
     keys = ['a"b', "a=b", 'c:"d e\\', "名", "<b>", "__proto__"]
     machines(served, *[replace(one, tags={key: "x"}) for one, key in zip(named(*keys), keys, strict=True)])
@@ -290,6 +296,7 @@ def test_a_hostile_tag_key_can_be_chosen(served: App, opens: Opens) -> None:
         reader.page.click("#chips .chip")
 
 
+@pytest.mark.slow
 def test_servers_that_end_soon_are_marked_and_found(served: App, opens: Opens) -> None:
     machines(served, *named("later", "soon", "ended", "open"))
     days = {"later": 31, "soon": 20, "ended": -2}
@@ -314,6 +321,7 @@ def test_servers_that_end_soon_are_marked_and_found(served: App, opens: Opens) -
     assert violations(reader) == []
 
 
+@pytest.mark.slow
 def test_an_address_does_not_find_longer_ones(served: App, opens: Opens) -> None:
     addresses = {"own": "10.0.0.7", "longer": "10.0.0.70", "before": "110.0.0.7", "tagged": "10.0.0.9"}
     machines(served, *[replace(one, lan=(addresses[one.name],),
@@ -324,6 +332,7 @@ def test_an_address_does_not_find_longer_ones(served: App, opens: Opens) -> None
     assert sorted(reader.searches("10.0.0").column("server")) == sorted(addresses)
 
 
+@pytest.mark.slow
 def test_the_details_say_how_old_they_are(served: App, opens: Opens) -> None:
     reader = opens().signs_in(served.token)
     reader.page.click("#place tbody tr >> nth=0 >> .open")
@@ -340,6 +349,7 @@ def copied(reader: Reader, form: str) -> str:
     return reader.page.evaluate("navigator.clipboard.readText()")
 
 
+@pytest.mark.slow
 def test_all_addresses_of_what_is_shown_are_copied(served: App, opens: Opens) -> None:
     names = [*HOSTILE, "web\nHost *\n  ProxyCommand id", "*", "web-1"]
     machines(served, *[replace(one, lan=(f"10.0.0.{n}",) if one.name != "*" else ())
@@ -366,6 +376,7 @@ def test_all_addresses_of_what_is_shown_are_copied(served: App, opens: Opens) ->
     assert copied(reader, "comma") == expected[-1]
 
 
+@pytest.mark.slow
 def test_addresses_of_a_list_that_is_not_whole_say_so(served: App, opens: Opens) -> None:
     served.clouds["aws"].fail("reset")
     reader = opens().signs_in(served.token)
@@ -381,6 +392,7 @@ def test_addresses_of_a_list_that_is_not_whole_say_so(served: App, opens: Opens)
 
 # ---------------------------------------------------------------- the details beside the table
 
+@pytest.mark.slow
 def test_details_stand_beside_the_table_and_follow_the_arrow_keys(served: App, opens: Opens) -> None:
     reader = opens().signs_in(served.token, fragment="#q=party:aws")
     page = reader.page
@@ -410,6 +422,7 @@ def test_details_stand_beside_the_table_and_follow_the_arrow_keys(served: App, o
     reader.until("!document.querySelector('#drawer').open")
 
 
+@pytest.mark.slow
 def test_the_cloud_s_own_page_is_linked_if_it_is_an_address(served: App, opens: Opens) -> None:
     reader = opens()
     changed(reader, lambda row: row.update(console_url="javascript:alert(1)" if row["party"] == "aws"
@@ -430,6 +443,7 @@ def test_the_cloud_s_own_page_is_linked_if_it_is_an_address(served: App, opens: 
     assert page.locator("#drawer .about a").count() == 0
 
 
+@pytest.mark.slow
 def test_the_copy_button_is_seen_while_its_value_is_pointed_at_or_has_the_focus(served: App,
                                                                                 opens: Opens) -> None:
     reader = opens().signs_in(served.token)
@@ -450,6 +464,7 @@ def test_the_copy_button_is_seen_while_its_value_is_pointed_at_or_has_the_focus(
     page.wait_for_selector("#toast:not(:empty)")
 
 
+@pytest.mark.slow
 def test_the_pager_stays_in_sight_and_a_page_has_the_rows_that_are_wanted(served: App,
                                                                           opens: Opens) -> None:
     reader = opens().signs_in(served.token)
@@ -468,6 +483,7 @@ def test_the_pager_stays_in_sight_and_a_page_has_the_rows_that_are_wanted(served
     assert "size=100" in page.inner_text("#sheet")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"viewport": PHONE, "has_touch": True}, {"color_scheme": "dark"},
                                      {"locale": "zh-CN"}], ids=["phone", "dark", "Chinese"])
 def test_nothing_is_inaccessible_with_groups_and_doubts(served: App, opens: Opens,
@@ -485,6 +501,7 @@ def test_nothing_is_inaccessible_with_groups_and_doubts(served: App, opens: Open
 
 # ---------------------------------------------------------------- many
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_a_hundred_thousand_servers(engine: Any) -> None:
     """They are read in parts and in slices, and only a page of them is in the document: what a letter costs grows far

@@ -23,6 +23,7 @@ def small(reader: Reader, side: int, leaving: str = ":not(*)") -> list[str]:
     return reader.page.evaluate(SMALL, [side, leaving])
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("locale", ["en-GB", "zh-CN"])
 def test_the_first_server_is_on_a_phones_first_screen(served: App, opens: Opens, locale: str) -> None:
     reader = opens(**PHONE, locale=locale).signs_in(served.token)
@@ -34,6 +35,7 @@ def test_the_first_server_is_on_a_phones_first_screen(served: App, opens: Opens,
     assert reader.wide() <= 390
 
 
+@pytest.mark.slow
 def test_compact_rows_leave_nothing_out_that_is_known(served: App, opens: Opens) -> None:
     reader = opens(**PHONE).signs_in(served.token, fragment="#q=party:qcloud")
     row = reader.page.locator("#place tbody tr:has(.c-server)").first
@@ -50,6 +52,7 @@ def test_compact_rows_leave_nothing_out_that_is_known(served: App, opens: Opens)
                                 row.element_handle()) == '" vCPU"'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [PHONE, TABLET], ids=["phone", "tablet"])
 def test_a_finger_hits_everything(served: App, opens: Opens, options: dict[str, Any]) -> None:
     served.clouds["aws"].fail("reset")
@@ -74,12 +77,14 @@ def test_a_finger_hits_everything(served: App, opens: Opens, options: dict[str, 
     assert reader.wide() <= options["viewport"]["width"]
 
 
+@pytest.mark.slow
 def test_a_mouse_hits_everything(served: App, opens: Opens) -> None:
     """Beside what stands in a line of text, whose lines are 24 pixels apart."""
     reader = opens().signs_in(served.token)
     assert small(reader, 24, IN_TEXT) == []
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("width", [820, 1024])
 def test_a_table_that_is_cut_says_so(served: App, opens: Opens, width: int) -> None:
     """It fades out where more of it is, scrolls in its frame alone, and keeps the names in sight."""

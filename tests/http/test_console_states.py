@@ -3,6 +3,8 @@ of sources that the filters leave in sight."""
 
 import time
 
+import pytest
+
 from tests.fixtures import App
 from tests.http.test_console import Opens, clock, engine, opens, violations
 
@@ -26,6 +28,7 @@ def test_equal_failures_are_one_line_in_one_bar(served: App, opens: Opens) -> No
     assert violations(reader) == []
 
 
+@pytest.mark.slow
 def test_the_bar_speaks_chinese(served: App, opens: Opens) -> None:
     served.clouds["aws"].fail("reset")
     reader = opens(locale="zh-CN").signs_in(served.token)
@@ -34,6 +37,7 @@ def test_the_bar_speaks_chinese(served: App, opens: Opens) -> None:
     assert "无法连接云。 party_unavailable Amazon EC2" in text
 
 
+@pytest.mark.slow
 def test_a_source_that_the_filters_leave_out_is_not_mentioned(served: App, opens: Opens) -> None:
     served.clouds["aws"].fail("reset")
     reader = opens().signs_in(served.token)
@@ -46,6 +50,7 @@ def test_a_source_that_the_filters_leave_out_is_not_mentioned(served: App, opens
         reader.page.press("#search", "Escape")
 
 
+@pytest.mark.slow
 def test_what_a_silent_source_could_hold_is_not_known(served: App, opens: Opens) -> None:
     """None of the listed servers fits the filter: that is no proof of none, while the cloud that it names is silent."""
     served.clouds["aws"].fail("reset")
@@ -57,6 +62,7 @@ def test_what_a_silent_source_could_hold_is_not_known(served: App, opens: Opens)
     assert len(reader.column("server")) == 50
 
 
+@pytest.mark.slow
 def test_ages_are_told_by_the_servers_clock(served: App, opens: Opens) -> None:
     served.get("party=all&tenant_id=123&region=all")
     served.clock.forward(110 * 60)

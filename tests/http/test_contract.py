@@ -983,9 +983,9 @@ def _(target: Target) -> None:
 
 # ---------------------------------------------------------------- the runs
 
-# MiniStack answers slowly; what is quick to ask of it is asked in tests/aws/test_package.py
-@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.slow) if name == "ministack" else name
-                        for name in TARGETS])
+# MiniStack answers slowly, and what is quick to ask of it is asked in tests/aws/test_package.py
+@pytest.fixture(params=["serve", pytest.param("runtime", marks=pytest.mark.sample(3)),
+                        pytest.param("ministack", marks=pytest.mark.slow)])
 def target(request: pytest.FixtureRequest, targets: Callable[[str], Target]) -> Iterator[Target]:  # noqa: F811
     there = targets(request.param)
     yield there

@@ -211,6 +211,7 @@ TOKENS: list[dict[str, tuple[str, ...]]] = [{}, {"tenants": ("8",)}, {"parties":
                                             {"regions": ("gz", "eu-west-1")}]
 
 
+@pytest.mark.slow
 def test_it_says_what_servers_answers(served: App) -> None:
     """Of every user and token: a region that `me` names is answered, and what it does not name is 403."""
     put(served, "7", "qcloud")

@@ -306,6 +306,7 @@ def test_too_many_old_snapshots_for_one_scrape(served: App, monkeypatch: pytest.
     assert of(scrape(served), "twocloud_servers", **GZ_LABELS) == {}
 
 
+@pytest.mark.slow
 def test_a_thousand_sources(served: App, monkeypatch: pytest.MonkeyPatch) -> None:
     regions = tuple(f"ap-far{n}" for n in range(1000))
     put(served, "7", "qcloud", "default", regions)
@@ -328,6 +329,7 @@ def test_more_than_one_answer_holds_is_413(served: App, monkeypatch: pytest.Monk
 
 # ---------------------------------------------------------------- who sees what
 
+@pytest.mark.slow
 def test_it_shows_what_servers_answers(served: App) -> None:
     """Of every user and token: a source is there if and only if a list of it is not 403."""
     put(served, "7", "qcloud", "default", REGIONS["qcloud"])

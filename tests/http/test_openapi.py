@@ -176,6 +176,7 @@ def before_call(context, case, kwargs):
 '''
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("examples", [10, pytest.param(60, marks=pytest.mark.slow)])
 def test_schemathesis_finds_nothing(served: App, tmp_path: Path, examples: int) -> None:
     """All phases, authenticated: examples, edges, fuzzing, sequences."""

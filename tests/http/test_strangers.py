@@ -173,6 +173,7 @@ UNFINISHED = {"nothing": b"", "head": b"GET /twocloud/servers HTTP/1.1\r\nHost: 
               "idle": HEALTH}
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("data", UNFINISHED.values(), ids=UNFINISHED)
 def test_connections_that_wait_make_room_for_new_ones(house: App, data: bytes) -> None:
     """As many as there may be, and more, from the very address of those who ask: the ones that wait longest go."""
@@ -284,6 +285,7 @@ def hanging(served: App, count: int, token: str) -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 def test_a_tenant_whose_cloud_hangs_leaves_threads_to_the_others(house: App) -> None:
     other = house.issue(house.user("bob", tenants=("7",)))
     with limited(house, tenant_requests=10) as served, hanging(served, FEW.requests + 20, served.token):

@@ -229,6 +229,7 @@ def test_all_that_alerts_and_dashboard_name_is_scraped(everything: Prometheus) -
     assert firing == {"TwocloudSourceFailing", "TwocloudServersExpiring"} | (firing & {"TwocloudBreakerOpen"})
 
 
+@pytest.mark.slow
 def test_the_page_names_what_is_scraped(everything: Prometheus) -> None:
     """Each metric with its labels, and none that is not there."""
     rows = re.findall(r"(?m)^\| `(twocloud_\w+)` \| (.*?) \|", (ROOT / "docs/watch.md").read_text())
@@ -240,6 +241,7 @@ def test_the_page_names_what_is_scraped(everything: Prometheus) -> None:
     assert page == labels
 
 
+@pytest.mark.slow
 def test_variables_of_the_dashboard_have_values(everything: Prometheus) -> None:
     for variable in DASHBOARD["templating"]["list"]:
         if variable["type"] == "query":

@@ -109,6 +109,7 @@ def hostile(house: App) -> None:
                       for number, name in enumerate(NAMES)))
 
 
+@pytest.mark.slow
 @newest_core
 def test_the_plugin_and_the_script_say_the_same_of_hostile_names(ansible: Ansible, script: str) -> None:
     """Every host, every variable; and the groups of the docs are those of the script."""
@@ -234,6 +235,7 @@ def test_a_bad_token_is_a_failure_as_documented(ansible: Ansible) -> None:
     assert "401 unauthorized" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_cloud_that_is_off(ansible: Ansible) -> None:
     ansible.write("")
     before = ansible.list()
@@ -249,6 +251,7 @@ def test_a_cloud_that_is_off(ansible: Ansible) -> None:
     assert "503 party_unavailable, request id " in done.stderr
 
 
+@pytest.mark.slow
 @newest_core
 def test_the_cache_of_ansible(ansible: Ansible) -> None:
     """It saves the request, keeps hostile tags unchanged, holds no token, and is another one for another token."""
@@ -276,6 +279,7 @@ def test_the_cache_of_ansible(ansible: Ansible) -> None:
     assert "403 forbidden" in done.stderr
 
 
+@pytest.mark.slow
 @newest_core
 def test_options(ansible: Ansible) -> None:
     fleet_of(ansible.house, machine(0, "web", wan=("122.0.0.1",)), machine(1, "web"), machine(2, "", lan=("10.0.0.1",)),
@@ -301,6 +305,7 @@ def fails(ansible: Ansible, *sources: str) -> str:
     return " ".join(done.stderr.split())
 
 
+@pytest.mark.slow
 @newest_core
 def test_two_machines_are_never_one_host(ansible: Ansible) -> None:
     """Equal names in two files, or in a file of another kind: a failure, or names that differ."""
@@ -335,6 +340,7 @@ def test_two_machines_are_never_one_host(ansible: Ansible) -> None:
         assert message in fails(ansible, second(wrong)), wrong
 
 
+@pytest.mark.slow
 @newest_core
 def test_an_option_that_is_none_is_refused_and_the_others_are_templates(ansible: Ansible) -> None:
     fleet_of(ansible.house, machine(0, "web", wan=("122.0.0.1",)))
@@ -367,6 +373,7 @@ validate_certs: "{{{{ 1 == 1 }}}}"
     assert json.loads(done.stdout)["_meta"].get("hostvars", {}) == {}, done.stderr
 
 
+@pytest.mark.slow
 def test_the_collection_is_one(ansible: Ansible, tmp_path: Path) -> None:
     """It builds, installs from what was built, is documented, and works from there; the docs name every option."""
     built = run(["ansible-galaxy", "collection", "build", "--output-path", tmp_path, COLLECTION], ansible.folder)
@@ -391,6 +398,7 @@ def test_the_collection_is_one(ansible: Ansible, tmp_path: Path) -> None:
         r"urllib\b)", source, re.M)
 
 
+@pytest.mark.slow
 def test_a_list_that_is_too_long_for_one_answer_is_read_in_parts(ansible: Ansible,
                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
     """While the fleet changes between any two of them."""

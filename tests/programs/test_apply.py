@@ -197,6 +197,7 @@ def swap(folder: Path, text: str) -> None:
         (folder / "key").symlink_to("..data/key")
 
 
+@pytest.mark.slow
 def test_watch_follows_the_file_and_its_secrets(fleet: Path, cloud: Qcloud, tmp_path: Path) -> None:
     swap(fleet.parent, cloud.keys["AKIDcli"])
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "SECRET_ID": "AKIDcli", "PASSWORD": secret("ann"),

@@ -83,6 +83,7 @@ def test_programs_of_the_docs(served: App, tmp_path: Path, language: str, holds:
     assert not refused.stdout
 
 
+@pytest.mark.slow
 def test_pandas(served: App, tmp_path: Path) -> None:
     served.clouds["qcloud"].fleets["ap-guangzhou"] = Machines(                      # type: ignore[attr-defined]
         [machine(0, "007"), machine(1, "1e5"), machine(2, "NA"), machine(3, "x", state="stopped")])
@@ -145,6 +146,7 @@ def test_the_table_of_the_spreadsheet_page(served: App, tmp_path: Path) -> None:
     assert not (tmp_path / "servers.csv").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("generator", [
     "openapi-python-client", pytest.param("openapi-generator", marks=pytest.mark.slow)])
 def test_generated_sdks(served: App, tmp_path: Path, generator: str) -> None:
@@ -204,6 +206,7 @@ print(issued.code, issued.token.startswith("tc_"))
 }
 
 
+@pytest.mark.slow
 def test_a_program_that_is_not_here_is_named_at_the_end(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-m", "pytest", "-n", "1", "-p", "no:cacheprovider",
                            f"--basetemp={tmp_path}/x", f"{__file__}::test_terraform_reads_it"],

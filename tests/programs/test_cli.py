@@ -318,6 +318,7 @@ def test_refusals_name_the_options_of_the_command(twocloud: Command, served: App
                          twocloud.err.replace("KEY=VALUE", "")), twocloud.err
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("written", ["csv", "ndjson", "prometheus", "ansible"])
 @pytest.mark.parametrize("over", ["store", "http"])
 def test_servers_in_every_format(twocloud: Command, served: App, monkeypatch: pytest.MonkeyPatch, written: str,
@@ -577,6 +578,7 @@ def test_a_key_that_cannot_be_used_stops_serve(tmp_path: Path) -> None:
         assert done.stderr.startswith("twocloud: TWOCLOUD_KEY")
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
 def test_the_demo_leaves_nothing_however_soon_it_is_ended(tmp_path: Path, stop: signal.Signals) -> None:
     process = subprocess.Popen([TWOCLOUD, "demo", "--port", "0"], stderr=subprocess.DEVNULL, stdout=subprocess.PIPE,

@@ -161,6 +161,7 @@ def test_promtool_reads_its_configuration(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_its_parts_work_together(tmp_path: Path) -> None:
     """The lines of the page make the key and the password; serve runs on a real PostgreSQL that demands it, with the
     image's command and compose.yaml's environment; its metrics answer the token as Prometheus sends it."""

@@ -349,6 +349,7 @@ def test_completion_in_bash(served: App, tmp_path: Path) -> None:
     (tmp_path / CONFIG).unlink()
 
 
+@pytest.mark.slow
 def test_completion_makes_no_store_and_hides_every_fault(tmp_path: Path) -> None:
     import sys
     for environment in ({}, {"TWOCLOUD_STORE": "mysql://x"}, {"TWOCLOUD_STORE": "dynamodb://nowhere"},

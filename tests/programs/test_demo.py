@@ -89,6 +89,7 @@ def test_its_machines_are_recent_and_no_two_share_an_id(demo: Demo) -> None:
     assert max(times) - min(times) > timedelta(days=60)
 
 
+@pytest.mark.slow
 def test_it_listens_on_another_address_and_prints_one_that_works() -> None:
     process = subprocess.Popen([sys.executable, "-m", "chalicelib", "demo", "--host", "0.0.0.0", "--port", "0"],
                                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT)
@@ -155,6 +156,7 @@ def test_ansible_as_its_page_says(demo: Demo, tmp_path: Path) -> None:
     requests.post(f"{demo.switch}/qcloud/on", timeout=10)
 
 
+@pytest.mark.slow
 def test_promtool_as_its_page_says(demo: Demo, tmp_path: Path) -> None:
     program("promtool")
     (tmp_path / "prometheus.yml").write_text(block("prometheus.md", "yaml",

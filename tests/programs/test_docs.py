@@ -327,6 +327,7 @@ def bash(script: str, folder: Path, **environment: str) -> subprocess.CompletedP
                           env={**clean, "PATH": path, **environment})
 
 
+@pytest.mark.slow
 def test_the_readmes_own_clouds(house: App, tmp_path: Path) -> None:
     """As it stands, except for a simulator in place of Tencent's cloud, and a free port."""
     cloud = house.clouds["qcloud"]

@@ -216,6 +216,7 @@ def test_explain_tells_why_a_party_failed(folder: Path, cloud: Qcloud) -> None:
     assert other["calls"][0]["error"] == "party_unavailable"
 
 
+@pytest.mark.slow
 def test_explain_headers_and_log_say_the_same(served: App, monkeypatch: pytest.MonkeyPatch) -> None:
     """One place decides why a source is answered as it is; whoever prints it repeats that."""
     monkeypatch.setattr(explaining, "deployment", lambda: served.deployment)

@@ -42,6 +42,7 @@ def twocloud(house: App, *arguments: str | bytes, encoding: str = "utf-8",
                           capture_output=True, timeout=100, cwd=ROOT)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_no_encoding_loses_a_row(house: App, encoding: str) -> None:
     done = twocloud(house, *ASK, "--url", house.url, encoding=encoding)
@@ -54,6 +55,7 @@ def test_no_encoding_loses_a_row(house: App, encoding: str) -> None:
         assert "ins-" in line
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("form", ["json", "ndjson", "csv", "prometheus", "ansible"])
 def test_formats_are_utf8_in_every_locale(house: App, form: str) -> None:
     """Their readers expect it; what is shaped here is the same."""
@@ -92,6 +94,7 @@ def test_a_value_that_is_not_utf8_is_refused(house: App, name: bytes, tmp_path: 
     assert twocloud(house, "context", "list", name).returncode == 2
 
 
+@pytest.mark.slow
 def test_a_closed_stream(house: App) -> None:
     done = twocloud(house, *ASK, "--url", house.url, closed=[1])
     assert done.returncode == 5

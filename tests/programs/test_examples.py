@@ -208,6 +208,7 @@ def test_the_client_in_python_waits_as_it_is_told(served: App, tmp_path: Path) -
     assert re.fullmatch(r"told \d+\n\[10, 10, 5\]\n", shown), shown
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_client_in_go(half: App, tmp_path: Path) -> None:
     own = ROOT / ".tools/go/bin/go"
@@ -273,6 +274,7 @@ def test_the_chinese_page_is_in_step() -> None:
     assert len(re.findall(r"[一-鿿]", chinese)) > 900
 
 
+@pytest.mark.slow
 def test_the_picture_is_of_todays_program() -> None:
     if not shutil.which("jq"):
         warnings.warn("The picture in the README is not held against the program: there is no jq on this machine",

@@ -220,6 +220,7 @@ def test_without_a_watch_a_new_declaration_starts_the_pods_again() -> None:
     assert template(podAnnotations={"a": "b"})["a"] == "b"
 
 
+@pytest.mark.slow
 def test_its_init_container_stores_accounts_and_rotates_them_later(house: App, tmp_path: Path) -> None:
     """The rendered words as they stand, except for where things are mounted. A wrong file stops the pod."""
     objects = rendered({**SMALL, "accounts": ACCOUNTS[:1], "users": USERS})

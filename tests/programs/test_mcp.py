@@ -385,6 +385,7 @@ def blocks(kind: str) -> list[str]:
     return re.findall(rf"^ *```{kind}\n(.*?)^ *```", PAGE.read_text(), re.S | re.M)
 
 
+@pytest.mark.slow
 def test_every_configuration_of_the_page_starts_the_tools(served: App, tmp_path: Path) -> None:
     config = tmp_path / "config.secret"
     config.write_text(f'current = ""\n[context.prod]\nurl = "{served.url}"\ntoken = "{served.token}"\n')

@@ -98,6 +98,7 @@ def stored(organisation: Simulator, text: str) -> str:
     return text.replace("keys.json", "keys.secret").replace("rm keys.secret", "")
 
 
+@pytest.mark.sample(4)
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(("party", "organisation"), [(party, party) for party in TITLES if party != "aws"],
                          indirect=["organisation"])
@@ -113,6 +114,7 @@ def test_an_organisation_is_stored(party: str, organisation: Simulator, tmp_path
     assert organisation.ids["old"] not in opened        # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("organisation", ["aws"], indirect=True)
 def test_every_member_is_listed_and_named(organisation: Any, tmp_path: Path) -> None:

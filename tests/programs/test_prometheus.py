@@ -137,6 +137,7 @@ def started(folder: Path) -> Iterator[Prometheus]:
         process.wait(30)
 
 
+@pytest.mark.slow
 def test_prometheus_keeps_its_targets_while_a_cloud_is_down(served: App, prometheus: Prometheus, exporter: int) -> None:
     """Both kinds of credentials; labels; the stale snapshot; then our error, counted; then the truth again."""
     cloud, house, web = served.clouds["qcloud"], served, f"127.0.0.7:{exporter}"
@@ -202,6 +203,7 @@ def listens(prometheus: Prometheus) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_promtool_takes_the_configuration_and_finds_the_demo(served: App, tmp_path: Path) -> None:
     (tmp_path / "twocloud.token").write_text("x")
     (tmp_path / "prometheus.yml").write_text(SNIPPET)
@@ -270,6 +272,7 @@ HOSTILE = ["{{ x }}", "a\nb", 'q"\'q\\', "\u202egnp.exe", "=cmd|'/c calc'!A0", "
            "__meta_"]
 
 
+@pytest.mark.slow
 def test_prometheus_takes_hostile_names(served: App, tmp_path: Path) -> None:
     """One name that it refuses would lose every target."""
     served.clouds["qcloud"].fleets["ap-guangzhou"] = Machines(                      # type: ignore[attr-defined]

@@ -90,6 +90,7 @@ def test_no_worker_outlives_a_killed_parent(tmp_path: Path) -> None:
         until(lambda: not is_listening(url))
 
 
+@pytest.mark.slow
 def test_a_revoked_token_is_refused_by_every_worker(tmp_path: Path) -> None:
     here = {"TWOCLOUD_STORE": f"sqlite:///{tmp_path}/x.db", "TWOCLOUD_KEY": f"file:{tmp_path}/key"}
     with serving(tmp_path, "--workers", "3") as (_, line):
@@ -108,6 +109,7 @@ def test_a_revoked_token_is_refused_by_every_worker(tmp_path: Path) -> None:
         assert codes() == {401}
 
 
+@pytest.mark.slow
 def test_any_worker_answers_with_the_counts_of_all(tmp_path: Path) -> None:
     """And never with fewer than another one has shown."""
     here = {"TWOCLOUD_STORE": f"sqlite:///{tmp_path}/x.db", "TWOCLOUD_KEY": f"file:{tmp_path}/key"}

@@ -125,6 +125,7 @@ def test_it_serves_under_its_limits_and_stops_at_sigterm(
     assert (state / "twocloud.db").stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.slow
 def test_its_system_calls_are_those_that_the_unit_allows(
         confined: tuple[list[str | Path], dict[str, str], Path], tmp_path: Path) -> None:
     strace, analyze = program("strace"), program("systemd-analyze")

@@ -155,6 +155,7 @@ def test_the_console_writes_what_the_api_writes() -> None:
 QUICK = {("2.16", "plugin"), ("2.19", "api")}   # the other pairs are slow
 
 
+@pytest.mark.sample(2)
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(("version", "source"), [
     pytest.param(version, source, marks=() if (version, source) in QUICK else pytest.mark.slow)

@@ -106,6 +106,7 @@ def test_a_table_fits_the_terminal(folder: Path, cloud: Qcloud, width: int) -> N
         assert "No room for: created, updated." in screen.text
 
 
+@pytest.mark.slow
 def test_an_id_is_whole_even_where_it_does_not_fit(folder: Path, cloud: Qcloud) -> None:
     with Terminal("servers", *GZ, "--columns", "id", "--to", "1", columns=8, folder=folder) as screen:
         assert screen.end() == 0
@@ -145,6 +146,7 @@ def test_a_hostile_name_moves_no_cursor(folder: Path, cloud: Qcloud, written: st
         assert rows[0]["instance_name"] == HOSTILE
 
 
+@pytest.mark.slow
 def test_a_file_gets_the_name_as_it_is(folder: Path, cloud: Qcloud) -> None:
     name(cloud, 0, HOSTILE)
     assert json.loads(run(folder, "servers", *GZ, "-o", "json").stdout)["vm_servers"][0]["instance_name"] == HOSTILE
@@ -166,6 +168,7 @@ def test_a_pipe_gets_the_full_width(folder: Path, cloud: Qcloud) -> None:
     assert first.index("ins-") == head.index("ID")
 
 
+@pytest.mark.slow
 @given(st.lists(st.fixed_dictionaries({"name": st.text(max_size=60), "id": st.from_regex(r"\Ai-[0-9a-f]{4,20}\Z"),
                                        "status": st.sampled_from(["ACTIVE", "ERROR"]),
                                        "lan": st.text("0123456789.,", max_size=80)}),
@@ -286,6 +289,7 @@ def test_other_lists_take_the_same(twocloud: Command) -> None:                  
 
 # ---------------------------------------------------------------- colours
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(("environment", "arguments", "on_terminal", "on_pipe"), [
     ({}, (), True, False), ({"NO_COLOR": "1"}, (), False, False), ({"FORCE_COLOR": "1"}, (), True, True),
     ({"NO_COLOR": "1"}, ("--color", "always"), True, True), *(pytest.param(*row, marks=pytest.mark.slow) for row in (
@@ -325,6 +329,7 @@ def test_watch_marks_what_changed_and_ends_without_a_trace(folder: Path, cloud: 
     assert "Aborted" not in screen.raw.decode()
 
 
+@pytest.mark.slow
 def test_watch_on_a_pipe_prints_a_line_for_each_event(folder: Path, cloud: Qcloud) -> None:
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}", "TWOCLOUD_LOCAL": "1"}
     process = subprocess.Popen([*COMMAND, "servers", *GZ, "--watch=2", "-o", "ndjson", "--columns", "id,name",
@@ -351,6 +356,7 @@ def test_watch_on_a_pipe_prints_a_line_for_each_event(folder: Path, cloud: Qclou
     assert process.stderr.read().strip() == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("view", ["full", pytest.param("basic", marks=pytest.mark.slow)])
 def test_watch_calls_nothing_vanished_whose_source_did_not_answer(folder: Path, cloud: Qcloud, view: str) -> None:
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}", "TWOCLOUD_LOCAL": "1",
@@ -381,6 +387,7 @@ def test_watch_calls_nothing_vanished_whose_source_did_not_answer(folder: Path, 
         assert process.stderr.read().strip() == ""
 
 
+@pytest.mark.slow
 def test_watch_ends_when_it_is_refused(folder: Path, cloud: Qcloud) -> None:
     with Terminal("servers", *GZ, "--watch=2", folder=folder) as screen:
         screen.until(lambda text: text.count("ins-") == 12)
@@ -390,6 +397,7 @@ def test_watch_ends_when_it_is_refused(folder: Path, cloud: Qcloud) -> None:
     assert run(folder, "servers", *GZ, "--watch=2", "-o", "ndjson").returncode == 4
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("command", [("servers", *GZ), ("servers", "--party", "qcloud", "--tenant", "123", "--region",
                                                         "gz,sh"), ("doctor",),
                                      ("refresh", "--tenant", "123", "--party", "qcloud", "--region", "gz")],
@@ -409,6 +417,7 @@ def test_ctrl_c_waits_for_nobody(folder: Path, cloud: Qcloud, command: tuple[str
 
 # ---------------------------------------------------------------- progress
 
+@pytest.mark.slow
 def test_progress_is_for_terminals_alone(folder: Path, cloud: Qcloud) -> None:
     cloud.latency = 1.2
     with Terminal("servers", *GZ, folder=folder, stdout=subprocess.DEVNULL) as screen:
@@ -429,6 +438,7 @@ def test_progress_is_for_terminals_alone(folder: Path, cloud: Qcloud) -> None:
     assert "refresh " not in run(folder, "refresh", "--tenant", "123", "--party", "qcloud", "--region", "gz").stderr
 
 
+@pytest.mark.slow
 def test_people_read_a_sentence_and_logs_the_audit(folder: Path, cloud: Qcloud) -> None:
     """Every command that changes something prints something to a terminal, and no JSON. -o json and --debug do."""
     keys = folder / "keys.secret"

@@ -105,6 +105,7 @@ def test_a_fleet_in_motion_is_no_difference(stored: Command, cloud: Qcloud, chan
     assert "1 changed meanwhile" in stored(*WHERE)
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("party", [name for name in REFERENCES if name not in ELSEWHERE])
 def test_every_reference_lists_a_stored_account(party: str, house: App, stack: ExitStack) -> None:
     """As the command runs it: with the credentials as they were sealed, field by field."""
@@ -134,6 +135,7 @@ def typed(organisation: Organisation) -> str:
                        for name, text in organisation.account.credentials.items()})
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("party", DOORS)
 def test_each_member_behind_a_door_is_compared(party: str, twocloud: Command, stack: ExitStack,    # noqa: F811
                                                tmp_path: Path) -> None:
@@ -358,6 +360,7 @@ def grades(folder: Path) -> dict[str, str]:
     return dict(re.findall(r"^\| `(\w+)` \| \[.*?\]\(.*?\) \| (.*?) \|$", table, re.M))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_report_raises_a_partys_grade_in_a_copy(stored: Command, tmp_path: Path) -> None:
     """Only one of the vendor's own hosts: the simulator's report changes nothing."""

@@ -125,6 +125,7 @@ def test_the_functions_get_what_the_command_gets_without_its_own() -> None:
     assert locked("requirements/local.txt") <= locked("requirements/package.txt") <= locked("requirements/dev.txt")
 
 
+@pytest.mark.slow
 def test_unpacked_it_runs_without_the_framework(wheel: Path, tmp_path: Path, hostile: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")

@@ -10,6 +10,7 @@ SHAPES = ["nested elements", "tiny rows", *(pytest.param(shape, marks=pytest.mar
     "unclosed elements", "attributes", "texts", "one long wide text"))]         # all: tests/bombs.py
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_ten_bombs_at_once_stay_below_200_mb(shape: str) -> None:
     done = subprocess.run([sys.executable, "-m", "tests.bombs", shape], capture_output=True, text=True, timeout=100,

@@ -545,6 +545,7 @@ def test_against_a_plain_model_of_the_inventory(small: type[Small]) -> None:
                                                        suppress_health_check=list(HealthCheck)))
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(fleets=st.lists(st.sets(st.integers(0, 9), max_size=10), min_size=2, max_size=5), dice=st.randoms())
 def test_windows_and_wholes_in_any_mix_lose_nobody(house: App, fleets: list[set[int]], dice: random.Random) -> None:

@@ -239,6 +239,7 @@ def _copy_files(source: str, target: str) -> None:
     last(copying.copy(SqliteStore(source, time.time), "a", SqliteStore(target, time.time)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("copies", [2, pytest.param(5, marks=pytest.mark.slow)])
 def test_kill_9_at_random(tmp_path: Path, copies: int) -> None:
     source = SqliteStore(f"{tmp_path}/a.db", time.time)
@@ -265,6 +266,7 @@ def test_kill_9_at_random(tmp_path: Path, copies: int) -> None:
     source.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "size"), [(20_000, 4_500), pytest.param(100_000, 900, marks=pytest.mark.slow)])
 def test_many_rows_in_bounded_memory(tmp_path: Path, count: int, size: int) -> None:
     source = SqliteStore(f"{tmp_path}/a.db", time.time)
@@ -329,6 +331,7 @@ def test_accounts_are_sealed_for_where_they_go(tmp_path: Path, clock: Clock) -> 
 NAMES = ("default", "prod", "prod.eu")
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("kinds", ["file file", "file kms", "kms file", "kms kms"])
 def test_accounts_of_every_name_are_sealed_once_wherever_a_copy_breaks_off(
         kinds: str, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,6 +48,7 @@ def test_every_worker_counts_for_all(stack: ExitStack) -> None:
     assert workers[2].requests(narrow).count == {}
 
 
+@pytest.mark.slow
 def test_counts_that_are_read_while_they_are_written_are_whole() -> None:
     """A fork writes without a pause: what is read is one of its texts, never half of two."""
     shared = SharedMemory(2)

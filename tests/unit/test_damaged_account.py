@@ -144,6 +144,7 @@ def refused(tenants: App, token: str, query: str) -> None:
     assert "vm_servers" not in body
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("how", UNREADABLE)
 def test_a_damaged_row_is_a_failed_source_of_those_who_may_see_it(tenants: App, wide: str, how: str) -> None:
     damage, account, party = UNREADABLE[how]
@@ -176,6 +177,7 @@ def test_a_damaged_row_is_a_failed_source_of_those_who_may_see_it(tenants: App, 
     assert tenants.get(SINCE, wide, path="/twocloud/changes").status_code == 200
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("how", TAMPERED)
 def test_settings_that_are_not_those_sealed_fail_their_source_alone(tenants: App, wide: str, how: str) -> None:
     before = tenants.get(LIST).content

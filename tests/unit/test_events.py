@@ -826,6 +826,7 @@ def test_what_fits_leaves_room_for_the_sources(log: Log) -> None:
         log.written(history, "t=1", 20_000)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("thousands", [30, pytest.param(100, marks=pytest.mark.slow)])
 def test_a_hundred_thousand_changes_are_read_in_parts(log: Log, thousands: int) -> None:
     """Memory holds the stored rows and a part; the whole does not fit one answer, which says what does."""

@@ -264,6 +264,7 @@ def test_whatever_fails_nothing_is_lost_without_a_word(fleet: App) -> None:
         assert body["complete"] == all(row["state"] != "failed" for row in body["sources"])
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("named", [True, False])
 def test_one_cloud_hangs_and_the_answer_comes_and_says_so(fleet: App, monkeypatch: pytest.MonkeyPatch,
                                                           named: bool) -> None:
@@ -307,6 +308,7 @@ def test_all_of_it_keeps_the_deadline(fleet: App) -> None:
     assert time.monotonic() - started < 12
 
 
+@pytest.mark.slow
 def test_a_party_that_does_not_tell_its_regions_does_not_keep_the_others_from_it(fleet: App) -> None:
     put(fleet, "aws")
     put(fleet, "qcloud")
@@ -516,6 +518,7 @@ def test_more_sources_than_can_be_asked_at_once(wide: App) -> None:
     assert [part.state for part in partial.parts].count("failed") == 0 or partial.complete is False
 
 
+@pytest.mark.slow
 def test_more_new_sources_than_can_be_asked_at_once(wide: App) -> None:
     """Nothing is kept: 160 are asked, the rest fail by name, and are asked first the next time."""
     put(wide, "qcloud", tuple(f"ap-r{n:03}" for n in range(170)))

@@ -507,6 +507,7 @@ def test_no_name_is_run_as_a_template() -> None:
     assert json.dumps(inventory).count("{{") == json.dumps(inventory).count("__ansible_unsafe\": \"{{")
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("query", [
     "format=csv", "format=ndjson", "format=prometheus", "format=ansible",
     pytest.param("format=csv&view=full", marks=pytest.mark.slow)])

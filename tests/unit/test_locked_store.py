@@ -118,6 +118,7 @@ def test_a_needed_write_waits_no_longer_than_its_request(tmp_path: Path, clock: 
     store.close()
 
 
+@pytest.mark.slow
 def test_a_patient_write_keeps_no_other_thread_waiting(tmp_path: Path, clock: Clock) -> None:
     store = SqliteStore(f"{tmp_path}/store.db", clock)
     with locked(tmp_path / "store.db", seconds=4), ThreadPoolExecutor(8) as pool:
@@ -132,6 +133,7 @@ def test_a_patient_write_keeps_no_other_thread_waiting(tmp_path: Path, clock: Cl
     store.close()
 
 
+@pytest.mark.slow
 def test_a_refresh_waits_for_what_it_is_for(house: App) -> None:
     with locked(file_of(house), seconds=3):
         assert one_source.refresh(house.deployment, SOURCE, time.monotonic() + 60).total == 25

@@ -81,6 +81,7 @@ def prepare(stage: Stage, party: str, special: bool, monkeypatch: pytest.MonkeyP
     return cloud
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("fault", [
     pytest.param(fault, marks=pytest.mark.slow if fault in UNSEEN or fault in LATE[1:] else ()) for fault in FAULTS])
 @pytest.mark.parametrize(("party", "special", "operation", "nth"), CALLS, ids=[f"{p}-{o}-{n}" for p, _, o, n in CALLS])

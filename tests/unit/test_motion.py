@@ -226,13 +226,20 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setattr(module, "_PAGE", page_of(party))
 
 
-@pytest.mark.parametrize("party", sorted(CLOUDS))
-def test_a_fleet_in_motion_at_every_party(party: str, house: App, stack: ExitStack) -> None:
+def orders_of(party: str) -> tuple[str, ...]:
+    return ("oldest",) if WHAT[party].get("sorts_itself") else ORDERS
+
+
+# each party in one of its orders, in turn, and slowly in all
+@pytest.mark.parametrize(("party", "orders"), [
+    (party, orders_of(party)[number % len(orders_of(party)):][:1]) for number, party in enumerate(sorted(CLOUDS))] + [
+    pytest.param(party, orders_of(party), marks=pytest.mark.slow) for party in sorted(CLOUDS)])
+def test_a_fleet_in_motion_at_every_party(party: str, orders: tuple[str, ...], house: App, stack: ExitStack) -> None:
     """Between any two calls something may change; what is listed and what is said to have vanished is held to the
     fleet."""
     entry, listed, failures = CLOUDS[party], 0, list[str]()
     source = many_sources.source_of("123", party, entry.region)
-    for order in ("oldest",) if WHAT[party].get("sorts_itself") else ORDERS:
+    for order in orders:
         dice = random.Random(f"{party}{order}")
         fleet = Moving(SIZE * page_of(party) // PAGE, party, order, dice)
         cloud, credentials = entry.start({entry.region: fleet}, canaries.secret(party), limited=False)
@@ -263,6 +270,7 @@ def test_a_fleet_in_motion_at_every_party(party: str, house: App, stack: ExitSta
     assert listed >= 0.8 * (listed + len(failures)), failures
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("party", sorted(CLOUDS))
 @pytest.mark.parametrize("far", [False, True])
 def test_a_server_that_a_party_names_twice_is_listed_once(party: str, far: bool, house: App, stack: ExitStack) -> None:
@@ -283,6 +291,7 @@ def test_a_server_that_a_party_names_twice_is_listed_once(party: str, far: bool,
     assert len(ids) == len(set(ids)) == answer.total == SIZE
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("party", sorted(CLOUDS))
 def test_a_disk_that_moves_between_two_calls(party: str, house: App, stack: ExitStack) -> None:
     """The list does not fail, the two servers have the size from before or after or none, and all others theirs."""

@@ -410,6 +410,7 @@ def test_an_id_that_cannot_be_written_down_is_not_given(served: App, monkeypatch
 
 # ---------------------------------------------------------------- how much is kept
 
+@pytest.mark.sample(2)
 def test_a_fleet_that_never_rests_fills_no_store(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """A list whose id was given stays readable; beyond the bound, lists have no id."""
     monkeypatch.setattr(snapshots, "_MOST_KEPT", 5)

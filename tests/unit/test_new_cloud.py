@@ -170,6 +170,7 @@ def test_the_tests_of_all_clouds_pass_for_a_new_one(copy: Copy, toy: str) -> Non
         copy.run(block)
 
 
+@pytest.mark.slow
 def test_a_folder_that_lacks_a_file_is_named_in_a_sentence(copy: Copy) -> None:
     copy.add("toytoken")
     (copy.root / "chalicelib/parties/toytoken/notes.md").unlink()

@@ -215,6 +215,7 @@ def wrong(before: dict[str, Any], after: dict[str, Any], was: Any, what: str) ->
                      if after[field] not in (None, before[field]) and what != "a fraction")
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("sample", [SAMPLE, pytest.param(LARGER_SAMPLE, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", parties.names())
 def test_one_odd_value_costs_that_value(name: str, sample: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -352,6 +352,7 @@ def test_many_callers_of_a_cold_source_cost_one_listing(house: App, twin: Deploy
     assert not any(kind == "lease" for kind, _ in rows(house.deployment.store))
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(("fault", "calls", "kind"),
                          [("403", 1, PartyDenied), ("503", 2, PartyUnavailable), ("html", 1, PartyError)])
 @pytest.mark.parametrize("callers", [50, 200])
@@ -434,6 +435,7 @@ def test_the_lease_of_a_long_listing_is_renewed_while_its_holder_lives(house: Ap
     assert store.get("lease", KEY)
 
 
+@pytest.mark.slow
 def test_a_listing_that_began_long_ago_is_not_shared(house: App) -> None:
     """A worker may take minutes; who asks now gets what is at most as old as a request may last."""
     ask(house)
@@ -486,6 +488,7 @@ def fail_until_open(house: App, deployments: list[Deployment], window: Window = 
         house.clock.forward(1)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("window", [WHOLE, TEN])
 def test_the_breaker(house: App, twin: Deployment, window: Window) -> None:
     """Opens after eight in a row, for all processes; one probe at a time; opens for longer; a success closes it."""
@@ -732,7 +735,8 @@ def test_a_hanging_source_does_not_hold_the_others(house: App, stack: ExitStack,
     """Thirty callers wait for a cloud that hangs; meanwhile fifty requests of others are all answered before any of
     them."""
     monkeypatch.setattr(sender_module, "CALL_SECONDS", 6.0)
-    served = stack.enter_context(limited(house, requests=ServerLimits().requests))
+    served = stack.enter_context(limited(house, requests=ServerLimits().requests,
+                                         tenant_requests=ServerLimits().tenant_requests))
     keys = qcloud_keys()
     with Qcloud({keys["secret_id"]: keys["secret_key"]}, {"ap-guangzhou": Fleet(5)}) as other:
         served.account("qcloud", keys, other.url, tenant="7")   # the same party, another tenant
@@ -752,6 +756,7 @@ def test_a_hanging_source_does_not_hold_the_others(house: App, stack: ExitStack,
 
 # ---------------------------------------------------------------- the other stores
 
+@pytest.mark.sample(2)
 def test_from_end_to_end_on_every_store(store: Store, clock: Clock, tmp_path: Path, stack: ExitStack) -> None:
     """List, keep, serve, stale, breaker, changes, remove: on SQLite and on two emulators of DynamoDB."""
     settings = settings_in(tmp_path)

@@ -39,6 +39,7 @@ def kept(server: Postgres, clock: Clock) -> Iterator[PostgresStore]:
 
 # ---------------------------------------------------------------- the server fails
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT])
 def test_a_restart_loses_nothing_and_the_next_read_and_write_work(kept: PostgresStore, server: Postgres,
                                                                   how: signal.Signals) -> None:
@@ -53,6 +54,7 @@ def test_a_restart_loses_nothing_and_the_next_read_and_write_work(kept: Postgres
     assert [row.value for _, row in kept.list("k")] == [b"2"]
 
 
+@pytest.mark.slow
 def test_writers_that_count_under_restarts_miss_and_repeat_nothing(kept: PostgresStore, server: Postgres,
                                                                    clock: Clock) -> None:
     """Each write that returned is there, and each that is there was counted once."""

@@ -40,6 +40,7 @@ def standby(primary: Postgres) -> Iterator[Postgres]:
         yield made
 
 
+@pytest.mark.slow
 def test_a_failover_under_writers_misses_and_repeats_nothing(primary: Postgres, standby: Postgres,
                                                              clock: Clock) -> None:
     """The primary dies, its standby is promoted: each write that returned is there, and was counted once."""
@@ -78,6 +79,7 @@ def test_a_failover_under_writers_misses_and_repeats_nothing(primary: Postgres, 
     assert all(now >= then + 5 for now, then in zip(written, before, strict=True))
 
 
+@pytest.mark.slow
 def test_a_standby_alone_reads_and_says_why_it_does_not_write(primary: Postgres, standby: Postgres,
                                                               clock: Clock) -> None:
     first = PostgresStore(primary.url, clock)
@@ -136,6 +138,7 @@ def pgbouncer(server: Postgres, mode: str, folder: Path) -> Generator[str]:
             shutil.rmtree(place)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("mode", ["session", "transaction"])
 def test_behind_pgbouncer_all_is_as_without(primary: Postgres, clock: Clock, tmp_path: Path, mode: str) -> None:
     with pgbouncer(primary, mode, tmp_path) as url:
@@ -177,6 +180,7 @@ def test_pgbouncers_statement_mode_is_refused_at_the_start(primary: Postgres, cl
 
 # ---------------------------------------------------------------- a full disk
 
+@pytest.mark.slow
 def test_a_full_disk_fails_writes_and_says_so_and_loses_nothing(clock: Clock) -> None:
     with Postgres("max_wal_size=4MB", "min_wal_size=2MB", disk=120) as server:
         kept = PostgresStore(server.url, clock)
@@ -206,6 +210,7 @@ def test_a_full_disk_fails_writes_and_says_so_and_loses_nothing(clock: Clock) ->
 
 # ---------------------------------------------------------------- versions
 
+@pytest.mark.slow
 def test_the_newest_version_too(clock: Clock) -> None:
     with Postgres(version=18) as server:
         kept = PostgresStore(server.url, clock)

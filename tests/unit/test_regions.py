@@ -519,6 +519,7 @@ def within_the_rate(house: App, calls: int = 40, seconds: float = 1.0) -> bool:
     return 0 < len(at) <= calls * ((at[-1] - at[0]) / seconds + 1) and busiest <= 1.5 * calls
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("on_error", ["stale", "fail", "partial"])
 def test_made_up_names_keep_the_documented_rate(two: App, on_error: str) -> None:
     """Eight requests with 32 names each: no more in any second than the party allows, and next to no rows."""
@@ -575,6 +576,7 @@ def test_one_name_is_not_told_of_anothers_failure(two: App) -> None:
     assert set(failures.values()) == {"unknown"}
 
 
+@pytest.mark.slow
 def test_ten_thousand_names_leave_nothing_behind(two: App, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether the party refuses them or fails: a bounded row each account, and bounded memory."""
     failures = itertools.cycle([UnknownRegion("none"), PartyUnavailable("down")])
@@ -616,6 +618,7 @@ def test_what_a_process_remembers_of_sources_is_bounded(two: App, monkeypatch: p
     assert list(two.deployment.begun) == ["123/qcloud/ap-guangzhou"]
 
 
+@pytest.mark.slow
 def test_what_a_process_remembers_of_catalogues_is_bounded() -> None:
     """Adapters keep some by region, which callers choose, and names that a party did not know."""
     for n in range(cache._CATALOGUES + 100):

@@ -73,6 +73,7 @@ def list_at(door: Transport, account: Account, url: str, seconds: float = 20.0) 
 
 # ---------------------------------------------------------------- each party
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("party", CLOUDS)
 def test_every_party_is_listed_through_a_proxy_behind_a_private_authority(party: str, house: App, authority: Any,
                                                                           stack: ExitStack) -> None:

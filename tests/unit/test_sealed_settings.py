@@ -88,6 +88,7 @@ def test_every_field_of_the_row_is_sealed_or_decides_nothing() -> None:
     assert not OPEN & OTHER.keys()
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("kind", ["file", "kms"])
 @pytest.mark.parametrize("settings", [PLAIN, SET], ids=["plain", "set"])
 @pytest.mark.parametrize("field", sorted(OTHER))

@@ -100,6 +100,7 @@ def _first_use(path: str, start: float) -> None:
     LocalSealer.of_file(Path(path)).seal(b"x", HERE)
 
 
+@pytest.mark.slow
 def test_processes_that_start_together_share_one_key(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     workers = [context.Process(target=_first_use, args=(f"{tmp_path}/k/key", 0.0)) for _ in range(6)]

@@ -83,6 +83,7 @@ def settings(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest
     client.delete_table(TableName=name)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_ten_processes_keep_the_rate_of_one_account(settings: Settings, stack: ExitStack) -> None:
     """The simulator refuses what passes half as much again, for a busy machine bunches up what was spaced out."""

@@ -138,6 +138,7 @@ def test_a_request_makes_the_calls_that_the_page_says(served: App, calls: Calls)
     assert counts == said(many=False)
 
 
+@pytest.mark.slow
 def test_a_thousand_sources_make_the_calls_that_the_page_says(served: App, calls: Calls) -> None:
     spread(served)
     handle(served, next(iter(said(many=True))))         # notes that all of them are read

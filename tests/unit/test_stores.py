@@ -133,6 +133,7 @@ def test_a_list_begins_at_a_key_and_ends_with_its_prefix(store: Store, prefix: s
         store.delete("range", *keys)
 
 
+@pytest.mark.sample(3)
 def test_lists_of_several_megabytes_and_many_rows(store: Store) -> None:
     """DynamoDB hands out pages of 1 MB; SQLite's list is read in pages of 500 rows."""
     for n in range(12):

@@ -112,6 +112,7 @@ def test_what_the_whole_fails_with_each_member_fails_with(one: Door) -> None:
     assert len(one.ask()["vm_servers"]) == SIZE
 
 
+@pytest.mark.slow
 def test_an_answer_that_cannot_be_understood_lets_each_be_listed_alone(one: Door) -> None:
     one.behind.cloud.plans.append(Plan(answer=Answer(200, {}, b"{}"), operation="Query subscriptions"))
     answer = one.ask()

@@ -85,6 +85,7 @@ def test_boto3_and_we_list_the_same_machines(house: App, amazon: Aws) -> None:
     assert part.servers == answer.servers[1000:1010]
 
 
+@pytest.mark.slow
 def test_the_same_regions_as_boto3(house: App, amazon: Aws) -> None:
     key_id, secret = next(iter(amazon.keys.items()))
     account = Account(tenant_id="1", party="aws", credentials={"access_key_id": key_id, "secret_access_key": secret},
@@ -95,6 +96,7 @@ def test_the_same_regions_as_boto3(house: App, amazon: Aws) -> None:
                     boto(amazon).describe_regions(AllRegions=True)["Regions"]}
 
 
+@pytest.mark.slow
 def test_an_assumed_role(house: App, amazon: Aws) -> None:
     """AssumeRole with an external id, kept until shortly before its end; the service's own keys sign only that."""
     key_id, secret = next(iter(amazon.keys.items()))
@@ -372,6 +374,7 @@ def test_motos_ec2(house: App, moto_url: str) -> None:
     assert ours(house.deployment, "us-east-1", window=many_sources.Window(5, 9)).servers == answer.servers[4:9]
 
 
+@pytest.mark.slow
 def test_motos_organisation(moto_url: str, stack: ExitStack) -> None:
     """Moto's Organizations, STS and EC2: the members that boto3 lists, and behind each role that account's own servers.
 

@@ -266,6 +266,7 @@ def test_the_check_of_an_account(house: App, cloud: Azure) -> None:
         check.check_account(house.deployment, "123", "azure", "atlantis")
 
 
+@pytest.mark.slow
 def test_the_documented_rate_is_kept(house: App, stack: ExitStack) -> None:
     """Five windows in a row are twenty queries; the simulator refuses the sixteenth in five seconds, we wait before
     it."""
@@ -306,6 +307,7 @@ def test_the_client_and_we_find_the_same_subscriptions(stack: ExitStack) -> None
     assert {member.id: member.name for member in behind.discover(below=group)} == theirs(management_groups=[group])
 
 
+@pytest.mark.slow
 def test_many_subscriptions_are_listed_together_as_each_is_alone(stack: ExitStack) -> None:
     """Whole records, in the same order; the locked one is denied, never empty."""
     behind = Organisation("azure", stack)
@@ -369,6 +371,7 @@ def test_a_search_of_a_part_of_the_subscriptions_is_an_error(stack: ExitStack) -
         behind.discover(below=door.units["products"])
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("fault", [
     pytest.param(fault, marks=[] if fault in ("403", "cut body", "object") else pytest.mark.slow)
     for fault, (_, word) in FAULTS.items() if word and fault not in LATE])

@@ -215,6 +215,7 @@ def test_a_wrong_secret_and_a_region_that_is_not_there(stage: Stage) -> None:
 COMMANDS = ("listZones", "listVirtualMachines", "listPublicIpAddresses", "listVolumes")
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("fault", [
     pytest.param(fault, marks=pytest.mark.slow if fault in UNSEEN or fault in LATE[1:] else ()) for fault in FAULTS])
 def test_every_fault_at_every_call(stage: Stage, fault: str) -> None:

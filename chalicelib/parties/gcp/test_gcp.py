@@ -113,6 +113,7 @@ def test_googles_signer_makes_the_same_token(cloud: Gcp) -> None:
     assert crypt.RSAVerifier.from_string(public).verify(text.encode(), base64.urlsafe_b64decode(signature + "=="))
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("universe", ["googleapis.com", "s3nsapis.fr", "apis-berlin-build0.goog", "apis-tpc.example"])
 def test_a_key_of_another_universe(cloud: Gcp, universe: str) -> None:
     """The host is the one of Google's client, the token the one of Google's signer."""

@@ -143,6 +143,7 @@ def test_an_unknown_region_and_a_key_without_the_right(house: App, cloud: Lights
         check.check_account(house.deployment, "123", "lightsail", REGION)
 
 
+@pytest.mark.slow
 def test_temporary_keys_and_an_assumed_role(house: App, cloud: Lightsail) -> None:
     (key_id, secret), = cloud.keys.items()
     count = ours(house).total

@@ -215,6 +215,7 @@ def test_a_key_for_one_compartment(house: App, cloud: Oci) -> None:
         ours(house)
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("operation", ["ListInstances", "ListVnicAttachments", "GetVnic", "ListBootVolumeAttachments",
                                        "ListVolumeAttachments", "ListVolumes", "ListBootVolumes", "ListCompartments"])
 def test_each_right_is_needed(house: App, cloud: Oci, operation: str) -> None:
@@ -247,6 +248,7 @@ def test_compartments_that_nobody_may_name(house: App, cloud: Oci) -> None:
 
 # ---------------------------------------------------------------- the key
 
+@pytest.mark.slow
 def test_the_simulator_refuses_what_the_real_one_does(house: App, cloud: Oci) -> None:
     credentials = dict(opened(house))
     for changes in ({"user": "ocid1.user.oc1..other"}, {"private_key": KEY["private_key"],

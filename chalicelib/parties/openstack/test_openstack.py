@@ -57,6 +57,7 @@ def put(house: App, credentials: dict[str, str], project: str | None = None) -> 
     accounts.put(house.deployment.store, house.deployment.sealer(), made, house.clock(), replace=True)
 
 
+@pytest.mark.slow
 def test_the_sdk_and_we_list_the_same_machines(house: App, stack: ExitStack) -> None:
     cloud, credentials = a_cloud(stack, house, 1010)
     answer = listed(house)
@@ -126,6 +127,7 @@ def test_clouds_of_all_ages_give_the_same_records(house: App, stack: ExitStack, 
     assert part.total in (None, 237)
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("most", [1, 7, 100])
 def test_a_limit_that_is_cut_silently(house: App, stack: ExitStack, most: int) -> None:
     a_cloud(stack, house, 30)

@@ -345,6 +345,7 @@ def test_an_offline_node_of_fakepve(house: App, tmp_path: Path) -> None:
                 for key, guest in theirs.items()})
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(("held", "text"), [
     (("Sys.Audit",), "missing right: VM.Audit"), (("VM.Audit", "Sys.Audit"), "Forbidden.VM.GuestAgent.Audit")])
 def test_fakepve_denies_what_a_right_is_missing_for(house: App, tmp_path: Path, held: tuple[str, ...],

@@ -125,6 +125,7 @@ class Front(Simulator):
         return Answer(200, headers, head + more + b"".join(rows[:self.size]) + tail)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.filterwarnings("ignore:Unverified HTTPS")
 @pytest.mark.parametrize("region", ["Datacenter1", KOELN])
 def test_pyvmomi_and_we_list_the_same_machines_of_vcsim(house: App, stack: ExitStack, tmp_path: Path,
