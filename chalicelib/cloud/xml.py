@@ -4,10 +4,9 @@ expat stops entities that multiply, and `answer_size` refuses an answer that dec
 hold, raw or as a reference, gets U+FFFD in its place.
 """
 
-import io
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, cast
+from typing import TypeVar
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
@@ -16,6 +15,7 @@ from .decoding import reading
 T = TypeVar("T")
 
 _DEEPEST = 50                               # elements within elements: parties have a dozen
+_PIECE = 16_384                             # bytes that are parsed at a time
 _FORBIDDEN = re.compile(
     rb"[\x00-\x08\x0b\x0c\x0e-\x1f]|&#(?:x0*(?:1?[0-8bcefBCEF]|1[9adAD]|0)|0*(?:[0-8]|1[124-9]|2[0-9]|3[01]));")
 
@@ -45,25 +45,46 @@ def items(body: bytes, path: Sequence[str], read: Callable[[Element, str], T]) -
 
 
 def _items(body: bytes, path: Sequence[str], read: Callable[[Element, str], T]) -> tuple[list[T], Element]:
+    """A piece of the answer after the other becomes a tree, which the parser, in C, makes alone; then what is complete
+    is read and leaves the tree. An event for each element would take as long as all the rest."""
     rows: list[T] = []
-    events: Any = ElementTree.iterparse(io.BytesIO(body), ("start", "end"))      # noqa: S314
-    depth, on_path, length = 0, 0, len(path)                    # `on_path`: so many of those above are the path's
-    element: Element
-    for event, element in events:
-        if event == "start":
-            if depth == on_path < length and local(element.tag) == path[depth]:
-                on_path += 1
-            depth += 1
-            if depth > _DEEPEST:
-                raise ValueError
-            continue
-        depth -= 1
-        if depth == length == on_path:
-            rows.append(read(element, element.tag[:element.tag.find("}") + 1]))
-            element.clear()
-        elif depth < on_path:
-            on_path = depth
-    root = cast(Element, events.root)
+    builder = ElementTree.TreeBuilder()
+    top = builder.start("", {})             # where the root hangs, so that it is in reach before it ends
+    parser = ElementTree.XMLParser(target=builder)              # noqa: S314
+    for at in range(0, len(body), _PIECE):
+        parser.feed(body[at:at + _PIECE])
+        _check_depth(top)
+        _take(top, path, read, rows, ended=False)
+    parser.close()
+    _take(top, path, read, rows, ended=True)
+    (root,) = top
     if local(root.tag) != path[0]:
         raise ValueError
     return rows, root
+
+
+def _check_depth(element: Element) -> None:
+    """Of what is open, which are the last elements of their parents."""
+    for _ in range(_DEEPEST + 1):
+        if not len(element):
+            return
+        element = element[-1]
+    raise ValueError
+
+
+def _take(parent: Element, path: Sequence[str], read: Callable[[Element, str], T], rows: list[T], *,
+          ended: bool) -> None:
+    """Read the items below the parent. Not `ended`: its last element may still grow. Of several elements on the path
+    beside each other, such as reservations, those that were read leave as well."""
+    name, *below = path
+    fitting = [element for element in parent if local(element.tag) == name]
+    for element in fitting:
+        whole = ended or element is not parent[-1]
+        if below:
+            _take(element, below, read, rows, ended=whole)
+        else:
+            items = element[:] if whole else element[:-1]
+            rows += [read(item, item.tag[:item.tag.find("}") + 1]) for item in items]
+            del element[:len(items)]
+        if whole and element is not fitting[-1]:
+            parent.remove(element)

@@ -174,53 +174,55 @@ _NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 def _instance(item: Element, ns: str) -> tuple[str, _Instance | None]:
-    key, state = _text(item, ns, "instanceId"), _text(item, ns, "instanceState", "name")
+    own = _fields(item, ns)
+    key, state = _own(own, "instanceId"), _text(own.get("instanceState"), ns, "name")
     if not key:
         raise api.PartyMalformed("The party listed an instance without an id.")
     if state.strip() == _GONE:
         return key, None
-    interfaces = sorted(_items(item, ns, "networkInterfaceSet"),
-                        key=lambda i: (_count(_text(i, ns, "attachment", "deviceIndex")) or 0,
-                                       _count(_text(i, ns, "attachment", "networkCardIndex")) or 0))
-    lan, wan = [_text(item, ns, "privateIpAddress")], [_text(item, ns, "ipAddress")]
+    interfaces = [_fields(interface, ns) for interface in _items(own.get("networkInterfaceSet"), ns)]
+    if len(interfaces) > 1:
+        interfaces.sort(key=lambda i: (_count(_text(i.get("attachment"), ns, "deviceIndex")) or 0,
+                                       _count(_text(i.get("attachment"), ns, "networkCardIndex")) or 0))
+    lan, wan = [_own(own, "privateIpAddress")], [_own(own, "ipAddress")]
     for interface in interfaces:
-        lan.append(_text(interface, ns, "privateIpAddress"))
-        wan.append(_text(interface, ns, "association", "publicIp"))
-        for address in sorted(_items(interface, ns, "privateIpAddressesSet"),
+        lan.append(_own(interface, "privateIpAddress"))
+        wan.append(_text(interface.get("association"), ns, "publicIp"))
+        for address in sorted(_items(interface.get("privateIpAddressesSet"), ns),
                               key=lambda a: _text(a, ns, "primary") != "true"):
             lan.append(_text(address, ns, "privateIpAddress"))
-            wan.append(_text(address, ns, "association", "publicIp"))
-        lan += [_text(address, ns, "ipv6Address") for address in _items(interface, ns, "ipv6AddressesSet")]
-    attached = next((api.parse_time(_text(i, ns, "attachment", "attachTime")) for i in interfaces
-                     if _text(i, ns, "attachment", "deviceIndex") == "0"), None)
-    launched = api.parse_time(_text(item, ns, "launchTime"))
-    chosen = [_text(item, ns, "cpuOptions", name) for name in ("coreCount", "threadsPerCore")]
+            wan.append(_text(address.find(f"{ns}association"), ns, "publicIp"))
+        lan += [_text(address, ns, "ipv6Address") for address in _items(interface.get("ipv6AddressesSet"), ns)]
+    attached = next((api.parse_time(_text(i.get("attachment"), ns, "attachTime")) for i in interfaces
+                     if _text(i.get("attachment"), ns, "deviceIndex") == "0"), None)
+    launched = api.parse_time(_own(own, "launchTime"))
+    chosen = [_text(own.get("cpuOptions"), ns, name) for name in ("coreCount", "threadsPerCore")]
     cores, threads = map(_count, chosen)
-    tags = {_text(tag, ns, "key"): _text(tag, ns, "value") for tag in _items(item, ns, "tagSet")}
-    groups = [_text(group, ns, "groupId") for group in _items(item, ns, "groupSet")]
+    tags = {_text(tag, ns, "key"): _text(tag, ns, "value") for tag in _items(own.get("tagSet"), ns)}
+    groups = [_text(group, ns, "groupId") for group in _items(own.get("groupSet"), ns)]
     server = api.Server(
         id=key,
         name=tags.get("Name", ""),
         cpu=cores * threads if cores and threads else None,
         **api.addresses(lan, wan),
-        status=_status(state.strip(), _text(item, ns, "stateReason", "code"), attached, launched),
+        status=_status(state.strip(), _text(own.get("stateReason"), ns, "code"), attached, launched),
         party_status=state,
         created_at=attached or launched,
-        zone=_text(item, ns, "placement", "availabilityZone"),
-        instance_type=_text(item, ns, "instanceType"),
+        zone=_text(own.get("placement"), ns, "availabilityZone"),
+        instance_type=_own(own, "instanceType"),
         tags=tags,
-        image_id=_text(item, ns, "imageId"),
-        os=api.os_family(_text(item, ns, "platformDetails") or _text(item, ns, "platform")),
-        vpc_id=_text(item, ns, "vpcId"),
-        subnet_id=_text(item, ns, "subnetId"),
-        security_groups=None if item.find(f"{ns}groupSet") is None else api.ids(groups),
-        key_name=_text(item, ns, "keyName"),
-        charge_type=_CHARGES.get(_text(item, ns, "instanceLifecycle")),
-        host_id=_text(item, ns, "placement", "hostId"),
+        image_id=_own(own, "imageId"),
+        os=api.os_family(_own(own, "platformDetails") or _own(own, "platform")),
+        vpc_id=_own(own, "vpcId"),
+        subnet_id=_own(own, "subnetId"),
+        security_groups=None if "groupSet" not in own else api.ids(groups),
+        key_name=_own(own, "keyName"),
+        charge_type=_CHARGES.get(_own(own, "instanceLifecycle")),
+        host_id=_text(own.get("placement"), ns, "hostId"),
     )
-    return key, _Instance(server, tuple(_text(disk, ns, "ebs", "volumeId") or "?"       # "?": one that is never found
-                                        for disk in _items(item, ns, "blockDeviceMapping")
-                                        if disk.find(f"{ns}ebs") is not None), typical=not any(chosen))
+    disks = [disk.find(f"{ns}ebs") for disk in _items(own.get("blockDeviceMapping"), ns)]
+    return key, _Instance(server, tuple(_text(disk, ns, "volumeId") or "?"      # "?": one that is never found
+                                        for disk in disks if disk is not None), typical=not any(chosen))
 
 
 def _status(state: str, reason: str, attached: datetime | None, launched: datetime | None) -> api.Status:
@@ -266,7 +268,7 @@ def _with_managed(client: api.Client, action: str) -> Callable[[Mapping[str, str
 
 def _volume(item: Element, ns: str) -> tuple[str, tuple[str, _Volume]]:
     key = _text(item, ns, "volumeId")
-    owners = {_text(a, ns, "instanceId") for a in _items(item, ns, "attachmentSet")
+    owners = {_text(a, ns, "instanceId") for a in _items(item.find(f"{ns}attachmentSet"), ns)
               if _text(a, ns, "status") != "detached"}
     return key, (key, _Volume(_count(_text(item, ns, "size")), tuple(filter(None, owners))))
 
@@ -296,8 +298,8 @@ def _fetch_types(client: api.Client, names: Sequence[str]) -> dict[str, _Type]:
 
 def _type(item: Element, ns: str) -> tuple[str, tuple[str, _Type]]:
     name = _text(item, ns, "instanceType")
-    return name, (name, _Type(_count(_text(item, ns, "vCpuInfo", "defaultVCpus")),
-                              _count(_text(item, ns, "memoryInfo", "sizeInMiB"))))
+    return name, (name, _Type(_count(_text(item.find(f"{ns}vCpuInfo"), ns, "defaultVCpus")),
+                              _count(_text(item.find(f"{ns}memoryInfo"), ns, "sizeInMiB"))))
 
 
 # ---------------------------------------------------------------- regions, check
@@ -469,26 +471,32 @@ def _read(response: api.Response, path: Sequence[str], read: Callable[[Element, 
     return api.Page(rows, token=root.findtext(f"{ns}nextToken") or None)
 
 
-def _text(element: Element, ns: str, *path: str) -> str:
-    """The text at the end of the path, "" if there is none. Step by step: ElementPath is slow for paths."""
-    *above, last = path
-    for part in above:
-        below = element.find(ns + part)
-        if below is None:
-            return ""
-        element = below
-    return element.findtext(ns + last) or ""
+def _fields(element: Element, ns: str) -> dict[str, Element]:
+    """What the element holds, by name. Of several with one name the first counts, as `_text` reads it."""
+    return {child.tag.removeprefix(ns): child for child in element[::-1]}
 
 
-def _items(element: Element, ns: str, name: str) -> list[Element]:
-    below = element.find(ns + name)
-    return [] if below is None else below.findall(f"{ns}item")
+def _own(fields: Mapping[str, Element], name: str) -> str:
+    field = fields.get(name)
+    return "" if field is None else field.text or ""
+
+
+def _text(element: Element | None, ns: str, name: str) -> str:
+    """The text of what the element holds under this name, "" if there is none."""
+    return "" if element is None else element.findtext(ns + name) or ""
+
+
+def _items(element: Element | None, ns: str) -> list[Element]:
+    return [] if element is None else element.findall(f"{ns}item")
 
 
 def _count(text: str) -> int | None:
     """A number that is shown; None if it is none."""
-    number = re.fullmatch(r"\s*([0-9]{1,9})(?:\.0*)?\s*", text, re.ASCII)
+    number = _NUMBER.fullmatch(text)
     return int(number[1]) if number else None
+
+
+_NUMBER = re.compile(r"\s*([0-9]{1,9})(?:\.0*)?\s*", re.ASCII)
 
 
 def error_code(response: api.Response) -> str | None:
