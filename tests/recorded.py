@@ -9,7 +9,6 @@ import json
 import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -124,6 +123,6 @@ def listed(player: Player, region: str, **more: Any) -> list[Server]:
 def later_fields(servers: Iterable[Server], party: str, region: str) -> dict[str, dict[str, Any]]:
     """By the server's id, what an answer with view=full shows in `account` and the fields after it; without those that
     are null."""
-    part = Part(Source("123", party, region), list(servers), None, datetime.now(UTC), kept=False)
+    part = Part(Source("123", party, region), list(servers), None, 0.0, kept=False)
     rows = [msgspec.to_builtins(row) for row in full_rows(part, ZoneInfo("UTC"))]
     return {row["instance_id"]: {name: row[name] for name in LATER_FIELDS if row[name] is not None} for row in rows}

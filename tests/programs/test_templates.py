@@ -104,7 +104,8 @@ def spoilt(name: str, attack: str) -> Server:
 
 def answered() -> Inventory:
     servers = [spoilt(name, attack) for name, attack in RUNS.items()]
-    listing = Listed(Source("123", "qcloud", "ap-guangzhou"), servers, len(servers), datetime(2026, 9, 21, tzinfo=UTC))
+    listing = Listed(Source("123", "qcloud", "ap-guangzhou"), servers, len(servers),
+                     datetime(2026, 9, 21, tzinfo=UTC).timestamp())
     return Inventory([SourceResult(listing.source, listing)], len(servers))
 
 
