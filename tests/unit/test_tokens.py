@@ -330,6 +330,12 @@ def test_a_narrower_token(served: App) -> None:
     ):
         narrower, answer = post(body)
         assert (narrower, answer.get("parameter")) == (status, parameter), body
+    for twice, parameter in ((b'{"duration": 60, "duration": 600}', "duration"),
+                             (b'{"tenants": ["7"], "parties": ["qcloud"], "\\u0074enants": ["123"]}', "tenants"),
+                             (b'{"<script>": 1, "<script>": 2}', "?")):
+        refused = served.session.post(f"{served.url}/twocloud/tokens", data=twice, auth=("bob", "pw"), timeout=9,
+                                      headers={"Content-Type": "application/json"})
+        assert (refused.status_code, refused.json()["parameter"]) == (400, parameter)
 
 
 def test_a_token_cannot_be_used_to_get_a_token(served: App) -> None:
