@@ -17,11 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chalicelib import parties
+from chalicelib.errors import TwocloudError
 from chalicelib.http import serve
 from chalicelib.parties.qcloud.simulator import Qcloud
 from chalicelib.simulators.faults import FAULTS
 from chalicelib.simulators.fleet import Fleet
 from tests.fixtures import FEW, GZ, US, App
+from tests.unit.test_errors import tree
 
 TEN = ["instance_name", "instance_id", "cpu_num", "mem_size", "disk_size", "lan_ip_set", "wan_ip_set", "status",
        "create_at", "update_at"]
@@ -511,6 +513,27 @@ def test_too_large(served: App) -> None:
         assert served.get(f"{GZ}&f=4&t=18&format={written}").content.count(b"\n") == 15 + (written == "csv")
     for written in ("prometheus", "ansible"):
         assert "whole list" in error(served.get(f"{GZ}&format={written}"), 413, "too_large")
+
+
+@pytest.mark.parametrize("kind", sorted(tree(), key=lambda kind: kind.__name__))
+def test_the_status_line_of_every_error_has_its_word(served: App, monkeypatch: pytest.MonkeyPatch,
+                                                     kind: type[TwocloudError]) -> None:
+    """As RFC 9110 names it; programs and people read the line, too."""
+    failure = kind.__new__(kind)
+    failure.__dict__.update(parameter="f", retry_after=1, party_code="", hint="", http_status=None)
+    failure.args = ("text",)
+
+    def fail(*_: object) -> None:
+        raise failure
+
+    monkeypatch.setattr("chalicelib.http.api.many_sources.answer", fail)
+    answer = served.get(GZ)
+    assert answer.reason == WORDS[answer.status_code]
+
+
+WORDS = {400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed",
+         409: "Conflict", 413: "Content Too Large", 429: "Too Many Requests", 500: "Internal Server Error",
+         502: "Bad Gateway", 503: "Service Unavailable", 504: "Gateway Timeout"}
 
 
 def test_our_own_fault_shows_nothing(served: App, monkeypatch: pytest.MonkeyPatch) -> None:
