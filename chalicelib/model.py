@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cached_property
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, ip_interface
 from typing import Annotated
 from urllib.parse import urlsplit, urlunsplit
 
@@ -325,18 +325,34 @@ def parse_time(text: str | None) -> datetime | None:
 
 
 def addresses(*texts: str | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(IPv4, IPv6) of what a party gave, in its order, each once; what is no address is left out."""
+    """(IPv4, IPv6) of what a party gave, in its order, each once; what is no address is left out.
+
+    An interface's address with the length of its network is that address, a network is none.
+    """
     ipv4: dict[str, None] = {}
     ipv6: dict[str, None] = {}
     for text in texts:
         if not text:
             continue
-        if _IPV4.fullmatch(text):
-            ipv4[text] = None
-        elif ":" in text:
+        address = text if _IPV4.fullmatch(text) else address_in(text)
+        if _IPV4.fullmatch(address):
+            ipv4[address] = None
+        elif ":" in address:
             with suppress(ValueError):
-                ipv6[str(IPv6Address(text))] = None             # one spelling, so that it can be searched for
+                ipv6[str(IPv6Address(address))] = None          # one spelling, so that it can be searched for
     return tuple(ipv4), tuple(ipv6)
+
+
+def address_in(text: str) -> str:
+    """10.0.0.5/24 -> 10.0.0.5, 192.0.2.1/32 -> 192.0.2.1; "" of 10.0.0.0/24. Without blanks around it."""
+    text = text.strip(" ")
+    if "/" not in text:
+        return text
+    with suppress(ValueError):
+        it = ip_interface(text)
+        if it.ip != it.network.network_address or it.network.prefixlen >= it.max_prefixlen - 1:
+            return str(it.ip)
+    return ""
 
 
 def total_gib(sizes: Iterable[int | None]) -> int | None:

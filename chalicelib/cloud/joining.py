@@ -10,7 +10,7 @@ from typing import TypedDict, TypeVar
 from urllib.parse import urlsplit
 
 from ..errors import PartyMalformed
-from ..model import Listing, Server, Window, total_gib
+from ..model import Listing, Server, Window, address_in, total_gib
 from ..model import addresses as sorted_addresses
 from .paging import cut
 
@@ -40,7 +40,7 @@ def by_scope(texts: Iterable[str | None]) -> Addresses:
     wan: list[str] = []
     for text in texts:
         with suppress(ValueError):
-            address = ip_address(text or "")
+            address = ip_address(address_in(text or ""))
             if not (address.is_loopback or address.is_link_local or address.is_unspecified):
                 (wan if address.is_global else lan).append(str(address))
     return addresses(lan, wan)

@@ -32,7 +32,20 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from ..errors import Internal, PartyDenied, PartyMalformed, PartyThrottled
-from ..model import Account, Limit, Listing, Region, Request, Response, Send, Server, Source, Window, addresses
+from ..model import (
+    Account,
+    Limit,
+    Listing,
+    Region,
+    Request,
+    Response,
+    Send,
+    Server,
+    Source,
+    Window,
+    address_in,
+    addresses,
+)
 from .client import Client
 from .decoding import decode, reading
 from .joining import once
@@ -199,7 +212,7 @@ def split_addresses(texts: Iterable[str | None]) -> tuple[tuple[tuple[str, ...],
     wan: list[str] = []
     for text in texts:
         with suppress(ValueError):
-            (wan if ip_address(text or "").is_global else lan).append(text or "")
+            (wan if ip_address(address_in(text or "")).is_global else lan).append(text or "")
     return addresses(*lan), addresses(*wan)
 
 

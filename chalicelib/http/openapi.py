@@ -394,7 +394,7 @@ def _headers() -> dict[str, Any]:
         "X-Request-Id": text("Identifies this request in the service's log."),
         "X-Content-Type-Options": text("Always nosniff.", const="nosniff"),
         "Vary": text("Authorization, Accept-Encoding"),
-        "Cache-Control": text("private, no-cache; errors: no-store"),
+        "Cache-Control": text("private, no-cache; errors, tokens and metrics: no-store"),
         "X-Total-Count": {"description": "How many servers or changes the whole list holds; absent if unknown.",
                           "schema": {"type": "integer", "minimum": 0}},
         "X-List-Id": text("Names the complete list that this is a part of: pass it as `list` to read more of it. "

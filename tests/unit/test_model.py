@@ -58,6 +58,9 @@ def test_what_is_no_address() -> None:
     assert addresses("256.0.0.1", "1.2.3", "01.2.3.4", "1.2.3.4\n", "1.2.3.4,5.6.7.8", "a:b", "::g", "１.2.3.4",
                      "localhost") == ((), ())
     assert addresses("2001:DB8:0:0::1", "2001:db8::1") == ((), ("2001:db8::1",))
+    assert addresses("10.0.0.0/24", "2001:db8::/64", "1.2.3.4/33", "1.2.3.4/", "/24", "1.2.3.4/24/24") == ((), ())
+    assert addresses("10.0.0.5/24", " 192.0.2.1/32", "10.0.0.0/31", "2001:db8::1/64") == (
+        ("10.0.0.5", "192.0.2.1", "10.0.0.0"), ("2001:db8::1",))
 
 
 def test_an_endpoint_stands_in_for_every_host_and_keeps_the_path() -> None:

@@ -237,6 +237,42 @@ def test_one_odd_value_costs_that_value(name: str, sample: int, monkeypatch: pyt
     assert not problems, report
 
 
+@pytest.mark.parametrize("name", parties.names())
+@pytest.mark.parametrize("written", ["{}/24", "{}/32", " {} "])
+def test_an_address_is_read_however_it_is_written(name: str, written: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the length of its network, as of an interface, or with blanks around it: it is the same address."""
+    module = importlib.import_module(f"chalicelib.parties.{name}")
+    fields = ("lan_ipv4", "wan_ipv4", "lan_ipv6", "wan_ipv6")
+    tried = 0
+    for case in [case for case in WHAT[name]["cases"] if case.get("servers") and replays(name, case)]:
+        with monkeypatch.context() as patched:
+            for constant, value in case.get("constants", {}).items():
+                patched.setattr(module, constant, value)
+            every = {ip for server in case["servers"] for field in fields for ip in server[field]}
+            requests = " ".join(json.dumps([exchange["asked"], exchange.get("path")]) for exchange in case["exchanges"])
+            texts = {ip: written.format(ip) for ip in every if ip not in requests and not ip.endswith((".0", "::"))}
+            exchanges = [{**exchange, "answer": written_as(exchange["answer"], texts)}
+                         for exchange in case["exchanges"]]
+            if not texts or exchanges == case["exchanges"]:
+                continue
+            tried += 1
+            shown_as = [[server[field] for field in fields] for server in case["servers"]]
+            servers = play(name, case, exchanges)
+            assert [[server[field] for field in fields] for server in servers] == shown_as, case["name"]
+    assert tried
+
+
+def written_as(value: Any, texts: dict[str, str]) -> Any:
+    """A part of an answer with these texts in place of those, also in the texts of an XML."""
+    if isinstance(value, dict):
+        return {key: written_as(inner, texts) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [written_as(inner, texts) for inner in value]
+    if isinstance(value, str) and value.lstrip().startswith("<"):
+        return re.sub(r">([0-9a-f.:]+)<", lambda text: f">{texts.get(text[1], text[1])}<", value)
+    return texts.get(value, value) if isinstance(value, str) else value
+
+
 def attempts(name: str) -> Iterator[Attempt]:
     """(case, number of the exchange, leaf, its value, what is done to it, what makes the changed answer)"""
     for case in playable(name):

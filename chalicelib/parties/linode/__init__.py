@@ -132,6 +132,7 @@ def _server(row: _Linode, volumes: int | None, vpc: list[_VpcAddress]) -> api.Se
     vpc = [ip for ip in vpc if ip.active] or vpc
     slaac = [(ip.ipv6_is_public, six.slaac_address) for ip in vpc for six in ip.ipv6_addresses or ()]
     network = vpc[0] if vpc else _VpcAddress()
+    ipv4 = [api.address_in(ip) for ip in row.ipv4 or ()]
     return api.Server(
         id=str(row.id),
         name=row.label or "",
@@ -139,9 +140,9 @@ def _server(row: _Linode, volumes: int | None, vpc: list[_VpcAddress]) -> api.Se
         memory_mib=specs.memory,
         disk_gib=api.total_gib((None if specs.disk is None else -(-specs.disk // 1024), volumes)),
         **api.addresses(
-            lan=[*(ip for ip in row.ipv4 or () if _PRIVATE.match(ip)), *(ip.address for ip in vpc),
+            lan=[*(ip for ip in ipv4 if _PRIVATE.match(ip)), *(ip.address for ip in vpc),
                  *(ip for public, ip in slaac if not public)],
-            wan=[*(ip for ip in row.ipv4 or () if not _PRIVATE.match(ip)), *(ip.nat_1_1 for ip in vpc),
+            wan=[*(ip for ip in ipv4 if not _PRIVATE.match(ip)), *(ip.nat_1_1 for ip in vpc),
                  api.without_prefix(row.ipv6), *(ip for public, ip in slaac if public)]),
         **PARTY.status_of(row.status),
         created_at=api.parse_time(row.created),

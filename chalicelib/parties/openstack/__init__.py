@@ -388,7 +388,7 @@ def _disk(row: _Server, flavor: _Flavor, sizes: Mapping[str, int | None]) -> int
 
 def _is_public(address: _Address) -> bool:
     try:
-        return address.type == "floating" or ip_address(address.addr or "").is_global
+        return address.type == "floating" or ip_address(api.address_in(address.addr or "")).is_global
     except ValueError:
         return False
 
