@@ -170,7 +170,7 @@ def _draw(report: dict[str, Any]) -> None:
         source = " ".join([row["party"], *([row["account"]] if "account" in shown else []), row["region"]])
         for text in filter(None, (row.get("why"), row.get("msg"))):
             line("")
-            line(f"{source}: {text}")
+            line(f"{source}: {text.removeprefix(f'{source}: ')}")
         if row.get("permissions"):
             line(f"needs: {', '.join(row['permissions'])}")
         if row.get("proxy"):
