@@ -116,7 +116,7 @@ def list_servers(client: api.Client, window: api.Window) -> api.Listing:
         return _types(client, {instance.server.instance_type for instance in instances})
 
     def typed() -> tuple[list[_Instance], dict[str, _Type]]:
-        every = _instances(client)
+        every = _instances(client, lambda names: _types(client, names))
         return every, types_of(api.cut(every, window))
 
     if window.last is None or window.last - window.first >= 5 * _FILTER:
@@ -154,14 +154,17 @@ def _console(region: str, instance: str) -> str | None:
     return host and f"https://{region}.{host}/ec2/home?region={region}#InstanceDetails:instanceId={instance}"
 
 
-def _instances(client: api.Client) -> list[_Instance]:
+def _instances(client: api.Client, ahead: Callable[[set[str]], object] = lambda names: None) -> list[_Instance]:
+    """`ahead`: what can be done with the names of types while the instances of an only page are read."""
     query, call = {"MaxResults": str(_PAGE)}, _with_managed(client, "DescribeInstances")
     key, _, value = (client.project or "").partition("=")
     if client.project is not None:
         query |= _filter(f"tag:{key}", [re.sub(r"([\\*?])", r"\\\1", value)])
 
     def fetch(token: str | None) -> api.Page[_Instance | None]:
-        page = _read(call({**query, **api.given(NextToken=token)}), _INSTANCES, _instance)
+        response = call({**query, **api.given(NextToken=token)})
+        names = _named_types(response.body) if token is None and client.project is None else set[str]()
+        page, _ = client.run_all(lambda: _read(response, _INSTANCES, _instance), lambda: ahead(names))
         if client.project is not None and any(i and i.server.tags.get(key) != value for _, i in page.rows):
             raise api.PartyMalformed("The party listed instances without the account's tag.")
         return page
@@ -170,6 +173,12 @@ def _instances(client: api.Client) -> list[_Instance]:
     return sorted(instances, key=lambda i: (i.server.created_at or _NEVER, i.server.id))
 
 
+def _named_types(body: bytes) -> set[str]:
+    """The types that an answer names, at a glance; none if more pages follow. What it overlooks is looked up later."""
+    return set() if b"<nextToken>" in body else {name.decode() for name in _TYPE_NAME.findall(body)}
+
+
+_TYPE_NAME = re.compile(rb"<instanceType>([a-z0-9.-]{1,64})</instanceType>")
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
 

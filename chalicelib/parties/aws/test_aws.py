@@ -85,6 +85,27 @@ def test_boto3_and_we_list_the_same_machines(house: App, amazon: Aws) -> None:
     assert part.servers == answer.servers[1000:1010]
 
 
+def test_the_types_of_an_only_page_are_requested_while_its_instances_are_read(
+        house: App, amazon: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+    key_id, secret = next(iter(amazon.keys.items()))
+    house.account("aws", {"access_key_id": key_id, "secret_access_key": secret}, amazon.url)
+    requested, read = list[bool](), aws._instance
+
+    def slow(item: Any, ns: str) -> Any:
+        until = time.monotonic() + 5
+        while not requested and not amazon.count("DescribeInstanceTypes") and time.monotonic() < until:
+            time.sleep(0.01)
+        requested.append(bool(amazon.count("DescribeInstanceTypes")))
+        return read(item, ns)
+
+    monkeypatch.setattr(aws, "_instance", slow)
+    amazon.fleets["us-east-1"] = Fleet(5)
+    answer = ours(house.deployment, "us-east-1")
+    assert requested == [True] * 5
+    assert all(server.memory_mib for server in answer.servers)
+    assert amazon.count("DescribeInstanceTypes") == 1
+
+
 @pytest.mark.slow
 def test_the_same_regions_as_boto3(house: App, amazon: Aws) -> None:
     key_id, secret = next(iter(amazon.keys.items()))
