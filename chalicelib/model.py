@@ -318,7 +318,7 @@ def parse_time(text: str | None) -> datetime | None:
     if not text:
         return None
     try:
-        time = datetime.fromisoformat(text)
+        time = datetime.fromisoformat(text.strip(" ").upper())          # a small t and z are RFC 3339 too
         return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
     except (ValueError, OverflowError):
         return None

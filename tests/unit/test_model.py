@@ -36,6 +36,8 @@ def test_times_as_parties_write_them() -> None:
                  "2022-09-14 02:09:47"):
         assert parse_time(text) == datetime(2022, 9, 14, 2, 9, 47, tzinfo=UTC)
     assert parse_time("2017-12-10T04:04Z") == datetime(2017, 12, 10, 4, 4, tzinfo=UTC)
+    for written in ("2017-12-10t04:04:05z", " 2017-12-10T04:04:05Z ", "2017-12-10 04:04:05z"):
+        assert parse_time(written) == datetime(2017, 12, 10, 4, 4, 5, tzinfo=UTC)
     for text in ("", None, "0000-00-00T00:00:00Z", "2022-13-01T00:00:00Z", "soon", "1663121387",
                  "2022-09-14T02:09:47X"):
         assert parse_time(text) is None
