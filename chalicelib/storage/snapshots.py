@@ -207,7 +207,8 @@ def rows_at(store: Store, kind: str, keys: Collection[str]) -> dict[str, Row]:
     that is others', the rest are read by their keys."""
     rows, wanted, first, last, most = dict[str, Row](), {*keys}, min(keys), max(keys), _BETWEEN * len(keys)
     tenant = f"{first.partition('/')[0]}/"
-    for n, (key, row) in enumerate(store.list(kind, tenant if last.startswith(tenant) else "", first)):
+    prefix = tenant if first.startswith(tenant) and last.startswith(tenant) else ""
+    for n, (key, row) in enumerate(store.list(kind, prefix, first)):
         if key > last:
             break
         if n >= most:

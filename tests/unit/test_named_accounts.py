@@ -479,6 +479,7 @@ def test_many_tenants_rows_are_those_of_each(there: set[str], wanted: set[str], 
 @settings(max_examples=60)
 @given(st.sets(st.text("ab/", min_size=1, max_size=4), max_size=60),
        st.sets(st.text("ab/", min_size=1, max_size=4), min_size=1), st.integers(0, 3))
+@example(there={"b"}, wanted={"b", "b/"}, most=0)
 def test_many_rows_are_those_of_their_keys_and_few_others_are_read(there: set[str], wanted: set[str],
                                                                    most: int) -> None:
     read, fetched = list[str](), list[str]()
