@@ -37,7 +37,7 @@ KINDS = {
 }
 
 
-class _House:
+class _App:
     """The package on MiniStack's store and key, its functions under awslambdaric behind a gateway."""
 
     def __init__(self, stack: ExitStack) -> None:
@@ -138,31 +138,31 @@ class _House:
 
 def run() -> dict[str, Any]:
     with ExitStack() as stack:
-        house = _House(stack)
-        billed = _billed(house)
-        _warm(house)
-        mixed = _load(house, [])
-        hung = _load(house, [tenant for tenant in house.tokens if tenant.startswith("hung")])
-        peaks = {name: max(_peak_mib(it.pid) for it in pool.all if it.alive) for name, pool in house.pools.items()}
-        cold = {name: statistics.median(it.cold for it in pool.log if it.cold) for name, pool in house.pools.items()}
+        app = _App(stack)
+        billed = _billed(app)
+        _warm(app)
+        mixed = _load(app, [])
+        hung = _load(app, [tenant for tenant in app.tokens if tenant.startswith("hung")])
+        peaks = {name: max(_peak_mib(it.pid) for it in pool.all if it.alive) for name, pool in app.pools.items()}
+        cold = {name: statistics.median(it.cold for it in pool.log if it.cold) for name, pool in app.pools.items()}
         return {"billed": billed, "mixed": mixed, "hung": hung, "peak_mib": peaks, "cold": cold}
 
 
-def _billed(house: _House) -> dict[str, dict[str, float]]:
+def _billed(app: _App) -> dict[str, dict[str, float]]:
     """One request at a time: medians of what Lambda would bill, CPU, and bytes out; of each kind."""
-    api, guard = house.pools["APIHandler"], house.pools["Authorize"]
+    api, guard = app.pools["APIHandler"], app.pools["Authorize"]
     figures: dict[str, dict[str, float]] = {}
     for kind, (_, query) in KINDS.items():
         tenant = "hung-999" if kind == "refused" else "tenant-0"
         as_ = "tenant-0"
-        _, _, headers_before = house.ask(tenant, query, as_)
+        _, _, headers_before = app.ask(tenant, query, as_)
         headers = {"If-None-Match": headers_before["etag"]} if kind == "unchanged" else {}
         at, cpu = len(api.log), cpu_of(api.all[0].pid)
-        answers = [house.ask(tenant, query, as_, **headers) for _ in range(TIMES)]
+        answers = [app.ask(tenant, query, as_, **headers) for _ in range(TIMES)]
         expected = {"unchanged": 304, "refused": 403}.get(kind, 200)
         if {status for status, _, _ in answers} != {expected}:
             raise RuntimeError(f"{kind}: {[status for status, _, _ in answers]}")
-        plain = house.ask(tenant, query, as_, gzip=False, **headers)[1]
+        plain = app.ask(tenant, query, as_, gzip=False, **headers)[1]
         figures[kind] = {
             "ms": 1000 * statistics.median(it.took for it in api.log[at : at + TIMES]),
             "cpu_ms": 1000 * (cpu_of(api.all[0].pid) - cpu) / TIMES,
@@ -171,7 +171,7 @@ def _billed(house: _House) -> dict[str, dict[str, float]]:
         }
     at, cpu = len(guard.log), cpu_of(guard.all[0].pid)
     for number in range(1, TIMES + 1):  # each with a token that the gateway has not seen
-        house.ask(f"tenant-{number}", "region=gz&f=1&t=10")
+        app.ask(f"tenant-{number}", "region=gz&f=1&t=10")
     figures["authorizer"] = {
         "ms": 1000 * statistics.median(it.took for it in guard.log[at:]),
         "cpu_ms": 1000 * (cpu_of(guard.all[0].pid) - cpu) / TIMES,
@@ -181,13 +181,13 @@ def _billed(house: _House) -> dict[str, dict[str, float]]:
     return figures
 
 
-def _warm(house: _House) -> None:
+def _warm(app: _App) -> None:
     """An environment for each caller, and a snapshot for each tenant."""
     with ThreadPoolExecutor(CALLERS + HUNG) as pool:
-        list(pool.map(lambda number: house.ask(f"tenant-{number}", KINDS["kept"][1]), range(TENANTS)))
+        list(pool.map(lambda number: app.ask(f"tenant-{number}", KINDS["kept"][1]), range(TENANTS)))
 
 
-def _load(house: _House, hung: list[str]) -> dict[str, Any]:
+def _load(app: _App, hung: list[str]) -> dict[str, Any]:
     """CALLERS query many tenants: nine of ten a snapshot, one live; beside them one caller for each of `hung`."""
     until, timings, waited = time.monotonic() + SECONDS, list[tuple[float, int]](), list[tuple[float, int]]()
 
@@ -195,7 +195,7 @@ def _load(house: _House, hung: list[str]) -> dict[str, Any]:
         while time.monotonic() < until:
             tenant, query = choose()
             begun = time.perf_counter()
-            status, _, _ = house.ask(tenant, query)
+            status, _, _ = app.ask(tenant, query)
             into.append((time.perf_counter() - begun, status))
 
     def usual() -> tuple[str, str]:
@@ -220,7 +220,7 @@ def _load(house: _House, hung: list[str]) -> dict[str, Any]:
         "per_second": len(timings) / took,
         "errors": sum(status != 200 for _, status in timings),
         **{f"p{part}": times[min(len(times) - 1, len(times) * part // 100)] for part in (50, 95, 99)},
-        "environments": {name: len(pool.all) for name, pool in house.pools.items()},
+        "environments": {name: len(pool.all) for name, pool in app.pools.items()},
         "hung": [{"seconds": each, "status": status} for each, status in waited],
     }
 

@@ -40,27 +40,27 @@ def region_of(party: str) -> str:
     return simulators.clouds()[party].region
 
 
-def account_at(house: App, stack: ExitStack, party: str, neighbour: str = "", token: str = "", **more: Any,
+def account_at(app: App, stack: ExitStack, party: str, neighbour: str = "", token: str = "", **more: Any,
                ) -> tuple[Rest, dict[str, str]]:
     """A simulator with a fleet, a smaller one in the region `neighbour`, and the tenant's account there."""
     fleets = {region_of(party): Fleet(SIZE, party), **({neighbour: Fleet(23, "neighbour")} if neighbour else {})}
     credentials = {**WHAT[party]["credentials"], "token": token or canaries.secret(party)}
     cloud = stack.enter_context(Rest(kind_of(party), credentials["token"], fleets, limited=False))
-    house.account(party, credentials, cloud.url, **more)
+    app.account(party, credentials, cloud.url, **more)
     return cloud, credentials
 
 
-def listed(house: App, party: str, **more: Any) -> many_sources.Answer:
-    return many_sources.list_servers(house.deployment, many_sources.source_of("123", party, region_of(party)), **more)
+def listed(app: App, party: str, **more: Any) -> many_sources.Answer:
+    return many_sources.list_servers(app.deployment, many_sources.source_of("123", party, region_of(party)), **more)
 
 
 # ---------------------------------------------------------------- the same machines
 
-def same_machines(house: App, stack: ExitStack, party: str, client: Client, **more: Any) -> None:
+def same_machines(app: App, stack: ExitStack, party: str, client: Client, **more: Any) -> None:
     """The vendor's SDK and we list the same machines, field by field."""
-    cloud, credentials = account_at(house, stack, party, **more)
+    cloud, credentials = account_at(app, stack, party, **more)
     theirs = client(cloud.url, credentials, region_of(party))
-    mine = listed(house, party)
+    mine = listed(app, party)
     assert len(theirs) == mine.total == SIZE
     assert_same(mine.servers, theirs)
     assert all(server.created_at for server in mine.servers)
@@ -81,11 +81,11 @@ def libcloud_nodes(provider: str, url: str, keys: Sequence[str], listing: Mappin
             for node in driver.list_nodes(**listing)}
 
 
-def same_names(house: App, stack: ExitStack, party: str, client: Client, *, all_of_them: bool = True) -> None:
+def same_names(app: App, stack: ExitStack, party: str, client: Client, *, all_of_them: bool = True) -> None:
     """Libcloud's drivers read one list and no other: what else belongs to a machine is known to us alone."""
-    cloud, credentials = account_at(house, stack, party)
+    cloud, credentials = account_at(app, stack, party)
     theirs = client(cloud.url, credentials, region_of(party))
-    mine = {server.id: server for server in listed(house, party).servers}
+    mine = {server.id: server for server in listed(app, party).servers}
     assert len(mine) == SIZE
     assert len(theirs) > 100
     assert theirs.keys() <= mine.keys()
@@ -100,15 +100,15 @@ def same_names(house: App, stack: ExitStack, party: str, client: Client, *, all_
 
 # ---------------------------------------------------------------- tokens, regions, refusals
 
-def wrong_tokens_are_refused_and_regions_found(house: App, stack: ExitStack, party: str, neighbour: str = "",
+def wrong_tokens_are_refused_and_regions_found(app: App, stack: ExitStack, party: str, neighbour: str = "",
                                                **more: Any) -> None:
-    cloud, credentials = account_at(house, stack, party, neighbour, **more)
+    cloud, credentials = account_at(app, stack, party, neighbour, **more)
     for changed in (credentials["token"][:-1], credentials["token"] + "0", "x"):
-        house.account(party, {**credentials, "token": changed}, cloud.url)
+        app.account(party, {**credentials, "token": changed}, cloud.url)
         with pytest.raises(PartyDenied):
-            listed(house, party)
+            listed(app, party)
     account = Account(tenant_id="1", party=party, credentials=credentials, endpoint=cloud.url)
-    send = house.deployment.transport.sender(parties.load(party), account, region_of(party), time.monotonic() + 9)
+    send = app.deployment.transport.sender(parties.load(party), account, region_of(party), time.monotonic() + 9)
     codes = {region.code for region in parties.list_regions(account, send) if region.open}
     assert {region_of(party), neighbour or region_of(party)} <= codes
     parties.check(Source("1", party, region_of(party)), account, send)

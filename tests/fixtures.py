@@ -191,7 +191,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Itera
         client.delete_table(TableName=name)
 
 
-# ---------------------------------------------------------------- a house
+# ---------------------------------------------------------------- an app
 
 @pytest.fixture(autouse=True)
 def cold_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,7 +290,7 @@ def aws_keys() -> dict[str, str]:
 
 
 @pytest.fixture
-def house(deployment: Deployment, clock: Clock, stack: ExitStack, tmp_path: Path) -> Iterator[App]:
+def app(deployment: Deployment, clock: Clock, stack: ExitStack, tmp_path: Path) -> Iterator[App]:
     """Tenant 123 with 25 servers at qcloud gz and 12 at aws us-east-1; nothing listens yet."""
     made = App(deployment, clock)
     qcloud, aws = qcloud_keys(), aws_keys()
@@ -306,31 +306,31 @@ def house(deployment: Deployment, clock: Clock, stack: ExitStack, tmp_path: Path
 
 
 @contextmanager
-def serving(house: App) -> Generator[App]:
-    """The house with its API listening on a free port."""
-    server = serve.Server(house.deployment, "127.0.0.1", 0)
+def serving(app: App) -> Generator[App]:
+    """The app with its API listening on a free port."""
+    server = serve.Server(app.deployment, "127.0.0.1", 0)
     thread = threading.Thread(target=server.serve, daemon=True)
     thread.start()
-    house.url = f"http://{server.address}"
-    yield house
-    house.session.close()
+    app.url = f"http://{server.address}"
+    yield app
+    app.session.close()
     server.close()
     thread.join(10)
 
 
 @contextmanager
-def limited(house: App, **limits: int) -> Generator[App]:
+def limited(app: App, **limits: int) -> Generator[App]:
     """The same with such limits."""
-    before = house.deployment.settings
-    house.change_settings(limits=structs.replace(before.limits, **limits))
-    with serving(house):
-        yield house
+    before = app.deployment.settings
+    app.change_settings(limits=structs.replace(before.limits, **limits))
+    with serving(app):
+        yield app
 
 
 @pytest.fixture
-def served(house: App) -> Iterator[App]:
-    with serving(house):
-        yield house
+def served(app: App) -> Iterator[App]:
+    with serving(app):
+        yield app
 
 
 GZ = "party=qcloud&tenant_id=123&region=gz"

@@ -1,4 +1,4 @@
-"""A house with everything that is logged happening in it: the lines, by the log group that holds them on AWS."""
+"""An app with everything that is logged happening in it: the lines, by the log group that holds them on AWS."""
 
 import json
 import logging
@@ -11,7 +11,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
-import app
+import app as functions
 from chalicelib import log, parties
 from chalicelib.access import accounts
 from chalicelib.fleet import schedule
@@ -54,19 +54,19 @@ class Run(Context):
         self.aws_request_id = str(uuid.uuid4())
 
 
-def get(house: App, token: str | None = None, path: str = "/twocloud/servers", method: str = "GET",
+def get(app: App, token: str | None = None, path: str = "/twocloud/servers", method: str = "GET",
         query: dict[str, list[str]] | None = GZ) -> int:
-    request = event(path, basic(house.token if token is None else token), method, query)
+    request = event(path, basic(app.token if token is None else token), method, query)
     request["requestContext"]["requestId"] = str(uuid.uuid4())
-    return app.app(request, Run())["statusCode"]
+    return functions.app(request, Run())["statusCode"]
 
 
-def put(house: App, tenant: str, regions: tuple[str, ...], keys: dict[str, str] | None = None) -> None:
+def put(app: App, tenant: str, regions: tuple[str, ...], keys: dict[str, str] | None = None) -> None:
     """Its keys are wrong unless they are given."""
     made = accounts.check(tenant, parties.load("qcloud"), keys or qcloud_keys(), project=None, regions=regions,
                           deep=False,
-                          endpoint=house.clouds["qcloud"].url, local=True)
-    accounts.put(house.deployment.store, house.deployment.sealer(), made, house.clock(), replace=True)
+                          endpoint=app.clouds["qcloud"].url, local=True)
+    accounts.put(app.deployment.store, app.deployment.sealer(), made, app.clock(), replace=True)
 
 
 def record(body: str, run_id: str | None = None, message_id: str = "m") -> dict[str, Any]:
@@ -75,48 +75,48 @@ def record(body: str, run_id: str | None = None, message_id: str = "m") -> dict[
     return {"messageId": message_id, "receiptHandle": "r", "body": body, "messageAttributes": attributes}
 
 
-def live(house: App, patch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+def live(app: App, patch: pytest.MonkeyPatch) -> dict[str, list[str]]:
     """Requests that go well, are refused, throttled and broken; refreshes of all kinds; runs of the schedule."""
-    app.use(house.deployment)
-    qcloud = house.clouds["qcloud"]
+    functions.use(app.deployment)
+    qcloud = app.clouds["qcloud"]
     with heard() as api:
-        assert get(house) == get(house) == get(house, path="/twocloud/parties", query=None) == 200
-        assert get(house, query={**GZ, "tenant_id": ["7"]}) == 403
-        assert get(house, token="tc_wrong") == 401
-        assert get(house, query={**GZ, "party": ["qcloud,aws"], "region": ["all"],
+        assert get(app) == get(app) == get(app, path="/twocloud/parties", query=None) == 200
+        assert get(app, query={**GZ, "tenant_id": ["7"]}) == 403
+        assert get(app, token="tc_wrong") == 401
+        assert get(app, query={**GZ, "party": ["qcloud,aws"], "region": ["all"],
                                  "on_error": ["partial"]}) in (200, 404)
-        house.user("pia", password="password")
-        assert get(house, "pia", "/twocloud/tokens", "POST", None) == 200
+        app.user("pia", password="password")
+        assert get(app, "pia", "/twocloud/tokens", "POST", None) == 200
         for fault, status in (("403", 502), ("429 for six hours", 503)):
             qcloud.fail(fault)
-            assert get(house, query={**GZ, "on_error": ["fail"]}) == status
+            assert get(app, query={**GZ, "on_error": ["fail"]}) == status
             qcloud.forget()
-        put(house, "wrong", ("gz",))
-        wrong = house.issue(house.user("eve", tenants=("wrong",)))
-        assert get(house, wrong, query={**GZ, "tenant_id": ["wrong"]}) == 502
+        put(app, "wrong", ("gz",))
+        wrong = app.issue(app.user("eve", tenants=("wrong",)))
+        assert get(app, wrong, query={**GZ, "tenant_id": ["wrong"]}) == 502
         with patch.context() as broken:
-            broken.setattr(type(house.deployment.store), "get", lambda *_: 1 / 0)
-            assert get(house) == 500
+            broken.setattr(type(app.deployment.store), "get", lambda *_: 1 / 0)
+            assert get(app) == 500
     with heard() as work:
         def refresh(source: tuple[str, str, str], due: float) -> None:
             body = schedule.write(schedule.Message(*source, due))
-            app.work({"Records": [record(body, "run-1", f"m-{len(work)}")]}, Run())
+            functions.work({"Records": [record(body, "run-1", f"m-{len(work)}")]}, Run())
 
-        house.clock.forward(60)
-        refresh(("123", "qcloud", "ap-guangzhou"), house.clock())
+        app.clock.forward(60)
+        refresh(("123", "qcloud", "ap-guangzhou"), app.clock())
         refresh(("123", "qcloud", "ap-guangzhou"), 0.0)         # nothing to do
-        refresh(("wrong", "qcloud", "ap-guangzhou"), house.clock())
+        refresh(("wrong", "qcloud", "ap-guangzhou"), app.clock())
         qcloud.fail("429 for six hours")
-        refresh(("123", "qcloud", "ap-shanghai"), house.clock())
+        refresh(("123", "qcloud", "ap-shanghai"), app.clock())
         qcloud.forget()
-        app.work({"Records": [record("poison", "run-1", "m-poison")]}, Run())
+        functions.work({"Records": [record("poison", "run-1", "m-poison")]}, Run())
     with heard() as spread, mock_aws():
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
             patch.setenv(name, "testing")
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         client: Any = boto3.client("sqs")
-        client.create_queue(QueueName=house.deployment.settings.queue)
-        app.spread(TICK, Run())
-        house.clock.forward(7200)
-        app.spread(TICK, Run())
+        client.create_queue(QueueName=app.deployment.settings.queue)
+        functions.spread(TICK, Run())
+        app.clock.forward(7200)
+        functions.spread(TICK, Run())
     return {"ApiLog": api, "WorkLog": work, "SpreadLog": spread}

@@ -78,7 +78,7 @@ def rights() -> dict[str, tuple[set[str], set[str]]]:
 
 @pytest.fixture
 def mine(served: App) -> dict[str, str]:
-    """The settings of the served house, whose clock goes with the command's."""
+    """The settings of the served app, whose clock goes with the command's."""
     settings, served.clock.now = served.deployment.settings, time.time()
     user = users.find(served.deployment.store, "ann")
     assert user

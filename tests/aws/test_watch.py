@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-import app
+import app as functions
 from chalicelib import log
 from chalicelib.access import accounts
 from chalicelib.cli import serving
@@ -70,10 +70,10 @@ def metrics(lines: dict[str, list[str]]) -> dict[str, list[float]]:
     return values
 
 
-def test_patterns_count_what_happened(house: App, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_patterns_count_what_happened(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lines that the program wrote, with the platform's own between them; a field that is called otherwise counts
     nothing."""
-    lines = live(house, monkeypatch)
+    lines = live(app, monkeypatch)
     for group in lines.values():
         group += ["START RequestId: 8f5 Version: $LATEST\n",
                   "REPORT RequestId: 8f5\tDuration: 1.5 ms\tBilled Duration: 2 ms\n", "[ERROR] x", "[]", '"x"',
@@ -90,9 +90,9 @@ def test_patterns_count_what_happened(house: App, monkeypatch: pytest.MonkeyPatc
     assert second["late"] == second["oldest"] - IDLE_EVERY > 0
 
 
-def test_a_filter_matches_nothing_else(house: App, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_filter_matches_nothing_else(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each field that a pattern or a value names is needed: without it, or under another name, nothing is counted."""
-    lines = live(house, monkeypatch)
+    lines = live(app, monkeypatch)
     lines["AccessLog"] = [access("500"), access("200"), access("429", "THROTTLED")]
     whole = metrics(lines)
     for name in {name for one in FILTERS.values() for name in re.findall(
@@ -252,9 +252,9 @@ def test_the_dashboard_shows_what_there_is() -> None:
 
 # ---------------------------------------------------------------- the page
 
-def test_the_pages_table_of_fields_is_what_is_written(house: App, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pages_table_of_fields_is_what_is_written(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     written: dict[str, set[str]] = {}
-    for lines in live(house, monkeypatch).values():
+    for lines in live(app, monkeypatch).values():
         for line in read(lines):
             written.setdefault(line["event"], set()).update(line)
     # failures are many; their own fields stand in the code
@@ -384,20 +384,21 @@ def test_the_body_of_a_message_is_as_it_ever_was() -> None:
     record(schedule.write(SENT), "run-9"),
     record(schedule.write(SENT)),                                                 # of the version before
     {"messageId": "m", "receiptHandle": "r", "body": schedule.write(SENT)}])
-def test_messages_of_either_version_are_worked_on(house: App, message: dict[str, Any]) -> None:
-    app.use(house.deployment)
+def test_messages_of_either_version_are_worked_on(app: App, message: dict[str, Any]) -> None:
+    functions.use(app.deployment)
     with heard() as lines:
-        assert app.work({"Records": [message]}, Run()) == {"batchItemFailures": []}
+        assert functions.work({"Records": [message]}, Run()) == {"batchItemFailures": []}
     (done,) = read(lines, "refresh")
     assert done["total"] == 25
     assert done["message_id"] == "m"
     assert done.get("run_id") == ("run-9" if message.get("messageAttributes") else None)
 
 
-def test_failures_of_the_worker_name_run_and_message(house: App) -> None:
-    app.use(house.deployment)
+def test_failures_of_the_worker_name_run_and_message(app: App) -> None:
+    functions.use(app.deployment)
     with heard() as lines:
-        app.work({"Records": [record("poison", "run-9", "m-1"), record(schedule.write(SENT), "run-9", "m-2")]}, Run())
+        functions.work({"Records": [record("poison", "run-9", "m-1"),
+                                    record(schedule.write(SENT), "run-9", "m-2")]}, Run())
     assert [(line["event"], line["message_id"], line["run_id"]) for line in read(lines)
             if line["level"] != "DEBUG"] == [
         ("failure", "m-1", "run-9"), ("refresh", "m-2", "run-9")]
@@ -408,8 +409,8 @@ def test_failures_of_the_worker_name_run_and_message(house: App) -> None:
 QC = Source("123", "qcloud", "ap-guangzhou")
 
 
-def keep(house: App, source: Source, age: float, idle: float | None) -> None:
-    store, now = house.deployment.store, house.clock()
+def keep(app: App, source: Source, age: float, idle: float | None) -> None:
+    store, now = app.deployment.store, app.clock()
     revision = accounts.find(store, source.tenant_id, source.party).revision
     assert snapshots.save(store, source, revision, [], now - age, history=9999)
     if idle is not None:
@@ -422,28 +423,28 @@ def keep(house: App, source: Source, age: float, idle: float | None) -> None:
     (READ_EVERY + 1801, 0, READ_EVERY + 1801, 1801, True), (IDLE_EVERY + 1800, 7200, IDLE_EVERY + 1800, 1800, False),
     (IDLE_EVERY + 1801, 7200, IDLE_EVERY + 1801, 1801, True),
     (10 ** 6, 86_400, 0, 0, False), (10 ** 6, None, 0, 0, False)])                # who never reads waits for nothing
-def test_what_is_overdue(house: App, age: float, idle: float | None, oldest: int, late: int, overdue: bool) -> None:
-    put(house, "123", ("gz",))
-    keep(house, QC, age, idle)
-    survey = schedule.survey(house.deployment)
+def test_what_is_overdue(app: App, age: float, idle: float | None, oldest: int, late: int, overdue: bool) -> None:
+    put(app, "123", ("gz",))
+    keep(app, QC, age, idle)
+    survey = schedule.survey(app.deployment)
     assert (survey.known, survey.oldest, survey.late, survey.overdue) == (1, oldest, late, [QC] if overdue else [])
 
 
-def test_a_list_that_was_never_had_is_overdue_once_asking_failed(house: App) -> None:
-    put(house, "123", ("gz",))
-    house.deployment.store.put("interest", snapshots.key_of(QC), b"%d" % house.clock(), expires=2 ** 40)
-    assert schedule.survey(house.deployment).overdue == []
-    schedule.work(house.deployment, Message("123", "qcloud", "ap-guangzhou", house.clock()))     # its keys are wrong
-    survey = schedule.survey(house.deployment)
+def test_a_list_that_was_never_had_is_overdue_once_asking_failed(app: App) -> None:
+    put(app, "123", ("gz",))
+    app.deployment.store.put("interest", snapshots.key_of(QC), b"%d" % app.clock(), expires=2 ** 40)
+    assert schedule.survey(app.deployment).overdue == []
+    schedule.work(app.deployment, Message("123", "qcloud", "ap-guangzhou", app.clock()))     # its keys are wrong
+    survey = schedule.survey(app.deployment)
     assert (survey.overdue, survey.oldest, survey.late) == ([QC], 0, 0)
 
 
-def test_a_line_names_ten_sources_at_the_most(house: App) -> None:
-    put(house, "123", tuple(f"ap-r{n:02}" for n in range(20)))
+def test_a_line_names_ten_sources_at_the_most(app: App) -> None:
+    put(app, "123", tuple(f"ap-r{n:02}" for n in range(20)))
     for n in range(20):
-        keep(house, Source("123", "qcloud", f"ap-r{n:02}"), 9000 + n, 0)
+        keep(app, Source("123", "qcloud", f"ap-r{n:02}"), 9000 + n, 0)
     with heard() as lines:
-        schedule.finish(house.deployment, schedule.survey(house.deployment), 300)
+        schedule.finish(app.deployment, schedule.survey(app.deployment), 300)
     (line,) = read(lines, "spread")
     assert line["overdue"] == 20
     assert line["overdue_sources"] == [f"123/qcloud/ap-r{n:02}" for n in range(19, 9, -1)]
@@ -451,60 +452,60 @@ def test_a_line_names_ten_sources_at_the_most(house: App) -> None:
 
 # ---------------------------------------------------------------- health
 
-def health(house: App) -> dict[str, Any]:
-    app.use(house.deployment)
-    answer = app.app(event("/twocloud/health", None), Context())
+def health(app: App) -> dict[str, Any]:
+    functions.use(app.deployment)
+    answer = functions.app(event("/twocloud/health", None), Context())
     return json.loads(answer["body"])
 
 
-def test_health_tells_the_schedules_age(house: App) -> None:
-    assert health(house) | {"version": ""} == {"code": 200, "msg": "", "status": "ok", "version": "",
+def test_health_tells_the_schedules_age(app: App) -> None:
+    assert health(app) | {"version": ""} == {"code": 200, "msg": "", "status": "ok", "version": "",
                                                "schedule_age": None}
-    schedule.finish(house.deployment, schedule.survey(house.deployment), 300)
+    schedule.finish(app.deployment, schedule.survey(app.deployment), 300)
     for seconds, age, status in ((0, 0, "ok"), (899, 899, "ok"), (1, 900, "ok"), (1, 901, "late"), (-5000, 0, "ok")):
-        house.clock.forward(seconds)
-        assert (health(house)["schedule_age"], health(house)["status"]) == (age, status)
+        app.clock.forward(seconds)
+        assert (health(app)["schedule_age"], health(app)["status"]) == (age, status)
 
 
-def test_the_pages_example_of_health_is_an_answer(house: App) -> None:
+def test_the_pages_example_of_health_is_an_answer(app: App) -> None:
     (shown,) = re.findall(r"^(\{\"code\": 200.*schedule_age.*)$", PAGE, re.M)
-    schedule.finish(house.deployment, schedule.survey(house.deployment), 300)
-    house.clock.forward(41)
-    assert health(house) == json.loads(shown)
+    schedule.finish(app.deployment, schedule.survey(app.deployment), 300)
+    app.clock.forward(41)
+    assert health(app) == json.loads(shown)
 
 
-def test_health_reads_one_row_and_names_nobody(house: App, monkeypatch: pytest.MonkeyPatch) -> None:
-    schedule.finish(house.deployment, schedule.survey(house.deployment), 300)
-    store, calls = type(house.deployment.store), list[str]()
+def test_health_reads_one_row_and_names_nobody(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    schedule.finish(app.deployment, schedule.survey(app.deployment), 300)
+    store, calls = type(app.deployment.store), list[str]()
     for name in ("get", "put", "list", "delete"):
         real = getattr(store, name)
         monkeypatch.setattr(store, name, lambda *arguments, real=real, name=name,
                             **more: (calls.append(name), real(*arguments, **more))[1])
-    body = json.dumps(health(house))
+    body = json.dumps(health(app))
     assert calls == ["get"]
     assert not re.search("123|ann|qcloud|sqlite|/tmp", body)
 
 
-def test_health_of_a_store_that_cannot_be_reached(house: App, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_health_of_a_store_that_cannot_be_reached(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise OSError("disk on fire")
 
-    monkeypatch.setattr(type(house.deployment.store), "get", broken)
-    body = health(house)
+    monkeypatch.setattr(type(app.deployment.store), "get", broken)
+    body = health(app)
     assert (body["code"], body["error"]) == (500, "internal")
     assert "fire" not in json.dumps(body)
 
 
-def test_a_row_of_another_version_is_as_good_as_none(house: App) -> None:
-    house.deployment.store.put("health", "schedule", b"\xc1")
-    assert health(house)["schedule_age"] is None
+def test_a_row_of_another_version_is_as_good_as_none(app: App) -> None:
+    app.deployment.store.put("health", "schedule", b"\xc1")
+    assert health(app)["schedule_age"] is None
 
 
-def test_the_loop_of_serve_tells_of_its_runs(house: App) -> None:
-    put(house, "123", ("gz",))
+def test_the_loop_of_serve_tells_of_its_runs(app: App) -> None:
+    put(app, "123", ("gz",))
     stopped = threading.Event()
     with heard() as lines:
-        thread = threading.Thread(target=serving._refresh, args=(house.deployment, 0.05, stopped))
+        thread = threading.Thread(target=serving._refresh, args=(app.deployment, 0.05, stopped))
         thread.start()
         until = time.monotonic() + 30
         while not read(lines, "spread") and time.monotonic() < until:
@@ -514,7 +515,7 @@ def test_the_loop_of_serve_tells_of_its_runs(house: App) -> None:
     refreshed, ran = read(lines, "refresh")[0], read(lines, "spread")[0]
     assert refreshed["run_id"] == ran["run_id"]
     assert ran["due"] == 1
-    assert health(house)["schedule_age"] == 0
+    assert health(app)["schedule_age"] == 0
 
 
 # ---------------------------------------------------------------- traces
@@ -540,10 +541,10 @@ def test_two_files_that_name_the_same_thing_are_no_template(tmp_path: Path, monk
         package.merged()
 
 
-def test_requests_that_the_gateway_would_answer_have_lines_too(house: App) -> None:
-    app.use(house.deployment)
+def test_requests_that_the_gateway_would_answer_have_lines_too(app: App) -> None:
+    functions.use(app.deployment)
     with heard() as lines:
-        assert get(house, path="/twocloud/servers", method="PUT") == 405
+        assert get(app, path="/twocloud/servers", method="PUT") == 405
     (line,) = read(lines, "request")
     assert line["error"] == "method_not_allowed"
     assert "function_request_id" in line

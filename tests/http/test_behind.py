@@ -20,14 +20,14 @@ DASHBOARD = "https://dash.example.com"
 
 
 @pytest.fixture
-def behind(house: App) -> Iterator[App]:
+def behind(app: App) -> Iterator[App]:
     """Pages of the dashboard may read it, and loopback is a trusted proxy."""
     chosen = load({"TWOCLOUD_CORS_ORIGINS": f"{DASHBOARD},http://localhost:3000",
                    "TWOCLOUD_TRUSTED_PROXY": "127.0.0.1"})
-    house.deployment = structs.replace(house.deployment, settings=structs.replace(
-        house.deployment.settings, cors_origins=chosen.cors_origins, trusted_proxies=chosen.trusted_proxies))
-    with serving(house):
-        yield house
+    app.deployment = structs.replace(app.deployment, settings=structs.replace(
+        app.deployment.settings, cors_origins=chosen.cors_origins, trusted_proxies=chosen.trusted_proxies))
+    with serving(app):
+        yield app
 
 
 # ---------------------------------------------------------------- proxies
@@ -143,10 +143,10 @@ def health(path: Path) -> int:
     return connection.getresponse().status
 
 
-def test_a_local_socket_is_for_owner_and_group_alone(house: App, tmp_path: Path) -> None:
+def test_a_local_socket_is_for_owner_and_group_alone(app: App, tmp_path: Path) -> None:
     path = tmp_path / "s"
     for _ in range(2):                      # the second finds what a killed one left
-        server = serve.Server(house.deployment, f"unix:{path}", 0)
+        server = serve.Server(app.deployment, f"unix:{path}", 0)
         assert server.address == f"unix:{path}"
         assert path.stat().st_mode & 0o777 == 0o660
         thread = threading.Thread(target=server.serve)
@@ -165,17 +165,17 @@ def test_a_local_socket_is_for_owner_and_group_alone(house: App, tmp_path: Path)
 
 # ---------------------------------------------------------------- the end
 
-def started(house: App) -> tuple[serve.Server, threading.Thread]:
-    server = serve.Server(house.deployment, "127.0.0.1", 0)
+def started(app: App) -> tuple[serve.Server, threading.Thread]:
+    server = serve.Server(app.deployment, "127.0.0.1", 0)
     thread = threading.Thread(target=server.serve)
     thread.start()
     return server, thread
 
 
-def test_what_is_under_way_is_answered_and_nothing_new_begins(house: App) -> None:
+def test_what_is_under_way_is_answered_and_nothing_new_begins(app: App) -> None:
     """As after SIGTERM: `Listener.drain` is what its handler calls."""
     began, free = threading.Event(), threading.Event()
-    cloud = house.clouds["qcloud"]
+    cloud = app.clouds["qcloud"]
     answers = cloud.answer
 
     def slow(*args: object, **more: object) -> object:
@@ -184,33 +184,33 @@ def test_what_is_under_way_is_answered_and_nothing_new_begins(house: App) -> Non
         return answers(*args, **more)       # type: ignore[arg-type]
 
     cloud.answer = slow                     # type: ignore[method-assign,assignment]
-    server, thread = started(house)
-    house.url = f"http://{server.address}"
+    server, thread = started(app)
+    app.url = f"http://{server.address}"
     idle = http.client.HTTPConnection(server.address, timeout=40)
     idle.request("GET", "/twocloud/health")
     assert idle.getresponse().read()
     received: list[requests.Response] = []
-    caller = threading.Thread(target=lambda: received.append(house.get(GZ)))
+    caller = threading.Thread(target=lambda: received.append(app.get(GZ)))
     caller.start()
     assert began.wait(40)
     server._listener.drain(40)
     assert idle.sock
     assert idle.sock.recv(1) == b""         # closed
     with pytest.raises(requests.ConnectionError):
-        requests.get(f"{house.url}/twocloud/health", timeout=9)
+        requests.get(f"{app.url}/twocloud/health", timeout=9)
     free.set()
     caller.join(40)
     thread.join(40)
     assert not thread.is_alive()
     assert received[0].status_code == 200
     assert len(received[0].json()["vm_servers"]) == 25
-    house.session.close()
+    app.session.close()
     server.close()
 
 
-def test_a_request_that_never_ends_is_not_waited_for(house: App, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_that_never_ends_is_not_waited_for(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "_TICK", 0.01)
-    server, thread = started(house)
+    server, thread = started(app)
     host, _, port = server.address.partition(":")
     with socket.create_connection((host, int(port)), timeout=40) as stuck:
         stuck.sendall(b"GET /twocloud/health HTTP/1.1\r\nHost: x\r\n")             # and never the end

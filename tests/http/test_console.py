@@ -37,7 +37,7 @@ HOSTILE = ("<img src=x onerror=alert(1)>", "</script><script>alert(2)</script>",
 
 @pytest.fixture
 def clock() -> Clock:
-    """The browser has the real time, so the house has it too."""
+    """The browser has the real time, so the app has it too."""
     return Clock(float(int(time.time())))
 
 
@@ -148,9 +148,9 @@ def opens(engine: Any, served: App) -> Iterator[Opens]:
         assert not any("tc_" in url for url in reader.requests)
 
 
-def machines(house: App, *fleet: Machine, party: str = "qcloud") -> None:
-    """The house has only these, in one region."""
-    for name, cloud in house.clouds.items():
+def machines(app: App, *fleet: Machine, party: str = "qcloud") -> None:
+    """The app has only these, in one region."""
+    for name, cloud in app.clouds.items():
         for region in cloud.fleets:         # type: ignore[attr-defined]
             cloud.fleets[region] = Machines()                   # type: ignore[attr-defined]
         if name == party:
@@ -282,12 +282,12 @@ def test_a_token_that_is_revoked_in_use_clears_the_screen(served: App, opens: Op
 
 # ---------------------------------------------------------------- the tenants of a token
 
-def two_tenants(house: App) -> str:
+def two_tenants(app: App) -> str:
     """A token for tenants 123 and 7. Tenant 7 has the 12 servers of aws too."""
-    aws = house.clouds["aws"]
+    aws = app.clouds["aws"]
     ((key_id, secret),) = aws.keys.items()  # type: ignore[attr-defined]
-    house.account("aws", {"access_key_id": key_id, "secret_access_key": secret}, aws.url, "7")
-    return house.issue(house.user("bob", ("123", "7", "foreign")))
+    app.account("aws", {"access_key_id": key_id, "secret_access_key": secret}, aws.url, "7")
+    return app.issue(app.user("bob", ("123", "7", "foreign")))
 
 
 @pytest.mark.slow

@@ -15,23 +15,23 @@ AGO = 86_400 - 3600                         # seconds since the first change
 EVERYTHING = "party=all&tenant_id=123&region=all"
 
 
-def history(house: App) -> None:
+def history(app: App) -> None:
     """Three days ago the first list; yesterday `stays` is stopped and gets another tag; ten minutes ago `old` goes and
     `new` comes. All in one region of qcloud, beside the empty lists of aws."""
     old, stays, new = named("old", "stays", "new")
     stays = replace(stays, tags={"role": "web", "note": "x", "9": "kept"})
     stopped = replace(stays, state="stopped", tags={"role": "db", "9": "kept", "1": "=2"})
-    now = house.clock.now
+    now = app.clock.now
     for ago, fleet in ((3 * 86_400, (old, stays)), (AGO, (old, stopped)), (600, (stopped, new))):
-        machines(house, *fleet)
-        house.clock.now = now - ago
-        assert house.get(EVERYTHING).status_code == 200
-    house.clock.now = now
+        machines(app, *fleet)
+        app.clock.now = now - ago
+        assert app.get(EVERYTHING).status_code == 200
+    app.clock.now = now
 
 
-def days(house: App) -> int:
+def days(app: App) -> int:
     """On how many days, in UTC, the changes are."""
-    return len({datetime.fromtimestamp(house.clock.now - ago, UTC).date() for ago in (AGO, 600)})
+    return len({datetime.fromtimestamp(app.clock.now - ago, UTC).date() for ago in (AGO, 600)})
 
 
 def shown(reader: Reader) -> list[str]:

@@ -21,30 +21,30 @@ KEYS = ["code", "msg", "user", "token_id", "expires_at", "tenants", "parties", "
 BODY = {"$ref": "#/components/schemas/MeBody", "components": json.loads(openapi.document())["components"]}
 
 
-def put(house: App, tenant: str, party: str, name: str = "default", regions: tuple[str, ...] = (),
+def put(app: App, tenant: str, party: str, name: str = "default", regions: tuple[str, ...] = (),
         discover: bool = False) -> None:
     """An account whose endpoint answers nothing: `me` queries no party."""
     made = accounts.check(tenant, parties.load(party), {"qcloud": qcloud_keys, "aws": aws_keys}[party](), project=None,
                           regions=regions, deep=False, endpoint="http://127.0.0.1:9", local=True, name=name,
                           discovery=Discovery() if discover else None)
-    store = house.deployment.store
-    accounts.put(store, house.deployment.sealer(), made, house.clock(), replace=True)
+    store = app.deployment.store
+    accounts.put(store, app.deployment.sealer(), made, app.clock(), replace=True)
 
 
-def revision(house: App, tenant: str, party: str, name: str = "default") -> str:
-    (row,) = (row for row in accounts.every(house.deployment.store)
+def revision(app: App, tenant: str, party: str, name: str = "default") -> str:
+    (row,) = (row for row in accounts.every(app.deployment.store)
               if (row.tenant_id, row.party, row.account) == (tenant, party, name))
     return row.revision
 
 
-def discovered(house: App, tenant: str, party: str, name: str, *behind: Member) -> None:
+def discovered(app: App, tenant: str, party: str, name: str, *behind: Member) -> None:
     """What a look-up by the schedule leaves in the store."""
-    members, _ = known_members.after(None, behind, revision(house, tenant, party, name), house.clock())
-    known_members.keep(house.deployment.store, known_members.place_of(tenant, party, name), members)
+    members, _ = known_members.after(None, behind, revision(app, tenant, party, name), app.clock())
+    known_members.keep(app.deployment.store, known_members.place_of(tenant, party, name), members)
 
 
-def me(house: App, token: str | None = None) -> Any:
-    answer = house.get("", token, path=ME)
+def me(app: App, token: str | None = None) -> Any:
+    answer = app.get("", token, path=ME)
     assert answer.status_code == 200, answer.text
     body = answer.json()
     jsonschema.validate(body, BODY)

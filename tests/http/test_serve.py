@@ -582,9 +582,9 @@ def test_pipelined_and_kept_alive(served: App) -> None:
                + one).count(b"HTTP/1.1 200 OK") == 5
 
 
-def test_a_server_that_is_woken_by_another_while_it_is_closed(house: App, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_woken_by_another_while_it_is_closed(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     """The loop may run what ends it before the one who closes it has written to its pipe."""
-    server = serve.Server(house.deployment, "127.0.0.1", 0)
+    server = serve.Server(app.deployment, "127.0.0.1", 0)
     thread = threading.Thread(target=server.serve, daemon=True)
     thread.start()
     assert requests.get(f"http://{server.address}/twocloud/health", timeout=9).status_code == 200
@@ -602,9 +602,9 @@ def test_a_server_that_is_woken_by_another_while_it_is_closed(house: App, monkey
     assert not thread.is_alive()
 
 
-def test_a_closed_server_leaves_no_thread(house: App) -> None:
+def test_a_closed_server_leaves_no_thread(app: App) -> None:
     before = threading.active_count()
-    server = serve.Server(house.deployment, "127.0.0.1", 0)
+    server = serve.Server(app.deployment, "127.0.0.1", 0)
     thread = threading.Thread(target=server.serve)
     thread.start()
     assert threading.active_count() >= before + FEW.requests

@@ -175,10 +175,10 @@ UNFINISHED = {"nothing": b"", "head": b"GET /twocloud/servers HTTP/1.1\r\nHost: 
 
 @pytest.mark.sample(3)
 @pytest.mark.parametrize("data", UNFINISHED.values(), ids=UNFINISHED)
-def test_connections_that_wait_make_room_for_new_ones(house: App, data: bytes) -> None:
+def test_connections_that_wait_make_room_for_new_ones(app: App, data: bytes) -> None:
     """As many as there may be, and more, from the very address of those who ask: the ones that wait longest go."""
     with ExitStack() as stack:
-        served = stack.enter_context(limited(house, address_connections=20))
+        served = stack.enter_context(limited(app, address_connections=20))
         assert gets(served).status_code == 200
         held = [stack.enter_context(connect(served, data)) for _ in range(60)]
         for _ in range(5):
@@ -195,9 +195,9 @@ def test_connections_that_wait_make_room_for_new_ones(house: App, data: bytes) -
         assert ended >= 35 or data == HEALTH
 
 
-def test_when_all_places_are_taken_by_many_addresses_the_fullest_makes_room(house: App) -> None:
+def test_when_all_places_are_taken_by_many_addresses_the_fullest_makes_room(app: App) -> None:
     with ExitStack() as stack:
-        served = stack.enter_context(limited(house, connections=20, address_connections=20))
+        served = stack.enter_context(limited(app, connections=20, address_connections=20))
         for _ in range(60):
             stack.enter_context(connect(served, UNFINISHED["head"]))
         assert gets(served).status_code == 200
@@ -233,12 +233,12 @@ def test_an_idle_connection_ends_and_a_busy_one_stays(served: App, monkeypatch: 
         assert idle.recv(100) == b""
 
 
-def test_an_answer_that_is_not_read_ends(house: App, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_is_not_read_ends(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pipelined requests whose answers nobody reads held a thread each, forever."""
     monkeypatch.setattr(connections, "SECONDS_TO_READ", 1)
     ask = b"GET /twocloud/openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
     with ExitStack() as stack:
-        served = stack.enter_context(limited(house, address_requests=4))
+        served = stack.enter_context(limited(app, address_requests=4))
         for _ in range(6):
             sock = stack.enter_context(socket.socket())
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -286,9 +286,9 @@ def hanging(served: App, count: int, token: str) -> Iterator[None]:
 
 
 @pytest.mark.slow
-def test_a_tenant_whose_cloud_hangs_leaves_threads_to_the_others(house: App) -> None:
-    other = house.issue(house.user("bob", tenants=("7",)))
-    with limited(house, tenant_requests=10) as served, hanging(served, FEW.requests + 20, served.token):
+def test_a_tenant_whose_cloud_hangs_leaves_threads_to_the_others(app: App) -> None:
+    other = app.issue(app.user("bob", tenants=("7",)))
+    with limited(app, tenant_requests=10) as served, hanging(served, FEW.requests + 20, served.token):
         for _ in range(3):
             answer = requests.get(f"{served.url}/twocloud/servers?party=aws&tenant_id=7&region=us-east-1",
                                   auth=(other, ""), timeout=10)
@@ -296,10 +296,10 @@ def test_a_tenant_whose_cloud_hangs_leaves_threads_to_the_others(house: App) -> 
         assert requests.get(f"{served.url}/twocloud/health", timeout=10).status_code == 200
 
 
-def test_a_caller_with_more_waiting_requests_than_are_kept_is_refused(house: App, stack: ExitStack,
+def test_a_caller_with_more_waiting_requests_than_are_kept_is_refused(app: App, stack: ExitStack,
                                                                       monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "MOST_WAITING", 5)
-    served = stack.enter_context(limited(house, tenant_requests=2))
+    served = stack.enter_context(limited(app, tenant_requests=2))
     assert gets(served).status_code == 200
     # the first of them came while that answer was on its way, so that one of them more may start later: fill its place
     with hanging(served, 10, served.token), hanging(served, 3, served.token):
@@ -482,8 +482,8 @@ def test_every_wrong_login_over_http_is_one_body(served: App) -> None:
     assert "POST to /twocloud/tokens" in bodies.pop()
 
 
-def test_closing_twice_is_closing_once(house: App) -> None:
-    server = serve.Server(house.deployment, "127.0.0.1", 0)
+def test_closing_twice_is_closing_once(app: App) -> None:
+    server = serve.Server(app.deployment, "127.0.0.1", 0)
     thread = threading.Thread(target=server.serve)
     thread.start()
     closers = [threading.Thread(target=server.close) for _ in range(4)]

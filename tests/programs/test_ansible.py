@@ -42,13 +42,13 @@ def machine(number: int, name: str, tags: Mapping[str, str] = {}, **more: Any) -
 class Ansible:
     """A folder with an inventory file, run as its user would."""
 
-    house: App
+    app: App
     folder: Path
     paths: str                              # where the commands of its ansible-core are
 
     def write(self, text: str, name: str = "servers.twocloud.yml") -> str:
         head = (
-            f'plugin: twocloud.twocloud.twocloud\nurl: {self.house.url}\ntenant_id: "123"\nparty: qcloud\nregion: gz\n'
+            f'plugin: twocloud.twocloud.twocloud\nurl: {self.app.url}\ntenant_id: "123"\nparty: qcloud\nregion: gz\n'
         )
         (self.folder / name).write_text(head + text)
         return name
@@ -57,9 +57,9 @@ class Ansible:
         chosen = {"ANSIBLE_COLLECTIONS_PATH": f"{ROOT}/clients", "ANSIBLE_NOCOLOR": "1",
                   "ANSIBLE_INVENTORY_UNPARSED_FAILED": "1",
                   "ANSIBLE_INVENTORY_ENABLED": "twocloud.twocloud.twocloud", "COLUMNS": "1000",
-                  "TWOCLOUD_TOKEN": self.house.token if token is None else token, "PATH": self.paths, **environment}
+                  "TWOCLOUD_TOKEN": self.app.token if token is None else token, "PATH": self.paths, **environment}
         done = run(arguments, self.folder, {name: value for name, value in chosen.items() if value})
-        assert self.house.token not in done.stdout + done.stderr
+        assert self.app.token not in done.stdout + done.stderr
         # it wraps lines
         done.stderr = re.sub(r"\n(?=\S)", " ", done.stderr) if self.paths == ANSIBLES["2.16"] else done.stderr
         return done
@@ -92,7 +92,7 @@ def script(ansible: Ansible) -> Iterator[str]:
         f'#!/bin/sh\nPYTHONPATH="{ROOT}" exec "{sys.executable}" -m chalicelib "$@"\n')
     (ansible.folder / "twocloud").chmod(0o755)
     made = run(["bash", "-euc", block("ansible.md", "sh", "twocloud.sh")], ansible.folder,
-               {"TWOCLOUD_URL": ansible.house.url, "TWOCLOUD_TOKEN": ansible.house.token,
+               {"TWOCLOUD_URL": ansible.app.url, "TWOCLOUD_TOKEN": ansible.app.token,
                 "PATH": f"{ansible.folder}:{os.environ['PATH']}"})
     assert made.returncode == 0, made.stderr
     assert "_meta" in made.stdout, made.stderr
@@ -100,12 +100,12 @@ def script(ansible: Ansible) -> Iterator[str]:
     yield f"{ansible.folder}:{ansible.paths}"
 
 
-def fleet_of(house: App, *machines: Machine) -> None:
-    house.clouds["qcloud"].fleets["ap-guangzhou"] = Machines(machines)      # type: ignore[attr-defined]
+def fleet_of(app: App, *machines: Machine) -> None:
+    app.clouds["qcloud"].fleets["ap-guangzhou"] = Machines(machines)      # type: ignore[attr-defined]
 
 
-def hostile(house: App) -> None:
-    fleet_of(house, *(machine(number, name, TAGS[number % len(TAGS)], wan=("122.0.0.1",) if number == 0 else ())
+def hostile(app: App) -> None:
+    fleet_of(app, *(machine(number, name, TAGS[number % len(TAGS)], wan=("122.0.0.1",) if number == 0 else ())
                       for number, name in enumerate(NAMES)))
 
 
@@ -113,7 +113,7 @@ def hostile(house: App) -> None:
 @newest_core
 def test_the_plugin_and_the_script_say_the_same_of_hostile_names(ansible: Ansible, script: str) -> None:
     """Every host, every variable; and the groups of the docs are those of the script."""
-    hostile(ansible.house)
+    hostile(ansible.app)
     ansible.write(f"keyed_groups{GROUPS}")
     plugin, written = ansible.list(), ansible.list("./twocloud.sh", PATH=script, ANSIBLE_INVENTORY_ENABLED="script")
     hosts, variables = plugin["_meta"]["hostvars"], written["_meta"]["hostvars"]
@@ -136,7 +136,7 @@ def test_the_plugin_and_the_script_say_the_same_of_hostile_names(ansible: Ansibl
 @pytest.mark.parametrize("source", ["plugin", pytest.param("script", marks=pytest.mark.slow)])
 def test_a_playbook_pings_and_runs_no_name(ansible: Ansible, script: str, source: str) -> None:
     """As a module runs on each host, every variable is shown, and used in a template of the playbook's own."""
-    fleet_of(ansible.house, machine(0, "web", {"role": "web"}), machine(1, EVIL, TAGS[1]), machine(2, "x", TAGS[2]))
+    fleet_of(ansible.app, machine(0, "web", {"role": "web"}), machine(1, EVIL, TAGS[1]), machine(2, "x", TAGS[2]))
     (ansible.folder / "play.yml").write_text("""
 - hosts: all
   gather_facts: false
@@ -191,7 +191,7 @@ def test_no_inventory_is_empty_in_silence(ansible: Ansible) -> None:
         for name in (*Liar.ANSWERS, "cut"):
             sources[ansible.write("", f"{name}.twocloud.yml")] = ""
             text = (ansible.folder / f"{name}.twocloud.yml").read_text()
-            (ansible.folder / f"{name}.twocloud.yml").write_text(text.replace(ansible.house.url, f"{liar.url}/{name}"))
+            (ansible.folder / f"{name}.twocloud.yml").write_text(text.replace(ansible.app.url, f"{liar.url}/{name}"))
         ansible.write("token_file: nowhere\n", "nofile.twocloud.yml")
         ansible.write("status: RUNNING\n", "refused.twocloud.yml")
         ansible.write("region: nowhere-1\nname: x\n", "region.twocloud.yml")
@@ -239,7 +239,7 @@ def test_a_bad_token_is_a_failure_as_documented(ansible: Ansible) -> None:
 def test_a_cloud_that_is_off(ansible: Ansible) -> None:
     ansible.write("")
     before = ansible.list()
-    ansible.house.clouds["qcloud"].fail("reset")
+    ansible.app.clouds["qcloud"].fail("reset")
     done = ansible.run("ansible-inventory", "--list", "-i", "servers.twocloud.yml")
     assert done.returncode == 0
     assert json.loads(done.stdout)["_meta"]["hostvars"].keys() == before["_meta"]["hostvars"].keys()
@@ -255,25 +255,25 @@ def test_a_cloud_that_is_off(ansible: Ansible) -> None:
 @newest_core
 def test_the_cache_of_ansible(ansible: Ansible) -> None:
     """It saves the request, keeps hostile tags unchanged, holds no token, and is another one for another token."""
-    house = ansible.house
-    hostile(house)
+    app = ansible.app
+    hostile(app)
     ansible.write(block("ansible.md", "yaml", "cache_plugin"))
     first = ansible.list()
-    calls = house.clouds["qcloud"].count()
+    calls = app.clouds["qcloud"].count()
     assert calls
     assert ansible.list() == first
-    assert house.clouds["qcloud"].count() == calls
+    assert app.clouds["qcloud"].count() == calls
     kept = [path for path in (ansible.folder / ".cache/ansible-twocloud").rglob("*") if path.is_file()]
     assert kept
-    assert not any(house.token.encode() in path.read_bytes() for path in kept)
-    house.clock.forward(1)
+    assert not any(app.token.encode() in path.read_bytes() for path in kept)
+    app.clock.forward(1)
     (ansible.folder / "none.yml").write_text("- hosts: nobody\n  tasks: []\n")
     assert ansible.run("ansible-playbook", "none.yml", "-i", "servers.twocloud.yml", "--flush-cache").returncode == 0
-    assert house.clouds["qcloud"].count() > calls
+    assert app.clouds["qcloud"].count() > calls
     done = ansible.run("ansible-inventory", "--list", "-i", "servers.twocloud.yml", token="tc_bad")
     assert done.returncode == 1
     assert "401 unauthorized" in done.stderr
-    narrow = house.issue(house.user("narrow", tenants=("9",)))
+    narrow = app.issue(app.user("narrow", tenants=("9",)))
     done = ansible.run("ansible-inventory", "--list", "-i", "servers.twocloud.yml", token=narrow)
     assert done.returncode == 1
     assert "403 forbidden" in done.stderr
@@ -282,9 +282,9 @@ def test_the_cache_of_ansible(ansible: Ansible) -> None:
 @pytest.mark.slow
 @newest_core
 def test_options(ansible: Ansible) -> None:
-    fleet_of(ansible.house, machine(0, "web", wan=("122.0.0.1",)), machine(1, "web"), machine(2, "", lan=("10.0.0.1",)),
+    fleet_of(ansible.app, machine(0, "web", wan=("122.0.0.1",)), machine(1, "web"), machine(2, "", lan=("10.0.0.1",)),
              machine(3, "off", state="stopped"))
-    (ansible.folder / "token.secret").write_text(f"{ansible.house.token}\n")
+    (ansible.folder / "token.secret").write_text(f"{ansible.app.token}\n")
     ansible.write(
         "hostnames: [wan_ip, lan_ip]\naddress: lan\ntoken_file: token.secret\nstatus: ACTIVE\nmax_age: "
         "60\ntimeout: 20\n")
@@ -309,8 +309,8 @@ def fails(ansible: Ansible, *sources: str) -> str:
 @newest_core
 def test_two_machines_are_never_one_host(ansible: Ansible) -> None:
     """Equal names in two files, or in a file of another kind: a failure, or names that differ."""
-    fleet_of(ansible.house, machine(0, "web", {"role": "a"}), machine(1, "db"))
-    ansible.house.clouds["aws"].fleets["us-east-1"] = Machines([machine(7, "web", {"role": "b"})])      # type: ignore[attr-defined]
+    fleet_of(ansible.app, machine(0, "web", {"role": "a"}), machine(1, "db"))
+    ansible.app.clouds["aws"].fleets["us-east-1"] = Machines([machine(7, "web", {"role": "b"})])      # type: ignore[attr-defined]
     first = ansible.write("keyed_groups: [{prefix: party, key: party}]\n", "first.twocloud.yml")
 
     def second(more: str) -> str:
@@ -343,13 +343,13 @@ def test_two_machines_are_never_one_host(ansible: Ansible) -> None:
 @pytest.mark.slow
 @newest_core
 def test_an_option_that_is_none_is_refused_and_the_others_are_templates(ansible: Ansible) -> None:
-    fleet_of(ansible.house, machine(0, "web", wan=("122.0.0.1",)))
+    fleet_of(ansible.app, machine(0, "web", wan=("122.0.0.1",)))
     for wrong, text in (("regions: [gz]\n", "There is no option 'regions'. Did you mean region?"),
                         ("filters: {}\n", "There is no option 'filters'."),
                         ("status: \"{{ nothing_of_this_name }}\"\n", "status cannot be evaluated"),
                         ("1: x\n", "There is no option '1'.")):
         assert text in fails(ansible, ansible.write(wrong)), wrong
-    (ansible.folder / "token.secret").write_text(f"{ansible.house.token}\n")
+    (ansible.folder / "token.secret").write_text(f"{ansible.app.token}\n")
     (ansible.folder / "servers.twocloud.yml").write_text(f"""plugin: twocloud.twocloud.twocloud
 url: "{{{{ lookup('ansible.builtin.env', 'WHERE') }}}}"
 token: "{{{{ lookup('ansible.builtin.file', '{ansible.folder}/token.secret') }}}}"
@@ -363,7 +363,7 @@ address: "{{{{ 'l' ~ 'an' }}}}"
 validate_certs: "{{{{ 1 == 1 }}}}"
 """)
     done = ansible.run("ansible-inventory", "--list", "-i", "servers.twocloud.yml", "-e", "tenant='123'", token="",
-                       WHERE=ansible.house.url)
+                       WHERE=ansible.app.url)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["_meta"]["hostvars"]["web"]["ansible_host"]["__ansible_unsafe"] == "10.0.0.1", (
         done.stderr)
@@ -402,16 +402,16 @@ def test_the_collection_is_one(ansible: Ansible, tmp_path: Path) -> None:
 def test_a_list_that_is_too_long_for_one_answer_is_read_in_parts(ansible: Ansible,
                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
     """While the fleet changes between any two of them."""
-    cloud: Any = ansible.house.clouds["qcloud"]
+    cloud: Any = ansible.app.clouds["qcloud"]
     cloud.fleets["ap-guangzhou"] = Machines([machine(n, f"web-{n}") for n in range(20)])
     write, written = formats.write, list[int]()
 
     def short(fleet: Any, query: Any, zone: Any) -> Any:
         if query.list_id:
             written.append(len(written))
-            ansible.house.clock.forward(1)
+            ansible.app.clock.forward(1)
             cloud.fleets["ap-guangzhou"] = Machines([machine(n, f"web-{n}") for n in range(20 + len(written))])
-            many_sources.list_servers(ansible.house.deployment, Source("123", "qcloud", "ap-guangzhou"))
+            many_sources.list_servers(ansible.app.deployment, Source("123", "qcloud", "ap-guangzhou"))
         return write(fleet, query, zone, most=5000)
 
     monkeypatch.setattr(formats, "write", short)

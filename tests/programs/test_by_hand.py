@@ -21,8 +21,8 @@ LINES = [line for document in ("README.md", "docs/api.md", "docs/recipes.md") fo
          and "&f=" not in line and "format=" not in line]
 
 
-def there(house: App, token: str | None = None) -> dict[str, str]:
-    return {"URL": house.url, "TWOCLOUD_TOKEN": house.token if token is None else token}
+def there(app: App, token: str | None = None) -> dict[str, str]:
+    return {"URL": app.url, "TWOCLOUD_TOKEN": app.token if token is None else token}
 
 
 @pytest.mark.parametrize("line", dict.fromkeys(LINES))

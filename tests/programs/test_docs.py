@@ -328,9 +328,9 @@ def bash(script: str, folder: Path, **environment: str) -> subprocess.CompletedP
 
 
 @pytest.mark.slow
-def test_the_readmes_own_clouds(house: App, tmp_path: Path) -> None:
+def test_the_readmes_own_clouds(app: App, tmp_path: Path) -> None:
     """As it stands, except for a simulator in place of Tencent's cloud, and a free port."""
-    cloud = house.clouds["qcloud"]
+    cloud = app.clouds["qcloud"]
     (script,) = (text for text in sh_blocks("README.md") if "account put" in text)
     ports = set(re.findall(r"(?:--port |127\.0\.0\.1:)(\d+)", script))
     assert len(ports) == 1

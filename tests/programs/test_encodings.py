@@ -24,7 +24,7 @@ ASK = ["servers", "--party", "qcloud", "--tenant", "123", "--region", "gz"]
 
 
 @pytest.fixture
-def house(served: App) -> App:
+def app(served: App) -> App:
     seed = {key: getattr(seed_machine(), key) for key in Machine.__slots__}
     served.clouds["qcloud"].fleets["ap-guangzhou"] = Machines(         # type: ignore[attr-defined]
         [Machine(**{**seed, "number": number, "key": f"{number:08d}", "name": name})
@@ -32,10 +32,10 @@ def house(served: App) -> App:
     return served
 
 
-def twocloud(house: App, *arguments: str | bytes, encoding: str = "utf-8",
+def twocloud(app: App, *arguments: str | bytes, encoding: str = "utf-8",
              closed: Sequence[int] = ()) -> subprocess.CompletedProcess[bytes]:
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": encoding,
-                   "TWOCLOUD_TOKEN": house.token, "LC_ALL": "C.UTF-8",
+                   "TWOCLOUD_TOKEN": app.token, "LC_ALL": "C.UTF-8",
                    "PYTHONWARNINGS": "error::EncodingWarning"}
     shell = ["sh", "-c", f'exec "$@" {" ".join(f"{number}>&-" for number in closed)}', "sh"] if closed else []
     return subprocess.run([*shell, sys.executable, "-m", "chalicelib", *arguments], env=environment,
@@ -44,8 +44,8 @@ def twocloud(house: App, *arguments: str | bytes, encoding: str = "utf-8",
 
 @pytest.mark.sample(3)
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_no_encoding_loses_a_row(house: App, encoding: str) -> None:
-    done = twocloud(house, *ASK, "--url", house.url, encoding=encoding)
+def test_no_encoding_loses_a_row(app: App, encoding: str) -> None:
+    done = twocloud(app, *ASK, "--url", app.url, encoding=encoding)
     # click writes UTF-8 where ASCII is set
     table = done.stdout.decode("utf-8" if encoding == "ascii" else encoding).splitlines()
     assert done.returncode == 0, done.stderr
@@ -57,11 +57,11 @@ def test_no_encoding_loses_a_row(house: App, encoding: str) -> None:
 
 @pytest.mark.sample(5)
 @pytest.mark.parametrize("form", ["json", "ndjson", "csv", "prometheus", "ansible"])
-def test_formats_are_utf8_in_every_locale(house: App, form: str) -> None:
+def test_formats_are_utf8_in_every_locale(app: App, form: str) -> None:
     """Their readers expect it; what is shaped here is the same."""
     for more in ([], ["--columns", "name,id"]) if form in ("ndjson", "csv") else ([],):
-        ask = [*ASK, "--url", house.url, "-o", form, "--max-age", "9999", *more]
-        expected, output = twocloud(house, *ask), twocloud(house, *ask, encoding="gbk")
+        ask = [*ASK, "--url", app.url, "-o", form, "--max-age", "9999", *more]
+        expected, output = twocloud(app, *ask), twocloud(app, *ask, encoding="gbk")
         assert output.returncode == expected.returncode == 0
         assert output.stdout == expected.stdout
         text = output.stdout.decode()
@@ -73,43 +73,43 @@ def test_formats_are_utf8_in_every_locale(house: App, form: str) -> None:
             assert json.loads(text)
 
 
-def test_errors_and_help_in_another_encoding(house: App) -> None:
-    done = twocloud(house, *ASK, "--sort", "\U0001f600", "--url", house.url, encoding="gbk")
+def test_errors_and_help_in_another_encoding(app: App) -> None:
+    done = twocloud(app, *ASK, "--sort", "\U0001f600", "--url", app.url, encoding="gbk")
     assert done.returncode == 2
     assert b"no column" in done.stderr
     assert b"Traceback" not in done.stderr
-    done = twocloud(house, *ASK, "--url", house.url, "--status", "\U0001f600", encoding="gbk")
+    done = twocloud(app, *ASK, "--url", app.url, "--status", "\U0001f600", encoding="gbk")
     assert done.returncode == 4
     assert b"status must be one of" in done.stderr
-    assert twocloud(house, "servers", "--help", encoding="ascii").returncode == 0
+    assert twocloud(app, "servers", "--help", encoding="ascii").returncode == 0
 
 
 @pytest.mark.parametrize("name", [b"\xff", b"a\xc3", b"\xed\xa0\x80"])
-def test_a_value_that_is_not_utf8_is_refused(house: App, name: bytes, tmp_path: Path) -> None:
+def test_a_value_that_is_not_utf8_is_refused(app: App, name: bytes, tmp_path: Path) -> None:
     """Not an empty list: from a server, and from the store."""
-    done = twocloud(house, *ASK, "--name", name, "--url", house.url)
+    done = twocloud(app, *ASK, "--name", name, "--url", app.url)
     assert done.returncode == 4, done.stderr
     assert done.stdout == b"", done.stderr
     assert b"not valid UTF-8" in done.stderr, done.stderr
-    assert twocloud(house, "context", "list", name).returncode == 2
+    assert twocloud(app, "context", "list", name).returncode == 2
 
 
 @pytest.mark.slow
-def test_a_closed_stream(house: App) -> None:
-    done = twocloud(house, *ASK, "--url", house.url, closed=[1])
+def test_a_closed_stream(app: App) -> None:
+    done = twocloud(app, *ASK, "--url", app.url, closed=[1])
     assert done.returncode == 5
     assert b"Bad file descriptor" in done.stderr
     assert b"Traceback" not in done.stderr
     for form in ("json", "csv", "ndjson"):
-        assert twocloud(house, *ASK, "--url", house.url, "-o", form, closed=[1]).returncode == 5
-    done = twocloud(house, *ASK, "--url", house.url, closed=[2])
+        assert twocloud(app, *ASK, "--url", app.url, "-o", form, closed=[1]).returncode == 5
+    done = twocloud(app, *ASK, "--url", app.url, closed=[2])
     assert done.returncode == 0
     assert len(done.stdout.splitlines()) == 1 + len(NAMES)
-    assert twocloud(house, *ASK, "--url", "http://127.0.0.1:1", closed=[1, 2]).returncode == 3
+    assert twocloud(app, *ASK, "--url", "http://127.0.0.1:1", closed=[1, 2]).returncode == 3
 
 
 @pytest.mark.parametrize("location", ["http://[", "https://[::1", "http://a]b/", "//[x", "\x00", "http://\u00e9"])
-def test_a_redirect_to_nowhere_is_no_server_of_ours(house: App, location: str) -> None:
+def test_a_redirect_to_nowhere_is_no_server_of_ours(app: App, location: str) -> None:
     class Redirects(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.wfile.write(b"HTTP/1.0 302 Found\r\nLocation: " + location.encode() + b"\r\nContent-Length: 0\r\n\r\n")
@@ -119,7 +119,7 @@ def test_a_redirect_to_nowhere_is_no_server_of_ours(house: App, location: str) -
 
     with HTTPServer(("127.0.0.1", 0), Redirects) as server:
         Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        done = twocloud(house, *ASK, "--url", f"http://127.0.0.1:{server.server_address[1]}")
+        done = twocloud(app, *ASK, "--url", f"http://127.0.0.1:{server.server_address[1]}")
         server.shutdown()
     assert done.returncode == 3, done.stderr
     assert b"is not a twocloud server" in done.stderr, done.stderr

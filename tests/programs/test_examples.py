@@ -239,9 +239,9 @@ def test_the_client_in_go(half: App, tmp_path: Path) -> None:
 
 # ---------------------------------------------------------------- the keys page, the Chinese page, the picture
 
-def test_a_key_is_handed_over(house: App, tmp_path: Path) -> None:
+def test_a_key_is_handed_over(app: App, tmp_path: Path) -> None:
     """As it stands, with a program in place of the editor and a simulator in place of the cloud."""
-    cloud = house.clouds["qcloud"]
+    cloud = app.clouds["qcloud"]
     (script,) = (text for page, kind, text in examples() if page.name == "keys.md" and kind == "sh")
     keys = {"secret_id": "AKIDtest", "secret_key": cloud.keys["AKIDtest"]}       # type: ignore[attr-defined]
     (tmp_path / "typed.secret").write_text(json.dumps(keys))

@@ -221,12 +221,12 @@ def test_without_a_watch_a_new_declaration_starts_the_pods_again() -> None:
 
 
 @pytest.mark.slow
-def test_its_init_container_stores_accounts_and_rotates_them_later(house: App, tmp_path: Path) -> None:
+def test_its_init_container_stores_accounts_and_rotates_them_later(app: App, tmp_path: Path) -> None:
     """The rendered words as they stand, except for where things are mounted. A wrong file stops the pod."""
     objects = rendered({**SMALL, "accounts": ACCOUNTS[:1], "users": USERS})
     (container,) = pod(objects)["initContainers"]
-    (key, secret) = house.clouds["qcloud"].keys.popitem()       # type: ignore[attr-defined]
-    house.clouds["qcloud"].keys[key] = secret                   # type: ignore[attr-defined]
+    (key, secret) = app.clouds["qcloud"].keys.popitem()       # type: ignore[attr-defined]
+    app.clouds["qcloud"].keys[key] = secret                   # type: ignore[attr-defined]
     made = declaration(objects)
     account, ann = made["tenants"]["123"][0]["credentials"], made["users"]["ann+ci@example.com"]["password"]
     account["file"], ann["file"] = "keys.secret", "ann.secret"

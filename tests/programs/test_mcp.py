@@ -37,8 +37,8 @@ PAGE = ROOT / "docs/assistants.md"
 GZ = {"tenant_id": "123", "party": "qcloud", "region": "gz"}
 
 
-def there(house: App, token: str = "") -> There:
-    return There(house.url, token or house.token, "test")
+def there(app: App, token: str = "") -> There:
+    return There(app.url, token or app.token, "test")
 
 
 def use(server: Any, work: Callable[[Client], Awaitable[Any]], mode: str = "auto") -> Any:
@@ -49,29 +49,29 @@ def use(server: Any, work: Callable[[Client], Awaitable[Any]], mode: str = "auto
     return anyio.run(begin)
 
 
-def call(house: App, name: str, token: str = "", **arguments: Any) -> dict[str, Any]:
+def call(app: App, name: str, token: str = "", **arguments: Any) -> dict[str, Any]:
     """The answer of one tool, which the client holds to its schema."""
     async def work(client: Client) -> Any:
         return await client.call_tool(name, arguments)
 
-    result = use(mcp.make(there(house, token)), work)
+    result = use(mcp.make(there(app, token)), work)
     assert not result.is_error, result.content
     assert json.loads(result.content[0].text) == result.structured_content
     return result.structured_content
 
 
-def refused(house: App, name: str, token: str = "", **arguments: Any) -> dict[str, Any]:
+def refused(app: App, name: str, token: str = "", **arguments: Any) -> dict[str, Any]:
     async def work(client: Client) -> Any:
         return await client.call_tool(name, arguments)
 
-    result = use(mcp.make(there(house, token)), work)
+    result = use(mcp.make(there(app, token)), work)
     assert result.is_error
     assert result.structured_content is None
     return json.loads(result.content[0].text)
 
 
-def fail(house: App, party: str) -> None:
-    house.clouds[party].answer = lambda call: Answer(503, {}, b"")                # type: ignore[method-assign]
+def fail(app: App, party: str) -> None:
+    app.clouds[party].answer = lambda call: Answer(503, {}, b"")                # type: ignore[method-assign]
 
 
 def environment(folder: Path, **more: str) -> dict[str, str]:

@@ -36,8 +36,8 @@ def test_the_table_names_the_limits_and_the_accounts(served: App, tmp_path: Path
     assert limited not in done.stdout + done.stderr
 
 
-def test_the_store_needs_no_token_and_shows_everything(house: App, tmp_path: Path) -> None:
-    here = {"TWOCLOUD_STORE": house.deployment.settings.store, "TWOCLOUD_KEY": house.deployment.settings.key}
+def test_the_store_needs_no_token_and_shows_everything(app: App, tmp_path: Path) -> None:
+    here = {"TWOCLOUD_STORE": app.deployment.settings.store, "TWOCLOUD_KEY": app.deployment.settings.key}
     done = run(tmp_path, "me", "-o", "json", **here)
     assert done.returncode == 0, done.stderr
     body = json.loads(done.stdout)
@@ -46,7 +46,7 @@ def test_the_store_needs_no_token_and_shows_everything(house: App, tmp_path: Pat
     assert [(it["party"], it["regions"]) for it in body["accounts"]] == [("aws", None), ("qcloud", None)]
     rows = run(tmp_path, "me", **here).stdout.splitlines()
     assert rows[-1].split() == ["123", "qcloud", "default", "all", "-"]
-    assert not any(cloud.calls for cloud in house.clouds.values())
+    assert not any(cloud.calls for cloud in app.clouds.values())
 
 
 def test_an_empty_store_has_no_table(tmp_path: Path) -> None:

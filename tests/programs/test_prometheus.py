@@ -103,10 +103,10 @@ class Prometheus:
 
 
 @pytest.fixture
-def house(house: App) -> App:
+def app(app: App) -> App:
     """With a token that outlives the stale snapshot."""
-    house.token = house.issue(house.user("targets"), lifetime=30 * DAY)
-    return house
+    app.token = app.issue(app.user("targets"), lifetime=30 * DAY)
+    return app
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def started(folder: Path) -> Iterator[Prometheus]:
 @pytest.mark.slow
 def test_prometheus_keeps_its_targets_while_a_cloud_is_down(served: App, prometheus: Prometheus, exporter: int) -> None:
     """Both kinds of credentials; labels; the stale snapshot; then our error, counted; then the truth again."""
-    cloud, house, web = served.clouds["qcloud"], served, f"127.0.0.7:{exporter}"
+    cloud, app, web = served.clouds["qcloud"], served, f"127.0.0.7:{exporter}"
 
     def up(*addresses: str) -> bool:
         try:
@@ -161,15 +161,15 @@ def test_prometheus_keeps_its_targets_while_a_cloud_is_down(served: App, prometh
     prometheus.until(lambda: cloud.count() > calls + 8)
     assert up(web)
     assert prometheus.failures() == 0
-    kept = house.get(f"{GZ}&format=prometheus")
+    kept = app.get(f"{GZ}&format=prometheus")
     assert kept.status_code == 200
     assert "detail=party_unavailable" in kept.headers["Cache-Status"]
     assert len(kept.json()) == 2
 
     # and beyond its age: an error, on which Prometheus keeps what it has
-    house.clock.forward(DAY + 1)
+    app.clock.forward(DAY + 1)
     prometheus.until(lambda: prometheus.failures() >= 4)
-    refused = house.get(f"{GZ}&format=prometheus")
+    refused = app.get(f"{GZ}&format=prometheus")
     assert refused.status_code == 503
     assert refused.json()["error"] == "party_unavailable"
     assert "vm_servers" not in refused.json()
@@ -180,7 +180,7 @@ def test_prometheus_keeps_its_targets_while_a_cloud_is_down(served: App, prometh
             for row in series} == {("machines", "web", "1"), ("by_name", "web", "1")}
 
     cloud.plans.clear()                                 # up again, with one more
-    house.clock.forward(3600)
+    app.clock.forward(3600)
     cloud.fleets["ap-guangzhou"] = Machines([*cloud.fleets["ap-guangzhou"].machines,
                                              machine(9, "new", lan=("127.0.0.9",))])     # type: ignore[attr-defined]
     prometheus.until(lambda: up(web, f"127.0.0.9:{exporter}"))

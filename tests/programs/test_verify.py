@@ -107,14 +107,14 @@ def test_a_fleet_in_motion_is_no_difference(stored: Command, cloud: Qcloud, chan
 
 @pytest.mark.sample(4)
 @pytest.mark.parametrize("party", [name for name in REFERENCES if name not in ELSEWHERE])
-def test_every_reference_lists_a_stored_account(party: str, house: App, stack: ExitStack) -> None:
+def test_every_reference_lists_a_stored_account(party: str, app: App, stack: ExitStack) -> None:
     """As the command runs it: with the credentials as they were sealed, field by field."""
     entry = simulators.clouds()[party]
     secret = canaries.watch(str(uuid4()))   # the form that Scaleway demands
     made, fields = entry.start({entry.region: Fleet(30, party)}, secret, limited=False)
     stack.enter_context(made)
-    house.account(party, fields, made.url)
-    comparison = verification.verify(house.deployment, open_account(house.deployment, "123", party), entry.region,
+    app.account(party, fields, made.url)
+    comparison = verification.verify(app.deployment, open_account(app.deployment, "123", party), entry.region,
                                      verified.reference(party).list_servers)
     assert isinstance(comparison, verification.Comparison)
     assert comparison.agrees, comparison.differences[:3]
@@ -195,20 +195,20 @@ PROJECTS = sorted(name for name in REFERENCES if parties.load(name).project and 
 
 
 @pytest.mark.parametrize("party", PROJECTS)
-def test_an_account_limited_to_a_project(party: str, house: App, stack: ExitStack) -> None:
+def test_an_account_limited_to_a_project(party: str, app: App, stack: ExitStack) -> None:
     """A project that some servers of the simulator are in, as we say ourselves."""
     entry = simulators.clouds()[party]
     made, fields = entry.start({entry.region: Fleet(30, party)}, canaries.watch(str(uuid4())), limited=False)
     stack.enter_context(made)
-    house.account(party, fields, made.url)
-    servers = many_sources.list_servers(house.deployment, many_sources.source_of("123", party, entry.region)).servers
+    app.account(party, fields, made.url)
+    servers = many_sources.list_servers(app.deployment, many_sources.source_of("123", party, entry.region)).servers
     (project, _), = Counter(server.project_id for server in servers
                              if server.project_id or party == "aws").most_common(1)
     if party == "aws":
         project = "=".join(next((key, text) for key, text in servers[0].tags.items() if key != "Name"))
-    house.account(party, fields, made.url, project=project)
-    account, reference = open_account(house.deployment, "123", party), verified.reference(party)
-    comparison = verification.verify(house.deployment, account, entry.region, lambda account, region: verifying.limited(
+    app.account(party, fields, made.url, project=project)
+    account, reference = open_account(app.deployment, "123", party), verified.reference(party)
+    comparison = verification.verify(app.deployment, account, entry.region, lambda account, region: verifying.limited(
         reference.list_servers(account, region), account, reference))
     assert isinstance(comparison, verification.Comparison)
     assert comparison.agrees, comparison.differences[:3]

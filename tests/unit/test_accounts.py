@@ -159,15 +159,15 @@ def test_a_plain_endpoint_is_refused_where_it_is_not_allowed(deployment: Deploym
         accounts.load(deployment.store, deployment.sealer, "123", "qcloud", local=False)
 
 
-def test_one_tenants_credentials_never_sign_anothers_call(house: App) -> None:
+def test_one_tenants_credentials_never_sign_anothers_call(app: App) -> None:
     """Interleaved in one warm process a hundred times, on one host, over the same kept connections."""
     keys = [qcloud_keys() | {"secret_id": f"AKID{n}"} for n in range(4)]
     with Qcloud({k["secret_id"]: k["secret_key"] for k in keys}, {"ap-guangzhou": Fleet(2)}, limited=False) as cloud:
         for n, key in enumerate(keys):
-            house.account("qcloud", key, cloud.url, tenant=f"t{n}")
+            app.account("qcloud", key, cloud.url, tenant=f"t{n}")
 
         def ask(n: int) -> None:
-            many_sources.list_servers(house.deployment, many_sources.source_of(f"t{n % 4}", "qcloud", "gz"),
+            many_sources.list_servers(app.deployment, many_sources.source_of(f"t{n % 4}", "qcloud", "gz"),
                                    window=many_sources.Window(2, 2))
 
         with ThreadPoolExecutor(8) as pool:

@@ -59,12 +59,12 @@ def shown(unix: float) -> str:
     return datetime.fromtimestamp(unix, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def set_fleet(house: App, machines: list[Machine]) -> None:
-    house.clouds["qcloud"].fleets["ap-guangzhou"] = Machines(machines)           # type: ignore[attr-defined]
+def set_fleet(app: App, machines: list[Machine]) -> None:
+    app.clouds["qcloud"].fleets["ap-guangzhou"] = Machines(machines)           # type: ignore[attr-defined]
 
 
-def changed(house: App, since: str, more: str = "") -> dict[str, Any]:
-    answer = house.get(f"{GZ}&changed_since={since}{more}")
+def changed(app: App, since: str, more: str = "") -> dict[str, Any]:
+    answer = app.get(f"{GZ}&changed_since={since}{more}")
     assert answer.status_code == 200, answer.text
     return answer.json()
 
@@ -260,21 +260,21 @@ def test_an_empty_list_after_one_that_was_not_is_asked_for_twice(served: App, mo
     assert cloud.count() == calls + 3       # empty and empty again is no news
 
 
-def test_overlapping_refreshes_lose_nobody(house: App) -> None:
+def test_overlapping_refreshes_lose_nobody(app: App) -> None:
     """A slow listing that began before a machine was made ends after a quick one that saw it: the machine is not
     gone."""
-    set_fleet(house, [machine(0)])
-    many_sources.list_servers(house.deployment, SOURCE)
-    revision = accounts.find(house.deployment.store, "123", "qcloud").revision
-    slow_began = house.clock()
-    house.clock.forward(5)
-    set_fleet(house, [machine(0), machine(1)])
-    quick = many_sources.list_servers(house.deployment, SOURCE)
+    set_fleet(app, [machine(0)])
+    many_sources.list_servers(app.deployment, SOURCE)
+    revision = accounts.find(app.deployment.store, "123", "qcloud").revision
+    slow_began = app.clock()
+    app.clock.forward(5)
+    set_fleet(app, [machine(0), machine(1)])
+    quick = many_sources.list_servers(app.deployment, SOURCE)
     assert quick.total == 2
-    house.clock.forward(5)
-    assert snapshots.save(house.deployment.store, SOURCE, revision, quick.servers[:1], slow_began + 1,
+    app.clock.forward(5)
+    assert snapshots.save(app.deployment.store, SOURCE, revision, quick.servers[:1], slow_began + 1,
                           history=99_999) is None
-    listed = changes.list_changes(lookup.Lookup(house.deployment, lookup.ANY_AGE).plan(SOURCE), slow_began)
+    listed = changes.list_changes(lookup.Lookup(app.deployment, lookup.ANY_AGE).plan(SOURCE), slow_began)
     assert [server.id for server in listed.answer.servers] == [ident(1)]
     assert listed.vanished == []
     assert listed.fields == {ident(1): ()}
@@ -548,21 +548,21 @@ def test_against_a_plain_model_of_the_inventory(small: type[Small]) -> None:
 @pytest.mark.slow
 @settings(max_examples=30)
 @given(fleets=st.lists(st.sets(st.integers(0, 9), max_size=10), min_size=2, max_size=5), dice=st.randoms())
-def test_windows_and_wholes_in_any_mix_lose_nobody(house: App, fleets: list[set[int]], dice: random.Random) -> None:
+def test_windows_and_wholes_in_any_mix_lose_nobody(app: App, fleets: list[set[int]], dice: random.Random) -> None:
     """Only a whole list may say that somebody is gone."""
-    house.account("qcloud", {"secret_id": "AKIDtest", "secret_key": house.clouds["qcloud"].keys["AKIDtest"]},
-                  house.clouds["qcloud"].url)   # type: ignore[attr-defined]
-    house.clouds["qcloud"].rates = {}       # type: ignore[attr-defined]
-    house.deployment.transport.pace = lambda *_: None            # type: ignore[method-assign,assignment]
-    began = house.clock()
+    app.account("qcloud", {"secret_id": "AKIDtest", "secret_key": app.clouds["qcloud"].keys["AKIDtest"]},
+                  app.clouds["qcloud"].url)   # type: ignore[attr-defined]
+    app.clouds["qcloud"].rates = {}       # type: ignore[attr-defined]
+    app.deployment.transport.pace = lambda *_: None            # type: ignore[method-assign,assignment]
+    began = app.clock()
     for numbers in fleets:
-        set_fleet(house, [machine(n) for n in sorted(numbers)])
+        set_fleet(app, [machine(n) for n in sorted(numbers)])
         for _ in range(dice.randrange(1, 3)):
             first = dice.randrange(1, 12)
             window = dice.choice([WHOLE, Window(first, first + dice.randrange(12))])
-            many_sources.list_servers(house.deployment, SOURCE, window)
-        house.clock.forward(10)
-    many_sources.list_servers(house.deployment, SOURCE)
-    listed = changes.list_changes(lookup.Lookup(house.deployment, lookup.ANY_AGE).plan(SOURCE), began)
+            many_sources.list_servers(app.deployment, SOURCE, window)
+        app.clock.forward(10)
+    many_sources.list_servers(app.deployment, SOURCE)
+    listed = changes.list_changes(lookup.Lookup(app.deployment, lookup.ANY_AGE).plan(SOURCE), began)
     assert not {server.id for server in listed.vanished} & {ident(n) for n in fleets[-1]}
     assert {server.id for server in listed.vanished} <= {ident(n) for numbers in fleets for n in numbers}

@@ -291,9 +291,9 @@ def test_a_member_that_is_named_is_looked_up_and_a_closed_one_is_no_source(
 
 
 @every_party
-def test_the_schedule_looks_members_up_once_an_hour(organisation: Organisation, house: App) -> None:
+def test_the_schedule_looks_members_up_once_an_hour(organisation: Organisation, app: App) -> None:
     """Also where nobody queries: new members are listed, and readers of snapshots alone see them."""
-    deployment, clock = house.deployment, house.clock
+    deployment, clock = app.deployment, app.clock
     door = replace(organisation.account, tenant_id="777", regions=(organisation.region,))
     accounts.put(deployment.store, deployment.sealer(), door, clock())
 

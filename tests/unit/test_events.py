@@ -65,14 +65,14 @@ def instant(unix: float) -> str:
     return datetime.fromtimestamp(unix, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def list_it(house: App, machines: list[Machine], query: str = GZ, region: str = "ap-guangzhou") -> None:
-    cloud: Any = house.clouds["qcloud"]
+def list_it(app: App, machines: list[Machine], query: str = GZ, region: str = "ap-guangzhou") -> None:
+    cloud: Any = app.clouds["qcloud"]
     cloud.fleets[region] = Machines(machines)
-    assert house.get(f"{query}&max_age=0").status_code == 200
+    assert app.get(f"{query}&max_age=0").status_code == 200
 
 
-def ask(house: App, query: str, **more: Any) -> dict[str, Any]:
-    answer = house.get(query, path=PATH, **more)
+def ask(app: App, query: str, **more: Any) -> dict[str, Any]:
+    answer = app.get(query, path=PATH, **more)
     assert answer.status_code == 200, answer.text
     body = answer.json()
     jsonschema.validate(body, SCHEMA)

@@ -117,26 +117,26 @@ def test_the_page_stands_if_the_listing_fails(served: App, cloud: Any, monkeypat
     assert len(tried) == 2
 
 
-def test_of_many_processes_one_sends_it_and_again_later(house: App) -> None:
-    here: Any = house.clouds["qcloud"]
+def test_of_many_processes_one_sends_it_and_again_later(app: App) -> None:
+    here: Any = app.clouds["qcloud"]
     here.rates.clear()
     here.fleets["ap-guangzhou"] = Fleet(1200)
-    twin = many_sources.open_deployment(house.deployment.settings, house.clock)
+    twin = many_sources.open_deployment(app.deployment.settings, app.clock)
     sent: list[tuple[Source, float]] = []
     try:
-        for deployment in (house.deployment, twin):
+        for deployment in (app.deployment, twin):
             deployment.later.send = lambda source, due: sent.append((source, due))
         for _ in range(3):
-            for deployment in (house.deployment, twin):
+            for deployment in (app.deployment, twin):
                 page = many_sources.list_servers(deployment, SOURCE, Window(1, 10), Filter(), Freshness(max_age=60))
                 assert (len(page.servers), page.total) == (10, 1200)
-        assert sent == [(SOURCE, house.clock() - 60)]
-        house.clock.forward(121)
+        assert sent == [(SOURCE, app.clock() - 60)]
+        app.clock.forward(121)
         many_sources.list_servers(twin, SOURCE, Window(1, 10), Filter(), Freshness(max_age=60))
         assert len(sent) == 2               # nothing came of the first
         counts = list[int]()
         for source, due in [*sent, *sent]:
-            assert schedule.work(house.deployment, schedule.message_of(source, due)).error is None
+            assert schedule.work(app.deployment, schedule.message_of(source, due)).error is None
             counts.append(here.count())
         assert len(set(counts)) == 1        # a message that comes late or twice finds the snapshot
     finally:

@@ -30,14 +30,14 @@ SOURCES = [("aws", "eu-west-1", 7), ("aws", "us-east-1", 12), ("qcloud", "ap-gua
 REGIONS = {"aws": ("us-east-1", "eu-west-1"), "qcloud": ("ap-shanghai", "ap-guangzhou")}
 
 
-def put(house: App, party: str, regions: tuple[str, ...] = (), tenant: str = "123") -> None:
-    cloud = house.clouds[party]
+def put(app: App, party: str, regions: tuple[str, ...] = (), tenant: str = "123") -> None:
+    cloud = app.clouds[party]
     (key, secret), = cloud.keys.items()     # type: ignore[attr-defined]
     names = {"qcloud": ("secret_id", "secret_key"), "aws": ("access_key_id", "secret_access_key")}[party]
     made = accounts.check(tenant, parties.load(party), dict(zip(names, (key, secret), strict=True)), project=None,
                           regions=regions,
                           deep=False, endpoint=cloud.url, local=True)
-    accounts.put(house.deployment.store, house.deployment.sealer(), made, house.clock(), replace=True)
+    accounts.put(app.deployment.store, app.deployment.sealer(), made, app.clock(), replace=True)
 
 
 @pytest.fixture
@@ -51,20 +51,20 @@ def fleet(served: App) -> App:
     return served
 
 
-def calls(house: App) -> int:
-    return sum(cloud.count() for cloud in house.clouds.values())
+def calls(app: App) -> int:
+    return sum(cloud.count() for cloud in app.clouds.values())
 
 
-def answer(house: App, text: str, seconds: float = 25.0) -> many_sources.Inventory:
+def answer(app: App, text: str, seconds: float = 25.0) -> many_sources.Inventory:
     """Without HTTP: an operator's question."""
     read = query.parse([tuple(pair.split("=")) for pair in text.split("&")])    # type: ignore[misc]
-    freshness = api.freshness_of(read, "", house.deployment.settings)
-    return many_sources.answer(lookup.Lookup(house.deployment, freshness, time.monotonic() + seconds, query=read))
+    freshness = api.freshness_of(read, "", app.deployment.settings)
+    return many_sources.answer(lookup.Lookup(app.deployment, freshness, time.monotonic() + seconds, query=read))
 
 
-def settle(house: App) -> None:
+def settle(app: App) -> None:
     """What an answer did not wait for, because it had failed already, has come to its end."""
-    while list(house.deployment.store.list("lease")):
+    while list(app.deployment.store.list("lease")):
         time.sleep(0.02)
 
 

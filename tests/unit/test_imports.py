@@ -1,4 +1,4 @@
-"""The house's rules, read from the source: who imports whom, and what only one room does."""
+"""The project's rules, read from the source: who imports whom, and what only one room does."""
 
 import ast
 import subprocess

@@ -122,7 +122,7 @@ def test_what_the_check_says_is_what_the_program_says() -> None:
     assert {name for name, section in SECTIONS.items() if "`--deep`" in section} == deep
 
 
-def test_amazons_policy_suffices_and_each_right_is_needed(house: App, moto_url: str) -> None:
+def test_amazons_policy_suffices_and_each_right_is_needed(app: App, moto_url: str) -> None:
     """Moto enforces policies: all of the page's list the servers, and without any one of them nothing is listed."""
     def client(service: str) -> Any:
         return boto3.client(service, endpoint_url=moto_url, region_name="us-east-1", aws_access_key_id="AKIA",
@@ -138,7 +138,7 @@ def test_amazons_policy_suffices_and_each_right_is_needed(house: App, moto_url: 
     policy = next(block for block in blocks(SECTIONS["aws"], "json") if "Statement" in block)
     iam.create_user(UserName="twocloud")
     key = iam.create_access_key(UserName="twocloud")["AccessKey"]
-    house.account("aws", {"access_key_id": key["AccessKeyId"],
+    app.account("aws", {"access_key_id": key["AccessKeyId"],
                           "secret_access_key": canaries.watch(key["SecretAccessKey"])}, moto_url)
     try:
         for missing in (None, *policy["Statement"][0]["Action"]):
@@ -150,14 +150,14 @@ def test_amazons_policy_suffices_and_each_right_is_needed(house: App, moto_url: 
             cache.forget()
             enforced("0")
             if missing in (None, "ec2:DescribeRegions"):                # the latter is for region=all
-                assert ours(house.deployment, "us-east-1").total == 3
+                assert ours(app.deployment, "us-east-1").total == 3
             else:
                 with pytest.raises(errors.PartyDenied, match="missing right"):
-                    ours(house.deployment, "us-east-1")
+                    ours(app.deployment, "us-east-1")
             if missing == "ec2:DescribeInstances":
                 with pytest.raises(errors.PartyDenied, match="missing right"):
-                    check.check_account(house.deployment, "123", "aws", "us-east-1")
+                    check.check_account(app.deployment, "123", "aws", "us-east-1")
             else:
-                assert check.check_account(house.deployment, "123", "aws", "us-east-1") == "us-east-1"
+                assert check.check_account(app.deployment, "123", "aws", "us-east-1") == "us-east-1"
     finally:
         enforced("inf")

@@ -49,20 +49,20 @@ class Dying:
         return write
 
 
-def history(house: App, clock: Clock) -> None:
+def history(app: App, clock: Clock) -> None:
     """The earlier account: two listings with a server that vanished in between, and a breaker that is open."""
-    cloud = house.clouds["qcloud"]
+    cloud = app.clouds["qcloud"]
     assert isinstance(cloud, Qcloud)
-    many_sources.list_servers(house.deployment, SOURCE)
+    many_sources.list_servers(app.deployment, SOURCE)
     clock.forward(60)
     cloud.fleets["ap-guangzhou"] = Fleet(20)
-    many_sources.list_servers(house.deployment, SOURCE)
+    many_sources.list_servers(app.deployment, SOURCE)
     clock.forward(60)
     cloud.fail("503")
     for _ in range(10):
         with pytest.raises(TwocloudError):
-            many_sources.list_servers(house.deployment, SOURCE)
-    assert circuit_breaker.health(house.deployment, SOURCE).open_until > clock()
+            many_sources.list_servers(app.deployment, SOURCE)
+    assert circuit_breaker.health(app.deployment, SOURCE).open_until > clock()
 
 
 def other(url: str) -> tuple[Account, dict[str, str]]:
@@ -72,10 +72,10 @@ def other(url: str) -> tuple[Account, dict[str, str]]:
 
 
 @pytest.mark.parametrize("after", [False, True])
-def test_killed_at_each_write(house: App, clock: Clock, after: bool) -> None:
+def test_killed_at_each_write(app: App, clock: Clock, after: bool) -> None:
     began = clock()
-    history(house, clock)
-    store, sealer = house.deployment.store, house.deployment.sealer()
+    history(app, clock)
+    store, sealer = app.deployment.store, app.deployment.sealer()
     with store.moment() as there:
         rows = list(there.walk())
     with Qcloud({}, {"ap-guangzhou": Fleet(3, "other")}) as cloud:
@@ -101,7 +101,7 @@ def test_killed_at_each_write(house: App, clock: Clock, after: bool) -> None:
                 assert not finished
                 assert row == before
                 continue
-            listed = changes.list_changes(lookup.Lookup(house.deployment, lookup.ANY_AGE).plan(SOURCE), began)
+            listed = changes.list_changes(lookup.Lookup(app.deployment, lookup.ANY_AGE).plan(SOURCE), began)
             assert listed.answer.total == 3, at
             assert listed.vanished == [], at
             assert not {name for name in listed.fields if not name.startswith("other")} or listed.fields == {}, at
@@ -110,22 +110,22 @@ def test_killed_at_each_write(house: App, clock: Clock, after: bool) -> None:
         assert at > 5
 
 
-def test_changes_of_0_1_0_are_shown_if_they_can_only_be_this_accounts(house: App, clock: Clock,
+def test_changes_of_0_1_0_are_shown_if_they_can_only_be_this_accounts(app: App, clock: Clock,
                                                                       monkeypatch: pytest.MonkeyPatch) -> None:
-    cloud = house.clouds["qcloud"]
+    cloud = app.clouds["qcloud"]
     assert isinstance(cloud, Qcloud)
     real: Callable[..., Any] = msgspec.structs.replace
     with monkeypatch.context() as old:      # as version 0.1.0 wrote them
         old.setattr(snapshots.msgspec.structs, "replace", lambda it,
                     **more: real(it, **{**more, **({"revision": ""} if isinstance(it, snapshots.Change) else {})}))
         began = clock()
-        many_sources.list_servers(house.deployment, SOURCE)
+        many_sources.list_servers(app.deployment, SOURCE)
         clock.forward(60)
         cloud.fleets["ap-guangzhou"] = Fleet(20)
-        many_sources.list_servers(house.deployment, SOURCE)
-    assert len(changes.list_changes(lookup.Lookup(house.deployment, lookup.ANY_AGE).plan(SOURCE), began).vanished) == 5
-    row = accounts.find(house.deployment.store, "123", "qcloud")
-    head = snapshots.find(house.deployment.store, SOURCE, row.revision)
+        many_sources.list_servers(app.deployment, SOURCE)
+    assert len(changes.list_changes(lookup.Lookup(app.deployment, lookup.ANY_AGE).plan(SOURCE), began).vanished) == 5
+    row = accounts.find(app.deployment.store, "123", "qcloud")
+    head = snapshots.find(app.deployment.store, SOURCE, row.revision)
     assert head
-    assert snapshots.changes(house.deployment.store, SOURCE, began - 1, real(head, since=clock())) == []
-    assert len(snapshots.changes(house.deployment.store, SOURCE, began - 1, head)) == 1
+    assert snapshots.changes(app.deployment.store, SOURCE, began - 1, real(head, since=clock())) == []
+    assert len(snapshots.changes(app.deployment.store, SOURCE, began - 1, head)) == 1

@@ -52,8 +52,8 @@ def locked(path: Path, how: str = "IMMEDIATE", seconds: float | None = None) -> 
         holder.stdout.close()
 
 
-def file_of(house: App) -> Path:
-    return Path(house.deployment.settings.store.removeprefix("sqlite:///"))
+def file_of(app: App) -> Path:
+    return Path(app.deployment.settings.store.removeprefix("sqlite:///"))
 
 
 @pytest.mark.parametrize("how", ["IMMEDIATE", "EXCLUSIVE"])
@@ -84,8 +84,8 @@ def test_reads_go_on(served: App, how: str) -> None:
         assert time.monotonic() - began < 3
 
 
-def _revision(house: App) -> str:
-    return accounts.find(house.deployment.store, "123", "qcloud").revision
+def _revision(app: App) -> str:
+    return accounts.find(app.deployment.store, "123", "qcloud").revision
 
 
 def test_a_revoke_waits_for_the_lock_and_is_done(served: App) -> None:
@@ -134,20 +134,20 @@ def test_a_patient_write_keeps_no_other_thread_waiting(tmp_path: Path, clock: Cl
 
 
 @pytest.mark.slow
-def test_a_refresh_waits_for_what_it_is_for(house: App) -> None:
-    with locked(file_of(house), seconds=3):
-        assert one_source.refresh(house.deployment, SOURCE, time.monotonic() + 60).total == 25
-    head = snapshots.find(house.deployment.store, SOURCE, _revision(house))
+def test_a_refresh_waits_for_what_it_is_for(app: App) -> None:
+    with locked(file_of(app), seconds=3):
+        assert one_source.refresh(app.deployment, SOURCE, time.monotonic() + 60).total == 25
+    head = snapshots.find(app.deployment.store, SOURCE, _revision(app))
     assert head
     assert head.total == 25
 
 
-def test_commands_that_read_start_while_it_is_locked(house: App, monkeypatch: pytest.MonkeyPatch,
+def test_commands_that_read_start_while_it_is_locked(app: App, monkeypatch: pytest.MonkeyPatch,
                                                      capsys: pytest.CaptureFixture[str]) -> None:
-    settings = house.deployment.settings
+    settings = app.deployment.settings
     for name, value in (("STORE", settings.store), ("KEY", settings.key), ("LOCAL", "1")):
         monkeypatch.setenv(f"TWOCLOUD_{name}", value)
-    with locked(file_of(house)):
+    with locked(file_of(app)):
         for line in (("account", "list"), ("token", "list"),
                      ("servers", "--party", "qcloud", "--tenant", "123", "--region", "gz")):
             output.deployment.cache_clear()

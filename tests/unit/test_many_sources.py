@@ -209,22 +209,22 @@ def test_an_address_is_found_in_any_of_the_sets(stage: Stage, monkeypatch: pytes
     assert stage.listing("qcloud", window=WHOLE, wanted=Filter(ip=one.lan_ipv4[0][:-1])).servers != [one]
 
 
-def test_deep_gives_more_and_the_default_stays_one_call(house: App, stack: ExitStack) -> None:
+def test_deep_gives_more_and_the_default_stays_one_call(app: App, stack: ExitStack) -> None:
     keys = qcloud_keys()
     cloud = stack.enter_context(Qcloud({keys["secret_id"]: keys["secret_key"]}, {"ap-guangzhou": Fleet(250)},
                                        attached=True))
     source = many_sources.source_of("123", "qcloud", "gz")
-    house.account("qcloud", keys, cloud.url)
-    plain = many_sources.list_servers(house.deployment, source, Window(11, 20)).servers
+    app.account("qcloud", keys, cloud.url)
+    plain = many_sources.list_servers(app.deployment, source, Window(11, 20)).servers
     assert cloud.count() == 1
-    house.account("qcloud", keys, cloud.url, deep=True)
-    deep = many_sources.list_servers(house.deployment, source, Window(11, 20)).servers
+    app.account("qcloud", keys, cloud.url, deep=True)
+    deep = many_sources.list_servers(app.deployment, source, Window(11, 20)).servers
     assert cloud.count("DescribeDisks") == cloud.count("DescribeNetworkInterfaces") == 1
     for one, more in zip(plain, deep, strict=True):
         assert more.disk_gib == (one.disk_gib or 0) + 30
         assert more.lan_ipv4[:len(one.lan_ipv4)] == one.lan_ipv4
         assert len(more.lan_ipv4) == len(one.lan_ipv4) + 1
-    whole = many_sources.list_servers(house.deployment, source)
+    whole = many_sources.list_servers(app.deployment, source)
     assert whole.total == 250
     assert cloud.count("DescribeDisks") >= 4
 
@@ -234,15 +234,15 @@ def test_deep_gives_more_and_the_default_stays_one_call(house: App, stack: ExitS
 @pytest.mark.parametrize(("change", "words"), [
     ("key", "wrong key"), ("id", "wrong key"), ("clock", "clock"), ("right", "missing right"), (None, None)])
 @pytest.mark.parametrize("party", ["qcloud", "aws"])
-def test_check_says_in_words_what_is_wrong(house: App, stack: ExitStack, tmp_path: Path, party: str, change: str | None,
+def test_check_says_in_words_what_is_wrong(app: App, stack: ExitStack, tmp_path: Path, party: str, change: str | None,
                                            words: str | None) -> None:
-    cloud = house.clouds[party]
+    cloud = app.clouds[party]
     names = {"qcloud": ("secret_id", "secret_key"), "aws": ("access_key_id", "secret_access_key")}[party]
     key_id, secret = next(iter(cloud.keys.items()))                              # type: ignore[attr-defined]
     if change == "key":
-        house.account(party, {names[0]: key_id, names[1]: "wrong"}, cloud.url)
+        app.account(party, {names[0]: key_id, names[1]: "wrong"}, cloud.url)
     elif change == "id":
-        house.account(party, {names[0]: "AKIDother", names[1]: secret}, cloud.url)
+        app.account(party, {names[0]: "AKIDother", names[1]: secret}, cloud.url)
     elif change == "clock":
         cloud.late = 1000                   # type: ignore[attr-defined]
     elif change == "right":
@@ -251,19 +251,19 @@ def test_check_says_in_words_what_is_wrong(house: App, stack: ExitStack, tmp_pat
                 else b"<Response><Errors><Error><Code>UnauthorizedOperation</Code></Error></Errors></Response>")
         cloud.plans.append(Plan(answer=Answer(200 if party == "qcloud" else 403, {}, body)))
     if words is None:
-        assert check.check_account(house.deployment, "123", party) == REGION[party]
+        assert check.check_account(app.deployment, "123", party) == REGION[party]
         assert cloud.count() == 1
         return
     with pytest.raises(PartyDenied, match=words):
-        check.check_account(house.deployment, "123", party)
+        check.check_account(app.deployment, "123", party)
 
 
-def test_check_knows_a_wrong_region(house: App) -> None:
+def test_check_knows_a_wrong_region(app: App) -> None:
     # aws says "wrong key" where one must opt in
     for party, region in (("qcloud", "ap-nowhere"), ("aws", "ap-east-1")):
         with pytest.raises(UnknownRegion, match="region"):
-            check.check_account(house.deployment, "123", party, region)
+            check.check_account(app.deployment, "123", party, region)
     with pytest.raises(UnknownRegion):
-        check.check_account(house.deployment, "123", "aws", "gz")
+        check.check_account(app.deployment, "123", "aws", "gz")
     with pytest.raises(AccountNotFound):
-        check.check_account(house.deployment, "7", "aws")
+        check.check_account(app.deployment, "7", "aws")

@@ -234,7 +234,7 @@ def orders_of(party: str) -> tuple[str, ...]:
 @pytest.mark.parametrize(("party", "orders"), [
     (party, orders_of(party)[number % len(orders_of(party)):][:1]) for number, party in enumerate(sorted(CLOUDS))] + [
     pytest.param(party, orders_of(party), marks=pytest.mark.slow) for party in sorted(CLOUDS)])
-def test_a_fleet_in_motion_at_every_party(party: str, orders: tuple[str, ...], house: App, stack: ExitStack) -> None:
+def test_a_fleet_in_motion_at_every_party(party: str, orders: tuple[str, ...], app: App, stack: ExitStack) -> None:
     """Between any two calls something may change; what is listed and what is said to have vanished is held to the
     fleet."""
     entry, listed, failures = CLOUDS[party], 0, list[str]()
@@ -245,14 +245,14 @@ def test_a_fleet_in_motion_at_every_party(party: str, orders: tuple[str, ...], h
         cloud, credentials = entry.start({entry.region: fleet}, canaries.secret(party), limited=False)
         stack.enter_context(cloud)
         cache.forget()
-        snapshots.forget_account(house.deployment.store, "123", party)
-        house.account(party, credentials, cloud.url)
+        snapshots.forget_account(app.deployment.store, "123", party)
+        app.account(party, credentials, cloud.url)
         for turn in range(5):
             cloud.between = fleet.change_now_and_then if turn else None
             fleet.begin()
-            house.clock.forward(60)
+            app.clock.forward(60)
             try:
-                answer = many_sources.list_servers(house.deployment, source, WHOLE, deadline=time.monotonic() + 25)
+                answer = many_sources.list_servers(app.deployment, source, WHOLE, deadline=time.monotonic() + 25)
             except PartyError as failure:
                 failures.append(f"{order} {failure.code} {failure.text}")
                 continue
@@ -264,7 +264,7 @@ def test_a_fleet_in_motion_at_every_party(party: str, orders: tuple[str, ...], h
             assert len(set(names)) == len(names) == answer.total, (order, turn)
             missing = {fleet.machine(n).name for n in fleet.lived} - set(names)
             assert not missing, (order, turn, missing)
-            gone = {entry.name for change in snapshots.changes(house.deployment.store, source, 0)
+            gone = {entry.name for change in snapshots.changes(app.deployment.store, source, 0)
                     for entry in change.vanished}
             assert not gone & there, (order, turn)
     assert listed >= 0.8 * (listed + len(failures)), failures
@@ -273,7 +273,7 @@ def test_a_fleet_in_motion_at_every_party(party: str, orders: tuple[str, ...], h
 @pytest.mark.sample(3)
 @pytest.mark.parametrize("party", sorted(CLOUDS))
 @pytest.mark.parametrize("far", [False, True])
-def test_a_server_that_a_party_names_twice_is_listed_once(party: str, far: bool, house: App, stack: ExitStack) -> None:
+def test_a_server_that_a_party_names_twice_is_listed_once(party: str, far: bool, app: App, stack: ExitStack) -> None:
     """Beside itself or pages away, on each listing: once and counted once, or the party contradicts itself."""
     entry = CLOUDS[party]
     fleet = Fleet(SIZE, party)
@@ -281,9 +281,9 @@ def test_a_server_that_a_party_names_twice_is_listed_once(party: str, far: bool,
     machines.insert(SIZE - 2 if far else 1, machines[0])
     cloud, credentials = entry.start({entry.region: Machines(machines)}, canaries.secret(party), limited=False)
     stack.enter_context(cloud)
-    house.account(party, credentials, cloud.url)
+    app.account(party, credentials, cloud.url)
     try:
-        answer = many_sources.list_servers(house.deployment, many_sources.source_of("123", party, entry.region), WHOLE,
+        answer = many_sources.list_servers(app.deployment, many_sources.source_of("123", party, entry.region), WHOLE,
                                            deadline=time.monotonic() + 25)
     except PartyMalformed:
         return
@@ -293,25 +293,25 @@ def test_a_server_that_a_party_names_twice_is_listed_once(party: str, far: bool,
 
 @pytest.mark.sample(3)
 @pytest.mark.parametrize("party", sorted(CLOUDS))
-def test_a_disk_that_moves_between_two_calls(party: str, house: App, stack: ExitStack) -> None:
+def test_a_disk_that_moves_between_two_calls(party: str, app: App, stack: ExitStack) -> None:
     """The list does not fail, the two servers have the size from before or after or none, and all others theirs."""
     entry = CLOUDS[party]
     source, fleet = many_sources.source_of("123", party, entry.region), Reattaching(6, party)
     cloud, credentials = entry.start({entry.region: fleet}, canaries.secret(party), limited=False)
     stack.enter_context(cloud)
-    house.account(party, credentials, cloud.url)
+    app.account(party, credentials, cloud.url)
 
     def sizes(move_at: int | None, calls: list[int]) -> list[int | None]:
         cache.forget()
-        snapshots.forget_account(house.deployment.store, "123", party)
-        house.clock.forward(60)
+        snapshots.forget_account(app.deployment.store, "123", party)
+        app.clock.forward(60)
 
         def between() -> None:
             calls.append(1)
             fleet.moved = move_at is not None and len(calls) > move_at
 
         cloud.between = between
-        answer = many_sources.list_servers(house.deployment, source, WHOLE, deadline=time.monotonic() + 25)
+        answer = many_sources.list_servers(app.deployment, source, WHOLE, deadline=time.monotonic() + 25)
         settle()
         assert len(answer.servers) == 6
         return [server.disk_gib for server in sorted(answer.servers, key=lambda server: server.name)]

@@ -24,12 +24,12 @@ SOURCE = Source("123", "qcloud", "ap-guangzhou")
 ALL = "party=all&tenant_id=123&region=gz,us-east-1"
 
 
-def change(house: App, servers: int, region: str = "ap-guangzhou") -> None:
+def change(app: App, servers: int, region: str = "ap-guangzhou") -> None:
     """Another fleet at the cloud, and another list kept of it."""
-    cloud: Any = house.clouds["qcloud"]
+    cloud: Any = app.clouds["qcloud"]
     cloud.fleets[region] = Fleet(servers)
-    house.clock.forward(1)
-    assert house.get(GZ).json()["code"] == 200
+    app.clock.forward(1)
+    assert app.get(GZ).json()["code"] == 200
 
 
 def ids(answer: Any) -> list[str]:
@@ -37,8 +37,8 @@ def ids(answer: Any) -> list[str]:
     return [row["instance_id"] for row in answer.json()["vm_servers"]]
 
 
-def calls(house: App) -> int:
-    return sum(cloud.count() for cloud in house.clouds.values())
+def calls(app: App) -> int:
+    return sum(cloud.count() for cloud in app.clouds.values())
 
 
 def link(answer: Any, rel: str = "next") -> str | None:
@@ -46,11 +46,11 @@ def link(answer: Any, rel: str = "next") -> str | None:
     return urlsplit(match[1]).query if match else None
 
 
-def walk(house: App, query: str | None, between: Iterator[Any] = iter(())) -> list[str]:
+def walk(app: App, query: str | None, between: Iterator[Any] = iter(())) -> list[str]:
     """Every page, as `Link` leads, with something done between two of them."""
     names: list[str] = []
     while query:
-        answer = house.get(query)
+        answer = app.get(query)
         names += ids(answer)
         next(between, None)
         query = link(answer)

@@ -34,8 +34,8 @@ from tests import bearer
 from tests.fixtures import App
 
 
-def test_a_wrong_token_is_refused_and_regions_are_the_partys(house: App, stack: ExitStack) -> None:
-    bearer.wrong_tokens_are_refused_and_regions_found(house, stack, "toytoken", "fra")
+def test_a_wrong_token_is_refused_and_regions_are_the_partys(app: App, stack: ExitStack) -> None:
+    bearer.wrong_tokens_are_refused_and_regions_found(app, stack, "toytoken", "fra")
 ''')
 
 
@@ -57,16 +57,16 @@ from tests import canaries
 from tests.fixtures import App
 
 
-def test_a_signature_opens_and_another_does_not(house: App, stack: ExitStack) -> None:
+def test_a_signature_opens_and_another_does_not(app: App, stack: ExitStack) -> None:
     toy = simulators.clouds()["toysigned"]
     cloud, credentials = toy.start({toy.region: Fleet(7)}, canaries.secret("toysigned"))
     stack.enter_context(cloud)
-    house.account("toysigned", credentials, cloud.url)
+    app.account("toysigned", credentials, cloud.url)
     source = many_sources.source_of("123", "toysigned", toy.region)
-    assert many_sources.list_servers(house.deployment, source).total == 7
-    house.account("toysigned", {**credentials, "private_key": canaries.secret("other")}, cloud.url)
+    assert many_sources.list_servers(app.deployment, source).total == 7
+    app.account("toysigned", {**credentials, "private_key": canaries.secret("other")}, cloud.url)
     with pytest.raises(PartyDenied):
-        many_sources.list_servers(house.deployment, source)
+        many_sources.list_servers(app.deployment, source)
 ''')
 
 

@@ -45,8 +45,8 @@ KINDS = ("snapshot", "chunk", "change", "lease", "breaker", "interest", "regions
 
 
 @pytest.fixture(autouse=True)
-def no_jitter(house: App) -> None:
-    house.deployment.transport.jitter = lambda: 0.0
+def no_jitter(app: App) -> None:
+    app.deployment.transport.jitter = lambda: 0.0
 
 
 @pytest.fixture
@@ -62,10 +62,10 @@ def rows(store: Store) -> list[tuple[str, str]]:
     return [(kind, key) for kind in KINDS for key, _ in store.list(kind)]
 
 
-def ask(house: App, window: Window = WHOLE, deployment: Deployment | None = None, seconds: float = 25.0,
+def ask(app: App, window: Window = WHOLE, deployment: Deployment | None = None, seconds: float = 25.0,
         source: Source = SOURCE,
         **policy: Any) -> many_sources.Answer:
-    return many_sources.list_servers(deployment or house.deployment, source, window, Filter(), Freshness(**policy),
+    return many_sources.list_servers(deployment or app.deployment, source, window, Filter(), Freshness(**policy),
                                   deadline=time.monotonic() + seconds)
 
 
@@ -91,9 +91,9 @@ def ticking(deployment: Deployment) -> Deployment:
 
 
 @pytest.fixture
-def twin(house: App) -> Iterator[Deployment]:
+def twin(app: App) -> Iterator[Deployment]:
     """Another process's deployment over the same store."""
-    made = many_sources.open_deployment(house.deployment.settings, house.clock)
+    made = many_sources.open_deployment(app.deployment.settings, app.clock)
     made.transport.jitter = lambda: 0.0
     yield made
     made.close()
@@ -202,16 +202,16 @@ def test_what_the_requests_cache_control_means(lasting: App) -> None:
             assert answer.headers.get("Age") == (str(age) if expected == "hit" else None), case
 
 
-def test_the_settings_age_is_the_default(house: App) -> None:
-    house.deployment = structs.replace(
-        house.deployment, settings=structs.replace(house.deployment.settings, max_age=300))
-    with serving(house):
-        house.get(GZ)
-        house.clock.forward(300)
-        assert house.get(GZ).headers["Age"] == "300"
-        assert "Age" not in house.get(f"{GZ}&max_age=0").headers
-        house.clock.forward(301)
-        assert "Age" not in house.get(GZ).headers
+def test_the_settings_age_is_the_default(app: App) -> None:
+    app.deployment = structs.replace(
+        app.deployment, settings=structs.replace(app.deployment.settings, max_age=300))
+    with serving(app):
+        app.get(GZ)
+        app.clock.forward(300)
+        assert app.get(GZ).headers["Age"] == "300"
+        assert "Age" not in app.get(f"{GZ}&max_age=0").headers
+        app.clock.forward(301)
+        assert "Age" not in app.get(GZ).headers
 
 
 # ---------------------------------------------------------------- P6: stale if the party fails
@@ -336,12 +336,12 @@ def test_nothing_kept_is_the_error(served: App) -> None:
 # ---------------------------------------------------------------- P7: one listing for all
 
 @pytest.mark.parametrize("callers", [50, 200])
-def test_many_callers_of_a_cold_source_cost_one_listing(house: App, twin: Deployment, callers: int) -> None:
-    cloud = house.clouds["qcloud"]
+def test_many_callers_of_a_cold_source_cost_one_listing(app: App, twin: Deployment, callers: int) -> None:
+    cloud = app.clouds["qcloud"]
     cloud.latency = 0.3
-    deployments = iter([ticking(house.deployment), ticking(twin)] * callers)
+    deployments = iter([ticking(app.deployment), ticking(twin)] * callers)
     windows = iter([WHOLE, Window(6), WHOLE] * callers)
-    answers = run_all(callers, lambda: (window := next(windows), ask(house, window, next(deployments))))
+    answers = run_all(callers, lambda: (window := next(windows), ask(app, window, next(deployments))))
     assert cloud.count() == 1
     for answer in answers:
         assert not isinstance(answer, Exception), answer
@@ -349,65 +349,65 @@ def test_many_callers_of_a_cold_source_cost_one_listing(house: App, twin: Deploy
         assert result.total == 25
         assert len(result.servers) == 26 - window.first
     assert sum(not result.kept for _, result in answers) == 1       # the others are told that it is kept
-    assert not any(kind == "lease" for kind, _ in rows(house.deployment.store))
+    assert not any(kind == "lease" for kind, _ in rows(app.deployment.store))
 
 
 @pytest.mark.sample(3)
 @pytest.mark.parametrize(("fault", "calls", "kind"),
                          [("403", 1, PartyDenied), ("503", 2, PartyUnavailable), ("html", 1, PartyError)])
 @pytest.mark.parametrize("callers", [50, 200])
-def test_many_callers_share_one_failure(house: App, twin: Deployment, fault: str, calls: int, kind: type[Exception],
+def test_many_callers_share_one_failure(app: App, twin: Deployment, fault: str, calls: int, kind: type[Exception],
                                         callers: int) -> None:
-    cloud = house.clouds["qcloud"]
+    cloud = app.clouds["qcloud"]
     cloud.latency = 0.2
     cloud.fail(fault)
-    deployments = iter([ticking(house.deployment), ticking(twin)] * callers)
-    answers = run_all(callers, lambda: ask(house, WHOLE, next(deployments)))
+    deployments = iter([ticking(app.deployment), ticking(twin)] * callers)
+    answers = run_all(callers, lambda: ask(app, WHOLE, next(deployments)))
     assert {type(answer) for answer in answers} <= {kind, *kind.__subclasses__()}
     assert len({str(answer) for answer in answers}) == 1
     assert cloud.count() == calls
 
 
-def test_a_quick_failure_is_shared_too(house: App) -> None:
+def test_a_quick_failure_is_shared_too(app: App) -> None:
     """The party refuses at once: who gets the lease just after is told what happened since it came."""
-    deployment = ticking(house.deployment)
+    deployment = ticking(app.deployment)
     for _ in range(5):
-        house.clouds["qcloud"].forget()
-        house.clouds["qcloud"].fail("403")
-        answers = run_all(20, lambda: ask(house, WHOLE, deployment))
+        app.clouds["qcloud"].forget()
+        app.clouds["qcloud"].fail("403")
+        answers = run_all(20, lambda: ask(app, WHOLE, deployment))
         assert all(isinstance(answer, PartyDenied) for answer in answers)
-        assert house.clouds["qcloud"].count() <= 3              # a few may have come after it
+        assert app.clouds["qcloud"].count() <= 3              # a few may have come after it
 
 
-def test_an_unknown_region_is_asked_for_once(house: App) -> None:
-    house.clouds["qcloud"].latency = 0.2
-    deployment = ticking(house.deployment)
-    answers = run_all(50, lambda: ask(house, WHOLE, deployment, source=Source("123", "qcloud", "ap-nowhere")))
+def test_an_unknown_region_is_asked_for_once(app: App) -> None:
+    app.clouds["qcloud"].latency = 0.2
+    deployment = ticking(app.deployment)
+    answers = run_all(50, lambda: ask(app, WHOLE, deployment, source=Source("123", "qcloud", "ap-nowhere")))
     assert {type(answer) for answer in answers} == {UnknownRegion}
-    assert house.clouds["qcloud"].count() == 1
+    assert app.clouds["qcloud"].count() == 1
 
 
-def test_a_holder_that_died_is_outlived(house: App) -> None:
+def test_a_holder_that_died_is_outlived(app: App) -> None:
     """Its lease ends by itself; until then the others wait, as long as their own time allows."""
-    house.deployment.store.put("lease", KEY, b"of the dead", version=0, expires=int(house.clock()) + 27)
+    app.deployment.store.put("lease", KEY, b"of the dead", version=0, expires=int(app.clock()) + 27)
     started = time.monotonic()
     with pytest.raises(PartyTimeout):
-        ask(house, seconds=3.0)
+        ask(app, seconds=3.0)
     assert time.monotonic() - started < 3.0
-    assert house.clouds["qcloud"].count() == 0
-    threading.Timer(0.3, lambda: house.clock.forward(28)).start()
-    assert ask(house).total == 25
-    assert house.clouds["qcloud"].count() == 1
+    assert app.clouds["qcloud"].count() == 0
+    threading.Timer(0.3, lambda: app.clock.forward(28)).start()
+    assert ask(app).total == 25
+    assert app.clouds["qcloud"].count() == 1
 
 
-def test_the_lease_of_a_long_listing_is_renewed_while_its_holder_lives(house: App,
+def test_the_lease_of_a_long_listing_is_renewed_while_its_holder_lives(app: App,
                                                                       monkeypatch: pytest.MonkeyPatch) -> None:
     """If the holder died, its lease would be free within half a minute, whatever time the listing had."""
     monkeypatch.setattr(single_flight, "RENEW_SECONDS", 0.02)
-    store = house.deployment.store
+    store = app.deployment.store
 
     def plan() -> lookup.SourcePlan:
-        return lookup.Lookup(house.deployment, deadline=time.monotonic() + 120).plan(SOURCE)
+        return lookup.Lookup(app.deployment, deadline=time.monotonic() + 120).plan(SOURCE)
 
     def end() -> int:
         with store.moment() as there:
@@ -417,12 +417,12 @@ def test_the_lease_of_a_long_listing_is_renewed_while_its_holder_lives(house: Ap
 
     with single_flight.lease(plan()):
         for _ in range(3):
-            house.clock.forward(20)
+            app.clock.forward(20)
             until = time.monotonic() + 20
-            while end() < house.clock() + 20:
+            while end() < app.clock() + 20:
                 assert time.monotonic() < until
                 time.sleep(0.01)
-            assert end() <= house.clock() + 30
+            assert end() <= app.clock() + 30
             with pytest.raises(Conflict), single_flight.lease(plan()):
                 raise AssertionError("two hold it")
         store.put("lease", KEY, b"another's", expires=end())    # it is not taken back
@@ -430,39 +430,39 @@ def test_the_lease_of_a_long_listing_is_renewed_while_its_holder_lives(house: Ap
         row = store.get("lease", KEY)
         assert row
         assert row.value == b"another's"
-        house.clock.forward(40)             # nor deleted when the work ends
-        store.put("lease", KEY, b"another's", expires=int(house.clock()) + 30)
+        app.clock.forward(40)             # nor deleted when the work ends
+        store.put("lease", KEY, b"another's", expires=int(app.clock()) + 30)
     assert store.get("lease", KEY)
 
 
 @pytest.mark.slow
-def test_a_listing_that_began_long_ago_is_not_shared(house: App) -> None:
+def test_a_listing_that_began_long_ago_is_not_shared(app: App) -> None:
     """A worker may take minutes; who asks now gets what is at most as old as a request may last."""
-    ask(house)
+    ask(app)
     for age, shared in ((24, True), (25, False)):
-        house.clock.forward(1000)
-        house.deployment.store.put("lease", KEY, b"a worker", version=0, expires=int(house.clock()) + 100)
-        calls = house.clouds["qcloud"].count()
+        app.clock.forward(1000)
+        app.deployment.store.put("lease", KEY, b"a worker", version=0, expires=int(app.clock()) + 100)
+        calls = app.clouds["qcloud"].count()
 
         def done(age: int = age) -> None:
-            revision = accounts.find(house.deployment.store, "123", "qcloud").revision
-            head = snapshots.find(house.deployment.store, SOURCE, revision)
+            revision = accounts.find(app.deployment.store, "123", "qcloud").revision
+            head = snapshots.find(app.deployment.store, SOURCE, revision)
             assert head
-            snapshots.save(house.deployment.store, SOURCE, revision,
-                           snapshots.read(house.deployment.store, SOURCE, head),
-                           house.clock() - age, history=9999)
-            house.deployment.store.delete("lease", KEY)
+            snapshots.save(app.deployment.store, SOURCE, revision,
+                           snapshots.read(app.deployment.store, SOURCE, head),
+                           app.clock() - age, history=9999)
+            app.deployment.store.delete("lease", KEY)
 
         threading.Timer(0.3, done).start()
-        answer = ask(house)
-        assert (answer.kept, house.clouds["qcloud"].count() - calls) == (shared, 0 if shared else 1)
+        answer = ask(app)
+        assert (answer.kept, app.clouds["qcloud"].count() - calls) == (shared, 0 if shared else 1)
 
 
-def test_who_cannot_wait_longer_gets_the_last_list(house: App) -> None:
-    ask(house)
-    house.clock.forward(50)
-    house.deployment.store.put("lease", KEY, b"somebody", version=0, expires=int(house.clock()) + 100)
-    answer = ask(house, seconds=2.5, stale=100)
+def test_who_cannot_wait_longer_gets_the_last_list(app: App) -> None:
+    ask(app)
+    app.clock.forward(50)
+    app.deployment.store.put("lease", KEY, b"somebody", version=0, expires=int(app.clock()) + 100)
+    answer = ask(app, seconds=2.5, stale=100)
     assert answer.kept
     assert isinstance(answer.failure, PartyTimeout)
     assert answer.total == 25
@@ -481,91 +481,91 @@ def test_forced_refreshes_are_limited(served: App, monkeypatch: pytest.MonkeyPat
 
 # ---------------------------------------------------------------- P7: the breaker
 
-def fail_until_open(house: App, deployments: list[Deployment], window: Window = WHOLE) -> None:
+def fail_until_open(app: App, deployments: list[Deployment], window: Window = WHOLE) -> None:
     for n in range(8):
         with pytest.raises(PartyError):
-            ask(house, window, deployments[n % len(deployments)])
-        house.clock.forward(1)
+            ask(app, window, deployments[n % len(deployments)])
+        app.clock.forward(1)
 
 
 @pytest.mark.sample(2)
 @pytest.mark.parametrize("window", [WHOLE, TEN])
-def test_the_breaker(house: App, twin: Deployment, window: Window) -> None:
+def test_the_breaker(app: App, twin: Deployment, window: Window) -> None:
     """Opens after eight in a row, for all processes; one probe at a time; opens for longer; a success closes it."""
-    cloud, both = house.clouds["qcloud"], [house.deployment, twin]
+    cloud, both = app.clouds["qcloud"], [app.deployment, twin]
     cloud.fail("503")
-    fail_until_open(house, both, window)
+    fail_until_open(app, both, window)
     assert cloud.count() == 16              # eight, and one retry each
     for deployment in both * 10:
         with pytest.raises(PartyUnavailable) as failure:
-            ask(house, window, deployment)
+            ask(app, window, deployment)
         assert failure.value.retry_after
         assert 8 < failure.value.retry_after <= 9
     assert cloud.count() == 16
-    house.clock.forward(9)                  # ten seconds after the eighth failure
+    app.clock.forward(9)                  # ten seconds after the eighth failure
     cloud.latency = 0.2
     deployments = iter(both * 20)
-    assert {type(answer) for answer in run_all(20, lambda: ask(house, window, next(deployments)))} == {PartyUnavailable}
+    assert {type(answer) for answer in run_all(20, lambda: ask(app, window, next(deployments)))} == {PartyUnavailable}
     assert cloud.count() == 18              # one probe and its retry
-    house.clock.forward(29)
+    app.clock.forward(29)
     with pytest.raises(PartyUnavailable):
-        ask(house, window)
+        ask(app, window)
     assert cloud.count() == 18              # open for thirty seconds now
-    house.clock.forward(1)
+    app.clock.forward(1)
     cloud.forget()
-    assert ask(house, window, twin).total == 25
-    assert ("breaker", KEY) not in rows(house.deployment.store)
+    assert ask(app, window, twin).total == 25
+    assert ("breaker", KEY) not in rows(app.deployment.store)
     cloud.fail("503")                       # and counts again
     for _ in range(7):
         with pytest.raises(PartyUnavailable):
-            ask(house, window)
-        house.clock.forward(1)
+            ask(app, window)
+        app.clock.forward(1)
     cloud.forget()
-    assert ask(house, window).total == 25
+    assert ask(app, window).total == 25
 
 
-def test_probes_of_a_window_are_one_at_a_time(house: App) -> None:
-    cloud = house.clouds["qcloud"]
+def test_probes_of_a_window_are_one_at_a_time(app: App) -> None:
+    cloud = app.clouds["qcloud"]
     cloud.fail("503")
-    fail_until_open(house, [house.deployment], TEN)
-    house.clock.forward(10)
+    fail_until_open(app, [app.deployment], TEN)
+    app.clock.forward(10)
     cloud.forget()
     cloud.latency = 0.4
-    answers = run_all(20, lambda: ask(house, TEN))
+    answers = run_all(20, lambda: ask(app, TEN))
     assert cloud.count() == 1
     assert [type(answer) for answer in answers].count(many_sources.Answer) == 1
 
 
-def test_one_burst_opens_it_once(house: App) -> None:
+def test_one_burst_opens_it_once(app: App) -> None:
     """Thirty windows that were under way together: not ten seconds, thirty, a minute, … at once."""
-    cloud = house.clouds["qcloud"]
+    cloud = app.clouds["qcloud"]
     cloud.latency = 0.2
     cloud.fail("html")
-    assert all(isinstance(answer, PartyError) for answer in run_all(30, lambda: ask(house, TEN)))
-    house.clock.forward(10)
+    assert all(isinstance(answer, PartyError) for answer in run_all(30, lambda: ask(app, TEN)))
+    app.clock.forward(10)
     cloud.forget()
-    assert ask(house, TEN).total == 25
+    assert ask(app, TEN).total == 25
 
 
-def test_failures_far_apart_are_not_in_a_row(house: App) -> None:
-    house.clouds["qcloud"].fail("html")
+def test_failures_far_apart_are_not_in_a_row(app: App) -> None:
+    app.clouds["qcloud"].fail("html")
     for _ in range(20):
         with pytest.raises(PartyError):
-            ask(house)
-        house.clock.forward(61)
-    assert house.clouds["qcloud"].count() == 20
+            ask(app)
+        app.clock.forward(61)
+    assert app.clouds["qcloud"].count() == 20
 
 
-def test_a_refusal_opens_nothing(house: App) -> None:
-    house.clouds["qcloud"].fail("403")
+def test_a_refusal_opens_nothing(app: App) -> None:
+    app.clouds["qcloud"].fail("403")
     for n in range(20):
         with pytest.raises(PartyDenied):
-            ask(house, WHOLE if n % 2 else TEN)
-        house.clock.forward(1)
-    assert house.clouds["qcloud"].count() == 20                 # each asked, none twice
+            ask(app, WHOLE if n % 2 else TEN)
+        app.clock.forward(1)
+    assert app.clouds["qcloud"].count() == 20                 # each asked, none twice
 
 
-def test_our_own_restraint_opens_nothing(house: App, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_our_own_restraint_opens_nothing(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     """A list that is too long for the party's documented rate says: ask for a range; and then the range is there."""
     class Slow:
         def reserve(self, deadline: float) -> float:
@@ -575,21 +575,21 @@ def test_our_own_restraint_opens_nothing(house: App, monkeypatch: pytest.MonkeyP
         patch.setattr(rate_limit.RateLimits, "limiter", lambda *_: Slow())
         for _ in range(12):
             with pytest.raises(PartyThrottled):
-                ask(house)
-            house.clock.forward(1)
-    assert ask(house, TEN).total == 25
+                ask(app)
+            app.clock.forward(1)
+    assert ask(app, TEN).total == 25
 
 
-def test_another_tenants_source_has_a_breaker_of_its_own(house: App) -> None:
-    cloud = house.clouds["qcloud"]
-    house.account("qcloud", {"secret_id": "AKIDtest", "secret_key": cloud.keys["AKIDtest"]}, cloud.url, tenant="7")      # type: ignore[attr-defined]
+def test_another_tenants_source_has_a_breaker_of_its_own(app: App) -> None:
+    cloud = app.clouds["qcloud"]
+    app.account("qcloud", {"secret_id": "AKIDtest", "secret_key": cloud.keys["AKIDtest"]}, cloud.url, tenant="7")      # type: ignore[attr-defined]
     cloud.fail("html")
-    fail_until_open(house, [house.deployment])
+    fail_until_open(app, [app.deployment])
     cloud.forget()
     with pytest.raises(PartyError):
-        ask(house)
-    assert ask(house, source=Source("7", "qcloud", "ap-guangzhou")).total == 25
-    assert ask(house, source=Source("123", "qcloud", "ap-shanghai")).total == 250
+        ask(app)
+    assert ask(app, source=Source("7", "qcloud", "ap-guangzhou")).total == 25
+    assert ask(app, source=Source("123", "qcloud", "ap-shanghai")).total == 250
 
 
 def test_an_outage_costs_the_party_little(served: App) -> None:
@@ -621,34 +621,34 @@ def test_another_account_starts_without_a_list(served: App) -> None:
 @pytest.mark.parametrize("fault", [None, "503"])
 @pytest.mark.parametrize("window", [WHOLE, Window(1, 100)])
 @pytest.mark.parametrize("change", ["removed", "put again"])
-def test_an_account_that_goes_while_it_is_listed_leaves_nothing(house: App, fault: str | None, window: Window,
+def test_an_account_that_goes_while_it_is_listed_leaves_nothing(app: App, fault: str | None, window: Window,
                                                                 change: str) -> None:
     """Nor does one that goes while its list is written down."""
-    cloud = house.clouds["qcloud"]
+    cloud = app.clouds["qcloud"]
     cloud.latency = 0.3
     if fault:
         cloud.fail(fault)
     with ThreadPoolExecutor(1) as pool:
-        under_way = pool.submit(ask, house, window)
+        under_way = pool.submit(ask, app, window)
         while not cloud.count():
             time.sleep(0.01)
         if change == "removed":
-            accounts.remove(house.deployment.store, "123", "qcloud")
+            accounts.remove(app.deployment.store, "123", "qcloud")
         else:
-            house.account("qcloud", {"secret_id": "AKIDtest", "secret_key": cloud.keys["AKIDtest"]}, cloud.url)  # type: ignore[attr-defined]
+            app.account("qcloud", {"secret_id": "AKIDtest", "secret_key": cloud.keys["AKIDtest"]}, cloud.url)  # type: ignore[attr-defined]
         if fault:
             with pytest.raises(PartyError):
                 under_way.result()
         else:
             assert under_way.result().total == 25
-    assert rows(house.deployment.store) == []
+    assert rows(app.deployment.store) == []
 
 
 @pytest.mark.parametrize("nth", [1, 2])
-def test_an_account_that_goes_while_its_list_is_kept_leaves_nothing(house: App, monkeypatch: pytest.MonkeyPatch,
+def test_an_account_that_goes_while_its_list_is_kept_leaves_nothing(app: App, monkeypatch: pytest.MonkeyPatch,
                                                                     nth: int) -> None:
     """Just before the chunk is written, or the head."""
-    put, store, written = type(house.deployment.store).put, house.deployment.store, list[str]()
+    put, store, written = type(app.deployment.store).put, app.deployment.store, list[str]()
 
     def watched(self: Store, kind: str, *arguments: Any, **more: Any) -> None:
         if kind in ("chunk", "snapshot"):
@@ -658,7 +658,7 @@ def test_an_account_that_goes_while_its_list_is_kept_leaves_nothing(house: App, 
         put(self, kind, *arguments, **more)
 
     monkeypatch.setattr(type(store), "put", watched)
-    assert ask(house).total == 25
+    assert ask(app).total == 25
     assert written == ["chunk", "snapshot"]
     assert rows(store) == []
 
@@ -730,12 +730,12 @@ def test_a_token_never_sees_another_tenants_list(served: App) -> None:
 
 # ---------------------------------------------------------------- P10: nobody waits for another
 
-def test_a_hanging_source_does_not_hold_the_others(house: App, stack: ExitStack,
+def test_a_hanging_source_does_not_hold_the_others(app: App, stack: ExitStack,
                                                    monkeypatch: pytest.MonkeyPatch) -> None:
     """Thirty callers wait for a cloud that hangs; meanwhile fifty requests of others are all answered before any of
     them."""
     monkeypatch.setattr(sender_module, "CALL_SECONDS", 6.0)
-    served = stack.enter_context(limited(house, requests=ServerLimits().requests,
+    served = stack.enter_context(limited(app, requests=ServerLimits().requests,
                                          tenant_requests=ServerLimits().tenant_requests))
     keys = qcloud_keys()
     with Qcloud({keys["secret_id"]: keys["secret_key"]}, {"ap-guangzhou": Fleet(5)}) as other:
@@ -801,11 +801,11 @@ def test_from_end_to_end_on_every_store(store: Store, clock: Clock, tmp_path: Pa
     deployment.transport.close()
 
 
-def test_snapshots_of_a_tenant_go_with_it(house: App) -> None:
-    ask(house)
-    ask(house, source=Source("123", "aws", "us-east-1"))
-    for row in accounts.every(house.deployment.store, "123"):
-        accounts.remove(house.deployment.store, "123", row.party)
-    tokens.forget_tenant(house.deployment.store, "123")
-    assert rows(house.deployment.store) == []
-    assert snapshots.find(house.deployment.store, SOURCE, "") is None
+def test_snapshots_of_a_tenant_go_with_it(app: App) -> None:
+    ask(app)
+    ask(app, source=Source("123", "aws", "us-east-1"))
+    for row in accounts.every(app.deployment.store, "123"):
+        accounts.remove(app.deployment.store, "123", row.party)
+    tokens.forget_tenant(app.deployment.store, "123")
+    assert rows(app.deployment.store) == []
+    assert snapshots.find(app.deployment.store, SOURCE, "") is None

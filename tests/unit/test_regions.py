@@ -62,16 +62,16 @@ def sources(inventory: many_sources.Inventory) -> list[tuple[str, str]]:
     return [(part.source.party, part.source.region) for part in inventory.parts]
 
 
-def kinds(house: App) -> Counter[str]:
+def kinds(app: App) -> Counter[str]:
     """The rows that callers could make by naming regions."""
     return Counter(kind for kind in ("breaker", "lease", "interest", "regions", "snapshot")
-                   for _ in house.deployment.store.list(kind))
+                   for _ in app.deployment.store.list(kind))
 
 
 @pytest.fixture
-def two(house: App) -> App:
-    house.deployment.transport.jitter = lambda: 0.0
-    return house
+def two(app: App) -> App:
+    app.deployment.transport.jitter = lambda: 0.0
+    return app
 
 
 # ---------------------------------------------------------------- every party with every other one
@@ -129,7 +129,7 @@ def test_every_pair_of_parties_and_their_default_regions(everywhere: App, monkey
 
 
 @pytest.mark.parametrize("name", parties.names())
-def test_a_listed_region_of_an_unforeseen_form(house: App, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_listed_region_of_an_unforeseen_form(app: App, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """A party names its next region as it likes. `all` lists it, and so does each refresh after that."""
     from tests.unit.test_parties import account_of  # reads all cases
 
@@ -140,13 +140,13 @@ def test_a_listed_region_of_an_unforeseen_form(house: App, monkeypatch: pytest.M
         return structs.replace(real(party), list_regions=lambda _: [Region(new)],
                                list_servers=lambda _client, _window: Listing([], 0), list_many=None)
 
-    accounts.put(house.deployment.store, house.deployment.sealer(), replace(account_of(name), tenant_id="456"),
-                 house.clock())
+    accounts.put(app.deployment.store, app.deployment.sealer(), replace(account_of(name), tenant_id="456"),
+                 app.clock())
     monkeypatch.setattr(parties, "load", load)
-    response = answer(house, f"party={name}&tenant_id=456&region=all")
+    response = answer(app, f"party={name}&tenant_id=456&region=all")
     assert [(part.source.region, part.state) for part in response.parts] == [(new, "ok")]
     source = response.parts[0].source
-    assert [(done.source, done.error) for done in schedule.run(house.deployment, [source])] == [(source, None)]
+    assert [(done.source, done.error) for done in schedule.run(app.deployment, [source])] == [(source, None)]
 
 
 def _fits(party: str, region: str) -> bool:
@@ -242,7 +242,7 @@ def test_a_region_without_a_host(world: App, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", parties.names())
-def test_a_region_that_the_party_lists_and_does_not_know(house: App, monkeypatch: pytest.MonkeyPatch,
+def test_a_region_that_the_party_lists_and_does_not_know(app: App, monkeypatch: pytest.MonkeyPatch,
                                                          name: str) -> None:
     """Whoever asked for all regions named none that could be wrong: it is the party's error, and says which region."""
     from tests.unit.test_parties import account_of
@@ -256,13 +256,13 @@ def test_a_region_that_the_party_lists_and_does_not_know(house: App, monkeypatch
         return structs.replace(real(party), list_servers=list_servers, list_many=None, list_regions=lambda _: [
             Region(real(party).default_region), Region("not-there-9")])
 
-    accounts.put(house.deployment.store, house.deployment.sealer(), replace(account_of(name), tenant_id="456"),
-                 house.clock())
+    accounts.put(app.deployment.store, app.deployment.sealer(), replace(account_of(name), tenant_id="456"),
+                 app.clock())
     monkeypatch.setattr(parties, "load", load)
     every = f"party={name}&tenant_id=456&region=all"
     with pytest.raises(PartyMalformed, match=rf"^{name} not-there-9: No such region\. It is among `all` because"):
-        answer(house, every)
-    partial = answer(house, f"{every}&on_error=partial")
+        answer(app, every)
+    partial = answer(app, f"{every}&on_error=partial")
     assert {(part.source.region, part.error and part.error.code) for part in partial.parts} == {
         (load(name).default_region, None), ("not-there-9", "party_malformed")}
 
@@ -435,9 +435,9 @@ def test_rights_come_before_regions(served: App) -> None:
 NOWHERE = Source("123", "qcloud", "ap-nowhere")
 
 
-def refused(house: App, source: Source = NOWHERE) -> str:
+def refused(app: App, source: Source = NOWHERE) -> str:
     with pytest.raises(UnknownRegion) as failed:
-        many_sources.list_servers(house.deployment, source)
+        many_sources.list_servers(app.deployment, source)
     return failed.value.text
 
 
@@ -511,10 +511,10 @@ def test_the_schedule_knows_only_regions_that_answered(two: App) -> None:
 
 # ---------------------------------------------------------------- made-up names (P7)
 
-def within_the_rate(house: App, calls: int = 40, seconds: float = 1.0) -> bool:
+def within_the_rate(app: App, calls: int = 40, seconds: float = 1.0) -> bool:
     """Whether no more calls arrived than the party allows, over the whole time and, as a busy machine bunches them,
     with some room in each second. Without one limit for all names it was six times as many."""
-    at = sorted(call.at for cloud in house.clouds.values() for call in cloud.calls)
+    at = sorted(call.at for cloud in app.clouds.values() for call in cloud.calls)
     busiest = max((sum(start <= other < start + seconds for other in at) for start in at), default=0)
     return 0 < len(at) <= calls * ((at[-1] - at[0]) / seconds + 1) and busiest <= 1.5 * calls
 

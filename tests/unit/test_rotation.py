@@ -30,7 +30,7 @@ SOURCE = Source("123", "qcloud", "ap-guangzhou")
 
 
 @contextmanager
-def reading(house: App, query: str = GZ) -> Iterator[list[tuple[int, str, int]]]:
+def reading(app: App, query: str = GZ) -> Iterator[list[tuple[int, str, int]]]:
     """(status, what failed or "list", servers) of every answer that two readers had meanwhile; one may share the
     other's list."""
     answers: list[tuple[int, str, int]] = []
@@ -38,7 +38,7 @@ def reading(house: App, query: str = GZ) -> Iterator[list[tuple[int, str, int]]]
 
     def read() -> None:
         while not stopped.is_set():
-            answer = house.get(query)
+            answer = app.get(query)
             answers.append((answer.status_code, answer.headers.get("Cache-Status", "list").partition("detail=")[2]
                             or "list", len(answer.json().get("vm_servers", ()))))
 
@@ -62,17 +62,17 @@ def wait_for(answers: list[tuple[int, str, int]], more: int = 6) -> None:
 
 # ---------------------------------------------------------------- a party's credentials
 
-def with_key(house: App, key_id: str, key: str) -> Account:
-    row = accounts.find(house.deployment.store, "123", "qcloud")
+def with_key(app: App, key_id: str, key: str) -> Account:
+    row = accounts.find(app.deployment.store, "123", "qcloud")
     return replace(accounts.check("123", parties.load("qcloud"), {"secret_id": key_id, "secret_key": key},
                                   project=row.project,
                                   regions=row.regions, deep=row.deep, endpoint=row.endpoint, local=True),
                    revision=row.revision)
 
 
-def rotate(house: App, account: Account) -> None:
-    rotation.check(house.deployment, account)
-    accounts.rotate(house.deployment.store, house.deployment.sealer(), account, house.clock())
+def rotate(app: App, account: Account) -> None:
+    rotation.check(app.deployment, account)
+    accounts.rotate(app.deployment.store, app.deployment.sealer(), account, app.clock())
 
 
 def test_a_partys_credentials_without_a_gap(served: App) -> None:
@@ -99,8 +99,8 @@ def test_a_partys_credentials_without_a_gap(served: App) -> None:
                                        for call in cloud.calls}
 
 
-def _revision(house: App) -> str:
-    return accounts.find(house.deployment.store, "123", "qcloud").revision
+def _revision(app: App) -> str:
+    return accounts.find(app.deployment.store, "123", "qcloud").revision
 
 
 def test_a_typo_takes_nothing_away(served: App) -> None:
@@ -144,14 +144,14 @@ def test_a_key_that_lists_nothing_is_refused(served: App) -> None:
     rotate(served, with_key(served, "AKIDnew", cloud.keys["AKIDnew"]))
 
 
-def test_an_account_put_again_meanwhile_is_not_overwritten(house: App) -> None:
-    mine = with_key(house, "AKIDtest", secret("mine"))
-    house.account("qcloud", {"secret_id": "AKIDelse", "secret_key": secret("else")}, house.clouds["qcloud"].url)
+def test_an_account_put_again_meanwhile_is_not_overwritten(app: App) -> None:
+    mine = with_key(app, "AKIDtest", secret("mine"))
+    app.account("qcloud", {"secret_id": "AKIDelse", "secret_key": secret("else")}, app.clouds["qcloud"].url)
     with pytest.raises(Conflict, match="replaced meanwhile"):
-        accounts.rotate(house.deployment.store, house.deployment.sealer(), mine, house.clock())
-    accounts.remove(house.deployment.store, "123", "qcloud")
+        accounts.rotate(app.deployment.store, app.deployment.sealer(), mine, app.clock())
+    accounts.remove(app.deployment.store, "123", "qcloud")
     with pytest.raises(AccountNotFound):
-        accounts.rotate(house.deployment.store, house.deployment.sealer(), mine, house.clock())
+        accounts.rotate(app.deployment.store, app.deployment.sealer(), mine, app.clock())
 
 
 # ---------------------------------------------------------------- the key that seals
@@ -185,16 +185,16 @@ def test_another_files_key_without_a_gap(served: App, tmp_path: Path) -> None:
         accounts.load(served.deployment.store, lambda: old, "123", "qcloud", local=True)
 
 
-def test_resealing_goes_on_where_it_was_and_names_who_cannot(house: App, tmp_path: Path) -> None:
-    old, new = house.deployment.sealer(), LocalSealer.of_file(tmp_path / "new")
-    house.account("qcloud", {"secret_id": "A", "secret_key": "k"}, house.clouds["qcloud"].url, tenant="elsewhere")
-    store, key = house.deployment.store, "elsewhere/qcloud"
+def test_resealing_goes_on_where_it_was_and_names_who_cannot(app: App, tmp_path: Path) -> None:
+    old, new = app.deployment.sealer(), LocalSealer.of_file(tmp_path / "new")
+    app.account("qcloud", {"secret_id": "A", "secret_key": "k"}, app.clouds["qcloud"].url, tenant="elsewhere")
+    store, key = app.deployment.store, "elsewhere/qcloud"
     row = msgspec.json.decode(store.get("account", key).value, type=accounts.AccountRow)        # type: ignore[union-attr]
     stranger = LocalSealer.of_file(tmp_path / "stranger")
     store.put(
         "account", key, msgspec.json.encode(msgspec.structs.replace(row, sealed=stranger.seal(b"{}", HERE), key="")))
     results = {(it.tenant_id, it.party): (done, refused and refused.text)
-               for it, done, refused in rotation.reseal(house.deployment, old, new)}
+               for it, done, refused in rotation.reseal(app.deployment, old, new)}
     assert (
         results["elsewhere", "qcloud"][1]
         == "Account elsewhere qcloud: These credentials were sealed with another key than TWOCLOUD_KEY."
@@ -202,7 +202,7 @@ def test_resealing_goes_on_where_it_was_and_names_who_cannot(house: App, tmp_pat
     assert results["123", "qcloud"] == results["123", "aws"] == (True, None)
     accounts.remove(store, "elsewhere", "qcloud")
     revisions = {row.revision for row in accounts.every(store)}
-    assert all(not done and not refused for _, done, refused in rotation.reseal(house.deployment, old, new))
+    assert all(not done and not refused for _, done, refused in rotation.reseal(app.deployment, old, new))
     assert {row.revision for row in accounts.every(store)} == revisions         # lists stay
 
 

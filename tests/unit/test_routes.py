@@ -75,7 +75,7 @@ def list_at(door: Transport, account: Account, url: str, seconds: float = 20.0) 
 
 @pytest.mark.sample(3)
 @pytest.mark.parametrize("party", CLOUDS)
-def test_every_party_is_listed_through_a_proxy_behind_a_private_authority(party: str, house: App, authority: Any,
+def test_every_party_is_listed_through_a_proxy_behind_a_private_authority(party: str, app: App, authority: Any,
                                                                           stack: ExitStack) -> None:
     """With options alone: nothing on loopback is allowed, and the proxy sees every connection."""
     pem, issue = authority
@@ -90,13 +90,13 @@ def test_every_party_is_listed_through_a_proxy_behind_a_private_authority(party:
     made = accounts.check("123", parties.load(party), {**fields, "proxy_user": "ann", "proxy_password": password},
                           project=None, regions=(), deep=False, endpoint=cloud.url, local=False, authorities=pem,
                           proxy=through.url)
-    accounts.put(house.deployment.store, house.deployment.sealer(), made, house.clock(), replace=True)
-    listed = many_sources.list_servers(house.deployment, many_sources.source_of("123", party, entry.region))
+    accounts.put(app.deployment.store, app.deployment.sealer(), made, app.clock(), replace=True)
+    listed = many_sources.list_servers(app.deployment, many_sources.source_of("123", party, entry.region))
     assert listed.total == 7
     assert cloud.calls
     assert {call.method for call in through.requests} == {"CONNECT"}
     assert len(through.requests) == len(cloud._server._connected)
-    opened = accounts.load(house.deployment.store, house.deployment.sealer, "123", party, local=False)
+    opened = accounts.load(app.deployment.store, app.deployment.sealer, "123", party, local=False)
     assert "proxy_user" not in opened.credentials               # adapters do not see it
     assert password not in repr(opened)
 
@@ -109,15 +109,15 @@ def test_a_deployments_own_proxy_and_authorities(tmp_path: Path, authority: Any)
         tls.wrap(cloud, *issue("cloud.example"))
         made = settings.load({"TWOCLOUD_PROXY": through.url.replace("http://", "http://ann:p%2540ss@"),
                               "TWOCLOUD_CA_FILE": str(tmp_path / "ca.pem"), "HTTPS_PROXY": "http://other:1"})
-        house = open_deployment(msgspec.structs.replace(settings_in(tmp_path), ca_file=made.ca_file, proxy=made.proxy,
+        app = open_deployment(msgspec.structs.replace(settings_in(tmp_path), ca_file=made.ca_file, proxy=made.proxy,
                                         ignored_proxy=made.ignored_proxy))
-        assert b"rows" in list_at(house.transport, ACCOUNT, "https://cloud.example")
-        assert b"rows" in list_at(house.transport, ACCOUNT, near.url)
+        assert b"rows" in list_at(app.transport, ACCOUNT, "https://cloud.example")
+        assert b"rows" in list_at(app.transport, ACCOUNT, near.url)
         assert [call.target for call in through.requests] == ["cloud.example:443"]
         assert "proxy-authorization" not in cloud.calls[0].headers
         with pytest.raises(PartyUnavailable, match=r"could not connect to the party \(502\)"):
-            list_at(house.transport, ACCOUNT, "https://other.example")
-        house.close()
+            list_at(app.transport, ACCOUNT, "https://other.example")
+        app.close()
 
 
 def test_an_accounts_proxy_stands_before_the_deployments_also_for_loopback(secure: Plain, authority: Any) -> None:
@@ -363,8 +363,8 @@ def test_the_proxys_password_is_a_credential() -> None:
     assert made.route.proxy == Proxy("proxy.example", 1, "ann", "Pä ss")
 
 
-def test_the_route_lives_through_rotation_and_another_key(house: App, authority: Any, tmp_path: Path) -> None:
-    store, sealer = house.deployment.store, house.deployment.sealer()
+def test_the_route_lives_through_rotation_and_another_key(app: App, authority: Any, tmp_path: Path) -> None:
+    store, sealer = app.deployment.store, app.deployment.sealer()
     route = {"authorities": authority[0], "proxy": "http://proxy.example:3128", "allow_http": True,
              "endpoint": "http://10.0.0.1:8774"}
     first = accounts.put(store, sealer, checked(credentials={**QCLOUD, "proxy_user": "ann", "proxy_password": "one"},
@@ -381,9 +381,9 @@ def test_the_route_lives_through_rotation_and_another_key(house: App, authority:
     assert accounts.load(store, lambda: sealer, "123", "qcloud", local=False).route == Route()
 
 
-def test_a_row_of_0_1_0_cannot_be_given_a_route(house: App, authority: Any) -> None:
+def test_a_row_of_0_1_0_cannot_be_given_a_route(app: App, authority: Any) -> None:
     """Its settings are not sealed, and version 0.1.0 knew none of these."""
-    store, sealer = house.deployment.store, house.deployment.sealer()
+    store, sealer = app.deployment.store, app.deployment.sealer()
     old = as_by_0_1_0(store, sealer, accounts.put(store, sealer, checked(), 100, replace=True))
     accounts.load(store, lambda: sealer, "123", "qcloud", local=True)
     for change in ({"authorities": authority[0]}, {"proxy": "http://evil.example:1"}, {"allow_http": True}):

@@ -23,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from moto import mock_aws
 
-import app
+import app as functions
 from chalicelib import log, parties
 from chalicelib.access import accounts
 from chalicelib.cli import output
@@ -46,31 +46,31 @@ SOURCE = Source("123", "qcloud", "ap-guangzhou")
 KEY = snapshots.key_of(SOURCE)
 
 
-def put(house: App, regions: tuple[str, ...], tenant: str = "123", party: str = "qcloud") -> str:
+def put(app: App, regions: tuple[str, ...], tenant: str = "123", party: str = "qcloud") -> str:
     """An account that names its regions; its revision."""
     keys = {"qcloud": qcloud_keys(), "aws": aws_keys()}[party]
     made = accounts.check(tenant, parties.load(party), keys, project=None, regions=regions, deep=False,
-                          endpoint=house.clouds[party].url, local=True)
-    return accounts.put(house.deployment.store, house.deployment.sealer(), made, house.clock(), replace=True).revision
+                          endpoint=app.clouds[party].url, local=True)
+    return accounts.put(app.deployment.store, app.deployment.sealer(), made, app.clock(), replace=True).revision
 
 
-def keep(house: App, source: Source, revision: str, seen_at: float, listed: list[Server] = []) -> None:
-    assert snapshots.save(house.deployment.store, source, revision, listed, seen_at, history=9999)
+def keep(app: App, source: Source, revision: str, seen_at: float, listed: list[Server] = []) -> None:
+    assert snapshots.save(app.deployment.store, source, revision, listed, seen_at, history=9999)
 
 
-def read_at(house: App, source: Source, when: float) -> None:
-    house.deployment.store.put("interest", snapshots.key_of(source), b"%d" % when, expires=int(when) + 30 * 86_400)
+def read_at(app: App, source: Source, when: float) -> None:
+    app.deployment.store.put("interest", snapshots.key_of(source), b"%d" % when, expires=int(when) + 30 * 86_400)
 
 
-def kept(house: App) -> list[Server]:
-    head = snapshots.find(house.deployment.store, SOURCE,
-                          accounts.find(house.deployment.store, "123", "qcloud").revision)
+def kept(app: App) -> list[Server]:
+    head = snapshots.find(app.deployment.store, SOURCE,
+                          accounts.find(app.deployment.store, "123", "qcloud").revision)
     assert head
-    return snapshots.read(house.deployment.store, SOURCE, head)
+    return snapshots.read(app.deployment.store, SOURCE, head)
 
 
-def message(house: App, due: float | None = None, source: Source = SOURCE) -> Message:
-    return Message(source.tenant_id, source.party, source.region, house.clock() if due is None else due)
+def message(app: App, due: float | None = None, source: Source = SOURCE) -> Message:
+    return Message(source.tenant_id, source.party, source.region, app.clock() if due is None else due)
 
 
 # ---------------------------------------------------------------- which are due
@@ -78,43 +78,43 @@ def message(house: App, due: float | None = None, source: Source = SOURCE) -> Me
 @pytest.mark.parametrize(("idle", "every"), [
     (0, READ_EVERY), (3599, READ_EVERY), (3600, IDLE_EVERY), (86_399, IDLE_EVERY), (86_400, REST_EVERY),
     (29 * 86_400, REST_EVERY), (None, REST_EVERY)])
-def test_the_bounds(house: App, idle: int | None, every: int) -> None:
+def test_the_bounds(app: App, idle: int | None, every: int) -> None:
     """Nine tenths of the time after which a list should be refreshed, so that a run that is a little late is in
     time."""
-    revision = put(house, ("gz",))
-    now = house.clock()
+    revision = put(app, ("gz",))
+    now = app.clock()
     if idle is not None:
-        read_at(house, SOURCE, now - idle)
+        read_at(app, SOURCE, now - idle)
     for age, is_due in ((every * 9 // 10 - 1, False), (every * 9 // 10, True), (every * 40, True)):
-        house.deployment.store.delete("snapshot", KEY)
-        keep(house, SOURCE, revision, now - age)
-        assert schedule.due(house.deployment) == ([SOURCE] if is_due else []), age
+        app.deployment.store.delete("snapshot", KEY)
+        keep(app, SOURCE, revision, now - age)
+        assert schedule.due(app.deployment) == ([SOURCE] if is_due else []), age
 
 
-def test_the_least_fresh_come_first(house: App) -> None:
-    revision = put(house, ("gz", "sh", "ap-beijing", "ap-chengdu"))
+def test_the_least_fresh_come_first(app: App) -> None:
+    revision = put(app, ("gz", "sh", "ap-beijing", "ap-chengdu"))
     ages = {"ap-guangzhou": 30_000, "ap-shanghai": 70_000, "ap-chengdu": 50_000}
     for region, age in ages.items():
-        keep(house, Source("123", "qcloud", region), revision, house.clock() - age)
-    assert [source.region for source in schedule.due(house.deployment)] == ["ap-beijing", "ap-shanghai", "ap-chengdu",
+        keep(app, Source("123", "qcloud", region), revision, app.clock() - age)
+    assert [source.region for source in schedule.due(app.deployment)] == ["ap-beijing", "ap-shanghai", "ap-chengdu",
                                                                             "ap-guangzhou"]
 
 
-def test_what_is_known(house: App) -> None:
+def test_what_is_known(app: App) -> None:
     """What accounts name and what was read in the last month; nothing of accounts that are gone, or of lists alone."""
-    store, now = house.deployment.store, house.clock()
-    assert schedule.known(house.deployment) == {}               # the house's accounts name no regions
-    old = put(house, ("gz",))
-    keep(house, Source("123", "qcloud", "ap-beijing"), old, now)                 # kept once, read by nobody
-    read_at(house, Source("123", "qcloud", "ap-shanghai"), now)
-    read_at(house, Source("7", "qcloud", "ap-shanghai"), now)   # no such account
-    assert {source.region for source in schedule.known(house.deployment)} == {"ap-guangzhou", "ap-shanghai"}
-    house.clock.forward(30 * 86_400)
-    assert {source.region for source in schedule.known(house.deployment)} == {"ap-guangzhou"}
-    keep(house, SOURCE, "another account's", house.clock())
-    assert schedule.due(house.deployment) == [SOURCE]           # that list does not count
+    store, now = app.deployment.store, app.clock()
+    assert schedule.known(app.deployment) == {}               # the app's accounts name no regions
+    old = put(app, ("gz",))
+    keep(app, Source("123", "qcloud", "ap-beijing"), old, now)                 # kept once, read by nobody
+    read_at(app, Source("123", "qcloud", "ap-shanghai"), now)
+    read_at(app, Source("7", "qcloud", "ap-shanghai"), now)   # no such account
+    assert {source.region for source in schedule.known(app.deployment)} == {"ap-guangzhou", "ap-shanghai"}
+    app.clock.forward(30 * 86_400)
+    assert {source.region for source in schedule.known(app.deployment)} == {"ap-guangzhou"}
+    keep(app, SOURCE, "another account's", app.clock())
+    assert schedule.due(app.deployment) == [SOURCE]           # that list does not count
     accounts.remove(store, "123", "qcloud")
-    assert schedule.known(house.deployment) == {}
+    assert schedule.known(app.deployment) == {}
 
 
 def test_a_source_that_is_asked_for_is_known_from_then_on(served: App) -> None:
@@ -134,41 +134,41 @@ def test_a_source_that_is_asked_for_is_known_from_then_on(served: App) -> None:
     assert len(schedule.known(served.deployment)) == 4
 
 
-def test_what_fails_is_not_tried_more_often(house: App) -> None:
-    revision = put(house, ("gz",))
-    house.clouds["qcloud"].fail("html")
-    assert schedule.due(house.deployment) == [SOURCE]
-    schedule.work(house.deployment, message(house))
-    house.clock.forward(3000)
-    assert schedule.due(house.deployment) == []                 # nobody reads it: once an hour
-    house.clock.forward(600)
-    assert schedule.due(house.deployment) == [SOURCE]
-    schedule.work(house.deployment, message(house))
-    read_at(house, SOURCE, house.clock())
-    house.clock.forward(269)
-    assert schedule.due(house.deployment) == []
-    house.clock.forward(1)
-    assert schedule.due(house.deployment) == [SOURCE]
-    house.clouds["qcloud"].forget()
-    put_again = accounts.find(house.deployment.store, "123", "qcloud").revision
+def test_what_fails_is_not_tried_more_often(app: App) -> None:
+    revision = put(app, ("gz",))
+    app.clouds["qcloud"].fail("html")
+    assert schedule.due(app.deployment) == [SOURCE]
+    schedule.work(app.deployment, message(app))
+    app.clock.forward(3000)
+    assert schedule.due(app.deployment) == []                 # nobody reads it: once an hour
+    app.clock.forward(600)
+    assert schedule.due(app.deployment) == [SOURCE]
+    schedule.work(app.deployment, message(app))
+    read_at(app, SOURCE, app.clock())
+    app.clock.forward(269)
+    assert schedule.due(app.deployment) == []
+    app.clock.forward(1)
+    assert schedule.due(app.deployment) == [SOURCE]
+    app.clouds["qcloud"].forget()
+    put_again = accounts.find(app.deployment.store, "123", "qcloud").revision
     assert put_again == revision
-    assert schedule.work(house.deployment, message(house)).error is not None
+    assert schedule.work(app.deployment, message(app)).error is not None
 
 
-def test_two_thousand_sources_in_one_table(house: App) -> None:
+def test_two_thousand_sources_in_one_table(app: App) -> None:
     regions = tuple(f"ap-r{n:03}" for n in range(100))
-    dice, now = random.Random(1), house.clock()
+    dice, now = random.Random(1), app.clock()
     for tenant in range(20):
-        revision = put(house, regions, tenant=f"t{tenant}")
+        revision = put(app, regions, tenant=f"t{tenant}")
         for n, region in enumerate(regions):
             if n % 4:
-                keep(house, Source(f"t{tenant}", "qcloud", region), revision, now - dice.randrange(100_000))
-    late = schedule.due(house.deployment)
-    known = schedule.known(house.deployment)
+                keep(app, Source(f"t{tenant}", "qcloud", region), revision, now - dice.randrange(100_000))
+    late = schedule.due(app.deployment)
+    known = schedule.known(app.deployment)
     assert len(known) == 2000
     assert late == sorted(late, key=lambda source: -known[source].age)[:len(late)]
     assert len(late) > 500
-    planned = list(schedule.messages(house.deployment, random.Random(2).random))
+    planned = list(schedule.messages(app.deployment, random.Random(2).random))
     assert [message.source for message, _ in planned] == late
     delays = [delay for _, delay in planned]
     assert delays == sorted(delays)
@@ -207,107 +207,107 @@ def test_messages_are_read_as_written() -> None:
             schedule.read(body)
 
 
-def test_a_message_that_is_older_than_the_list_does_nothing(house: App) -> None:
-    sent = message(house)
-    house.clock.forward(10)
-    assert schedule.work(house.deployment, sent).total == 25
+def test_a_message_that_is_older_than_the_list_does_nothing(app: App) -> None:
+    sent = message(app)
+    app.clock.forward(10)
+    assert schedule.work(app.deployment, sent).total == 25
     for _ in range(3):
-        assert schedule.work(house.deployment, sent) == schedule.Result(SOURCE)
-    assert house.clouds["qcloud"].count() == 1
-    house.clock.forward(1)
-    assert schedule.work(house.deployment, message(house)).total == 25
-    assert house.clouds["qcloud"].count() == 2
+        assert schedule.work(app.deployment, sent) == schedule.Result(SOURCE)
+    assert app.clouds["qcloud"].count() == 1
+    app.clock.forward(1)
+    assert schedule.work(app.deployment, message(app)).total == 25
+    assert app.clouds["qcloud"].count() == 2
 
 
-def test_a_failure_of_the_party_leaves_the_last_list(house: App) -> None:
-    schedule.work(house.deployment, message(house))
-    before = kept(house)
-    house.clouds["qcloud"].fail("503")
-    house.clock.forward(300)
-    result = schedule.work(house.deployment, message(house))
+def test_a_failure_of_the_party_leaves_the_last_list(app: App) -> None:
+    schedule.work(app.deployment, message(app))
+    before = kept(app)
+    app.clouds["qcloud"].fail("503")
+    app.clock.forward(300)
+    result = schedule.work(app.deployment, message(app))
     assert isinstance(result.error, PartyUnavailable)
     assert result.total is None
-    assert kept(house) == before
+    assert kept(app) == before
 
 
-def test_an_account_that_went_while_the_message_waited(house: App) -> None:
-    schedule.work(house.deployment, message(house))
+def test_an_account_that_went_while_the_message_waited(app: App) -> None:
+    schedule.work(app.deployment, message(app))
     # as it would be if the removal had been killed in the middle
-    house.deployment.store.delete("account", "123/qcloud")
-    assert schedule.work(house.deployment, message(house)) == schedule.Result(SOURCE)
+    app.deployment.store.delete("account", "123/qcloud")
+    assert schedule.work(app.deployment, message(app)) == schedule.Result(SOURCE)
     assert not [key for kind in ("snapshot", "chunk", "interest")
-                for key, _ in house.deployment.store.list(kind, "123/qcloud/")]
+                for key, _ in app.deployment.store.list(kind, "123/qcloud/")]
 
 
-def test_a_region_that_is_not_there_is_not_asked_for_again(house: App) -> None:
+def test_a_region_that_is_not_there_is_not_asked_for_again(app: App) -> None:
     gone = Source("123", "qcloud", "ap-nowhere")
-    read_at(house, gone, house.clock())
-    assert isinstance(schedule.work(house.deployment, message(house, source=gone)).error, UnknownRegion)
-    assert gone not in schedule.known(house.deployment)
+    read_at(app, gone, app.clock())
+    assert isinstance(schedule.work(app.deployment, message(app, source=gone)).error, UnknownRegion)
+    assert gone not in schedule.known(app.deployment)
 
 
 @pytest.mark.parametrize(("party", "region"), [("nocloud", "gz"), ("qcloud", "evil.com/"), ("qcloud", ""),
                                                ("qcloud", "gz"), ("aws", "../x")])
-def test_a_message_that_nobody_of_ours_wrote_is_poison(house: App, party: str, region: str) -> None:
+def test_a_message_that_nobody_of_ours_wrote_is_poison(app: App, party: str, region: str) -> None:
     with pytest.raises((InvalidParameter, Internal)):
-        schedule.work(house.deployment, message(house, source=Source("123", party, region)))
-    assert house.clouds["qcloud"].count() == 0
+        schedule.work(app.deployment, message(app, source=Source("123", party, region)))
+    assert app.clouds["qcloud"].count() == 0
 
 
-def test_a_worker_that_was_asked_too_often_says_so(house: App, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_was_asked_too_often_says_so(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(one_source, "_LIVE_LISTINGS", 1)
-    schedule.work(house.deployment, message(house))
-    house.clock.forward(1)
-    assert isinstance(schedule.work(house.deployment, message(house)).error, RateLimited)
+    schedule.work(app.deployment, message(app))
+    app.clock.forward(1)
+    assert isinstance(schedule.work(app.deployment, message(app)).error, RateLimited)
 
 
 @settings(max_examples=15)
 @given(dice=st.randoms(use_true_random=False), steps=st.lists(st.sets(st.integers(0, 7)), min_size=2, max_size=5))
-def test_every_message_three_times_in_any_order(house: App, dice: random.Random, steps: list[set[int]]) -> None:
+def test_every_message_three_times_in_any_order(app: App, dice: random.Random, steps: list[set[int]]) -> None:
     """P9: late, twice and out of order: what is kept is the fleet as it is, and what is told leads to it."""
-    cloud = house.clouds["qcloud"]
+    cloud = app.clouds["qcloud"]
     cloud.rates = {}                        # type: ignore[attr-defined]
-    house.deployment.transport.pace = lambda *_: None            # type: ignore[method-assign,assignment]
-    house.account("qcloud", {"secret_id": "AKIDtest", "secret_key": cloud.keys["AKIDtest"]}, cloud.url)          # type: ignore[attr-defined]
-    set_fleet(house, [machine(n) for n in sorted(steps[0])])
-    schedule.work(house.deployment, message(house))
-    began, waiting = house.clock(), list[Message]()
+    app.deployment.transport.pace = lambda *_: None            # type: ignore[method-assign,assignment]
+    app.account("qcloud", {"secret_id": "AKIDtest", "secret_key": cloud.keys["AKIDtest"]}, cloud.url)          # type: ignore[attr-defined]
+    set_fleet(app, [machine(n) for n in sorted(steps[0])])
+    schedule.work(app.deployment, message(app))
+    began, waiting = app.clock(), list[Message]()
     for numbers in steps[1:]:
-        house.clock.forward(300)
-        set_fleet(house, [machine(n) for n in sorted(numbers)])
-        waiting += [message(house)] * 3
+        app.clock.forward(300)
+        set_fleet(app, [machine(n) for n in sorted(numbers)])
+        waiting += [message(app)] * 3
         dice.shuffle(waiting)
         for _ in range(dice.randrange(len(waiting))):
-            schedule.work(house.deployment, waiting.pop())
+            schedule.work(app.deployment, waiting.pop())
     calls = cloud.count()
     for sent in waiting:
-        house.clock.forward(1)
-        schedule.work(house.deployment, sent)
+        app.clock.forward(1)
+        schedule.work(app.deployment, sent)
     # the first one was enough for all; none at all is asked twice
     assert cloud.count() - calls <= 2
-    assert [server.id for server in kept(house)] == [ident(n) for n in sorted(steps[-1])]
-    listed = changes.list_changes(lookup.Lookup(house.deployment, lookup.ANY_AGE).plan(SOURCE), began)
+    assert [server.id for server in kept(app)] == [ident(n) for n in sorted(steps[-1])]
+    listed = changes.list_changes(lookup.Lookup(app.deployment, lookup.ANY_AGE).plan(SOURCE), began)
     assert {server.id for server in listed.vanished} >= {ident(n) for n in steps[0] - steps[-1]}
     assert {server.id for server in listed.answer.servers} >= {ident(n) for n in steps[-1] - steps[0]}
     assert not {server.id for server in listed.vanished} & {ident(n) for n in steps[-1]}
 
 
-def test_workers_at_the_same_time_list_once(house: App) -> None:
-    house.clouds["qcloud"].latency = 0.3
-    sent = message(house)
+def test_workers_at_the_same_time_list_once(app: App) -> None:
+    app.clouds["qcloud"].latency = 0.3
+    sent = message(app)
     results: list[schedule.Result] = []
-    threads = [threading.Thread(target=lambda: results.append(schedule.work(house.deployment, sent)))
+    threads = [threading.Thread(target=lambda: results.append(schedule.work(app.deployment, sent)))
                for _ in range(10)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert house.clouds["qcloud"].count() == 1
+    assert app.clouds["qcloud"].count() == 1
     assert {result.error for result in results} == {None}
-    assert len(kept(house)) == 25
+    assert len(kept(app)) == 25
 
 
-def test_one_that_breaks_does_not_stop_the_others(house: App, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_breaks_does_not_stop_the_others(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     real = one_source.refresh
 
     def breaking(deployment: Any, source: Source, *more: Any) -> Any:
@@ -317,17 +317,17 @@ def test_one_that_breaks_does_not_stop_the_others(house: App, monkeypatch: pytes
 
     monkeypatch.setattr(one_source, "refresh", breaking)
     wanted = [Source("123", "aws", "us-east-1"), SOURCE]
-    results = {result.source.party: result for result in schedule.run(house.deployment, wanted)}
+    results = {result.source.party: result for result in schedule.run(app.deployment, wanted)}
     assert isinstance(results["aws"].error, Internal)
     assert "disk" not in results["aws"].error.text
     assert results["qcloud"].total == 25
 
 
-def test_who_stops_a_run_waits_for_nothing(house: App) -> None:
-    house.clouds["aws"].fail("hang")
+def test_who_stops_a_run_waits_for_nothing(app: App) -> None:
+    app.clouds["aws"].fail("hang")
     wanted = [SOURCE, *[Source("123", "aws", region) for region in ("us-east-1", "eu-west-1")]]
     started = time.monotonic()
-    for result in schedule.run(house.deployment, wanted):
+    for result in schedule.run(app.deployment, wanted):
         assert result.source == SOURCE
         break
     assert time.monotonic() - started < 5
@@ -336,42 +336,42 @@ def test_who_stops_a_run_waits_for_nothing(house: App) -> None:
 # ---------------------------------------------------------------- the queue's function, as the framework calls it
 
 @pytest.fixture
-def client(house: App) -> Iterator[Client]:
-    app.use(house.deployment)
-    with Client(app.app, project_dir=str(ROOT)) as client:
+def client(app: App) -> Iterator[Client]:
+    functions.use(app.deployment)
+    with Client(functions.app, project_dir=str(ROOT)) as client:
         yield client
 
 
-def test_a_batch_names_only_what_must_come_again(house: App, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    house.clouds["aws"].fail("503")
-    store = type(house.deployment.store)
+def test_a_batch_names_only_what_must_come_again(app: App, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    app.clouds["aws"].fail("503")
+    store = type(app.deployment.store)
     get_many = store.get_many
     monkeypatch.setattr(store, "get_many", lambda self, places: get_many(self, places) if ("account", "9/qcloud")
                         not in places else 1 / 0)
-    bodies = [schedule.write(message(house)), "junk",
-              schedule.write(message(house, source=Source("123", "aws", "us-east-1"))),
-              schedule.write(message(house, source=Source("404", "qcloud", "ap-guangzhou"))),
-              schedule.write(message(house, source=Source("123", "nocloud", "x"))),
-              schedule.write(message(house, source=Source("9", "qcloud", "ap-guangzhou"))),
-              schedule.write(message(house))]
+    bodies = [schedule.write(message(app)), "junk",
+              schedule.write(message(app, source=Source("123", "aws", "us-east-1"))),
+              schedule.write(message(app, source=Source("404", "qcloud", "ap-guangzhou"))),
+              schedule.write(message(app, source=Source("123", "nocloud", "x"))),
+              schedule.write(message(app, source=Source("9", "qcloud", "ap-guangzhou"))),
+              schedule.write(message(app))]
     event = client.events.generate_sqs_event(bodies, "twocloud-refresh")
     for n, record in enumerate(event["Records"]):
         record["messageId"] = f"m{n}"
-    answer = app.work(event, Context(28_000))
+    answer = functions.work(event, Context(28_000))
     assert answer == {"batchItemFailures": [{"itemIdentifier": f"m{n}"} for n in (1, 4, 5)]}
-    assert len(kept(house)) == 25
-    assert house.clouds["qcloud"].count() == 1
+    assert len(kept(app)) == 25
+    assert app.clouds["qcloud"].count() == 1
     assert client.lambda_.invoke("work", client.events.generate_sqs_event([], "twocloud-refresh")).payload == {
         "batchItemFailures": []}
 
 
-def test_the_functions_own_time_is_the_deadline(house: App) -> None:
-    app.use(house.deployment)
-    house.clouds["qcloud"].fail("hang")
-    event = {"Records": [{"messageId": "m", "body": schedule.write(message(house))}]}
+def test_the_functions_own_time_is_the_deadline(app: App) -> None:
+    functions.use(app.deployment)
+    app.clouds["qcloud"].fail("hang")
+    event = {"Records": [{"messageId": "m", "body": schedule.write(message(app))}]}
     started = time.monotonic()
     # a party that hangs is no reason to come again
-    assert app.work(event, Context(6_000)) == {"batchItemFailures": []}
+    assert functions.work(event, Context(6_000)) == {"batchItemFailures": []}
     assert time.monotonic() - started < 6
 
 
@@ -395,36 +395,36 @@ def sqs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
         yield boto3.client("sqs")
 
 
-def test_a_caller_of_a_page_sends_a_message_that_the_worker_reads(house: App, sqs: Any,
+def test_a_caller_of_a_page_sends_a_message_that_the_worker_reads(app: App, sqs: Any,
                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
     """As the API's function does, where nobody has listed the source."""
-    cloud: Any = house.clouds["qcloud"]
+    cloud: Any = app.clouds["qcloud"]
     cloud.fleets["ap-guangzhou"] = Fleet(700)
     url = sqs.create_queue(QueueName="on-demand")["QueueUrl"]
-    house.deployment.later.send = partial(app._send, "on-demand")
+    app.deployment.later.send = partial(functions._send, "on-demand")
     for _ in range(3):
-        many_sources.list_servers(house.deployment, SOURCE, Window(1, 10), freshness=Freshness(max_age=60))
+        many_sources.list_servers(app.deployment, SOURCE, Window(1, 10), freshness=Freshness(max_age=60))
     (message,) = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=1)["Messages"]
-    assert schedule.read(message["Body"]) == schedule.message_of(SOURCE, house.clock() - 60)
-    assert schedule.work(house.deployment, schedule.read(message["Body"])).total == 700
-    answer = many_sources.list_servers(house.deployment, SOURCE, Window(1, 10), freshness=Freshness(max_age=60))
+    assert schedule.read(message["Body"]) == schedule.message_of(SOURCE, app.clock() - 60)
+    assert schedule.work(app.deployment, schedule.read(message["Body"])).total == 700
+    answer = many_sources.list_servers(app.deployment, SOURCE, Window(1, 10), freshness=Freshness(max_age=60))
     assert (answer.kept, answer.total, answer.list_id is None) == (True, 700, False)
 
 
-def test_the_schedule_fills_the_queue_and_the_worker_empties_it(house: App, sqs: Any,
+def test_the_schedule_fills_the_queue_and_the_worker_empties_it(app: App, sqs: Any,
                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
     names = [f"ap-r{n:02}" for n in range(25)]
     monkeypatch.setattr("chalicelib.parties.qcloud.simulator.REGIONS", tuple(names))
-    cloud = house.clouds["qcloud"]
+    cloud = app.clouds["qcloud"]
     cloud.fleets = {name: Fleet(2, name) for name in names}      # type: ignore[attr-defined]
     made = accounts.check("123", parties.load("qcloud"), {
         "secret_id": "AKIDtest", "secret_key": cloud.keys["AKIDtest"]}, project=None,      # type: ignore[attr-defined]
                           regions=tuple(names), deep=False, endpoint=cloud.url, local=True)
-    accounts.put(house.deployment.store, house.deployment.sealer(), made, house.clock(), replace=True)
-    app.use(house.deployment)
+    accounts.put(app.deployment.store, app.deployment.sealer(), made, app.clock(), replace=True)
+    functions.use(app.deployment)
     dead = sqs.create_queue(QueueName="dead")["QueueUrl"]
     arn = sqs.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-    url = sqs.create_queue(QueueName=house.deployment.settings.queue,
+    url = sqs.create_queue(QueueName=app.deployment.settings.queue,
                            Attributes={"VisibilityTimeout": "0", "RedrivePolicy": json.dumps(
         {"deadLetterTargetArn": arn, "maxReceiveCount": "3"})})["QueueUrl"]
 
@@ -441,7 +441,7 @@ def test_the_schedule_fills_the_queue_and_the_worker_empties_it(house: App, sqs:
 
     delays: list[int] = []
     monkeypatch.setattr(amazon, "client", counted)
-    assert app.spread(TICK, None) == {"messages": 25}
+    assert functions.spread(TICK, None) == {"messages": 25}
     assert sizes == [10, 10, 5]
     assert all(0 <= delay < SPREAD for delay in delays)
     assert delays[-1] > SPREAD // 2
@@ -449,9 +449,9 @@ def test_the_schedule_fills_the_queue_and_the_worker_empties_it(house: App, sqs:
     assert int(counts["ApproximateNumberOfMessages"]) + int(counts.get("ApproximateNumberOfMessagesDelayed", 0)) == 25
     sqs.purge_queue(QueueUrl=url)
     monkeypatch.setattr(schedule, "SPREAD", 0)                  # now without the delay
-    assert app.spread(TICK, None) == {"messages": 25}
+    assert functions.spread(TICK, None) == {"messages": 25}
     sqs.send_message(QueueUrl=url, MessageBody="poison")
-    house.clock.forward(1)
+    app.clock.forward(1)
     until, worked = time.monotonic() + 60, 0
     while time.monotonic() < until:
         received = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages", [])
@@ -459,25 +459,25 @@ def test_the_schedule_fills_the_queue_and_the_worker_empties_it(house: App, sqs:
             break
         records = [{"messageId": one["MessageId"], "body": one["Body"], "receiptHandle": one["ReceiptHandle"]}
                    for one in received]
-        again = {failed["itemIdentifier"] for failed in app.work({"Records": records}, None)["batchItemFailures"]}
+        again = {failed["itemIdentifier"] for failed in functions.work({"Records": records}, None)["batchItemFailures"]}
         worked += len(records) - len(again)
         for one in received:
             if one["MessageId"] not in again:
                 sqs.delete_message(QueueUrl=url, ReceiptHandle=one["ReceiptHandle"])
     assert worked == 25
     assert cloud.count() == 25
-    assert {source.region: head.total for source, head in snapshots.heads(house.deployment.store)} == dict.fromkeys(
+    assert {source.region: head.total for source, head in snapshots.heads(app.deployment.store)} == dict.fromkeys(
         names, 2)
-    assert schedule.due(house.deployment) == []
-    assert app.spread(TICK, None) == {"messages": 0}
+    assert schedule.due(app.deployment) == []
+    assert functions.spread(TICK, None) == {"messages": 0}
     (buried,) = sqs.receive_message(QueueUrl=dead, MaxNumberOfMessages=10, WaitTimeSeconds=1).get("Messages", [])
     assert buried["Body"] == "poison"
 
 
-def test_messages_that_the_queue_does_not_take_are_told(house: App, monkeypatch: pytest.MonkeyPatch,
+def test_messages_that_the_queue_does_not_take_are_told(app: App, monkeypatch: pytest.MonkeyPatch,
                                                         caplog: pytest.LogCaptureFixture) -> None:
-    put(house, ("gz", "sh"))
-    app.use(house.deployment)
+    put(app, ("gz", "sh"))
+    functions.use(app.deployment)
 
     class Full:
         taken = 1
@@ -491,9 +491,9 @@ def test_messages_that_the_queue_does_not_take_are_told(house: App, monkeypatch:
 
     monkeypatch.setattr(amazon, "client", lambda *_, **__: Full())
     monkeypatch.setattr(log.logger, "propagate", True)
-    assert app.spread(TICK, None) == {"messages": 1}
+    assert functions.spread(TICK, None) == {"messages": 1}
     Full.taken = 0
-    assert app.spread(TICK, None) == {"messages": 0}
+    assert functions.spread(TICK, None) == {"messages": 0}
     assert {record.getMessage() for record in caplog.records if record.levelname == "ERROR"} == {"message not sent"}
 
 

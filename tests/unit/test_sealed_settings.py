@@ -152,9 +152,9 @@ def test_an_endpoint_changed_in_sqlite_gets_no_byte(served: App) -> None:
     assert served.get(GZ.replace("qcloud", "aws").replace("gz", "us-east-1")).status_code == 200
 
 
-def test_rotating_sends_the_new_credentials_nowhere_else(house: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+def test_rotating_sends_the_new_credentials_nowhere_else(app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                                          capsys: pytest.CaptureFixture[str]) -> None:
-    settings, store = house.deployment.settings, house.deployment.store
+    settings, store = app.deployment.settings, app.deployment.store
     for name, value in (("STORE", settings.store), ("KEY", settings.key), ("LOCAL", "1")):
         monkeypatch.setenv(f"TWOCLOUD_{name}", value)
     (tmp_path / "new.secret").write_text(
@@ -226,13 +226,13 @@ def test_sealing_under_another_key_does_not_launder_a_change(kind: str, store: S
         refuses(store, old)
 
 
-def test_the_command_seals_old_rows(house: App, monkeypatch: pytest.MonkeyPatch,
+def test_the_command_seals_old_rows(app: App, monkeypatch: pytest.MonkeyPatch,
                                     capsys: pytest.CaptureFixture[str]) -> None:
-    settings, store = house.deployment.settings, house.deployment.store
+    settings, store = app.deployment.settings, app.deployment.store
     for name, value in (("STORE", settings.store), ("KEY", settings.key), ("LOCAL", "1")):
         monkeypatch.setenv(f"TWOCLOUD_{name}", value)
     for row in accounts.every(store):
-        as_by_0_1_0(store, house.deployment.sealer(), row)
+        as_by_0_1_0(store, app.deployment.sealer(), row)
     capsys.readouterr()
     for _ in range(2):
         output.deployment.cache_clear()

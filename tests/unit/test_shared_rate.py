@@ -212,12 +212,12 @@ def test_requests_take_nothing(deployment: Deployment, noting: Noting) -> None:
     assert noting.done == []
 
 
-def test_parties_whose_rates_count_in_each_region_take_nothing(house: Any) -> None:
+def test_parties_whose_rates_count_in_each_region_take_nothing(app: Any) -> None:
     """There a source has its rate for itself."""
-    store = Noting(house.deployment.store)
-    msgspec.structs.force_setattr(house.deployment, "store", store)
+    store = Noting(app.deployment.store)
+    msgspec.structs.force_setattr(app.deployment, "store", store)
     source = Source("123", "aws", "us-east-1")
-    assert schedule.work(house.deployment, schedule.message_of(source, house.clock())).total == 12
+    assert schedule.work(app.deployment, schedule.message_of(source, app.clock())).total == 12
     assert store.done == []
 
 

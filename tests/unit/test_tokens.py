@@ -66,21 +66,21 @@ def test_a_typo_is_seen(random: str, at: int, other: str) -> None:
     assert tokens.well_formed(bad) == (bad == good)
 
 
-def test_a_typo_costs_no_read_of_the_store(house: App, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_typo_costs_no_read_of_the_store(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     reads: list[str] = []
-    real = house.deployment.store.get
-    monkeypatch.setattr(house.deployment.store, "get", lambda kind, key: reads.append(kind) or real(kind, key))
-    bad = house.token[:-1] + ("0" if house.token[-1] != "0" else "1")
+    real = app.deployment.store.get
+    monkeypatch.setattr(app.deployment.store, "get", lambda kind, key: reads.append(kind) or real(kind, key))
+    bad = app.token[:-1] + ("0" if app.token[-1] != "0" else "1")
     with pytest.raises(Unauthorized):
-        tokens.identify(house.deployment.store, f"Bearer {bad}", house.clock())
+        tokens.identify(app.deployment.store, f"Bearer {bad}", app.clock())
     assert reads == []
 
 
-def test_only_the_hash_is_kept(house: App) -> None:
-    rows = list(house.deployment.store.list("token"))
+def test_only_the_hash_is_kept(app: App) -> None:
+    rows = list(app.deployment.store.list("token"))
     assert len(rows) == 1
-    assert house.token.encode() not in rows[0][1].value
-    assert house.token not in rows[0][0]
+    assert app.token.encode() not in rows[0][1].value
+    assert app.token not in rows[0][0]
 
 
 @given(st.text())
@@ -200,29 +200,29 @@ def test_a_token_is_never_wider_than_its_user(deployment: Deployment, clock: Clo
 
 # ---------------------------------------------------------------- loss of access acts on the next request (P3)
 
-def _set(house: App, **changes: object) -> None:
-    users.change(house.deployment.store, "ann", lambda user: msgspec.structs.replace(user, **changes))
+def _set(app: App, **changes: object) -> None:
+    users.change(app.deployment.store, "ann", lambda user: msgspec.structs.replace(user, **changes))
 
 
-def _id(house: App) -> str:
-    return tokens.every(house.deployment.store)[0].token_id
+def _id(app: App) -> str:
+    return tokens.every(app.deployment.store)[0].token_id
 
 
-def _remove_and_add_again(house: App) -> None:
-    users.remove(house.deployment.store, "ann")
-    house.user("ann")
+def _remove_and_add_again(app: App) -> None:
+    users.remove(app.deployment.store, "ann")
+    app.user("ann")
 
 
-def _rotate(house: App, grace: int) -> None:
-    rotated = tokens.rotate(house.deployment.store, _id(house), grace, house.clock())
+def _rotate(app: App, grace: int) -> None:
+    rotated = tokens.rotate(app.deployment.store, _id(app), grace, app.clock())
     assert rotated
     watch(rotated[0])
 
 
-def _forget_tenant(house: App) -> None:
-    accounts.remove(house.deployment.store, "123", "qcloud")
-    _set(house, tenants=())
-    tokens.forget_tenant(house.deployment.store, "123")
+def _forget_tenant(app: App) -> None:
+    accounts.remove(app.deployment.store, "123", "qcloud")
+    _set(app, tenants=())
+    tokens.forget_tenant(app.deployment.store, "123")
 
 
 LOSSES: dict[str, tuple[Callable[[App], object], int]] = {

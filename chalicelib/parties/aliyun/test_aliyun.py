@@ -51,8 +51,8 @@ def cloud(stack: ExitStack, keys: dict[str, str]) -> Aliyun:
                                       attached=True, limited=False))
 
 
-def listing(house: App, window: Window = many_sources.WHOLE, region: str = REGION) -> many_sources.Answer:
-    return many_sources.list_servers(house.deployment, many_sources.source_of("123", "aliyun", region), window)
+def listing(app: App, window: Window = many_sources.WHOLE, region: str = REGION) -> many_sources.Answer:
+    return many_sources.list_servers(app.deployment, many_sources.source_of("123", "aliyun", region), window)
 
 
 # ---------------------------------------------------------------- signatures
@@ -112,24 +112,24 @@ def test_the_simulator_refuses_a_changed_byte(cloud: Aliyun, keys: dict[str, str
 
 # ---------------------------------------------------------------- the SDK's client and models
 
-def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Aliyun, keys: dict[str, str]) -> None:
-    house.account("aliyun", keys, cloud.url)
+def test_the_sdk_and_we_list_the_same_machines(app: App, cloud: Aliyun, keys: dict[str, str]) -> None:
+    app.account("aliyun", keys, cloud.url)
     theirs = machines(cloud.url, keys, REGION)
     cloud.forget()
-    servers = listing(house).servers
+    servers = listing(app).servers
     assert len(servers) == 400
     assert_same(servers, theirs)
     # a first listing reads one page more
     assert (cloud.count("DescribeInstances"), cloud.count("DescribeDisks")) == (5, 2)
     for window, disks in ((Window(1, 1), 1), (Window(101, 102), 2), (Window(11, 20), 2), (Window(391, 400), 2)):
         cloud.forget()
-        assert listing(house, window).servers == servers[window.first - 1:window.last]
+        assert listing(app, window).servers == servers[window.first - 1:window.last]
         assert (cloud.count("DescribeInstances"), cloud.count("DescribeDisks")) == (1, disks), window
 
 
-def test_deep_shows_the_elastic_addresses_of_every_interface(house: App, cloud: Aliyun, keys: dict[str, str]) -> None:
-    house.account("aliyun", keys, cloud.url, deep=True)
-    by_id = {server.id: server for server in listing(house).servers}
+def test_deep_shows_the_elastic_addresses_of_every_interface(app: App, cloud: Aliyun, keys: dict[str, str]) -> None:
+    app.account("aliyun", keys, cloud.url, deep=True)
+    by_id = {server.id: server for server in listing(app).servers}
     body = client(cloud.url, keys).describe_network_interfaces(sdk_models.DescribeNetworkInterfacesRequest(
         region_id=REGION, max_results=500)).body
     theirs: dict[str, set[str]] = {}
@@ -142,12 +142,12 @@ def test_deep_shows_the_elastic_addresses_of_every_interface(house: App, cloud: 
         key: known | theirs.get(key, set()) for key, known in plain.items()}
 
 
-def test_a_resource_group_is_filtered_as_the_rows_say(house: App, cloud: Aliyun, keys: dict[str, str]) -> None:
+def test_a_resource_group_is_filtered_as_the_rows_say(app: App, cloud: Aliyun, keys: dict[str, str]) -> None:
     theirs = {key for key, row in machines(cloud.url, keys, REGION).items() if row["project_id"] == GROUP}
-    house.account("aliyun", keys, cloud.url, project=GROUP)
-    assert {server.id for server in listing(house).servers} == theirs
+    app.account("aliyun", keys, cloud.url, project=GROUP)
+    assert {server.id for server in listing(app).servers} == theirs
     assert 0 < len(theirs) < 400
-    assert listing(house, Window(3, 5)).total == len(theirs)
+    assert listing(app, Window(3, 5)).total == len(theirs)
 
 
 def test_the_sdks_models_know_every_field_of_our_fixtures(cloud: Aliyun, keys: dict[str, str]) -> None:
@@ -184,51 +184,51 @@ def without_nulls(answer: Any) -> Any:
 
 # ---------------------------------------------------------------- keys of every kind
 
-def test_keys_without_the_right_are_found_out(house: App, cloud: Aliyun, keys: dict[str, str]) -> None:
+def test_keys_without_the_right_are_found_out(app: App, cloud: Aliyun, keys: dict[str, str]) -> None:
     """With an error, as the cloud answers today, and with an empty list, as it did until 2025."""
-    house.account("aliyun", keys, cloud.url)
+    app.account("aliyun", keys, cloud.url)
     for silent in (False, True):
         for action in ("DescribeInstances", "DescribeDisks"):
             cloud.silent, cloud.denied = silent, {action}
             for window in (many_sources.WHOLE, Window(1, 3)):
                 with pytest.raises(PartyDenied, match=r"Forbidden\.RAM"):
-                    listing(house, window)
+                    listing(app, window)
             with pytest.raises(PartyDenied):
-                check.check_account(house.deployment, "123", "aliyun", REGION)
+                check.check_account(app.deployment, "123", "aliyun", REGION)
     cloud.denied = set()
     cloud.fleets = {}
-    assert listing(house).servers == []
-    assert check.check_account(house.deployment, "123", "aliyun", REGION)
+    assert listing(app).servers == []
+    assert check.check_account(app.deployment, "123", "aliyun", REGION)
 
 
-def test_temporary_keys_and_an_assumed_role(house: App, cloud: Aliyun, keys: dict[str, str]) -> None:
+def test_temporary_keys_and_an_assumed_role(app: App, cloud: Aliyun, keys: dict[str, str]) -> None:
     cloud.tokens[keys["access_key_id"]] = token = canaries.secret("token")
-    house.account("aliyun", {**keys, "security_token": token}, cloud.url)
-    assert listing(house).total == len(machines(cloud.url, {**keys, "security_token": token}, REGION)) == 400
-    house.account("aliyun", keys, cloud.url)
+    app.account("aliyun", {**keys, "security_token": token}, cloud.url)
+    assert listing(app).total == len(machines(cloud.url, {**keys, "security_token": token}, REGION)) == 400
+    app.account("aliyun", keys, cloud.url)
     with pytest.raises(PartyDenied):
-        listing(house)
+        listing(app)
     cloud.tokens.clear()
     cloud.roles = {"acs:ram::1234567890123456:role/reader": "abc"}
     role = {**keys, "role_arn": "acs:ram::1234567890123456:role/reader"}
-    house.account("aliyun", role, cloud.url)
+    app.account("aliyun", role, cloud.url)
     with pytest.raises(PartyDenied):
-        listing(house)
-    house.account("aliyun", {**role, "external_id": "abc"}, cloud.url)
+        listing(app)
+    app.account("aliyun", {**role, "external_id": "abc"}, cloud.url)
     cloud.forget()
-    assert listing(house).total == listing(house).total == 400
+    assert listing(app).total == listing(app).total == 400
     assert cloud.count("AssumeRole") == 1
     policy = json.loads(next(requests.utils.unquote(part.partition("=")[2]) for call in cloud.calls
                              for part in call.query.split("&") if part.startswith("Policy=")))
     assert all(action.startswith("ecs:Describe") for action in policy["Statement"][0]["Action"])
 
 
-def test_regions(house: App, cloud: Aliyun, keys: dict[str, str]) -> None:
-    house.account("aliyun", keys, cloud.url)
+def test_regions(app: App, cloud: Aliyun, keys: dict[str, str]) -> None:
+    app.account("aliyun", keys, cloud.url)
     with pytest.raises(UnknownRegion):
-        listing(house, region="cn-nowhere")
+        listing(app, region="cn-nowhere")
     account = Account(tenant_id="1", party="aliyun", credentials=keys, endpoint=cloud.url)
-    send = house.deployment.transport.sender(aliyun.PARTY, account, REGION, time.monotonic() + 9)
+    send = app.deployment.transport.sender(aliyun.PARTY, account, REGION, time.monotonic() + 9)
     theirs = client(cloud.url, keys).describe_regions(sdk_models.DescribeRegionsRequest()).body
     assert [r.code for r in parties.list_regions(account, send)] == [r.region_id for r in theirs.regions.region]
 

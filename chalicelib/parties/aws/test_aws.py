@@ -72,23 +72,23 @@ def boto(cloud: Aws, service: str = "ec2", region: str = "us-east-1", **more: An
                         aws_secret_access_key=secret, config=Config(retries={"total_max_attempts": 1}), **more)
 
 
-def test_boto3_and_we_list_the_same_machines(house: App, amazon: Aws) -> None:
+def test_boto3_and_we_list_the_same_machines(app: App, amazon: Aws) -> None:
     key_id, secret = next(iter(amazon.keys.items()))
-    house.account("aws", {"access_key_id": key_id, "secret_access_key": secret}, amazon.url)
-    answer = ours(house.deployment, "us-east-1")
+    app.account("aws", {"access_key_id": key_id, "secret_access_key": secret}, amazon.url)
+    answer = ours(app.deployment, "us-east-1")
     theirs = reference.machines(boto(amazon))
     assert_same(answer.servers, theirs)
     assert answer.total == len(theirs) > 2000
     order = [(server.created_at, server.id) for server in answer.servers]
     assert order == sorted(order)
-    part = ours(house.deployment, "us-east-1", window=many_sources.Window(1001, 1010))
+    part = ours(app.deployment, "us-east-1", window=many_sources.Window(1001, 1010))
     assert part.servers == answer.servers[1000:1010]
 
 
 def test_the_types_of_an_only_page_are_requested_while_its_instances_are_read(
-        house: App, amazon: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+        app: App, amazon: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
     key_id, secret = next(iter(amazon.keys.items()))
-    house.account("aws", {"access_key_id": key_id, "secret_access_key": secret}, amazon.url)
+    app.account("aws", {"access_key_id": key_id, "secret_access_key": secret}, amazon.url)
     requested, read = list[bool](), aws._instance
 
     def slow(item: Any, ns: str) -> Any:
@@ -100,25 +100,25 @@ def test_the_types_of_an_only_page_are_requested_while_its_instances_are_read(
 
     monkeypatch.setattr(aws, "_instance", slow)
     amazon.fleets["us-east-1"] = Fleet(5)
-    answer = ours(house.deployment, "us-east-1")
+    answer = ours(app.deployment, "us-east-1")
     assert requested == [True] * 5
     assert all(server.memory_mib for server in answer.servers)
     assert amazon.count("DescribeInstanceTypes") == 1
 
 
 @pytest.mark.slow
-def test_the_same_regions_as_boto3(house: App, amazon: Aws) -> None:
+def test_the_same_regions_as_boto3(app: App, amazon: Aws) -> None:
     key_id, secret = next(iter(amazon.keys.items()))
     account = Account(tenant_id="1", party="aws", credentials={"access_key_id": key_id, "secret_access_key": secret},
                       endpoint=amazon.url)
-    send = house.deployment.transport.sender(aws.PARTY, account, "us-east-1", time.monotonic() + 9)
+    send = app.deployment.transport.sender(aws.PARTY, account, "us-east-1", time.monotonic() + 9)
     mine = {region.code: region.open for region in parties.list_regions(account, send)}
     assert mine == {r["RegionName"]: r["OptInStatus"] != "not-opted-in" for r in
                     boto(amazon).describe_regions(AllRegions=True)["Regions"]}
 
 
 @pytest.mark.slow
-def test_an_assumed_role(house: App, amazon: Aws) -> None:
+def test_an_assumed_role(app: App, amazon: Aws) -> None:
     """AssumeRole with an external id, kept until shortly before its end; the service's own keys sign only that."""
     key_id, secret = next(iter(amazon.keys.items()))
     amazon.roles["arn:aws:iam::123456789012:role/reader"] = "shared-with-tenant"
@@ -128,7 +128,7 @@ def test_an_assumed_role(house: App, amazon: Aws) -> None:
                                    "external_id": "shared-with-tenant"})
 
     def listed() -> int:
-        send = house.deployment.transport.sender(aws.PARTY, account, "us-east-1", time.monotonic() + 20)
+        send = app.deployment.transport.sender(aws.PARTY, account, "us-east-1", time.monotonic() + 20)
         return parties.list_servers(many_sources.source_of("1", "aws", "us-east-1"), account, many_sources.Window(1, 1),
                                     send).total
 
@@ -143,7 +143,7 @@ def test_an_assumed_role(house: App, amazon: Aws) -> None:
         assert listed() == count
     assert amazon.count("AssumeRole") == 2
     wrong = replace(account, credentials={**account.credentials, "external_id": "guessed"}, revision="other")
-    send = house.deployment.transport.sender(aws.PARTY, wrong, "us-east-1", time.monotonic() + 20)
+    send = app.deployment.transport.sender(aws.PARTY, wrong, "us-east-1", time.monotonic() + 20)
     with pytest.raises(PartyDenied, match="wrong role"):
         parties.list_servers(many_sources.source_of("1", "aws", "us-east-1"), wrong, many_sources.Window(), send)
     assumed = boto(amazon, "sts").assume_role(RoleArn="arn:aws:iam::123456789012:role/reader", RoleSessionName="boto3",
@@ -370,7 +370,7 @@ def moto_url() -> Iterator[str]:
     thread.join(5)
 
 
-def test_motos_ec2(house: App, moto_url: str) -> None:
+def test_motos_ec2(app: App, moto_url: str) -> None:
     """Wire format, pages by reservation, the join of volumes and types, against boto3's view of the same server."""
     requests.post(f"{moto_url}/moto-api/reset", timeout=9)
     ec2 = boto3.client("ec2", endpoint_url=moto_url, region_name="us-east-1", aws_access_key_id="AKIA",
@@ -385,14 +385,14 @@ def test_motos_ec2(house: App, moto_url: str) -> None:
     ec2.attach_volume(VolumeId=volume, InstanceId=listed[0]["InstanceId"], Device="/dev/sdf")
     ec2.stop_instances(InstanceIds=[listed[1]["InstanceId"]])
     ec2.terminate_instances(InstanceIds=[listed[2]["InstanceId"]])
-    house.account("aws", {"access_key_id": "AKIA", "secret_access_key": "s"}, moto_url)
-    answer = ours(house.deployment, "us-east-1")
+    app.account("aws", {"access_key_id": "AKIA", "secret_access_key": "s"}, moto_url)
+    answer = ours(app.deployment, "us-east-1")
     theirs = reference.machines(ec2)
     assert len(theirs) == 27
     assert answer.total == 27
     assert_same(answer.servers, theirs)
     assert {s.status.value for s in answer.servers} == {"ACTIVE", "SHUTOFF"}
-    assert ours(house.deployment, "us-east-1", window=many_sources.Window(5, 9)).servers == answer.servers[4:9]
+    assert ours(app.deployment, "us-east-1", window=many_sources.Window(5, 9)).servers == answer.servers[4:9]
 
 
 @pytest.mark.slow

@@ -65,28 +65,28 @@ def keys(cloud: Azure) -> dict[str, Any]:
     return made
 
 
-def ours(house: App, cloud: Azure, region: str = "eastus", **more: Any) -> many_sources.Answer:
-    if "azure" not in house.clouds:
-        house.clouds["azure"] = cloud
-        house.account("azure", keys(cloud), cloud.url)
-    return many_sources.list_servers(house.deployment, many_sources.source_of("123", "azure", region), **more)
+def ours(app: App, cloud: Azure, region: str = "eastus", **more: Any) -> many_sources.Answer:
+    if "azure" not in app.clouds:
+        app.clouds["azure"] = cloud
+        app.account("azure", keys(cloud), cloud.url)
+    return many_sources.list_servers(app.deployment, many_sources.source_of("123", "azure", region), **more)
 
 
-def test_the_clients_and_we_list_the_same_machines(house: App, cloud: Azure) -> None:
-    answer = ours(house, cloud)
+def test_the_clients_and_we_list_the_same_machines(app: App, cloud: Azure) -> None:
+    answer = ours(app, cloud)
     theirs = machines(cloud.url, keys(cloud), "eastus")
     assert answer.total == len(theirs) == 237
     assert_same(answer.servers, theirs)
-    part = ours(house, cloud, window=Window(101, 110))
+    part = ours(app, cloud, window=Window(101, 110))
     assert part.servers == answer.servers[100:110]
     assert part.total == 237
-    assert [s.name for s in ours(house, cloud, "westeurope").servers] == sorted(
+    assert [s.name for s in ours(app, cloud, "westeurope").servers] == sorted(
         m["name"] for m in machines(cloud.url, keys(cloud), "westeurope").values())
 
 
-def test_the_client_asks_as_we_do(house: App, cloud: Azure) -> None:
+def test_the_client_asks_as_we_do(app: App, cloud: Azure) -> None:
     """The same words given to the client arrive as the same request."""
-    ours(house, cloud)
+    ours(app, cloud)
     mine = [call for call in cloud.calls if call.operation.startswith("Query")]
     assert len(mine) >= 4
     client = graph(cloud.url, keys(cloud))
@@ -206,76 +206,76 @@ def test_the_simulator_refuses_a_changed_byte(cloud: Azure, change: str | None) 
 
 # ---------------------------------------------------------------- we, against the simulator
 
-def test_the_login_is_kept_until_its_end_and_made_again_if_refused(house: App, cloud: Azure) -> None:
+def test_the_login_is_kept_until_its_end_and_made_again_if_refused(app: App, cloud: Azure) -> None:
     for _ in range(3):
-        assert ours(house, cloud, "eastus2").total == 0
+        assert ours(app, cloud, "eastus2").total == 0
     assert cloud.count("Login") == 1
     with time_machine.travel(time.time() + 3599 - 59):
-        assert ours(house, cloud, "eastus2").total == 0
+        assert ours(app, cloud, "eastus2").total == 0
         assert cloud.count("Login") == 2
         cloud.tokens.clear()                # revoked at the party
-        assert ours(house, cloud, "eastus2").total == 0
+        assert ours(app, cloud, "eastus2").total == 0
         assert cloud.count("Login") == 3
 
 
-def test_calls_of_a_list_and_of_a_window(house: App, cloud: Azure) -> None:
-    ours(house, cloud)
+def test_calls_of_a_list_and_of_a_window(app: App, cloud: Azure) -> None:
+    ours(app, cloud)
     assert cloud.count() == 6               # login, servers, interfaces, public addresses, disks, sizes
     cloud.forget()
-    ours(house, cloud, window=Window(11, 20))
+    ours(app, cloud, window=Window(11, 20))
     assert cloud.count() <= 4
     cloud.forget()
-    assert ours(house, cloud, "eastus2").servers == []
+    assert ours(app, cloud, "eastus2").servers == []
     assert cloud.count() == 2
 
 
-def test_what_is_hidden_is_refused(house: App, cloud: Azure) -> None:
-    ours(house, cloud)
+def test_what_is_hidden_is_refused(app: App, cloud: Azure) -> None:
+    ours(app, cloud)
     with pytest.raises(UnknownRegion):
-        ours(house, cloud, "atlantis")
+        ours(app, cloud, "atlantis")
     for kind, right in (("microsoft.network/networkinterfaces", "networkInterfaces/read"),
                         ("microsoft.compute/disks", "disks/read"),
                         ("microsoft.network/publicipaddresses", "publicIPAddresses/read")):
         cloud.hidden = {kind}
         with pytest.raises(PartyDenied, match=right):
-            ours(house, cloud)
+            ours(app, cloud)
     cloud.hidden = set()
-    house.account("azure", {**keys(cloud), "subscription_id": CLIENT}, cloud.url)
+    app.account("azure", {**keys(cloud), "subscription_id": CLIENT}, cloud.url)
     with pytest.raises(PartyDenied, match="SubscriptionNotFound"):
-        ours(house, cloud)
-    house.account("azure", {**keys(cloud), "client_secret": canaries.secret("azure")}, cloud.url)
+        ours(app, cloud)
+    app.account("azure", {**keys(cloud), "client_secret": canaries.secret("azure")}, cloud.url)
     with pytest.raises(PartyDenied, match="wrong key"):
-        ours(house, cloud)
+        ours(app, cloud)
 
 
-def test_a_resource_group_is_a_project(house: App, cloud: Azure) -> None:
-    whole = ours(house, cloud)
-    house.account("azure", keys(cloud), cloud.url, project="RG-1002189")
-    part = ours(house, cloud)
+def test_a_resource_group_is_a_project(app: App, cloud: Azure) -> None:
+    whole = ours(app, cloud)
+    app.account("azure", keys(cloud), cloud.url, project="RG-1002189")
+    part = ours(app, cloud)
     assert part.servers == [server for server in whole.servers if server.project_id == "rg-1002189"] != []
-    house.account("azure", keys(cloud), cloud.url, project="rg-nobody")
+    app.account("azure", keys(cloud), cloud.url, project="rg-nobody")
     with pytest.raises(PartyDenied, match="no such resource group"):
-        ours(house, cloud)
+        ours(app, cloud)
 
 
-def test_the_check_of_an_account(house: App, cloud: Azure) -> None:
-    ours(house, cloud)
-    assert check.check_account(house.deployment, "123", "azure") == "eastus"
-    assert check.check_account(house.deployment, "123", "azure", "eastus2") == "eastus2"
+def test_the_check_of_an_account(app: App, cloud: Azure) -> None:
+    ours(app, cloud)
+    assert check.check_account(app.deployment, "123", "azure") == "eastus"
+    assert check.check_account(app.deployment, "123", "azure", "eastus2") == "eastus2"
     with pytest.raises(UnknownRegion):
-        check.check_account(house.deployment, "123", "azure", "atlantis")
+        check.check_account(app.deployment, "123", "azure", "atlantis")
 
 
 @pytest.mark.slow
-def test_the_documented_rate_is_kept(house: App, stack: ExitStack) -> None:
+def test_the_documented_rate_is_kept(app: App, stack: ExitStack) -> None:
     """Five windows in a row are twenty queries; the simulator refuses the sixteenth in five seconds, we wait before
     it."""
     simulator, credentials = start({"eastus": Fleet(30)}, canaries.secret("azure"))
     stack.enter_context(simulator)
-    house.account("azure", credentials, simulator.url)
+    app.account("azure", credentials, simulator.url)
     began = time.monotonic()
     for first in (1, 6, 11, 16, 21):
-        assert many_sources.list_servers(house.deployment, many_sources.source_of("123", "azure", "eastus"),
+        assert many_sources.list_servers(app.deployment, many_sources.source_of("123", "azure", "eastus"),
                                       Window(first, first + 4)).total == 30
     assert time.monotonic() - began > 4 or simulator.count() < 16
     query = next(call for call in simulator.calls if call.operation.startswith("Query"))

@@ -120,17 +120,17 @@ def test_the_sdk_and_we_send_the_same_request(cloud: Baidu, keys: dict[str, str]
     assert all(json.loads(call.body) in ({}, {"region": ""}) for call in cloud.calls[1:])
 
 
-def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Baidu, keys: dict[str, str]) -> None:
-    house.account("baidu", keys, cloud.url)
+def test_the_sdk_and_we_list_the_same_machines(app: App, cloud: Baidu, keys: dict[str, str]) -> None:
+    app.account("baidu", keys, cloud.url)
     theirs = machines(cloud.url, keys, "bj")
     cloud.forget()
-    answer = many_sources.list_servers(house.deployment, many_sources.source_of("123", "baidu", "bj"))
+    answer = many_sources.list_servers(app.deployment, many_sources.source_of("123", "baidu", "bj"))
     assert len(theirs) == answer.total == 237
     assert_same(answer.servers, theirs)
     assert cloud.count("ListInstances") == 1
     assert cloud.count("ListVolumes") == (0 if cloud.with_volumes else 1)
     cloud.forget()
-    window = many_sources.list_servers(house.deployment, many_sources.source_of("123", "baidu", "bj"),
+    window = many_sources.list_servers(app.deployment, many_sources.source_of("123", "baidu", "bj"),
                                     window=many_sources.Window(21, 30))
     assert window.servers == answer.servers[20:30]
     assert window.total is None
@@ -138,11 +138,11 @@ def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Baidu, keys: d
     assert len(cloud.calls) == (1 if cloud.with_volumes else 2)
 
 
-def test_the_sdk_and_we_see_the_same_regions(house: App, cloud: Baidu, keys: dict[str, str]) -> None:
+def test_the_sdk_and_we_see_the_same_regions(app: App, cloud: Baidu, keys: dict[str, str]) -> None:
     theirs = client(cloud.url, keys).describe_regions("").regions
     opened = accounts.check("123", baidu.PARTY, keys, project=None, regions=(), deep=False, endpoint=cloud.url,
                             local=True)
-    send = house.deployment.transport.sender(baidu.PARTY, opened, "bj", time.monotonic() + 20)
+    send = app.deployment.transport.sender(baidu.PARTY, opened, "bj", time.monotonic() + 20)
     assert [(region.code, region.name) for region in parties.list_regions(opened, send)] == [
         (region.region_id, region.region_name) for region in theirs] == list(REGIONS.items())
 
@@ -204,34 +204,34 @@ def test_the_simulator_refuses_a_changed_byte(cloud: Baidu, keys: dict[str, str]
         (200, None) if code is None else (403 if code == "InvalidAccessKeyId" else 400, code))
 
 
-def test_the_sdk_takes_the_simulators_refusals(house: App, cloud: Baidu, keys: dict[str, str]) -> None:
+def test_the_sdk_takes_the_simulators_refusals(app: App, cloud: Baidu, keys: dict[str, str]) -> None:
     """And we say the same of them: a wrong signature is HTTP 400, and still a refusal."""
     wrong = {**keys, "secret_access_key": canaries.secret("wrong")}
     with pytest.raises(BceHttpClientError) as refused:
         machines(cloud.url, wrong, "bj")
     assert (refused.value.status_code, refused.value.code) == (400, "SignatureDoesNotMatch")
-    house.account("baidu", wrong, cloud.url)
+    app.account("baidu", wrong, cloud.url)
     with pytest.raises(PartyDenied, match="wrong key"):
-        many_sources.list_servers(house.deployment, many_sources.source_of("123", "baidu", "bj"))
+        many_sources.list_servers(app.deployment, many_sources.source_of("123", "baidu", "bj"))
     for query, code in (("maxKeys=0", "BadRequest"), ("maxKeys=1001", "BadRequest"), ("marker=i-none", "BadRequest")):
         request = baidu.sign("GET", f"{cloud.url}/v2/instance?{query}", b"", account(keys), time.time())
         assert requests.get(request.url, headers=dict(request.headers), timeout=9).json()["code"] == code
 
 
-def test_temporary_keys(house: App, cloud: Baidu, keys: dict[str, str]) -> None:
+def test_temporary_keys(app: App, cloud: Baidu, keys: dict[str, str]) -> None:
     token = canaries.secret("token")
     cloud.tokens[keys["access_key_id"]] = token
-    house.account("baidu", {**keys, "session_token": token}, cloud.url)
-    assert many_sources.list_servers(house.deployment, many_sources.source_of("123", "baidu", "bj")).total == 237
-    house.account("baidu", keys, cloud.url)
+    app.account("baidu", {**keys, "session_token": token}, cloud.url)
+    assert many_sources.list_servers(app.deployment, many_sources.source_of("123", "baidu", "bj")).total == 237
+    app.account("baidu", keys, cloud.url)
     with pytest.raises(PartyDenied):
-        many_sources.list_servers(house.deployment, many_sources.source_of("123", "baidu", "bj"))
+        many_sources.list_servers(app.deployment, many_sources.source_of("123", "baidu", "bj"))
 
 
-def test_an_empty_list_is_believed_of_a_region_that_there_is(house: App, stack: ExitStack,
+def test_an_empty_list_is_believed_of_a_region_that_there_is(app: App, stack: ExitStack,
                                                              keys: dict[str, str]) -> None:
     empty = stack.enter_context(Baidu({keys["access_key_id"]: keys["secret_access_key"]}, {"bj": Fleet(0)}))
-    house.account("baidu", keys, empty.url)
-    assert many_sources.list_servers(house.deployment, many_sources.source_of("123", "baidu", "bj")).total == 0
+    app.account("baidu", keys, empty.url)
+    assert many_sources.list_servers(app.deployment, many_sources.source_of("123", "baidu", "bj")).total == 0
     with pytest.raises(UnknownRegion):
-        many_sources.list_servers(house.deployment, many_sources.source_of("123", "baidu", "nowhere"))
+        many_sources.list_servers(app.deployment, many_sources.source_of("123", "baidu", "nowhere"))

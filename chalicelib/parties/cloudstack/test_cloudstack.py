@@ -139,11 +139,11 @@ class Stage(App):
 
 
 @pytest.fixture
-def stage(house: App, stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+def stage(app: App, stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     monkeypatch.setattr(rate_limit.RateLimits, "limiter", lambda *_: None)
     monkeypatch.setattr(lookup, "ANSWER_SECONDS", 0.0)
-    house.deployment.transport.jitter = lambda: 0.0
-    made = Stage(house.deployment, house.clock)
+    app.deployment.transport.jitter = lambda: 0.0
+    made = Stage(app.deployment, app.clock)
     key, secret = "example", canaries.secret("cloudstack")
     made.cloud = stack.enter_context(Cloudstack({key: secret}, Fleet(1_100)))
     made.account("cloudstack", {"api_url": f"{made.cloud.url}/client/api", "api_key": key, "secret_key": secret},
@@ -259,12 +259,12 @@ def test_libclouds_own_variables_change_nothing(stage: Stage, monkeypatch: pytes
     assert stage.cloud.count("listZones") <= 3
 
 
-def test_a_name_that_cannot_be_looked_up_is_no_crash(house: App) -> None:
+def test_a_name_that_cannot_be_looked_up_is_no_crash(app: App) -> None:
     """getaddrinfo's own error does not reach the driver, which would make another of it."""
     key = canaries.secret("nowhere")
-    house.account("cloudstack", {"api_url": "https://nowhere.invalid/client/api", "api_key": "x", "secret_key": key},
+    app.account("cloudstack", {"api_url": "https://nowhere.invalid/client/api", "api_key": "x", "secret_key": key},
                   "https://nowhere.invalid")
     with pytest.raises(PartyError) as failed:
-        many_sources.list_servers(house.deployment, many_sources.source_of("123", "cloudstack", "one"))
+        many_sources.list_servers(app.deployment, many_sources.source_of("123", "cloudstack", "one"))
     assert failed.value.code == "party_unavailable"
     assert not isinstance(failed.value, socket.gaierror)

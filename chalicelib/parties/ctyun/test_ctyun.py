@@ -61,13 +61,13 @@ def keys_of(cloud: Ctyun) -> dict[str, str]:
     return {"access_key": key, "secret_key": secret}
 
 
-def ours(house: App, region: str = HOME, window: Window = many_sources.WHOLE) -> many_sources.Answer:
-    return many_sources.list_servers(house.deployment, many_sources.source_of("123", "ctyun", region), window)
+def ours(app: App, region: str = HOME, window: Window = many_sources.WHOLE) -> many_sources.Answer:
+    return many_sources.list_servers(app.deployment, many_sources.source_of("123", "ctyun", region), window)
 
 
-def regions_of(house: App, cloud: Ctyun) -> list[Region]:
+def regions_of(app: App, cloud: Ctyun) -> list[Region]:
     account = Account(tenant_id="1", party="ctyun", credentials=keys_of(cloud), endpoint=cloud.url)
-    send = house.deployment.transport.sender(ctyun.PARTY, account, HOME, time.monotonic() + 9)
+    send = app.deployment.transport.sender(ctyun.PARTY, account, HOME, time.monotonic() + 9)
     parties.check(many_sources.source_of("1", "ctyun", HOME), account, send)
     return parties.list_regions(account, send)
 
@@ -99,11 +99,11 @@ def test_the_day_of_the_key_is_beijings() -> None:
             Credential("AK", "example"), {"regionID": "a/b", "pageNo": 1}, None, "id", request.headers["Eop-date"])
 
 
-def test_the_sdks_signer_signs_our_requests_alike(house: App, cloud: Ctyun) -> None:
+def test_the_sdks_signer_signs_our_requests_alike(app: App, cloud: Ctyun) -> None:
     """Every request of a listing and of the regions, as it arrived."""
-    house.account("ctyun", keys_of(cloud), cloud.url)
-    ours(house)
-    regions_of(house, cloud)
+    app.account("ctyun", keys_of(cloud), cloud.url)
+    ours(app)
+    regions_of(app, cloud)
     assert {call.operation for call in cloud.calls} == {"ListInstances", "ListEbs", "ListRegions"}
     for call in cloud.calls:
         theirs = sign_util.sign(Credential(*next(iter(cloud.keys.items()))), dict(parse_qsl(call.query)),
@@ -134,63 +134,63 @@ def test_the_simulator_refuses_a_changed_byte(cloud: Ctyun, change: str | None) 
 
 # ---------------------------------------------------------------- the same machines
 
-def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Ctyun) -> None:
-    house.account("ctyun", keys_of(cloud), cloud.url)
-    answer = ours(house)
+def test_the_sdk_and_we_list_the_same_machines(app: App, cloud: Ctyun) -> None:
+    app.account("ctyun", keys_of(cloud), cloud.url)
+    answer = ours(app)
     theirs = machines(cloud.url, keys_of(cloud), HOME)
     assert_same(answer.servers, theirs)
     assert answer.total == len(theirs) == 467
     assert [s.id for s in answer.servers] == list(theirs)
     for window in (Window(1, 10), Window(46, 55), Window(451)):
-        assert ours(house, window=window).servers == answer.servers[window.first - 1:window.last]
-    assert_same(ours(house, ELSEWHERE).servers, machines(cloud.url, keys_of(cloud), ELSEWHERE))
+        assert ours(app, window=window).servers == answer.servers[window.first - 1:window.last]
+    assert_same(ours(app, ELSEWHERE).servers, machines(cloud.url, keys_of(cloud), ELSEWHERE))
 
 
-def test_how_many_calls(house: App, cloud: Ctyun) -> None:
+def test_how_many_calls(app: App, cloud: Ctyun) -> None:
     """Instances by fifty, and the region's disks by three hundred for any window: they cannot be asked for by id.
     The first listing reads one page more of each list, as a proof."""
     cloud.fleets[HOME] = Fleet(1000)
     disks = sum(len(cloud.fleets[HOME][n].disks) for n in range(1000))
-    house.account("ctyun", keys_of(cloud), cloud.url)
+    app.account("ctyun", keys_of(cloud), cloud.url)
     for window, pages, proofs in ((many_sources.WHOLE, 20, 1), (Window(501, 510), 1, 0), (many_sources.WHOLE, 20, 0)):
         cloud.forget()
-        ours(house, window=window)
+        ours(app, window=window)
         assert (cloud.count("ListInstances"), cloud.count("ListEbs")) == (pages + proofs, -(-disks // 300) + proofs)
         assert cloud.count("ListRegions") == 0
 
 
-def test_a_project(house: App, cloud: Ctyun) -> None:
+def test_a_project(app: App, cloud: Ctyun) -> None:
     wanted = project_of(next(m for m in cloud.fleets[HOME] if m.project))
-    house.account("ctyun", keys_of(cloud), cloud.url, project=wanted)
+    app.account("ctyun", keys_of(cloud), cloud.url, project=wanted)
     listed = sdk(EcsClient, cloud.url, keys_of(cloud), "v4_ecs_list_instances", models.V4EcsListInstancesRequest(
         regionID=HOME, projectID=wanted, pageSize=50)).returnObj
-    answer = ours(house)
+    answer = ours(app)
     assert answer.total == listed.totalCount
     assert 0 < answer.total < 467
     assert [s.id for s in answer.servers[:50]] == [row.instanceID for row in listed.results]
 
 
 @pytest.mark.parametrize("silent", [False, True])
-def test_regions(house: App, cloud: Ctyun, silent: bool) -> None:
+def test_regions(app: App, cloud: Ctyun, silent: bool) -> None:
     """An unknown region is an error whether the party refuses it or lists nothing; an empty one that is there is
     not."""
     cloud.silent = silent
-    house.account("ctyun", keys_of(cloud), cloud.url)
+    app.account("ctyun", keys_of(cloud), cloud.url)
     for region in ("0" * 32, CLOSED):
         with pytest.raises(UnknownRegion):
-            ours(house, region)
-    assert ours(house, "100054c0416811e9a6690242ac110002").total == 0
+            ours(app, region)
+    assert ours(app, "100054c0416811e9a6690242ac110002").total == 0
     theirs = sdk(EcsClient, cloud.url, keys_of(cloud), "v4_region_list_regions", V4RegionListRegionsRequest())
-    assert {r.code: r.open for r in regions_of(house, cloud)} == {
+    assert {r.code: r.open for r in regions_of(app, cloud)} == {
         r["regionID"]: r["openapiAvailable"] for r in theirs.returnObj["regionList"]}
     assert all(ctyun.PARTY.region(code) == code for code in REGIONS)
 
 
-def test_a_wrong_key(house: App, cloud: Ctyun) -> None:
+def test_a_wrong_key(app: App, cloud: Ctyun) -> None:
     for keys in ({**keys_of(cloud), "access_key": "AKother"}, {**keys_of(cloud), "secret_key": "another"}):
-        house.account("ctyun", keys, cloud.url)
+        app.account("ctyun", keys, cloud.url)
         with pytest.raises(PartyDenied, match="wrong key"):
-            ours(house)
+            ours(app)
         refused = sdk(EcsClient, cloud.url, keys, "v4_ecs_list_instances", models.V4EcsListInstancesRequest(HOME))
         assert refused.statusCode == 900
         assert refused.errorCode.startswith("CTAPI_1000")

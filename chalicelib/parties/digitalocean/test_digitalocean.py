@@ -17,9 +17,9 @@ def machines(url: str, credentials: Mapping[str, str], region: str) -> Machines:
     return bearer.libcloud_nodes("DIGITAL_OCEAN", url, [credentials["token"]], api_version="v2")
 
 
-def test_libcloud_and_we_list_the_same_machines(house: App, stack: ExitStack) -> None:
+def test_libcloud_and_we_list_the_same_machines(app: App, stack: ExitStack) -> None:
     """Its driver does not know GPU Droplets."""
-    bearer.same_names(house, stack, "digitalocean", machines, all_of_them=False)
+    bearer.same_names(app, stack, "digitalocean", machines, all_of_them=False)
 
 
 def test_libclouds_fixture_becomes_the_machine_that_it_shows() -> None:
@@ -32,8 +32,8 @@ def test_libclouds_fixture_becomes_the_machine_that_it_shows() -> None:
     assert (server.lan_ipv4, server.wan_ipv4) == (("10.124.0.2",), ("128.199.13.158",))
 
 
-def test_a_wrong_token_is_refused_and_regions_are_the_partys(house: App, stack: ExitStack) -> None:
-    bearer.wrong_tokens_are_refused_and_regions_found(house, stack, "digitalocean", "ams3")
+def test_a_wrong_token_is_refused_and_regions_are_the_partys(app: App, stack: ExitStack) -> None:
+    bearer.wrong_tokens_are_refused_and_regions_found(app, stack, "digitalocean", "ams3")
 
 
 @pytest.mark.parametrize(("path", "status"), [("/v2/droplets?per_page=201", 400)])

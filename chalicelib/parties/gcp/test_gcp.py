@@ -93,11 +93,11 @@ def keys(cloud: Gcp) -> dict[str, Any]:
     return cloud.credentials                      # type: ignore[attr-defined]
 
 
-def ours(house: App, cloud: Gcp, region: str = "us-central1", **more: Any) -> many_sources.Answer:
-    if "gcp" not in house.clouds:
-        house.clouds["gcp"] = cloud
-        house.account("gcp", keys(cloud), cloud.url)
-    return many_sources.list_servers(house.deployment, many_sources.source_of("123", "gcp", region), **more)
+def ours(app: App, cloud: Gcp, region: str = "us-central1", **more: Any) -> many_sources.Answer:
+    if "gcp" not in app.clouds:
+        app.clouds["gcp"] = cloud
+        app.account("gcp", keys(cloud), cloud.url)
+    return many_sources.list_servers(app.deployment, many_sources.source_of("123", "gcp", region), **more)
 
 
 # ---------------------------------------------------------------- the signature
@@ -152,9 +152,9 @@ def test_a_projects_number_is_refused_in_words(cloud: Gcp) -> None:
                        regions=(), deep=False, endpoint=None, local=False)
 
 
-def test_the_keys_own_address_is_never_asked(house: App, cloud: Gcp) -> None:
+def test_the_keys_own_address_is_never_asked(app: App, cloud: Gcp) -> None:
     assert keys(cloud)["service_account"]["token_uri"] == "https://evil.example/token"
-    assert ours(house, cloud).total == 1000
+    assert ours(app, cloud).total == 1000
     assert {call.method for call in cloud.calls} == {"GET"}
 
 
@@ -222,17 +222,17 @@ def test_a_project_stays_inside_its_part_of_the_path(cloud: Gcp, project: str) -
 
 # ---------------------------------------------------------------- the same machines
 
-def test_googles_signer_opens_the_same_list(house: App, cloud: Gcp) -> None:
-    answer = ours(house, cloud)
+def test_googles_signer_opens_the_same_list(app: App, cloud: Gcp) -> None:
+    answer = ours(app, cloud)
     assert_same(answer.servers, by_hand(cloud.url, keys(cloud), "us-central1"))
     assert answer.total == 1000
     assert [(s.zone, s.name) for s in answer.servers] == sorted((s.zone, s.name) for s in answer.servers)
     assert {s.status for s in answer.servers} == {Status.ACTIVE, Status.SHUTOFF, Status.STARTING, Status.STOPPING}
 
 
-def test_googles_client_and_we_list_the_same_machines(house: App, cloud: Gcp) -> None:
+def test_googles_client_and_we_list_the_same_machines(app: App, cloud: Gcp) -> None:
     pytest.importorskip("google.cloud.compute_v1")
-    assert_same(ours(house, cloud).servers, machines(cloud.url, keys(cloud), "us-central1"))
+    assert_same(ours(app, cloud).servers, machines(cloud.url, keys(cloud), "us-central1"))
     assert {"kind", "id", "items", "nextPageToken", "selfLink", "warning"} == _list_fields()
 
 
@@ -243,29 +243,29 @@ def _list_fields() -> set[str]:
     return {field.json_name for field in compute_v1.InstanceList.pb().DESCRIPTOR.fields}
 
 
-def test_calls_of_a_list_and_of_a_window(house: App, cloud: Gcp) -> None:
-    ours(house, cloud)
+def test_calls_of_a_list_and_of_a_window(app: App, cloud: Gcp) -> None:
+    ours(app, cloud)
     assert cloud.count() == 5               # region, three zones, machine types
     cloud.forget()
-    window = ours(house, cloud, window=Window(11, 20))
+    window = ours(app, cloud, window=Window(11, 20))
     assert cloud.count() == 2
     assert len(window.servers) == 10
     assert window.total is None
     cloud.forget()
-    assert ours(house, cloud, "asia-east1").servers == []
+    assert ours(app, cloud, "asia-east1").servers == []
     assert cloud.count() == 4
 
 
-def test_the_token_is_kept_for_its_hour_and_made_again_if_refused(house: App, cloud: Gcp,
+def test_the_token_is_kept_for_its_hour_and_made_again_if_refused(app: App, cloud: Gcp,
                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
     sign = gcp.sign
     monkeypatch.setattr(gcp, "sign", lambda *arguments: made.append(arguments[1]) or sign(*arguments))
     for _ in range(3):
-        ours(house, cloud, window=Window(1, 5))
+        ours(app, cloud, window=Window(1, 5))
     assert len(made) == 1
     with time_machine.travel(time.time() + 3600 - 59):
-        ours(house, cloud, window=Window(1, 5))
+        ours(app, cloud, window=Window(1, 5))
     assert len(made) == 2
 
 
@@ -308,10 +308,10 @@ def test_a_project_without_the_api_is_no_source(stack: ExitStack) -> None:
         behind.servers(behind.named("empty"))
 
 
-def test_a_zone_that_is_down_is_no_shorter_list(house: App, cloud: Gcp) -> None:
+def test_a_zone_that_is_down_is_no_shorter_list(app: App, cloud: Gcp) -> None:
     cloud.down = {"us-central1-b"}
     with pytest.raises(PartyUnavailable):
-        ours(house, cloud)
+        ours(app, cloud)
     headers = {"Authorization": f"Bearer {token(keys(cloud))}"}
     partial = requests.get(f"{cloud.url}{BASE}/aggregated/instances?returnPartialSuccess=true", headers=headers,
                            timeout=9)
@@ -331,16 +331,16 @@ def test_the_simulator_enforces_what_is_documented(cloud: Gcp, path: str, status
     assert (status != 200 or answer.json() == {"kind": "compute#instanceList"})
 
 
-def test_what_is_not_there_is_told_apart(house: App, cloud: Gcp) -> None:
+def test_what_is_not_there_is_told_apart(app: App, cloud: Gcp) -> None:
     with pytest.raises(UnknownRegion):
-        ours(house, cloud, "mars-west1")
-    assert check.check_account(house.deployment, "123", "gcp") == "us-central1"
+        ours(app, cloud, "mars-west1")
+    assert check.check_account(app.deployment, "123", "gcp") == "us-central1"
     with pytest.raises(UnknownRegion):
-        check.check_account(house.deployment, "123", "gcp", "mars-west1")
-    house.account("gcp", {**keys(cloud), "project_id": "another-project"}, cloud.url)
+        check.check_account(app.deployment, "123", "gcp", "mars-west1")
+    app.account("gcp", {**keys(cloud), "project_id": "another-project"}, cloud.url)
     with pytest.raises(PartyDenied, match="wrong project"):
-        ours(house, cloud)
-    house.account("gcp", {**keys(cloud), "service_account": {**keys(cloud)["service_account"],
+        ours(app, cloud)
+    app.account("gcp", {**keys(cloud), "service_account": {**keys(cloud)["service_account"],
                                                              "client_email": "a@b.example"}}, cloud.url)
     with pytest.raises(PartyDenied, match="wrong key"):
-        ours(house, cloud)
+        ours(app, cloud)

@@ -17,8 +17,8 @@ def machines(url: str, credentials: Mapping[str, str], region: str) -> Machines:
     return bearer.libcloud_nodes("GRIDSCALE", url, [credentials["user_uuid"], credentials["token"]])
 
 
-def test_libcloud_and_we_list_the_same_machines(house: App, stack: ExitStack) -> None:
-    bearer.same_names(house, stack, "gridscale", machines)
+def test_libcloud_and_we_list_the_same_machines(app: App, stack: ExitStack) -> None:
+    bearer.same_names(app, stack, "gridscale", machines)
 
 
 def test_libclouds_fixture_becomes_the_machine_that_it_shows() -> None:
@@ -29,8 +29,8 @@ def test_libclouds_fixture_becomes_the_machine_that_it_shows() -> None:
     assert server.wan_ipv4 == ("185.102.95.236",)
 
 
-def test_a_wrong_token_is_refused_and_regions_are_the_partys(house: App, stack: ExitStack) -> None:
-    bearer.wrong_tokens_are_refused_and_regions_found(house, stack, "gridscale", "ams")
+def test_a_wrong_token_is_refused_and_regions_are_the_partys(app: App, stack: ExitStack) -> None:
+    bearer.wrong_tokens_are_refused_and_regions_found(app, stack, "gridscale", "ams")
 
 
 @pytest.mark.parametrize(("path", "status"), [("/objects/servers?limit=1", 400)])

@@ -62,8 +62,8 @@ def sdk(client: Any, url: str, credentials: Mapping[str, Any], region: str) -> A
 machines = lister("huaweicloud")
 
 
-def ours(house: App, region: str = HOME, window: Window = many_sources.WHOLE) -> many_sources.Answer:
-    return many_sources.list_servers(house.deployment, many_sources.source_of("123", "huaweicloud", region), window)
+def ours(app: App, region: str = HOME, window: Window = many_sources.WHOLE) -> many_sources.Answer:
+    return many_sources.list_servers(app.deployment, many_sources.source_of("123", "huaweicloud", region), window)
 
 
 # ---------------------------------------------------------------- signatures
@@ -81,14 +81,14 @@ def test_a_signature_of_the_sdk() -> None:
 
 
 @pytest.mark.parametrize("temporary", [False, True])
-def test_the_sdks_signer_signs_our_requests_alike(house: App, cloud: Huaweicloud, temporary: bool) -> None:
+def test_the_sdks_signer_signs_our_requests_alike(app: App, cloud: Huaweicloud, temporary: bool) -> None:
     """Every request of a listing, as it arrived: lists of ids with quotes and brackets, lookups without a project."""
     more = {"security_token": canaries.watch(canaries.secret("token") + "+/==")} if temporary else {}
     if temporary:
         cloud.tokens["AKIDtest"] = more["security_token"]
-    house.account("huaweicloud", keys_of(cloud, **more), cloud.url)
-    ours(house)
-    ours(house, window=Window(1, 50))
+    app.account("huaweicloud", keys_of(cloud, **more), cloud.url)
+    ours(app)
+    ours(app, window=Window(1, 50))
     assert {call.operation for call in cloud.calls} == {"ListAuthProjects", "ListServersDetails", "ListVolumes"}
     for call in cloud.calls:
         names = call.headers["authorization"].split("SignedHeaders=")[1].split(",")[0].split(";")
@@ -123,54 +123,54 @@ def test_the_simulator_refuses_a_changed_byte(cloud: Huaweicloud, change: str | 
 
 # ---------------------------------------------------------------- the same machines
 
-def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Huaweicloud) -> None:
-    house.account("huaweicloud", keys_of(cloud), cloud.url)
-    answer = ours(house)
+def test_the_sdk_and_we_list_the_same_machines(app: App, cloud: Huaweicloud) -> None:
+    app.account("huaweicloud", keys_of(cloud), cloud.url)
+    answer = ours(app)
     theirs = machines(cloud.url, keys_of(cloud), HOME)
     assert_same(answer.servers, theirs)
     assert answer.total == len(theirs) == 1234
     assert [s.id for s in answer.servers] == list(theirs)
     for window in (Window(1, 10), Window(96, 105), Window(1201)):
-        assert ours(house, window=window).servers == answer.servers[window.first - 1:window.last]
-    assert_same(ours(house, "eu-west-101").servers, machines(cloud.url, keys_of(cloud), "eu-west-101"))
+        assert ours(app, window=window).servers == answer.servers[window.first - 1:window.last]
+    assert_same(ours(app, "eu-west-101").servers, machines(cloud.url, keys_of(cloud), "eu-west-101"))
 
 
-def test_how_many_calls(house: App, cloud: Huaweicloud) -> None:
+def test_how_many_calls(app: App, cloud: Huaweicloud) -> None:
     """A whole list: pages of 100 and one list of disks, at first with one page more as the proof. A window: one page,
     its disks by 60. One lookup in all."""
     cloud.fleets[HOME] = Fleet(1000)
-    house.account("huaweicloud", keys_of(cloud), cloud.url)
+    app.account("huaweicloud", keys_of(cloud), cloud.url)
     calls: list[tuple[int, int, int]] = []
     for window in (many_sources.WHOLE, Window(501, 510), Window(1, 1000), many_sources.WHOLE):
         cloud.forget()
-        ours(house, window=window)
+        ours(app, window=window)
         calls.append((cloud.count("ListAuthProjects"), cloud.count("ListServersDetails"), cloud.count("ListVolumes")))
     assert calls == [(1, 11, 2), (0, 1, 1), (0, 10, 2), (0, 10, 2)]
 
 
-def test_bare_metal_is_no_virtual_machine(house: App, cloud: Huaweicloud) -> None:
+def test_bare_metal_is_no_virtual_machine(app: App, cloud: Huaweicloud) -> None:
     """The list holds both kinds; the SDK's user leaves out the one by its tag, and so do we."""
     cloud.fleets[HOME], cloud.bare_metal = Fleet(3), True
     ecs = sdk(EcsClient, cloud.url, keys_of(cloud), HOME)
     assert len(ecs.list_servers_details(ListServersDetailsRequest()).servers) == 4
     virtual = ecs.list_servers_details(ListServersDetailsRequest(not_tags="__type_baremetal")).servers
-    house.account("huaweicloud", keys_of(cloud), cloud.url)
-    assert [s.id for s in ours(house).servers] == [s.id for s in virtual]
+    app.account("huaweicloud", keys_of(cloud), cloud.url)
+    assert [s.id for s in ours(app).servers] == [s.id for s in virtual]
 
 
-def test_enterprise_projects(house: App, cloud: Huaweicloud) -> None:
+def test_enterprise_projects(app: App, cloud: Huaweicloud) -> None:
     """A key that has rights in enterprise projects alone must ask for them, as the SDK's user has to know."""
     cloud.granted = True
     with pytest.raises(ClientRequestException) as refused:
         sdk(EcsClient, cloud.url, keys_of(cloud), HOME).list_servers_details(ListServersDetailsRequest())
     assert refused.value.error_code == "Ecs.0003"
-    house.account("huaweicloud", keys_of(cloud), cloud.url)
-    assert ours(house).total == 1234
+    app.account("huaweicloud", keys_of(cloud), cloud.url)
+    assert ours(app).total == 1234
     wanted = enterprise_project_of(next(m for m in cloud.fleets[HOME] if m.project))
-    house.account("huaweicloud", keys_of(cloud), cloud.url, project=wanted)
+    app.account("huaweicloud", keys_of(cloud), cloud.url, project=wanted)
     listed = sdk(EcsClient, cloud.url, keys_of(cloud), HOME).list_servers_details(
         ListServersDetailsRequest(limit=1000, enterprise_project_id=wanted)).servers
-    assert [s.id for s in ours(house).servers] == [s.id for s in listed]
+    assert [s.id for s in ours(app).servers] == [s.id for s in listed]
     assert 0 < len(listed) < 1234
 
 
@@ -178,17 +178,17 @@ def test_enterprise_projects(house: App, cloud: Huaweicloud) -> None:
     (99, 130, True, True), (100, 100, True, False), (100, 101, False, True), (100, 0, False, False),
     (101, 130, True, True)])
 def test_a_list_that_may_be_cut_at_a_hundred_projects(
-        house: App, cloud: Huaweicloud, monkeypatch: pytest.MonkeyPatch, populated: int, visible: int, ok: bool,
+        app: App, cloud: Huaweicloud, monkeypatch: pytest.MonkeyPatch, populated: int, visible: int, ok: bool,
         warned: bool) -> None:
     """It is believed only if the key may see no more."""
-    house.account("huaweicloud", keys_of(cloud), cloud.url)
+    app.account("huaweicloud", keys_of(cloud), cloud.url)
     monkeypatch.setattr(simulator, "enterprise_project_of", lambda machine: str(uuid.uuid5(
         uuid.NAMESPACE_OID, str(int(machine.key, 36) % 100_000 % populated))))
     cloud.projects = visible
-    warning = check.warning(house.deployment, "123", "huaweicloud", HOME)
+    warning = check.warning(app.deployment, "123", "huaweicloud", HOME)
     assert (f"may see {visible} enterprise projects" in warning) == warned
     try:
-        answer = ours(house)
+        answer = ours(app)
     except PartyDenied as refused:
         assert not ok
         assert ("more than 100 enterprise projects" if visible else "eps:enterpriseProjects:list") in refused.text
@@ -197,34 +197,34 @@ def test_a_list_that_may_be_cut_at_a_hundred_projects(
     assert len({server.project_id for server in answer.servers}) == populated
 
 
-def test_temporary_keys_and_a_project_of_ones_own(house: App, cloud: Huaweicloud) -> None:
+def test_temporary_keys_and_a_project_of_ones_own(app: App, cloud: Huaweicloud) -> None:
     token = canaries.secret("token")
     cloud.tokens["AKIDtest"] = token
     with pytest.raises(SdkException):
         machines(cloud.url, keys_of(cloud, project_id=project_of("eu-west-101")), "eu-west-101")
     keys = keys_of(cloud, security_token=token, project_id=project_of("eu-west-101"))
-    house.account("huaweicloud", keys, cloud.url)
+    app.account("huaweicloud", keys, cloud.url)
     cloud.forget()
-    assert_same(ours(house, "eu-west-101").servers, machines(cloud.url, keys, "eu-west-101"))
+    assert_same(ours(app, "eu-west-101").servers, machines(cloud.url, keys, "eu-west-101"))
     assert not cloud.count("ListAuthProjects")
-    house.account("huaweicloud", {**keys, "security_token": "another"}, cloud.url)
+    app.account("huaweicloud", {**keys, "security_token": "another"}, cloud.url)
     with pytest.raises(PartyDenied, match=r"APIGW\.0301"):
-        ours(house, "eu-west-101")
+        ours(app, "eu-west-101")
 
 
 # ---------------------------------------------------------------- regions
 
-def test_regions(house: App, cloud: Huaweicloud) -> None:
+def test_regions(app: App, cloud: Huaweicloud) -> None:
     """All of the party's; open are those in which the key has a project; an unknown one is an error, not a list."""
-    house.account("huaweicloud", keys_of(cloud), cloud.url)
+    app.account("huaweicloud", keys_of(cloud), cloud.url)
     for region in (CLOSED, "cn-nowhere-9"):
         with pytest.raises(UnknownRegion):
-            ours(house, region)
-    assert ours(house).total == 1234
+            ours(app, region)
+    assert ours(app).total == 1234
     assert cloud.count("ListAuthProjects") == 2
     for fields, opened in (({}, set(REGIONS)), ({"project_id": project_of("cn-east-3")}, {"cn-east-3"})):
         account = Account(tenant_id="1", party="huaweicloud", credentials=keys_of(cloud, **fields), endpoint=cloud.url)
-        send = house.deployment.transport.sender(huaweicloud.PARTY, account, HOME, time.monotonic() + 9)
+        send = app.deployment.transport.sender(huaweicloud.PARTY, account, HOME, time.monotonic() + 9)
         regions = parties.list_regions(account, send)
         assert {r.code for r in regions} == {*REGIONS, CLOSED}
         assert {r.code for r in regions if r.open} == opened

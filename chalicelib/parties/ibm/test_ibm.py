@@ -15,13 +15,13 @@ from tests.verified import lister
 machines = lister("ibm")
 
 
-def test_the_sdk_and_we_list_the_same_machines(house: App, stack: ExitStack) -> None:
+def test_the_sdk_and_we_list_the_same_machines(app: App, stack: ExitStack) -> None:
     logging.getLogger("ibm-cloud-sdk-core").setLevel(logging.WARNING)
-    bearer.same_machines(house, stack, "ibm", machines)
+    bearer.same_machines(app, stack, "ibm", machines)
 
 
-def test_a_wrong_token_is_refused_and_regions_are_the_partys(house: App, stack: ExitStack) -> None:
-    bearer.wrong_tokens_are_refused_and_regions_found(house, stack, "ibm")
+def test_a_wrong_token_is_refused_and_regions_are_the_partys(app: App, stack: ExitStack) -> None:
+    bearer.wrong_tokens_are_refused_and_regions_found(app, stack, "ibm")
 
 
 @pytest.mark.parametrize(("path", "status"), [

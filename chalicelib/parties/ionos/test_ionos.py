@@ -19,8 +19,8 @@ from tests.verified import lister
 machines = lister("ionos")
 
 
-def test_the_sdk_and_we_list_the_same_machines(house: App, stack: ExitStack) -> None:
-    bearer.same_machines(house, stack, "ionos", machines)
+def test_the_sdk_and_we_list_the_same_machines(app: App, stack: ExitStack) -> None:
+    bearer.same_machines(app, stack, "ionos", machines)
 
 
 def test_the_models_know_every_field_of_our_cases() -> None:
@@ -55,41 +55,41 @@ def known(model: Any, row: Mapping[str, Any]) -> None:
     assert set(row) <= set(model.attribute_map.values()), json.dumps(row)
 
 
-def test_a_wrong_token_is_refused_and_regions_are_the_partys(house: App, stack: ExitStack) -> None:
-    bearer.wrong_tokens_are_refused_and_regions_found(house, stack, "ionos", "de-txl")
+def test_a_wrong_token_is_refused_and_regions_are_the_partys(app: App, stack: ExitStack) -> None:
+    bearer.wrong_tokens_are_refused_and_regions_found(app, stack, "ionos", "de-txl")
 
 
-def test_one_data_center_of_a_location(house: App, stack: ExitStack) -> None:
-    cloud, credentials = bearer.account_at(house, stack, "ionos", "de-txl")
-    whole = bearer.listed(house, "ionos").servers
+def test_one_data_center_of_a_location(app: App, stack: ExitStack) -> None:
+    cloud, credentials = bearer.account_at(app, stack, "ionos", "de-txl")
+    whole = bearer.listed(app, "ionos").servers
     assert {server.project_id for server in whole} == {center_id("de-fra", n) for n in range(2)}
     for n in range(3):                      # the last one is empty
-        house.account("ionos", credentials, cloud.url, project=center_id("de-fra", n))
-        assert bearer.listed(house, "ionos").servers == [
+        app.account("ionos", credentials, cloud.url, project=center_id("de-fra", n))
+        assert bearer.listed(app, "ionos").servers == [
             row for row in whole if row.project_id == center_id("de-fra", n)]
-    house.account("ionos", credentials, cloud.url, project=center_id("nowhere", 0))
+    app.account("ionos", credentials, cloud.url, project=center_id("nowhere", 0))
     with pytest.raises(PartyDenied, match="wrong project"):
-        bearer.listed(house, "ionos")
+        bearer.listed(app, "ionos")
 
 
-def test_an_answer_that_is_not_deep_enough_is_never_a_disk_of_nothing(house: App, stack: ExitStack,
+def test_an_answer_that_is_not_deep_enough_is_never_a_disk_of_nothing(app: App, stack: ExitStack,
                                                                      monkeypatch: pytest.MonkeyPatch) -> None:
-    bearer.account_at(house, stack, "ionos")
+    bearer.account_at(app, stack, "ionos")
     every = ionos._all
     monkeypatch.setattr(ionos, "_all", lambda client, operation, path, row, depth: every(
         client, operation, path, row, min(depth, 2)))
     with pytest.raises(PartyMalformed):
-        bearer.listed(house, "ionos")
+        bearer.listed(app, "ionos")
 
 
-def test_a_user_with_whom_nothing_is_shared(house: App, stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
-    cloud, _ = bearer.account_at(house, stack, "ionos")
+def test_a_user_with_whom_nothing_is_shared(app: App, stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    cloud, _ = bearer.account_at(app, stack, "ionos")
     cloud.kept = {}
     monkeypatch.setattr(cloud, "answer", lambda call, real=cloud.answer: real(call) if (
         call.operation != "ListDatacenters") else type(real(call))(
             200, {"Content-Type": "application/json"}, b'{"items": [], "_links": {}}'))
     with pytest.raises(PartyDenied, match="share them"):
-        check.check_account(house.deployment, "123", "ionos")
+        check.check_account(app.deployment, "123", "ionos")
 
 
 @pytest.mark.parametrize(("path", "status"), [("/cloudapi/v6/datacenters?limit=10001", 400),

@@ -122,20 +122,20 @@ def test_the_sdk_and_we_send_the_same_request(cloud: Jdcloud, keys: dict[str, st
     assert {name.lower(): value for name, value in request.headers.items()}.items() <= theirs.headers.items()
 
 
-def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Jdcloud, keys: dict[str, str]) -> None:
+def test_the_sdk_and_we_list_the_same_machines(app: App, cloud: Jdcloud, keys: dict[str, str]) -> None:
     """The time of creation against the beginning of the charge, which is in UTC."""
-    house.account("jdcloud", keys, cloud.url)
+    app.account("jdcloud", keys, cloud.url)
     theirs = machines(cloud.url, keys, "cn-north-1")
     begun = {row["instanceId"]: row["charge"]["chargeStartTime"] for row in pages(cloud.url, keys, "cn-north-1")}
     cloud.forget()
-    answer = many_sources.list_servers(house.deployment, many_sources.source_of("123", "jdcloud", "cn-north-1"))
+    answer = many_sources.list_servers(app.deployment, many_sources.source_of("123", "jdcloud", "cn-north-1"))
     assert len(theirs) == answer.total == 237
     assert_same(answer.servers, theirs)
     assert {server.id: f"{server.created_at:%Y-%m-%dT%H:%M:%SZ}" for server in answer.servers} == begun
     assert cloud.count("DescribeInstances") == 4
     assert cloud.count("DescribeInstanceTypes") == 1
     cloud.forget()
-    window = many_sources.list_servers(house.deployment, many_sources.source_of("123", "jdcloud", "cn-north-1"),
+    window = many_sources.list_servers(app.deployment, many_sources.source_of("123", "jdcloud", "cn-north-1"),
                                     window=many_sources.Window(21, 23))
     assert window.servers == answer.servers[20:23]
     assert window.total == 237
@@ -225,23 +225,23 @@ def test_the_simulator_enforces_what_is_documented(cloud: Jdcloud, keys: dict[st
     assert refused.value.args == (404, "NOT_FOUND")
 
 
-def test_we_say_the_same_of_its_refusals(house: App, cloud: Jdcloud, keys: dict[str, str]) -> None:
-    house.account("jdcloud", {**keys, "secret_key": canaries.secret("wrong")}, cloud.url)
+def test_we_say_the_same_of_its_refusals(app: App, cloud: Jdcloud, keys: dict[str, str]) -> None:
+    app.account("jdcloud", {**keys, "secret_key": canaries.secret("wrong")}, cloud.url)
     with pytest.raises(PartyDenied, match="wrong key"):
-        many_sources.list_servers(house.deployment, many_sources.source_of("123", "jdcloud", "cn-north-1"))
-    house.account("jdcloud", keys, cloud.url)
+        many_sources.list_servers(app.deployment, many_sources.source_of("123", "jdcloud", "cn-north-1"))
+    app.account("jdcloud", keys, cloud.url)
     with pytest.raises(UnknownRegion):
-        many_sources.list_servers(house.deployment, many_sources.source_of("123", "jdcloud", "cn-west-9"))
-    assert many_sources.list_servers(house.deployment,
+        many_sources.list_servers(app.deployment, many_sources.source_of("123", "jdcloud", "cn-west-9"))
+    assert many_sources.list_servers(app.deployment,
                                      many_sources.source_of("123", "jdcloud", "cn-south-1")).total == 0
 
 
-def test_a_check_warns_of_instances_that_a_policy_hides(house: App, cloud: Jdcloud, keys: dict[str, str]) -> None:
+def test_a_check_warns_of_instances_that_a_policy_hides(app: App, cloud: Jdcloud, keys: dict[str, str]) -> None:
     """The used quota is what the SDK reads, too."""
-    house.account("jdcloud", keys, cloud.url)
+    app.account("jdcloud", keys, cloud.url)
 
     def warned(region: str = "cn-north-1") -> str:
-        return check.warning(house.deployment, "123", "jdcloud", region)
+        return check.warning(app.deployment, "123", "jdcloud", region)
 
     rows = asked(cloud.url, keys, DescribeQuotasRequest(DescribeQuotasParameters("cn-north-1")))["quotas"]
     (row,) = [row for row in rows if row["resourceType"] == "instance"]
@@ -252,19 +252,19 @@ def test_a_check_warns_of_instances_that_a_policy_hides(house: App, cloud: Jdclo
     assert warned("cn-south-1") == ""
     cloud.quota_denied = True
     assert "vm:describeQuotas" in warned()
-    assert check.check_account(house.deployment, "123", "jdcloud", "cn-north-1") == "cn-north-1"
+    assert check.check_account(app.deployment, "123", "jdcloud", "cn-north-1") == "cn-north-1"
 
 
-def test_temporary_keys(house: App, cloud: Jdcloud, keys: dict[str, str]) -> None:
+def test_temporary_keys(app: App, cloud: Jdcloud, keys: dict[str, str]) -> None:
     token = canaries.secret("token")
     cloud.tokens[keys["access_key"]] = token
-    house.account("jdcloud", {**keys, "security_token": token}, cloud.url)
-    assert many_sources.list_servers(house.deployment,
+    app.account("jdcloud", {**keys, "security_token": token}, cloud.url)
+    assert many_sources.list_servers(app.deployment,
                                      many_sources.source_of("123", "jdcloud", "cn-north-1")).total == 237
     cache.forget()
-    house.account("jdcloud", keys, cloud.url)
+    app.account("jdcloud", keys, cloud.url)
     with pytest.raises(PartyDenied):
-        many_sources.list_servers(house.deployment, many_sources.source_of("123", "jdcloud", "cn-north-1"))
+        many_sources.list_servers(app.deployment, many_sources.source_of("123", "jdcloud", "cn-north-1"))
 
 
 def test_the_regions_are_those_that_the_sdk_names() -> None:

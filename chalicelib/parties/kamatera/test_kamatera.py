@@ -21,7 +21,7 @@ def test_libclouds_fixture_twice() -> None:
     assert [server.zone for server in ours] == [node.extra["location"].id for node in nodes]
 
 
-def test_the_account_is_the_only_one_that_is_asked_for(house: App) -> None:
+def test_the_account_is_the_only_one_that_is_asked_for(app: App) -> None:
     """Two tenants of one warm process, in turns: each call carries its own tenant's key."""
     paths: list[str] = []
 

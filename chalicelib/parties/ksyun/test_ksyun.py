@@ -60,8 +60,8 @@ def cloud(stack: ExitStack, keys: dict[str, Any]) -> Ksyun:
                                      {"cn-beijing-6": Fleet(SIZE, "ksyun"), "cn-shanghai-2": Fleet(7)}, limited=False))
 
 
-def ours(house: App, region: str = "cn-beijing-6", **more: Any) -> many_sources.Answer:
-    return many_sources.list_servers(house.deployment, many_sources.source_of("123", "ksyun", region), **more)
+def ours(app: App, region: str = "cn-beijing-6", **more: Any) -> many_sources.Answer:
+    return many_sources.list_servers(app.deployment, many_sources.source_of("123", "ksyun", region), **more)
 
 
 def url_of(cloud: Ksyun, action: str = "DescribeInstances", **parameters: object) -> str:
@@ -110,15 +110,15 @@ def test_the_simulator_knows_the_sdk_by_both_methods(cloud: Ksyun, keys: dict[st
             kec_models.DescribeInstancesRequest())
 
 
-def test_temporary_keys(house: App, cloud: Ksyun, keys: dict[str, Any]) -> None:
+def test_temporary_keys(app: App, cloud: Ksyun, keys: dict[str, Any]) -> None:
     token = canaries.secret("ksyuntoken")
     cloud.tokens[keys["access_key"]] = token
-    house.account("ksyun", {**keys, "security_token": token}, cloud.url)
-    assert ours(house, "cn-shanghai-2").total == 7
+    app.account("ksyun", {**keys, "security_token": token}, cloud.url)
+    assert ours(app, "cn-shanghai-2").total == 7
     assert all("x-ksc-security-token" in call.headers["authorization"] for call in cloud.calls)     # signed, too
-    house.account("ksyun", keys, cloud.url)
+    app.account("ksyun", keys, cloud.url)
     with pytest.raises(PartyDenied):
-        ours(house, "cn-shanghai-2", window=many_sources.Window(1, 1))
+        ours(app, "cn-shanghai-2", window=many_sources.Window(1, 1))
 
 
 @pytest.mark.parametrize(("change", "code"), [
@@ -160,15 +160,15 @@ def test_the_simulator_enforces_what_is_documented(cloud: Ksyun, keys: dict[str,
 # ---------------------------------------------------------------- the same machines
 
 @pytest.mark.parametrize(("public", "more"), [(False, 0), (True, 0), (False, 150)])
-def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Ksyun, keys: dict[str, Any], public: bool, more: int,
+def test_the_sdk_and_we_list_the_same_machines(app: App, cloud: Ksyun, keys: dict[str, Any], public: bool, more: int,
                                                monkeypatch: pytest.MonkeyPatch) -> None:
     theirs = machines(cloud.url, keys, "cn-beijing-6")
     cloud.public, cloud.projects = public, (*cloud.projects, *range(2_000_000, 2_000_000 + more))
     if more:
         monkeypatch.setattr(ksyun, "_PROJECTS", 60)
-    house.account("ksyun", keys, cloud.url)
+    app.account("ksyun", keys, cloud.url)
     cloud.forget()
-    answer = ours(house)
+    answer = ours(app)
     assert answer.total == len(theirs) == SIZE
     if public:                              # the instances name addresses of their own then
         theirs = {key: {**row, "wan_ipv4": set(mine.wan_ipv4)} for mine in answer.servers
@@ -178,58 +178,58 @@ def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Ksyun, keys: d
     assert cloud.count("GetAccountAllProjectList") == 1
     assert bool(cloud.count("DescribeAddresses")) is not public
     cloud.forget()
-    assert ours(house, window=many_sources.Window(96, 105)).servers == answer.servers[95:105]
+    assert ours(app, window=many_sources.Window(96, 105)).servers == answer.servers[95:105]
     assert cloud.count() == (6 if more else 1 if public else 2)
 
 
-def test_a_project_of_its_own(house: App, cloud: Ksyun, keys: dict[str, Any]) -> None:
+def test_a_project_of_its_own(app: App, cloud: Ksyun, keys: dict[str, Any]) -> None:
     by_id = {}
     for project in PROJECTS:
-        house.account("ksyun", keys, cloud.url, project=str(project))
-        by_id[project] = ours(house).servers
+        app.account("ksyun", keys, cloud.url, project=str(project))
+        by_id[project] = ours(app).servers
         assert {server.project_id for server in by_id[project]} == {str(project)}
-    house.account("ksyun", keys, cloud.url)
-    assert sorted(s.id for servers in by_id.values() for s in servers) == sorted(s.id for s in ours(house).servers)
+    app.account("ksyun", keys, cloud.url)
+    assert sorted(s.id for servers in by_id.values() for s in servers) == sorted(s.id for s in ours(app).servers)
 
 
-def test_the_sdk_and_we_see_the_same_regions(house: App, cloud: Ksyun, keys: dict[str, Any]) -> None:
+def test_the_sdk_and_we_see_the_same_regions(app: App, cloud: Ksyun, keys: dict[str, Any]) -> None:
     theirs = ask(client(kec_client.KecClient, cloud.url, keys).DescribeRegions,
                  kec_models.DescribeRegionsRequest())["RegionSet"]
     account = Account(tenant_id="1", party="ksyun", credentials=keys, endpoint=cloud.url)
-    send = house.deployment.transport.sender(ksyun.PARTY, account, "cn-beijing-6", time.monotonic() + 9)
+    send = app.deployment.transport.sender(ksyun.PARTY, account, "cn-beijing-6", time.monotonic() + 9)
     mine = [region.code for region in parties.list_regions(account, send)]
     assert mine == [region["Region"] for region in theirs] == list(REGIONS)
     assert all(ksyun.PARTY.region(code) == code for code in mine)
 
 
 @pytest.mark.parametrize("silent", [True, False])
-def test_an_unknown_region_is_never_an_empty_list(house: App, cloud: Ksyun, keys: dict[str, Any], silent: bool) -> None:
+def test_an_unknown_region_is_never_an_empty_list(app: App, cloud: Ksyun, keys: dict[str, Any], silent: bool) -> None:
     cloud.silent = silent
-    house.account("ksyun", keys, cloud.url)
+    app.account("ksyun", keys, cloud.url)
     with pytest.raises(TwocloudError) as refused:
-        ours(house, "cn-mars-1")
+        ours(app, "cn-mars-1")
     assert refused.value.code == "invalid_parameter"
-    assert ours(house, "eu-east-1").total == 0
+    assert ours(app, "eu-east-1").total == 0
 
 
 @pytest.mark.parametrize("change", [{"secret_key": "wrong"}, {"access_key": "nobody"}])
-def test_a_refusal_is_never_an_empty_list(house: App, cloud: Ksyun, keys: dict[str, Any],
+def test_a_refusal_is_never_an_empty_list(app: App, cloud: Ksyun, keys: dict[str, Any],
                                           change: dict[str, str]) -> None:
-    house.account("ksyun", {**keys, **change}, cloud.url)
+    app.account("ksyun", {**keys, **change}, cloud.url)
     with pytest.raises(PartyDenied):
-        ours(house)
+        ours(app)
 
 
 # ---------------------------------------------------------------- what the vendor's request models know
 
-def test_the_sdk_knows_every_parameter_that_we_send(house: App, cloud: Ksyun, keys: dict[str, Any]) -> None:
+def test_the_sdk_knows_every_parameter_that_we_send(app: App, cloud: Ksyun, keys: dict[str, Any]) -> None:
     models = {"DescribeInstances": kec_models.DescribeInstancesRequest,
               "DescribeAddresses": eip_models.DescribeAddressesRequest,
               "DescribeRegions": kec_models.DescribeRegionsRequest, "GetAccountAllProjectList": object}
-    house.account("ksyun", keys, cloud.url)
-    ours(house)
-    ours(house, window=many_sources.Window(3, 9))
-    ours(house, "eu-east-1")
+    app.account("ksyun", keys, cloud.url)
+    ours(app)
+    ours(app, window=many_sources.Window(3, 9))
+    ours(app, "eu-east-1")
     for call in cloud.calls:
         sent = {part.partition("=")[0].partition(".")[0]
                 for part in call.query.split("&")} - {"Action", "Version", "Region"}

@@ -30,11 +30,11 @@ SIZE = 237
 
 
 @pytest.fixture
-def cloud(stack: ExitStack, house: App) -> Lighthouse:
+def cloud(stack: ExitStack, app: App) -> Lighthouse:
     keys = qcloud_keys()
     made = stack.enter_context(Lighthouse({keys["secret_id"]: keys["secret_key"]},
                                           {"ap-guangzhou": Fleet(SIZE, gone=True)}, limited=False))
-    house.account("lighthouse", keys, made.url)
+    app.account("lighthouse", keys, made.url)
     return made
 
 
@@ -66,11 +66,11 @@ def pages(call: Any, request: Any, of: str) -> list[Any]:
             return rows
 
 
-def ours(house: App, window: Window = many_sources.WHOLE) -> Answer:
-    return many_sources.list_servers(house.deployment, many_sources.source_of("123", "lighthouse", "gz"), window)
+def ours(app: App, window: Window = many_sources.WHOLE) -> Answer:
+    return many_sources.list_servers(app.deployment, many_sources.source_of("123", "lighthouse", "gz"), window)
 
 
-def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Lighthouse) -> None:
+def test_the_sdk_and_we_list_the_same_machines(app: App, cloud: Lighthouse) -> None:
     made = sdk(cloud)
     theirs = pages(made.DescribeInstances, models.DescribeInstancesRequest, "InstanceSet")
     disks = pages(made.DescribeDisks, models.DescribeDisksRequest, "DiskSet")
@@ -79,7 +79,7 @@ def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Lighthouse) ->
     assert {disk.DiskUsage for disk in disks} == {"SYSTEM_DISK", "DATA_DISK"}
     assert any(not disk.Attached for disk in disks)
     cloud.forget()
-    servers = ours(house).servers
+    servers = ours(app).servers
     assert len(servers) == len(theirs) == SIZE
     assert_same(servers, views)
     assert [server.id for server in servers] == [row.InstanceId for row in theirs]
@@ -88,7 +88,7 @@ def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Lighthouse) ->
     assert first.status is Status.SOFT_DELETED                  # what waits to be recycled comes first
     for window, calls in ((Window(1, 1), 2), (Window(41, 140), 3)):
         cloud.forget()
-        assert ours(house, window).servers == servers[window.first - 1:window.last]
+        assert ours(app, window).servers == servers[window.first - 1:window.last]
         assert cloud.count() <= calls
 
 
@@ -155,7 +155,7 @@ def test_the_simulator_enforces_what_is_documented(cloud: Lighthouse) -> None:
     assert len(client.DescribeInstances(models.DescribeInstancesRequest()).InstanceSet) == 20       # the default
 
 
-def test_a_server_that_is_isolated_meanwhile_is_listed_once(house: App, cloud: Lighthouse) -> None:
+def test_a_server_that_is_isolated_meanwhile_is_listed_once(app: App, cloud: Lighthouse) -> None:
     """It moves to the front of the list and shifts all rows before its old place."""
     dice, failures = random.Random("isolated"), 0
 
@@ -165,9 +165,9 @@ def test_a_server_that_is_isolated_meanwhile_is_listed_once(house: App, cloud: L
 
     cloud.between = isolate
     for _ in range(8):
-        house.clock.forward(60)
+        app.clock.forward(60)
         try:
-            servers = ours(house).servers
+            servers = ours(app).servers
         except PartyMalformed:
             failures += 1
             continue
@@ -176,18 +176,18 @@ def test_a_server_that_is_isolated_meanwhile_is_listed_once(house: App, cloud: L
     assert failures <= 1
 
 
-def test_the_check_tries_both_rights(house: App, cloud: Lighthouse) -> None:
-    assert check.check_account(house.deployment, "123", "lighthouse", "gz")
+def test_the_check_tries_both_rights(app: App, cloud: Lighthouse) -> None:
+    assert check.check_account(app.deployment, "123", "lighthouse", "gz")
     for operation in ("DescribeInstances", "DescribeDisks"):
         cloud.forget()
         cloud.fail("403", operation)
         with pytest.raises(PartyDenied):
-            check.check_account(house.deployment, "123", "lighthouse", "gz")
+            check.check_account(app.deployment, "123", "lighthouse", "gz")
 
 
-def test_regions(house: App, cloud: Lighthouse) -> None:
+def test_regions(app: App, cloud: Lighthouse) -> None:
     (key_id, secret), = cloud.keys.items()
     account = Account(tenant_id="1", party="lighthouse", endpoint=cloud.url,
                       credentials={"secret_id": key_id, "secret_key": secret})
-    send = house.deployment.transport.sender(lighthouse.PARTY, account, "ap-guangzhou", time.monotonic() + 9)
+    send = app.deployment.transport.sender(lighthouse.PARTY, account, "ap-guangzhou", time.monotonic() + 9)
     assert [region.code for region in parties.list_regions(account, send) if region.open] == [*REGIONS]

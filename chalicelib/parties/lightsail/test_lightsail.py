@@ -30,11 +30,11 @@ MODEL = botocore.session.get_session().get_service_model("lightsail")
 
 
 @pytest.fixture
-def cloud(stack: ExitStack, house: App) -> Lightsail:
+def cloud(stack: ExitStack, app: App) -> Lightsail:
     keys = aws_keys()
     made = stack.enter_context(Lightsail({keys["access_key_id"]: keys["secret_access_key"]},
                                          {REGION: Fleet(SIZE, gone=True)}, short=True, limited=False))
-    house.account("lightsail", keys, made.url)
+    app.account("lightsail", keys, made.url)
     return made
 
 
@@ -48,17 +48,17 @@ def boto(cloud: Lightsail, service: str = "lightsail", region: str = REGION, **m
 machines = lister("lightsail")
 
 
-def ours(house: App, window: Window = many_sources.WHOLE, region: str = REGION) -> Answer:
-    return many_sources.list_servers(house.deployment, many_sources.source_of("123", "lightsail", region), window)
+def ours(app: App, window: Window = many_sources.WHOLE, region: str = REGION) -> Answer:
+    return many_sources.list_servers(app.deployment, many_sources.source_of("123", "lightsail", region), window)
 
 
-def test_boto3_and_we_list_the_same_machines(house: App, cloud: Lightsail) -> None:
+def test_boto3_and_we_list_the_same_machines(app: App, cloud: Lightsail) -> None:
     every = [row for page in boto(cloud).get_paginator("get_instances").paginate() for row in page["instances"]]
     assert len(every) == SIZE
     theirs = sorted((row for row in every if row["state"]["name"] != "terminated"),
                     key=lambda row: (row["createdAt"], row["arn"].rpartition("/")[2]))
     assert 0 < len(theirs) < SIZE
-    servers = ours(house).servers
+    servers = ours(app).servers
     key_id, secret = next(iter(cloud.keys.items()))
     views = machines(cloud.url, {"access_key_id": key_id, "secret_access_key": secret}, REGION)
     assert len(servers) == len(theirs)
@@ -69,7 +69,7 @@ def test_boto3_and_we_list_the_same_machines(house: App, cloud: Lightsail) -> No
         assert mine.created_at.microsecond                      # the fraction is not lost
     assert any(server.memory_mib == 512 for server in servers)
     for window in (Window(1, 1), Window(31, 60), Window(100)):
-        assert ours(house, window).servers == servers[window.first - 1:window.last]
+        assert ours(app, window).servers == servers[window.first - 1:window.last]
 
 
 def test_boto3_signs_as_we_do(cloud: Lightsail) -> None:
@@ -130,23 +130,23 @@ def test_the_simulator_refuses_what_the_real_one_does(cloud: Lightsail) -> None:
         boto(cloud).get_instances(pageToken="made-up")
 
 
-def test_an_unknown_region_and_a_key_without_the_right(house: App, cloud: Lightsail) -> None:
+def test_an_unknown_region_and_a_key_without_the_right(app: App, cloud: Lightsail) -> None:
     with pytest.raises(UnknownRegion):
-        ours(house, region="eu-central-1")
+        ours(app, region="eu-central-1")
     for region in ("cn-north-1", "us-gov-west-1"):
         with pytest.raises(UnknownRegion):
             lightsail.PARTY.region(region)
     cloud.denied = {"GetInstances"}
     with pytest.raises(PartyDenied, match="missing right"):
-        ours(house)
+        ours(app)
     with pytest.raises(PartyDenied):
-        check.check_account(house.deployment, "123", "lightsail", REGION)
+        check.check_account(app.deployment, "123", "lightsail", REGION)
 
 
 @pytest.mark.slow
-def test_temporary_keys_and_an_assumed_role(house: App, cloud: Lightsail) -> None:
+def test_temporary_keys_and_an_assumed_role(app: App, cloud: Lightsail) -> None:
     (key_id, secret), = cloud.keys.items()
-    count = ours(house).total
+    count = ours(app).total
     cloud.roles = {"arn:aws:iam::123456789012:role/reader": "shared-with-tenant"}
     account = Account(tenant_id="1", party="lightsail", endpoint=cloud.url, revision="one",
                       credentials={"role_arn": "arn:aws:iam::123456789012:role/reader",
@@ -155,7 +155,7 @@ def test_temporary_keys_and_an_assumed_role(house: App, cloud: Lightsail) -> Non
     source = many_sources.source_of("1", "lightsail", REGION)
 
     def listed(account: Account) -> int | None:
-        send = house.deployment.transport.sender(lightsail.PARTY, account, REGION, time.monotonic() + 20)
+        send = app.deployment.transport.sender(lightsail.PARTY, account, REGION, time.monotonic() + 20)
         return parties.list_servers(source, account, many_sources.WHOLE, send).total
 
     cloud.forget()
@@ -168,12 +168,12 @@ def test_temporary_keys_and_an_assumed_role(house: App, cloud: Lightsail) -> Non
         listed(replace(account, credentials={**account.credentials, "external_id": "guessed"}, revision="other"))
 
 
-def test_regions(house: App, cloud: Lightsail) -> None:
+def test_regions(app: App, cloud: Lightsail) -> None:
     """Asked in the one region that has them, whichever is the account's."""
     (key_id, secret), = cloud.keys.items()
     account = Account(tenant_id="1", party="lightsail", endpoint=cloud.url, regions=("eu-west-1",),
                       credentials={"access_key_id": key_id, "secret_access_key": secret})
-    send = house.deployment.transport.sender(lightsail.PARTY, account, "eu-west-1", time.monotonic() + 9)
+    send = app.deployment.transport.sender(lightsail.PARTY, account, "eu-west-1", time.monotonic() + 9)
     theirs = boto(cloud).get_regions()["regions"]
     assert [region.code for region in parties.list_regions(account, send)] == [region["name"] for region in theirs]
     assert [*REGIONS] == [region["name"] for region in theirs]

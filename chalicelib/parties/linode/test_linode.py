@@ -16,16 +16,16 @@ from tests.verified import lister
 machines = lister("linode")
 
 
-def test_the_sdk_and_we_list_the_same_machines(house: App, stack: ExitStack) -> None:
-    bearer.same_machines(house, stack, "linode", machines, neighbour="eu-west")
+def test_the_sdk_and_we_list_the_same_machines(app: App, stack: ExitStack) -> None:
+    bearer.same_machines(app, stack, "linode", machines, neighbour="eu-west")
 
 
 def libcloud_machines(url: str, credentials: Mapping[str, str], region: str) -> Machines:
     return bearer.libcloud_nodes("LINODE", url, [credentials["token"]], api_version="4.0")
 
 
-def test_libcloud_and_we_list_the_same_machines(house: App, stack: ExitStack) -> None:
-    bearer.same_names(house, stack, "linode", libcloud_machines)
+def test_libcloud_and_we_list_the_same_machines(app: App, stack: ExitStack) -> None:
+    bearer.same_names(app, stack, "linode", libcloud_machines)
 
 
 def test_libclouds_fixture_becomes_the_machine_that_it_shows() -> None:
@@ -37,8 +37,8 @@ def test_libclouds_fixture_becomes_the_machine_that_it_shows() -> None:
     assert (server.lan_ipv4, server.wan_ipv4) == (("192.168.1.230",), ("138.89.34.81",))
 
 
-def test_a_wrong_token_is_refused_and_regions_are_the_partys(house: App, stack: ExitStack) -> None:
-    bearer.wrong_tokens_are_refused_and_regions_found(house, stack, "linode", "eu-west")
+def test_a_wrong_token_is_refused_and_regions_are_the_partys(app: App, stack: ExitStack) -> None:
+    bearer.wrong_tokens_are_refused_and_regions_found(app, stack, "linode", "eu-west")
 
 
 @pytest.mark.parametrize(("path", "status"), [("/v4/linode/instances?page_size=24", 400),

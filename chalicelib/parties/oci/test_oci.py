@@ -43,20 +43,20 @@ KEY = WHAT["oci"]["credentials"]
 
 
 @pytest.fixture
-def cloud(stack: ExitStack, house: App) -> Oci:
+def cloud(stack: ExitStack, app: App) -> Oci:
     made, credentials = start({REGION: Fleet(SIZE, "oci", gone=True)}, canaries.secret("oci"))
     assert isinstance(made, Oci)
     stack.enter_context(made)
-    house.account("oci", credentials, made.url)
+    app.account("oci", credentials, made.url)
     return made
 
 
-def opened(house: App) -> Mapping[str, str]:
-    return accounts.load(house.deployment.store, house.deployment.sealer, "123", "oci", local=True).credentials
+def opened(app: App) -> Mapping[str, str]:
+    return accounts.load(app.deployment.store, app.deployment.sealer, "123", "oci", local=True).credentials
 
 
-def ours(house: App, window: Window = WHOLE, region: str = REGION) -> many_sources.Answer:
-    return many_sources.list_servers(house.deployment, many_sources.source_of("123", "oci", region), window)
+def ours(app: App, window: Window = WHOLE, region: str = REGION) -> many_sources.Answer:
+    return many_sources.list_servers(app.deployment, many_sources.source_of("123", "oci", region), window)
 
 
 # ---------------------------------------------------------------- the SDK
@@ -138,7 +138,7 @@ def machines(url: str, credentials: Mapping[str, str], region: str) -> Machines:
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Oci) -> None:
+def test_the_sdk_and_we_list_the_same_machines(app: App, cloud: Oci) -> None:
     rows = [(exchange["operation"], row) for case in WHAT["oci"]["cases"]
             if not case["name"].startswith(("unknown shape", "an id that")) for exchange in case["exchanges"]
             if exchange["operation"] != "ListAllCompartments" and exchange["answer"]["status"] == 200
@@ -149,8 +149,8 @@ def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Oci) -> None:
     now = datetime.now(UTC)
     date = f"{now:%a, %d %b %Y %H:%M:%S} GMT"
     urls = [*(url for url, _ in SIGNED), f"{cloud.url}/20160918/vnics/ocid1.vnic.oc1.iad.aaaa1"]
-    theirs = sdk(cloud.url, opened(house), rows=rows, sign=urls, date=date)
-    servers = ours(house).servers
+    theirs = sdk(cloud.url, opened(app), rows=rows, sign=urls, date=date)
+    servers = ours(app).servers
     assert 0 < len(servers) < SIZE            # some are terminated
     assert_same(servers, theirs["machines"])
     assert theirs["unknown"] == []
@@ -158,7 +158,7 @@ def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Oci) -> None:
     assert all(oci._suffix(f"ocid1.tenancy.{realm}..a") == suffix for realm, suffix in theirs["suffixes"].items())
     assert set(theirs["states"]) == {*oci.PARTY.status, "TERMINATED"}
     with time_machine.travel(now.replace(microsecond=0), tick=False):
-        credentials = opened(house)
+        credentials = opened(app)
         key = oci._rsa(credentials["private_key"])
         for url, header in zip(urls, theirs["signed"], strict=True):
             assert oci.sign(url, credentials, key).headers["Authorization"] == header
@@ -177,57 +177,57 @@ def test_a_signature_is_the_sdks(url: str, signature: str) -> None:
 
 # ---------------------------------------------------------------- compartments
 
-def test_every_compartment_is_listed_whatever_its_pages(house: App, cloud: Oci) -> None:
+def test_every_compartment_is_listed_whatever_its_pages(app: App, cloud: Oci) -> None:
     """Pages may be short, and the first one empty, although more follow."""
-    whole = ours(house).servers
+    whole = ours(app).servers
     assert {server.project_id for server in whole} == {TENANCY, SHOP, DATABASES}
     assert cloud.count("ListCompartments") == 1
     assert cloud.count("ListInstances") == 4                    # the tenancy and three below it; the deleted one not
     cloud.short = True
-    assert ours(house).servers == whole
+    assert ours(app).servers == whole
     assert cloud.count("ListCompartments") > 2
 
 
 @pytest.mark.parametrize("lost", [TENANCY, SHOP, DATABASES, STORE])
-def test_a_compartment_that_the_key_may_not_read_is_never_an_empty_list(house: App, cloud: Oci, lost: str) -> None:
+def test_a_compartment_that_the_key_may_not_read_is_never_an_empty_list(app: App, cloud: Oci, lost: str) -> None:
     """One above others is named by the party, as these may be read; a leaf is not, and so it is not the key's."""
     cloud.readable -= {lost}
     if lost in (TENANCY, SHOP):
         with pytest.raises(PartyDenied, match="missing right"):
-            ours(house)
+            ours(app)
         return
-    assert not [server for server in ours(house).servers if server.project_id == lost]
+    assert not [server for server in ours(app).servers if server.project_id == lost]
 
 
-def test_a_key_for_one_compartment(house: App, cloud: Oci) -> None:
-    whole = [server for server in ours(house).servers if server.project_id != TENANCY]
+def test_a_key_for_one_compartment(app: App, cloud: Oci) -> None:
+    whole = [server for server in ours(app).servers if server.project_id != TENANCY]
     cloud.readable = {SHOP, DATABASES, STORE}
-    credentials = opened(house)
+    credentials = opened(app)
     with pytest.raises(PartyDenied, match="--project"):
-        check.check_account(house.deployment, "123", "oci")
-    house.account("oci", credentials, cloud.url, project=SHOP)
-    assert check.check_account(house.deployment, "123", "oci") == REGION
-    assert ours(house).servers == whole
-    house.account("oci", credentials, cloud.url, project=DATABASES)
-    assert ours(house).servers == [server for server in whole if server.project_id == DATABASES]
-    house.account("oci", credentials, cloud.url, project=f"{SHOP}x")
+        check.check_account(app.deployment, "123", "oci")
+    app.account("oci", credentials, cloud.url, project=SHOP)
+    assert check.check_account(app.deployment, "123", "oci") == REGION
+    assert ours(app).servers == whole
+    app.account("oci", credentials, cloud.url, project=DATABASES)
+    assert ours(app).servers == [server for server in whole if server.project_id == DATABASES]
+    app.account("oci", credentials, cloud.url, project=f"{SHOP}x")
     with pytest.raises(PartyDenied, match="wrong project"):
-        ours(house)
+        ours(app)
 
 
 @pytest.mark.sample(4)
 @pytest.mark.parametrize("operation", ["ListInstances", "ListVnicAttachments", "GetVnic", "ListBootVolumeAttachments",
                                        "ListVolumeAttachments", "ListVolumes", "ListBootVolumes", "ListCompartments"])
-def test_each_right_is_needed(house: App, cloud: Oci, operation: str) -> None:
+def test_each_right_is_needed(app: App, cloud: Oci, operation: str) -> None:
     cloud.denied = {operation}
     with pytest.raises(PartyDenied, match="missing right"):
-        ours(house)
+        ours(app)
 
 
-def test_a_volume_that_the_key_may_not_read_has_no_size(house: App, cloud: Oci) -> None:
-    whole = ours(house).servers
+def test_a_volume_that_the_key_may_not_read_has_no_size(app: App, cloud: Oci) -> None:
+    whole = ours(app).servers
     cloud.readable -= {STORE}
-    servers = ours(house).servers
+    servers = ours(app).servers
     assert [without_disks(server) for server in servers] == [without_disks(server) for server in whole]
     changed = [mine.disk_gib for mine, server in zip(servers, whole, strict=True) if mine.disk_gib != server.disk_gib]
     assert changed
@@ -239,30 +239,30 @@ def without_disks(server: Server) -> Server:
     return msgspec.structs.replace(server, disk_gib=None, updated_at=None)
 
 
-def test_compartments_that_nobody_may_name(house: App, cloud: Oci) -> None:
+def test_compartments_that_nobody_may_name(app: App, cloud: Oci) -> None:
     """The tenancy alone would be a list without most servers."""
     cloud.readable -= set(ABOVE)
     with pytest.raises(PartyMalformed, match="inspect compartments"):
-        ours(house)
+        ours(app)
 
 
 # ---------------------------------------------------------------- the key
 
 @pytest.mark.slow
-def test_the_simulator_refuses_what_the_real_one_does(house: App, cloud: Oci) -> None:
-    credentials = dict(opened(house))
+def test_the_simulator_refuses_what_the_real_one_does(app: App, cloud: Oci) -> None:
+    credentials = dict(opened(app))
     for changes in ({"user": "ocid1.user.oc1..other"}, {"private_key": KEY["private_key"],
                                                         "fingerprint": KEY["fingerprint"]}):
-        house.account("oci", {**credentials, **changes}, cloud.url)
+        app.account("oci", {**credentials, **changes}, cloud.url)
         with pytest.raises(PartyDenied, match="wrong key"):
-            ours(house)
-    house.account("oci", credentials, cloud.url)
+            ours(app)
+    app.account("oci", credentials, cloud.url)
     for late in (-600, 600):
         cloud.late = late
         with pytest.raises(PartyDenied, match="clock"):
-            ours(house)
+            ours(app)
     cloud.late = 200
-    assert ours(house).total
+    assert ours(app).total
 
 
 def test_keys_that_cannot_sign() -> None:
@@ -289,7 +289,7 @@ def test_keys_that_cannot_sign() -> None:
 
 # ---------------------------------------------------------------- regions
 
-def test_regions_are_asked_where_the_tenancy_has_one(house: App, cloud: Oci) -> None:
+def test_regions_are_asked_where_the_tenancy_has_one(app: App, cloud: Oci) -> None:
     """In the credentials' region, or else in the account's first one."""
     def hosts(**more: Any) -> set[str]:
         names: set[str] = set()
@@ -315,8 +315,8 @@ Subscriptions = oci.api.Response(200, {}, json.dumps([
     {"regionName": "us-ashburn-1", "status": "READY"}, {"regionName": "ap-tokyo-1", "status": "IN_PROGRESS"}]).encode())
 
 
-def test_a_region_to_which_the_tenancy_is_not_subscribed(house: App, cloud: Oci) -> None:
+def test_a_region_to_which_the_tenancy_is_not_subscribed(app: App, cloud: Oci) -> None:
     cloud.fleet = Fleet(0)
-    assert ours(house).total == 0
+    assert ours(app).total == 0
     with pytest.raises(UnknownRegion):
-        ours(house, region="uk-london-1")
+        ours(app, region="uk-london-1")

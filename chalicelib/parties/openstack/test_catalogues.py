@@ -127,44 +127,44 @@ def bent(stack: ExitStack, **more: Any) -> tuple[Openstack, dict[str, str]]:
 
 
 @pytest.mark.parametrize("name", BENDS)
-def test_a_bent_catalogue_lists_the_same(name: str, house: App, stack: ExitStack) -> None:
+def test_a_bent_catalogue_lists_the_same(name: str, app: App, stack: ExitStack) -> None:
     cloud, credentials = bent(stack)
-    put(house, credentials)
-    straight = listed(house).servers
+    put(app, credentials)
+    straight = listed(app).servers
     bend = BENDS[name]
     cloud.bend = bend.change
     cache.forget()
-    put(house, {**credentials, **bend.credentials})
-    servers = listed(house).servers
+    put(app, {**credentials, **bend.credentials})
+    servers = listed(app).servers
     assert [server.id for server in servers] == [server.id for server in straight]
     if bend.unsized:
         assert {server.disk_gib for server in servers} > {None}
     else:
         assert servers == straight
-    part = listed(house, window=many_sources.Window(5, 9)).servers
+    part = listed(app, window=many_sources.Window(5, 9)).servers
     assert [server.id for server in part] == [server.id for server in straight[4:9]]
     if bend.theirs is not None:
         assert ids(credentials, "RegionOne", **bend.theirs) == sorted(server.id for server in servers)
 
 
-def test_two_novas_in_a_region(house: App, stack: ExitStack) -> None:
+def test_two_novas_in_a_region(app: App, stack: ExitStack) -> None:
     """openstacksdk calls one of them; we list the machines of both."""
     cloud, credentials = bent(stack)
     cloud.bend = lambda catalog: [
         {**entry, "endpoints": [{**row, "region_id": "RegionOne", "region": "RegionOne"} for row in entry["endpoints"]]}
         for entry in catalog]
-    put(house, credentials)
+    put(app, credentials)
     both = {id_of(fleet[n]) for fleet in cloud.fleets.values() for n in range(len(fleet))}
-    servers = listed(house).servers
+    servers = listed(app).servers
     assert {server.id for server in servers} == both
     assert len(servers) == 30
     assert not any(server.disk_gib is None for server in servers)
     assert len(ids(credentials, "RegionOne")) in (6, 24)
     windows = [many_sources.Window(first, first + 6) for first in range(1, 31, 7)]
-    assert [server for window in windows for server in listed(house, window=window).servers] == servers
+    assert [server for window in windows for server in listed(app, window=window).servers] == servers
     cloud.fail("503", "ListServersDetailed", (2, 3, 4))
     with pytest.raises(PartyError):
-        listed(house)
+        listed(app)
 
 
 @pytest.mark.parametrize(("change", "error", "text"), [
@@ -176,26 +176,26 @@ def test_two_novas_in_a_region(house: App, stack: ExitStack) -> None:
     (endpoints(lambda row: {**row, "url": row["url"].replace("/compute-", "/elsewhere-").removesuffix("/v2.1")}),
      PartyMalformed, "names no version, and none")])
 def test_a_catalogue_without_a_nova_says_why(change: Callable[[Catalog], Catalog], error: type[PartyError], text: str,
-                                             house: App, stack: ExitStack) -> None:
+                                             app: App, stack: ExitStack) -> None:
     cloud, credentials = bent(stack, regions=("RegionOne",))
     cloud.bend = change
     if change([{"type": "compute", "endpoints": []}]) and text == "no Nova":
         cloud.bend = lambda catalog: change([{"type": "image", "endpoints": []}])
-    put(house, credentials)
+    put(app, credentials)
     with pytest.raises(error, match=text):
-        listed(house)
+        listed(app)
 
 
 @pytest.mark.parametrize("end", ["", "/", "/v3", "/v3/", "/v2.0", "/v2.0/tokens", "/v3/auth", "/v3/auth/tokens"])
-def test_an_auth_url_behind_a_path_may_have_any_end(end: str, house: App, stack: ExitStack) -> None:
+def test_an_auth_url_behind_a_path_may_have_any_end(end: str, app: App, stack: ExitStack) -> None:
     _, credentials = bent(stack)
-    put(house, {**credentials, "auth_url": credentials["auth_url"] + end})
-    assert listed(house).total == 24
+    put(app, {**credentials, "auth_url": credentials["auth_url"] + end})
+    assert listed(app).total == 24
 
 
-def test_the_wrong_path_of_keystone_is_named(house: App, stack: ExitStack) -> None:
+def test_the_wrong_path_of_keystone_is_named(app: App, stack: ExitStack) -> None:
     cloud, credentials = bent(stack)
     for path in ("", "/nowhere", "/identity/nowhere"):
-        put(house, {**credentials, "auth_url": f"{cloud.url}{path}"})
+        put(app, {**credentials, "auth_url": f"{cloud.url}{path}"})
         with pytest.raises(PartyError, match="auth_url does not lead to Keystone v3"):
-            listed(house)
+            listed(app)

@@ -46,7 +46,7 @@ def test_a_call_is_signed_as_by_its_driver(monkeypatch: pytest.MonkeyPatch) -> N
     assert (calls[0].url, calls[0].body.decode(), dict(calls[0].headers)) == (url, data, headers)
 
 
-def test_each_try_is_signed_by_its_own_time(stack: ExitStack, house: App) -> None:
+def test_each_try_is_signed_by_its_own_time(stack: ExitStack, app: App) -> None:
     class Outscale(Simulator):
         def operation(self, call: Call) -> str:
             return call.path.rpartition("/")[2]
@@ -55,10 +55,10 @@ def test_each_try_is_signed_by_its_own_time(stack: ExitStack, house: App) -> Non
             return Answer(200, {"Content-Type": "application/json"}, msgspec.json.encode({"Vms": []}))
 
     cloud = stack.enter_context(Outscale())
-    house.deployment.transport.jitter = lambda: 4.0             # seconds apart: another second in the signature
-    house.account("outscale", {"access_key": "example", "secret_key": canaries.secret("outscale")}, cloud.url)
+    app.deployment.transport.jitter = lambda: 4.0             # seconds apart: another second in the signature
+    app.account("outscale", {"access_key": "example", "secret_key": canaries.secret("outscale")}, cloud.url)
     cloud.fail("503", "ReadVms", (1,))
-    assert many_sources.list_servers(house.deployment,
+    assert many_sources.list_servers(app.deployment,
                                      many_sources.source_of("123", "outscale", "eu-west-2")).total == 0
     first, second = (call.headers for call in cloud.calls)
     assert first["x-osc-date"] != second["x-osc-date"]

@@ -25,16 +25,16 @@ SIZE = 40
 
 
 @pytest.fixture
-def cloud(stack: ExitStack, house: App) -> Ovh:
+def cloud(stack: ExitStack, app: App) -> Ovh:
     made, credentials = start({"eu": Fleet(SIZE, "ovh")}, canaries.secret("ovh"))
     assert isinstance(made, Ovh)
     stack.enter_context(made)
-    house.account("ovh", credentials, made.url)
+    app.account("ovh", credentials, made.url)
     return made
 
 
-def ours(house: App, **more: Any) -> many_sources.Answer:
-    return many_sources.list_servers(house.deployment, many_sources.source_of("123", "ovh", "eu"), **more)
+def ours(app: App, **more: Any) -> many_sources.Answer:
+    return many_sources.list_servers(app.deployment, many_sources.source_of("123", "ovh", "eu"), **more)
 
 
 def keys(cloud: Ovh) -> dict[str, str]:
@@ -51,10 +51,10 @@ machines = lister("ovh")
 # ---------------------------------------------------------------- the vendor's client
 
 @pytest.mark.parametrize("fields", [keys, oauth2])
-def test_the_sdk_and_we_list_the_same_machines(fields: Any, cloud: Ovh, house: App) -> None:
-    house.account("ovh", fields(cloud), cloud.url)
+def test_the_sdk_and_we_list_the_same_machines(fields: Any, cloud: Ovh, app: App) -> None:
+    app.account("ovh", fields(cloud), cloud.url)
     theirs = machines(cloud.url, fields(cloud), "eu")
-    answer = ours(house)
+    answer = ours(app)
     assert answer.total == len(theirs) == SIZE
     assert_same(answer.servers, theirs)
 
@@ -79,52 +79,52 @@ def test_the_sdk_signs_as_we_do(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # ---------------------------------------------------------------- keys, the clock, windows
 
-def test_a_changed_key_is_refused(cloud: Ovh, house: App) -> None:
+def test_a_changed_key_is_refused(cloud: Ovh, app: App) -> None:
     for field, value in {**keys(cloud), **oauth2(cloud)}.items():
         fields = keys(cloud) if field in keys(cloud) else oauth2(cloud)
-        house.account("ovh", {**fields, field: value[:-1] + "_"}, cloud.url)
+        app.account("ovh", {**fields, field: value[:-1] + "_"}, cloud.url)
         with pytest.raises(PartyDenied):
-            ours(house)
-    house.account("ovh", keys(cloud), cloud.url)
-    assert ours(house).total == SIZE
+            ours(app)
+    app.account("ovh", keys(cloud), cloud.url)
+    assert ours(app).total == SIZE
 
 
 @pytest.mark.parametrize("late", [-7200, 7200])
-def test_the_partys_clock_is_the_one_that_counts(late: int, cloud: Ovh, house: App) -> None:
+def test_the_partys_clock_is_the_one_that_counts(late: int, cloud: Ovh, app: App) -> None:
     """It is read once for a listing, and not for the next."""
     cloud.late = late
-    assert ours(house).total == SIZE
-    assert ours(house, window=Window(2, 3)).total == SIZE
+    assert ours(app).total == SIZE
+    assert ours(app, window=Window(2, 3)).total == SIZE
     assert cloud.count("GetTime") == 1
 
 
-def test_a_window_costs_the_calls_of_its_servers(cloud: Ovh, house: App) -> None:
-    whole = ours(house).servers
+def test_a_window_costs_the_calls_of_its_servers(cloud: Ovh, app: App) -> None:
+    whole = ours(app).servers
     assert [server.id for server in whole] == sorted(name_of(cloud.fleet[n]) for n in range(SIZE))
     cloud.forget()
-    assert ours(house, window=Window(2, 3)).servers == whole[1:3]
+    assert ours(app, window=Window(2, 3)).servers == whole[1:3]
     assert cloud.count("GetVps") + cloud.count("GetDedicatedServer") == 2
 
 
-def test_the_check_needs_each_right_for_a_list(cloud: Ovh, house: App) -> None:
-    check.check_account(house.deployment, "123", "ovh")
+def test_the_check_needs_each_right_for_a_list(cloud: Ovh, app: App) -> None:
+    check.check_account(app.deployment, "123", "ovh")
     for operation in ("ListVps", "ListDedicatedServers"):
         cloud.denied = {operation}
         with pytest.raises(PartyDenied, match="NOT_GRANTED_CALL"):
-            check.check_account(house.deployment, "123", "ovh")
+            check.check_account(app.deployment, "123", "ovh")
 
 
-def test_an_expired_service_and_an_empty_kind(cloud: Ovh, house: App) -> None:
+def test_an_expired_service_and_an_empty_kind(cloud: Ovh, app: App) -> None:
     expired = next(cloud.fleet[n] for n in range(SIZE) if is_vps(cloud.fleet[n]))
     cloud.expired = {name_of(expired)}
-    rows = [server for server in ours(house).servers if server.status == "SUSPENDED"]
+    rows = [server for server in ours(app).servers if server.status == "SUSPENDED"]
     assert [(server.id, server.cpu, server.party_status) for server in rows] == [(name_of(expired), None, "expired")]
 
 
-def test_the_site_of_the_credentials_is_the_only_one(cloud: Ovh, house: App) -> None:
-    house.account("ovh", {**keys(cloud), "site": "ca"}, cloud.url)
+def test_the_site_of_the_credentials_is_the_only_one(cloud: Ovh, app: App) -> None:
+    app.account("ovh", {**keys(cloud), "site": "ca"}, cloud.url)
     with pytest.raises(UnknownRegion, match="site ca"):
-        ours(house)
+        ours(app)
     account = account_of("ovh", {**keys(cloud), "site": "ca"})
     hosts: set[str] = set()
 

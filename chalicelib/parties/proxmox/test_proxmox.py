@@ -58,43 +58,43 @@ def without_addresses(guest: Mapping[str, Any]) -> dict[str, Any]:
     return {name: set() if "_ipv" in name else value for name, value in guest.items()}
 
 
-def put(house: App, url: str, secret: str, token: str = TOKEN, **more: Any) -> dict[str, str]:
+def put(app: App, url: str, secret: str, token: str = TOKEN, **more: Any) -> dict[str, str]:
     credentials = {"host": url, "token_id": token, "token_secret": secret}
     made = accounts.check("123", proxmox.PARTY, credentials, local=True, **{
         "project": None, "regions": (), "deep": False, "endpoint": None, **more})
-    accounts.put(house.deployment.store, house.deployment.sealer(), made, house.clock(), replace=True)
+    accounts.put(app.deployment.store, app.deployment.sealer(), made, app.clock(), replace=True)
     return credentials
 
 
-def listed(house: App, region: str = "cluster1", window: Window = WHOLE) -> many_sources.Answer:
-    return many_sources.list_servers(house.deployment, many_sources.source_of("123", "proxmox", region), window)
+def listed(app: App, region: str = "cluster1", window: Window = WHOLE) -> many_sources.Answer:
+    return many_sources.list_servers(app.deployment, many_sources.source_of("123", "proxmox", region), window)
 
 
 # ---------------------------------------------------------------- at the simulator
 
-def a_cluster(house: App, stack: ExitStack, size: int = SIZE, token: str = TOKEN, **more: Any,
+def a_cluster(app: App, stack: ExitStack, size: int = SIZE, token: str = TOKEN, **more: Any,
               ) -> tuple[Proxmox, dict[str, str]]:
     secret = canaries.secret("proxmox")
     pve = Pve(**{"name": "cluster1", "tokens": {token: secret}, "acl": {token: {"/": READER}}, **more})
     cluster = stack.enter_context(Proxmox(Fleet(size, "proxmox"), pve))
-    return cluster, put(house, cluster.url, secret, token)
+    return cluster, put(app, cluster.url, secret, token)
 
 
 @pytest.mark.parametrize("in_body", [False, True])
-def test_proxmoxer_and_we_list_the_same_guests(house: App, stack: ExitStack, in_body: bool) -> None:
+def test_proxmoxer_and_we_list_the_same_guests(app: App, stack: ExitStack, in_body: bool) -> None:
     """Machines and containers, templates, agents that do not answer, a guest that its node has not described."""
-    cluster, credentials = a_cluster(house, stack, containers=True, templates=frozenset((3, 5)), in_body=in_body,
+    cluster, credentials = a_cluster(app, stack, containers=True, templates=frozenset((3, 5)), in_body=in_body,
                                      silent=frozenset((6, 9)))
-    mine = listed(house)
+    mine = listed(app)
     same(mine, machines(cluster.url, credentials, "cluster1"))
     assert mine.total == SIZE - 2
     assert Counter(server.instance_type for server in mine.servers) == {"qemu": 39, "lxc": 19}
     assert len([server for server in mine.servers if server.lan_ipv4]) > 40
 
 
-def test_an_offline_node_costs_its_guests_their_values_and_no_more(house: App, stack: ExitStack) -> None:
-    cluster, credentials = a_cluster(house, stack, offline=frozenset(("pve2",)))
-    mine = listed(house)
+def test_an_offline_node_costs_its_guests_their_values_and_no_more(app: App, stack: ExitStack) -> None:
+    cluster, credentials = a_cluster(app, stack, offline=frozenset(("pve2",)))
+    mine = listed(app)
     assert not any("/pve2/" in call.path for call in cluster.calls)
     same(mine, machines(cluster.url, credentials, "cluster1"))
     lost = [server for server in mine.servers if server.zone == "pve2"]
@@ -104,37 +104,37 @@ def test_an_offline_node_costs_its_guests_their_values_and_no_more(house: App, s
     assert all(server.tags or server.project_id for server in lost)
 
 
-def test_a_node_that_goes_offline_meanwhile(house: App, stack: ExitStack) -> None:
-    cluster, _ = a_cluster(house, stack)
+def test_a_node_that_goes_offline_meanwhile(app: App, stack: ExitStack) -> None:
+    cluster, _ = a_cluster(app, stack)
 
     def fall() -> None:
         if cluster.count("GetConfig") == 5:
             cluster.pve = replace(cluster.pve, offline=frozenset(("pve1",)))
 
     cluster.between = fall
-    mine = listed(house)
+    mine = listed(app)
     assert mine.total == SIZE
     assert {server.status for server in mine.servers if server.zone == "pve1"} == {"UNKNOWN"}
     cluster.between = None
     cluster.pve = replace(cluster.pve, offline=frozenset())
     cluster.plans.clear()
-    assert "UNKNOWN" not in {server.status for server in listed(house).servers}
+    assert "UNKNOWN" not in {server.status for server in listed(app).servers}
 
 
-def test_the_calls(house: App, stack: ExitStack) -> None:
+def test_the_calls(app: App, stack: ExitStack) -> None:
     """A window reads its own guests alone; machines that are off and containers that are off have nobody to ask."""
-    cluster, _ = a_cluster(house, stack)
-    assert listed(house, window=Window(11, 20)).total == SIZE
+    cluster, _ = a_cluster(app, stack)
+    assert listed(app, window=Window(11, 20)).total == SIZE
     running = [n for n in range(10, 20) if cluster.fleet[n].state == "running"]
     assert Counter(call.operation for call in cluster.calls) == {
         "ListResources": 1, "GetClusterStatus": 1, "GetConfig": 10, "GetAgentInterfaces": len(running)}
     cluster.forget()
-    assert listed(house, window=Window(SIZE + 1, SIZE + 9)).servers == []
+    assert listed(app, window=Window(SIZE + 1, SIZE + 9)).servers == []
     assert cluster.count() == 2
 
 
-def test_at_most_eight_calls_at_once(house: App, stack: ExitStack) -> None:
-    cluster, _ = a_cluster(house, stack)
+def test_at_most_eight_calls_at_once(app: App, stack: ExitStack) -> None:
+    cluster, _ = a_cluster(app, stack)
     cluster.latency = 0.02
     under_way, most, answer = Counter[str](), [0], cluster.answer
 
@@ -146,15 +146,15 @@ def test_at_most_eight_calls_at_once(house: App, stack: ExitStack) -> None:
         return answer(call)
 
     cluster.answer = counted                # type: ignore[method-assign]
-    listed(house)
+    listed(app)
     assert 2 <= max(most) <= 8
 
 
-def test_a_node_alone_is_called_default(house: App, stack: ExitStack) -> None:
-    cluster, credentials = a_cluster(house, stack, name="")
-    same(listed(house, "default"), machines(cluster.url, credentials, "default"))
+def test_a_node_alone_is_called_default(app: App, stack: ExitStack) -> None:
+    cluster, credentials = a_cluster(app, stack, name="")
+    same(listed(app, "default"), machines(cluster.url, credentials, "default"))
     with pytest.raises(UnknownRegion):
-        listed(house, "cluster1")
+        listed(app, "cluster1")
 
 
 @pytest.mark.parametrize(("held", "text"), [
@@ -162,46 +162,46 @@ def test_a_node_alone_is_called_default(house: App, stack: ExitStack) -> None:
     ({"/": ("Sys.Audit",)}, "missing right: VM.Audit"),
     ({"/": ("Sys.Audit",), "/vms": ("VM.PowerMgmt",)}, "missing right: VM.Audit"),
     ({"/": ("Sys.Audit", "VM.Audit")}, "Forbidden.VM.GuestAgent.Audit")])
-def test_a_token_without_rights_is_denied(house: App, stack: ExitStack, held: dict[str, tuple[str, ...]],
+def test_a_token_without_rights_is_denied(app: App, stack: ExitStack, held: dict[str, tuple[str, ...]],
                                           text: str) -> None:
     """Never an empty list, also where Proxmox answers one."""
-    a_cluster(house, stack, acl={TOKEN: held})
+    a_cluster(app, stack, acl={TOKEN: held})
     with pytest.raises(PartyDenied, match=re.escape(text)):
-        listed(house)
+        listed(app)
     if "VM.Audit" not in held.get("/", ()):
         with pytest.raises(PartyDenied):
-            check.check_account(house.deployment, "123", "proxmox")
+            check.check_account(app.deployment, "123", "proxmox")
 
 
-def test_pools_are_projects(house: App, stack: ExitStack) -> None:
+def test_pools_are_projects(app: App, stack: ExitStack) -> None:
     """A token may see a pool alone; it is then the account's whole list, and --project the same."""
     rights = {"/": ("Sys.Audit",), "/pool/pool0": ("VM.Audit", "VM.GuestAgent.Audit", "Pool.Audit")}
-    cluster, credentials = a_cluster(house, stack, acl={TOKEN: rights})
+    cluster, credentials = a_cluster(app, stack, acl={TOKEN: rights})
     own = [str(100 + n) for n in range(SIZE) if cluster.fleet[n].project == 0]
-    assert [server.id for server in listed(house).servers] == own
-    put(house, cluster.url, credentials["token_secret"], project="pool0")
-    assert [server.id for server in listed(house).servers] == own
-    assert check.check_account(house.deployment, "123", "proxmox") == "default"
-    put(house, cluster.url, credentials["token_secret"], project="pool1002189")
+    assert [server.id for server in listed(app).servers] == own
+    put(app, cluster.url, credentials["token_secret"], project="pool0")
+    assert [server.id for server in listed(app).servers] == own
+    assert check.check_account(app.deployment, "123", "proxmox") == "default"
+    put(app, cluster.url, credentials["token_secret"], project="pool1002189")
     with pytest.raises(PartyDenied, match=r"Pool\.Audit"):
-        listed(house)
+        listed(app)
     cluster.pve = replace(cluster.pve, acl={TOKEN: {"/": READER}})
-    assert listed(house).total == SIZE - len(own)
+    assert listed(app).total == SIZE - len(own)
 
 
-def test_wrong_tokens_check_and_regions(house: App, stack: ExitStack) -> None:
-    cluster, credentials = a_cluster(house, stack, 3)
-    assert check.check_account(house.deployment, "123", "proxmox") == "default"
-    account = accounts.load(house.deployment.store, house.deployment.sealer, "123", "proxmox", local=True)
-    send = house.deployment.transport.sender(proxmox.PARTY, account, "default", time.monotonic() + 9)
+def test_wrong_tokens_check_and_regions(app: App, stack: ExitStack) -> None:
+    cluster, credentials = a_cluster(app, stack, 3)
+    assert check.check_account(app.deployment, "123", "proxmox") == "default"
+    account = accounts.load(app.deployment.store, app.deployment.sealer, "123", "proxmox", local=True)
+    send = app.deployment.transport.sender(proxmox.PARTY, account, "default", time.monotonic() + 9)
     assert [region.code for region in parties.list_regions(account, send)] == ["cluster1"]
-    put(house, cluster.url, credentials["token_secret"], regions=("other",))
+    put(app, cluster.url, credentials["token_secret"], regions=("other",))
     with pytest.raises(UnknownRegion):
-        check.check_account(house.deployment, "123", "proxmox")
+        check.check_account(app.deployment, "123", "proxmox")
     for token, secret in ((TOKEN, canaries.secret("wrong")), ("twocloud@pve!other", credentials["token_secret"])):
-        put(house, cluster.url, secret, token)
+        put(app, cluster.url, secret, token)
         with pytest.raises(PartyDenied, match="wrong key"):
-            listed(house)
+            listed(app)
 
 
 def test_the_forms_of_credentials() -> None:
@@ -233,8 +233,8 @@ def test_a_name_means_proxmoxs_port_and_a_url_what_it_says(host: str, url: str) 
 @pytest.mark.parametrize(("path", "status"), [
     ("/cluster/resources?type=vms", 400), ("/cluster/resources?limit=1", 400), ("/nodes/pve1/qemu/99/config", 500),
     ("/cluster/nothing", 501), ("/nodes/pve9/qemu/100/config", 500), ("/version", 200)])
-def test_the_simulator_refuses_what_we_never_ask(house: App, stack: ExitStack, path: str, status: int) -> None:
-    cluster, credentials = a_cluster(house, stack, 3)
+def test_the_simulator_refuses_what_we_never_ask(app: App, stack: ExitStack, path: str, status: int) -> None:
+    cluster, credentials = a_cluster(app, stack, 3)
     answer = requests.get(f"{cluster.url}/api2/json{path}", timeout=9, headers={
         "Authorization": f"PVEAPIToken={TOKEN}={credentials['token_secret']}"})
     assert answer.status_code == status
@@ -313,21 +313,21 @@ def guests() -> list[dict[str, Any]]:
 
 
 @contextmanager
-def at_fakepve(house: App, folder: Path, online: bool = True, privileges: tuple[str, ...] = READER,
+def at_fakepve(app: App, folder: Path, online: bool = True, privileges: tuple[str, ...] = READER,
                ) -> Generator[tuple[str, dict[str, str]]]:
     secret = canaries.secret("fakepve")
     with fakepve(folder, name="lab", tokens={TOKEN: secret}, guests=guests(), acl={TOKEN: [["/", privileges]]},
                  nodes={"pve1": True, "pve2": online}) as url:
-        house.deployment.transport.adapter = Transport(str(folder / "simulators.pem")).adapter
-        yield url, put(house, url, secret)
+        app.deployment.transport.adapter = Transport(str(folder / "simulators.pem")).adapter
+        yield url, put(app, url, secret)
 
 
-def test_proxmoxer_and_we_list_the_same_guests_of_fakepve(house: App, tmp_path: Path) -> None:
+def test_proxmoxer_and_we_list_the_same_guests_of_fakepve(app: App, tmp_path: Path) -> None:
     """Each of our calls passes the checks of Proxmox's own description: paths, parameters, rights."""
-    with at_fakepve(house, tmp_path) as (url, credentials):
-        mine, theirs = listed(house, "lab"), machines(url, credentials, "lab", tmp_path)
-        assert [server.id for server in listed(house, "lab", Window(3, 4)).servers] == ["992", "993"]
-        assert check.check_account(house.deployment, "123", "proxmox") == "default"
+    with at_fakepve(app, tmp_path) as (url, credentials):
+        mine, theirs = listed(app, "lab"), machines(url, credentials, "lab", tmp_path)
+        assert [server.id for server in listed(app, "lab", Window(3, 4)).servers] == ["992", "993"]
+        assert check.check_account(app.deployment, "123", "proxmox") == "default"
     addresses = {server.id: (server.lan_ipv4, server.wan_ipv4) for server in mine.servers}
     assert addresses["991"] == (("10.0.0.2",), ("203.0.114.2",))
     assert addresses["996"] == addresses["990"] == ((), ())     # its agent hangs; it has none
@@ -336,10 +336,10 @@ def test_proxmoxer_and_we_list_the_same_guests_of_fakepve(house: App, tmp_path: 
     same(mine, {key: without_addresses(guest) if key in ("990",) else guest for key, guest in theirs.items()})
 
 
-def test_an_offline_node_of_fakepve(house: App, tmp_path: Path) -> None:
+def test_an_offline_node_of_fakepve(app: App, tmp_path: Path) -> None:
     """Of a node that is gone, fakepve still says names and sizes; a real cluster soon forgets these."""
-    with at_fakepve(house, tmp_path, online=False) as (url, credentials):
-        mine, theirs = listed(house, "lab"), machines(url, credentials, "lab", tmp_path)
+    with at_fakepve(app, tmp_path, online=False) as (url, credentials):
+        mine, theirs = listed(app, "lab"), machines(url, credentials, "lab", tmp_path)
     assert {(server.zone, server.status == "UNKNOWN") for server in mine.servers} == {("pve1", False), ("pve2", True)}
     same(mine, {key: without_addresses(guest) if guest["zone"] == "pve2" or key == "990" else guest
                 for key, guest in theirs.items()})
@@ -348,18 +348,18 @@ def test_an_offline_node_of_fakepve(house: App, tmp_path: Path) -> None:
 @pytest.mark.sample(3)
 @pytest.mark.parametrize(("held", "text"), [
     (("Sys.Audit",), "missing right: VM.Audit"), (("VM.Audit", "Sys.Audit"), "Forbidden.VM.GuestAgent.Audit")])
-def test_fakepve_denies_what_a_right_is_missing_for(house: App, tmp_path: Path, held: tuple[str, ...],
+def test_fakepve_denies_what_a_right_is_missing_for(app: App, tmp_path: Path, held: tuple[str, ...],
                                                     text: str) -> None:
-    with at_fakepve(house, tmp_path, privileges=held) as (url, _):
+    with at_fakepve(app, tmp_path, privileges=held) as (url, _):
         with pytest.raises(PartyDenied, match=re.escape(text)):
-            listed(house, "lab")
-        put(house, url, canaries.secret("wrong"))
+            listed(app, "lab")
+        put(app, url, canaries.secret("wrong"))
         with pytest.raises(PartyDenied, match="wrong key"):
-            listed(house, "lab")
+            listed(app, "lab")
 
 
-def test_a_certificate_of_the_clusters_own_authority_is_not_believed(house: App, tmp_path: Path) -> None:
-    with at_fakepve(house, tmp_path):
-        house.deployment.transport.adapter = Transport().adapter
+def test_a_certificate_of_the_clusters_own_authority_is_not_believed(app: App, tmp_path: Path) -> None:
+    with at_fakepve(app, tmp_path):
+        app.deployment.transport.adapter = Transport().adapter
         with pytest.raises(PartyUnavailable, match="certificate"):
-            listed(house, "lab")
+            listed(app, "lab")

@@ -72,27 +72,27 @@ def sdk(cloud: Qcloud, client: Any, region: str = "ap-guangzhou", token: str | N
     return reference.client(account(cloud, token), client, region)
 
 
-def test_the_sdk_and_we_list_the_same_machines(house: App, tencent: Qcloud) -> None:
-    house.account("qcloud", {"secret_id": next(iter(tencent.keys)), "secret_key": next(iter(tencent.keys.values()))},
+def test_the_sdk_and_we_list_the_same_machines(app: App, tencent: Qcloud) -> None:
+    app.account("qcloud", {"secret_id": next(iter(tencent.keys)), "secret_key": next(iter(tencent.keys.values()))},
                   tencent.url)
     theirs = reference.list_servers(account(tencent), "ap-guangzhou")
-    servers = ours(house.deployment, "gz").servers
+    servers = ours(app.deployment, "gz").servers
     assert len(servers) == len(theirs) == 237
     verified.assert_same(servers, theirs)
     assert [server.id for server in servers] == list(theirs)
     assert all(server.created_at and (server.os, server.key_name) == ("linux", None) for server in servers)
 
 
-def test_the_sdk_and_we_see_the_same_disks_and_interfaces(house: App, tencent: Qcloud) -> None:
+def test_the_sdk_and_we_see_the_same_disks_and_interfaces(app: App, tencent: Qcloud) -> None:
     """--deep, against CBS and VPC read through the SDK one machine at a time."""
-    house.account("qcloud", {"secret_id": next(iter(tencent.keys)), "secret_key": next(iter(tencent.keys.values()))},
+    app.account("qcloud", {"secret_id": next(iter(tencent.keys)), "secret_key": next(iter(tencent.keys.values()))},
                   tencent.url,
                   deep=True)
     disks = reference.pages(sdk(tencent, cbs_client.CbsClient).DescribeDisks, cbs_models.DescribeDisksRequest(),
                             "DiskSet")
     interfaces = reference.pages(sdk(tencent, vpc_client.VpcClient).DescribeNetworkInterfaces,
                                  vpc_models.DescribeNetworkInterfacesRequest(), "NetworkInterfaceSet")
-    servers = ours(house.deployment, "gz").servers
+    servers = ours(app.deployment, "gz").servers
     assert len(servers) == 237
     for mine in servers:
         assert mine.disk_gib == sum(disk.DiskSize for disk in disks if disk.InstanceId == mine.id)
@@ -100,19 +100,19 @@ def test_the_sdk_and_we_see_the_same_disks_and_interfaces(house: App, tencent: Q
         assert set(mine.lan_ipv4) == {a.PrivateIpAddress for a in addresses}
         assert set(mine.wan_ipv4) == {a.PublicIpAddress for a in addresses if a.PublicIpAddress}
     plain = tencent.count("DescribeDisks")
-    house.account("qcloud", {"secret_id": next(iter(tencent.keys)), "secret_key": next(iter(tencent.keys.values()))},
+    app.account("qcloud", {"secret_id": next(iter(tencent.keys)), "secret_key": next(iter(tencent.keys.values()))},
                   tencent.url)
-    ours(house.deployment, "gz")
+    ours(app.deployment, "gz")
     assert tencent.count("DescribeDisks") == plain          # the default makes no such call
 
 
-def test_the_sdk_and_we_see_the_same_regions(house: App, tencent: Qcloud) -> None:
+def test_the_sdk_and_we_see_the_same_regions(app: App, tencent: Qcloud) -> None:
     (key_id, secret), = tencent.keys.items()
     answer = sdk(tencent, region_client.RegionClient).DescribeRegions(
         _asked(region_models.DescribeRegionsRequest(), {"Product": "cvm"}))
     account = Account(tenant_id="1", party="qcloud", credentials={"secret_id": key_id, "secret_key": secret},
                       endpoint=tencent.url)
-    send = house.deployment.transport.sender(qcloud.PARTY, account, "ap-guangzhou", time.monotonic() + 9)
+    send = app.deployment.transport.sender(qcloud.PARTY, account, "ap-guangzhou", time.monotonic() + 9)
     mine = parties.list_regions(account, send)
     assert [region.code for region in mine if region.open] == [region.Region for region in answer.RegionSet]
 

@@ -16,12 +16,12 @@ from tests.verified import lister
 machines = lister("scaleway")
 
 
-def test_the_sdk_and_we_list_the_same_machines(house: App, stack: ExitStack) -> None:
-    bearer.same_machines(house, stack, "scaleway", machines, neighbour="nl-ams", token=canaries.watch(str(uuid4())))
+def test_the_sdk_and_we_list_the_same_machines(app: App, stack: ExitStack) -> None:
+    bearer.same_machines(app, stack, "scaleway", machines, neighbour="nl-ams", token=canaries.watch(str(uuid4())))
 
 
-def test_a_wrong_token_is_refused_and_regions_are_the_partys(house: App, stack: ExitStack) -> None:
-    bearer.wrong_tokens_are_refused_and_regions_found(house, stack, "scaleway", "nl-ams",
+def test_a_wrong_token_is_refused_and_regions_are_the_partys(app: App, stack: ExitStack) -> None:
+    bearer.wrong_tokens_are_refused_and_regions_found(app, stack, "scaleway", "nl-ams",
                                                       token=canaries.watch(str(uuid4())))
 
 

@@ -30,24 +30,24 @@ SIZE, REGION = 137, "eu01"
 
 
 @pytest.fixture
-def cloud(stack: ExitStack, house: App) -> Stackit:
+def cloud(stack: ExitStack, app: App) -> Stackit:
     made, credentials = start({REGION: Fleet(SIZE, "stackit"), "eu02": Fleet(3, "vienna")}, canaries.secret("stackit"))
     assert isinstance(made, Stackit)
     stack.enter_context(made)
-    house.account("stackit", credentials, made.url)
+    app.account("stackit", credentials, made.url)
     return made
 
 
-def ours(house: App, region: str = REGION) -> many_sources.Answer:
-    return many_sources.list_servers(house.deployment, many_sources.source_of("123", "stackit", region))
+def ours(app: App, region: str = REGION) -> many_sources.Answer:
+    return many_sources.list_servers(app.deployment, many_sources.source_of("123", "stackit", region))
 
 
-def opened(house: App) -> Account:
-    return accounts.load(house.deployment.store, house.deployment.sealer, "123", "stackit", local=True)
+def opened(app: App) -> Account:
+    return accounts.load(app.deployment.store, app.deployment.sealer, "123", "stackit", local=True)
 
 
-def credentials_of(house: App) -> Mapping[str, str]:
-    return opened(house).credentials
+def credentials_of(app: App) -> Mapping[str, str]:
+    return opened(app).credentials
 
 
 # ---------------------------------------------------------------- the SDK
@@ -55,9 +55,9 @@ def credentials_of(house: App) -> Mapping[str, str]:
 machines = lister("stackit")
 
 
-def test_the_sdk_and_we_list_the_same_machines(cloud: Stackit, house: App) -> None:
-    theirs = machines(cloud.url, credentials_of(house), REGION)
-    answer = ours(house)
+def test_the_sdk_and_we_list_the_same_machines(cloud: Stackit, app: App) -> None:
+    theirs = machines(cloud.url, credentials_of(app), REGION)
+    answer = ours(app)
     assert answer.total == len(theirs) == SIZE
     assert_same(answer.servers, theirs)
 
@@ -103,39 +103,39 @@ def names(model: Any) -> set[str]:
 
 @pytest.mark.parametrize(("field", "value"), [("kid", "another"), ("iss", "x@sa.stackit.cloud"), ("sub", "nobody"),
                                               ("aud", "https://evil.example")])
-def test_a_changed_key_is_refused(field: str, value: str, cloud: Stackit, house: App) -> None:
+def test_a_changed_key_is_refused(field: str, value: str, cloud: Stackit, app: App) -> None:
     """The audience too, and the token is asked for at the pinned address alone."""
-    key = json.loads(credentials_of(house)["service_account_key"])
-    house.account("stackit", {"project_id": PROJECT, "service_account_key": {
+    key = json.loads(credentials_of(app)["service_account_key"])
+    app.account("stackit", {"project_id": PROJECT, "service_account_key": {
         **key, "credentials": {**key["credentials"], field: value}}}, cloud.url)
     with pytest.raises(PartyDenied, match="invalid_grant"):
-        ours(house)
+        ours(app)
     assert cloud.count("ListServers") == 0
 
 
-def test_a_token_is_kept_and_another_one_made_if_it_is_refused(cloud: Stackit, house: App) -> None:
-    assert ours(house).total == ours(house).total == SIZE
+def test_a_token_is_kept_and_another_one_made_if_it_is_refused(cloud: Stackit, app: App) -> None:
+    assert ours(app).total == ours(app).total == SIZE
     assert cloud.count("Login") == 1
     cloud.tokens.clear()
-    assert ours(house).total == SIZE
+    assert ours(app).total == SIZE
     assert cloud.count("Login") == 2
 
 
-def test_the_types_are_asked_for_once(cloud: Stackit, house: App) -> None:
-    ours(house)
-    ours(house)
+def test_the_types_are_asked_for_once(cloud: Stackit, app: App) -> None:
+    ours(app)
+    ours(app)
     assert (cloud.count("ListServers"), cloud.count("ListMachineTypes")) == (2, 1)
-    assert ours(house, "eu02").total == 3
+    assert ours(app, "eu02").total == 3
     assert cloud.count("ListMachineTypes") == 2
 
 
-def test_regions_and_the_check(cloud: Stackit, house: App) -> None:
-    send = house.deployment.transport.sender(stackit.PARTY, opened(house), REGION, time.monotonic() + 9)
-    assert [region.code for region in parties.list_regions(opened(house), send)] == ["eu01", "eu02"]
-    check.check_account(house.deployment, "123", "stackit")
+def test_regions_and_the_check(cloud: Stackit, app: App) -> None:
+    send = app.deployment.transport.sender(stackit.PARTY, opened(app), REGION, time.monotonic() + 9)
+    assert [region.code for region in parties.list_regions(opened(app), send)] == ["eu01", "eu02"]
+    check.check_account(app.deployment, "123", "stackit")
     cloud.denied = {"ListServers"}
     with pytest.raises(PartyDenied, match="missing right"):
-        check.check_account(house.deployment, "123", "stackit")
+        check.check_account(app.deployment, "123", "stackit")
 
 
 @pytest.mark.parametrize("credentials", [{}, {"privateKey": None}, {"privateKey": "-----BEGIN PRIVATE KEY-----\nx"},
@@ -153,8 +153,8 @@ def test_a_file_that_cannot_sign_is_not_stored(credentials: dict[str, Any]) -> N
     (f"/v2/projects/{PROJECT}/regions/eu01/servers?details=yes", 400),
     (f"/v2/projects/{PROJECT}/regions/eu09/servers", 404), ("/v2/projects/x/regions/eu01/servers", 404),
     (f"/v1/projects/{PROJECT}/servers", 404)])
-def test_the_simulator_refuses_what_the_real_one_refuses(path: str, status: int, cloud: Stackit, house: App) -> None:
-    ours(house)
+def test_the_simulator_refuses_what_the_real_one_refuses(path: str, status: int, cloud: Stackit, app: App) -> None:
+    ours(app)
     (token,) = cloud.tokens
     answer = requests.get(cloud.url + path, headers={"Authorization": f"Bearer {token}"}, timeout=9)
     assert answer.status_code == status

@@ -31,10 +31,10 @@ def keys() -> dict[str, str]:
 
 
 @pytest.fixture
-def cloud(stack: ExitStack, house: App, keys: dict[str, str]) -> Swas:
+def cloud(stack: ExitStack, app: App, keys: dict[str, str]) -> Swas:
     made = stack.enter_context(Swas({keys["access_key_id"]: keys["access_key_secret"]}, {REGION: Fleet(SIZE)},
                                     limited=False))
-    house.account("swas", keys, made.url)
+    app.account("swas", keys, made.url)
     return made
 
 
@@ -49,14 +49,14 @@ def rows(url: str, keys: dict[str, str]) -> list[Any]:
 machines = lister("swas")
 
 
-def ours(house: App, window: Window = many_sources.WHOLE) -> Answer:
-    return many_sources.list_servers(house.deployment, many_sources.source_of("123", "swas", REGION), window)
+def ours(app: App, window: Window = many_sources.WHOLE) -> Answer:
+    return many_sources.list_servers(app.deployment, many_sources.source_of("123", "swas", REGION), window)
 
 
-def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Swas, keys: dict[str, str]) -> None:
+def test_the_sdk_and_we_list_the_same_machines(app: App, cloud: Swas, keys: dict[str, str]) -> None:
     theirs, views = rows(cloud.url, keys), machines(cloud.url, keys, REGION)
     cloud.forget()
-    servers = ours(house).servers
+    servers = ours(app).servers
     assert len(servers) == len(theirs) == SIZE
     assert cloud.count() == 4               # a first listing reads one page more
     assert_same(servers, views)
@@ -65,16 +65,16 @@ def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Swas, keys: di
     assert any(server.memory_mib == 512 for server in servers)
     for window in (Window(1, 1), Window(101, 102), Window(11, 20), Window(230, 237)):
         cloud.forget()
-        assert ours(house, window).servers == servers[window.first - 1:window.last]
+        assert ours(app, window).servers == servers[window.first - 1:window.last]
         assert cloud.count() == 1
 
 
-def test_a_resource_group_is_filtered_as_the_rows_say(house: App, cloud: Swas, keys: dict[str, str]) -> None:
+def test_a_resource_group_is_filtered_as_the_rows_say(app: App, cloud: Swas, keys: dict[str, str]) -> None:
     theirs = {row.instance_id for row in rows(cloud.url, keys) if row.resource_group_id == GROUP}
-    house.account("swas", keys, cloud.url, project=GROUP)
-    assert {server.id for server in ours(house).servers} == theirs
+    app.account("swas", keys, cloud.url, project=GROUP)
+    assert {server.id for server in ours(app).servers} == theirs
     assert 0 < len(theirs) < SIZE
-    assert ours(house, Window(3, 5)).total == len(theirs)
+    assert ours(app, Window(3, 5)).total == len(theirs)
 
 
 def test_the_models_know_every_field_of_our_cases_and_the_simulators(cloud: Swas, keys: dict[str, str]) -> None:
@@ -120,27 +120,27 @@ def test_the_host_is_that_of_the_vendors_list_of_regions() -> None:
     assert case["host"] == "swas.cn-hangzhou.aliyuncs.com"
 
 
-def test_keys_without_the_right_and_a_role(house: App, cloud: Swas, keys: dict[str, str]) -> None:
+def test_keys_without_the_right_and_a_role(app: App, cloud: Swas, keys: dict[str, str]) -> None:
     cloud.denied = {"ListInstances"}
     with pytest.raises(PartyDenied, match=r"Forbidden\.RAM"):
-        ours(house)
+        ours(app)
     with pytest.raises(PartyDenied):
-        check.check_account(house.deployment, "123", "swas", REGION)
+        check.check_account(app.deployment, "123", "swas", REGION)
     cloud.denied = set()
     cloud.roles = {"acs:ram::1234567890123456:role/reader": "abc"}
     role = {**keys, "role_arn": "acs:ram::1234567890123456:role/reader"}
-    house.account("swas", role, cloud.url)
+    app.account("swas", role, cloud.url)
     with pytest.raises(PartyDenied):
-        ours(house)
-    house.account("swas", {**role, "external_id": "abc"}, cloud.url)
+        ours(app)
+    app.account("swas", {**role, "external_id": "abc"}, cloud.url)
     cloud.forget()
-    assert ours(house).total == ours(house).total == SIZE
+    assert ours(app).total == ours(app).total == SIZE
     assert cloud.count("AssumeRole") == 1
 
 
-def test_regions(house: App, cloud: Swas, keys: dict[str, str]) -> None:
+def test_regions(app: App, cloud: Swas, keys: dict[str, str]) -> None:
     account = Account(tenant_id="1", party="swas", credentials=keys, endpoint=cloud.url, regions=("cn-nowhere",))
-    send = house.deployment.transport.sender(swas.PARTY, account, REGION, time.monotonic() + 9)
+    send = app.deployment.transport.sender(swas.PARTY, account, REGION, time.monotonic() + 9)
     assert [region.code for region in parties.list_regions(account, send)] == [*REGIONS]
     cloud.plans.clear()
     with pytest.raises(PartyMalformed):

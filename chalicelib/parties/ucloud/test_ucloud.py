@@ -51,8 +51,8 @@ def cloud(stack: ExitStack, keys: dict[str, Any]) -> Ucloud:
                                       {"cn-bj2": Fleet(SIZE, "ucloud"), "hk": Fleet(3)}, limited=False))
 
 
-def ours(house: App, region: str = "cn-bj2", **more: Any) -> many_sources.Answer:
-    return many_sources.list_servers(house.deployment, many_sources.source_of("123", "ucloud", region), **more)
+def ours(app: App, region: str = "cn-bj2", **more: Any) -> many_sources.Answer:
+    return many_sources.list_servers(app.deployment, many_sources.source_of("123", "ucloud", region), **more)
 
 
 def asked_in(request: Any) -> dict[str, str]:
@@ -86,14 +86,14 @@ def test_the_sdk_sends_what_we_send(cloud: Ucloud, keys: dict[str, Any]) -> None
     assert (mine.method, mine.headers["Content-Type"]) == (theirs.method, theirs.headers["content-type"])
 
 
-def test_temporary_keys(house: App, cloud: Ucloud, keys: dict[str, Any]) -> None:
+def test_temporary_keys(app: App, cloud: Ucloud, keys: dict[str, Any]) -> None:
     token = canaries.secret("ucloudtoken")
     cloud.tokens[keys["public_key"]] = token
-    house.account("ucloud", {**keys, "security_token": token}, cloud.url)
-    assert ours(house, "hk").total == 3
-    house.account("ucloud", keys, cloud.url)
+    app.account("ucloud", {**keys, "security_token": token}, cloud.url)
+    assert ours(app, "hk").total == 3
+    app.account("ucloud", keys, cloud.url)
     with pytest.raises(PartyDenied):
-        ours(house, "hk", window=many_sources.Window(1, 1))
+        ours(app, "hk", window=many_sources.Window(1, 1))
 
 
 @pytest.mark.parametrize(("change", "code"), [
@@ -131,24 +131,24 @@ def test_the_simulator_enforces_what_is_documented(cloud: Ucloud, keys: dict[str
 
 # ---------------------------------------------------------------- the same machines
 
-def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Ucloud, keys: dict[str, Any]) -> None:
-    house.account("ucloud", keys, cloud.url)
+def test_the_sdk_and_we_list_the_same_machines(app: App, cloud: Ucloud, keys: dict[str, Any]) -> None:
+    app.account("ucloud", keys, cloud.url)
     theirs = machines(cloud.url, keys, "cn-bj2")
     cloud.forget()
-    answer = ours(house)
+    answer = ours(app)
     assert answer.total == len(theirs) == SIZE
     assert cloud.count() == 3
     assert_same(answer.servers, theirs)
     assert {mine.project_id for mine in answer.servers} == {"org-demo"}
     cloud.forget()
-    assert ours(house, window=many_sources.Window(96, 105)).servers == answer.servers[95:105]
+    assert ours(app, window=many_sources.Window(96, 105)).servers == answer.servers[95:105]
     assert cloud.count() == 1
 
 
-def test_the_sdk_and_we_see_the_same_regions(house: App, cloud: Ucloud, keys: dict[str, Any]) -> None:
+def test_the_sdk_and_we_see_the_same_regions(app: App, cloud: Ucloud, keys: dict[str, Any]) -> None:
     theirs = {row["Region"] for row in client(UAccountClient, cloud.url, keys).get_region()["Regions"]}
     account = Account(tenant_id="1", party="ucloud", credentials=keys, endpoint=cloud.url)
-    send = house.deployment.transport.sender(ucloud.PARTY, account, "cn-bj2", time.monotonic() + 9)
+    send = app.deployment.transport.sender(ucloud.PARTY, account, "cn-bj2", time.monotonic() + 9)
     mine = parties.list_regions(account, send)
     assert [region.code for region in mine] == list(ZONES)
     assert {region.code for region in mine} == theirs
@@ -169,18 +169,18 @@ def test_every_published_region_has_the_form(region: str) -> None:
 @pytest.mark.parametrize(("change", "word"), [
     ({"private_key": "wrong"}, "party_denied"), ({"public_key": "nobody"}, "party_denied"),
     ({"project_id": "org-x"}, "party_denied")])
-def test_a_refusal_is_never_an_empty_list(house: App, cloud: Ucloud, keys: dict[str, Any], change: dict[str, str],
+def test_a_refusal_is_never_an_empty_list(app: App, cloud: Ucloud, keys: dict[str, Any], change: dict[str, str],
                                           word: str) -> None:
-    house.account("ucloud", {**keys, **change}, cloud.url)
+    app.account("ucloud", {**keys, **change}, cloud.url)
     with pytest.raises(TwocloudError) as refused:
-        ours(house)
+        ours(app)
     assert refused.value.code == word
 
 
-def test_an_unknown_region(house: App, cloud: Ucloud, keys: dict[str, Any]) -> None:
-    house.account("ucloud", keys, cloud.url)
+def test_an_unknown_region(app: App, cloud: Ucloud, keys: dict[str, Any]) -> None:
+    app.account("ucloud", keys, cloud.url)
     with pytest.raises(TwocloudError) as refused:
-        ours(house, "cn-mars1")
+        ours(app, "cn-mars1")
     assert refused.value.code == "invalid_parameter"
 
 

@@ -14,8 +14,8 @@ from tests import bearer
 from tests.fixtures import App
 
 
-def test_a_wrong_token_is_refused_and_regions_are_the_partys(house: App, stack: ExitStack) -> None:
-    bearer.wrong_tokens_are_refused_and_regions_found(house, stack, "upcloud", "us-nyc1")
+def test_a_wrong_token_is_refused_and_regions_are_the_partys(app: App, stack: ExitStack) -> None:
+    bearer.wrong_tokens_are_refused_and_regions_found(app, stack, "upcloud", "us-nyc1")
 
 
 @pytest.mark.parametrize(("path", "status"), [("/1.3/server?limit=101", 400),

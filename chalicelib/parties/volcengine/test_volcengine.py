@@ -51,8 +51,8 @@ def cloud(stack: ExitStack, keys: dict[str, str]) -> Volcengine:
                                           limited=False))
 
 
-def listing(house: App, window: Window = many_sources.WHOLE, region: str = REGION) -> many_sources.Answer:
-    return many_sources.list_servers(house.deployment, many_sources.source_of("123", "volcengine", region), window)
+def listing(app: App, window: Window = many_sources.WHOLE, region: str = REGION) -> many_sources.Answer:
+    return many_sources.list_servers(app.deployment, many_sources.source_of("123", "volcengine", region), window)
 
 
 # ---------------------------------------------------------------- signatures
@@ -109,30 +109,30 @@ def test_the_simulator_refuses_a_changed_byte(cloud: Volcengine, keys: dict[str,
 
 # ---------------------------------------------------------------- the SDK's client and models
 
-def test_the_sdk_and_we_list_the_same_machines(house: App, cloud: Volcengine, keys: dict[str, str]) -> None:
-    house.account("volcengine", keys, cloud.url)
+def test_the_sdk_and_we_list_the_same_machines(app: App, cloud: Volcengine, keys: dict[str, str]) -> None:
+    app.account("volcengine", keys, cloud.url)
     theirs = machines(cloud.url, keys, REGION)
     for short in (False, True):
         cloud.short = short
-        servers = listing(house).servers
+        servers = listing(app).servers
         assert len(servers) == 237
         assert_same(servers, theirs)
     cloud.short = False
     cloud.forget()
-    listing(house)
+    listing(app)
     assert (cloud.count("DescribeInstances"), cloud.count("DescribeVolumes")) == (3, 4)
     for window, calls in ((Window(1, 10), 1), (Window(101, 110), 2), (Window(231, 237), 3)):
         cloud.forget()
-        answer = listing(house, window)
+        answer = listing(app, window)
         assert answer.servers == servers[window.first - 1:window.last]
         assert answer.total == (237 if window.last == 237 else None)
         assert (cloud.count("DescribeInstances"), cloud.count("DescribeVolumes")) == (calls, 1), window
 
 
-def test_the_sdk_filters_a_project_as_we_do(house: App, cloud: Volcengine, keys: dict[str, str]) -> None:
+def test_the_sdk_filters_a_project_as_we_do(app: App, cloud: Volcengine, keys: dict[str, str]) -> None:
     theirs = {key for key, row in machines(cloud.url, keys, REGION).items() if row["project_id"] == PROJECT}
-    house.account("volcengine", keys, cloud.url, project=PROJECT)
-    assert {server.id for server in listing(house).servers} == theirs
+    app.account("volcengine", keys, cloud.url, project=PROJECT)
+    assert {server.id for server in listing(app).servers} == theirs
     assert 0 < len(theirs) < 237
 
 
@@ -171,24 +171,24 @@ def test_the_sdks_models_know_every_field(cloud: Volcengine, keys: dict[str, str
 
 # ---------------------------------------------------------------- keys of every kind, regions, hosts
 
-def test_temporary_keys_and_an_assumed_role(house: App, cloud: Volcengine, keys: dict[str, str]) -> None:
+def test_temporary_keys_and_an_assumed_role(app: App, cloud: Volcengine, keys: dict[str, str]) -> None:
     cloud.tokens[keys["access_key_id"]] = token = canaries.secret("token")
-    house.account("volcengine", {**keys, "session_token": token}, cloud.url)
-    assert listing(house).total == len(machines(cloud.url, {**keys, "session_token": token}, REGION)) == 237
-    house.account("volcengine", keys, cloud.url)
+    app.account("volcengine", {**keys, "session_token": token}, cloud.url)
+    assert listing(app).total == len(machines(cloud.url, {**keys, "session_token": token}, REGION)) == 237
+    app.account("volcengine", keys, cloud.url)
     with pytest.raises(PartyDenied):
-        listing(house)
+        listing(app)
     cloud.tokens.clear()
-    house.account("volcengine", {**keys, "role_trn": ROLE}, cloud.url)
+    app.account("volcengine", {**keys, "role_trn": ROLE}, cloud.url)
     with pytest.raises(PartyDenied):
-        listing(house)
+        listing(app)
     cloud.roles = (ROLE,)
     cloud.forget()
-    assert listing(house).total == listing(house).total == 237
+    assert listing(app).total == listing(app).total == 237
     assert cloud.count("AssumeRole") == 1
     mine = next(call.query for call in cloud.calls if call.operation == "AssumeRole")
     cloud.tokens.popitem()                  # the party forgets the keys that it gave: they are asked for again, once
-    assert listing(house).total == 237
+    assert listing(app).total == 237
     assert cloud.count("AssumeRole") == 2
     provider = StsCredentialProvider(keys["access_key_id"], keys["secret_access_key"], "reader", "2100000000",
                                      scheme="http", host=cloud.url.removeprefix("http://"), policy="x")
@@ -201,25 +201,25 @@ def names(query: str) -> set[str]:
     return {part.partition("=")[0] for part in query.split("&")}
 
 
-def test_keys_without_the_right(house: App, cloud: Volcengine, keys: dict[str, str]) -> None:
-    house.account("volcengine", keys, cloud.url)
+def test_keys_without_the_right(app: App, cloud: Volcengine, keys: dict[str, str]) -> None:
+    app.account("volcengine", keys, cloud.url)
     for action in ("DescribeInstances", "DescribeVolumes"):
         cloud.denied = {action}
         with pytest.raises(PartyDenied, match="AccessDenied"):
-            listing(house)
+            listing(app)
         with pytest.raises(PartyDenied):
-            check.check_account(house.deployment, "123", "volcengine", REGION)
+            check.check_account(app.deployment, "123", "volcengine", REGION)
     cloud.denied = set()
-    assert check.check_account(house.deployment, "123", "volcengine", REGION)
+    assert check.check_account(app.deployment, "123", "volcengine", REGION)
 
 
-def test_regions(house: App, cloud: Volcengine, keys: dict[str, str]) -> None:
-    house.account("volcengine", keys, cloud.url)
-    assert listing(house, region="cn-shanghai").total == 0
+def test_regions(app: App, cloud: Volcengine, keys: dict[str, str]) -> None:
+    app.account("volcengine", keys, cloud.url)
+    assert listing(app, region="cn-shanghai").total == 0
     with pytest.raises(UnknownRegion):
-        listing(house, region="cn-nowhere")
+        listing(app, region="cn-nowhere")
     account = Account(tenant_id="1", party="volcengine", credentials=keys, endpoint=cloud.url)
-    send = house.deployment.transport.sender(volcengine.PARTY, account, REGION, time.monotonic() + 9)
+    send = app.deployment.transport.sender(volcengine.PARTY, account, REGION, time.monotonic() + 9)
     theirs = api(cloud.url, keys, REGION, ecs.ECSApi).describe_regions(ecs.DescribeRegionsRequest()).regions
     assert [region.code for region in parties.list_regions(account, send)] == [r.region_id for r in theirs]
 

@@ -50,17 +50,17 @@ def machines(url: str, credentials: Mapping[str, str], region: str, authorities:
     return reference("vsphere").list_servers(replace(there, endpoint=None), region)
 
 
-def put(house: App, url: str, password: str, user: str = USER, **more: Any) -> dict[str, str]:
+def put(app: App, url: str, password: str, user: str = USER, **more: Any) -> dict[str, str]:
     credentials = {"host": url, "username": user, "password": password}
     made = accounts.check("123", vsphere.PARTY, credentials, local=True, **{
         "project": None, "regions": (), "deep": False, "endpoint": None, **more})
-    accounts.put(house.deployment.store, house.deployment.sealer(), made, house.clock(), replace=True)
+    accounts.put(app.deployment.store, app.deployment.sealer(), made, app.clock(), replace=True)
     return credentials
 
 
-def listed(house: App, region: str = "Datacenter1", window: Window = WHOLE, seconds: float = 25,
+def listed(app: App, region: str = "Datacenter1", window: Window = WHOLE, seconds: float = 25,
            ) -> many_sources.Answer:
-    return many_sources.list_servers(house.deployment, many_sources.source_of("123", "vsphere", region), window,
+    return many_sources.list_servers(app.deployment, many_sources.source_of("123", "vsphere", region), window,
                                      deadline=time.monotonic() + seconds)
 
 
@@ -128,15 +128,15 @@ class Front(Simulator):
 @pytest.mark.sample(2)
 @pytest.mark.filterwarnings("ignore:Unverified HTTPS")
 @pytest.mark.parametrize("region", ["Datacenter1", KOELN])
-def test_pyvmomi_and_we_list_the_same_machines_of_vcsim(house: App, stack: ExitStack, tmp_path: Path,
+def test_pyvmomi_and_we_list_the_same_machines_of_vcsim(app: App, stack: ExitStack, tmp_path: Path,
                                                         region: str) -> None:
     """Machines of each state, in folders, pools and apps; templates; some without a configuration; in one answer and in
     pages, whose tokens pyvmomi follows too."""
     password = canaries.secret("vcsim")
     url = stack.enter_context(vcsim(tmp_path, password))
-    house.deployment.transport.adapter = Transport(str(tmp_path / "simulators.pem")).adapter
-    credentials, pem = put(house, url, password), (tmp_path / "simulators.pem").read_text()
-    whole, theirs = listed(house, region), machines(url, credentials, region, pem)
+    app.deployment.transport.adapter = Transport(str(tmp_path / "simulators.pem")).adapter
+    credentials, pem = put(app, url, password), (tmp_path / "simulators.pem").read_text()
+    whole, theirs = listed(app, region), machines(url, credentials, region, pem)
     assert_same(whole.servers, theirs)
     assert whole.total == len(theirs) > 100
     assert Counter(server.status for server in whole.servers).keys() == {"ACTIVE", "SHUTOFF", "SUSPENDED", "UNKNOWN",
@@ -145,82 +145,82 @@ def test_pyvmomi_and_we_list_the_same_machines_of_vcsim(house: App, stack: ExitS
     assert lost
     assert all(server.id.startswith("vm-") and server.disk_gib is server.cpu is None for server in lost)
     front = stack.enter_context(Front(url, 7))
-    credentials = put(house, front.url, password)
-    assert listed(house, region).servers == whole.servers
+    credentials = put(app, front.url, password)
+    assert listed(app, region).servers == whole.servers
     assert front.count("ContinueRetrievePropertiesEx") >= len(theirs) // 7
     assert_same(whole.servers, machines(front.url, credentials, region))
-    assert listed(house, region, Window(20, 29)).servers == whole.servers[19:29]
+    assert listed(app, region, Window(20, 29)).servers == whole.servers[19:29]
 
 
-def test_vcsim_refuses_and_an_older_server_knows_no_creation(house: App, stack: ExitStack, tmp_path: Path) -> None:
+def test_vcsim_refuses_and_an_older_server_knows_no_creation(app: App, stack: ExitStack, tmp_path: Path) -> None:
     password = canaries.secret("vcsim")
     url = stack.enter_context(vcsim(tmp_path, password, 10, "6.5"))
-    house.deployment.transport.adapter = Transport(str(tmp_path / "simulators.pem")).adapter
-    put(house, url, password)
-    servers = listed(house).servers
+    app.deployment.transport.adapter = Transport(str(tmp_path / "simulators.pem")).adapter
+    put(app, url, password)
+    servers = listed(app).servers
     assert servers
     assert {server.created_at for server in servers} == {None}
-    assert check.check_account(house.deployment, "123", "vsphere") == "ha-datacenter"
+    assert check.check_account(app.deployment, "123", "vsphere") == "ha-datacenter"
     with pytest.raises(UnknownRegion):
-        listed(house, "Datacenter2")
-    put(house, url, canaries.secret("wrong"))
+        listed(app, "Datacenter2")
+    put(app, url, canaries.secret("wrong"))
     with pytest.raises(PartyDenied, match=r"InvalidLogin; wrong key"):
-        listed(house)
+        listed(app)
 
 
 # ---------------------------------------------------------------- at our simulator
 
-def a_vcenter(house: App, stack: ExitStack, size: int = SIZE, **more: Any) -> tuple[Vsphere, dict[str, str]]:
+def a_vcenter(app: App, stack: ExitStack, size: int = SIZE, **more: Any) -> tuple[Vsphere, dict[str, str]]:
     password = canaries.secret("vsphere")
     center = stack.enter_context(Vsphere(USER, password, {"Datacenter1": Fleet(size, "vsphere"),
                                                           "Köln / DC 2": Fleet(3, "other")}, **more))
-    return center, put(house, center.url, password)
+    return center, put(app, center.url, password)
 
 
 @pytest.mark.parametrize("region", ["Datacenter1", KOELN])
-def test_pyvmomi_and_we_list_the_same_machines(house: App, stack: ExitStack, region: str) -> None:
-    center, credentials = a_vcenter(house, stack, broken=(3, 70), templates=(5, 6))
-    mine = listed(house, region)
+def test_pyvmomi_and_we_list_the_same_machines(app: App, stack: ExitStack, region: str) -> None:
+    center, credentials = a_vcenter(app, stack, broken=(3, 70), templates=(5, 6))
+    mine = listed(app, region)
     theirs = machines(center.url, credentials, region)
     assert_same(mine.servers, theirs)
     assert mine.total == len(theirs) == (3 if region == KOELN else SIZE - 2)
     assert center.sessions == set()
 
 
-def test_a_session_is_ended_after_use_also_after_an_error(house: App, stack: ExitStack) -> None:
-    center, credentials = a_vcenter(house, stack)
-    listed(house)
+def test_a_session_is_ended_after_use_also_after_an_error(app: App, stack: ExitStack) -> None:
+    center, credentials = a_vcenter(app, stack)
+    listed(app)
     center.fail("500", "ListMachines")
     with pytest.raises(PartyError):
-        listed(house)
+        listed(app)
     with pytest.raises(UnknownRegion):
-        listed(house, "Datacenter9")
-    assert check.check_account(house.deployment, "123", "vsphere") == "ha-datacenter"
+        listed(app, "Datacenter9")
+    assert check.check_account(app.deployment, "123", "vsphere") == "ha-datacenter"
     center.plans.clear()
     center.hidden = {"config.hardware.device"}
-    put(house, center.url, credentials["password"])
+    put(app, center.url, credentials["password"])
     with pytest.raises(PartyDenied, match="missing right"):
-        listed(house)
+        listed(app)
     assert center.sessions == set()
     assert center.count("Login") == center.count("Logout") == 5
 
 
-def test_a_listing_that_ran_out_of_time_may_leave_its_session(house: App, stack: ExitStack) -> None:
+def test_a_listing_that_ran_out_of_time_may_leave_its_session(app: App, stack: ExitStack) -> None:
     """Nothing is sent after the deadline; such a session ends by itself."""
-    center, _ = a_vcenter(house, stack)
+    center, _ = a_vcenter(app, stack)
     center.fail("hang", "ListMachines")
     with pytest.raises(PartyTimeout):
-        listed(house, seconds=1.5)
+        listed(app, seconds=1.5)
     center.plans.clear()
-    assert listed(house).total == SIZE
+    assert listed(app).total == SIZE
     assert len(center.sessions) <= 1
 
 
-def test_listings_at_the_same_time_share_a_session(house: App, stack: ExitStack) -> None:
-    center, _ = a_vcenter(house, stack)
+def test_listings_at_the_same_time_share_a_session(app: App, stack: ExitStack) -> None:
+    center, _ = a_vcenter(app, stack)
     center.latency = 0.05
     counts: list[int | None] = []
-    threads = [threading.Thread(target=lambda region=region: counts.append(listed(house, region).total))
+    threads = [threading.Thread(target=lambda region=region: counts.append(listed(app, region).total))
                for region in ("Datacenter1", KOELN)]
     for thread in threads:
         thread.start()
@@ -231,33 +231,33 @@ def test_listings_at_the_same_time_share_a_session(house: App, stack: ExitStack)
     assert center.sessions == set()
 
 
-def test_a_wrong_password_is_tried_once(house: App, stack: ExitStack) -> None:
+def test_a_wrong_password_is_tried_once(app: App, stack: ExitStack) -> None:
     """Whatever asks, and however often; another password is tried at once, and the right one after the account was put
     again."""
-    center, credentials = a_vcenter(house, stack)
-    put(house, center.url, canaries.secret("wrong"))
+    center, credentials = a_vcenter(app, stack)
+    put(app, center.url, canaries.secret("wrong"))
     for number in range(7):
         with pytest.raises(PartyDenied, match="InvalidLogin; wrong key" + ".*not tried again" * bool(number)):
-            listed(house, ("Datacenter1", KOELN)[number % 2])
+            listed(app, ("Datacenter1", KOELN)[number % 2])
     with pytest.raises(PartyDenied):
-        check.check_account(house.deployment, "123", "vsphere")
+        check.check_account(app.deployment, "123", "vsphere")
     assert center.tries == center.count("Login") == 1
-    put(house, center.url, credentials["password"])
-    assert listed(house).total == SIZE
+    put(app, center.url, credentials["password"])
+    assert listed(app).total == SIZE
     assert center.tries == 0
 
 
-def test_a_right_that_is_missing_at_login_is_tried_again(house: App, stack: ExitStack) -> None:
+def test_a_right_that_is_missing_at_login_is_tried_again(app: App, stack: ExitStack) -> None:
     """Only a wrong password can lock a user."""
-    center, _ = a_vcenter(house, stack, 3)
+    center, _ = a_vcenter(app, stack, 3)
     center.fail("403", "Login", (1,))
     with pytest.raises(PartyDenied):
-        listed(house)
-    assert listed(house).total == 3
+        listed(app)
+    assert listed(app).total == 3
 
 
-def test_a_session_that_the_server_ended_is_opened_again_once(house: App, stack: ExitStack) -> None:
-    center, _ = a_vcenter(house, stack)
+def test_a_session_that_the_server_ended_is_opened_again_once(app: App, stack: ExitStack) -> None:
+    center, _ = a_vcenter(app, stack)
 
     def end() -> None:
         if center.count("ListMachines") == 2 and center.count("Login") < ends:
@@ -265,39 +265,39 @@ def test_a_session_that_the_server_ended_is_opened_again_once(house: App, stack:
                 center._ended(session)
 
     center.between, ends = end, 2
-    assert listed(house).total == SIZE
+    assert listed(app).total == SIZE
     assert center.count("Login") == 2
     center.forget()
     center.between = lambda: center.sessions.clear() if center.count("ListDatacenters") else None
     with pytest.raises(PartyDenied, match="session ended"):
-        listed(house)
+        listed(app)
     assert center.count("Login") == 2
 
 
 @pytest.mark.parametrize("most", [1, 7, 100])
-def test_a_server_may_give_shorter_pages(house: App, stack: ExitStack, most: int) -> None:
-    a_vcenter(house, stack, 30)
-    whole = listed(house).servers
-    a_vcenter(house, stack, 30, most=most)
-    assert [server.name for server in listed(house).servers] == [server.name for server in whole]
+def test_a_server_may_give_shorter_pages(app: App, stack: ExitStack, most: int) -> None:
+    a_vcenter(app, stack, 30)
+    whole = listed(app).servers
+    a_vcenter(app, stack, 30, most=most)
+    assert [server.name for server in listed(app).servers] == [server.name for server in whole]
 
 
-def test_the_calls(house: App, stack: ExitStack) -> None:
-    center, _ = a_vcenter(house, stack)
-    assert listed(house, window=Window(11, 20)).total == SIZE
+def test_the_calls(app: App, stack: ExitStack) -> None:
+    center, _ = a_vcenter(app, stack)
+    assert listed(app, window=Window(11, 20)).total == SIZE
     assert Counter(call.operation for call in center.calls) == {
         "GetServiceContent": 1, "Login": 1, "GetView": 2, "ListDatacenters": 1, "ListMachines": 3, "Logout": 1}
 
 
-def test_regions_are_the_datacenters_names(house: App, stack: ExitStack) -> None:
-    center, credentials = a_vcenter(house, stack, 3)
-    account = accounts.load(house.deployment.store, house.deployment.sealer, "123", "vsphere", local=True)
-    send = house.deployment.transport.sender(vsphere.PARTY, account, "ha-datacenter", time.monotonic() + 9)
+def test_regions_are_the_datacenters_names(app: App, stack: ExitStack) -> None:
+    center, credentials = a_vcenter(app, stack, 3)
+    account = accounts.load(app.deployment.store, app.deployment.sealer, "123", "vsphere", local=True)
+    send = app.deployment.transport.sender(vsphere.PARTY, account, "ha-datacenter", time.monotonic() + 9)
     assert {region.code: region.name for region in parties.list_regions(account, send)} == {
         "Datacenter1": "Datacenter1", KOELN: "Köln / DC 2"}
-    put(house, center.url, credentials["password"], regions=("other",))
+    put(app, center.url, credentials["password"], regions=("other",))
     with pytest.raises(UnknownRegion):
-        check.check_account(house.deployment, "123", "vsphere")
+        check.check_account(app.deployment, "123", "vsphere")
 
 
 def test_no_two_names_are_the_same_region() -> None:
@@ -325,24 +325,24 @@ def test_the_forms_of_credentials() -> None:
             checked(**wrong)
 
 
-def test_names_and_passwords_of_any_characters(house: App, stack: ExitStack) -> None:
+def test_names_and_passwords_of_any_characters(app: App, stack: ExitStack) -> None:
     user, password = "EXAMPLE\\jörg 用户 <&>", canaries.watch(f"{canaries.secret('vsphere')} пароль <&\"'> \\ ]]>")
     center = stack.enter_context(Vsphere(user, password, {"Datacenter1": Fleet(3)}))
-    put(house, center.url, password, user)
-    assert listed(house).total == 3
+    put(app, center.url, password, user)
+    assert listed(app).total == 3
 
 
-def test_a_proxys_cookie_beside_the_sessions(house: App, stack: ExitStack) -> None:
-    center, _ = a_vcenter(house, stack, 3)
+def test_a_proxys_cookie_beside_the_sessions(app: App, stack: ExitStack) -> None:
+    center, _ = a_vcenter(app, stack, 3)
     center.fail("cookie", "Login")
-    assert listed(house).total == 3
+    assert listed(app).total == 3
 
 
 @pytest.mark.parametrize("change", ["cookie", "version", "token", "method", "path", None])
-def test_the_simulator_refuses_what_we_never_ask(house: App, stack: ExitStack, change: str | None) -> None:
-    center, _ = a_vcenter(house, stack, 3)
+def test_the_simulator_refuses_what_we_never_ask(app: App, stack: ExitStack, change: str | None) -> None:
+    center, _ = a_vcenter(app, stack, 3)
     center._ended = lambda session: None    # type: ignore[method-assign]
-    listed(house)
+    listed(app)
     call = next(call for call in center.calls if call.operation == "ListMachines")
     headers, body = dict(call.headers), call.body.decode()
     if change == "cookie":
@@ -364,7 +364,7 @@ def test_the_simulator_refuses_what_we_never_ask(house: App, stack: ExitStack, c
     assert (answer.status_code, f'xsi:type="{fault}"' in answer.text) == ((500, True) if fault else (200, False))
 
 
-def test_nothing_of_a_session_is_remembered_after_it(house: App, stack: ExitStack) -> None:
-    a_vcenter(house, stack, 3)
-    listed(house)
+def test_nothing_of_a_session_is_remembered_after_it(app: App, stack: ExitStack) -> None:
+    a_vcenter(app, stack, 3)
+    listed(app)
     assert not cache._sessions

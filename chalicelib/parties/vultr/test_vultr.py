@@ -17,8 +17,8 @@ def machines(url: str, credentials: Mapping[str, str], region: str) -> Machines:
     return bearer.libcloud_nodes("VULTR", url, [credentials["token"]], {"ex_list_bare_metals": False}, api_version="2")
 
 
-def test_libcloud_and_we_list_the_same_machines(house: App, stack: ExitStack) -> None:
-    bearer.same_names(house, stack, "vultr", machines)
+def test_libcloud_and_we_list_the_same_machines(app: App, stack: ExitStack) -> None:
+    bearer.same_names(app, stack, "vultr", machines)
 
 
 def test_libclouds_fixture_becomes_the_machine_that_it_shows() -> None:
@@ -33,8 +33,8 @@ def test_libclouds_fixture_becomes_the_machine_that_it_shows() -> None:
     assert (server.wan_ipv4, server.party_status) == (("45.76.83.44",), "active running")
 
 
-def test_a_wrong_token_is_refused_and_regions_are_the_partys(house: App, stack: ExitStack) -> None:
-    bearer.wrong_tokens_are_refused_and_regions_found(house, stack, "vultr", "fra")
+def test_a_wrong_token_is_refused_and_regions_are_the_partys(app: App, stack: ExitStack) -> None:
+    bearer.wrong_tokens_are_refused_and_regions_found(app, stack, "vultr", "fra")
 
 
 @pytest.mark.parametrize(("path", "status"), [("/v2/instances?per_page=501", 400),
