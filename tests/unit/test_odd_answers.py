@@ -237,6 +237,7 @@ def test_one_odd_value_costs_that_value(name: str, sample: int, monkeypatch: pyt
     assert not problems, report
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", parties.names())
 @pytest.mark.parametrize("written", ["{}/24", "{}/32", " {} "])
 def test_an_address_is_read_however_it_is_written(name: str, written: str, monkeypatch: pytest.MonkeyPatch) -> None:

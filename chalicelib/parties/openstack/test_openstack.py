@@ -127,7 +127,7 @@ def test_clouds_of_all_ages_give_the_same_records(app: App, stack: ExitStack, ne
     assert part.total in (None, 237)
 
 
-@pytest.mark.sample(5)
+@pytest.mark.slow
 @pytest.mark.parametrize("most", [1, 7, 100])
 def test_a_limit_that_is_cut_silently(app: App, stack: ExitStack, most: int) -> None:
     a_cloud(stack, app, 30)
