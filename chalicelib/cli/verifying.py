@@ -209,14 +209,14 @@ def _compared(here: Deployment, opened: list[Account], region: str, reference: M
         except NotImplementedError as limit:
             raise click.UsageError(f"The reference client cannot list this account: {limit}.") from None
         except Exception as problem:
-            raise ReferenceFailed(f"The vendor's client failed{place}: {type(problem).__name__}: "
-                                  f"{_line(problem, account)}") from None
+            raise ReferenceFailed(f"The vendor's client failed{place}: {_line(problem, account)}") from None
         if isinstance(comparison, Comparison):
             parts.append(comparison)
             continue
-        refused.append(comparison)
+        refused.append(comparison.ours)
         if account.member:
-            say(f"{account.name}: refused to twocloud and to the reference. {comparison.text}")
+            say(f"{account.name}: refused to twocloud. {comparison.ours.text} The vendor's client failed too: "
+                f"{_line(comparison.theirs, account)}")
     if refused and not parts:
         raise refused[0]
     return parts, len(refused)
@@ -235,12 +235,12 @@ def limited(records: Records, account: Account, reference: ModuleType) -> Record
 
 
 def _line(problem: Exception, account: Account) -> str:
-    """The first line, without the account's secrets: a client may quote what it sent."""
+    """Its type and first line, without the account's secrets: a client may quote what it sent."""
     text = str(problem).strip().partition("\n")[0]
     for secret in sorted(map(str, account.secrets.values()), key=len, reverse=True):
         if len(secret) >= _SECRET:
             text = text.replace(secret, "…")
-    return plain(text)[:300]
+    return f"{type(problem).__name__}: {plain(text)[:300]}"
 
 
 # ---------------------------------------------------------------- the report

@@ -55,9 +55,16 @@ class Comparison(msgspec.Struct):
         return not self.differences
 
 
-def verify(deployment: Deployment, account: Account, region: str, reference: Reference) -> Comparison | PartyDenied:
+class Refused(msgspec.Struct, frozen=True):
+    """`ours`: the party's refusal. `theirs`: what the reference failed with, which may be another reason."""
+
+    ours: PartyDenied
+    theirs: Exception
+
+
+def verify(deployment: Deployment, account: Account, region: str, reference: Reference) -> Comparison | Refused:
     """List the account, have the reference list it, and list it again: what changed in between is no difference. If we
-    are denied, all that the reference lists is a difference; if it fails too, the result is our denial.
+    are denied, all that the reference lists is a difference, and that it lists nothing is no comparison.
 
     Raises TimeoutError if the reference does not end, what our listing raises, and whatever the reference raises.
     """
@@ -69,8 +76,8 @@ def verify(deployment: Deployment, account: Account, region: str, reference: Ref
             theirs = _in_time(reference, account, region)
         except (NotImplementedError, TimeoutError):
             raise
-        except Exception:
-            return denied
+        except Exception as problem:
+            return Refused(denied, problem)
         if not theirs:
             raise
         return compare((), theirs)

@@ -150,6 +150,7 @@ def test_each_member_behind_a_door_is_compared(party: str, twocloud: Command, st
     report = read_report(text.encode(), party)
     refused = 0 if party in UNSEEN else 1
     assert f"5 members compared, {refused} refused to both." in printed
+    assert twocloud.err.count("The vendor's client failed too: ") == refused
     assert [it.ours for it in report.members] == [0, 2, 3, 4, 5]
     assert all(it.agrees and it.ours == it.theirs == it.both for it in report.members)
     assert (report.ours, report.both, report.refused, report.agrees) == (14, 14, refused, True)
