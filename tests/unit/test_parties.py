@@ -24,6 +24,8 @@ The file also says what the tests of all parties must know of this one:
     sorts_itself   the simulator's fleet must be in the party's order
     absent         [operation, fault] that is no fault: a feature that the account may not have, or a call whose answer
                    does not matter ("*": any fault)
+    absent_once    [operation, fault] that is none at one of its calls, which may be the last: the simulator has a place
+                   without servers
     sites          other sites of the cloud: all cases are played there too, with `credentials`, settings of the
                    `account` and texts put `instead` of the usual ones; all calls go to hosts in the site's `domains`;
                    records are `without` these fields there
