@@ -156,6 +156,7 @@ class _Dynamodb:
 
         from chalicelib.access import tokens, users
         from chalicelib.storage.dynamodb import DynamoStore
+        from deploy.ministack import TABLE
 
         logging.getLogger("werkzeug").setLevel(logging.ERROR)   # or each call is a line
         self._server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
@@ -164,10 +165,7 @@ class _Dynamodb:
         self.url = f"http://{host}:{port}"
         client = boto3.client("dynamodb", region_name=region, endpoint_url=self.url, aws_access_key_id="benchmark",
                               aws_secret_access_key="benchmark")
-        client.create_table(
-            TableName=table, BillingMode="PAY_PER_REQUEST",
-            KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
-            AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("pk", "sk")])
+        client.create_table(TableName=table, **TABLE)
         store = DynamoStore(table, time.time, client)
         user = users.User(name="benchmark", uid=users.new_uid(), tenants=("*",), created_at=int(time.time()))
         users.add(store, user)

@@ -71,14 +71,12 @@ def _table(url: str, clock: Callable[[], float]) -> Any:
     import boto3
 
     from chalicelib.storage.dynamodb import DynamoStore
+    from deploy.ministack import TABLE
 
     name = f"{_TABLE}-{os.getpid()}"
     client = boto3.client("dynamodb", region_name="us-east-1", endpoint_url=url, aws_access_key_id="benchmark",
                           aws_secret_access_key="benchmark")
-    client.create_table(
-        TableName=name, BillingMode="PAY_PER_REQUEST",
-        KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
-        AttributeDefinitions=[{"AttributeName": each, "AttributeType": "S"} for each in ("pk", "sk")])
+    client.create_table(TableName=name, **TABLE)
     return DynamoStore(name, clock, client)
 
 

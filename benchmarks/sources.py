@@ -72,6 +72,7 @@ def filled(shape: str, settings: Mapping[str, str]) -> str:
     from chalicelib.storage.store import Entry, new_version
 
     deployment, rows = open_deployment(known.load({**settings})), _Rows()
+    store: Any = rows                       # as much of one as saving takes
     now, listed = deployment.clock(), servers(SOURCES * SERVERS)
     size = len(listed) if shape == "one" else SERVERS
     names = set[str]()
@@ -83,7 +84,7 @@ def filled(shape: str, settings: Mapping[str, str]) -> str:
         place = accounts.place_of(source.tenant_id, source.party, source.account)
         rows.entries.append(Entry(*place, msgspec.json.encode(row), new_version(), None))
         names.add(source.account)
-        snapshots.save(rows, source, "r", listed[at:at + size], now, history=0)     # type: ignore[arg-type]
+        snapshots.save(store, source, "r", listed[at:at + size], now, history=0)
     if shape == "accounts":
         rows.entries.append(Entry("names", "t/qcloud", msgspec.json.encode(sorted(names)), new_version(), None))
     for at in range(0, len(rows.entries), 500):
@@ -236,13 +237,14 @@ class _Reads:
         elif type(store).__name__ == "PostgresStore":
             from chalicelib.storage import postgres
 
-            execute = postgres._Connection.execute
+            kind: Any = postgres._Connection
+            execute = kind.execute
 
             def counted(connection: Any, query: Any, *arguments: Any, **options: Any) -> Any:
                 self._note(query)
                 return execute(connection, query, *arguments, **options)
 
-            postgres._Connection.execute = counted              # type: ignore[method-assign]
+            kind.execute = counted
         else:
             self._units = Units(store._client)
 
@@ -299,11 +301,9 @@ def _rounds(sides: Mapping[str, Callable[[str], Round]], query: str, timed: bool
 
 def create_table(name: str) -> None:
     from chalicelib.storage import amazon
+    from deploy.ministack import TABLE
 
-    amazon.client("dynamodb", attempts=3).create_table(
-        TableName=name, BillingMode="PAY_PER_REQUEST",
-        KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
-        AttributeDefinitions=[{"AttributeName": each, "AttributeType": "S"} for each in ("pk", "sk")])
+    amazon.client("dynamodb", attempts=3).create_table(TableName=name, **TABLE)
 
 
 # ---------------------------------------------------------------- what it says

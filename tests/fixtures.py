@@ -44,6 +44,7 @@ from chalicelib.storage.postgres import PostgresStore
 from chalicelib.storage.sqlite import SqliteStore
 from chalicelib.storage.store import Store
 from deploy import ministack
+from deploy.ministack import TABLE as TABLE
 from tests import canaries
 from tests.postgres import Postgres
 
@@ -118,10 +119,6 @@ class _ByFile(LoadScopeScheduling):
 
 # ---------------------------------------------------------------- stores
 
-TABLE = {"KeySchema": [{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
-         "AttributeDefinitions": [{"AttributeName": "pk", "AttributeType": "S"},
-                                  {"AttributeName": "sk", "AttributeType": "S"}],
-         "BillingMode": "PAY_PER_REQUEST"}
 AWS = {"region_name": "us-east-1", "aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
 
 

@@ -30,6 +30,7 @@ class Answered(TwocloudError):
     def __init__(self, status: int, text: str, code: str = "", request_id: str = "", retry_after: float | None = None,
                  parameter: str | None = None) -> None:
         super().__init__(text)
+        # the two are the class's at all other errors; here a server chose them
         self.status = status                # type: ignore[misc]
         self.code = code                    # type: ignore[misc]
         self.request_id = request_id

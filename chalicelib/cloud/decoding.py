@@ -273,6 +273,7 @@ def _struct(cls: Any, strict: bool) -> _Struct:
 
 
 def _says(word: str, kind: inspect.Type) -> bool:
+    # msgspec declares `extra` as a plain dict: pyright does not know what is in it, the cast says it
     return isinstance(kind, inspect.Metadata) and word in cast(Mapping[str, object], kind.extra or {})  # pyright: ignore[reportUnknownMemberType]
 
 

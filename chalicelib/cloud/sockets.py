@@ -63,6 +63,7 @@ current = CallInProgress()
 
 
 class _PlainSocket(socket.socket):
+    # arguments pass as they came: what they are is the standard library's affair
     def recv_into(self, *args: object, **kwargs: object) -> int:
         self.settimeout(current.left())
         return super().recv_into(*args, **kwargs)               # type: ignore[arg-type]
@@ -211,7 +212,7 @@ class _Sent:
     _gathered: list[bytes] | None = None    # what a request sends, until it is whole
 
     @property
-    def is_connected(self) -> bool:
+    def is_connected(self) -> bool:         # of the connection that this is mixed into
         return time.monotonic() - self._used < _KEPT_SECONDS and super().is_connected     # type: ignore[misc,no-any-return]
 
     def putrequest(self, *args: object, **kwargs: object) -> None:

@@ -64,7 +64,8 @@ def _items(body: bytes, path: Sequence[str], read: Callable[[Element, str], T]) 
 
 
 def _check_depth(element: Element) -> None:
-    """Of what is open, which are the last elements of their parents."""
+    """Of what is open, which are the last elements of their parents: what ended within the piece is no deeper than the
+    piece is long, and nothing walks down it."""
     for _ in range(_DEEPEST + 1):
         if not len(element):
             return

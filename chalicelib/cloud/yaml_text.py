@@ -5,6 +5,7 @@ JSON is YAML too, and is read without a library.
 
 import importlib
 import json
+from collections.abc import Callable
 from typing import Any, cast
 
 INSTALL = "To read YAML, install PyYAML: pip install \"pyyaml~=6.0\""
@@ -38,14 +39,23 @@ def parse(text: str) -> object:
         raise NoYaml(str(problem) if isinstance(problem, NoYaml) else "") from None
 
 
-def _parse_json(text: str) -> object:
+def json_of_unique_keys(text: str | bytes, refuse: Callable[[str], Exception]) -> object:
+    """JSON with its numbers as text. Raises what `refuse` makes of a key that stands twice, of which parsers keep the
+    last one without a word; ValueError and RecursionError if it cannot be read."""
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        if len({key for key, _ in pairs}) < len(pairs):
-            raise NoYaml(": a key stands there twice")
-        return dict(pairs)
+        made = dict[str, object]()
+        for key, value in pairs:
+            if key in made:
+                raise refuse(key)
+            made[key] = value
+        return made
 
+    return json.loads(text, object_pairs_hook=unique, parse_int=str, parse_float=str)
+
+
+def _parse_json(text: str) -> object:
     try:
-        return json.loads(text, object_pairs_hook=unique, parse_int=str, parse_float=str)
+        return json_of_unique_keys(text, lambda _: NoYaml(": a key stands there twice"))
     except NoYaml:
         raise
     except (ValueError, RecursionError):

@@ -375,10 +375,8 @@ class SourcePlan(msgspec.Struct, frozen=True):
     @property
     def fresh_enough(self) -> bool:
         """Whether the snapshot serves without a query to the party."""
-        if self.head is None:
-            return False
-        age, most = self.lookup.arrived - self.head.seen_at, self.freshness.max_age
-        return age < 0 or bool(most and age <= most)
+        age = self._age()
+        return age is not None and (age < 0 or bool(self.freshness.max_age and age <= self.freshness.max_age))
 
     def account_is_same(self, row: Row | None) -> bool:
         """Whether this is still the row of the account for which the plan was made."""
@@ -395,8 +393,7 @@ class SourcePlan(msgspec.Struct, frozen=True):
     def decide(self, served: str, *reasons: str) -> None:
         """The one place where the reason for a source's answer is written: `explain`, the log and the response's
         headers repeat it."""
-        why = self._about_snapshot()
-        self.lookup.decisions[self.source] = Decision(served, "; ".join((why, *reasons)) if reasons else why)
+        self.lookup.decisions[self.source] = Decision(served, "; ".join((self._about_snapshot(), *reasons)))
 
     def _about_snapshot(self) -> str:
         age = self._age()

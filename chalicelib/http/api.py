@@ -1,6 +1,5 @@
 """HTTP in, HTTP out, without a framework: each path's work, and the one place where errors become answers."""
 
-import json
 import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -10,6 +9,7 @@ import msgspec
 from .. import __version__, log, parties
 from ..access import tokens, users
 from ..cloud.calls import CallStats
+from ..cloud.yaml_text import json_of_unique_keys
 from ..errors import (
     Forbidden,
     InvalidParameter,
@@ -434,22 +434,13 @@ def _json_body(request: HttpRequest) -> object:
         raise TooLarge()
     try:
         body = msgspec.json.decode(request.body)
-        json.loads(request.body, object_pairs_hook=_once, parse_int=str, parse_float=str)
+        json_of_unique_keys(request.body, lambda key: InvalidParameter(shown(key), "The key is given more than once."))
         return body
     except (msgspec.DecodeError, RecursionError):
         kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
         if kind != "application/json":      # valid JSON passes with any type: `curl -d` sends it as a form
             raise InvalidParameter("Content-Type", "Send the body as application/json.") from None
         raise InvalidParameter("body", "The body must be one JSON object.") from None
-
-
-def _once(pairs: list[tuple[str, object]]) -> None:
-    """Raises InvalidParameter if a key is there twice: the last of two would count."""
-    names: set[str] = set()
-    for name, _ in pairs:
-        if name in names:
-            raise InvalidParameter(shown(name), "The key is given more than once.")
-        names.add(name)
 
 
 def _json(body: bytes, headers: Mapping[str, str] = {}) -> HttpResponse:
