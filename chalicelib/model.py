@@ -144,11 +144,18 @@ class Source(msgspec.Struct, frozen=True, gc=False):
         """By what the sources of one answer are sorted."""
         return self.tenant_id, self.party, self.account, self.region
 
-    def title(self, *, tenant: bool) -> str:
-        """In a sentence, with its tenant or without; the name of the usual account is left out."""
-        words = (self.tenant_id if tenant else "", self.party,
-                 "" if self.account == DEFAULT_ACCOUNT else self.account, self.region)
+
+def titles(sources: Iterable[Source]) -> Callable[[Source], str]:
+    """How a text names each of the sources of one answer: with its tenant if they are of several, and with its
+    account's name unless that is the usual one."""
+    several = len({source.tenant_id for source in sources}) > 1
+
+    def title(source: Source) -> str:
+        words = (source.tenant_id if several else "", source.party,
+                 "" if source.account == DEFAULT_ACCOUNT else source.account, source.region)
         return " ".join(filter(None, words))
+
+    return title
 
 
 class Window(msgspec.Struct, frozen=True, gc=False):

@@ -12,7 +12,7 @@ from .. import parties
 from ..cloud.calls import Call, CallStats
 from ..errors import PartyError, RateLimited, TwocloudError, UnknownRegion
 from ..fleet import query
-from ..model import Source
+from ..model import DEFAULT_ACCOUNT, Source, titles
 from . import contexts
 from .output import deployment, echo, hint, kept, output_option, table, waiting
 from .servers import query_options
@@ -166,8 +166,10 @@ def _draw(report: dict[str, Any]) -> None:
     shown = [*(name for name in ("tenant_id", "account") if len({row.get(name) for row in report["sources"]}) > 1),
              *shown]
     table(report["sources"], shown)
-    for row in report["sources"]:
-        source = " ".join([row["party"], *([row["account"]] if "account" in shown else []), row["region"]])
+    sources = [Source(row.get("tenant_id", ""), row["party"], row["region"], row.get("account", DEFAULT_ACCOUNT))
+               for row in report["sources"]]
+    title = titles(sources)
+    for source, row in zip(map(title, sources), report["sources"], strict=True):
         for text in filter(None, (row.get("why"), row.get("msg"))):
             line("")
             line(f"{source}: {text.removeprefix(f'{source}: ')}")

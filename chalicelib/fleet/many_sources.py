@@ -27,7 +27,7 @@ from ..errors import (
     TwocloudError,
     UnknownRegion,
 )
-from ..model import DEFAULT_ACCOUNT, WHOLE, Source, Window
+from ..model import DEFAULT_ACCOUNT, WHOLE, Source, Window, titles
 from ..storage import snapshots
 from ..storage.snapshots import Head, Vanished
 from ..storage.store import Place, Row
@@ -208,7 +208,7 @@ def answer_of(lookup: Lookup, plans: Sequence[SourcePlan], failed: Mapping[Sourc
     """As `answer`, of what `plan` gave."""
     query = _query(lookup)
     if lookup.several:
-        inventory = _Listing(lookup, query, {plan.source: plan for plan in plans}).run(failed)
+        inventory = _Listing(lookup, query, {plan.source: plan for plan in plans}, failed).run()
         return replace(inventory, list_id=query.list_id or _list_id(lookup, query, inventory))
     result, vanished = _get(plans[0], query)
     if query.changed_since is not None:
@@ -271,20 +271,20 @@ def _plan_named(lookup: Lookup, query: Query, wanted: Filter) -> list[SourcePlan
 class _Listing(msgspec.Struct):
     """The window over the whole of all sources, in their order.
 
-    Snapshots are read in parts, as the window wants them, where a head tells how long its list is. `position`: of the
-    next source's first server, from 0.
+    Snapshots are read in parts, as the window wants them, where a head tells how long its list is. `failed`: accounts
+    whose rows are damaged or whose regions are not known. `position`: of the next source's first server, from 0.
     """
 
     lookup: Lookup
     query: Query
     plans: Mapping[Source, SourcePlan]
+    failed: Mapping[Source, TwocloudError]
     position: int = 0
     results: dict[Source, SourceResult] = msgspec.field(default_factory=dict[Source, SourceResult])
 
-    def run(self, failed: Mapping[Source, TwocloudError]) -> Inventory:
-        """`failed`: accounts whose rows are damaged or whose regions are not known. Raises the first failure if the
-        caller wants no partial answer, then before any party is queried in vain."""
-        blamed = {source: self._blamed(error) for source, error in failed.items()}
+    def run(self) -> Inventory:
+        """Raises the first failure if the caller wants no partial answer, then before any party is queried in vain."""
+        blamed = {source: self._blamed(error) for source, error in self.failed.items()}
         without = [SourceResult(source, error=error, decision=Decision("failed", error.code))
                    for source, error in blamed.items()]
         for result in without:
@@ -366,8 +366,7 @@ class _Listing(msgspec.Struct):
 
     def _check(self, result: SourceResult) -> None:
         if result.error and not result.answer and self.query.on_error != "partial":
-            raise result.error.about(result.source.title(tenant=self.query.tenants is None or len(
-                self.query.tenants) > 1))
+            raise result.error.about(titles([*self.plans, *self.failed])(result.source))
 
     def _blamed(self, error: TwocloudError) -> TwocloudError:
         """The error, as the party's where the caller named no region that could be wrong."""

@@ -33,6 +33,7 @@ from chalicelib.fleet import (
     schedule,
 )
 from chalicelib.fleet.lookup import Lookup
+from chalicelib.http import formats
 from chalicelib.model import IDENTIFIER, Account, Listing, Region, Response, Sign, Source, Window
 from chalicelib.parties.qcloud import simulator
 from chalicelib.simulators.fleet import Fleet
@@ -265,6 +266,18 @@ def test_a_region_that_the_party_lists_and_does_not_know(app: App, monkeypatch: 
     partial = answer(app, f"{every}&on_error=partial")
     assert {(part.source.region, part.error and part.error.code) for part in partial.parts} == {
         (load(name).default_region, None), ("not-there-9", "party_malformed")}
+
+
+@pytest.mark.parametrize(("tenants", "title"), [
+    ("123,456", "456 qcloud spare ap-guangzhou"), ("456,789", "qcloud spare ap-guangzhou")])
+def test_an_error_and_a_partial_answer_name_a_source_alike(app: App, tenants: str, title: str) -> None:
+    """With its tenant if the answer's sources are of several, however many the query names."""
+    app.account("qcloud", {"secret_id": "AKIDgone", "secret_key": canaries.secret("gone")},
+                app.clouds["qcloud"].url, tenant="456", name="spare")
+    query = f"party=qcloud&tenant_id={tenants}&region=gz"
+    with pytest.raises(PartyDenied, match=f"^{title}: "):
+        answer(app, query)
+    assert formats.message(answer(app, f"{query}&on_error=partial")).startswith(f"{title}: missing from this answer. ")
 
 
 # ---------------------------------------------------------------- which of a party's regions are open to an account

@@ -16,6 +16,7 @@ from ...errors import InvalidParameter, PartyError, TooLarge, TwocloudError
 from ...fleet.many_sources import Answer, Inventory, SourceResult
 from ...fleet.one_source import from_unix
 from ...fleet.query import WHOLE_LISTS, Query
+from ...model import titles
 from . import ansible, lines, prometheus
 from .rows import BasicRow, FullRow, clock_in, full_rows, rows
 
@@ -160,9 +161,9 @@ def message(fleet: Inventory) -> str:
     """The text for `msg`: which sources are stale or missing, and why."""
     texts: list[str] = []
     failed = [(part, part.error) for part in fleet.parts if part.error]
-    tenants = {part.source.tenant_id for part in fleet.parts} if failed else set[str]()
+    title = titles(part.source for part in fleet.parts if failed)
     for part, error in failed:
-        name = f"{part.source.title(tenant=len(tenants) > 1)}: " if fleet.several else ""
+        name = f"{title(part.source)}: " if fleet.several else ""
         about = f"this is a stale snapshot, {part.age} s old" if part.answer else "missing from this answer"
         texts.append(f"{name}{about}. {error.text}")
     return " ".join(texts)

@@ -13,7 +13,7 @@ from ...errors import TooLarge
 from ...fleet.changes import Event, History, SourceHistory
 from ...fleet.many_sources import Answer
 from ...fleet.query import MOST, Query
-from ...model import Server, Window
+from ...model import Server, Window, titles
 from . import lines, too_many_sources
 from .rows import FullRow, full_rows
 
@@ -114,12 +114,12 @@ def write_changes(history: History, query: Query, zone: ZoneInfo, now: float, mo
 def message(history: History, now: float) -> str:
     """The text for `msg`: for which sources changes may be missing, and why."""
     never = [it for it in history.sources if it.head is None]
-    several = len({it.source.tenant_id for it in history.sources}) > 1
-    texts = [f"{it.source.title(tenant=several)}: the last listing failed, so changes after its snapshot of "
+    title = titles(it.source for it in history.sources)
+    texts = [f"{title(it.source)}: the last listing failed, so changes after its snapshot of "
              f"{_age(it, now)} s ago are not known. {it.failure.text}"
              for it in history.sources if it.head and it.failure]
     if len(never) == 1:
-        texts.append(f"{never[0].source.title(tenant=several)}: never listed, so no changes of it are known.")
+        texts.append(f"{title(never[0].source)}: never listed, so no changes of it are known.")
     elif never:
         texts.append(f"{len(never)} sources were never listed, so no changes of them are known.")
     return " ".join(texts)
