@@ -34,8 +34,8 @@ def addresses(lan: Iterable[str | None] = (), wan: Iterable[str | None] = ()) ->
 
 
 def by_scope(texts: Iterable[str | None]) -> Addresses:
-    """The same, of addresses that a guest says it has: those that the internet knows are public, and those that mean
-    the guest alone (loopback) or its wire (fe80::, 169.254.) are left out."""
+    """The same, where the party or a guest does not say which are public: those that the internet knows are, and those
+    that mean the guest alone (loopback) or its wire (fe80::, 169.254.) are left out."""
     lan: list[str] = []
     wan: list[str] = []
     for text in texts:

@@ -25,7 +25,6 @@ import re
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from ipaddress import ip_address
 from types import SimpleNamespace
 from typing import Annotated, Any, TypeVar
 
@@ -43,8 +42,6 @@ from ..model import (
     Server,
     Source,
     Window,
-    address_in,
-    addresses,
 )
 from .client import Client
 from .decoding import decode, reading
@@ -204,16 +201,6 @@ def matched(nodes: Sequence[Any], rows: Sequence[T], key: Callable[[T], object])
     for row in rows:
         kept.setdefault(str(key(row)), row)
     return list(kept.values())
-
-
-def split_addresses(texts: Iterable[str | None]) -> tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]:
-    """((IPv4, IPv6) of the LAN, (IPv4, IPv6) of the WAN), by what the addresses themselves are."""
-    lan: list[str] = []
-    wan: list[str] = []
-    for text in texts:
-        with suppress(ValueError):
-            (wan if ip_address(address_in(text or "")).is_global else lan).append(text or "")
-    return addresses(*lan), addresses(*wan)
 
 
 def window_of(servers: Sequence[Server], window: Window) -> Listing:

@@ -14,7 +14,8 @@ from collections.abc import Mapping
 import msgspec
 
 from ...cloud.decoding import part
-from ...cloud.libcloud import Bridge, Call, Driven, matched, nodes_by_id, party_of, split_addresses, total, window_of
+from ...cloud.joining import by_scope
+from ...cloud.libcloud import Bridge, Call, Driven, matched, nodes_by_id, party_of, total, window_of
 from ...errors import MISSING_RIGHT, WRONG_KEY, UnknownRegion
 from ...model import Count, Listing, Region, Server, Source, Status, Text, Window, parse_time
 
@@ -89,16 +90,15 @@ def _server(row: _Server) -> Server:
     nothing = row.volumes is msgspec.UNSET or bytes(row.volumes) == b"null"
     volumes = [] if nothing or row.volumes is msgspec.UNSET else part(row.volumes, list[_Volume])
     sizes = [volume.size for volume in volumes] if volumes else [kind.disk_size if volumes is not None else None]
-    (lan4, lan6), (wan4, wan6) = split_addresses([
-        *(text for one in row.interfaces or () for text in (one.ipv4_address, one.ipv6_address)),
-        *(text for one in row.cloud_ips or () for text in (one.public_ip, one.public_ipv6))])
     return Server(
         id=row.id,
         name=row.name or "",
         cpu=kind.cores,
         memory_mib=kind.ram,
         disk_gib=total(sizes, 1024),
-        lan_ipv4=lan4, wan_ipv4=wan4, lan_ipv6=lan6, wan_ipv6=wan6,
+        **by_scope([
+            *(text for one in row.interfaces or () for text in (one.ipv4_address, one.ipv6_address)),
+            *(text for one in row.cloud_ips or () for text in (one.public_ip, one.public_ipv6))]),
         status=_STATUS.get(row.status or "", Status.UNKNOWN),
         party_status=row.status or "",
         created_at=parse_time(row.created_at),

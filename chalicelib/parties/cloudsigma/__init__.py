@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from ...cloud.joining import by_scope
 from ...cloud.libcloud import (
     Bridge,
     Bytes,
@@ -24,7 +25,6 @@ from ...cloud.libcloud import (
     nodes_by_id,
     party_of,
     rounded_up,
-    split_addresses,
     total,
     window_of,
 )
@@ -117,9 +117,6 @@ def _list_servers(driven: Driven, source: Source, window: Window) -> Listing:
 
 
 def _server(row: _Server, drives: Mapping[str, _Drive]) -> Server:
-    (lan4, lan6), (wan4, wan6) = split_addresses(
-        ip.uuid for nic in row.nics or () for side in (nic.ip_v4_conf, nic.ip_v6_conf, nic.runtime) if side
-        for ip in ((side.ip,) if isinstance(side, _Conf) else (side.ip_v4, side.ip_v6)) if ip)
     mounted = [drives.get(mount.drive.uuid if mount.drive else "", _Drive("?")) for mount in row.drives or ()]
     return Server(
         id=row.uuid,
@@ -127,7 +124,9 @@ def _server(row: _Server, drives: Mapping[str, _Drive]) -> Server:
         cpu=row.smp,
         memory_mib=rounded_up(row.mem, _MIB),
         disk_gib=None if row.drives is None else total((one.size for one in mounted if one.media != "cdrom"), _GIB),
-        lan_ipv4=lan4, wan_ipv4=wan4, lan_ipv6=lan6, wan_ipv6=wan6,
+        **by_scope(
+            ip.uuid for nic in row.nics or () for side in (nic.ip_v4_conf, nic.ip_v6_conf, nic.runtime) if side
+            for ip in ((side.ip,) if isinstance(side, _Conf) else (side.ip_v4, side.ip_v6)) if ip),
         status=_STATUS.get(row.status or "", Status.UNKNOWN),
         party_status=row.status or "",
     )

@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 from ...cloud.decoding import Strict, reading, reshape
-from ...cloud.joining import groups, os_family
-from ...cloud.libcloud import Bridge, Bytes, Call, Driven, party_of, split_addresses, total, window_of
+from ...cloud.joining import by_scope, groups, os_family
+from ...cloud.libcloud import Bridge, Bytes, Call, Driven, party_of, total, window_of
 from ...cloud.paging import Page, by_page
 from ...errors import (
     FAILED,
@@ -206,9 +206,6 @@ def _list_servers(driven: Driven, source: Source, window: Window) -> Listing:
 
 
 def _server(row: _Server, wide: list[str], sizes: list[int | None]) -> Server:
-    (lan4, lan6), (wan4, wan6) = split_addresses([
-        *(text for nic in sorted(row.nic or (), key=lambda nic: not nic.isdefault)
-          for text in (nic.ipaddress, nic.ip6address, *(ip.ipaddress for ip in nic.secondaryip or ()))), *wide])
     primary = next((nic for nic in row.nic or () if nic.isdefault), _Nic())
     return Server(
         id=str(row.id),
@@ -216,7 +213,9 @@ def _server(row: _Server, wide: list[str], sizes: list[int | None]) -> Server:
         cpu=row.cpunumber,
         memory_mib=row.memory,
         disk_gib=total(sizes, _GIB),
-        lan_ipv4=lan4, wan_ipv4=wan4, lan_ipv6=lan6, wan_ipv6=wan6,
+        **by_scope([
+            *(text for nic in sorted(row.nic or (), key=lambda nic: not nic.isdefault)
+              for text in (nic.ipaddress, nic.ip6address, *(ip.ipaddress for ip in nic.secondaryip or ()))), *wide]),
         status=_STATUS.get(row.state or "", Status.UNKNOWN),
         party_status=row.state or "",
         created_at=parse_time(row.created),

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from ...cloud.joining import by_scope
 from ...cloud.libcloud import (
     Bridge,
     Call,
@@ -21,7 +22,6 @@ from ...cloud.libcloud import (
     matched,
     party_of,
     rounded_up,
-    split_addresses,
     total,
     window_of,
 )
@@ -85,7 +85,6 @@ def _mend(driven: Driven) -> None:
 
 
 def _server(row: _Details) -> Server:
-    (lan4, lan6), (wan4, wan6) = split_addresses(text for network in row.networks or () for text in network.ips or ())
     cores = re.fullmatch(r"([0-9]{1,4})[A-Z]", row.cpu or "", re.ASCII)        # 2B: two cores of type B
     return Server(
         id=row.id,
@@ -93,7 +92,7 @@ def _server(row: _Details) -> Server:
         cpu=int(cores[1]) if cores else None,
         memory_mib=rounded_up(row.ram, 1),
         disk_gib=None if row.diskSizes is None else total(row.diskSizes, 1),
-        lan_ipv4=lan4, wan_ipv4=wan4, lan_ipv6=lan6, wan_ipv6=wan6,
+        **by_scope(text for network in row.networks or () for text in network.ips or ()),
         status=_STATUS.get(row.power or "", Status.UNKNOWN),
         party_status=row.power or "",
         zone=row.datacenter,

@@ -15,7 +15,7 @@ import msgspec
 
 from ...cloud.cache import cached_lookup
 from ...cloud.decoding import Strict
-from ...cloud.joining import groups, os_family
+from ...cloud.joining import by_scope, groups, os_family
 from ...cloud.libcloud import (
     Answer,
     Bridge,
@@ -25,7 +25,6 @@ from ...cloud.libcloud import (
     nodes_by_id,
     party_of,
     rounded_up,
-    split_addresses,
     total,
 )
 from ...cloud.paging import Page, by_token
@@ -206,9 +205,6 @@ def _server(row: _Vm, sizes: Mapping[str, int | None],
               types: Mapping[str, _Type]) -> Server:
     kind = types.get(row.VmType or "")
     ips = [ip for nic in row.Nics or () for ip in nic.PrivateIps or ()]
-    (lan4, lan6), (wan4, wan6) = split_addresses([
-        row.PrivateIp, row.PublicIp, *(text for ip in ips for text in (
-            ip.PrivateIp, ip.LinkPublicIp and ip.LinkPublicIp.PublicIp))])
     devices = row.BlockDeviceMappings
     tags = {tag.Key: tag.Value or "" for tag in row.Tags or () if tag.Key is not None}
     return Server(
@@ -218,7 +214,9 @@ def _server(row: _Vm, sizes: Mapping[str, int | None],
         memory_mib=None if kind is None or kind.MemorySize is None else rounded_up(kind.MemorySize * 1024, 1),
         disk_gib=None if devices is None else total(
             (sizes.get(one.Bsu.VolumeId) if one.Bsu else None for one in devices), 1),
-        lan_ipv4=lan4, wan_ipv4=wan4, lan_ipv6=lan6, wan_ipv6=wan6,
+        **by_scope([
+            row.PrivateIp, row.PublicIp, *(text for ip in ips for text in (
+                ip.PrivateIp, ip.LinkPublicIp and ip.LinkPublicIp.PublicIp))]),
         status=_STATUS.get(row.State or "", Status.UNKNOWN),
         party_status=row.State or "",
         created_at=parse_time(row.CreationDate),
