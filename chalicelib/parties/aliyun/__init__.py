@@ -158,6 +158,7 @@ class _Instance(msgspec.Struct, gc=False):
     VpcAttributes: _Vpc | None = None
     NetworkInterfaces: _Interfaces | None = None
     InnerIpAddress: _Ips | None = None      # of the classic network, as is PublicIpAddress
+    RdmaIpAddress: _Ips | None = None       # of a high-performance cluster's own network
     PublicIpAddress: _Ips | None = None
     EipAddress: _Eip | None = None
     CreationTime: str | None = None
@@ -345,7 +346,7 @@ def _server(row: _Instance, disk_gib: int | None, elastic: Mapping[str, Sequence
         cpu=row.Cpu,
         memory_mib=row.Memory,
         disk_gib=disk_gib,
-        **api.addresses([*lan, *_ips(row.InnerIpAddress)], wan),
+        **api.addresses([*lan, *_ips(row.InnerIpAddress), *_ips(row.RdmaIpAddress)], wan),
         **PARTY.status_of(row.Status),
         created_at=api.parse_time(row.CreationTime),
         zone=row.ZoneId or "",

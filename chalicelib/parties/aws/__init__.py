@@ -196,12 +196,14 @@ def _instance(item: Element, ns: str) -> tuple[str, _Instance | None]:
     lan, wan = [_own(own, "privateIpAddress")], [_own(own, "ipAddress")]
     for interface in interfaces:
         lan.append(_own(interface, "privateIpAddress"))
-        wan.append(_text(interface.get("association"), ns, "publicIp"))
+        wan += _associated(interface.get("association"), ns)
         for address in sorted(_items(interface.get("privateIpAddressesSet"), ns),
                               key=lambda a: _text(a, ns, "primary") != "true"):
             lan.append(_text(address, ns, "privateIpAddress"))
-            wan.append(_text(address.find(f"{ns}association"), ns, "publicIp"))
+            wan += _associated(address.find(f"{ns}association"), ns)
         lan += [_text(address, ns, "ipv6Address") for address in _items(interface.get("ipv6AddressesSet"), ns)]
+    lan += [_text(address, ns, "privateIpAddress") for interface in _items(own.get("secondaryInterfaceSet"), ns)
+            for address in _items(interface.find(f"{ns}privateIpAddressSet"), ns)]
     attached = next((api.parse_time(_text(i.get("attachment"), ns, "attachTime")) for i in interfaces
                      if _text(i.get("attachment"), ns, "deviceIndex") == "0"), None)
     launched = api.parse_time(_own(own, "launchTime"))
@@ -232,6 +234,12 @@ def _instance(item: Element, ns: str) -> tuple[str, _Instance | None]:
     disks = [disk.find(f"{ns}ebs") for disk in _items(own.get("blockDeviceMapping"), ns)]
     return key, _Instance(server, tuple(_text(disk, ns, "volumeId") or "?"      # "?": one that is never found
                                         for disk in disks if disk is not None), typical=not any(chosen))
+
+
+def _associated(association: Element | None, ns: str) -> list[str]:
+    """What stands for an interface's address outside of its VPC: in a Wavelength zone an address of the carrier, on an
+    Outpost one of the customer's own network."""
+    return [_text(association, ns, name) for name in ("publicIp", "carrierIp", "customerOwnedIp")]
 
 
 def _status(state: str, reason: str, attached: datetime | None, launched: datetime | None) -> api.Status:

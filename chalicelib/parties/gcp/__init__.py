@@ -192,6 +192,10 @@ class _Nat6(msgspec.Struct, gc=False):
     externalIpv6: str | None = None
 
 
+class _Range(msgspec.Struct, gc=False):
+    ipCidrRange: str | None = None          # 10.8.0.7/32 is an address of the server, 10.8.0.0/24 one for its pods
+
+
 class _Interface(msgspec.Struct, gc=False):
     networkIP: str | None = None
     network: str | None = None              # a URL, as is the subnetwork
@@ -199,6 +203,7 @@ class _Interface(msgspec.Struct, gc=False):
     ipv6Address: str | None = None
     accessConfigs: list[_Nat] | None = None
     ipv6AccessConfigs: list[_Nat6] | None = None
+    aliasIpRanges: list[_Range] | None = None
 
 
 class _Scheduling(msgspec.Struct, gc=False):
@@ -313,8 +318,8 @@ def _zones(client: api.Client) -> list[str]:
 _CONSOLE = "https://console.cloud.google.com/compute/instancesDetail"           # of the public universe
 _FIELDS = ("kind,nextPageToken,warning/code,items(id,name,status,zone,machineType,creationTimestamp,lastStopTimestamp,"
            "labels,disks(index,diskSizeGb,boot,licenses,guestOsFeatures/type),networkInterfaces(networkIP,ipv6Address,"
-           "accessConfigs/natIP,ipv6AccessConfigs/externalIpv6,network,subnetwork),"
-           "advancedMachineFeatures(threadsPerCore,visibleCoreCount),scheduling(provisioningModel,preemptible))")
+           "accessConfigs/natIP,ipv6AccessConfigs/externalIpv6,aliasIpRanges/ipCidrRange,network,"
+           "subnetwork),advancedMachineFeatures(threadsPerCore,visibleCoreCount),scheduling(provisioningModel,preemptible))")
 
 
 def _walk(client: api.Client, zones: Sequence[str], window: api.Window) -> api.Rows[_Instance]:
@@ -338,6 +343,8 @@ def _server(row: _Instance, types: Mapping[str, _Type], project: str, console: s
     primary = (row.networkInterfaces or [_Interface()])[0]
     for interface in row.networkInterfaces or ():
         lan += [interface.networkIP, interface.ipv6Address]
+        lan += [alias.ipCidrRange for alias in interface.aliasIpRanges or ()
+                if (alias.ipCidrRange or "").endswith("/32")]
         wan += [nat.natIP for nat in interface.accessConfigs or ()]
         wan += [nat.externalIpv6 for nat in interface.ipv6AccessConfigs or ()]
     kind = _custom(_last(row.machineType)) or types.get(_last(row.machineType))

@@ -148,6 +148,10 @@ class _Attached(msgspec.Struct, gc=False):
     deviceIndex: int | None = None
 
 
+class _RdmaInterface(msgspec.Struct, gc=False):
+    ipAddress: str | None = None
+
+
 class _Tag(msgspec.Struct, gc=False):
     key: str | None = None
     value: str | None = None
@@ -164,6 +168,7 @@ class _Instance(msgspec.Struct, gc=False):
     elasticIpAddress: str | None = None
     primaryNetworkInterface: _Attached | None = None
     secondaryNetworkInterfaces: list[_Attached] | None = None
+    rdmaNetworkInterfaces: list[_RdmaInterface] | None = None
     launchTime: str | None = None
     az: str | None = None
     resourceGroupId: api.Strict[str | None] = None
@@ -248,6 +253,7 @@ def _server(row: _Instance, kind: _Type | None) -> api.Server:
             lan.append(ip.privateIpAddress)
             wan.append(ip.elasticIpAddress)
         lan += [ip.ipv6Address for ip in interface.ipv6Addresses or ()]
+    lan += [interface.ipAddress for interface in row.rdmaNetworkInterfaces or ()]
     return api.Server(
         id=row.instanceId,
         name=row.instanceName or "",

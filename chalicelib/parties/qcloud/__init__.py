@@ -108,6 +108,7 @@ class _Instance(msgspec.Struct, gc=False):
     PublicIpAddresses: list[str] | None = None
     IPv6Addresses: list[str] | None = None
     PublicIPv6Addresses: list[str] | None = None
+    RdmaIpAddresses: list[str] | None = None        # of a high-performance cluster's own network
     CreatedTime: str | None = None
     Placement: _Placement | None = None
     Tags: list[_Tag] | None = None
@@ -197,7 +198,7 @@ def _server(row: _Instance) -> api.Server:
         cpu=row.CPU,
         memory_mib=None if row.Memory is None else row.Memory * 1024,
         disk_gib=_sum(_listed_disks(row)),
-        **api.addresses(lan=[*(row.PrivateIpAddresses or ()), *(row.IPv6Addresses or ())],
+        **api.addresses(lan=[*(row.PrivateIpAddresses or ()), *(row.IPv6Addresses or ()), *(row.RdmaIpAddresses or ())],
                         wan=[*(row.PublicIpAddresses or ()), *(row.PublicIPv6Addresses or ())]),
         **PARTY.status_of(row.InstanceState),
         created_at=api.parse_time(row.CreatedTime),

@@ -141,6 +141,7 @@ class _Instance(msgspec.Struct, gc=False):
     LocalVolumes: api.Nested = msgspec.UNSET
     NetworkInterfaces: list[_Interface] | None = None
     EipAddress: _Eip | None = None
+    RdmaIpAddresses: list[str] | None = None        # of a high-performance cluster's own network
     CreatedAt: str | None = None
     UpdatedAt: str | None = None
     ZoneId: str | None = None
@@ -222,7 +223,8 @@ def _server(row: _Instance, sizes: Mapping[str, int | None]) -> api.Server:
         cpu=row.Cpus,
         memory_mib=row.MemorySize,
         disk_gib=_disk_gib(row, sizes),
-        **api.addresses(lan=[ip for i in interfaces for ip in (i.PrimaryIpAddress, *(i.Ipv6Addresses or ()))],
+        **api.addresses(lan=[*(ip for i in interfaces for ip in (i.PrimaryIpAddress, *(i.Ipv6Addresses or ()))),
+                             *(row.RdmaIpAddresses or ())],
                         wan=[row.EipAddress and row.EipAddress.IpAddress]),
         **PARTY.status_of(row.Status),
         created_at=api.parse_time(row.CreatedAt),
