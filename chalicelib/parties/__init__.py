@@ -16,6 +16,7 @@ from ..errors import InvalidParameter, PartyError, PartyMalformed, PartyUnavaila
 from ..model import MEMBER_ID, Account, Listing, Member, Region, Send, Server, Source, Window, bounded
 
 _LONGEST_ID = 2048                          # characters; azure's have some hundred
+_REGION = r"(?!all$)[A-Za-z0-9._ -]{1,255}"     # what cannot end a host's name or a path; whoever named it
 
 
 @cache
@@ -43,7 +44,7 @@ def list_servers(source: Source, account: Account, window: Window, send: Send) -
     party = load(source.party)
     with _converting(party):
         try:
-            listing = party.list_servers(Client(source, account, send), window)
+            listing = party.list_servers(_client(source, account, send), window)
         except PartyUnavailable as failure:             # a host that answers is there
             if party.region_in_host and failure.http_status is None and _is_unknown(source.region, account, send):
                 raise UnknownRegion(f"{party.title} has no such region, or it is not open to this account.") from None
@@ -53,6 +54,14 @@ def list_servers(source: Source, account: Account, window: Window, send: Send) -
             region.code for region in list_regions(account, send) if region.open}:
         raise UnknownRegion(f"{party.title} has no such region, or it is not open to this account.")
     return listing
+
+
+def _client(source: Source, account: Account, send: Send) -> Client:
+    """A region may come from the party's own list, or from a row of the store, which is not sealed: no form that
+    `Party.region` knows was asked of it, and adapters write it into hosts and paths. Raises PartyMalformed."""
+    if not re.fullmatch(_REGION, source.region, re.ASCII):
+        raise PartyMalformed("The party lists a region whose name holds characters that no region's name can have.")
+    return Client(source, account, send)
 
 
 def _is_unknown(region: str, account: Account, send: Send) -> bool:
@@ -72,7 +81,7 @@ def list_regions(account: Account, send: Send) -> list[Region]:
 def _usual_client(party: Party, account: Account, send: Send) -> Client:
     """Where no region is asked for: in the account's first one, or the usual one of its site."""
     region = (*account.regions, party.home(account))[0]
-    return Client(Source(account.tenant_id, party.name, region, account.name), account, send)
+    return _client(Source(account.tenant_id, party.name, region, account.name), account, send)
 
 
 @contextmanager
@@ -120,12 +129,12 @@ def list_many(account: Account, members: Sequence[Member],
 def warning(source: Source, account: Account, send: Send) -> str:
     """See Party.warn."""
     party = load(source.party)
-    return party.warn(Client(source, account, send)) if party.warn else ""
+    return party.warn(_client(source, account, send)) if party.warn else ""
 
 
 def check(source: Source, account: Account, send: Send) -> None:
     """One cheap signed call; of a door, the discovery of its members. Raises what the party's answer means."""
-    party, client = load(source.party), Client(source, account, send)
+    party, client = load(source.party), _client(source, account, send)
     if account.discovery and not account.member:
         discover(account, send)
     elif party.check:

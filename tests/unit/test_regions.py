@@ -20,6 +20,7 @@ from chalicelib.access import accounts
 from chalicelib.cloud import cache
 from chalicelib.cloud.calls import CallStats
 from chalicelib.cloud.client import Client
+from chalicelib.cloud.sender import Sender
 from chalicelib.errors import PartyDenied, PartyMalformed, PartyUnavailable, TwocloudError, UnknownRegion
 from chalicelib.fleet import (
     check,
@@ -34,7 +35,7 @@ from chalicelib.fleet import (
 )
 from chalicelib.fleet.lookup import Lookup
 from chalicelib.http import formats
-from chalicelib.model import IDENTIFIER, Account, Listing, Region, Response, Sign, Source, Window
+from chalicelib.model import IDENTIFIER, Account, Listing, Region, Request, Response, Sign, Source, Window
 from chalicelib.parties.qcloud import simulator
 from chalicelib.simulators.fleet import Fleet
 from chalicelib.simulators.server import Call
@@ -148,6 +149,32 @@ def test_a_listed_region_of_an_unforeseen_form(app: App, monkeypatch: pytest.Mon
     assert [(part.source.region, part.state) for part in response.parts] == [(new, "ok")]
     source = response.parts[0].source
     assert [(done.source, done.error) for done in schedule.run(app.deployment, [source])] == [(source, None)]
+
+
+HOSTILE = ("evil.example/", "evil.example?", "evil.example#", "x@evil.example/", "evil.example:443/", "evil.example\\",
+           "../x", "%2e%2e", "[::1]", "a\r\nX: y", "\x00", "evil。example", "℀", "all", "?", "", "x" * 300)
+
+
+@pytest.mark.parametrize("name", parties.names())
+def test_a_listed_region_chooses_no_host(app: App, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Nor a path. The list is a party's, and lies in a row of the store that no seal covers."""
+    from tests.unit.test_parties import account_of  # reads all cases
+
+    called: list[str] = []
+
+    def refuse(self: Sender, request: Request) -> Response:
+        called.append(request.url)
+        raise PartyMalformed
+
+    monkeypatch.setattr(Sender, "_exchange", refuse)
+    store, codes = app.deployment.store, tuple(code for code in HOSTILE if not _fits(name, code))
+    row = accounts.put(store, app.deployment.sealer(), replace(account_of(name), tenant_id="456"), app.clock())
+    known_regions.keep(store, f"456/{name}", row.revision, map(Region, codes), app.clock())
+    response = answer(app, f"party={name}&tenant_id=456&region=all&on_error=partial")
+    assert {(part.source.region, part.state) for part in response.parts} == {(code, "failed") for code in codes}
+    done = schedule.run(app.deployment, [Source("456", name, code) for code in codes])
+    assert not any(it.total for it in done)
+    assert called == []
 
 
 def _fits(party: str, region: str) -> bool:
