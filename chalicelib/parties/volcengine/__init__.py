@@ -9,8 +9,9 @@ stated to be filled, so it is not used. No documented order. Lists may be null.
 
 The list names volumes by id only: EBS DescribeVolumes (service storage_ebs) gives their sizes, 100 ids to a call, for
 the servers that are shown. A volume that it does not show any more makes the server's disks unknown. Local disks are
-in the list itself. Of an interface the list gives the primary address and IPv6; secondary private addresses and
-elastic addresses of other interfaces than the server's own are in neither call.
+in the list itself. Of an interface the list gives the primary address and IPv6; --deep reads the interfaces (VPC
+DescribeNetworkInterfaces 2020-04-01 by the models of volcenginesdk-vpc, 100 rows to a page) for their secondary private
+addresses and the elastic address of each. How many ids that call takes was not found; 100 are sent.
 
 Host names: SERVICE.REGION.volcengineapi.com, with "-" for "_" (the SDK's StandardEndpointResolver; its default takes
 open.volcengineapi.com for most regions, which answers the same). What an unknown region gives is not documented, so
@@ -34,6 +35,7 @@ from ...cloud import api
 
 _PAGE = 100
 _VOLUMES = 100                              # most ids, and most volumes, of one call
+_INTERFACES = 100                           # most interfaces that one call gives
 _WORKERS = 10
 _T = TypeVar("_T")
 
@@ -109,6 +111,7 @@ class _LocalVolume(msgspec.Struct, gc=False):
 
 
 class _Interface(msgspec.Struct, gc=False):
+    NetworkInterfaceId: str | None = None
     Type: str | None = None
     PrimaryIpAddress: str | None = None
     Ipv6Addresses: list[str] | None = None
@@ -172,6 +175,40 @@ class _Volumes(msgspec.Struct):
     Volumes: list[_EbsVolume] | None
 
 
+class _ElasticIp(msgspec.Struct, gc=False):
+    EipAddress: str | None = None
+
+
+class _PrivateIp(msgspec.Struct, gc=False):
+    PrivateIpAddress: str | None = None
+    Primary: bool | None = None
+    AssociatedElasticIp: _ElasticIp | None = None
+
+
+class _PrivateIps(msgspec.Struct, gc=False):
+    PrivateIpSet: list[_PrivateIp] | None = None
+
+
+class _FullInterface(msgspec.Struct, gc=False):
+    NetworkInterfaceId: api.Text
+    AssociatedElasticIp: _ElasticIp | None = None
+    PrivateIpSets: _PrivateIps | None = None
+
+    @property
+    def private(self) -> list[_PrivateIp]:
+        sets = (self.PrivateIpSets and self.PrivateIpSets.PrivateIpSet) or ()
+        return sorted(sets, key=lambda one: not one.Primary)
+
+    @property
+    def elastic(self) -> list[_ElasticIp | None]:
+        return [self.AssociatedElasticIp, *(one.AssociatedElasticIp for one in self.private)]
+
+
+class _FullInterfaces(msgspec.Struct):
+    TotalCount: api.Count
+    NetworkInterfaceSets: list[_FullInterface] | None
+
+
 class _Region(msgspec.Struct):
     RegionId: api.Text
 
@@ -208,24 +245,32 @@ def list_servers(client: api.Client, window: api.Window) -> api.Listing:
         return api.Page([(row.InstanceId, row) for row in rows], token=answer.NextToken)
 
     rows = api.by_token(fetch, window, stable=False)
-    sizes = _sizes(client, [volume.VolumeId for row in rows.rows for volume in row.Volumes or ()])
-    return rows.listing(lambda row: _server(row, sizes))
+    sizes, full = client.run_all(
+        lambda: _sizes(client, [volume.VolumeId for row in rows.rows for volume in row.Volumes or ()]),
+        lambda: _full(client, rows.rows) if client.account.deep else {})
+    return rows.listing(lambda row: _server(row, sizes, full))
 
 
-def _server(row: _Instance, sizes: Mapping[str, int | None]) -> api.Server:
+def _server(row: _Instance, sizes: Mapping[str, int | None], full: Mapping[str, _FullInterface]) -> api.Server:
+    """`full`: the interfaces that --deep has read, by their id."""
     interfaces = sorted(row.NetworkInterfaces or (), key=lambda i: i.Type != "primary")
     primary = interfaces[0] if interfaces else _Interface()
     is_spot = row.SpotStrategy in ("SpotAsPriceGo", "SpotWithPriceLimit")
     charge = api.SPOT if is_spot else _CHARGES.get(row.InstanceChargeType or "")
+    lan: list[str | None] = []
+    wan = [row.EipAddress and row.EipAddress.IpAddress]
+    for interface in interfaces:
+        more = full.get(interface.NetworkInterfaceId or "")
+        lan += [interface.PrimaryIpAddress, *(one.PrivateIpAddress for one in (more.private if more else ())),
+                *(interface.Ipv6Addresses or ())]
+        wan += [one and one.EipAddress for one in (more.elastic if more else ())]
     return api.Server(
         id=row.InstanceId,
         name=row.InstanceName or "",
         cpu=row.Cpus,
         memory_mib=row.MemorySize,
         disk_gib=_disk_gib(row, sizes),
-        **api.addresses(lan=[*(ip for i in interfaces for ip in (i.PrimaryIpAddress, *(i.Ipv6Addresses or ()))),
-                             *(row.RdmaIpAddresses or ())],
-                        wan=[row.EipAddress and row.EipAddress.IpAddress]),
+        **api.addresses([*lan, *(row.RdmaIpAddresses or ())], wan),
         **PARTY.status_of(row.Status),
         created_at=api.parse_time(row.CreatedAt),
         updated_at=api.parse_time(row.UpdatedAt),
@@ -268,6 +313,24 @@ def _sizes(client: api.Client, ids: Sequence[str]) -> dict[str, int | None]:
             for volume in client.in_batches(list(dict.fromkeys(ids)), _VOLUMES, walk)}
 
 
+def _full(client: api.Client, rows: Sequence[_Instance]) -> dict[str, _FullInterface]:
+    """The interfaces of these rows, by id; one that went meanwhile is missing."""
+    def walk(batch: Sequence[str]) -> list[_FullInterface]:
+        def fetch(number: int, size: int) -> api.Page[_FullInterface]:
+            query = {**api.numbered("NetworkInterfaceIds", batch), "PageNumber": str(number), "PageSize": str(size)}
+            answer = _call(client, "DescribeNetworkInterfaces", query, _FullInterfaces)
+            return api.Page([(one.NetworkInterfaceId, one) for one in answer.NetworkInterfaceSets or ()],
+                            answer.TotalCount)
+
+        interfaces = api.by_page(fetch, api.Window(1, len(batch)), _INTERFACES, _WORKERS, _INTERFACES).rows
+        if not interfaces:                  # one may have gone meanwhile, but hardly all: no right to see them
+            raise api.PartyMalformed("The party shows none of the interfaces that it listed.")
+        return interfaces
+
+    ids = [i.NetworkInterfaceId for row in rows for i in row.NetworkInterfaces or () if i.NetworkInterfaceId]
+    return {one.NetworkInterfaceId: one for one in client.in_batches(list(dict.fromkeys(ids)), _INTERFACES, walk)}
+
+
 # ---------------------------------------------------------------- regions, check
 
 def list_regions(client: api.Client) -> list[api.Region]:
@@ -280,19 +343,22 @@ def list_regions(client: api.Client) -> list[api.Region]:
 
 
 def check(client: api.Client) -> None:
-    """Both rights that a listing needs."""
+    """Each right that a listing needs."""
+    one = {"PageNumber": "1", "PageSize": "1"}
     client.run_all(lambda: _call(client, "DescribeInstances", {"MaxResults": "1"}, _Instances),
-                   lambda: _call(client, "DescribeVolumes", {"PageNumber": "1", "PageSize": "1"}, _Volumes))
+                   lambda: _call(client, "DescribeVolumes", one, _Volumes),
+                   lambda: client.account.deep and _call(client, "DescribeNetworkInterfaces", one, _FullInterfaces))
 
 
 # ---------------------------------------------------------------- the call, with the account's keys or an assumed role
 
-_VERSIONS = {"ecs": "2020-04-01", "storage_ebs": "2020-04-01", "sts": "2018-01-01"}
+_SERVICES = {"DescribeVolumes": "storage_ebs", "DescribeNetworkInterfaces": "vpc"}      # of other calls: ecs
+_VERSIONS = {"ecs": "2020-04-01", "storage_ebs": "2020-04-01", "vpc": "2020-04-01", "sts": "2018-01-01"}
 _STS_REGION = "cn-beijing"                  # STS has one host and this region for all
 
 
 def _call(client: api.Client, action: str, query: Mapping[str, str], shape: type[_T]) -> _T:
-    service = "storage_ebs" if action == "DescribeVolumes" else "ecs"
+    service = _SERVICES.get(action, "ecs")
     url = client.url(f"https://{service.replace('_', '-')}.{client.region}.volcengineapi.com/")
 
     def signed(keys: api.Keys) -> _T:
@@ -309,7 +375,8 @@ def _assume(client: api.Client) -> tuple[float, api.Keys]:
 
     https://www.volcengine.com/docs/6257/86374
     """
-    narrowed = {"Statement": [{"Effect": "Allow", "Action": list(PARTY.permissions), "Resource": ["*"]}]}
+    rights = [*PARTY.permissions, *(PARTY.deep_permissions if client.account.deep else ())]
+    narrowed = {"Statement": [{"Effect": "Allow", "Action": rights, "Resource": ["*"]}]}
     query = {"RoleTrn": client.credentials["role_trn"], "RoleSessionName": "twocloud", "DurationSeconds": "3600",
              "Policy": msgspec.json.encode(narrowed).decode()}
     url = client.url("https://sts.volcengineapi.com/")
@@ -376,6 +443,7 @@ PARTY = api.Party(
                  ("access_key_id", "secret_access_key", "role_trn")),
     forms={"role_trn": r"trn:iam::[0-9]{1,20}:role/[A-Za-z0-9_.@+=,-]{1,64}"},
     permissions=("ecs:DescribeInstances", "storage_ebs:DescribeVolumes", "ecs:DescribeRegions"),
+    deep_permissions=("vpc:DescribeNetworkInterfaces",),
     **api.region_names(_REGION_NAMES),
     region_form=r"[a-z]{2,4}(-[a-z0-9]{1,13}){1,4}",
     default_region="cn-beijing",
@@ -383,7 +451,8 @@ PARTY = api.Party(
     project="a project's name",
     project_form=r"[A-Za-z0-9_.-]{1,64}",
     regional_limits=True,
-    limits=api.unpublished(10, "DescribeInstances", "DescribeVolumes", "DescribeRegions", "AssumeRole"),
+    limits=api.unpublished(10, "DescribeInstances", "DescribeVolumes", "DescribeNetworkInterfaces", "DescribeRegions",
+                           "AssumeRole"),
     error_code=error_code,
     errors=_ERRORS,
     status=_STATUS,

@@ -44,8 +44,10 @@ def list_servers(account: Account, region: str) -> dict[str, dict[str, Any]]:
     return {row.instance_id: {
         "name": row.instance_name, "cpu": row.cpus, "memory_mib": row.memory_size,
         "disk_gib": sizes.get(row.instance_id, 0) + sum(disk.count * disk.size for disk in row.local_volumes or ()),
-        "lan_ipv4": {interface.primary_ip_address for interface in row.network_interfaces},
-        "wan_ipv4": {row.eip_address.ip_address} if row.eip_address and row.eip_address.ip_address else set(),
+        # with --deep more addresses of the interfaces are known to us
+        **({} if account.deep else {
+            "lan_ipv4": {interface.primary_ip_address for interface in row.network_interfaces},
+            "wan_ipv4": {row.eip_address.ip_address} if row.eip_address and row.eip_address.ip_address else set()}),
         "party_status": row.status, "zone": row.zone_id, "instance_type": row.instance_type_id,
         "project_id": row.project_name, "created_at": datetime.fromisoformat(row.created_at),
         "updated_at": datetime.fromisoformat(row.updated_at),

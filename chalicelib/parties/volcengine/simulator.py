@@ -1,4 +1,4 @@
-"""A simulator for Volcano Engine ECS, EBS and STS: GET, HMAC-SHA256 over the signed headers and the sorted query.
+"""A simulator for Volcano Engine ECS, EBS, VPC and STS: GET, HMAC-SHA256 over the signed headers and the sorted query.
 
 Checked as the real ones do: fifteen minutes of clock, region and service of the scope, session tokens, version,
 MaxResults (default 10) and PageSize (default 15) at most 100, tokens that belong to the call that gave them. `short`:
@@ -26,7 +26,8 @@ from ...simulators.server import Call, Rate, Simulator
 REGIONS = ("cn-beijing", "cn-shanghai", "cn-guangzhou", "cn-hongkong", "ap-southeast-1")
 PROJECT = "shop"
 _CALLS = {"DescribeInstances": ("ecs", "2020-04-01"), "DescribeRegions": ("ecs", "2020-04-01"),
-          "DescribeVolumes": ("storage_ebs", "2020-04-01"), "AssumeRole": ("sts", "2018-01-01")}
+          "DescribeVolumes": ("storage_ebs", "2020-04-01"), "DescribeNetworkInterfaces": ("vpc", "2020-04-01"),
+          "AssumeRole": ("sts", "2018-01-01")}
 _STATES = {"running": "RUNNING", "stopped": "STOPPED", "starting": "STARTING", "stopping": "STOPPING",
            "pending": "CREATING"}
 _CHINA = timezone(timedelta(hours=8))
@@ -92,13 +93,14 @@ class Volcengine(Simulator):
         if region not in REGIONS:
             raise _Refused(400, "InvalidRegion", "The specified region is not valid.")
         fleet = self.fleets.get(region, Fleet(0))
-        return (self._instances if action == "DescribeInstances" else self._volumes)(query, fleet, region)
+        return {"DescribeInstances": self._instances, "DescribeVolumes": self._volumes,
+                "DescribeNetworkInterfaces": self._interfaces}[action](query, fleet, region)
 
     # ---------------------------------------------------------------- signature
 
     def _check_signature(self, call: Call) -> tuple[str, str, str]:
         headers = call.headers
-        match = re.fullmatch(r"HMAC-SHA256 Credential=([^/]+)/(\d{8})/([a-z0-9-]+)/(ecs|storage_ebs|sts)/request, ?"
+        match = re.fullmatch(r"HMAC-SHA256 Credential=([^/]+)/(\d{8})/([a-z0-9-]+)/(ecs|storage_ebs|vpc|sts)/request, ?"
                              r"SignedHeaders=([a-z0-9;-]+), ?Signature=([0-9a-f]{64})",
                              headers.get("authorization", ""))
         if not match:
@@ -168,6 +170,14 @@ class Volcengine(Simulator):
         return {"TotalCount": len(rows), "PageNumber": number, "PageSize": size,
                 "Volumes": rows[(number - 1) * size:number * size] or None}
 
+    def _interfaces(self, query: Mapping[str, str], fleet: Fleet, region: str) -> dict[str, Any]:
+        ids = {value for name, value in query.items() if name.startswith("NetworkInterfaceIds.")}
+        number, size = _number(query, "PageNumber", 1, 10 ** 6), _number(query, "PageSize", 20)
+        rows = [row for m in (fleet[n] for n in range(len(fleet))) for row in _full(m)
+                if not ids or row["NetworkInterfaceId"] in ids]
+        return {"TotalCount": len(rows), "PageNumber": number, "PageSize": size,
+                "NetworkInterfaceSets": rows[(number - 1) * size:number * size]}
+
     def _position(self, token: str, of: str) -> int:
         try:
             return self._positions.take(token, of)
@@ -208,6 +218,27 @@ def _instance(machine: Machine, region: str) -> dict[str, Any]:
         "CreatedAt": created.astimezone(_CHINA).isoformat(), "UpdatedAt": updated.astimezone(_CHINA).isoformat(),
         "ExpiredAt": f"{machine.ends:%Y-%m-%dT%H:%M:%SZ}" if machine.ends else "",
         "Tags": [{"Key": key, "Value": value} for key, value in machine.tags.items()]}
+
+
+def _full(machine: Machine) -> list[dict[str, Any]]:
+    """The machine's interfaces; a second public address is the second interface's, and each first has a second private
+    address that the list of instances does not name."""
+    def private(number: int, ip: str) -> list[dict[str, Any]]:
+        own = {"PrivateIpAddress": ip, "Primary": True, "AssociatedElasticIp": elastic(number)}
+        return [own] if number else [{"PrivateIpAddress": second_address(machine), "Primary": False}, own]
+
+    def elastic(number: int) -> dict[str, str] | None:
+        return {"AllocationId": f"eip-{number}", "EipAddress": ip} if (
+            ip := next(iter(machine.wan[number:number + 1]), None)) else None
+
+    return [{"NetworkInterfaceId": f"eni-{machine.key}{n}", "Type": "secondary" if n else "primary",
+             "DeviceId": f"i-{machine.key}", "PrimaryIpAddress": ip, "AssociatedElasticIp": elastic(n),
+             "PrivateIpSets": {"PrivateIpSet": private(n, ip)}, "IPv6Sets": [], "Status": "InUse"}
+            for n, ip in enumerate(machine.lan)]
+
+
+def second_address(machine: Machine) -> str:
+    return f"172.31.{machine.number // 250 % 250}.{machine.number % 250}"
 
 
 def _volume(machine: Machine, number: int, region: str) -> dict[str, Any]:
