@@ -251,7 +251,7 @@ def names_in(stored: Row | None) -> tuple[str, ...] | None:
     """The names of accounts in a row that was read; some may have no row. None: it is damaged."""
     try:
         return _names(stored.value) if stored else ()
-    except msgspec.DecodeError:
+    except ValueError:
         return None
 
 
@@ -338,7 +338,7 @@ def _credentials(sealer: Sealer, row: AccountRow) -> dict[str, str]:
         raise Unopened(f"{_title(row)}: {refused.text}") from None
     try:
         credentials = msgspec.json.decode(plain, type=dict[str, str])
-    except msgspec.DecodeError:             # an emulator of KMS opens another key's seal, and noise comes out
+    except ValueError:                      # an emulator of KMS opens another key's seal, and noise comes out
         raise Unopened(f"{_title(row)}: this key did not seal its credentials.") from None
     mark = plain[len(plain.rstrip(_BLANKS)):]
     unsealed = row.bound or not _settings(row).keys() <= _OF_0_1_0              # what 0.1.0 cannot have written
@@ -364,7 +364,7 @@ def _mark(row: AccountRow) -> bytes:
 def _read(value: bytes, place: Place) -> AccountRow:
     try:
         row = _decode(value)
-    except msgspec.DecodeError:
+    except ValueError:
         raise Internal(f"Account row {place[1]} in the store cannot be read. {_AGAIN}") from None
     if place_of(row.tenant_id, row.party, row.account) != place:
         raise Internal(f"Account row {place[1]} in the store names another account. {_AGAIN}")

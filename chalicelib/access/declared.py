@@ -205,7 +205,7 @@ def _credentials(entry: DeclaredAccount, place: Place) -> object:
         return {name: _text(f"fields.{name}", secret, place) for name, secret in entry.fields.items()}
     try:
         return msgspec.json.decode(_text("credentials", entry.credentials, place))
-    except (msgspec.DecodeError, RecursionError):
+    except (ValueError, RecursionError):
         raise InvalidParameter("credentials", "What it names does not hold one JSON object.") from None
 
 

@@ -189,7 +189,7 @@ def _given(party: str, file: IO[bytes] | None, os_cloud: str | None) -> OwnFile:
         raise click.UsageError("--os-cloud is for openstack alone.")
     text = read_secret(file, "the credentials as one JSON object")
     document: object = None
-    with suppress(msgspec.DecodeError, RecursionError):
+    with suppress(ValueError, RecursionError):
         document = msgspec.json.decode(text)
     own = read and (document is None or (isinstance(document, dict) and "clouds" in document))
     if document is None and (not read or (os_cloud is None and text.lstrip().startswith("{"))):

@@ -107,7 +107,7 @@ def _of_file(file: Path | None) -> dict[str, str]:
         return {}
     try:
         return msgspec.json.decode(file.read_bytes(), type=dict[str, str])
-    except (OSError, ValueError, msgspec.DecodeError):
+    except (OSError, ValueError):
         raise click.UsageError(f"{file} does not hold one JSON object whose values are texts.") from None
 
 

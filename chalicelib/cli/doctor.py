@@ -276,7 +276,7 @@ def _closed(here: "Deployment", rows: list[accounts.AccountRow]) -> Iterator[Fin
         except SettingsError as problem:
             yield Finding("seals", "fail", problem.text)
             return
-        except (TwocloudError, msgspec.DecodeError) as problem:
+        except (TwocloudError, ValueError) as problem:
             yield Finding(account_arguments(row.tenant_id, row.party, row.account), "fail", str(problem),
                           f"Restore the key that sealed it, or store it again: twocloud account put --replace "
                           f"{account_arguments(row.tenant_id, row.party, row.account)}")

@@ -149,7 +149,7 @@ def read_json(there: There, response: Got, path: str = "") -> dict[str, Any]:
             return body
         error = Answered(response.status, f"{body['msg']} (request id {body['request_id']})", str(body["error"]),
                          str(body["request_id"]), _seconds(response.headers.get("Retry-After")), body.get("parameter"))
-    except (msgspec.DecodeError, KeyError, TypeError):
+    except (ValueError, RecursionError, KeyError, TypeError):
         raise stranger(there, response) from None
     if path and error.code == "not_found":  # of this path
         error = Answered(error.status, f"{there.url} does not know {path}: its twocloud is older than this command.",

@@ -227,7 +227,7 @@ def _whole(there: contexts.There | None, pairs: list[tuple[str, str]],
     try:
         whole: dict[str, Any] = msgspec.json.decode(body)
         whole["vm_servers"], more = expiring.filter(whole["vm_servers"], whole.get("sources", ()), datetime.now(UTC))
-    except (msgspec.DecodeError, KeyError, ValueError):
+    except (KeyError, ValueError):
         raise Network(_OTHER_VERSION) from None
     return whole, " ".join(filter(None, (warning, more)))
 
@@ -251,7 +251,7 @@ def _rows(there: contexts.There | None, pairs: list[tuple[str, str]], shape: Sha
                 for row in whole["vm_servers"]]
         missing = {(part.get("tenant_id", ""), part["party"], part.get("account", DEFAULT_ACCOUNT), part["region"])
                    for part in whole.get("sources", ()) if part["state"] == "failed"}
-    except (msgspec.DecodeError, KeyError):
+    except (ValueError, KeyError):
         raise Network(_OTHER_VERSION) from None
     return (columns.in_order(rows, shape.sort, shape.known) if shape.sort else rows), warning, missing
 

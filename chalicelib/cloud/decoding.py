@@ -44,7 +44,7 @@ _MOST_ODD = 100_000                         # values of one answer that the leni
 _MOST_VALUES = 300_000                      # of an answer that is read leniently: a thousand machines have as many
 _LONGEST_NUMBER = 40                        # characters
 _making = threading.Lock()
-_UNREADABLE = (msgspec.DecodeError, SyntaxError, ValueError, RecursionError)    # a bad XML is a SyntaxError
+_UNREADABLE = (SyntaxError, ValueError, RecursionError)      # a bad XML is a SyntaxError
 
 
 @contextmanager
@@ -141,7 +141,7 @@ def _cleaned(body: bytes) -> bytes:
     try:
         _decoder(msgspec.Raw, True).decode(body)
         return body
-    except (msgspec.DecodeError, ValueError):
+    except ValueError:
         body = body.translate(_RAW_CONTROLS)
         body = _LONE.sub(rb"\1\\ufffd", body, count=_MOST_ODD)
         return _NO_NUMBER.sub(b"null", body, count=_MOST_ODD)
@@ -206,7 +206,7 @@ def _first(raw: Any) -> str:
 def _decoded(raw: Any, shape: Any, strict: bool = True) -> Any:
     try:
         return _decoder(shape, strict).decode(raw)
-    except (msgspec.DecodeError, ValueError):
+    except ValueError:
         raise _Odd from None
 
 
@@ -240,7 +240,7 @@ class _Struct(msgspec.Struct, frozen=True):
     def read(self, raw: Any, budget: _Budget) -> Any:
         try:
             return _decoder(self.cls, self.strict).decode(raw)
-        except (msgspec.DecodeError, ValueError):
+        except ValueError:
             budget.take()
         row, values = _decoded(raw, self.parts), dict[str, Any]()
         for field in self.fields:
@@ -370,7 +370,7 @@ def _of_scalar(kind: inspect.Type, hard: bool, strict: bool) -> _Reader:
     def read_scalar(raw: Any, budget: _Budget) -> Any:
         try:
             return _decoder(shape, strict).decode(raw)
-        except (msgspec.DecodeError, ValueError):
+        except ValueError:
             budget.take()
         if kindly is None or len(memoryview(raw)) > _LONGEST_NUMBER:
             raise _Odd

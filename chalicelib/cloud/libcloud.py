@@ -238,7 +238,7 @@ def _check(bridge: Bridge, client: Client) -> None:
 
 def _error_code(read: Callable[[Any], Any], response: Response) -> str | None:
     """What `read` finds in a JSON answer; nothing else is an error code."""
-    with suppress(msgspec.DecodeError, RecursionError, LookupError, TypeError, AttributeError):
+    with suppress(ValueError, RecursionError, LookupError, TypeError, AttributeError):
         code = read(msgspec.json.decode(response.body))
         return str(code) if isinstance(code, str | int) else None
     return None

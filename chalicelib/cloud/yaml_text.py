@@ -39,9 +39,9 @@ def parse(text: str) -> object:
         raise NoYaml(str(problem) if isinstance(problem, NoYaml) else "") from None
 
 
-def json_of_unique_keys(text: str | bytes, refuse: Callable[[str], Exception]) -> object:
-    """JSON with its numbers as text. Raises what `refuse` makes of a key that stands twice, of which parsers keep the
-    last one without a word; ValueError and RecursionError if it cannot be read."""
+def unique_keys(refuse: Callable[[str], Exception]) -> Callable[[list[tuple[str, object]]], dict[str, object]]:
+    """An `object_pairs_hook` that raises what `refuse` makes of a key that stands twice, of which parsers keep the last
+    one without a word."""
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
         made = dict[str, object]()
         for key, value in pairs:
@@ -50,12 +50,13 @@ def json_of_unique_keys(text: str | bytes, refuse: Callable[[str], Exception]) -
             made[key] = value
         return made
 
-    return json.loads(text, object_pairs_hook=unique, parse_int=str, parse_float=str)
+    return unique
 
 
 def _parse_json(text: str) -> object:
     try:
-        return json_of_unique_keys(text, lambda _: NoYaml(": a key stands there twice"))
+        return json.loads(text, object_pairs_hook=unique_keys(lambda _: NoYaml(": a key stands there twice")),
+                          parse_int=str, parse_float=str)
     except NoYaml:
         raise
     except (ValueError, RecursionError):

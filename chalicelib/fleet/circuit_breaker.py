@@ -59,7 +59,7 @@ def error_of(code: str, text: str, retry_after: float | None = None) -> PartyErr
 
 def read(value: bytes, revision: str = "") -> Breaker | None:
     """None: a row of another version, or of an account that the one of this revision replaced; it counts as none."""
-    with suppress(msgspec.DecodeError):
+    with suppress(ValueError):
         breaker = _decode(value)
         return breaker if "" in (revision, breaker.revision) or breaker.revision == revision else None
     return None

@@ -58,7 +58,7 @@ def members_in(row: Row | None, revision: str) -> Members | None:
     """The last list for the account of this revision, of any age; None if there is none that can be read."""
     try:
         last = _decode(zlib.decompress(row.value)) if row else None
-    except (msgspec.DecodeError, zlib.error):
+    except (ValueError, zlib.error):
         return None
     return last if last and last.revision == revision else None
 

@@ -79,7 +79,7 @@ def listed_in(row: Row | None, revision: str) -> Listed | None:
     """As `listed`, of a row that was read."""
     try:
         last = _decode_listed(row.value) if row else None
-    except msgspec.DecodeError:
+    except ValueError:
         return None
     return last if last and last.revision == revision else None
 
@@ -133,7 +133,7 @@ def note(store: Store, account: str, revision: str, name: str, failure: PartyErr
 def _outcomes(row: Row | None, revision: str) -> dict[str, Outcome]:
     try:
         stored = _decode_outcomes(row.value) if row else None
-    except msgspec.DecodeError:
+    except ValueError:
         return {}
     return stored.names if stored and stored.revision == revision else {}
 

@@ -167,7 +167,7 @@ def shared_rate(plan: SourcePlan) -> SharedRate | None:
 
 def _read(row: Row | None) -> _Rate:
     """A row of another version counts as none."""
-    with suppress(msgspec.DecodeError):
+    with suppress(ValueError):
         return _decode(row.value) if row else _Rate()
     return _Rate()
 

@@ -1,5 +1,6 @@
 """HTTP in, HTTP out, without a framework: each path's work, and the one place where errors become answers."""
 
+import json
 import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -9,7 +10,7 @@ import msgspec
 from .. import __version__, log, parties
 from ..access import tokens, users
 from ..cloud.calls import CallStats
-from ..cloud.yaml_text import json_of_unique_keys
+from ..cloud.yaml_text import unique_keys
 from ..errors import (
     Forbidden,
     InvalidParameter,
@@ -433,10 +434,9 @@ def _json_body(request: HttpRequest) -> object:
     if len(request.body) > _LARGEST_BODY:
         raise TooLarge()
     try:
-        body = msgspec.json.decode(request.body)
-        json_of_unique_keys(request.body, lambda key: InvalidParameter(shown(key), "The key is given more than once."))
-        return body
-    except (msgspec.DecodeError, RecursionError):
+        return json.loads(request.body.decode(), object_pairs_hook=unique_keys(
+            lambda key: InvalidParameter(shown(key), "The key is given more than once.")))
+    except (ValueError, RecursionError):
         kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
         if kind != "application/json":      # valid JSON passes with any type: `curl -d` sends it as a form
             raise InvalidParameter("Content-Type", "Send the body as application/json.") from None

@@ -45,7 +45,7 @@ def read(row: Row | None) -> list[tuple[str, str]] | None:
     """None: there is none that can be read."""
     try:
         return _decode(zlib.decompress(row.value)) if row else None
-    except (msgspec.DecodeError, zlib.error):
+    except (ValueError, zlib.error):
         return None
 
 

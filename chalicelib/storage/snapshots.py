@@ -151,7 +151,7 @@ _server = msgspec.msgpack.Decoder(Server).decode
 _marks = msgspec.msgpack.Decoder(dict[str, float]).decode
 _head = msgspec.msgpack.Decoder(Head).decode
 _change = msgspec.msgpack.Decoder(Change).decode
-_BROKEN = (msgspec.DecodeError, zlib.error, ValueError)
+_BROKEN = (zlib.error, ValueError)
 
 
 def account_key(tenant_id: str, party: str, account: str = DEFAULT_ACCOUNT) -> str:

@@ -249,7 +249,9 @@ def test_every_way_to_be_no_twocloud_is_one_line_and_exit_3(tmp_path: Path, othe
     odd = [Other(Answer(200, {"Content-Type": kind, "X-Request-Id": "r", "ETag": "x"}, body)) for kind, body in (
         ("application/json", b'{"vm_servers": [3], "msg": ""}'),
         ("application/json", b'{"vm_servers": [{"instance_id": "i"}], "msg": "", "sources": [1]}'),
-        ("application/x-ndjson", b"[1]\n"), ("application/x-ndjson", b'{"instance_id": "i"}\n'))]
+        ("application/json", b'{"msg": "\xff"}'), ("application/json", b'{"msg": ' + b"[" * 9999),
+        ("application/x-ndjson", b'{"party": "\xff"}\n'), ("application/x-ndjson", b"[1]\n"),
+        ("application/x-ndjson", b'{"instance_id": "i"}\n'))]
     with silent() as free:
         closed = f"http://127.0.0.1:{free.getsockname()[1]}"
     environment = {"TWOCLOUD_TOKEN": token("j")}

@@ -50,6 +50,13 @@ def test_a_documented_word_says_its_cause(name: str, cause: str, word: str) -> N
 
 
 @pytest.mark.parametrize("name", parties.names())
+@pytest.mark.parametrize("body", [b"", b"[", b"[" * 100_000, b"null", b"[null]", b'{"error": "\xff"}', b"<a>\xff</a>",
+                                  b'{"error": {"message": "\xff", "code": 1}}', b'{"errors": [null]}'], ids=repr)
+def test_a_refusal_that_nobody_can_read_is_the_partys(name: str, body: bytes) -> None:
+    assert isinstance(failure_in(parties.load(name), Response(500, {}, body)), PartyError)
+
+
+@pytest.mark.parametrize("name", parties.names())
 def test_a_word_that_no_table_knows_says_its_cause_itself(name: str) -> None:
     """Never "wrong key", never "no such region"."""
     party = parties.load(name)

@@ -45,16 +45,16 @@ def damage(how: str, field: str = "", value: Any = None) -> None:
     with closing(sqlite3.connect(".twocloud/twocloud.db")) as thief:
         (text,), = thief.execute("SELECT value FROM entry WHERE kind = 'account'").fetchall()
         row = msgspec.json.encode({**msgspec.json.decode(text), field: value})
-        made = {"garbage": b"\xff{", "empty": b"", "list": b"[]"}.get(how, row)
+        made = {"garbage": b"\xff{", "no UTF-8": b'{"tenant_id": "\xff"}', "empty": b"", "list": b"[]"}.get(how, row)
         thief.execute("UPDATE entry SET value = ? WHERE kind = 'account'", (made,))
         thief.commit()
 
 
 @pytest.mark.parametrize("way_out", ["replace", "remove"])
-@pytest.mark.parametrize("how", [("garbage",), ("empty",), ("list",), *(("field", name, value) for name, value in (
-    ("tenant_id", "9"), ("party", "aws"), ("sealed", 5), ("revision", 7), ("deep", None), ("regions", "gz"),
-    ("endpoint", 1),
-    ("created_at", "x"), ("bound", 2)))], ids=str)
+@pytest.mark.parametrize("how", [("garbage",), ("no UTF-8",), ("empty",), ("list",), *(
+    ("field", name, value) for name, value in (
+        ("tenant_id", "9"), ("party", "aws"), ("sealed", 5), ("revision", 7), ("deep", None), ("regions", "gz"),
+        ("endpoint", 1), ("created_at", "x"), ("bound", 2)))], ids=str)
 def test_a_damaged_row_names_itself_and_can_be_put_again_or_removed(how: tuple[Any, ...], way_out: str,
                                                                     capsys: pytest.CaptureFixture[str]) -> None:
     damage(*how)
@@ -85,7 +85,7 @@ def test_the_schedule_goes_on_for_all_other_accounts() -> None:
 
 # ---------------------------------------------------------------- one damaged account among others
 
-GARBAGE, FOREIGN = b"\xff{", ("account", "123/qcloud")
+GARBAGE, FOREIGN = b'{"tenant_id": "\xff"}', ("account", "123/qcloud")
 DEFAULT, NAMED = ("account", "456/qcloud"), ("named", "456/qcloud@prod")
 HIDDEN = "Internal error. Retry; if it persists, report the request id."
 

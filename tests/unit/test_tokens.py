@@ -373,6 +373,8 @@ def test_wrong_passwords_are_limited_over_http(served: App) -> None:
 def test_bodies_that_are_no_json(served: App) -> None:
     served.user("bob", password="pw")
     for data, kind, parameter in ((b"{", "application/json", "body"), (b"\xff", "application/json", "body"),
+                                  (b'{"duration": NaN}', "application/json", "duration"),
+                                  (b'{"tenants": ["\\ud800"]}', "application/json", "tenants"),
                                   (b"[" * 5000, "application/json", "body"),
                                   (b"duration=600", "text/plain", "Content-Type"),
                                   (b"duration=600", "application/x-www-form-urlencoded", "Content-Type")):

@@ -178,7 +178,7 @@ class Azure(Simulator):
             within = self._scope(request)
             rows, ordered, limited = _run(stages, lambda kind: [
                 row for row in self._table(table, kind) if row["subscriptionId"] in within])
-        except (msgspec.DecodeError, LookupError, ValueError):
+        except (LookupError, ValueError):
             raise _refused(400, "BadRequest", "InvalidQuery") from None
         top, skip = options.get("$top", 1000), options.get("$skip", 0)
         if type(top) is not int or not 1 <= top <= 1000 or type(skip) is not int or skip < 0:

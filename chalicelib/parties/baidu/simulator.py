@@ -123,7 +123,7 @@ class Baidu(Simulator):
     def _regions(self, call: Call) -> dict[str, Any]:
         try:
             region = msgspec.json.decode(call.body, type=dict[str, str]).get("region")
-        except msgspec.DecodeError:
+        except ValueError:
             raise _Refused(400, "MalformedJSON", "The JSON you provided was not well-formed.") from None
         return {"regions": [{"regionId": code, "regionName": name, "regionEndpoint": f"bcc.{code}.baidubce.com"}
                             for code, name in REGIONS.items() if region in (None, "", code)]}

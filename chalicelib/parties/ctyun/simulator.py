@@ -76,7 +76,7 @@ class Ctyun(Simulator):
         try:
             query: dict[str, Any] = (msgspec.json.decode(call.body, type=dict[str, Any]) if call.method == "POST"
                                      else dict(parse_qsl(call.query, keep_blank_values=True)))
-        except msgspec.DecodeError:
+        except ValueError:
             raise _Refused("Openapi.Parameter.Invalid", "the body is no JSON object") from None
         query = {name: value for name, value in query.items() if value is not None}
         if call.operation == "ListRegions":

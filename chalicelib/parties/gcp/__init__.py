@@ -638,7 +638,7 @@ def examine(credentials: Mapping[str, str]) -> None:
         raise api.InvalidParameter("credentials", "project_id is no project's id. Was it truncated?")
     try:
         _rsa(_key(credentials))
-    except (msgspec.MsgspecError, ValueError, TypeError, UnsupportedAlgorithm):
+    except (ValueError, TypeError, UnsupportedAlgorithm):
         raise api.InvalidParameter(
             "credentials", "service_account is the whole JSON key file of a service account, with type, client_email "
                            "and private_key (RSA, PEM, no passphrase). Its universe_domain, if there is one, is a "

@@ -244,7 +244,7 @@ class Gcp(Simulator):
             ends, meant = self._tokens[token]
             if ends <= now:
                 raise ValueError
-        except (ValueError, KeyError, InvalidSignature, msgspec.DecodeError):
+        except (ValueError, KeyError, InvalidSignature):
             raise _Refused(401, "authError", "UNAUTHENTICATED") from None
         if not meant & opens:
             raise _Refused(403, "insufficientPermissions", "PERMISSION_DENIED")

@@ -18,7 +18,7 @@ def _page(ask: Ask, make: Callable[[Ask], list[Any]], filters: tuple[str, ...] =
     rows = ask.kept(make)
     try:
         query = msgspec.json.decode(ask.call.headers.get("x-filter", "{}"), type=dict[str, str])
-    except msgspec.DecodeError:
+    except ValueError:
         raise Refused(400, "Cannot filter") from None
     order, way = query.pop("+order_by", None), query.pop("+order", "asc")
     if query.keys() - set(filters) or order not in (None, "id", "label") or way not in ("asc", "desc"):

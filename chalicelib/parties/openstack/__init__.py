@@ -811,7 +811,7 @@ def error_code(response: api.Response) -> str | None:
         return None
     try:
         word, fault = next(iter(_read_faults(response.body).items()))
-    except (msgspec.DecodeError, StopIteration, RecursionError):
+    except (ValueError, StopIteration, RecursionError):
         return None
     word = (fault.title or word).replace(" ", "")
     title = {"unauthorized": "Unauthorized", "notfound": "NotFound"}.get(word.lower())

@@ -150,7 +150,7 @@ class Openstack(Simulator):
             else:
                 credential = identity["application_credential"]
                 known = "scope" not in auth and self.secrets.get(credential["id"]) == credential["secret"]
-        except (msgspec.DecodeError, KeyError, TypeError, ValueError, AttributeError):
+        except (KeyError, TypeError, ValueError, AttributeError):
             raise _Refused(400, "error", "Expecting to find valid JSON in request body.", "Bad Request") from None
         if not known or project == "":
             raise refused

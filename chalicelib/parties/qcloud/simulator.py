@@ -86,7 +86,7 @@ class Qcloud(Simulator):
             raise _Refused("RequestLimitExceeded", "Your current request rate is too high.")
         try:
             query: dict[str, Any] = msgspec.json.decode(call.body, type=dict[str, Any])
-        except msgspec.DecodeError:
+        except ValueError:
             raise _Refused("InvalidParameter", "The request body is not valid JSON.") from None
         fleet = self.fleets.get(region, Fleet(0))
         if action == "DescribeRegions":

@@ -307,7 +307,7 @@ def _end_of(token: str) -> float | None:
     try:
         claims = token.split(".")[1]
         return _claims(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4))).exp
-    except (IndexError, ValueError, msgspec.MsgspecError):
+    except (IndexError, ValueError):
         return None
 
 
@@ -323,7 +323,7 @@ def _read(credentials: Mapping[str, str]) -> tuple[_Signer, RSAPrivateKey]:
 def examine(credentials: Mapping[str, str]) -> None:
     try:
         _read(credentials)
-    except (msgspec.MsgspecError, KeyError, ValueError, TypeError, UnsupportedAlgorithm):
+    except (KeyError, ValueError, TypeError, UnsupportedAlgorithm):
         raise api.InvalidParameter(
             "credentials", "service_account_key is the whole JSON file of a service account key, with aud, iss, kid, "
                            "sub and privateKey (RSA, PEM, no passphrase) in its credentials. If you made the key pair "

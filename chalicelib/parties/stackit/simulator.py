@@ -107,7 +107,7 @@ class Stackit(Simulator):
         now = time.time()
         try:
             self._verify(form.get("assertion", ""), now)
-        except (ValueError, KeyError, TypeError, InvalidSignature, msgspec.MsgspecError):
+        except (ValueError, KeyError, TypeError, InvalidSignature):
             raise _Refused(401, "invalid_grant") from None
         claims = {"iss": "stackit/serviceaccount", "sub": EMAIL, "exp": int(now) + 3600, "jti": len(self._nonces)}
         parts = ({"alg": "HS256"}, claims)
