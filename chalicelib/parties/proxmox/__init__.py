@@ -73,7 +73,7 @@ _CAUSES = (                                 # (HTTP status or 0, pattern, our wo
     (401, r"expired", "Unauthorized.expired"),
     (0, r"Configuration file '.{1,200}' does not exist", "NoGuest"),
     (0, r"No QEMU guest agent configured|QEMU guest agent is not running|Agent error|qga socket|"
-        r"qmp command 'guest-", "NoAgent"),
+        r"q(mp|ga) command", "NoAgent"),    # older versions say qmp
     (0, r"(VM|CT) [0-9]{1,9} (is )?not running", "NotRunning"),
 )
 _NO_ADDRESSES = ("NoAgent", "NotRunning")
@@ -402,8 +402,8 @@ def _asked(ask: Callable[[], list[_Interface] | None]) -> list[_Interface] | Non
 
 
 def _has_agent(agent: str) -> bool:
-    """`1`, `enabled=1` or `1,fstrim_cloned_disks=1`"""
-    return agent.partition(",")[0].removeprefix("enabled=") == "1"
+    """`1`, `enabled=1`, `1,fstrim_cloned_disks=1` or `type=virtio,enabled=1`"""
+    return any(option in ("1", "enabled=1") for option in agent.split(","))
 
 
 def _option(text: str, name: str) -> str:
