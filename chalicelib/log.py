@@ -1,7 +1,7 @@
 """What is logged: one JSON line per request, refresh and run of the schedule, per call to a party that failed, and per
 change of a user, token or account. docs/watch.md names the fields; alarms read them.
 
-Never a token, a secret, a URL with a query, or what a party wrote. JSON escapes every control character.
+Never a token, a secret, a URL with a query, or what a party wrote. Control characters are escapes.
 """
 
 import logging
@@ -39,7 +39,19 @@ class Lines(logging.Formatter):
                 frames.append(f"{code.co_filename.rpartition('/')[2]}:{trace.tb_lineno} {code.co_name}")
                 trace = trace.tb_next
             fields["frames"] = frames
-        return msgspec.json.encode(fields).decode()
+        return escaped(msgspec.json.encode(fields).decode())
+
+
+def escaped(json: str, keep: str = "") -> str:
+    """JSON text in which each character that cannot be seen, so that it could control a terminal, is an escape; except
+    those to `keep`."""
+    return json if json.isprintable() else "".join(c if c.isprintable() or c in keep else escape(c) for c in json)
+
+
+def escape(c: str) -> str:
+    """A character as an escape of JSON."""
+    code = c.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{code[at:at + 4]}" for at in range(0, len(code), 4))
 
 
 def start(level: int = logging.INFO) -> None:

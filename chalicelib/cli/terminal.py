@@ -12,7 +12,7 @@ from typing import IO, Any, cast
 
 import click
 
-from .. import settings
+from .. import log, settings
 
 _GAP = 2                                    # cells between two columns
 _LONG = 24                                  # columns wider than this many cells may be wrapped,
@@ -60,21 +60,16 @@ def plain(text: str) -> str:
 
 def harmless(text: str, encoding: str = "utf-8") -> str:
     """JSON text with control characters, and those that `encoding` lacks, written as JSON escapes."""
-    shown = "".join(c if c.isprintable() or c == "\n" else _escaped(c) for c in text)
+    shown = log.escaped(text, keep="\n")
     try:
         shown.encode(encoding)
         return shown
     except UnicodeEncodeError:
-        return "".join(c if _fits(c, encoding) else _escaped(c) for c in shown)
+        return "".join(c if _fits(c, encoding) else log.escape(c) for c in shown)
 
 
 def _fits(c: str, encoding: str) -> bool:
     return c.encode(encoding, "ignore") != b""
-
-
-def _escaped(c: str) -> str:
-    code = c.encode("utf-16-be", "surrogatepass").hex()
-    return "".join(f"\\u{code[at:at + 4]}" for at in range(0, len(code), 4))
 
 
 def cell(value: object) -> str:

@@ -5,10 +5,11 @@ One row of the store for each account that is a door to others: `members`, under
 
 import zlib
 from collections.abc import Iterable
+from typing import Annotated
 
 import msgspec
 
-from ..model import DEFAULT_ACCOUNT, Member
+from ..model import DEFAULT_ACCOUNT, MEMBER_ID, Member
 from ..storage import snapshots
 from ..storage.store import Place, Row, Store
 
@@ -17,9 +18,10 @@ _LIFE = 30 * 86_400                         # seconds for which a list is kept
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
-    """A member. `missing`: since when the party lists it no more (Unix time); 0: it does."""
+    """A member. `missing`: since when the party lists it no more (Unix time); 0: it does. A row with an id that no
+    party lists is as good as none: ids are written into paths and roles, and no seal covers the row."""
 
-    id: str
+    id: Annotated[str, msgspec.Meta(pattern=rf"\A{MEMBER_ID}\Z")]
     name: str = ""
     closed: str = ""
     door: bool = False

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import json
+import logging
 import os
 import re
 import signal
@@ -195,6 +196,16 @@ def test_plain_text_is_one_line_that_does_nothing(text: str) -> None:
     assert all(c.isprintable() for c in shown)
     assert terminal.plain(shown) == shown
     assert json.loads(terminal.harmless(json.dumps(text, ensure_ascii=False))) == text
+
+
+@given(st.text(max_size=50))
+def test_a_line_of_the_log_does_nothing_to_a_terminal(text: str) -> None:
+    """A name of a region, a member or a party's error code is the party's: DEL, C1, bidi and separators were raw."""
+    record = logging.makeLogRecord({"msg": "call", "fields": {"region": text, "party_word": {text: [text]}}})
+    line = log.Lines().format(record)
+    assert line.isprintable()
+    assert json.loads(line)["region"] == text
+    assert json.loads(line)["party_word"] == {text: [text]}
 
 
 @given(st.text(max_size=120), st.integers(2, 40))

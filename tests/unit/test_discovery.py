@@ -6,12 +6,14 @@ calls of a discovery, `make test-all` each fault at each call.
 
 import threading
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
+import msgspec
 import pytest
 
 from chalicelib import parties, simulators
@@ -19,13 +21,14 @@ from chalicelib.access import accounts
 from chalicelib.cloud import cache, rate_limit
 from chalicelib.cloud.sender import Transport
 from chalicelib.errors import InvalidParameter, PartyDenied, PartyError
-from chalicelib.fleet import schedule
+from chalicelib.fleet import known_members, schedule
 from chalicelib.model import WHOLE, Account, Discovery, Listing, Member, Send, Source
 from chalicelib.simulators.cloud import Branch
 from chalicelib.simulators.faults import FAULTS, LATE, PASSING
 from chalicelib.simulators.fleet import Fleet
 from chalicelib.simulators.server import Simulator
 from chalicelib.storage import snapshots
+from chalicelib.storage.store import Row
 from tests import canaries
 from tests.fixtures import App
 from tests.unit.test_parties import WHAT
@@ -118,6 +121,16 @@ def names(members: Sequence[Member]) -> set[str]:
 
 def test_every_party_that_discovers_has_an_organisation_to_discover() -> None:
     assert set(CLOUDS) == {name for name in parties.names() if parties.load(name).discover}
+
+
+@pytest.mark.parametrize("odd", ["../x", "a/b", "a b", "x\n", "", "é", "\x1b[2J", "x" * 200])
+def test_a_row_of_members_with_an_id_that_no_party_lists_is_as_good_as_none(odd: str) -> None:
+    def row(key: str) -> Row:
+        members = known_members.Members(revision="r", at=1.0, members=(known_members.Kept(id=key),))
+        return Row(zlib.compress(msgspec.msgpack.encode(members)), 1)
+
+    assert known_members.members_in(row(odd), "r") is None
+    assert known_members.members_in(row("a:b-1"), "r") is not None
 
 
 # ---------------------------------------------------------------- who is found
