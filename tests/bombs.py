@@ -54,6 +54,8 @@ SHAPES: dict[str, tuple[str, Callable[[], bytes]]] = {       # name -> (party, t
     "as many elements as fit": ("aws", lambda: _ec2(b"<a></a>" * 400_000)),
     "nested elements": ("aws", lambda: _ec2(b"<a>" * 400_000 + b"</a>" * 400_000)),
     "attributes": ("aws", lambda: _ec2(b"<a " + b" ".join([b'a%d="1"' % n for n in range(1_000_000)]) + b"/>")),
+    "attributes with blanks": (
+        "aws", lambda: _ec2(b"<a " + b" ".join([b'a%d = "1"' % n for n in range(1_000_000)]) + b"/>")),
     "attributes, one an element": ("aws", lambda: _ec2(b'<a b="c"></a>' * 130_000)),
     "entities": ("aws", lambda: b'<!DOCTYPE a [<!ENTITY a "' + b"a" * 100_000 + b'">]><a>' + b"&a;" * 1_000_000
                  + b"</a>"),

@@ -16,8 +16,15 @@ T = TypeVar("T")
 
 _DEEPEST = 50                               # elements within elements: parties have a dozen
 _PIECE = 16_384                             # bytes that are parsed at a time
+_START = 1024                               # bytes within which the root has begun
 _FORBIDDEN = re.compile(
     rb"[\x00-\x08\x0b\x0c\x0e-\x1f]|&#(?:x0*(?:1?[0-8bcefBCEF]|1[9adAD]|0)|0*(?:[0-8]|1[124-9]|2[0-9]|3[01]));")
+
+
+# What comes before the namespace that an answer's root gives to all tags. Without it, EC2's are read a tenth faster.
+_VALUE = rb"""(?:"[^"<>]*+"|'[^'<>]*+')"""
+_NAMESPACE = re.compile(rb"(\s*+(?:<\?xml[^<>]*+>\s*+)?+<[^<>\s:?!]++(?:\s++(?!xmlns=)[^<>\s=]++=" + _VALUE
+                        + rb")*+)\s++xmlns=" + _VALUE)
 
 
 def local(tag: str) -> str:
@@ -34,8 +41,8 @@ def parse(body: bytes) -> Element:
 def items(body: bytes, path: Sequence[str], read: Callable[[Element, str], T]) -> tuple[list[T], Element]:
     """What `read(element, namespace)` makes of each element below this path, and the root, in which these are empty.
 
-    `path`: tags without a namespace, the root's first. `namespace`: of the element, as it stands before its tag. Raises
-    PartyMalformed if the root is another one.
+    `path`: tags without a namespace, the root's first. `namespace`: of the element, as it stands before its tag; "" if
+    it is the one that the root gives to all. Raises PartyMalformed if the root is another one.
     """
     with reading():
         try:
@@ -51,7 +58,10 @@ def _items(body: bytes, path: Sequence[str], read: Callable[[Element, str], T]) 
     builder = ElementTree.TreeBuilder()
     top = builder.start("", {})             # where the root hangs, so that it is in reach before it ends
     parser = ElementTree.XMLParser(target=builder)              # noqa: S314
-    for at in range(0, len(body), _PIECE):
+    start = _NAMESPACE.match(body, 0, _START)
+    if start:
+        parser.feed(start[1])
+    for at in range(start.end() if start else 0, len(body), _PIECE):
         parser.feed(body[at:at + _PIECE])
         _check_depth(top)
         _take(top, path, read, rows, ended=False)

@@ -30,15 +30,25 @@ def read(body: str, piece: int) -> tuple[list[Any], Element]:
 
 
 @settings(max_examples=300)
-@given(st.lists(NODES, max_size=6), st.integers(1, 60), st.sampled_from(("", "urn:x")))
+@given(st.lists(NODES, max_size=6), st.integers(1, 60),
+       st.sampled_from(("", ' xmlns="urn:x"', """ a='1 xmlns="' xmlns='urn:x' b="2\"""", '\n xmlns=""')))
 def test_items_are_those_of_the_whole_tree(parts: list[str], piece: int, ns: str) -> None:
-    body = f'<r xmlns="{ns}"><a><i>{"".join(parts)}</i>{"".join(parts)}</a>{"".join(parts)}</r>'
-    before = f"{{{ns}}}" if ns else ""
-    fitting = [below for above in ElementTree.fromstring(body).findall(f"{before}a")
-               for below in above.findall(f"{before}i")]
-    rows, root = read(body, piece)
-    assert rows == [(before, copied(item)) for element in fitting for item in element]
-    assert not [item for element in root.findall(f"{before}a/{before}i") for item in element]
+    body = f"<r><a><i>{''.join(parts)}</i>{''.join(parts)}</a>{''.join(parts)}</r>"
+    fitting = [below for above in ElementTree.fromstring(body).findall("a") for below in above.findall("i")]
+    rows, root = read(f'<?xml version="1.0"?>\n{body.replace("<r>", f"<r{ns}>", 1)}', piece)
+    assert rows == [("", copied(item)) for element in fitting for item in element]
+    assert not [item for element in root.findall("a/i") for item in element]
+
+
+@pytest.mark.parametrize("body", [
+    '<p:r xmlns:p="urn:x"><p:a><p:i><p:x/></p:i></p:a></p:r>',
+    '<p:r xmlns:p="urn:x"><a xmlns="urn:x"><i><x/></i></a></p:r>',
+    '<r><a xmlns="urn:x"><i><x/></i></a></r>',
+    '<r xmlns="urn:y" xmlns:p="urn:x"><a xmlns="urn:x"><p:i><x/></p:i></a></r>',
+])
+def test_a_namespace_that_is_not_the_roots_stands_before_its_tags(body: str) -> None:
+    rows, _ = read(body, 16)
+    assert rows == [("{urn:x}", ("{urn:x}x", None, []))]
 
 
 def test_what_was_read_leaves_the_tree() -> None:

@@ -175,9 +175,10 @@ def _instances(client: api.Client, ahead: Callable[[set[str]], object] = lambda 
 
 def _named_types(body: bytes) -> set[str]:
     """The types that an answer names, at a glance; none if more pages follow. What it overlooks is looked up later."""
-    return set() if b"<nextToken>" in body else {name.decode() for name in _TYPE_NAME.findall(body)}
+    return set() if b"<nextToken>" in body[-_TAIL:] else {name.decode() for name in _TYPE_NAME.findall(body)}
 
 
+_TAIL = 4096                                # bytes at an answer's end, where the next token stands
 _TYPE_NAME = re.compile(rb"<instanceType>([a-z0-9.-]{1,64})</instanceType>")
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
