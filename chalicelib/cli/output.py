@@ -118,23 +118,30 @@ def say(text: str) -> None:
     click.echo("\n".join(plain(line) for line in text.splitlines()), err=True)
 
 
-# The API's parameters, in the turns of its texts -> the command's options.
-_AS_OPTIONS = tuple((re.compile(pattern), option) for pattern, option in (
-    (r"\bf=(\d+)&t=(\d+)", r"--from \1 --to \2"), (r"\(f, t\)", "(--from, --to)"),
-    (r"^t must not be less than f\b", "--to must not be less than --from"),
-    (r"\bformat=(\w+)", r"-o \1"), (r"\bon_error=(\w+)", r"--on-error \1"), (r"`list`", "--list"),
-    (r"(^|Leave out )f(?= must|\.$)", r"\1--from"), (r"(^|Leave out )t(?= must|\.$)", r"\1--to"),
-    (r"^tenant_id(?= must| is)", "--tenant"),
-    (r"(?<![-\w])max_age\b", "--max-age"), (r"(?<![-\w])changed_since\b", "--changed-since"),
-    (r"^(Use )?(port|address)(?= only| must)", r"\1--\2"),
-    (r"^(party|region|account|status|name|ip|tag|since|kind|view|list)(?= must)", r"--\1")))
+# The options of the command that are not called as the API's parameters are.
+_OPTIONS = {"tenant_id": "--tenant", "f": "--from", "t": "--to", "format": "-o"}
+
+
+@cache
+def _turns() -> re.Pattern[str]:
+    """How the API's texts name its parameters: `NAME`, NAME=VALUE, or NAME where no word of English could stand."""
+    from ..fleet import changes_query, query  # slow to import; not for what goes well
+
+    names = {parameter.name for parameter in (*query.PARAMETERS, *changes_query.PARAMETERS)}
+    every, unmistakable = "|".join(names), "|".join(name for name in names if "_" in name)
+    return re.compile(rf"`(?P<marked>{every})`|\b(?P<set>{every})=(?P<value>\w+)(?P<more>&?)"
+                      rf"|(?:^|(?<=Use )|(?<=Leave out )|(?<=than ))(?P<bare>{every})(?= must| is| only|\.$)"
+                      rf"|(?<![-\w])(?P<alone>{unmistakable})\b")
 
 
 def in_options(text: str) -> str:
     """A text that an answer over HTTP has too, with the options of the command in place of the API's parameters."""
-    for pattern, option in _AS_OPTIONS:
-        text = pattern.sub(option, text)
-    return text
+    def option(match: re.Match[str]) -> str:
+        name = match["marked"] or match["set"] or match["bare"] or match["alone"]
+        written = _OPTIONS.get(name, f"--{name.replace('_', '-')}")
+        return f"{written} {match['value']}{' ' if match['more'] else ''}" if match["set"] else written
+
+    return _turns().sub(option, text)
 
 
 def hint(text: str) -> None:

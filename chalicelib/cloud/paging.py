@@ -249,7 +249,7 @@ class _Loop(msgspec.Struct, Generic[T], frozen=True):
             raise PartyMalformed("The party states an impossible total.")
         if calls > self.how.room():
             raise PartyThrottled("The party's documented rate limit does not allow so many calls in one request. "
-                                 "Request a range (f, t).")
+                                 "Request a range (`f`, `t`).")
 
     def _read(self, at: int, limit: int, turn: int) -> _Piece[T]:
         page = self.fetch(at, limit)

@@ -34,7 +34,7 @@ class RateLimiter:
                 raise PartyTimeout()
             if start >= deadline:
                 raise PartyThrottled("The party's documented rate limit does not allow so many calls in one request. "
-                                     "Request a range (f, t).", retry_after=start - now)
+                                     "Request a range (`f`, `t`).", retry_after=start - now)
             self._starts.append(start)
             return start - now
 

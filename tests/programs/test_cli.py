@@ -14,11 +14,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import requests
 
 from chalicelib import cli, log, parties
-from chalicelib.cli import in_parts, output, remote
+from chalicelib.cli import changes, in_parts, output, remote, servers
+from chalicelib.cli.output import in_options
+from chalicelib.fleet import changes_query, query
 from chalicelib.http import formats
 from chalicelib.model import Source
 from chalicelib.parties.jdcloud.simulator import Jdcloud
@@ -316,6 +319,20 @@ def test_refusals_name_the_options_of_the_command(twocloud: Command, served: App
     assert text in twocloud.err
     assert not re.search(r"=|`|\b(POST|Bearer|max_age|on_error|changed_since|tenant_id|[ft] must)\b",
                          twocloud.err.replace("KEY=VALUE", "")), twocloud.err
+
+
+@pytest.mark.parametrize(("command", "parameters"), [
+    (servers.servers, query.PARAMETERS), (changes.changes, changes_query.PARAMETERS)], ids=["servers", "changes"])
+def test_every_parameter_is_an_option(command: click.Command, parameters: tuple[query.Parameter, ...]) -> None:
+    """In each turn of the API's texts; a word of English stays."""
+    known = {option for it in command.params for option in it.opts}
+    for name in (parameter.name for parameter in parameters):
+        option, *rest = in_options(f"{name} must be x").split()
+        assert (option in known, rest) == (True, ["must", "be", "x"]), name
+        assert in_options(f"Use {name} only here. Leave out {name}.") == f"Use {option} only here. Leave out {option}."
+        assert in_options(f"Set `{name}`, or {name}=9&{name}=x.") == f"Set {option}, or {option} 9 {option} x."
+    text = "Name one party or a region of another account. A list must fit its format."
+    assert in_options(text) == text
 
 
 @pytest.mark.sample(3)
