@@ -6,6 +6,7 @@ provider
 Units: memory and disks GiB. Times: RFC 3339, or without a zone, then taken as China's (UTC+8); which of them KEC
 writes is unconfirmed. Paging: Marker is the number of the first row, from 0; MaxResults 5 to 1000 (default 10);
 InstanceCount is the total of the projects that were asked for. There is no time of the last update, and no tags.
+ServiceEndTime is in none of the vendor's models; Cloudpods reads it as the end of a prepaid server.
 
 Without ProjectId.N only the default project (0) is listed, with no hint of the others. So the account's projects
 (GetAccountAllProjectList at iam, kept for a minute; the newest Python SDK has left it out, the others and the Terraform
@@ -190,6 +191,8 @@ class _Instance(msgspec.Struct, gc=False):
     AvailabilityZoneName: str | None = None
     ImageId: str | None = None
     ChargeType: str | None = None
+    ServiceEndTime: str | None = None
+    DedicatedUuid: str | None = None        # of a dedicated host
 
 
 class _Instances(msgspec.Struct):
@@ -286,6 +289,8 @@ def _server(row: _Instance, public: Sequence[str]) -> api.Server:
         security_groups=api.groups(None if interface.SecurityGroupSet is None else [
             group.SecurityGroupId for group in interface.SecurityGroupSet] for interface in interfaces),
         charge_type=_CHARGES.get(row.ChargeType or ""),
+        expires_at=_time(row.ServiceEndTime) if row.ChargeType == "Monthly" else None,
+        host_id=row.DedicatedUuid,
     )
 
 

@@ -217,6 +217,7 @@ def _row(machine: Machine, region: str, public: bool) -> dict[str, Any]:
         "CreationDate": china if machine.number % 2 else machine.created.strftime("%Y-%m-%dT%H:%M:%SZ"),
         "AvailabilityZone": f"{region}{'abc'[machine.zone - 1]}", "AvailabilityZoneName": "", "ProductType": 1,
         "ProductWhat": 1, "LiveUpgradeSupport": False, "ChargeType": "Monthly" if machine.ends else "Daily",
+        **({"ServiceEndTime": f"{machine.ends:%Y-%m-%dT%H:%M:%SZ}"} if machine.ends else {}),
         "HostName": machine.name,
         "SystemDisk": {"DiskType": "SSD3.0", "DiskSize": system}, "UserData": "", "Migration": 0, "VncSupport": True,
         **({"DataDisks": [{"DiskId": f"{machine.key}-disk-{n}", "DiskType": "EHDD", "DiskSize": size,
