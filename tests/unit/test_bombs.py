@@ -7,7 +7,8 @@ import sys
 import pytest
 
 SHAPES = ["nested elements", "tiny rows", *(pytest.param(shape, marks=pytest.mark.slow) for shape in (
-    "unclosed elements", "attributes", "attributes with blanks", "texts", "one long wide text"))]         # all: tests/bombs.py
+    "unclosed elements", "attributes", "attributes with blanks", "texts",
+    "one long wide text"))]                 # all: tests/bombs.py
 
 
 @pytest.mark.sample(3)
