@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import TypeVar, cast
+from typing import TypeVar
 
 from . import log
 
 T = TypeVar("T")
-U = TypeVar("U")
 
 
 def run_all(calls: Iterable[Callable[[], T]], workers: int) -> list[T]:
@@ -32,9 +31,3 @@ def run_all(calls: Iterable[Callable[[], T]], workers: int) -> list[T]:
                 results[waiting.pop(future)] = future.result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-
-
-def run_both(one: Callable[[], T], other: Callable[[], U]) -> tuple[T, U]:
-    """The results of two calls made at the same time; the first error ends it without waiting for the other."""
-    results = run_all([one, other], 2)
-    return cast(tuple[T, U], tuple(results))

@@ -185,9 +185,9 @@ def variable(name: str, environment: Mapping[str, str] = os.environ) -> str:
     return environment.get(name, "")
 
 
-def inherited(*without: str, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+def inherited(*without: str) -> dict[str, str]:
     """The environment for a program that we start, except for variables whose names begin so."""
-    return {name: value for name, value in environment.items() if not name.startswith(without)}
+    return {name: value for name, value in os.environ.items() if not name.startswith(without)}
 
 
 def _proxy(url: str) -> Proxy | None:

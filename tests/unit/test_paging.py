@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chalicelib.cloud.paging import Page, by_offset, by_page, by_token, reading
-from chalicelib.concurrency import run_all, run_both
+from chalicelib.concurrency import run_all
 from chalicelib.errors import PartyMalformed, PartyThrottled
 from chalicelib.model import WHOLE, Window
 
@@ -298,7 +298,6 @@ def test_results_come_in_the_order_of_the_calls() -> None:
         return n
 
     assert run_all([lambda n=n: call(n) for n in range(5)], 5) == [0, 1, 2, 3, 4]
-    assert run_both(lambda: 1, lambda: "x") == (1, "x")
     assert run_all([], 5) == []
 
 
