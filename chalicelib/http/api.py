@@ -37,6 +37,7 @@ from .formats import events
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")           # that a gateway passes on
 _LONGEST_AGE = 2 ** 31                      # seconds; RFC 9111, 1.2.2
+STORE_ENDS = 0.5                            # seconds before its deadline from which a request asks the store nothing
 _LARGEST_BODY = 16_384                      # of a request for a token
 CHALLENGE = 'Basic realm="twocloud", charset="UTF-8"'
 COMMON_HEADERS = {"X-Content-Type-Options": "nosniff", "Vary": "Authorization, Accept-Encoding"}
@@ -91,7 +92,7 @@ def answer(deployment: Callable[[], Deployment], route: str, request: HttpReques
         here = deployment()
         origins = here.settings.cors_origins
         view = _view(route, request, origins)
-        with store.within(request.deadline):
+        with store.within(request.deadline - STORE_ENDS):
             response = view(here, request, entry)
     except TwocloudError as error:
         if error.status == 500:

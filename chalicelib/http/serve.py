@@ -32,6 +32,7 @@ from ..errors import InvalidParameter, MethodNotAllowed, NotFound, RateLimited, 
 from ..fleet import schedule
 from ..fleet.counters import OTHER, Counters
 from ..fleet.many_sources import REQUEST_SECONDS, Deployment
+from ..storage import store
 from . import admission, api, connections
 
 _LONGEST_WAIT = 10.0                        # seconds for a thread; the time that is left would do for no listing
@@ -331,7 +332,8 @@ def _admit(deployment: Deployment, request: api.HttpRequest, route: str) -> admi
     header = request.headers.get("authorization", "")
     if not re.fullmatch(admission.HEADER_FORM, header):
         raise Unauthorized()
-    return admission.admit(deployment.store, request.method, route, header, deployment.clock())
+    with store.within(request.deadline - api.STORE_ENDS):
+        return admission.admit(deployment.store, request.method, route, header, deployment.clock())
 
 
 def _takes_gzip(accepted: str) -> bool:

@@ -13,34 +13,57 @@ https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/
 
 import heapq
 import random
+import threading
 import time
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..errors import Conflict, Internal
+from ..errors import Conflict, StoreBusy
 from . import amazon
-from .store import Entry, Moment, Place, Row, check_value, end_of, in_batches, new_version
+from .store import (
+    Entry,
+    Moment,
+    Place,
+    Row,
+    check_value,
+    end_of,
+    in_batches,
+    new_version,
+    patience,
+    read_patience,
+)
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
     from types_boto3_dynamodb.type_defs import AttributeValueTypeDef, WriteRequestUnionTypeDef
 
+T = TypeVar("T")
 _BATCH = 25                                 # most writes that BatchWriteItem takes
 _READ_BATCH = 100                           # keys of one BatchGetItem; it gives 16 MB and names the rest
 _BATCH_TRIES = 8
+_READ_SECONDS = 10.0                        # that a read waits: three tries, and the pauses between them
+_CALLS = 64                                 # under way at a time, those that nobody waits for any more among them
 _SPREAD = ("chunk", "change")               # kinds with a partition for each sixteenth of a tenant's sources
 _PARTS = 16                                 # never another number: rows would not be found
 
 
 class DynamoStore:
-    """`client` is for tests; otherwise it is made on first use from AWS's usual settings."""
+    """`client` is for tests; otherwise it is made on first use from AWS's usual settings.
+
+    A call to AWS has limits for each try and each receive, none for the whole. So each is made in a thread, and is
+    waited for as long as the request allows.
+    """
 
     def __init__(self, table: str, clock: Callable[[], float], client: "DynamoDBClient | None" = None) -> None:
         self.table = table
         self._clock = clock
         self._made = client
+        self._lock = threading.Lock()
+        self._threads: ThreadPoolExecutor | None = None
 
     @property
     def _client(self) -> "DynamoDBClient":
@@ -50,8 +73,7 @@ class DynamoStore:
 
     def get(self, kind: str, key: str) -> Row | None:
         for pk in _partitions(kind, key):
-            item = self._client.get_item(TableName=self.table, Key={"pk": {"S": pk}, "sk": {"S": key}},
-                                         ConsistentRead=True).get("Item")
+            item = self._read("get_item", Key={"pk": {"S": pk}, "sk": {"S": key}}, ConsistentRead=True).get("Item")
             if item and (row := self._row(item)):
                 return row
         return None
@@ -62,21 +84,29 @@ class DynamoStore:
     def put(self, kind: str, key: str, value: bytes, *, version: int | None = None,
             expires: int | None = None) -> None:
         item = _item(Entry(kind, key, value, new_version(), expires))
-        now: dict[str, AttributeValueTypeDef] = {":now": {"N": str(int(self._clock()))}}
+        condition: dict[str, Any] = {}
+        if version is not None:
+            condition = {"ConditionExpression": "attribute_not_exists(pk) OR expires <= :now",
+                         "ExpressionAttributeValues": {":now": {"N": str(int(self._clock()))}},
+                         "ReturnValuesOnConditionCheckFailure": "ALL_OLD"}
+        if version:
+            condition["ConditionExpression"] = ("#version = :version AND "
+                                                "(attribute_not_exists(expires) OR expires > :now)")
+            condition["ExpressionAttributeNames"] = {"#version": "version"}
+            condition["ExpressionAttributeValues"][":version"] = {"N": str(version)}
+        there = self._wait(partial(self._put, item, condition), patience())
+        if there is not None and there.get("version") != item["version"]:
+            raise Conflict(f"{kind} {key} was changed by another writer")
+
+    def _put(self, item: "dict[str, AttributeValueTypeDef]", condition: dict[str, Any]) -> dict[str, Any] | None:
+        """None, or the row for which the condition failed: the one that was to be written, if a first try wrote it and
+        its answer was lost."""
         client = self._client
         try:
-            if version is None:
-                client.put_item(TableName=self.table, Item=item)
-            elif version == 0:
-                client.put_item(TableName=self.table, Item=item, ExpressionAttributeValues=now,
-                                ConditionExpression="attribute_not_exists(pk) OR expires <= :now")
-            else:
-                client.put_item(TableName=self.table, Item=item, ExpressionAttributeNames={"#version": "version"},
-                                ExpressionAttributeValues={**now, ":version": {"N": str(version)}},
-                                ConditionExpression="#version = :version AND "
-                                                    "(attribute_not_exists(expires) OR expires > :now)")
-        except client.exceptions.ConditionalCheckFailedException:
-            raise Conflict(f"{kind} {key} was changed by another writer") from None
+            client.put_item(TableName=self.table, Item=item, **condition)
+        except client.exceptions.ConditionalCheckFailedException as failed:
+            return dict(failed.response.get("Item", {}))
+        return None
 
     def delete(self, kind: str, *keys: str) -> None:
         places = [(pk, key) for key in dict.fromkeys(keys) for pk in _partitions(kind, key)]
@@ -84,13 +114,52 @@ class DynamoStore:
             self._write([{"DeleteRequest": {"Key": {"pk": {"S": pk}, "sk": {"S": key}}}} for pk, key in batch])
 
     def _write(self, todo: "Sequence[WriteRequestUnionTypeDef]") -> None:
+        until = time.monotonic() + patience()
         for tried in range(_BATCH_TRIES):
-            answer = self._client.batch_write_item(RequestItems={self.table: todo})
+            answer = self._call("batch_write_item", until - time.monotonic(), RequestItems={self.table: todo})
             todo = answer.get("UnprocessedItems", {}).get(self.table, [])
             if not todo:
                 return
-            time.sleep(random.uniform(0, 0.05 * 2 ** tried))        # the table is throttled: full jitter
-        raise Internal(f"{len(todo)} rows could not be written or deleted. Run the command again.")
+            _pause(tried, until)
+        raise StoreBusy(f"DynamoDB throttles the table: {len(todo)} rows could not be written or deleted. "
+                        "Run the command again.")
+
+    # ------------------------------------------------------------ calls
+
+    def _read(self, operation: str, **parameters: Any) -> dict[str, Any]:
+        return self._call(operation, read_patience(_READ_SECONDS), TableName=self.table, **parameters)
+
+    def _call(self, operation: str, seconds: float, **parameters: Any) -> dict[str, Any]:
+        return self._wait(lambda: getattr(self._client, operation)(**parameters), seconds)
+
+    def _pages(self, operation: str, **parameters: Any) -> Iterator[dict[str, Any]]:
+        def read() -> Iterator[Any]:
+            client: Any = self._client
+            yield from client.get_paginator(operation).paginate(TableName=self.table, ConsistentRead=True, **parameters)
+
+        pages = read()
+        while page := self._wait(lambda: next(pages, None), read_patience(_READ_SECONDS)):
+            yield page
+
+    def _wait(self, call: Callable[[], T], seconds: float) -> T:
+        """What the call returns, if it does within so long. Raises StoreBusy."""
+        if seconds <= 0:
+            raise StoreBusy(_LATE)
+        with self._lock:
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(_CALLS, thread_name_prefix="twocloud-dynamodb")
+            future = self._threads.submit(call)
+        try:
+            return future.result(seconds)
+        except TimeoutError:
+            future.cancel()
+            raise StoreBusy(_LATE) from None
+        except Exception as problem:
+            from botocore.exceptions import BotoCoreError, ClientError  # slow to import, and there by now
+
+            if isinstance(problem, BotoCoreError | ClientError):
+                raise StoreBusy(f"DynamoDB: {problem}") from None
+            raise
 
     def list(self, kind: str, prefix: str = "", start: str = "") -> Iterator[tuple[str, Row]]:
         if kind not in _SPREAD:
@@ -110,10 +179,7 @@ class DynamoStore:
 
     def _query(self, pk: str, prefix: str, start: str) -> Iterator[tuple[str, Row]]:
         condition, values = _range_of(pk, prefix, start)
-        pages = self._client.get_paginator("query").paginate(
-            TableName=self.table, KeyConditionExpression=condition, ExpressionAttributeValues=values,
-            ConsistentRead=True)
-        for page in pages:
+        for page in self._pages("query", KeyConditionExpression=condition, ExpressionAttributeValues=values):
             for item in page["Items"]:
                 key = item["sk"].get("S", "")
                 if key.startswith(prefix) and (row := self._row(item)):
@@ -127,7 +193,7 @@ class DynamoStore:
         """DynamoDB counts its items every six hours, the expired too."""
 
     def walk(self) -> Iterator[Entry]:
-        for page in self._client.get_paginator("scan").paginate(TableName=self.table, ConsistentRead=True):
+        for page in self._pages("scan"):
             for item in page["Items"]:
                 if self._row(item):
                     yield _entry(item)
@@ -144,17 +210,18 @@ class DynamoStore:
         """Of (partition key, sort key) those that are there."""
         for batch in in_batches(wanted, _READ_BATCH):
             unread: Any = {"Keys": [{"pk": {"S": pk}, "sk": {"S": key}} for pk, key in batch], "ConsistentRead": True}
+            until = time.monotonic() + read_patience(_READ_SECONDS)
             for tried in range(_BATCH_TRIES):
-                answer = self._client.batch_get_item(RequestItems={self.table: unread})
-                items: Any = answer.get("Responses", {}).get(self.table, [])
+                answer = self._call("batch_get_item", until - time.monotonic(), RequestItems={self.table: unread})
+                items: Any = answer["Responses"].get(self.table, [])
                 yield from (_entry(item) for item in items if self._row(item))
                 unread = answer.get("UnprocessedKeys", {}).get(self.table)
                 if not unread:
                     break
                 if not items:               # 16 MB of them were given, or else it is throttled
-                    time.sleep(random.uniform(0, 0.05 * 2 ** tried))
+                    _pause(tried, until)
             else:
-                raise Internal("Some rows could not be read. Run the command again.")
+                raise StoreBusy("DynamoDB throttles the table: some rows could not be read. Run the command again.")
 
     def write(self, entries: Sequence[Entry]) -> None:
         for batch in in_batches(entries, _BATCH):
@@ -164,6 +231,10 @@ class DynamoStore:
         """Deleted items are gone from the table; point-in-time backups keep them for 35 days."""
 
     def close(self) -> None:
+        with self._lock:
+            threads, self._threads = self._threads, None
+        if threads:
+            threads.shutdown(wait=False, cancel_futures=True)
         if self._made is not None:
             self._made.close()
             self._made = None
@@ -173,6 +244,14 @@ class DynamoStore:
             return None
         value = item["value"].get("B", b"")
         return Row(bytes(value), int(item["version"].get("N", "0")))
+
+
+_LATE = "DynamoDB did not answer in time."
+
+
+def _pause(tried: int, until: float) -> None:
+    """The table is throttled: full jitter."""
+    time.sleep(max(0.0, min(random.uniform(0, 0.05 * 2 ** tried), until - time.monotonic())))
 
 
 def _range_of(pk: str, prefix: str, start: str) -> "tuple[str, dict[str, AttributeValueTypeDef]]":

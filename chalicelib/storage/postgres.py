@@ -22,7 +22,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from ..errors import Conflict, SettingsError, StoreBusy, StoreConnectionBroken
 from ..route import is_loopback
-from .store import Entry, Moment, Place, Row, check_value, end_of, in_batches, new_version, patience
+from .store import Entry, Moment, Place, Row, check_value, end_of, in_batches, new_version, patience, read_patience
 
 T = TypeVar("T")
 SCHEMA_VERSION = 1
@@ -40,7 +40,7 @@ _CONNECTIONS = 10                           # of one process; PostgreSQL takes 1
 _READ_BATCH = 1000                          # rows of one statement
 _PAGE = 500                                 # rows of a list that are read at a time
 _READ_SECONDS = 5.0                         # that a read waits
-_CANCEL_SECONDS = 1.0
+_CANCEL_SECONDS = 0.5
 _WALK_SECONDS = 3600.0                      # that a copy may take
 _SWEEP_SECONDS = 60.0                       # between two removals of what has expired, of one process
 _PASSES = ("40001", "40P01")                # serialization failure, deadlock: sent again at once
@@ -161,7 +161,7 @@ class PostgresStore:
     # ------------------------------------------------------------ connections
 
     def _read(self, work: Callable[[_Connection], T]) -> T:
-        return self._run(work, _READ_SECONDS)
+        return self._run(work, read_patience(_READ_SECONDS))
 
     def _write(self, work: Callable[[_Connection], T]) -> T:
         return self._run(work, patience())

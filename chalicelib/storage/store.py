@@ -138,7 +138,7 @@ def beside() -> Generator[None]:
 
 @contextmanager
 def within(deadline: float) -> Generator[None]:
-    """Around a request: its writes wait for a locked store until its deadline at most (time.monotonic)."""
+    """Around a request: nothing waits for the store beyond its deadline (time.monotonic)."""
     before = _until.set(min(deadline, _until.get()))
     try:
         yield
@@ -147,8 +147,13 @@ def within(deadline: float) -> Generator[None]:
 
 
 def patience() -> float:
-    """Seconds that a write here may wait for another program's lock."""
-    return max(0.0, min(_most.get(), _until.get() - time.monotonic()))
+    """Seconds that a write here may wait, for another program's lock or for the store's server."""
+    return read_patience(_most.get())
+
+
+def read_patience(most: float) -> float:
+    """Seconds that a read here may wait for the store's server: no longer than its request."""
+    return max(0.0, min(most, _until.get() - time.monotonic()))
 
 
 def new_version() -> int:

@@ -3,23 +3,30 @@
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
+from datetime import UTC, datetime
+from math import inf
 from pathlib import Path
+from typing import Any
 
 import pytest
+import requests
 
 from chalicelib import cli
 from chalicelib.access import accounts
 from chalicelib.cli import output
 from chalicelib.errors import StoreBusy
 from chalicelib.fleet import one_source
+from chalicelib.fleet.lookup import REQUEST_SECONDS
+from chalicelib.http import api
 from chalicelib.model import Source
 from chalicelib.storage import snapshots
 from chalicelib.storage import store as stores
 from chalicelib.storage.sqlite import SqliteStore
+from tests import canaries
 from tests.fixtures import GZ, US, App, Clock
 
 SOURCE = Source("123", "qcloud", "ap-guangzhou")
@@ -116,6 +123,36 @@ def test_a_needed_write_waits_no_longer_than_its_request(tmp_path: Path, clock: 
         store.put("k", "a", b"1")
     assert store.get("k", "a")
     store.close()
+
+
+def test_no_request_waits_for_the_store_beyond_its_end(served: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a path asks of the store, from the check of the token on, a store's server is waited for as long as the
+    request has time."""
+    patience, password = list[float](), canaries.secret("eve")
+
+    def watched(name: str) -> Callable[..., object]:
+        real = getattr(SqliteStore, name)
+
+        def verb(self: SqliteStore, *place: Any, **more: Any) -> object:
+            patience.append(stores.read_patience(inf))
+            return real(self, *place, **more)
+
+        return verb
+
+    served.user("eve", password=password)
+    for name in ("get", "get_many", "put", "delete", "list"):
+        monkeypatch.setattr(SqliteStore, name, watched(name))
+    since = datetime.fromtimestamp(served.clock() - 60, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    for path, methods in api.ROUTES.items():
+        query = {"/twocloud/servers": f"{GZ},ap-shanghai",
+                 "/twocloud/changes": f"tenant_id=all&since={since}"}.get(path, "")
+        for method in methods:
+            if path != "/twocloud/tokens":
+                assert served.get(query, method=method, path=path).status_code == 200
+    assert requests.post(f"{served.url}/twocloud/tokens", auth=("eve", password), timeout=40).status_code == 200
+    assert served.get("", method="DELETE", path="/twocloud/tokens").status_code == 204
+    assert len(patience) > 20
+    assert max(patience) <= REQUEST_SECONDS
 
 
 @pytest.mark.slow

@@ -98,6 +98,9 @@ def test_a_server_that_is_gone_or_frozen_costs_so_long_and_no_longer(kept: Postg
         started = time.monotonic()
         with pytest.raises(StoreBusy, match=r"PostgreSQL at 127.0.0.1"):
             kept.get("k", "a")
+        monkeypatch.setattr(postgres, "_READ_SECONDS", 60.0)
+        with store.within(time.monotonic() + 0.5), pytest.raises(StoreBusy):
+            kept.get("k", "a")              # a read ends with its request, too
         with store.within(time.monotonic() + 0.5), pytest.raises(StoreBusy):
             kept.put("k", "a", b"2")
         with store.beside(), pytest.raises(StoreBusy):
