@@ -11,6 +11,9 @@ from ..errors import Meaning, PartyError, UnknownRegion
 from ..model import Account, Limit, Listing, Member, Region, Response, Server, Status, Window
 from .client import Client
 
+# What a region of any party can be called: in a host's name or a path it changes neither's other parts.
+_LABEL = "[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?"
+
 
 class StatusFields(TypedDict):
     """The two status fields of a Server."""
@@ -58,7 +61,8 @@ class Party(msgspec.Struct, frozen=True, kw_only=True):
     `grade`: what its answers were held against, see GRADES.
     `order`: in which order the party lists its servers and what its pages start from, and how that is known.
     `permissions`: the narrowest right, the actions that are called; `deep_permissions` for --deep alone.
-    `aliases`: other names of a region -> its code. `region_form`: what a region's code looks like.
+    `aliases`: other names of a region -> its code. `region_form`: what the codes of its regions look like, as far as
+    they are known: a name of another form is sent to the party only if its list of regions names it.
     `region_names`: code -> what people call the region, as far as the vendor's documents, API or library say.
     `region_names_zh`: the same in Chinese, as the consoles of China's clouds show it.
     `default_region`: where `account check` asks if the account names no region. `usual_region`: the same for a cloud of
@@ -137,11 +141,15 @@ class Party(msgspec.Struct, frozen=True, kw_only=True):
     list_many: Callable[[Client, Sequence[Member]], Mapping[str, Mapping[str, list[Server]] | PartyError]] | None = None
 
     def region(self, name: str) -> str:
-        """The code of a region under any of its names. Raises UnknownRegion if it cannot be one of this party's."""
+        """The code of a region under any of its names. Raises UnknownRegion if no call can hold a name like this."""
         code = self.aliases.get(name, name)
-        if not re.fullmatch(self.region_form, code, re.ASCII):
+        if not self.expects(code) and not re.fullmatch(_LABEL, code, re.ASCII):
             raise UnknownRegion(f"{self.title} has no region of this name.")
         return code
+
+    def expects(self, code: str) -> bool:
+        """Whether the code has the form of the regions that this party is known to have."""
+        return bool(re.fullmatch(self.region_form, code, re.ASCII))
 
     def home(self, account: Account, region: str = "") -> str:
         """The region where this account is asked if nobody names one, or one that exists in the site of `region`."""

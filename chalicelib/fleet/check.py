@@ -31,6 +31,7 @@ def check_credentials(deployment: Deployment, account: Account, region: str | No
     if stats is not None:
         sender.stats = stats
     try:
+        parties.check_region(source, account, sender)
         parties.check(source, account, sender)
     except (PartyDenied, UnknownRegion) as refused:
         named = bool(region or account.regions)

@@ -1,7 +1,7 @@
 """A request: what is asked for and how fresh (Lookup), and from where and why each source is answered (SourcePlan)."""
 
 import time
-from collections.abc import Callable, Collection, Container, Generator, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from math import inf
 
@@ -226,6 +226,15 @@ class Lookup(msgspec.Struct):
             self.read(place for source in sources for place in places_of(source))
         self.read(place for source, head in zip(sources, heads, strict=True) if not self.rows[head]
                   for place in doubt_places(source, self.deployment.noted))
+
+    def read_lists_of_regions(self, accounts: Sequence[str]) -> None:
+        """Read the parties' last lists of regions for the accounts with these keys; many of them by a query."""
+        places = {key: known_regions.listed_place(key) for key in accounts}
+        if len(places) > _LISTED:
+            keys = [key for _, key in places.values()]
+            rows = snapshots.rows_at(self.deployment.store, "regions", keys)
+            self.rows |= {("regions", key): rows.get(key) for key in keys}
+        self.read(places.values())
 
     def plan(self, source: Source, window: Window = WHOLE, wanted: Filter = Filter(), *,
              live: bool = True) -> "SourcePlan":

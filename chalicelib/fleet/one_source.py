@@ -272,6 +272,8 @@ def _list(plan: SourcePlan, window: Window) -> tuple[Listing, Mapping[Place, Row
     seams = whole and (circuit_breaker.last_failure(plan) is not None or (head is not None and head.moving))
 
     def query(account: Account, send: "Sender") -> Listing:
+        if not plan.known:
+            parties.check_region(plan.source, account, send)
         with paging.reading(seams=seams, first=whole and head is None, room=send.room) as how:
             part = plan.together.listing(plan.source, account, send, plan.party_deadline) if (
                 whole and plan.together) else None

@@ -157,17 +157,19 @@ def sources(lookup: Lookup, query: Query) -> tuple[list[Source], dict[Source, Tw
     if caller and not _may_name_regions(caller, query):
         raise Forbidden()
     visible_accounts = _found(lookup, query)
-    if query.parties is None:               # a party that is named may have the region, although nobody has an account
-        at = {row.party for row in visible_accounts.rows} | {source.party for source in visible_accounts.damaged}
-        _check_regions(sorted(at & {*parties.names()}), query.regions or ())
-    meant = _accounts(lookup, query, visible_accounts)
+    at = query.parties                      # a party that is named may have the region, although nobody has an account
+    if at is None:
+        at = sorted(({row.party for row in visible_accounts.rows} | {it.party for it in visible_accounts.damaged})
+                    & {*parties.names()})
+        _check_regions(at, query.regions or ())
+    meant, strange = _accounts(lookup, query, visible_accounts), _strange(at, query.regions or ())
     names = query.regions or (tokens.limits_of(caller)[1] if caller else None)
     if query.regions is None:
         every, failed = _every_region(lookup, meant.accounts)
     else:
-        every, failed = {source for account in meant.accounts
-                         for source in visible.named(account.source(EVERY_REGION), query.regions)}, {}
-    hidden = {source: visible.named(source, names) for source in meant.damaged} if names is not None else {}
+        every, failed = _named(lookup, query.regions, meant.accounts, strange), {}
+    hidden = ({source: visible.named(source, names, strange) for source in meant.damaged} if names is not None
+              else {})
     failed |= meant.failed
     failed |= {source: error for source, error in meant.damaged.items()
                if names is None or any(not caller or tokens.allows(caller, it) for it in hidden[source])}
@@ -192,9 +194,10 @@ def _may_name_regions(caller: tokens.Caller, query: Query) -> bool:
     if query.parties is None or query.regions is None or tenants == frozenset():
         return True
     tenant_id = next(iter(tenants or ("",)))                    # each is covered, so any of them shows it
+    strange = _strange(query.parties, query.regions)
     for region in query.regions:
         meant = [source for party in query.parties
-                 for source in visible.named(Source(tenant_id, party, EVERY_REGION), (region,))]
+                 for source in visible.named(Source(tenant_id, party, EVERY_REGION), (region,), strange)]
         if meant and not any(tokens.allows(caller, source) for source in meant):
             return False
     return True
@@ -281,9 +284,31 @@ def until(lookup: Lookup) -> float:
     return now + (lookup.deadline - now) * _REGIONS_SHARE
 
 
+def _strange(at: Sequence[str], names: Sequence[str]) -> set[str]:
+    """The names that are in the form of no party's regions: only the lists of the parties can tell whose they are."""
+    return {name for name in names if not any(_fits(parties.load(party), name) for party in at)}
+
+
+def _named(lookup: Lookup, names: Sequence[str], accounts: Sequence[NamedAccount],
+           strange: Collection[str]) -> set[Source]:
+    """The sources that these names can mean: by the form of the party's regions, because the account or the party's
+    last list names such a region, or because the name is strange to all of the parties."""
+    at = {account.row.party for account in accounts}
+    fitting = {party: visible.codes(party, names, strange) for party in at}
+    others = {party: visible.codes(party, names, names) - fitting[party] for party in at}
+    every = {account.source(code) for account in accounts for code in fitting[account.row.party]}
+    doubtful = [account for account in accounts if others[account.row.party]]
+    lookup.read_lists_of_regions([account.key for account in doubtful])
+    for account in doubtful:
+        last = known_regions.listed_in(lookup.row(known_regions.listed_place(account.key)), account.row.revision)
+        there = {*account.row.regions, *(last.codes if last else ())}
+        every |= {account.source(code) for code in others[account.row.party] & there}
+    return every
+
+
 def _meant(lookup: Lookup, named: Sequence[str], fitting: set[Source],
            accounts: Sequence[NamedAccount], without: Collection[str]) -> set[Source]:
-    """The sources that these names of regions mean, of those whose form they fit.
+    """The sources that these names of regions mean, of those that they can mean.
 
     A name that several accounts could have means those whose party has such a region. A party whose list of regions
     cannot be had may have it, so it is queried too. A name that no party is known to have is left to the parties
@@ -326,9 +351,8 @@ def left_out(lookup: Lookup, query: Query, sources: Sequence[Source]) -> list[tu
 
 
 def means(region: str, source: Source) -> bool:
-    """Whether the source's region can have this name at its party."""
-    party = parties.load(source.party)
-    return _fits(party, region) and party.region(region) == source.region
+    """Whether the source's region has this name at its party."""
+    return parties.load(source.party).aliases.get(region, region) == source.region
 
 
 def _has(lookup: Lookup, source: Source, row: AccountRow) -> bool:
@@ -339,12 +363,17 @@ def _has(lookup: Lookup, source: Source, row: AccountRow) -> bool:
 
 def _check_regions(names: Sequence[str], regions: Sequence[str]) -> None:
     for region in regions if names else ():
-        if not any(_fits(parties.load(name), region) for name in names):
+        if not any(_can_be(parties.load(name), region) for name in names):
             raise UnknownRegion("None of these parties has a region of this name.")
 
 
-def _fits(party: Party, region: str) -> bool:
+def _can_be(party: Party, region: str) -> bool:
     try:
         return bool(party.region(region))
     except UnknownRegion:
         return False
+
+
+def _fits(party: Party, region: str) -> bool:
+    """Whether the name is in the form of the party's regions, or an alias of one."""
+    return party.expects(party.aliases.get(region, region))

@@ -293,8 +293,8 @@ def _work(deployment: Deployment, message: Message, deadline: float, stats: Call
     source = message.source
     if source.region == known_regions.EVERY:
         return _look_up(deployment, source, deadline, stats)
-    if not _is_region(deployment, source):
-        raise Internal("A queue message names no region of the party's, or one by its alias.")
+    if source.region in parties.load(source.party).aliases:
+        raise Internal("A queue message names a region by an alias.")
     try:
         answer = one_source.refresh(deployment, source, deadline, stats, message.due, together)
         return Result(source, answer.total if answer else None)
@@ -305,16 +305,6 @@ def _work(deployment: Deployment, message: Message, deadline: float, stats: Call
         return Result(source, error=error)
 
 
-def _is_region(deployment: Deployment, source: Source) -> bool:
-    """Whether it is a code of the party's, by its form or, where that is none that we foresaw, by the party's list."""
-    try:
-        return parties.load(source.party).region(source.region) == source.region
-    except UnknownRegion:
-        with suppress(AccountNotFound):
-            row = accounts.find(deployment.store, source.tenant_id, source.party, source.account)
-            listed = known_regions.listed(deployment.store, snapshots.account_key_of(source), row.revision)
-            return listed is not None and source.region in listed.codes
-        return False
 
 
 def _look_up(deployment: Deployment, door: Source, deadline: float, stats: CallStats) -> Result:

@@ -1,6 +1,6 @@
 """Which accounts a caller may see: what `GET /twocloud/me` returns, and whose sources are in the metrics."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Container, Iterable, Iterator
 from contextlib import suppress
 
 import msgspec
@@ -8,6 +8,7 @@ import msgspec
 from .. import parties
 from ..access import tokens
 from ..access.accounts import AccountRow
+from ..cloud.party import Party
 from ..errors import UnknownRegion
 from ..model import Source
 from . import known_members, known_regions
@@ -80,14 +81,20 @@ def _limited(lookup: Lookup, account: Source, limits: tuple[str, ...] | None) ->
     return tuple(sorted(it.region for it in named(account, limits) if not caller or tokens.allows(caller, it)))
 
 
-def named(account: Source, names: Iterable[str]) -> list[Source]:
-    """The account's sources that these names of regions can mean, each once; none at a party that this version does
-    not know."""
-    return list(dict.fromkeys(_named(account, names))) if account.party in parties.names() else []
+def named(account: Source, names: Iterable[str], strange: Container[str] = ()) -> list[Source]:
+    """The account's sources that these names of regions can mean, see `codes`."""
+    return [Source(account.tenant_id, account.party, code, account.account)
+            for code in codes(account.party, names, strange)]
 
 
-def _named(account: Source, names: Iterable[str]) -> Iterator[Source]:
-    party = parties.load(account.party)
+def codes(at: str, names: Iterable[str], strange: Container[str] = ()) -> set[str]:
+    """The regions that these names can mean at a party: those in the form of its regions, and those of the names that
+    are `strange`, which are in no party's form. None at a party that this version does not know."""
+    return {*_codes(parties.load(at), names, strange)} if at in parties.names() else set()
+
+
+def _codes(party: Party, names: Iterable[str], strange: Container[str]) -> Iterator[str]:
     for name in names:
         with suppress(UnknownRegion):
-            yield Source(account.tenant_id, account.party, party.region(name), account.account)
+            if party.expects(code := party.region(name)) or name in strange:
+                yield code

@@ -57,8 +57,8 @@ def list_servers(source: Source, account: Account, window: Window, send: Send) -
 
 
 def _client(source: Source, account: Account, send: Send) -> Client:
-    """A region may come from the party's own list, or from a row of the store, which is not sealed: no form that
-    `Party.region` knows was asked of it, and adapters write it into hosts and paths. Raises PartyMalformed."""
+    """A region may come from the party's own list, or from a row of the store, which is not sealed: the form that
+    `Party.region` knows was not asked of it, and adapters write it into hosts and paths. Raises PartyMalformed."""
     if not re.fullmatch(_REGION, source.region, re.ASCII):
         raise PartyMalformed("The party lists a region whose name holds characters that no region's name can have.")
     return Client(source, account, send)
@@ -76,6 +76,14 @@ def list_regions(account: Account, send: Send) -> list[Region]:
     """What the party says its regions are."""
     party = load(account.party)
     return party.list_regions(_usual_client(party, account, send))
+
+
+def check_region(source: Source, account: Account, send: Send) -> None:
+    """Raises UnknownRegion if the region's name has not the form of the party's, and the party does not list it."""
+    party = load(source.party)
+    if not party.expects(source.region) and source.region not in {
+            region.code for region in list_regions(account, send) if region.open}:
+        raise UnknownRegion(f"{party.title} has no such region, or it is not open to this account.")
 
 
 def _usual_client(party: Party, account: Account, send: Send) -> Client:

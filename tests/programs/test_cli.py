@@ -203,6 +203,15 @@ def test_accounts(twocloud: Command, cloud: Qcloud, tmp_path: Path) -> None:
         assert b"AKIDcli" not in path.read_bytes()
 
 
+def test_an_account_in_a_region_of_an_unforeseen_form(twocloud: Command, cloud: Qcloud) -> None:
+    """It may be new, so it is stored; a hint says that it may be a slip."""
+    made = twocloud.json("account", "put", "123", "qcloud", "--region", "GZ", "--region", "sh", "--endpoint", cloud.url,
+                         stdin=credentials(cloud))
+    assert made["regions"] == ["GZ", "ap-shanghai"]
+    assert "no region with a name such as GZ so far" in twocloud.err
+    assert "lists no region GZ" in twocloud.json("account", "check", "123", "qcloud", code=4)["msg"]
+
+
 @pytest.mark.parametrize(("arguments", "stdin"), [
     (("123", "qcloud"), "not json"), (("123", "qcloud"), "[]"), (("123", "qcloud"), ""), (("123", "qcloud"), "{}"),
     (("123", "qcloud"), '{"secret_id": "canaryA"}'),
@@ -240,7 +249,7 @@ def test_check(twocloud: Command, cloud: Qcloud) -> None:
     cloud.late = 900
     assert "clock" in twocloud.json("account", "check", "123", "qcloud", code=5)["msg"]
     cloud.late = 0
-    twocloud("account", "check", "123", "qcloud", "--region", "mars", code=4)
+    twocloud("account", "check", "123", "qcloud", "--region", "m.ars", code=4)
     cloud.close()
     assert "cannot be reached" in twocloud.json("account", "check", "123", "qcloud", code=5)["msg"]
 

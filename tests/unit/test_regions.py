@@ -21,7 +21,7 @@ from chalicelib.cloud import cache
 from chalicelib.cloud.calls import CallStats
 from chalicelib.cloud.client import Client
 from chalicelib.cloud.sender import Sender
-from chalicelib.errors import PartyDenied, PartyMalformed, PartyUnavailable, TwocloudError, UnknownRegion
+from chalicelib.errors import Forbidden, PartyDenied, PartyMalformed, PartyUnavailable, TwocloudError, UnknownRegion
 from chalicelib.fleet import (
     check,
     circuit_breaker,
@@ -130,25 +130,120 @@ def test_every_pair_of_parties_and_their_default_regions(everywhere: App, monkey
     assert set(lists.calls.values()) == {1}
 
 
-@pytest.mark.parametrize("name", parties.names())
+NEW = "Zz_new-Region-9-of-a-form-that-no-party-has-yet"
+
+
+class Newer:
+    """Every party has two regions more than its own: one of an unforeseen form, and one like it that is closed."""
+
+    def __init__(self, app: App, monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+        from tests.unit.test_parties import account_of  # reads all cases
+
+        self.app, self.lists, self.listed = app, Counter[str](), list[tuple[str, str]]()
+        self.failure: TwocloudError | None = None
+        for name in names:
+            account = replace(account_of(name), tenant_id="456", regions=())
+            accounts.put(app.deployment.store, app.deployment.sealer(), account, app.clock())
+        monkeypatch.setattr(parties, "load", self.load)
+
+    def load(self, name: str, real=parties.load):                                # type: ignore[no-untyped-def]
+        party = real(name)
+
+        def list_regions(_: Client) -> list[Region]:
+            self.lists[name] += 1
+            if self.failure:
+                raise self.failure
+            return [Region(party.default_region), *([] if name == "baidu" else [Region(NEW)]),
+                    Region(f"{NEW}-too", open=False)]
+
+        def list_servers(client: Client, _: Window) -> Listing:
+            self.listed.append((name, client.region))
+            return Listing([], 0)
+
+        return structs.replace(party, list_regions=list_regions, list_servers=list_servers, list_many=None, check=None,
+                               unknown_region_is_empty=False, region_in_host=False)
+
+    def ask(self, text: str) -> list[tuple[str, str, str]]:
+        return [(part.source.party, part.source.region, part.state) for part in answer(self.app, text).parts]
+
+
+@pytest.mark.parametrize("name", [name for name in parties.names() if name != "baidu"])
 def test_a_listed_region_of_an_unforeseen_form(app: App, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """A party names its next region as it likes. `all` lists it, and so does each refresh after that."""
-    from tests.unit.test_parties import account_of  # reads all cases
-
-    new = "Zz_new.Region-9-of-a-form-that-no-party-has-yet"
-    assert not _fits(name, new) or parties.load(name).region_form == IDENTIFIER
-
-    def load(party: str, real=parties.load):                                     # type: ignore[no-untyped-def]
-        return structs.replace(real(party), list_regions=lambda _: [Region(new)],
-                               list_servers=lambda _client, _window: Listing([], 0), list_many=None)
-
-    accounts.put(app.deployment.store, app.deployment.sealer(), replace(account_of(name), tenant_id="456"),
-                 app.clock())
-    monkeypatch.setattr(parties, "load", load)
-    response = answer(app, f"party={name}&tenant_id=456&region=all")
-    assert [(part.source.region, part.state) for part in response.parts] == [(new, "ok")]
-    source = response.parts[0].source
+    """A party names its next region as it likes. `all` lists it, and so do its name and each refresh after that;
+    beside parties that do not have it, it is the only one that is sent the name."""
+    newer, usual = Newer(app, monkeypatch, name, "baidu"), parties.load(name).default_region
+    assert not _fits(name, NEW) or parties.load(name).region_form == IDENTIFIER
+    one = f"party={name}&tenant_id=456"
+    assert newer.ask(f"{one}&region={NEW}") == [(name, NEW, "ok")]
+    assert newer.ask(f"{one}&region=all") == sorted([(name, NEW, "ok"), (name, usual, "ok")])
+    assert newer.ask(f"{one}&region={usual},{NEW}") == sorted([(name, NEW, "ok"), (name, usual, "ok")])
+    for several in ("all", f"{name},baidu"):
+        assert newer.ask(f"party={several}&tenant_id=456&region={NEW}") == [(name, NEW, "ok")]
+        assert newer.ask(f"party={several}&tenant_id=456&region={NEW},bj") == sorted(
+            [(name, NEW, "ok"), ("baidu", "bj", "ok"), *([(name, code, "ok")] if (
+                code := parties.load(name).aliases.get("bj")) else [])])
+    source = Source("456", name, NEW)
     assert [(done.source, done.error) for done in schedule.run(app.deployment, [source])] == [(source, None)]
+    assert newer.lists[name] <= 2
+    assert check.check_account(app.deployment, "456", name, NEW) == NEW
+
+
+@pytest.mark.parametrize("name", parties.names())
+def test_a_name_of_an_unforeseen_form_that_the_party_does_not_list(app: App, monkeypatch: pytest.MonkeyPatch,
+                                                                   name: str) -> None:
+    """It is sent nowhere: the party's list says that there is none, or that it is closed, or what keeps it from it."""
+    newer, other = Newer(app, monkeypatch, name), f"{NEW}-9"
+    if parties.load(name).region_form == IDENTIFIER:
+        return
+    newer.failure = PartyUnavailable()
+    with pytest.raises(PartyUnavailable):
+        newer.ask(f"party={name}&tenant_id=456&region={other}")
+    newer.failure = None
+    app.clock.forward(3600)
+    for _ in range(3):
+        with pytest.raises(UnknownRegion):
+            newer.ask(f"party={name}&tenant_id=456&region={other}")
+    assert newer.lists[name] == 2           # and within the hour nobody asks again
+    with pytest.raises(UnknownRegion, match="no such region, or it is not open"):
+        newer.ask(f"party={name}&tenant_id=456&region={NEW}-too")
+    with pytest.raises(UnknownRegion):
+        check.check_account(app.deployment, "456", name, other)
+    with pytest.raises(UnknownRegion):
+        newer.ask(f"party={name}&tenant_id=456&region=a.b")     # not even that
+    assert not newer.listed
+
+
+def test_a_name_in_one_partys_form_costs_the_others_no_list(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether they have one of that name, their last list tells."""
+    newer, code = Newer(app, monkeypatch, *parties.names()), "eu-west-101"
+    assert ("huaweicloud", code, "ok") in newer.ask(f"party=all&tenant_id=456&region={code}")
+    assert {*newer.lists} == {name for name in parties.names() if _fits(name, code)} < {*parties.names()}
+
+
+@pytest.mark.parametrize("name", [name for name in parties.names() if name != "baidu"])
+def test_rights_for_a_region_of_an_unforeseen_form(app: App, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A token's limit covers it by its name; what it does not cover is 403, whether or not there is an account."""
+    from tests.unit.test_named_accounts import caller_of
+
+    newer = Newer(app, monkeypatch, name)
+
+    def asked(party: str, region: str, limit: str) -> list[tuple[str, str]]:
+        parsed = query.parse([("party", party), ("tenant_id", "456"), ("region", region)])
+        caller = caller_of([("456",), (), (limit,)], [None, None, None])
+        plans, _ = many_sources.plan(Lookup(app.deployment, query=parsed, caller=caller))
+        return [(plan.source.party, plan.source.region) for plan in plans]
+
+    for party in (name, f"{name},baidu", "all"):
+        for region in (NEW, "all"):
+            assert asked(party, region, NEW) == [(name, NEW)]
+        for region, limit in ((NEW, "gx"), (f"{NEW},{NEW}-9", NEW), (f"{NEW},{NEW}-9", "gx")):
+            if party != "all" or limit != NEW:
+                with pytest.raises(Forbidden):
+                    asked(party, region, limit)
+    for region in (NEW, f"{NEW},{NEW}-9"):
+        with pytest.raises(Forbidden):
+            asked("baidu", region, "gx")
+    assert newer.lists[name] == 1
 
 
 HOSTILE = ("evil.example/", "evil.example?", "evil.example#", "x@evil.example/", "evil.example:443/", "evil.example\\",
@@ -178,10 +273,9 @@ def test_a_listed_region_chooses_no_host(app: App, monkeypatch: pytest.MonkeyPat
 
 
 def _fits(party: str, region: str) -> bool:
-    try:
-        return bool(parties.load(party).region(region))
-    except UnknownRegion:
-        return False
+    """Whether the name has the form of the party's regions."""
+    known = parties.load(party)
+    return known.expects(known.aliases.get(region, region))
 
 
 @pytest.fixture(scope="module")
@@ -220,14 +314,15 @@ def test_all_parties_with_all_their_regions_at_once(world: App) -> None:
                     if names_region(call, region)], name
 
 
+@pytest.mark.parametrize("foreseen", [True, False])
 @pytest.mark.parametrize("name", CLOUDS)
-def test_an_unknown_region_of_every_party(world: App, name: str, stack: ExitStack) -> None:
-    """A name in the party's form that it does not have: 400, and within the hour nobody asks again."""
+def test_an_unknown_region_of_every_party(world: App, name: str, stack: ExitStack, foreseen: bool) -> None:
+    """A name that it does not have, in its form or in another: 400, and within the hour nobody asks again."""
     party, cloud, tenant = parties.load(name), world.clouds[name], "123"
     made_up = next((word for word in ("zz-nowhere-9", "zz-nowhere9", "zz-zzz9", "zz-zzz", "nowhere9", "zzz9", "zzz",
-                                      "zzzz", "f" * 32) if _fits(name, word)), None)
+                                      "zzzz", "f" * 32, "Nowhere") if _fits(name, word) == foreseen), None)
     if made_up is None:
-        assert re.fullmatch(r"[a-z|-]+", party.region_form)                      # its form is its list
+        assert party.region_form == IDENTIFIER or (foreseen and re.fullmatch(r"[a-z|-]+", party.region_form))
         return
     cloud.forget()
     cache.forget()
@@ -239,7 +334,8 @@ def test_an_unknown_region_of_every_party(world: App, name: str, stack: ExitStac
     for _ in range(3):
         with pytest.raises(UnknownRegion):
             many_sources.list_servers(world.deployment, Source(tenant, name, made_up))
-    assert 0 < len(cloud.calls) <= 6
+    assert len(cloud.calls) <= 6
+    assert cloud.calls or (name, foreseen) == ("jdcloud", False)                 # whose list is a table of ours
     stats = CallStats()                     # its own: calls that were given up before may still arrive at the cloud
     with pytest.raises(UnknownRegion):
         many_sources.list_servers(world.deployment, Source(tenant, name, made_up), Window(1, 5), stats=stats)

@@ -408,7 +408,7 @@ PARTY = api.Party(
     credentials=(("access_key", "secret_key", "security_token?"),),
     permissions=("vm:describeInstances", "vm:describeInstanceTypes", "vm:describeQuotas"),
     **api.region_names(_REGIONS),
-    region_form=r"[a-z]{2}-[a-z]{2,12}-[0-9]{1,2}",
+    region_form=r"[a-z]{2,4}(-[a-z0-9]{1,13}){1,4}",
     default_region="cn-north-1",
     project="a resource group's id",
     project_form=r"[A-Za-z0-9_-]{1,64}",
