@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import suppress
 from math import inf
 from queue import SimpleQueue
 
@@ -293,8 +292,8 @@ def _work(deployment: Deployment, message: Message, deadline: float, stats: Call
     source = message.source
     if source.region == known_regions.EVERY:
         return _look_up(deployment, source, deadline, stats)
-    if source.region in parties.load(source.party).aliases:
-        raise Internal("A queue message names a region by an alias.")
+    if source.region in parties.load(source.party).aliases or not parties.can_be_region(source.region):
+        raise Internal("A queue message names no region, or one by its alias.")
     try:
         answer = one_source.refresh(deployment, source, deadline, stats, message.due, together)
         return Result(source, answer.total if answer else None)
@@ -303,8 +302,6 @@ def _work(deployment: Deployment, message: Message, deadline: float, stats: Call
         return Result(source)
     except (PartyError, UnknownRegion, RateLimited) as error:
         return Result(source, error=error)
-
-
 
 
 def _look_up(deployment: Deployment, door: Source, deadline: float, stats: CallStats) -> Result:

@@ -56,10 +56,15 @@ def list_servers(source: Source, account: Account, window: Window, send: Send) -
     return listing
 
 
+def can_be_region(code: str) -> bool:
+    """Whether any party can have a region of this name: no call goes elsewhere because of it."""
+    return bool(re.fullmatch(_REGION, code, re.ASCII))
+
+
 def _client(source: Source, account: Account, send: Send) -> Client:
     """A region may come from the party's own list, or from a row of the store, which is not sealed: the form that
     `Party.region` knows was not asked of it, and adapters write it into hosts and paths. Raises PartyMalformed."""
-    if not re.fullmatch(_REGION, source.region, re.ASCII):
+    if not can_be_region(source.region):
         raise PartyMalformed("The party lists a region whose name holds characters that no region's name can have.")
     return Client(source, account, send)
 
