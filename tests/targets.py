@@ -34,7 +34,7 @@ from chalicelib.simulators.fleet import Fleet
 from deploy.gateway import Gateway, Pool
 from deploy.ministack import Function
 from tests import canaries
-from tests.aws.test_package import FUNCTIONS, ROOT, Stack
+from tests.aws.deployed import FUNCTIONS, ROOT, Stack
 from tests.fixtures import settings_in
 
 TARGETS = ("serve", "ministack", "runtime")

@@ -29,7 +29,7 @@ from chalicelib.packaging import stack as stacks
 from chalicelib.storage import amazon
 from deploy import emulator
 from tests import ROOT, canaries
-from tests.aws.test_package import Stack, here, here_for_ministack, runtime, stack
+from tests.aws.deployed import Stack, here, here_for_ministack, runtime, stack
 from tests.programs.test_cli import Command, twocloud
 from tests.programs.test_wheel import build, clean, locked
 

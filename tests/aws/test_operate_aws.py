@@ -18,8 +18,8 @@ from chalicelib.storage.dynamodb import DynamoStore
 from chalicelib.storage.sqlite import SqliteStore
 from deploy import emulator
 from tests import canaries
+from tests.aws.deployed import Stack, here, here_for_ministack, stack, template, wait
 from tests.aws.test_operate import PAGE, ROOT, rights, run
-from tests.aws.test_package import Stack, here, here_for_ministack, stack, template, wait
 from tests.canaries import secret
 from tests.fixtures import TABLE
 

@@ -27,7 +27,7 @@ from chalicelib.http import api
 from chalicelib.simulators.fleet import Fleet, Machines
 from deploy.gateway import Gateway, Pool
 from tests import canaries
-from tests.aws.test_package import ROOT, here, here_for_ministack, stack, task  # noqa: F401
+from tests.aws.deployed import ROOT, here, here_for_ministack, stack, task  # noqa: F401
 from tests.targets import TARGETS, Answer, Target, basic, targets  # noqa: F401
 
 pytestmark = pytest.mark.timeout(600)
@@ -983,7 +983,7 @@ def _(target: Target) -> None:
 
 # ---------------------------------------------------------------- the runs
 
-# MiniStack answers slowly, and what is quick to ask of it is asked in tests/aws/test_package.py
+# MiniStack answers slowly, and what is quick to ask of it is asked in tests/aws/test_stack.py
 @pytest.fixture(params=["serve", pytest.param("runtime", marks=pytest.mark.sample(3)),
                         pytest.param("ministack", marks=pytest.mark.slow)])
 def target(request: pytest.FixtureRequest, targets: Callable[[str], Target]) -> Iterator[Target]:  # noqa: F811

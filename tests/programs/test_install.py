@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from chalicelib import __version__
-from tests.aws.test_package import runtime
+from tests.aws.deployed import runtime
 from tests.programs import MISSING, PATHS, ROOT, block, program, run
 from tests.programs.test_docs import DOCUMENTS
 from tests.programs.test_wheel import NO_NETWORK, build, lists_the_demo
