@@ -52,8 +52,8 @@ def read(store: DynamoStore, source: Source) -> list[Server]:
 
 def partitions(store: DynamoStore) -> dict[str, set[str]]:
     """The partition keys of each kind that is spread."""
-    keys = [item["pk"]["S"] for page in store._client.get_paginator("scan").paginate(TableName=store.table)
-            for item in page["Items"]]
+    pages: Any = store._client.get_paginator("scan").paginate(TableName=store.table)
+    keys = [item.pk.S for page in pages for item in page["Items"]]
     return {kind: {key for key in keys if key.partition("/")[0] == kind} for kind in ("chunk", "change")}
 
 

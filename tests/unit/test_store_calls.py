@@ -45,7 +45,7 @@ class Calls:
 
     def __getattr__(self, name: str) -> Any:
         attribute = getattr(self._client, name)
-        if name in ("exceptions", "close"):
+        if name in ("exceptions", "close", "meta"):
             return attribute
 
         def call(**query: Any) -> Any:

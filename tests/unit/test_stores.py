@@ -16,8 +16,8 @@ from moto import mock_aws
 from chalicelib.errors import Conflict, SettingsError
 from chalicelib.storage.dynamodb import DynamoStore
 from chalicelib.storage.sqlite import SqliteStore
-from chalicelib.storage.store import LARGEST, Store, open_store
-from tests.fixtures import AWS, TABLE, Clock
+from chalicelib.storage.store import LARGEST, Entry, Row, Store, open_store
+from tests.fixtures import AWS, START, TABLE, Clock
 
 # ---------------------------------------------------------------- the protocol
 
@@ -331,6 +331,27 @@ def test_unprocessed_deletes_are_sent_again(clock: Clock, monkeypatch: pytest.Mo
         store.delete("k", *(f"{n:02}" for n in range(60)))
         assert sizes == [25, 18, 11, 4, 25, 18, 11, 4, 10, 3]
         assert list(store.list("k")) == []
+
+
+def test_items_are_read_as_botocore_reads_them(clock: Clock) -> None:
+    with mock_aws():
+        plain = boto3.client("dynamodb", **AWS)
+        plain.create_table(TableName="t", **TABLE)
+        store = DynamoStore("t", clock, boto3.client("dynamodb", **AWS))
+        for n in range(150):
+            store.put("a", f"é\"{n:03}", bytes(range(n)), expires=int(START) + n if n % 2 else None)
+        plain.put_item(TableName="t", Item={"pk": {"S": "a"}, "sk": {"S": "é\"999"}, "value": {"B": b"9"},
+                                            "version": {"N": "9"}, "expires": {"N": f"{START + 5:.1f}"},
+                                            "of": {"L": [{"NULL": True}]}})
+        theirs = [Entry(item["pk"]["S"], item["sk"]["S"], item["value"].get("B", b""), int(item["version"]["N"]),
+                        int(float(item["expires"]["N"])) if "expires" in item else None)
+                  for item in plain.scan(TableName="t")["Items"] if "expires" not in item
+                  or float(item["expires"]["N"]) > clock()]
+        rows = {entry.key: Row(entry.value, entry.version) for entry in theirs}
+        assert sorted(store.walk(), key=str) == sorted(theirs, key=str)
+        assert sorted(store.fetch([("a", key) for key in rows]), key=str) == sorted(theirs, key=str)
+        assert dict(store.list("a")) == rows
+        assert {key: store.get("a", key) for key in rows} == rows
 
 
 def test_reads_are_consistent(clock: Clock) -> None:
