@@ -24,6 +24,7 @@ A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
 D = TypeVar("D")
+E = TypeVar("E")
 T = TypeVar("T")
 U = TypeVar("U")
 
@@ -150,6 +151,9 @@ class Client:
     @overload
     def run_all(self, one: Callable[[], A], two: Callable[[], B], three: Callable[[], C], four: Callable[[], D],
                 /) -> tuple[A, B, C, D]: ...
+    @overload
+    def run_all(self, one: Callable[[], A], two: Callable[[], B], three: Callable[[], C], four: Callable[[], D],
+                five: Callable[[], E], /) -> tuple[A, B, C, D, E]: ...
     def run_all(self, *calls: Callable[[], object]) -> Any:
         """The results of calls made at the same time; the first error ends it without waiting for the others."""
         return tuple(concurrency.run_all(calls, len(calls)))

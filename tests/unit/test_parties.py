@@ -121,7 +121,7 @@ class Recorded:
     def __call__(self, operation: str, sign: Sign) -> Response:
         request = sign()
         # P15
-        assert re.fullmatch(r"(Describe|List|Get|Query|Search)[A-Za-z]+|Login|Logout|AssumeRole", operation), operation
+        assert re.fullmatch(r"(Describe|List|Get|Query|Search)\w+|Login|Logout|AssumeRole", operation), operation
         assert request.method in ("GET", "POST")
         assert request.url.startswith("https://")
         there, parameters = urlsplit(request.url), asked_in(request, WHAT[self.party.name].get("unasked", []))

@@ -6,13 +6,12 @@ Units: memory MB, disks GB (a GPU Droplet's scratch disk counts too). Times: UTC
 200 (default 20!), meta.total. There is no time of the last update.
 
 The list is the account's, and GPU Droplets are a list of their own (type=gpus): both are read whole, kept by region,
-put into the order of creation and cut to the window; volumes (by region) and reserved IPs side by side with them. An
-unknown region is an empty list, so that one is believed only of a region in /v2/regions. The second list cannot be
-narrowed by a tag, so that --project (a tag) is kept by us; to a token without the scope tag:read the Droplets show no
-tags, which is an error then. A volume that comes or goes between the lists makes the disk unknown. Reserved IPv6
-addresses are not read.
+put into the order of creation and cut to the window; volumes (by region) and reserved IPs (IPv6 is a list of its own)
+side by side with them. An unknown region is an empty list, so that one is believed only of a region in /v2/regions. The
+second list cannot be narrowed by a tag, so that --project (a tag) is kept by us; to a token without the scope tag:read
+the Droplets show no tags, which is an error then. A volume that comes or goes between the lists makes the disk unknown.
 
-Rates: 250 calls a minute and 5,000 an hour for the token, shared out here among the four lists.
+Rates: 250 calls a minute and 5,000 an hour for the token, shared out here among the five lists.
 """
 
 from collections.abc import Mapping
@@ -115,15 +114,16 @@ class _Region(msgspec.Struct):
 # ---------------------------------------------------------------- listing
 
 def list_servers(client: api.Client, window: api.Window) -> api.Listing:
-    plain_droplets, gpu_droplets, volumes, reserved = client.run_all(
+    plain_droplets, gpu_droplets, volumes, reserved, reserved_ipv6 = client.run_all(
         lambda: client.all(_DROPLETS), lambda: client.all(_GPU_DROPLETS),
-        lambda: client.all(_VOLUMES, region=client.region), lambda: client.all(_RESERVED_IPS))
+        lambda: client.all(_VOLUMES, region=client.region), lambda: client.all(_RESERVED_IPS),
+        lambda: client.all(_RESERVED_IPV6))
     rows = {row.id: row for row in [*plain_droplets, *gpu_droplets] if row.region.slug == client.region}
     tag = client.project
     if tag is not None and any(row.tags is None for row in rows.values()):
         raise api.PartyMalformed("The party does not show the Droplets' tags; the token needs the scope tag:read.")
     sizes = {volume.id: volume.size_gigabytes for volume in volumes}
-    floating = api.by_owner((ip.droplet and ip.droplet.id, ip.id) for ip in reserved)
+    floating = api.by_owner((ip.droplet and ip.droplet.id, ip.id) for ip in [*reserved, *reserved_ipv6])
     return api.in_order((_server(row, sizes, floating.get(str(row.id), [])) for row in rows.values()
                      if tag is None or tag in (row.tags or ())), window)
 
@@ -132,6 +132,7 @@ _DROPLETS = api.List(_CLOUD, "ListDroplets", "/v2/droplets", "droplets", _Drople
 _GPU_DROPLETS = api.List(_CLOUD, "ListGpuDroplets", "/v2/droplets", "droplets", _Droplet, query={"type": "gpus"})
 _VOLUMES = api.List(_CLOUD, "ListVolumes", "/v2/volumes", "volumes", _Volume)
 _RESERVED_IPS = api.List(_CLOUD, "ListReservedIps", "/v2/reserved_ips", "reserved_ips", _ReservedIp)
+_RESERVED_IPV6 = api.List(_CLOUD, "ListReservedIpv6", "/v2/reserved_ipv6", "reserved_ipv6s", _ReservedIp)
 _REGIONS = api.List(_CLOUD, "ListRegions", "/v2/regions", "regions", _Region)
 
 
@@ -194,7 +195,8 @@ PARTY = api.Party(
     project="a tag that every Droplet of the project carries, spelt as the party shows it",
     project_form=r"[A-Za-z0-9:_-]{1,255}",
     limits=api.per_seconds(
-        60.0, 60, "ListDroplets", "ListGpuDroplets", "ListVolumes", "ListReservedIps", "ListRegions"),
+        60.0, 50, "ListDroplets", "ListGpuDroplets", "ListVolumes", "ListReservedIps", "ListReservedIpv6",
+        "ListRegions"),
     error_code=api.any_error_code,
     errors=_ERRORS,
     status=_STATUS,

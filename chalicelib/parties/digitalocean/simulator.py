@@ -63,6 +63,12 @@ def _reserved(ask: Ask) -> list[Any]:
         {"ip": "45.55.96.47", "region": {"slug": "nyc3"}, "droplet": None, "locked": False}]
 
 
+def _reserved_ipv6(ask: Ask) -> list[Any]:
+    """One that no Droplet has: the fleet's machines have public addresses of IPv4 alone."""
+    return [{"ip": "2a03:b0c0:3:f0::5dcf:9000", "region_slug": "nyc3", "reserved_at": "2024-11-20T11:08:30Z",
+             "droplet": None}]
+
+
 def _regions(ask: Ask) -> list[Any]:
     return [{"slug": slug, "name": slug.upper(), "features": [], "available": slug != "nyc1", "sizes": []}
             for slug in _REGIONS]
@@ -78,6 +84,8 @@ KIND = Kind(
             ask, "volumes", _volumes, ask.one("region"))),
         "ListReservedIps": ("/v2/reserved_ips", "page per_page", lambda ask: _page(
             ask, "reserved_ips", _reserved)),
+        "ListReservedIpv6": ("/v2/reserved_ipv6", "page per_page", lambda ask: _page(
+            ask, "reserved_ipv6s", _reserved_ipv6)),
         "ListRegions": ("/v2/regions", "page per_page", lambda ask: _page(ask, "regions", _regions)),
     },
     refusal=lambda status, word: {"id": {429: "too_many_requests", 400: "bad_request"}.get(status, word),

@@ -27,7 +27,7 @@ def test_libclouds_fixture_becomes_the_machine_that_it_shows() -> None:
     server = bearer.first_of("digitalocean", "sfo3", {
         "ListDroplets": bearer.fixture("digitalocean_v2/list_nodes.json"), "ListGpuDroplets": {"droplets": [], **none},
         "ListVolumes": bearer.fixture("digitalocean_v2/list_volumes_empty.json") | none,
-        "ListReservedIps": bearer.NO_RESERVED_IPS})
+        "ListReservedIps": bearer.NO_RESERVED_IPS, "ListReservedIpv6": {"reserved_ipv6s": [], **none}})
     assert (server.name, server.cpu, server.memory_mib, server.disk_gib) == ("ubuntu-s-1vcpu-1gb-sfo3-01", 1, 1024, 25)
     assert (server.lan_ipv4, server.wan_ipv4) == (("10.124.0.2",), ("128.199.13.158",))
 
