@@ -25,7 +25,7 @@ from chalicelib.settings import Settings
 from chalicelib.simulators import demo
 from chalicelib.simulators.fleet import Fleet, Machine, Machines
 from tests import ROOT, browser
-from tests.http.test_console import Reader, measured
+from tests.http.reader import Reader, measured
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True, "device_scale_factor": 1.5}
 DAYS_AGO = (6.6, 5.2, 4.1, 3.4, 3.1, 1.6, 0.9, 0.1, 0)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.fixtures import App
-from tests.http.test_console import HOSTILE, PHONE, Opens, Reader, clock, engine, machines, named, opens, violations
+from tests.http.reader import HOSTILE, PHONE, Opens, Reader, clock, engine, machines, named, opens, violations
 
 __all__ = ["clock", "engine", "opens"]
 AGO = 86_400 - 3600                         # seconds since the first change

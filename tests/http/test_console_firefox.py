@@ -1,7 +1,7 @@
 """The console in a real Firefox: what somebody does in a minute, in both languages and both colour schemes.
 
-The rest is shown in Chromium (test_console.py); here is what another engine could do differently: the policy, dialogs,
-the keyboard, downloads, the clipboard, the layout.
+The rest is shown in Chromium (the other test_console files); here is what another engine could do differently: the
+policy, dialogs, the keyboard, downloads, the clipboard, the layout.
 """
 
 import json
@@ -14,7 +14,7 @@ import pytest
 
 from tests import browser
 from tests.fixtures import App
-from tests.http.test_console import (
+from tests.http.reader import (
     HOSTILE,
     Opens,
     Reader,

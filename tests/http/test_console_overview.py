@@ -1,5 +1,5 @@
 """Signing in by password, and the console's answer to "what do we have?": totals, matrix, groups, facets, addresses,
-and the details beside the table. In a real Chromium, as in test_console.py."""
+and the details beside the table. In a real Chromium."""
 
 import json
 import re
@@ -14,7 +14,7 @@ import pytest
 from tests.canaries import secret
 from tests.fixtures import App
 from tests.http import long_fleet
-from tests.http.test_console import (
+from tests.http.reader import (
     CHOOSER,
     HOSTILE,
     LISTED,

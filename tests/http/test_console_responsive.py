@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.fixtures import App
-from tests.http.test_console import HOSTILE, Opens, Reader, clock, engine, machines, named, opens, violations
+from tests.http.reader import HOSTILE, Opens, Reader, clock, engine, machines, named, opens, violations
 
 __all__ = ["clock", "engine", "opens"]
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
