@@ -59,6 +59,17 @@ SHAPES: dict[str, tuple[str, Callable[[], bytes]]] = {       # name -> (party, t
     "attributes, one an element": ("aws", lambda: _ec2(b'<a b="c"></a>' * 130_000)),
     "entities": ("aws", lambda: b'<!DOCTYPE a [<!ENTITY a "' + b"a" * 100_000 + b'">]><a>' + b"&a;" * 1_000_000
                  + b"</a>"),
+    "one long name": ("aws", lambda: _ec2(b"<" + b"x" * 15 * MB + b"/>")),
+    "one long attribute": ("aws", lambda: _ec2(b"<a b='" + b">" * 15 * MB)),
+    "elements beside": ("aws", lambda: b"<DescribeInstancesResponse>" + b"<a/>" * 790_000
+                        + b"</DescribeInstancesResponse>"),
+    "attributes by default": ("aws", lambda: b"<!DOCTYPE a [<!ATTLIST item " + b" ".join(
+        [b"a%d CDATA 'v'" % n for n in range(2000)]) + b">]>" + _ec2(b"<item/>" * 100_000)),
+    "after blanks": ("aws", lambda: b" " * 100 + _ec2(b"<a/>" * 3_000_000)),
+    "UTF-16": ("aws", lambda: _ec2(b"<a/>" * 1_900_000).decode().encode("utf-16")),
+    "control characters": ("aws", lambda: _ec2(b"\x01" * 15 * MB)),
+    "references": ("aws", lambda: _ec2(b"&#1;" * 1_000_000)),
+    "texts without an end": ("hetzner", lambda: b"[" * 120_000 + b'\\"' * 2_000_000),
     "one long element": ("aws", lambda: _ec2(b"<a>" + b"x" * 60 * MB + b"</a>")),
 }
 

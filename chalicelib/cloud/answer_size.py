@@ -15,8 +15,11 @@ _MOST_ELEMENTS = 48 * 1024 * 1024           # the same of an XML answer, of whic
 _MOST_ATTRIBUTES = 10_000                   # of an XML answer beyond one an element, and elements without an end
 _SURELY_LIGHT = 2 * LIGHT // 150            # bytes of JSON: if each were an object, no permit would be needed
 _HEAVY = 2                                  # large answers held at once in this process, of one tenant one
-_TEXT = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_TEXT = re.compile(rb'"[^"]*"?')            # where no escapes are; one without an end too, so that no sign is met twice
+_XML = re.compile(rb"[\xef\xbb\xbf\s]*<")
 _ATTRIBUTE = re.compile(rb"""=[ \t\r\n]*["']""")
+_BLOCK = 32_768                             # bytes without a sign, where a tag may be too long:
+_LONG_TAG = re.compile(rb"<[^<>]{65536}|=\s*(?:\"[^\"<]{65536}|'[^'<]{65536})")      # expat gathers it in memory
 _LONG_TEXT = re.compile(rb'"[^"\\]{1000000}')       # one wide character makes each of the others as wide
 
 
@@ -81,17 +84,18 @@ def room_of(body: bytes) -> int | None:
 
     JSON: an object or list is some 150 bytes, a scalar 60; the signs may also stand inside texts (a start-up script),
     which are looked through only where the quick count is too high. XML: a tag is 60, an attribute 240. No cloud
-    declares entities, sends elements without an end by the thousand, or more attributes than elements (vSphere names
-    the type of each).
+    declares entities or attributes, sends elements without an end by the thousand, or more attributes than elements
+    (vSphere names the type of each).
     """
-    if body[:64].lstrip().startswith(b"<"):
+    if _XML.match(body):
         tags, ends, attributes = body.count(b"<"), body.count(b"</"), body.count(b"=")
         if attributes > _MOST_ATTRIBUTES:   # the sign alone is counted faster, and most answers have few
             attributes = sum(1 for _ in _ATTRIBUTE.finditer(body))
         endless = tags - 2 * ends
         if endless > _MOST_ATTRIBUTES:
             endless -= body.count(b"/>")
-        if attributes > _MOST_ATTRIBUTES + ends or endless > _MOST_ATTRIBUTES or b"<!ENTITY" in body:
+        if (attributes > _MOST_ATTRIBUTES + ends or endless > _MOST_ATTRIBUTES or _has_long_tag(body)
+                or b"<!ENTITY" in body or b"<!ATTLIST" in body):
             return None
         size = 60 * tags + 240 * attributes
         return size if size <= _MOST_ELEMENTS else None
@@ -101,8 +105,14 @@ def room_of(body: bytes) -> int | None:
         return None
     size = _objects(body)
     if size > _MOST_OBJECTS and 30 * (body.count(b'"') - body.count(b'\\"')) <= 2 * _MOST_OBJECTS:
-        size -= sum(_objects(text[0]) for text in _TEXT.finditer(body))
+        bare = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+        size -= sum(_objects(text[0]) for text in _TEXT.finditer(bare))
     return size if size <= _MOST_OBJECTS else None
+
+
+def _has_long_tag(xml: bytes) -> bool:
+    return any(xml.find(b"<", at, at + _BLOCK) < 0 for at in range(0, len(xml) - _BLOCK, _BLOCK)) and bool(
+        _LONG_TAG.search(xml))
 
 
 def _objects(json: bytes) -> int:

@@ -89,7 +89,7 @@ def any_error_code(response: Response) -> str | None:
     coded = answer.error if isinstance(answer.error, _Coded) else next(iter(answer.errors or ()), _Coded())
     text = answer.error if isinstance(answer.error, str) else coded.reason or coded.message or coded.error_message
     text = text or answer.message or answer.errorMessage or answer.detail or answer.description or answer.title
-    text = (text or "").strip().lower()
+    text = (text or "")[:1000].strip().lower()
     code = answer.id or coded.code or coded.error_code or answer.errorCode or answer.type or _PLACES.get(text)
     denied = response.status in (401, 402, 403) or (code or "").startswith("BXNIM")         # ibm's login: 400
     cause = answer.reason or (_cause_in(text) if denied else None)

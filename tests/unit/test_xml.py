@@ -59,7 +59,29 @@ def test_what_was_read_leaves_the_tree() -> None:
     assert root.findtext("token") == "t"
 
 
-@pytest.mark.parametrize("body", ["<r><a></r>", "<r>", "", "<x><a/></x>", "<r/><r/>", "<r>" + "<x>" * 60])
+@pytest.mark.parametrize("body", ["<r><a></r>", "<r>", "", "<x><a/></x>", "<r/><r/>", "<r>" + "<x>" * 60,
+                                  "<r>" + "<x/>" * 1100 + "</r>"])
 def test_another_shape_is_malformed(body: str) -> None:
     with pytest.raises(PartyMalformed):
         read(body, 20)
+
+
+@pytest.mark.parametrize("declared", ["zlib_codec", "gbk", "utf-7", "utf-16", "nothing"])
+def test_an_answer_is_utf_8_whatever_it_declares(declared: str) -> None:
+    rows, _ = read(f'<?xml version="1.0" encoding="{declared}"?><r><a><i><x>é</x></i></a></r>', 50)
+    assert [text for _, (_, text, _) in rows] == ["é"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_utf_16_is_malformed(encoding: str) -> None:
+    with pytest.raises(PartyMalformed):
+        xml.items("<r><a/></r>".encode(encoding), PATH, lambda element, ns: ns)
+    with pytest.raises(PartyMalformed):
+        xml.parse("<r/>".encode(encoding))
+
+
+def test_a_few_forbidden_characters_are_replaced_and_many_are_malformed() -> None:
+    rows, _ = read("<r><a><i><x>a\x01&#2;b</x></i></a></r>", 50)
+    assert [text for _, (_, text, _) in rows] == ["a\ufffd\ufffdb"]
+    with pytest.raises(PartyMalformed):
+        read("<r><a><i><x>" + "\x01" * 200_000 + "</x></i></a></r>", 50_000)

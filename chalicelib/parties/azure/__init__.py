@@ -582,7 +582,20 @@ def _may_read(client: api.Client, resource: str, right: str) -> bool:
 
 def _covers(actions: Iterable[str], right: str) -> bool:
     """Whether one of the actions, where `*` stands for any characters, is this right; letter case does not count."""
-    return any(re.fullmatch(re.escape(action).replace(r"\*", ".*"), right, re.IGNORECASE) for action in actions)
+    return any(_fits(action.lower(), right.lower()) for action in actions)
+
+
+def _fits(action: str, right: str) -> bool:
+    """Piece by piece: a regular expression would try every way to share the text among many `*`."""
+    first, *others = action.split("*")
+    if not others:
+        return right == first
+    at = len(first) if right.startswith(first) else -1
+    for piece in others[:-1]:
+        if at < 0 or (at := right.find(piece, at)) < 0:
+            return False
+        at += len(piece)
+    return 0 <= at <= len(right) - len(others[-1]) and right.endswith(others[-1])
 
 
 def _sizes(client: api.Client, rows: Sequence[_Machine], region: str, subscription: str) -> dict[str, _Size]:

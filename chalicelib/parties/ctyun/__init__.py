@@ -327,7 +327,7 @@ def error_code(response: api.Response) -> str | None:
     word = refusal.errorCode or (status if status.startswith("CTAPI") else refusal.error) or status
     if word in _ERRORS:
         return word
-    return next((f"{family}.{word}" for part, family in _FAMILIES if re.search(part, word)), word)
+    return next((f"{family}.{word}" for part, family in _FAMILIES if re.search(part, word[:1000])), word)
 
 
 PARTY = api.Party(

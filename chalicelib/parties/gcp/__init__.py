@@ -658,15 +658,16 @@ def error_code(response: api.Response) -> str | None:
 
 
 def _word(error: _Error) -> str | None:
+    message = error.message[:1000]
     word = next((each.reason for each in error.errors or () if each.reason), None) or error.status
     for detail in error.details or ():
         if detail.reason in _ERRORS:
             return detail.reason
     if word in ("forbidden", "PERMISSION_DENIED"):
-        return _reason_in(error.message) or word
-    if word == "notFound" and re.search(r"'projects/[^/']+'", error.message):
+        return _reason_in(message) or word
+    if word == "notFound" and re.search(r"'projects/[^/']+'", message):
         return "notFound.project"
-    if word == "invalid" and re.search(r"Unknown (region|zone)", error.message):
+    if word == "invalid" and re.search(r"Unknown (region|zone)", message):
         return "invalid.region"
     return word
 
