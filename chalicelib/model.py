@@ -171,11 +171,13 @@ WHOLE = Window()
 class Listing(msgspec.Struct, frozen=True):
     """The servers of one window, in the source's fixed order.
 
-    `total`: how many the whole list holds; None: not known, but more follow the window.
+    `total`: how many the whole list holds; None: not known, but more follow the window. `elsewhere`: the other regions
+    in which the account has servers, where the party lists those of all regions; None: it does not.
     """
 
     servers: list[Server]
     total: int | None
+    elsewhere: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

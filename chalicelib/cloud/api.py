@@ -86,6 +86,7 @@ from .joining import (
     numbered,
     only,
     os_family,
+    parted,
     plain,
     without_prefix,
 )
@@ -134,6 +135,7 @@ __all__ = [
     "any_error_code", "attached", "base_url", "bearer", "by_offset", "by_owner", "by_page", "by_place", "by_scope",
     "by_token", "cached_lookup", "cut", "denied", "disk_gib", "error_at", "first", "first_of", "given", "groups",
     "ids", "in_order", "labelled", "map_of", "nested", "note", "noted", "numbered", "one_row", "only", "os_family",
-    "own_site", "parse_time", "part", "per_second", "per_seconds", "plain", "read", "reading", "refusal", "refused",
+    "own_site", "parse_time", "part", "parted", "per_second", "per_seconds", "plain", "read", "reading", "refusal",
+    "refused",
     "region_names", "regions_of", "tencent", "total_gib", "unpublished", "without_prefix", "xml",
 ]

@@ -1,6 +1,7 @@
 """What adapters make servers of: rows of several lists joined, checked, ordered and cut."""
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -65,10 +66,18 @@ def once(servers: Iterable[Server]) -> list[Server]:
     return list({server.id: server for server in servers}.values())
 
 
-def in_order(servers: Iterable[Server], window: Window) -> Listing:
+def in_order(servers: Iterable[Server], window: Window, elsewhere: frozenset[str] | None = None) -> Listing:
     """The window of a list that was read whole, in the order of creation."""
     ordered = sorted(once(servers), key=lambda server: (server.created_at or _NEVER, server.id))
-    return Listing(cut(ordered, window), len(ordered))
+    return Listing(cut(ordered, window), len(ordered), elsewhere)
+
+
+def parted(rows: Iterable[T], region_of: Callable[[T], str], region: str) -> tuple[list[T], frozenset[str]]:
+    """The rows of a region, and the regions of the others."""
+    by_region = defaultdict[str, list[T]](list)
+    for row in rows:
+        by_region[region_of(row)].append(row)
+    return by_region.pop(region, []), frozenset(by_region)
 
 
 def only(rows: list[T], value_of: Callable[[T], object], requested: object) -> list[T]:

@@ -6,10 +6,11 @@ Two rows of the store for each account, whatever names callers invent, under its
 """
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 
 import msgspec
+from msgspec.structs import replace
 
 from ..cloud.party import Party
 from ..errors import Conflict, PartyError, UnknownRegion
@@ -26,12 +27,14 @@ _LIFE = 30 * 86_400                         # seconds for which a list is kept
 
 class Listed(msgspec.Struct, frozen=True, kw_only=True):
     """The codes that the party listed for the account of this revision, and when (Unix time): those open to the
-    account, and those that exist but are closed to it."""
+    account, and those that exist but are closed to it. `seen`: those of the open ones that it did not list, but in
+    which it lists servers."""
 
     revision: str
     at: float
     codes: tuple[str, ...]
     closed: tuple[str, ...] = ()
+    seen: tuple[str, ...] = ()
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True, rename={"code": "word"}):
@@ -84,17 +87,35 @@ def listed_in(row: Row | None, revision: str) -> Listed | None:
     return last if last and last.revision == revision else None
 
 
-def keep(store: Store, account: str, revision: str, regions: Iterable[Region], now: float) -> Listed:
-    """Write down what the party listed. Raises what the store raises."""
-    made = listed_of(regions, revision, now)
-    store.put(*listed_place(account), msgspec.msgpack.encode(made), expires=int(now) + _LIFE)
+def keep(store: Store, account: str, revision: str, regions: Iterable[Region], now: float,
+         seen: Iterable[str] = ()) -> Listed:
+    """Write down what the party listed, and in which other regions it lists servers. Raises what the store raises."""
+    made = listed_of(regions, revision, now, seen)
+    _put(store, account, made)
     return made
 
 
-def listed_of(regions: Iterable[Region], revision: str, now: float) -> Listed:
+def listed_of(regions: Iterable[Region], revision: str, now: float, seen: Iterable[str] = ()) -> Listed:
     rows = list(regions)
-    return Listed(revision=revision, at=now, codes=tuple(row.code for row in rows if row.open),
-                  closed=tuple(row.code for row in rows if not row.open))
+    return _with_seen(Listed(revision=revision, at=now, codes=tuple(row.code for row in rows if row.open),
+                             closed=tuple(row.code for row in rows if not row.open)), seen)
+
+
+def see(store: Store, account: str, last: Listed, named: Collection[str]) -> None:
+    """Write down in which regions the party lists servers, beside its last list. Raises what the store raises."""
+    made = _with_seen(last, named)
+    if made != last:
+        _put(store, account, made)
+
+
+def _with_seen(listed: Listed, named: Iterable[str]) -> Listed:
+    codes = tuple(code for code in listed.codes if code not in listed.seen)
+    seen = tuple(sorted({*named} - {*codes}))
+    return replace(listed, codes=codes + seen, seen=seen)
+
+
+def _put(store: Store, account: str, listed: Listed) -> None:
+    store.put(*listed_place(account), msgspec.msgpack.encode(listed), expires=int(listed.at) + _LIFE)
 
 
 # ---------------------------------------------------------------- answers about names that are not known

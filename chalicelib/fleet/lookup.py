@@ -116,7 +116,8 @@ class Lookup(msgspec.Struct):
     Each row is read once, as many as possible in one round trip. `arrived`: Unix time; `deadline`: on time.monotonic's
     scale. `caller` None: an operator, who may see everything. `several`: the query means more than one source, which
     shows in the answer's form. `continued`: an operator will read more parts of this very list; callers always may.
-    `decisions`: what was decided for each source. `decoded`: rows of accounts.
+    `decisions`: what was decided for each source. `decoded`: rows of accounts. `elsewhere`: sources of which parties
+    listed servers beside those of another region.
     """
 
     deployment: Deployment
@@ -131,6 +132,7 @@ class Lookup(msgspec.Struct):
     decisions: dict[Source, Decision] = msgspec.field(default_factory=dict[Source, Decision])
     decoded: dict[Place, tuple[Row | None, AccountRow]] = msgspec.field(
         default_factory=dict[Place, tuple[Row | None, AccountRow]])
+    elsewhere: set[Source] = msgspec.field(default_factory=set[Source])
     arrived: float = 0.0
 
     def __post_init__(self) -> None:
@@ -142,6 +144,11 @@ class Lookup(msgspec.Struct):
         if missing:
             rows = self.deployment.store.get_many(missing)
             self.rows |= {place: rows.get(place) for place in missing}
+
+    def begin_again(self) -> None:
+        """Read every row again. Lists that were made for this request are fresh enough for it."""
+        self.rows.clear()
+        self.decisions.clear()
 
     def forget(self, *places: Place) -> None:
         """Read these rows again when they are next needed: they have changed since."""

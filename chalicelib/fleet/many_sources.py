@@ -208,12 +208,22 @@ def answer_of(lookup: Lookup, plans: Sequence[SourcePlan], failed: Mapping[Sourc
     """As `answer`, of what `plan` gave."""
     query = _query(lookup)
     if lookup.several:
-        inventory = _Listing(lookup, query, {plan.source: plan for plan in plans}, failed).run()
+        inventory = _Listing(lookup, query, {each.source: each for each in plans}, failed).run()
+        if _is_more(lookup, query, plans):
+            lookup.begin_again()
+            plans, failed = plan(lookup)
+            inventory = _Listing(lookup, query, {each.source: each for each in plans}, failed).run()
         return replace(inventory, list_id=query.list_id or _list_id(lookup, query, inventory))
     result, vanished = _get(plans[0], query)
     if query.changed_since is not None:
         result = replace(result, servers=result.servers[query.window.first - 1:query.window.last])
     return Inventory([_result(plans[0], result, vanished)], result.total, result.list_id)
+
+
+def _is_more(lookup: Lookup, query: Query, plans: Sequence[SourcePlan]) -> bool:
+    """Whether parties have listed servers in regions that the query means and that their lists of regions lack."""
+    more = lookup.elsewhere - {plan.source for plan in plans} if query.regions is None else set[Source]()
+    return any(not lookup.caller or tokens.allows(lookup.caller, source) for source in more)
 
 
 def _list_id(lookup: Lookup, query: Query, inventory: Inventory) -> str | None:

@@ -242,6 +242,7 @@ def list_all(plan: SourcePlan) -> Answer:
 def _listed(plan: SourcePlan, listing: Listing, seen_at: float, rows: Mapping[Place, Row] | None, *,
             keep: bool) -> Answer:
     """The answer that the party's list makes. `rows`: those that were read after it."""
+    regions.note_rows(plan, listing)
     saved = _save(plan, listing.servers, seen_at, rows) if keep else None
     plan.decide("live", "the party was queried and its list kept" if saved else "the party was queried")
     answer = _answer(plan, listing, _marks(plan, saved or plan.head, rows), seen_at, kept=False)

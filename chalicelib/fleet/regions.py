@@ -23,7 +23,7 @@ from ..errors import (
     TwocloudError,
     UnknownRegion,
 )
-from ..model import DEFAULT_ACCOUNT, Source
+from ..model import DEFAULT_ACCOUNT, Listing, Source
 from ..storage import snapshots
 from ..storage.store import Row
 from . import circuit_breaker, known_members, known_regions, organisations, visible
@@ -101,10 +101,10 @@ def _list_regions(plan: SourcePlan, before: Listed | None) -> Listed:
         rows, _ = call_party(plan, party.default_region, parties.list_regions)
         now = deployment.clock()
         with best_effort(plan):
-            known_regions.keep(plan.store, plan.account_key, plan.revision, rows, now)
+            known_regions.keep(plan.store, plan.account_key, plan.revision, rows, now, before.seen if before else ())
             if not plan.account_is_same(plan.store.get(*plan.account_place)):
                 snapshots.forget(plan.store, source)
-        return known_regions.listed_of(rows, plan.revision, now)
+        return known_regions.listed_of(rows, plan.revision, now, before.seen if before else ())
 
     def look(row: Row | None) -> Listed | None:
         newer = known_regions.listed_in(row, plan.revision)
@@ -129,6 +129,19 @@ def explain(plan: SourcePlan, failure: Failure) -> Failure:
     last = (party_regions(plan.lookup, account, known_regions.BELIEVED_SECONDS, plan.deadline)
             if isinstance(failure, PartyDenied) else known_regions.listed(plan.store, account.key, plan.revision))
     return known_regions.explained(party, plan.source.region, last, failure)
+
+
+def note_rows(plan: SourcePlan, listing: Listing) -> None:
+    """Where a party lists the servers of all regions, they tell regions that its list of regions may lack: `all` means
+    these too, as long as there are servers."""
+    if listing.elsewhere is None or plan.account.regions:
+        return
+    plan.lookup.elsewhere |= {replace(plan.source, region=code) for code in listing.elsewhere}
+    with best_effort(plan):
+        place = known_regions.listed_place(plan.account_key)
+        if last := known_regions.listed_in(plan.lookup.row(place), plan.revision):
+            named = listing.elsewhere | ({plan.source.region} if listing.total else set[str]())
+            known_regions.see(plan.store, plan.account_key, last, named)
 
 
 # ---------------------------------------------------------------- which sources a query names
@@ -275,7 +288,8 @@ def _every_region(lookup: Lookup, accounts: Sequence[NamedAccount]) -> tuple[set
             failed[account.source(EVERY_REGION)] = codes
         else:
             every |= {account.source(code) for code in codes}
-    return every, failed
+    whole = {account.key for account in unnamed}
+    return every | {it for it in lookup.elsewhere if snapshots.account_key_of(it) in whole}, failed
 
 
 def until(lookup: Lookup) -> float:

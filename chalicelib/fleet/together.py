@@ -61,7 +61,7 @@ class Together(msgspec.Struct):
             if not (servers := own.get(source.region, [])) and not self._is_region(source.region, account, send):
                 return None                 # its own listing says why
             self.served.add(source)
-            return Listing(servers, len(servers))
+            return Listing(servers, len(servers), frozenset(own.keys() - {source.region}))
         finally:
             self.lock.release()
 

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from urllib.parse import unquote
 
@@ -17,7 +17,7 @@ from msgspec import structs
 
 from chalicelib import parties, simulators
 from chalicelib.access import accounts
-from chalicelib.cloud import cache
+from chalicelib.cloud import cache, paging
 from chalicelib.cloud.calls import CallStats
 from chalicelib.cloud.client import Client
 from chalicelib.cloud.sender import Sender
@@ -35,12 +35,12 @@ from chalicelib.fleet import (
 )
 from chalicelib.fleet.lookup import Lookup
 from chalicelib.http import formats
-from chalicelib.model import IDENTIFIER, Account, Listing, Region, Request, Response, Sign, Source, Window
+from chalicelib.model import IDENTIFIER, Account, Listing, Region, Request, Response, Server, Sign, Source, Window
 from chalicelib.parties.qcloud import simulator
 from chalicelib.simulators.fleet import Fleet
 from chalicelib.simulators.server import Call
 from chalicelib.storage import snapshots
-from tests import canaries
+from tests import ROOT, canaries
 from tests.fixtures import App, Clock, settings_in
 from tests.http.test_serve import error
 from tests.unit.test_fleet import answer, put
@@ -401,6 +401,95 @@ def test_an_error_and_a_partial_answer_name_a_source_alike(app: App, tenants: st
     with pytest.raises(PartyDenied, match=f"^{title}: "):
         answer(app, query)
     assert formats.message(answer(app, f"{query}&on_error=partial")).startswith(f"{title}: missing from this answer. ")
+
+
+# ---------------------------------------------------------------- servers in a region that the party does not list
+
+def lists_everything(name: str) -> bool:
+    """Whether the party lists the servers of all regions at once, so that they tell where else some are."""
+    source = (ROOT / f"chalicelib/parties/{name}/__init__.py").read_text()
+    return "elsewhere" in source
+
+
+EVERYTHING = [name for name in parties.names() if lists_everything(name)]
+
+
+class Unlisted(Newer):
+    """Every party lists the servers of two regions at once, one of which is not in its list of regions."""
+
+    def load(self, name: str, real=parties.load):                                # type: ignore[no-untyped-def]
+        party, there = real(name), {real(name).default_region: 2, NEW: 3, **getattr(self, "more", {})}
+
+        def list_regions(_: Client) -> list[Region]:
+            self.lists[name] += 1
+            self.app.clock.forward(0.01)            # a call takes time
+            return [Region(party.default_region)]
+
+        def list_servers(client: Client, window: Window) -> Listing:
+            self.listed.append((name, client.region))
+            made = [Server(id=f"{client.region}-{n}", name="") for n in range(there.get(client.region, 0))]
+            return Listing(paging.cut(made, window), len(made), frozenset(
+                code for code, count in there.items() if count and code != client.region))
+
+        return structs.replace(party, list_regions=list_regions, list_servers=list_servers, list_many=None,
+                               region_in_host=False)
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_servers_in_a_region_that_the_party_does_not_list(app: App, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """`all` holds them in the first answer and in each one after it, also from snapshots, with one call for each
+    region; when the last is gone, so is the region."""
+    unlisted, usual = Unlisted(app, monkeypatch, name), parties.load(name).default_region
+    every, both = f"party={name}&tenant_id=456&region=all", sorted([(name, usual, 2), (name, NEW, 3)])
+
+    def counted(text: str) -> list[tuple[str, str, int | None]]:
+        return [(part.source.party, part.source.region, part.count) for part in answer(app, text).parts]
+
+    assert counted(every) == both
+    assert sorted(unlisted.listed) == sorted((name, region) for _, region, _ in both)
+    for text in (every, f"{every}&max_age=600", f"{every}&on_error=partial", f"party=all&tenant_id=456&region={NEW}",
+                 f"party={name}&tenant_id=456&region={NEW}"):
+        assert counted(text) == (both if "all" in text.rpartition("region=")[2] else [(name, NEW, 3)])
+    app.clock.forward(3700)                 # its list of regions is requested again, and lacks it again
+    assert counted(f"{every}&f=4&t=5") == both
+    assert unlisted.lists[name] == 2
+    page = answer(app, f"{every}&f=1&t=5")
+    assert page.total == 5
+    monkeypatch.setattr(unlisted, "more", {NEW: 0}, raising=False)
+    for _ in range(2):
+        with suppress(PartyMalformed):      # it was listed for the servers that it had
+            counted(every)
+    assert counted(every) == [(name, usual, 2)]
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_only_a_token_that_covers_the_region_sees_its_servers(app: App, monkeypatch: pytest.MonkeyPatch,
+                                                              name: str) -> None:
+    from tests.unit.test_named_accounts import caller_of
+
+    unlisted, usual = Unlisted(app, monkeypatch, name), parties.load(name).default_region
+    for limit, seen in (((usual,), [usual]), ((NEW, usual), sorted([NEW, usual]))):
+        parsed = query.parse([("party", name), ("tenant_id", "456"), ("region", "all")])
+        caller = caller_of([("456",), (), limit], [None, None, None])
+        response = many_sources.answer(Lookup(app.deployment, query=parsed, caller=caller))
+        assert [part.source.region for part in response.parts] == seen
+    assert unlisted.lists[name] == 1
+
+
+@pytest.mark.parametrize("name", [name for name in EVERYTHING if name in CLOUDS])
+def test_the_adapter_tells_where_else_servers_are(app: App, name: str) -> None:
+    """From the simulator's answers: two servers in one of its regions, three in another."""
+    entry = CLOUDS[name]
+    other = next((code for code in parties.load(name).region_names() if code != entry.region), "ams")
+    cloud, credentials = entry.start({entry.region: Fleet(2), other: Fleet(3, "b")}, canaries.secret(name),
+                                     limited=False)
+    cache.forget()
+    with cloud:
+        account = Account(tenant_id="1", party=name, credentials=credentials, endpoint=cloud.url)
+        for region, count, others in ((entry.region, 2, {other}), (other, 3, {entry.region})):
+            sender = app.deployment.transport.sender(parties.load(name), account, region, time.monotonic() + 20)
+            listing = parties.list_servers(Source("1", name, region), account, Window(1, None), sender)
+            assert (listing.total, listing.elsewhere) == (count, others)
 
 
 # ---------------------------------------------------------------- which of a party's regions are open to an account

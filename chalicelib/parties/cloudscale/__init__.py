@@ -107,8 +107,8 @@ def list_servers(client: api.Client, window: api.Window) -> api.Listing:
         zone.slug: region.slug for region in client.all(_REGIONS) for zone in region.zones})
     if any(row.zone.slug not in regions for row in rows):
         raise api.PartyMalformed("The party listed a server in a zone that is in none of its regions.")
-    return api.in_order((_server(row, ips.get(row.uuid, [])) for row in rows
-                         if regions[row.zone.slug] == client.region), window)
+    here, elsewhere = api.parted(rows, lambda row: regions[row.zone.slug], client.region)
+    return api.in_order((_server(row, ips.get(row.uuid, [])) for row in here), window, elsewhere)
 
 
 def _listed(client: api.Client) -> list[_Row]:

@@ -118,14 +118,15 @@ def list_servers(client: api.Client, window: api.Window) -> api.Listing:
         lambda: client.all(_DROPLETS), lambda: client.all(_GPU_DROPLETS),
         lambda: client.all(_VOLUMES, region=client.region), lambda: client.all(_RESERVED_IPS),
         lambda: client.all(_RESERVED_IPV6))
-    rows = {row.id: row for row in [*plain_droplets, *gpu_droplets] if row.region.slug == client.region}
+    rows = {row.id: row for row in [*plain_droplets, *gpu_droplets]}
     tag = client.project
     if tag is not None and any(row.tags is None for row in rows.values()):
         raise api.PartyMalformed("The party does not show the Droplets' tags; the token needs the scope tag:read.")
     sizes = {volume.id: volume.size_gigabytes for volume in volumes}
     floating = api.by_owner((ip.droplet and ip.droplet.id, ip.id) for ip in [*reserved, *reserved_ipv6])
-    return api.in_order((_server(row, sizes, floating.get(str(row.id), [])) for row in rows.values()
-                     if tag is None or tag in (row.tags or ())), window)
+    here, elsewhere = api.parted((row for row in rows.values() if tag is None or tag in (row.tags or ())),
+                                 lambda row: row.region.slug, client.region)
+    return api.in_order((_server(row, sizes, floating.get(str(row.id), [])) for row in here), window, elsewhere)
 
 
 _DROPLETS = api.List(_CLOUD, "ListDroplets", "/v2/droplets", "droplets", _Droplet)

@@ -94,7 +94,8 @@ class _Location(msgspec.Struct):
 def list_servers(client: api.Client, window: api.Window) -> api.Listing:
     servers, networks = client.run_all(lambda: client.all(_SERVERS), lambda: client.all(_NETWORKS))
     assigned = _assigned([network for _, network in networks])
-    return api.in_order((_server(row, assigned) for _, row in servers if _location(row) == client.region), window)
+    here, elsewhere = api.parted((row for _, row in servers), _location, client.region)
+    return api.in_order((_server(row, assigned) for row in here), window, elsewhere)
 
 
 def _assigned(networks: Sequence[_Addressing]) -> dict[tuple[str, str], list[str]]:

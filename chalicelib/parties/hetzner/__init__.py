@@ -139,8 +139,8 @@ def list_servers(client: api.Client, window: api.Window) -> api.Listing:
         lambda: client.all(_SERVERS), lambda: client.all(_VOLUMES), lambda: client.all(_FLOATING_IPS))
     sizes = {str(volume.id): volume.size for volume in volumes}
     floating = api.by_owner((ip.server, ip.ip) for ip in ips)
-    return api.in_order((_server(row, sizes, floating.get(str(row.id), [])) for row in rows
-                         if _location(row).name == client.region), window)
+    here, elsewhere = api.parted(rows, lambda row: _location(row).name, client.region)
+    return api.in_order((_server(row, sizes, floating.get(str(row.id), [])) for row in here), window, elsewhere)
 
 
 _SERVERS = api.List(_CLOUD, "ListServers", "/v1/servers", "servers", _Row, query=_BY_ID)

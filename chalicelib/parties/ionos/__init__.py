@@ -269,10 +269,13 @@ def _groups(entities: _Entities) -> tuple[str, ...] | None:
 # ---------------------------------------------------------------- regions, check, the calls
 
 def list_regions(client: api.Client) -> list[api.Region]:
-    rows = _all(client, "ListLocations", "/locations", _Location, depth=1)
+    """The locations, and those of data centers that are in none of them: their servers are there all the same."""
+    rows, centers = client.run_all(lambda: _all(client, "ListLocations", "/locations", _Location, depth=1),
+                                   lambda: _all(client, "ListDatacenters", "/datacenters", _Center, depth=1))
     if not rows:
         raise api.PartyMalformed("The party lists no location.")
-    return [api.Region(row.id.replace("/", "-"), (row.properties and row.properties.name) or "") for row in rows]
+    named = {row.id.replace("/", "-"): (row.properties and row.properties.name) or "" for row in rows}
+    return [api.Region(code, name) for code, name in ({center.region: "" for center in centers} | named).items()]
 
 
 def check(client: api.Client) -> None:

@@ -13,8 +13,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
-from ...cloud.joining import by_scope
+from ...cloud.joining import by_scope, parted
 from ...cloud.libcloud import (
     Bridge,
     Call,
@@ -61,14 +62,15 @@ class _Place(msgspec.Struct):
 def _list_servers(driven: Driven, source: Source, window: Window) -> Listing:
     for _ in range(2):
         listed = driven.driver.list_nodes()
-        here = [row for row in driven.door.answers["ListServers"] if row.datacenter == source.region]
+        brief: list[_Server] = driven.door.answers["ListServers"]
+        here, elsewhere = parted(brief, lambda row: row.datacenter, source.region)
         if not here:                        # the details of no servers are an error at this party
-            return Listing([], 0)
+            return Listing([], 0, elsewhere)
         nodes = driven.driver.list_nodes(ex_full_details=True)
         rows: list[_Details] = driven.door.answers["GetServers"]
         if sorted(node.id for node in listed) == sorted(row.id for row in rows):
-            return window_of([_server(row) for row in matched(nodes, rows, lambda row: row.id)
-                              if row.datacenter == source.region], window)
+            return replace(window_of([_server(row) for row in matched(nodes, rows, lambda row: row.id)
+                                      if row.datacenter == source.region], window), elsewhere=elsewhere)
     raise PartyMalformed("The party's two lists still disagree after a second listing.")
 
 

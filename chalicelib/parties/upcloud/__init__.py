@@ -144,8 +144,8 @@ class _Zone(msgspec.Struct):
 def list_servers(client: api.Client, window: api.Window) -> api.Listing:
     details, gone = dict[str, _Detail](), set[str]()
     while True:
-        rows = sorted((row for row in _rows(client) if row.zone == client.region),
-                      key=lambda row: (10 ** 10 if row.created is None else row.created, row.uuid))
+        here, elsewhere = api.parted(_rows(client), lambda row: row.zone, client.region)
+        rows = sorted(here, key=lambda row: (10 ** 10 if row.created is None else row.created, row.uuid))
         if any(row.uuid in gone for row in rows):
             raise api.PartyMalformed("The party lists a server whose details it does not have.")
         wanted = [row.uuid for row in api.cut(rows, window)]
@@ -153,7 +153,7 @@ def list_servers(client: api.Client, window: api.Window) -> api.Listing:
         answers = client.for_each(missing, lambda uuid: _detail(client, uuid))
         details |= {detail.uuid: detail for detail in answers if detail}
         if None not in answers:
-            return api.Listing([_server(details[uuid]) for uuid in wanted], len(rows))
+            return api.Listing([_server(details[uuid]) for uuid in wanted], len(rows), elsewhere)
         gone |= set(missing) - details.keys()
 
 
