@@ -310,6 +310,7 @@ class Region(msgspec.Struct, frozen=True):
     code: str
     name: str = ""
     open: bool = True                       # the account may use it
+    doubtful: bool = False                  # "unavailable", which is down or closed: only the region itself can tell
 
 
 GRADES = {                                  # what a party's answers were held against

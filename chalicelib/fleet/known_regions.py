@@ -27,14 +27,15 @@ _LIFE = 30 * 86_400                         # seconds for which a list is kept
 
 class Listed(msgspec.Struct, frozen=True, kw_only=True):
     """The codes that the party listed for the account of this revision, and when (Unix time): those open to the
-    account, and those that exist but are closed to it. `seen`: those of the open ones that it did not list, but in
-    which it lists servers."""
+    account, and those that exist but are closed to it. `unlisted`: those of the open ones that it did not list, but in
+    which it lists servers. `doubtful`: those of the open ones that may be closed all the same."""
 
     revision: str
     at: float
     codes: tuple[str, ...]
     closed: tuple[str, ...] = ()
-    seen: tuple[str, ...] = ()
+    unlisted: tuple[str, ...] = ()
+    doubtful: tuple[str, ...] = ()
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True, rename={"code": "word"}):
@@ -88,30 +89,32 @@ def listed_in(row: Row | None, revision: str) -> Listed | None:
 
 
 def keep(store: Store, account: str, revision: str, regions: Iterable[Region], now: float,
-         seen: Iterable[str] = ()) -> Listed:
+         unlisted: Iterable[str] = ()) -> Listed:
     """Write down what the party listed, and in which other regions it lists servers. Raises what the store raises."""
-    made = listed_of(regions, revision, now, seen)
+    made = listed_of(regions, revision, now, unlisted)
     _put(store, account, made)
     return made
 
 
-def listed_of(regions: Iterable[Region], revision: str, now: float, seen: Iterable[str] = ()) -> Listed:
+def listed_of(regions: Iterable[Region], revision: str, now: float, unlisted: Iterable[str] = ()) -> Listed:
     rows = list(regions)
-    return _with_seen(Listed(revision=revision, at=now, codes=tuple(row.code for row in rows if row.open),
-                             closed=tuple(row.code for row in rows if not row.open)), seen)
+    made = Listed(revision=revision, at=now, codes=tuple(row.code for row in rows if row.open),
+                  closed=tuple(row.code for row in rows if not row.open),
+                  doubtful=tuple(row.code for row in rows if row.doubtful))
+    return _with_unlisted(made, unlisted)
 
 
-def see(store: Store, account: str, last: Listed, named: Collection[str]) -> None:
+def note_servers(store: Store, account: str, last: Listed, named: Collection[str]) -> None:
     """Write down in which regions the party lists servers, beside its last list. Raises what the store raises."""
-    made = _with_seen(last, named)
+    made = _with_unlisted(last, named)
     if made != last:
         _put(store, account, made)
 
 
-def _with_seen(listed: Listed, named: Iterable[str]) -> Listed:
-    codes = tuple(code for code in listed.codes if code not in listed.seen)
-    seen = tuple(sorted({*named} - {*codes}))
-    return replace(listed, codes=codes + seen, seen=seen)
+def _with_unlisted(listed: Listed, named: Iterable[str]) -> Listed:
+    codes = tuple(code for code in listed.codes if code not in listed.unlisted)
+    unlisted = tuple(sorted({*named} - {*codes}))
+    return replace(listed, codes=codes + unlisted, unlisted=unlisted)
 
 
 def _put(store: Store, account: str, listed: Listed) -> None:

@@ -279,7 +279,7 @@ class Lookup(msgspec.Struct):
             return True
         place = known_regions.listed_place(snapshots.account_key_of(source))
         last = known_regions.listed_in(self.row(place), account.revision)
-        return bool(last and source.region in last.codes)
+        return bool(last and source.region in last.codes and source.region not in last.doubtful)
 
 
 def is_built_in(source: Source) -> bool:

@@ -378,9 +378,10 @@ class _Listing(msgspec.Struct):
         if result.error and not result.answer and self.query.on_error != "partial":
             raise result.error.about(titles([*self.plans, *self.failed])(result.source))
 
-    def _blamed(self, error: TwocloudError) -> TwocloudError:
-        """The error, as the party's where the caller named no region that could be wrong."""
-        wrong = isinstance(error, UnknownRegion) and self.query.regions is None
+    def _blamed(self, error: TwocloudError, plan: SourcePlan | None = None) -> TwocloudError:
+        """The error, as the party's where the caller named no region that could be wrong, and the party did not say
+        that it may be closed."""
+        wrong = isinstance(error, UnknownRegion) and self.query.regions is None and (plan is None or plan.known)
         return PartyMalformed(f"{error.text} {_LISTED}") if wrong else error
 
     def _share(self) -> float:
@@ -400,7 +401,7 @@ class _Listing(msgspec.Struct):
         try:
             result, vanished = running.result(max(0.0, plan.deadline - time.monotonic()))
         except (PartyError, UnknownRegion, RateLimited) as error:
-            return _failed(plan, PartyTimeout(_OVER_LIMIT) if plan.over_limit else self._blamed(error))
+            return _failed(plan, PartyTimeout(_OVER_LIMIT) if plan.over_limit else self._blamed(error, plan))
         except Internal as error:           # its settings are not those that were sealed, or its seal does not open
             plan.decide_failure(error)
             return _failed(plan, plan.lookup.noted(error, plan.key))
@@ -420,7 +421,7 @@ class _Listing(msgspec.Struct):
 
     def _without_foreign_regions(self) -> list[SourceResult]:
         """Without the accounts whose party does not know a region, if each name that was given for it means a region
-        of another one."""
+        of another one, or none was given."""
         results = list(self.results.values())
         foreign = [result for result in results if self._may_be_foreign(result)]
         others = [result.source for result in results if result not in foreign]
@@ -432,10 +433,10 @@ class _Listing(msgspec.Struct):
         return [result for result in results if result not in foreign or not is_elsewhere(result.source)]
 
     def _may_be_foreign(self, result: SourceResult) -> bool:
-        """Whether the party does not know a region that was named for other accounts too."""
+        """Whether the party does not know a region that was named for other accounts too, or that may be closed."""
         account = snapshots.account_key_of(result.source)
-        return (isinstance(result.error, UnknownRegion) and not result.answer and self.query.regions is not None
-                and any(snapshots.account_key_of(source) != account for source in self.plans))
+        return isinstance(result.error, UnknownRegion) and not result.answer and (self.query.regions is None or any(
+            snapshots.account_key_of(source) != account for source in self.plans))
 
 
 def _below(window: Window, position: int) -> Window | None:

@@ -95,16 +95,16 @@ def _plan(lookup: Lookup, account: NamedAccount, deadline: float | None) -> tupl
 def _list_regions(plan: SourcePlan, before: Listed | None) -> Listed:
     """Query the party, and keep its list; `before`: the list that was kept. Raises PartyError, UnknownRegion."""
     deployment, source = plan.deployment, plan.source
-    party = parties.load(source.party)
+    party, unlisted = parties.load(source.party), before.unlisted if before else ()
 
     def query() -> Listed:
         rows, _ = call_party(plan, party.default_region, parties.list_regions)
         now = deployment.clock()
         with best_effort(plan):
-            known_regions.keep(plan.store, plan.account_key, plan.revision, rows, now, before.seen if before else ())
+            known_regions.keep(plan.store, plan.account_key, plan.revision, rows, now, unlisted)
             if not plan.account_is_same(plan.store.get(*plan.account_place)):
                 snapshots.forget(plan.store, source)
-        return known_regions.listed_of(rows, plan.revision, now, before.seen if before else ())
+        return known_regions.listed_of(rows, plan.revision, now, unlisted)
 
     def look(row: Row | None) -> Listed | None:
         newer = known_regions.listed_in(row, plan.revision)
@@ -141,7 +141,7 @@ def note_rows(plan: SourcePlan, listing: Listing) -> None:
         place = known_regions.listed_place(plan.account_key)
         if last := known_regions.listed_in(plan.lookup.row(place), plan.revision):
             named = listing.elsewhere | ({plan.source.region} if listing.total else set[str]())
-            known_regions.see(plan.store, plan.account_key, last, named)
+            known_regions.note_servers(plan.store, plan.account_key, last, named)
 
 
 # ---------------------------------------------------------------- which sources a query names

@@ -468,11 +468,11 @@ def test_only_a_token_that_covers_the_region_sees_its_servers(app: App, monkeypa
     from tests.unit.test_named_accounts import caller_of
 
     unlisted, usual = Unlisted(app, monkeypatch, name), parties.load(name).default_region
-    for limit, seen in (((usual,), [usual]), ((NEW, usual), sorted([NEW, usual]))):
+    for limit, expected in (((usual,), [usual]), ((NEW, usual), sorted([NEW, usual]))):
         parsed = query.parse([("party", name), ("tenant_id", "456"), ("region", "all")])
         caller = caller_of([("456",), (), limit], [None, None, None])
         response = many_sources.answer(Lookup(app.deployment, query=parsed, caller=caller))
-        assert [part.source.region for part in response.parts] == seen
+        assert [part.source.region for part in response.parts] == expected
     assert unlisted.lists[name] == 1
 
 
@@ -503,10 +503,10 @@ OPEN: dict[str, tuple[tuple[str, ...], dict[str, str], str, tuple[object, ...], 
     "digitalocean": (("regions",), {"slug": "R"}, "available", (), (True, False)),
     "gcp": (("items",), {"name": "R"}, "status", (), ("UP", "DOWN")),
     "gridscale": (("locations",), {"iata": "R"}, "active", (), (True, False)),
-    "ibm": (("regions",), {"name": "R"}, "status", ("unavailable",), ("available",)),
-    "lighthouse": (("Response", "RegionSet"), {"Region": "R"}, "RegionState", ("UNAVAILABLE",), ("AVAILABLE",)),
+    "ibm": (("regions",), {"name": "R"}, "status", (), ("unavailable", "available")),
+    "lighthouse": (("Response", "RegionSet"), {"Region": "R"}, "RegionState", (), ("UNAVAILABLE", "AVAILABLE")),
     "oci": ((), {"regionName": "R"}, "status", ("IN_PROGRESS",), ("READY",)),
-    "qcloud": (("Response", "RegionSet"), {"Region": "R"}, "RegionState", ("UNAVAILABLE",), ("AVAILABLE",)),
+    "qcloud": (("Response", "RegionSet"), {"Region": "R"}, "RegionState", (), ("UNAVAILABLE", "AVAILABLE")),
 }
 
 
@@ -535,6 +535,66 @@ def test_a_region_is_left_out_only_by_a_word_that_says_so(name: str) -> None:
 
     assert all(("R", True) not in listed(word) for word in closed)
     assert all(listed(word) == [("R", True)] for word in (*opened, None, "A_NEW_WORD", 7, [], {}))
+
+
+@pytest.mark.parametrize("name", parties.names())
+def test_a_region_that_may_be_closed_is_asked(app: App, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """"unavailable" may be down or closed, and only the region itself can tell: `all` lists its servers, names its
+    failure, and leaves it out if it is none; within the hour it is not asked again."""
+    from tests.unit.test_parties import account_of
+
+    usual, listed, failure = parties.load(name).default_region, Counter[str](), list[TwocloudError]()
+
+    def load(party: str, real=parties.load):                                     # type: ignore[no-untyped-def]
+        def list_servers(client: Client, _window: Window) -> Listing:
+            listed[client.region] += 1
+            if client.region == NEW and failure:
+                raise failure[0]
+            return Listing([Server(id=client.region, name="")], 1)
+
+        return structs.replace(real(party), list_servers=list_servers, list_many=None, region_in_host=False,
+                               list_regions=lambda _: [Region(usual), Region(NEW, doubtful=True)])
+
+    accounts.put(app.deployment.store, app.deployment.sealer(), replace(account_of(name), tenant_id="456", regions=()),
+                 app.clock())
+    monkeypatch.setattr(parties, "load", load)
+    every = f"party={name}&tenant_id=456&region=all"
+
+    def states(text: str) -> dict[str, str]:
+        return {part.source.region: part.state for part in answer(app, text).parts}
+
+    failure.append(UnknownRegion("none"))
+    for _ in range(3):
+        assert states(every) == {usual: "ok"}
+    assert listed == {usual: 3, NEW: 1}
+    with pytest.raises(UnknownRegion):
+        states(f"party={name}&tenant_id=456&region={NEW}")
+    app.clock.forward(3700)
+    failure[0] = PartyUnavailable()
+    with pytest.raises(PartyUnavailable):
+        states(every)
+    assert states(f"{every}&on_error=partial") == {usual: "ok", NEW: "failed"}
+    failure.clear()
+    app.clock.forward(600)
+    assert states(every) == {usual: "ok", NEW: "ok"}
+
+
+@pytest.mark.parametrize(("name", "word"), [("ibm", "unavailable"), ("lighthouse", "UNAVAILABLE"),
+                                            ("qcloud", "UNAVAILABLE")])
+def test_which_regions_may_be_closed(name: str, word: str) -> None:
+    from tests.unit.test_parties import account_of
+
+    place, row, key, *_ = OPEN[name]
+    rows: object = [{**row, key: word}, {**row, key: word.lower().removeprefix("un").upper()}]
+    for part in reversed(place):
+        rows = {part: rows}
+    body = msgspec.json.encode({"access_token": "t", "expires_in": 3600, **rows})           # type: ignore[dict-item]
+
+    def send(_operation: str, sign: Sign) -> Response:
+        sign()
+        return Response(200, {}, body)
+
+    assert [region.doubtful for region in parties.list_regions(account_of(name), send)] == [True, False]
 
 
 # ---------------------------------------------------------------- two parties

@@ -244,6 +244,6 @@ PARTY = api.Party(
     status=_STATUS,
     list_servers=list_servers,
     list_regions=lambda client: [
-        api.Region(row.name, "", row.status != "unavailable") for row in client.rows(_REGIONS)],
+        api.Region(row.name, doubtful=row.status == "unavailable") for row in client.rows(_REGIONS)],
     check=api.one_row(_INSTANCES),
 )

@@ -188,7 +188,8 @@ def _disks(client: api.Client, servers: Sequence[str]) -> list[_Disk]:
 
 def list_regions(client: api.Client) -> list[api.Region]:
     answer = _call(client, "DescribeRegions", {}, _Regions)
-    return [api.Region(row.Region, row.RegionName or "", row.RegionState != "UNAVAILABLE") for row in answer.RegionSet]
+    return [api.Region(row.Region, row.RegionName or "", doubtful=row.RegionState == "UNAVAILABLE")
+            for row in answer.RegionSet]
 
 
 def check(client: api.Client) -> None:

@@ -301,7 +301,7 @@ def _part(name: str, ids: list[str], offset: int, limit: int) -> dict[str, objec
 def list_regions(client: api.Client) -> list[api.Region]:
     """https://cloud.tencent.com/document/product/1596/77930"""
     answer = _call(client, "DescribeRegions", {"Product": "cvm"}, _Regions)
-    return [api.Region(r.Region, r.RegionName or "", r.RegionState != "UNAVAILABLE") for r in answer.RegionSet]
+    return [api.Region(r.Region, r.RegionName or "", doubtful=r.RegionState == "UNAVAILABLE") for r in answer.RegionSet]
 
 
 def check(client: api.Client) -> None:
