@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
@@ -45,6 +46,7 @@ class Hanging:
     def __init__(self) -> None:
         self.goes_on = threading.Event()
         self.called = 0
+        self.meta = SimpleNamespace(events=SimpleNamespace(register=lambda *_, **__: None))
 
     def __getattr__(self, name: str) -> Any:
         def call(**_: Any) -> Any:
