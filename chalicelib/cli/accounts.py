@@ -1,5 +1,6 @@
 """The commands `twocloud account …` and `twocloud tenant …`."""
 
+import json
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -14,6 +15,7 @@ from ..access.accounts import AccountRow
 from ..access.sealing import open_sealer
 from ..cloud.party import OwnFile
 from ..cloud.sockets import read_authorities
+from ..cloud.yaml_text import unique_keys
 from ..errors import AccountNotFound, Conflict, Internal, InvalidParameter, PartyError, UnknownRegion
 from ..fleet import known_members, organisations, rotation
 from ..fleet.check import check_account, check_credentials, warning
@@ -192,7 +194,8 @@ def _given(party: str, file: IO[bytes] | None, os_cloud: str | None) -> OwnFile:
     text = read_secret(file, "the credentials as one JSON object")
     document: object = None
     with suppress(ValueError, RecursionError):
-        document = msgspec.json.decode(text)
+        document = json.loads(text, object_pairs_hook=unique_keys(
+            lambda _: click.UsageError("The credentials give a key more than once.")))
     own = read and (document is None or (isinstance(document, dict) and "clouds" in document))
     if document is None and (not read or (os_cloud is None and text.lstrip().startswith("{"))):
         raise click.UsageError("The credentials are not one JSON object.")

@@ -102,8 +102,22 @@ def open_deployment(settings: Settings, clock: Callable[[], float] = time.time) 
 
         return Transport(route=route, ignored_proxy=settings.ignored_proxy)
 
-    sealer = OnFirstUse(lambda: open_sealer(settings.key, settings.old_key))
-    return Deployment(settings, open_store(settings.store, clock), sealer, OnFirstUse(make), clock)
+    store = open_store(settings.store, clock)
+    sealer = OnFirstUse(lambda: open_sealer(settings.key, settings.old_key, make=_may_make_key(settings, store)))
+    return Deployment(settings, store, sealer, OnFirstUse(make), clock)
+
+
+def _may_make_key(settings: Settings, store: Store) -> bool:
+    """Not in place of a lost one: what is sealed under a second key is lost when the first comes back. Raises
+    SettingsError."""
+    from ..access import accounts  # not for functions that seal with KMS
+
+    scheme, _, path = settings.key.partition(":")
+    if scheme == "file" and not settings.old_key and not Path(path).exists() and any(accounts.rows(store)):
+        raise SettingsError(f"TWOCLOUD_KEY: {path} does not exist, but the store holds accounts that are sealed. "
+                            "Restore it from its backup. If it is lost, make another: (umask 077; openssl rand -base64 "
+                            f"32 >{path}). Then rotate each account.")
+    return True
 
 
 def trusted_authorities(path: str) -> str:

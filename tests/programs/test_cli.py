@@ -236,6 +236,39 @@ def test_plain_http_needs_the_local_switch(twocloud: Command, cloud: Qcloud, mon
     assert "TWOCLOUD_LOCAL=1" in twocloud.err
 
 
+@pytest.mark.parametrize("text", ['{"secret_id": "AKIDcli", "secret_id": "AKIDother", "secret_key": "x"}',
+                                  '{"secret_id": "AKIDcli", "secret_key": "x", "secret\\u005fkey": "x"}'])
+def test_credentials_that_give_a_key_twice_are_refused(twocloud: Command, text: str) -> None:
+    """As everywhere: parsers keep the last one without a word."""
+    twocloud("account", "put", "123", "qcloud", stdin=text, code=2)
+    assert "more than once" in twocloud.err
+    twocloud("account", "put", "123", "gcp", stdin='{"service_account": {"type": "a", "type": "b"}}', code=2)
+    assert "more than once" in twocloud.err
+    assert twocloud.json("account", "list") == []
+
+
+def test_a_lost_key_is_not_replaced(twocloud: Command, cloud: Qcloud, tmp_path: Path) -> None:
+    """What a second key seals would be lost as soon as the first is restored."""
+    put = ("account", "put", "123", "qcloud", "--endpoint", cloud.url)
+    twocloud(*put, stdin=credentials(cloud))
+    key = tmp_path / ".twocloud/key"
+    kept = key.read_bytes()
+    key.unlink()
+    for command in ((*put, "--account", "b"), (*put, "--replace"), ("account", "check", "123", "qcloud"),
+                    ("account", "rotate", "123", "qcloud"), ("serve", "--port", "0")):
+        twocloud(*command, stdin=credentials(cloud), code=2)
+        assert "Restore it from its backup" in twocloud.err, command
+        assert not key.exists()
+    twocloud("account", "list")             # which needs no key
+    key.write_bytes(kept)
+    key.chmod(0o600)
+    twocloud("account", "check", "123", "qcloud")
+    key.unlink()
+    twocloud("account", "remove", "123", "qcloud")
+    twocloud(*put, stdin=credentials(cloud))
+    assert key.read_bytes() != kept
+
+
 def test_check(twocloud: Command, cloud: Qcloud) -> None:
     twocloud("account", "put", "123", "qcloud", "--endpoint", cloud.url, stdin=credentials(cloud))
     assert twocloud.json("account", "check", "123", "qcloud") == {
