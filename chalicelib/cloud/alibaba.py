@@ -40,7 +40,7 @@ from .client import Client
 from .joining import given
 
 # https://help.aliyun.com/en/ecs/developer-reference/api-ecs-2014-05-26-endpoint; in Chinese: that page and
-# https://help.aliyun.com/zh/csg/product-overview/supported-regions
+# https://help.aliyun.com/zh/csg/product-overview/supported-regions; the newest: the endpoints of VPC and NAT Gateway
 REGION_NAMES = {
     "cn-qingdao": ("China (Qingdao)", "华北1（青岛）"), "cn-beijing": ("China (Beijing)", "华北2（北京）"),
     "cn-zhangjiakou": ("China (Zhangjiakou)", "华北3（张家口）"),
@@ -56,6 +56,10 @@ REGION_NAMES = {
     "ap-northeast-2": ("South Korea (Seoul)", "韩国（首尔）"), "us-west-1": ("US (Silicon Valley)", "美国（硅谷）"),
     "us-east-1": ("US (Virginia)", "美国（弗吉尼亚）"), "eu-central-1": ("Germany (Frankfurt)", "德国（法兰克福）"),
     "eu-west-1": ("UK (London)", "英国（伦敦）"), "me-east-1": ("UAE (Dubai)", "阿联酋（迪拜）"),
+    "cn-nanjing": ("China (Nanjing - Local Region)", "华东5（南京-本地地域）"),
+    "cn-fuzhou": ("China (Fuzhou - Local Region)", "华东6（福州-本地地域）"),
+    "na-south-1": ("Mexico", "墨西哥"), "me-central-1": ("Saudi Arabia (Riyadh)", "沙特（利雅得）"),
+    "ap-southeast-8": ("Malaysia (Johor)", "马来西亚（柔佛）"), "cn-zhongwei": ("China (Zhongwei)", "西北2（中卫）"),
 }
 
 _T = TypeVar("_T")

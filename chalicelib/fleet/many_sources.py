@@ -209,7 +209,7 @@ def answer_of(lookup: Lookup, plans: Sequence[SourcePlan], failed: Mapping[Sourc
     query = _query(lookup)
     if lookup.several:
         inventory = _Listing(lookup, query, {each.source: each for each in plans}, failed).run()
-        if _is_more(lookup, query, plans):
+        if _is_more(lookup, query, plans, inventory):
             lookup.begin_again()
             plans, failed = plan(lookup)
             inventory = _Listing(lookup, query, {each.source: each for each in plans}, failed).run()
@@ -220,9 +220,13 @@ def answer_of(lookup: Lookup, plans: Sequence[SourcePlan], failed: Mapping[Sourc
     return Inventory([_result(plans[0], result, vanished)], result.total, result.list_id)
 
 
-def _is_more(lookup: Lookup, query: Query, plans: Sequence[SourcePlan]) -> bool:
+def _is_more(lookup: Lookup, query: Query, plans: Sequence[SourcePlan], inventory: Inventory) -> bool:
     """Whether parties have listed servers in regions that the query means and that their lists of regions lack."""
-    more = lookup.elsewhere - {plan.source for plan in plans} if query.regions is None else set[Source]()
+    if query.regions is not None:
+        return False
+    kept = {part.source for part in inventory.parts if part.answer and part.answer.kept}
+    regions.note_others(lookup, [plan for plan in plans if plan.live and plan.source in kept])
+    more = lookup.elsewhere - {plan.source for plan in plans}
     return any(not lookup.caller or tokens.allows(lookup.caller, source) for source in more)
 
 

@@ -144,6 +144,16 @@ def note_rows(plan: SourcePlan, listing: Listing) -> None:
             known_regions.note_servers(plan.store, plan.account_key, last, named)
 
 
+def note_others(lookup: Lookup, plans: Sequence[SourcePlan]) -> None:
+    """The same of sources that another caller has listed meanwhile, as far as it was written down."""
+    of = {known_regions.listed_place(plan.account_key): plan for plan in plans if not plan.account.regions}
+    lookup.forget(*of)
+    lookup.read(of)
+    for place, plan in of.items():
+        if last := known_regions.listed_in(lookup.row(place), plan.revision):
+            lookup.elsewhere |= {replace(plan.source, region=code) for code in last.unlisted}
+
+
 # ---------------------------------------------------------------- which sources a query names
 
 class _Meant(msgspec.Struct, frozen=True):

@@ -20,6 +20,7 @@ from chalicelib.access import accounts
 from chalicelib.cloud import cache, paging
 from chalicelib.cloud.calls import CallStats
 from chalicelib.cloud.client import Client
+from chalicelib.cloud.party import Party
 from chalicelib.cloud.sender import Sender
 from chalicelib.errors import Forbidden, PartyDenied, PartyMalformed, PartyUnavailable, TwocloudError, UnknownRegion
 from chalicelib.fleet import (
@@ -460,6 +461,27 @@ def test_servers_in_a_region_that_the_party_does_not_list(app: App, monkeypatch:
         with suppress(PartyMalformed):      # it was listed for the servers that it had
             counted(every)
     assert counted(every) == [(name, usual, 2)]
+
+
+def test_callers_that_share_a_listing_get_those_servers_too(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever listed, and whoever waited for it."""
+    unlisted = Unlisted(app, monkeypatch, "hetzner")
+    load = parties.load
+
+    def slow(name: str) -> Party:
+        party = load(name)
+
+        def list_servers(client: Client, window: Window) -> Listing:
+            time.sleep(0.2)                 # so that the others come meanwhile
+            return party.list_servers(client, window)
+
+        return structs.replace(party, list_servers=list_servers)
+
+    monkeypatch.setattr(parties, "load", slow)
+    with ThreadPoolExecutor(8) as pool:
+        every = [*pool.map(lambda _: answer(app, "party=hetzner&tenant_id=456&region=all").total, range(8))]
+    assert every == [5] * 8
+    assert len(unlisted.listed) < 16
 
 
 @pytest.mark.parametrize("name", EVERYTHING)

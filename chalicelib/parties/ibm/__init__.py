@@ -222,7 +222,7 @@ def _login(client: api.Client) -> tuple[float, str]:
 _REGION_NAMES = {
     "us-south": "Dallas", "us-east": "Washington DC", "ca-tor": "Toronto", "ca-mon": "Montreal",
     "br-sao": "São Paulo", "eu-de": "Frankfurt", "eu-gb": "London", "eu-es": "Madrid", "jp-tok": "Tokyo",
-    "jp-osa": "Osaka", "au-syd": "Sydney", "in-che": "Chennai",
+    "jp-osa": "Osaka", "au-syd": "Sydney", "in-che": "Chennai", "in-mum": "Mumbai",
 }
 
 PARTY = api.Party(
