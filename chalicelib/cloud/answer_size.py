@@ -17,6 +17,7 @@ _SURELY_LIGHT = 2 * LIGHT // 150            # bytes of JSON: if each were an obj
 _HEAVY = 2                                  # large answers held at once in this process, of one tenant one
 _TEXT = re.compile(rb'"[^"]*"?')            # where no escapes are; one without an end too, so that no sign is met twice
 _XML = re.compile(rb"[\xef\xbb\xbf\s]*<")
+_DOCUMENT_TYPE = b"<!DOCTYPE"               # no declaration stands elsewhere
 _ATTRIBUTE = re.compile(rb"""=[ \t\r\n]*["']""")
 _BLOCK = 32_768                             # bytes without a sign, where a tag may be too long:
 _LONG_TAG = re.compile(rb"<[^<>]{65536}|=\s*(?:\"[^\"<]{65536}|'[^'<]{65536})")      # expat gathers it in memory
@@ -95,7 +96,7 @@ def room_of(body: bytes) -> int | None:
         if endless > _MOST_ATTRIBUTES:
             endless -= body.count(b"/>")
         if (attributes > _MOST_ATTRIBUTES + ends or endless > _MOST_ATTRIBUTES or _has_long_tag(body)
-                or b"<!ENTITY" in body or b"<!ATTLIST" in body):
+                or (_DOCUMENT_TYPE in body and (b"<!ENTITY" in body or b"<!ATTLIST" in body))):
             return None
         size = 60 * tags + 240 * attributes
         return size if size <= _MOST_ELEMENTS else None
