@@ -87,8 +87,8 @@ RUN = {
     ("docs/deploy.md", "console",
      "deploy-emulator"): "test_stack.py::test_make_deploy_emulators_line_works_as_pasted",
     ("docs/deploy.md", "sh", "stack_output"): "test_stack.py::test_the_pages_commands_work",
-    ("CONTRIBUTING.md", "sh", "parties/x"): "test_new_cloud.py::test_a_new_cloud_is_one_folder_and_make_docs",
-    ("CONTRIBUTING.md", "sh", "-k x"): "test_new_cloud.py::test_the_tests_of_all_clouds_pass_for_a_new_one",
+    ("CONTRIBUTING.md", "sh", "parties/newcloud"): "test_new_cloud.py::test_a_new_cloud_is_one_folder_and_make_docs",
+    ("CONTRIBUTING.md", "sh", "-k newcloud"): "test_new_cloud.py::test_the_tests_of_all_clouds_pass_for_a_new_one",
     ("CONTRIBUTING.md", "sh",
      "make docs\npython"): "test_new_cloud.py::test_the_tests_of_all_clouds_pass_for_a_new_one",
 }

@@ -83,11 +83,9 @@ def change(path: Path, old: str, new: str) -> None:
 # ---------------------------------------------------------------- the copy, and the guide's commands
 
 def commands(toy: str) -> list[str]:
-    """The guide's blocks, with the toy's name for x."""
+    """The guide's blocks, with the toy's name."""
     guide = (ROOT / "CONTRIBUTING.md").read_text().split("\n## Add a cloud\n")[1].split("\n## ")[0]
-    copied = TOYS[toy][0]
-    return [re.sub(r"\bX\b", toy.capitalize(), re.sub(r"(?<![A-Za-z-])x(?![A-Za-z])", toy,
-                                                      block)).replace("vultr", copied)
+    return [block.replace("newcloud", toy).replace("NewCloud", toy.capitalize()).replace("vultr", TOYS[toy][0])
             for block in re.findall(r"```sh\n(.*?)```", guide, re.DOTALL)]
 
 
@@ -126,7 +124,7 @@ class Copy:
         assert done.returncode == 0, f"{script}\n{done.stdout[-4000:]}\n{done.stderr[-2000:]}"
 
     def add(self, toy: str) -> None:
-        self.run(commands(toy)[0])
+        self.run(f"{commands(toy)[0]}\ntest -f CONTRIBUTING.md")       # the next block is pasted into the same shell
         TOYS[toy][1](self.root / "chalicelib/parties" / toy)
 
 
