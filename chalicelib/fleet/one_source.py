@@ -21,7 +21,7 @@ from . import circuit_breaker, regions
 from .deployment import Deployment
 from .interest import forget_reading, note_reading
 from .later import list_later, note_try, was_tried
-from .lookup import NAMED, NO_SNAPSHOT, REQUEST_SECONDS, Filter, Freshness, Lookup, SourcePlan, logged
+from .lookup import NAMED, NO_SNAPSHOT, REQUEST_SECONDS, Filter, Freshness, Lookup, SourcePlan, best_effort
 from .party_call import call_party
 from .single_flight import lease, single_flight
 from .together import Together
@@ -305,9 +305,9 @@ def _as_before(plan: SourcePlan, window: Window, head: Head, listing: Listing) -
 
 def _save(plan: SourcePlan, servers: list[Server], seen_at: float, rows: Mapping[Place, Row] | None) -> Head | None:
     """Keep the list; if it cannot be kept, the answer stands all the same. A refresh, which lists in order to keep,
-    waits for a locked store until its deadline."""
+    waits for a locked store until its deadline, and fails with the store."""
     deployment, head = plan.deployment, None
-    with logged(plan.key), store.within(plan.deadline) if plan.refreshing else store.beside():
+    with store.within(plan.deadline) if plan.refreshing else best_effort(plan):
         if rows is None or plan.account_place not in rows:
             rows = plan.store.get_many([plan.account_place, snapshots.place_of(plan.source)])
         if plan.account_is_same(rows.get(plan.account_place)):

@@ -6,6 +6,7 @@ than this machine TLS is used and the server's certificate checked, unless the U
 https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING
 """
 
+import logging
 import os
 import threading
 import time
@@ -60,6 +61,7 @@ class PostgresStore:
     """`url`: libpq's. Raises SettingsError if the database cannot be used."""
 
     def __init__(self, url: str, clock: Callable[[], float]) -> None:
+        logging.getLogger("psycopg").setLevel(logging.CRITICAL)     # its lines are not ours
         self._clock = clock
         self._lock = threading.Lock()
         self._swept = 0.0

@@ -165,6 +165,8 @@ class SqliteStore:
                         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         except (OSError, sqlite3.Error) as problem:
             raise SettingsError(f"TWOCLOUD_STORE: {self.path} cannot be used: {problem}.") from None
+        except StoreBusy as busy:
+            raise SettingsError(f"TWOCLOUD_STORE: {busy.text}") from None
 
     def _version(self, connection: sqlite3.Connection) -> int:
         """Of the schema; 0: the file is empty. Raises SettingsError."""
@@ -187,7 +189,8 @@ class SqliteStore:
                 yield connection
                 connection.execute("COMMIT")
             except BaseException:
-                connection.execute("ROLLBACK")
+                if connection.in_transaction:                   # a full disk has ended it
+                    connection.execute("ROLLBACK")
                 raise
             finally:
                 writing.release()
@@ -225,7 +228,8 @@ class SqliteStore:
 
     @contextmanager
     def _connection(self) -> Generator[sqlite3.Connection]:
-        """One that nobody else uses meanwhile. They are kept: threads come and go with each request."""
+        """One that nobody else uses meanwhile. They are kept: threads come and go with each request. Raises StoreBusy
+        with what SQLite says."""
         with self._lock:
             if self._pid != os.getpid():
                 self._inherited, self._idle, self._pid = self._idle, [], os.getpid()
@@ -234,6 +238,8 @@ class SqliteStore:
         connection = connection or self._connect()
         try:
             yield connection
+        except sqlite3.Error as problem:
+            raise StoreBusy(f"{self.path} cannot be used: {problem}.") from None
         finally:
             with self._lock:
                 if self._closed:

@@ -19,7 +19,7 @@ from chalicelib import cli
 from chalicelib.access import accounts
 from chalicelib.cli import output
 from chalicelib.errors import StoreBusy
-from chalicelib.fleet import one_source
+from chalicelib.fleet import one_source, schedule
 from chalicelib.fleet.lookup import REQUEST_SECONDS
 from chalicelib.http import api
 from chalicelib.model import Source
@@ -177,6 +177,25 @@ def test_a_refresh_waits_for_what_it_is_for(app: App) -> None:
     head = snapshots.find(app.deployment.store, SOURCE, _revision(app))
     assert head
     assert head.total == 25
+
+
+@pytest.mark.parametrize("kind", ["chunk", "snapshot"])
+def test_a_refresh_whose_list_the_store_does_not_take_says_so(app: App, monkeypatch: pytest.MonkeyPatch,
+                                                              kind: str) -> None:
+    """It lists in order to keep; an answer stands without."""
+    real = SqliteStore.put
+
+    def put(self: SqliteStore, where: str, *place: Any, **more: Any) -> None:
+        if where == kind:
+            raise StoreBusy("the disk is full")
+        real(self, where, *place, **more)
+
+    monkeypatch.setattr(SqliteStore, "put", put)
+    result, = schedule.run(app.deployment, [SOURCE])
+    assert result.error
+    assert result.error.text == "the disk is full"
+    assert result.total is None
+    assert one_source.list_servers(app.deployment, SOURCE).total == 25
 
 
 def test_commands_that_read_start_while_it_is_locked(app: App, monkeypatch: pytest.MonkeyPatch,

@@ -151,7 +151,8 @@ def test_a_write_that_was_done_before_the_connection_broke_is_no_conflict(
     assert len(broken) == 3
 
 
-def test_a_read_only_server_says_so(kept: PostgresStore, server: Postgres) -> None:
+def test_a_read_only_server_says_so(kept: PostgresStore, server: Postgres,
+                                    caplog: pytest.LogCaptureFixture) -> None:
     kept.put("k", "a", b"1")
     server.run("ALTER DATABASE twocloud SET default_transaction_read_only = on")
     try:
@@ -167,6 +168,7 @@ def test_a_read_only_server_says_so(kept: PostgresStore, server: Postgres) -> No
     kept.put("k", "a", b"3")
     assert (row := kept.get("k", "a"))
     assert row.value == b"3"
+    assert [record.name for record in caplog.records if record.name.startswith("psycopg")] == []
 
 
 def test_more_callers_than_connections_wait_and_more_connections_than_the_server_has_are_refused(

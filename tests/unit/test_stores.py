@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import sqlite3
 import threading
 from pathlib import Path
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from moto import mock_aws
 
-from chalicelib.errors import Conflict, SettingsError
+from chalicelib.errors import Conflict, SettingsError, StoreBusy
 from chalicelib.storage.dynamodb import DynamoStore
 from chalicelib.storage.sqlite import SqliteStore
 from chalicelib.storage.store import LARGEST, Entry, Row, Store, open_store
@@ -259,6 +260,47 @@ def test_the_file_is_the_owners_alone(tmp_path: Path) -> None:
     assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
     for path in (tmp_path / "new").iterdir():
         assert path.stat().st_mode & 0o077 == 0, path
+
+
+def test_a_full_disk_is_named_and_what_was_written_before_stays(tmp_path: Path, clock: Clock,
+                                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite ends the transaction by itself then."""
+    path, real = tmp_path / "store.db", SqliteStore._connect
+
+    def full(self: SqliteStore) -> sqlite3.Connection:
+        connection = real(self)
+        connection.execute("PRAGMA max_page_count = 12")
+        return connection
+
+    monkeypatch.setattr(SqliteStore, "_connect", full)
+    store = SqliteStore(str(path), clock)
+    store.put("k", "a", b"1")
+    for write in (lambda: store.put("k", "b", b"x" * 100_000),
+                  lambda: store.put("k", "a", b"x" * 100_000),
+                  lambda: store.write([Entry("k", "a", b"2", 1, None), Entry("k", "b", b"x" * 100_000, 1, None)])):
+        with pytest.raises(StoreBusy, match=rf"^{re.escape(str(path))} cannot be used: database or disk is full\.$"):
+            write()
+        assert [(key, row.value) for key, row in store.list("k")] == [("a", b"1")]
+    store.put("k", "b", b"2")               # there is room for this
+    store.close()
+
+
+def test_a_damaged_file_is_named(tmp_path: Path, clock: Clock) -> None:
+    path = tmp_path / "store.db"
+    store = SqliteStore(str(path), clock)
+    for n in range(40):
+        store.put("k", f"{n:02}", b"x" * 1000)
+    store.close()
+    sqlite3.connect(path).execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    content = path.read_bytes()
+    path.write_bytes(content[:4096] + b"\xff" * (len(content) - 4096))
+    store = SqliteStore(str(path), clock)
+    for verb in (lambda: store.get("k", "01"), lambda: store.get_many([("k", "01")]), lambda: list(store.list("k")),
+                 lambda: store.put("k", "01", b"1"), lambda: store.delete("k", "01"),
+                 lambda: store.write([Entry("k", "01", b"1", 1, None)])):
+        with pytest.raises(StoreBusy, match=rf"^{re.escape(str(path))} cannot be used: .*malformed\.$"):
+            verb()
+    store.close()
 
 
 def test_scrub_leaves_no_byte_of_what_was_deleted(tmp_path: Path) -> None:
