@@ -31,8 +31,11 @@ def note_reading(deployment: Deployment, *sources: Source) -> None:
 
 
 def last_read(row: Row | None) -> float:
-    """When a source was last read (Unix time), by its row; -inf: not in the last month."""
-    return float(row.value) if row else -inf
+    """When a source was last read (Unix time), by its row; -inf: not in the last month, or the row is damaged."""
+    try:
+        return float(row.value) if row else -inf
+    except ValueError:
+        return -inf
 
 
 def forget_reading(deployment: Deployment, source: Source) -> None:

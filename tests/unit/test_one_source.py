@@ -663,6 +663,37 @@ def test_an_account_that_goes_while_its_list_is_kept_leaves_nothing(app: App, mo
     assert rows(store) == []
 
 
+@pytest.mark.parametrize("damage", [lambda value: b"", lambda value: b"\x00\xffx", lambda value: value[:-1]],
+                         ids=["empty", "garbage", "truncated"])
+def test_a_damaged_row_that_can_be_made_again_spoils_nothing(served: App, damage: Callable[[bytes], bytes]) -> None:
+    """Every kind of row but those that only an operator can make: accounts, users and tokens."""
+    store, cloud = served.deployment.store, served.clouds["qcloud"]
+    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(served.clock()))
+    for n in (25, 24):
+        cloud.fleets["ap-guangzhou"] = Fleet(n)                 # type: ignore[attr-defined]
+        served.clock.forward(10)
+        assert served.get(f"{GZ},ap-shanghai").status_code == 200
+    schedule.finish(served.deployment, schedule.survey(served.deployment), 300)
+    cloud.fail("503")
+    assert served.get(f"{GZ}&on_error=fail").status_code == 503
+    cloud.forget()
+    served.clock.forward(100)
+    with store.moment() as there:
+        entries = [entry for entry in there.walk() if entry.kind not in ("account", "named", "user", "token")]
+    assert {"breaker", "change", "chunk", "health", "interest", "snapshot"} <= {entry.kind for entry in entries}
+    for kind in {entry.kind for entry in entries}:
+        own = [entry for entry in entries if entry.kind == kind]
+        store.write([entry._replace(value=damage(entry.value)) for entry in own])
+        for path, query in (("servers", f"{GZ}&max_age=3600"), ("servers", GZ), ("servers", f"{GZ},ap-shanghai"),
+                            ("metrics", ""), ("me", ""), ("health", ""), ("changes", f"tenant_id=123&since={since}")):
+            answer = served.get(query, path=f"/twocloud/{path}")
+            assert answer.status_code == 200, (kind, path, answer.text)
+            if path == "servers":
+                assert len(answer.json()["vm_servers"]) == (274 if "shanghai" in query else 24), (kind, query)
+        schedule.survey(served.deployment)
+        store.write(own)
+
+
 def test_a_store_that_fails_at_keeping_does_not_spoil_the_answer(served: App, monkeypatch: pytest.MonkeyPatch) -> None:
     cloud, store, n = served.clouds["qcloud"], type(served.deployment.store), 24
     for kind in ("snapshot", "chunk", "change", "interest", "breaker", "lease"):
