@@ -89,19 +89,23 @@ def listed_in(row: Row | None, revision: str) -> Listed | None:
 
 
 def keep(store: Store, account: str, revision: str, regions: Iterable[Region], now: float,
-         unlisted: Iterable[str] = ()) -> Listed:
-    """Write down what the party listed, and in which other regions it lists servers. Raises what the store raises."""
-    made = listed_of(regions, revision, now, unlisted)
+         before: Listed | None = None) -> Listed:
+    """Write down what the party listed; `before`: the list that was kept. Raises what the store raises."""
+    made = listed_of(regions, revision, now, before)
     _put(store, account, made)
     return made
 
 
-def listed_of(regions: Iterable[Region], revision: str, now: float, unlisted: Iterable[str] = ()) -> Listed:
+def listed_of(regions: Iterable[Region], revision: str, now: float, before: Listed | None = None) -> Listed:
+    """What the party listed. A region that was in its list before is only doubtful: the list may be short."""
     rows = list(regions)
     made = Listed(revision=revision, at=now, codes=tuple(row.code for row in rows if row.open),
                   closed=tuple(row.code for row in rows if not row.open),
                   doubtful=tuple(row.code for row in rows if row.doubtful))
-    return _with_unlisted(made, unlisted)
+    if before is None:
+        return made
+    gone = tuple(code for code in before.codes if code not in {*made.codes, *made.closed, *before.unlisted})
+    return _with_unlisted(replace(made, codes=made.codes + gone, doubtful=made.doubtful + gone), before.unlisted)
 
 
 def note_servers(store: Store, account: str, last: Listed, named: Collection[str]) -> None:

@@ -356,6 +356,15 @@ class SourcePlan(msgspec.Struct, frozen=True):
         return self.lookup.deployment
 
     @property
+    def doubtful(self) -> bool:
+        """Whether the region is one of all, and the party's list leaves open whether there is such a region."""
+        if not self.lookup.query or self.lookup.query.regions is not None or self.account.regions:
+            return False
+        place = known_regions.listed_place(snapshots.account_key_of(self.source))
+        last = known_regions.listed_in(self.lookup.row(place), self.account.revision)
+        return not self.known or bool(last and self.source.region in last.doubtful)
+
+    @property
     def store(self) -> Store:
         return self.lookup.deployment.store
 

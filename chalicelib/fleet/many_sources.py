@@ -383,9 +383,9 @@ class _Listing(msgspec.Struct):
             raise result.error.about(titles([*self.plans, *self.failed])(result.source))
 
     def _blamed(self, error: TwocloudError, plan: SourcePlan | None = None) -> TwocloudError:
-        """The error, as the party's where the caller named no region that could be wrong, and the party did not say
-        that it may be closed."""
-        wrong = isinstance(error, UnknownRegion) and self.query.regions is None and (plan is None or plan.known)
+        """The error, as the party's where the caller named no region that could be wrong, and the party's list leaves
+        no doubt of it."""
+        wrong = isinstance(error, UnknownRegion) and self.query.regions is None and not (plan and plan.doubtful)
         return PartyMalformed(f"{error.text} {_LISTED}") if wrong else error
 
     def _share(self) -> float:

@@ -38,7 +38,7 @@ def call_party(plan: SourcePlan, region: str, query: "Callable[[Account, Sender]
         raise PartyTimeout()
     account = accounts.opened(plan.account, deployment.sealer, plan.member, local=deployment.settings.local)
     sender = deployment.transport.sender(parties.load(plan.source.party), account, region, plan.party_deadline,
-                                         known=plan.known, share=shared_rate(plan))
+                                         known=plan.known and not plan.doubtful, share=shared_rate(plan))
     if plan.lookup.stats is not None:
         sender.stats = plan.lookup.stats
     try:

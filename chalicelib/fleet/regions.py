@@ -95,16 +95,16 @@ def _plan(lookup: Lookup, account: NamedAccount, deadline: float | None) -> tupl
 def _list_regions(plan: SourcePlan, before: Listed | None) -> Listed:
     """Query the party, and keep its list; `before`: the list that was kept. Raises PartyError, UnknownRegion."""
     deployment, source = plan.deployment, plan.source
-    party, unlisted = parties.load(source.party), before.unlisted if before else ()
+    party = parties.load(source.party)
 
     def query() -> Listed:
         rows, _ = call_party(plan, party.default_region, parties.list_regions)
         now = deployment.clock()
         with best_effort(plan):
-            known_regions.keep(plan.store, plan.account_key, plan.revision, rows, now, unlisted)
+            known_regions.keep(plan.store, plan.account_key, plan.revision, rows, now, before)
             if not plan.account_is_same(plan.store.get(*plan.account_place)):
                 snapshots.forget(plan.store, source)
-        return known_regions.listed_of(rows, plan.revision, now, unlisted)
+        return known_regions.listed_of(rows, plan.revision, now, before)
 
     def look(row: Row | None) -> Listed | None:
         newer = known_regions.listed_in(row, plan.revision)

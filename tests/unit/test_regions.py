@@ -601,6 +601,43 @@ def test_a_region_that_may_be_closed_is_asked(app: App, monkeypatch: pytest.Monk
     assert states(every) == {usual: "ok", NEW: "ok"}
 
 
+@pytest.mark.parametrize("name", parties.names())
+def test_a_list_of_regions_that_became_shorter_hides_no_servers(app: App, monkeypatch: pytest.MonkeyPatch,
+                                                                name: str) -> None:
+    """It may be cut short: the region itself is asked, and left out only if it says that it is none, once no snapshot
+    may serve any more."""
+    from tests.unit.test_parties import account_of
+
+    usual, codes, there = parties.load(name).default_region, [parties.load(name).default_region, NEW], [True]
+
+    def load(party: str, real=parties.load):                                     # type: ignore[no-untyped-def]
+        def list_servers(client: Client, _window: Window) -> Listing:
+            if client.region == NEW and not there:
+                raise UnknownRegion("none")
+            return Listing([Server(id=client.region, name="")], 1)
+
+        return structs.replace(real(party), list_servers=list_servers, list_many=None, region_in_host=False,
+                               list_regions=lambda _: [Region(code) for code in codes])
+
+    accounts.put(app.deployment.store, app.deployment.sealer(), replace(account_of(name), tenant_id="456", regions=()),
+                 app.clock())
+    monkeypatch.setattr(parties, "load", load)
+
+    def states() -> dict[str, str]:
+        return {part.source.region: part.state for part in answer(app, f"party={name}&tenant_id=456&region=all").parts}
+
+    assert states() == {usual: "ok", NEW: "ok"}
+    codes.remove(NEW)
+    for _ in range(2):
+        app.clock.forward(3700)
+        assert states() == {usual: "ok", NEW: "ok"}
+    there.clear()
+    assert states() == {usual: "ok", NEW: "stale"}
+    app.clock.forward(86_500)
+    for _ in range(2):
+        assert states() == {usual: "ok"}
+
+
 @pytest.mark.parametrize(("name", "word"), [("ibm", "unavailable"), ("lighthouse", "UNAVAILABLE"),
                                             ("qcloud", "UNAVAILABLE")])
 def test_which_regions_may_be_closed(name: str, word: str) -> None:
