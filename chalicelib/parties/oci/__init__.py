@@ -17,11 +17,13 @@ A list is a plain JSON list, so an empty one could be anybody's answer. That of 
 attached there, that of VNICs and boot volumes if no server runs there, that of compartments if there are none
 without the question who may read them, and a region without any server if the tenancy is subscribed to it.
 
-Addresses: there is no list of VNICs, so each VNIC of the window is one call. Secondary private addresses of a VNIC
-and their public ones are in none of the calls. One that answers 404 is gone if its attachment is too, else it is
-refused. Disks: boot volumes by compartment and availability domain, block volumes by compartment, and the local disks
-of the shape. A volume may lie in another compartment than its server and is then read by itself; if the key may not
-read it, the size is unknown. `region` in a row is `iad` or `phx` for two regions and the name for all others.
+Addresses: there is no list of VNICs, so each VNIC of the window is one call. One that answers 404 is gone if its
+attachment is too, else it is refused. Secondary private addresses of a VNIC and their public ones are in none of these;
+--deep reads the private addresses of the VNICs' subnets, whose list cannot be empty, and the reserved public ones of
+the compartments: an ephemeral one can only belong to a primary private address. Disks: boot volumes by compartment and
+availability domain, block volumes by compartment, and the local disks of the shape. A volume may lie in another
+compartment than its server and is then read by itself; if the key may not read it, the size is unknown. `region` in a
+row is `iad` or `phx` for two regions and the name for all others.
 
 Hosts: {service}.{region}.{suffix of the realm}, and a tenancy's OCID names its realm. In a region to which the tenancy
 is not subscribed the key is refused as a wrong one (unconfirmed). Clock: 5 minutes, documented. A terminated server
@@ -204,6 +206,19 @@ class _Vnic(msgspec.Struct, gc=False):
     nsgIds: api.Whole[list[str] | None] = None
 
 
+class _PrivateIp(msgspec.Struct, gc=False):
+    id: _Id
+    ipAddress: str | None = None
+    isPrimary: bool | None = None
+    vnicId: str | None = None               # null: not assigned, or of a VLAN
+
+
+class _PublicIp(msgspec.Struct, gc=False):
+    id: _Id
+    ipAddress: str | None = None
+    assignedEntityId: str | None = None     # a private address, or a NAT gateway
+
+
 class _Subscription(msgspec.Struct):
     regionName: api.Text
     status: str | None = None
@@ -238,10 +253,11 @@ def list_servers(client: api.Client, window: api.Window) -> api.Listing:
     listing = api.in_order((_server(row) for row in rows.values()), window)
     wanted = [rows[server.id] for server in listing.servers]
     vnics, disks = client.run_all(lambda: _vnics(oracle, wanted, attached), lambda: _disks(oracle, wanted))
+    private, public = _secondary(oracle, compartments, vnics) if client.account.deep else ({}, {})
     return api.Listing([msgspec.structs.replace(
         server, disk_gib=api.total_gib([_local_gib(rows[server.id].shapeConfig), *disks.get(server.id, ())]),
-        **_addresses(vnics.get(server.id, ())), **_network(vnics.get(server.id, ()))) for server in listing.servers],
-        listing.total)
+        **_addresses(vnics.get(server.id, ()), private, public), **_network(vnics.get(server.id, ())))
+        for server in listing.servers], listing.total)
 
 
 def _listed_again(oracle: "_Oracle", compartment: str, before: Sequence[_Instance], vnics: Sequence[_VnicAttachment],
@@ -373,11 +389,26 @@ def _vnics(oracle: "_Oracle", wanted: Sequence[_Instance], attached: Mapping[str
     return api.by_owner((pair[1], vnic) for pair, vnic in zip(pairs, vnics, strict=True) if isinstance(vnic, _Vnic))
 
 
-def _addresses(vnics: Iterable[_Vnic]) -> dict[str, Any]:
-    """The primary VNIC's first."""
+def _secondary(oracle: "_Oracle", compartments: Sequence[str], vnics: Mapping[str, Sequence[_Vnic]],
+               ) -> tuple[dict[str, list[str | None]], dict[str, list[str | None]]]:
+    """By VNIC: its secondary private addresses, and the public ones of these."""
+    subnets = sorted({vnic.subnetId for part in vnics.values() for vnic in part if vnic.subnetId})
+    ids = {vnic.id for part in vnics.values() for vnic in part}
+    secondary = {row.id: row for part in oracle.client.for_each(subnets, oracle.private_ips, _WORKERS) for row in part
+             if row.vnicId in ids and not row.isPrimary}
+    reserved = oracle.client.for_each(compartments, oracle.public_ips, _WORKERS) if secondary else []
+    return (api.by_owner((row.vnicId, row.ipAddress) for row in secondary.values()),
+            api.by_owner((secondary[row.assignedEntityId].vnicId, row.ipAddress) for part in reserved for row in part
+                         if row.assignedEntityId in secondary))
+
+
+def _addresses(vnics: Iterable[_Vnic], private: Mapping[str, Sequence[str | None]],
+               public: Mapping[str, Sequence[str | None]]) -> dict[str, Any]:
+    """The primary VNIC's first. `private`, `public`: further ones, by VNIC."""
     ordered = sorted(vnics, key=lambda vnic: not vnic.isPrimary)
     six = api.by_scope(text for vnic in ordered for text in vnic.ipv6Addresses or ())
-    return {**api.addresses([vnic.privateIp for vnic in ordered], [vnic.publicIp for vnic in ordered]),
+    return {**api.addresses([ip for vnic in ordered for ip in (vnic.privateIp, *private.get(vnic.id, ()))],
+                            [ip for vnic in ordered for ip in (vnic.publicIp, *public.get(vnic.id, ()))]),
             "lan_ipv6": six["lan_ipv6"], "wan_ipv6": six["wan_ipv6"]}
 
 
@@ -443,7 +474,10 @@ def check(client: api.Client) -> None:
     oracle = _Oracle.of(client)
     if not client.account.regions and client.region == PARTY.default_region:
         oracle = _Oracle(client, oracle.key, _home(client))
-    oracle.get("ListInstances", "/instances", compartmentId=_compartments(oracle)[0], limit=1)
+    compartment = _compartments(oracle)[0]
+    oracle.get("ListInstances", "/instances", compartmentId=compartment, limit=1)
+    if client.account.deep:
+        oracle.get("ListPublicIps", "/publicIps", scope="REGION", compartmentId=compartment, limit=1)
 
 
 # ---------------------------------------------------------------- the calls
@@ -482,6 +516,16 @@ class _Oracle:
 
     def vnic_attachments(self, compartment: str) -> list[_VnicAttachment]:
         return self.rows("ListVnicAttachments", "/vnicAttachments", _VnicAttachment, compartmentId=compartment,
+                         limit=_PAGE)
+
+    def private_ips(self, subnet: str) -> list[_PrivateIp]:
+        rows = self.rows("ListPrivateIps", "/privateIps", _PrivateIp, subnetId=subnet, limit=_PAGE)
+        if not rows:
+            raise api.PartyMalformed("The party lists no private address in the subnet of a VNIC.")
+        return rows
+
+    def public_ips(self, compartment: str) -> list[_PublicIp]:
+        return self.rows("ListPublicIps", "/publicIps", _PublicIp, scope="REGION", compartmentId=compartment,
                          limit=_PAGE)
 
     def boot_attachments(self, compartment: str, domain: str) -> list[_BootAttachment]:
@@ -626,6 +670,7 @@ PARTY = api.Party(
     examine=examine,
     permissions=("inspect compartments", "inspect tenancies", "read instances", "inspect vnic-attachments",
                  "inspect vnics", "inspect volume-attachments", "inspect volumes"),
+    deep_permissions=("inspect private-ips", "read public-ips"),
     aliases=_ALIASES,
     **api.region_names(_REGION_NAMES),
     region_form=r"[a-z]{2}(-[a-z]{2,20}){1,2}-[0-9]{1,2}",
@@ -637,7 +682,8 @@ PARTY = api.Party(
     regional_limits=True,
     limits=api.per_second(20, "ListCompartments", "ListAllCompartments", "ListRegions") | api.per_second(
         50, "ListInstances", "ListVnicAttachments", "ListBootVolumeAttachments", "ListVolumeAttachments",
-        "ListBootVolumes", "ListVolumes") | api.per_second(100, "GetVnic", "GetVolume", "GetBootVolume"),
+        "ListBootVolumes", "ListVolumes", "ListPrivateIps", "ListPublicIps") | api.per_second(
+        100, "GetVnic", "GetVolume", "GetBootVolume"),
     error_code=error_code,
     errors=_ERRORS,
     status=_STATUS,

@@ -44,8 +44,9 @@ def _compartment(account: "Account", region: str, place: str) -> dict[str, dict[
     for each in every(compute.list_vnic_attachments, place):
         if each.lifecycle_state == "ATTACHED":
             vnics[each.instance_id].append(network.get_vnic(each.vnic_id).data)
-    return {row.id: _machine(row, sorted(vnics[row.id], key=lambda vnic: not vnic.is_primary), disks[row.id])
-            for row in rows}
+    return {row.id: {**_machine(row, disks[row.id]),
+                     # with --deep more addresses of the VNICs are known to us
+                     **({} if account.deep else _addresses(vnics[row.id]))} for row in rows}
 
 
 def _disks(account: "Account", region: str, compute: Any, place: str, rows: list[Any]) -> dict[str, int]:
@@ -64,15 +65,19 @@ def _disks(account: "Account", region: str, compute: Any, place: str, rows: list
     return disks
 
 
-def _machine(row: Any, vnics: list[Any], disk: int) -> dict[str, Any]:
+def _addresses(vnics: list[Any]) -> dict[str, Any]:
+    ordered = sorted(vnics, key=lambda vnic: not vnic.is_primary)
+    return {"lan_ipv4": [vnic.private_ip for vnic in ordered],
+            "wan_ipv4": [vnic.public_ip for vnic in ordered if vnic.public_ip]}
+
+
+def _machine(row: Any, disk: int) -> dict[str, Any]:
     shape = row.shape_config
     defined: Mapping[str, Mapping[str, str]] = row.defined_tags or {}
     return {"name": row.display_name, "party_status": row.lifecycle_state, "zone": row.availability_domain,
             "project_id": row.compartment_id, "instance_type": row.shape, "memory_mib": shape.memory_in_gbs * 1024,
             "created_at": row.time_created, "disk_gib": disk,
             "cpu": shape.vcpus or int(shape.ocpus * (1 if ".A1." in row.shape else 2)),
-            "lan_ipv4": [vnic.private_ip for vnic in vnics],
-            "wan_ipv4": [vnic.public_ip for vnic in vnics if vnic.public_ip],
             "tags": {**(row.freeform_tags or {}), **{f"{space}.{name}": value for space, tags in defined.items()
                                                      for name, value in tags.items()}},
             "host_id": row.dedicated_vm_host_id}

@@ -39,6 +39,8 @@ _CALLS = {                                  # operation -> (path, what it takes,
     "ListRegions": ("/tenancies/([^/]+)/regionSubscriptions", "", ""),
     "ListInstances": ("/instances", f"{_PAGES} availabilityDomain lifecycleState sortBy sortOrder", "compartmentId"),
     "ListVnicAttachments": ("/vnicAttachments", f"{_PAGES} instanceId vnicId availabilityDomain", "compartmentId"),
+    "ListPrivateIps": ("/privateIps", "limit page subnetId vnicId ipAddress", "subnetId"),
+    "ListPublicIps": ("/publicIps", f"{_PAGES} scope availabilityDomain lifetime", "compartmentId scope"),
     "ListVolumeAttachments": ("/volumeAttachments", f"{_PAGES} instanceId volumeId availabilityDomain",
                               "compartmentId"),
     "ListBootVolumeAttachments": ("/bootVolumeAttachments", f"{_PAGES} instanceId bootVolumeId availabilityDomain",
@@ -50,7 +52,7 @@ _CALLS = {                                  # operation -> (path, what it takes,
     "GetVnic": ("/vnics/([^/]+)", "", ""),
 }
 _FILTERS = ("compartmentId", "availabilityDomain", "instanceId", "vnicId", "volumeId", "bootVolumeId",
-            "lifecycleState")
+            "lifecycleState", "subnetId", "scope")
 _STATES = {"running": "RUNNING", "stopped": "STOPPED", "starting": "STARTING", "stopping": "STOPPING",
            "pending": "PROVISIONING", "terminated": "TERMINATED"}
 
@@ -143,7 +145,7 @@ class Oci(Simulator):
         if not 1 <= int(query.get("limit", "100")) <= 1000:
             raise _Refused(400, "InvalidParameter", "limit must be between 1 and 1000.")
         rows = self._compartments(query) if "Compartments" in operation else self._rows_of(operation, query)
-        of = f"{operation} {query['compartmentId']} {query.get('availabilityDomain')}"
+        of = f"{operation} {query.get('compartmentId')} {query.get('availabilityDomain')}"
         try:
             at = self._positions.take(query["page"], of) if "page" in query else 0
         except ValueError:
@@ -168,7 +170,8 @@ class Oci(Simulator):
                 and (query.get("compartmentIdInSubtree") == "true" or above == query["compartmentId"])]
 
     def _rows_of(self, operation: str, query: Mapping[str, str]) -> list[Row]:
-        if query["compartmentId"] not in self.readable or query["compartmentId"] == OLD:
+        place = query.get("compartmentId", TENANCY)             # where the subnet is
+        if place not in self.readable or place == OLD:
             raise _hidden()
         wanted = {name: value for name, value in query.items() if name in _FILTERS}
         rows = [row for row in self._made(operation) if all(row[name] == value for name, value in wanted.items())]
@@ -183,6 +186,7 @@ class Oci(Simulator):
                     "ListVolumeAttachments": self._volume_attachments, "GetVnic": self._vnics,
                     "ListBootVolumeAttachments": self._boot_attachments, "ListVolumes": self._volumes,
                     "ListBootVolumes": self._boot_volumes, "GetVolume": self._volumes,
+                    "ListPrivateIps": self._private_ips, "ListPublicIps": self._public_ips,
                     "GetBootVolume": self._boot_volumes}[operation]
             self.kept[operation] = [row for n in range(len(self.fleet)) for row in make(self.fleet[n])]
         return self.kept[operation]
@@ -248,6 +252,23 @@ class Oci(Simulator):
                  "hostnameLabel": machine.name, "subnetId": "ocid1.subnet.oc1.iad.aaaasubnet",
                  **({"ipv6Addresses": six[0]} if six and n == 0 else {})} for n, ip in enumerate(machine.lan)]
 
+    def _private_ips(self, machine: Machine) -> list[Row]:
+        private, _ = second_addresses(machine)
+        known = [*((n, n, ip) for n, ip in enumerate(machine.lan)), *((0, 9, ip) for ip in private)]
+        return [] if machine.state == "terminated" else [
+            {"compartmentId": compartment_of(machine), "availabilityDomain": self.domain_of(machine), "displayName": "",
+             "timeCreated": _created(machine), "id": self._ocid("privateip", machine, key), "ipAddress": ip,
+             "isPrimary": key < 9, "vnicId": self._ocid("vnic", machine, n), "vlanId": None,
+             "subnetId": "ocid1.subnet.oc1.iad.aaaasubnet"} for n, key, ip in known]
+
+    def _public_ips(self, machine: Machine) -> list[Row]:
+        """The reserved ones, which lie in a compartment of their own."""
+        return [{**self._place(machine), "id": self._ocid("publicip", machine), "compartmentId": STORE,
+                 "availabilityDomain": None, "ipAddress": ip, "assignedEntityId": self._ocid("privateip", machine, 9),
+                 "assignedEntityType": "PRIVATE_IP", "lifecycleState": "ASSIGNED", "lifetime": "RESERVED",
+                 "privateIpId": self._ocid("privateip", machine, 9), "scope": "REGION"}
+                for ip in second_addresses(machine)[1] if machine.state != "terminated"]
+
     def _volume_attachments(self, machine: Machine) -> list[Row]:
         """Each eighth machine had one more, which was detached."""
         count = len(_blocks(machine))
@@ -279,6 +300,12 @@ _SHORT = {"us-ashburn-1": "iad", "us-phoenix-1": "phx"}         # in rows; all o
 
 def compartment_of(machine: Machine) -> str:
     return TENANCY if machine.number % 10 == 0 else DATABASES if machine.number % 10 < 3 else SHOP
+
+
+def second_addresses(machine: Machine) -> tuple[list[str], list[str]]:
+    """Private, and the public ones of these: of the primary VNIC of each third and of each sixth machine."""
+    return ([f"10.200.{machine.number >> 8}.{machine.number & 255}"] if machine.number % 3 == 0 else [],
+            [f"129.80.{machine.number >> 8}.{machine.number & 255}"] if machine.number % 6 == 0 else [])
 
 
 def _kind(machine: Machine) -> str:

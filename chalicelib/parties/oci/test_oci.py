@@ -30,7 +30,7 @@ from chalicelib.errors import InvalidParameter, PartyDenied, PartyMalformed, Unk
 from chalicelib.fleet import check, many_sources
 from chalicelib.model import WHOLE, Server, Window
 from chalicelib.parties import oci
-from chalicelib.parties.oci.simulator import ABOVE, DATABASES, SHOP, STORE, TENANCY, Oci, start
+from chalicelib.parties.oci.simulator import ABOVE, DATABASES, SHOP, STORE, TENANCY, Oci, second_addresses, start
 from chalicelib.simulators.fleet import Fleet
 from tests import ROOT, canaries
 from tests.fixtures import App
@@ -83,7 +83,7 @@ import oci
 
 task = json.load(sys.stdin)
 reference = runpy.run_path(task["reference"])                  # which the rest of twocloud is not needed for
-account = SimpleNamespace(credentials=task["credentials"], endpoint=task["url"])
+account = SimpleNamespace(credentials=task["credentials"], endpoint=task["url"], deep=False)
 signer = oci.Signer(*(task["credentials"][name] for name in ("tenancy", "user", "fingerprint")), None,
                     private_key_content=task["credentials"]["private_key"])
 
@@ -102,6 +102,7 @@ core, identity = oci.core.models, reference["client"](account, task["region"], o
 models = {"ListInstances": core.Instance, "ListVnicAttachments": core.VnicAttachment, "GetVnic": core.Vnic,
           "ListBootVolumeAttachments": core.BootVolumeAttachment, "ListBootVolumes": core.BootVolume,
           "ListVolumeAttachments": core.ParavirtualizedVolumeAttachment, "ListVolumes": core.Volume,
+          "ListPrivateIps": core.PrivateIp, "ListPublicIps": core.PublicIp,
           "GetVolume": core.Volume, "GetBootVolume": core.BootVolume,
           "ListCompartments": oci.identity.models.Compartment, "ListRegions": oci.identity.models.RegionSubscription}
 json.dump({
@@ -144,7 +145,8 @@ def test_the_sdk_and_we_list_the_same_machines(app: App, cloud: Oci) -> None:
             if exchange["operation"] != "ListAllCompartments" and exchange["answer"]["status"] == 200
             for row in (lambda body: body if isinstance(body, list) else [body])(exchange["answer"]["json"])]
     rows += [(name, row) for name in ("ListInstances", "ListVnicAttachments", "ListVolumeAttachments", "GetVnic",
-                                      "ListBootVolumeAttachments", "ListVolumes", "ListBootVolumes")
+                                      "ListBootVolumeAttachments", "ListVolumes", "ListBootVolumes",
+                                      "ListPrivateIps", "ListPublicIps")
              for row in cloud._made(name)[:20]]
     now = datetime.now(UTC)
     date = f"{now:%a, %d %b %Y %H:%M:%S} GMT"
@@ -224,6 +226,27 @@ def test_each_right_is_needed(app: App, cloud: Oci, operation: str) -> None:
         ours(app)
 
 
+def test_deep_adds_secondary_private_addresses_and_their_public_ones(app: App, cloud: Oci) -> None:
+    plain = ours(app).servers
+    assert cloud.count("ListPrivateIps") == 0
+    app.account("oci", opened(app), cloud.url, deep=True)
+    further = {cloud._ocid("instance", machine): second_addresses(machine) for machine in map(
+        cloud.fleet.__getitem__, range(SIZE))}
+    servers = ours(app).servers
+    assert [(server.id, set(server.lan_ipv4), set(server.wan_ipv4)) for server in servers] == [
+        (server.id, {*server.lan_ipv4, *further[server.id][0]}, {*server.wan_ipv4, *further[server.id][1]})
+        for server in plain]
+    assert (cloud.count("ListPrivateIps"), cloud.count("ListPublicIps")) == (1, 4)     # the subnet; the compartments
+    assert ours(app, Window(11, 20)).servers == servers[10:20]
+    assert check.check_account(app.deployment, "123", "oci") == REGION
+    for operation in ("ListPrivateIps", "ListPublicIps"):
+        cloud.denied = {operation}
+        with pytest.raises(PartyDenied, match="missing right"):
+            ours(app)
+    with pytest.raises(PartyDenied, match="missing right"):
+        check.check_account(app.deployment, "123", "oci")
+
+
 def test_a_volume_that_the_key_may_not_read_has_no_size(app: App, cloud: Oci) -> None:
     whole = ours(app).servers
     cloud.readable -= {STORE}
@@ -279,7 +302,7 @@ def test_keys_that_cannot_sign() -> None:
     with pytest.raises(InvalidParameter, match="fingerprint is not"):
         account_of("oci", {**KEY, "fingerprint": "00:" * 15 + "00"})
     with pytest.raises(InvalidParameter):
-        account_of("oci", {**KEY, "region": "nowhere"})
+        account_of("oci", {**KEY, "region": "no.where"})
     old = key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()).decode()
     for fields in ({"private_key": old}, {"private_key": f"{KEY['private_key']}OCI_API_KEY\n"},     # the console's file
                    {"fingerprint": KEY["fingerprint"].upper()}, {"region": "fra"}):
