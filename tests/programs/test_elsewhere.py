@@ -23,8 +23,8 @@ import os, select, shutil, signal, socket, sys
 usage = shutil.disk_usage("/")
 shutil.disk_usage = lambda path: usage      # Windows' Python finds it without os.statvfs
 import botocore.session, click, click.shell_completion, click._termui_impl, cryptography.hazmat.primitives.ciphers.aead
-import getpass, msgspec, prometheus_client, requests, rich.console, rich.progress, rich.table, sqlite3, subprocess
-import tempfile, urllib3.util.ssltransport, waitress.server, waitress.task
+import asyncio, getpass, msgspec, prometheus_client, psycopg, requests, rich.console, rich.progress, rich.table
+import sqlite3, subprocess, tempfile, urllib3.util.ssltransport, waitress.server, waitress.task
 for name in {MODULES}:
     sys.modules[name] = None                # importing it is an ImportError
 for name in ("getuid", "geteuid", "getgid", "getegid", "getgroups", "setuid", "setgid", "fork", "forkpty", "wait",
