@@ -150,6 +150,15 @@ def _open_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def _without_typed(problem: click.ClickException) -> str:
+    """The message, without what may be a secret that was typed in a wrong place: standard error is often a log."""
+    if problem.message.startswith("Got unexpected extra argument"):
+        return "Unexpected extra arguments. Give secrets on standard input or in a file."
+    if isinstance(problem, click.BadParameter) and problem.param and isinstance(problem.param.type, click.File):
+        return problem.message.rpartition("': ")[2]
+    return problem.message
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code. Any error is one clear line on standard error."""
     _open_streams()
@@ -157,6 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         twocloud.main(arguments, prog_name="twocloud", standalone_mode=False)
         return 0
     except click.ClickException as problem:
+        vars(problem)["message"] = _without_typed(problem)          # Final for others, not for what is shown last
         problem.show(sys.stderr)
         return problem.exit_code
     except (click.Abort, KeyboardInterrupt):

@@ -236,6 +236,33 @@ def test_plain_http_needs_the_local_switch(twocloud: Command, cloud: Qcloud, mon
     assert "TWOCLOUD_LOCAL=1" in twocloud.err
 
 
+def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """All of them, with the words that name them."""
+    if not isinstance(command, click.Group):
+        yield path, command
+        return
+    context = click.Context(command)
+    for name in command.list_commands(context):
+        below = command.get_command(context, name)
+        assert below is not None
+        yield from commands(below, (*path, name))
+
+
+def test_a_secret_that_was_typed_in_a_wrong_place_is_not_repeated(twocloud: Command) -> None:
+    typed = secret("typed")
+    for path, command in commands(cli.twocloud):
+        there = [words for it in command.params if it.required
+                 for words in ((it.opts[-1], "x") if isinstance(it, click.Option) else ("qcloud",))]
+        files = [it.opts[-1] for it in command.params
+                 if isinstance(it, click.Option) and isinstance(it.type, click.File)]
+        more = ([] if any(it.nargs == -1 for it in command.params if isinstance(it, click.Argument)) else
+                [[typed] * 4])
+        for wrong in ([f"--secret={typed}"], *([name, typed] for name in files), *more):
+            twocloud(*path, *there, *wrong, code=2)
+            assert typed not in twocloud.err, (path, wrong)
+            assert "Error: " in twocloud.err
+
+
 @pytest.mark.parametrize("text", ['{"secret_id": "AKIDcli", "secret_id": "AKIDother", "secret_key": "x"}',
                                   '{"secret_id": "AKIDcli", "secret_key": "x", "secret\\u005fkey": "x"}'])
 def test_credentials_that_give_a_key_twice_are_refused(twocloud: Command, text: str) -> None:
