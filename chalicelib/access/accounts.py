@@ -28,7 +28,7 @@ import msgspec
 from .. import log, parties
 from ..cloud.joining import base_url
 from ..cloud.party import Party
-from ..errors import AccountNotFound, Conflict, Internal, InvalidParameter, Unopened
+from ..errors import AccountNotFound, Conflict, Internal, InvalidParameter, UnknownRegion, Unopened
 from ..model import DEFAULT_ACCOUNT, IDENTIFIER, Account, Discovery, Keys, Member
 from ..route import PROXY_PASSWORD, PROXY_USER, Route, is_loopback, parse_proxy, with_login
 from ..storage import amazon, snapshots
@@ -408,6 +408,9 @@ def check(tenant_id: str, party: Party, credentials: object, *, project: str | N
     if "all" in regions:                    # at some parties it has the form of a region
         raise InvalidParameter("region", "No region can be called all. For every open region, name none.")
     codes = tuple(dict.fromkeys(party.region(name) for name in regions))
+    if not all(map(party.expects, codes)):
+        raise UnknownRegion(f"{party.title} has no region of this name. If it is new, name no region: then `all` "
+                            "holds it.")
     if party.usual_region and "site" in fields and any(
             party.usual_region(fields, code) != party.usual_region(fields, "") for code in codes):
         raise InvalidParameter("--region", f"The site {fields['site']} has no such region. Put an account for each "

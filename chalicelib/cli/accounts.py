@@ -144,8 +144,6 @@ def put(tenant_id: str, party: str, name: str, project: str | None, regions: tup
     made = _checked(tenant_id, party, name, own_file, project=project, regions=regions or own_file.regions, deep=deep,
                     endpoint=endpoint, discovery=Discovery(below, role) if discover else None,
                     authorities=_authorities(ca_file), proxy=proxy, allow_http=allow_http)
-    if odd := [code for code in made.regions if not parties.load(party).expects(code)]:
-        hint(f"{party} had no region with a name such as {', '.join(odd)} so far. Check the spelling.")
     if check:
         check_credentials(here, made)
     row = accounts.put(here.store, here.sealer(), made, here.clock(), replace=replacing)

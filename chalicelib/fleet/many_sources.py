@@ -175,6 +175,7 @@ def _one_source(lookup: Lookup, query: Query) -> Source | None:
     assert query.parties
     assert query.regions
     tenant_id, party = query.tenants[0], query.parties[0]
+    regions.check_names(lookup, query, [party])
     source = source_of(tenant_id, party, query.regions[0])
     if lookup.caller and not tokens.allows(lookup.caller, source):
         raise Forbidden()

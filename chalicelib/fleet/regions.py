@@ -173,7 +173,7 @@ def sources(lookup: Lookup, query: Query) -> tuple[list[Source], dict[Source, Tw
     Raises UnknownRegion, Forbidden, AccountNotFound, in this order.
     """
     caller = lookup.caller
-    _check_regions(query.parties or (), query.regions or ())
+    check_names(lookup, query, query.parties or ())
     if caller and not all(tokens.opens(caller, tenant_id, name)
                           for tenant_id in query.tenants or (None,) for name in query.parties or (None,)):
         raise Forbidden()
@@ -184,7 +184,7 @@ def sources(lookup: Lookup, query: Query) -> tuple[list[Source], dict[Source, Tw
     if at is None:
         at = sorted(({row.party for row in visible_accounts.rows} | {it.party for it in visible_accounts.damaged})
                     & {*parties.names()})
-        _check_regions(at, query.regions or ())
+        check_names(lookup, query, at)
     meant, strange = _accounts(lookup, query, visible_accounts), _strange(at, query.regions or ())
     names = query.regions or (tokens.limits_of(caller)[1] if caller else None)
     if query.regions is None:
@@ -385,17 +385,23 @@ def _has(lookup: Lookup, source: Source, row: AccountRow) -> bool:
             or snapshots.head_of(lookup.row(snapshots.place_of(source)), source, row.revision) is not None)
 
 
-def _check_regions(names: Sequence[str], regions: Sequence[str]) -> None:
-    for region in regions if names else ():
-        if not any(_can_be(parties.load(name), region) for name in names):
-            raise UnknownRegion("None of these parties has a region of this name.")
-
-
-def _can_be(party: Party, region: str) -> bool:
-    try:
-        return bool(party.region(region))
-    except UnknownRegion:
-        return False
+def check_names(lookup: Lookup, query: Query, at: Sequence[str]) -> None:
+    """No party is queried about a name that is in the form of none of these parties' regions, unless an account that
+    the caller may see names it, or its party's last list. Raises UnknownRegion."""
+    strange = _strange(at, query.regions or ()) if at else set[str]()
+    if not strange:
+        return
+    tenants = query.tenants if query.tenants or not lookup.caller else tokens.tenants_of(lookup.caller)
+    rows = visible.found(lookup, tenants, at).rows
+    lookup.read(known_members.place_of(row.tenant_id, row.party, row.account) for row in rows if row.discover)
+    named = [account for row in rows for account in (NamedAccount(row), *visible.behind(lookup, row))]
+    lookup.read_lists_of_regions([account.key for account in named])
+    for account in named:
+        last = known_regions.listed_in(lookup.row(known_regions.listed_place(account.key)), account.row.revision)
+        strange -= {*account.row.regions, *(last.codes if last else ())}
+    if strange:
+        whose = f"{parties.load(at[0]).title} has no" if len(at) == 1 else "None of these parties has a"
+        raise UnknownRegion(f"{whose} region of this name. If it is new, query `all` regions first.")
 
 
 def _fits(party: Party, region: str) -> bool:

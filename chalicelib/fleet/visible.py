@@ -42,7 +42,7 @@ def accounts(lookup: Lookup) -> list[VisibleAccount]:
     caller = lookup.caller
     every = found(lookup, tokens.tenants_of(caller) if caller else None)
     lookup.read(known_members.place_of(row.tenant_id, row.party, row.account) for row in every.rows if row.discover)
-    named = [account for row in every.rows for account in (NamedAccount(row), *_behind(lookup, row))]
+    named = [account for row in every.rows for account in (NamedAccount(row), *behind(lookup, row))]
     limits = tokens.limits_of(caller)[1] if caller else None
     if limits is not None:
         lookup.read(known_regions.listed_place(account.key) for account in named if not account.row.regions)
@@ -54,7 +54,8 @@ def accounts(lookup: Lookup) -> list[VisibleAccount]:
                   key=lambda it: (it.tenant_id, it.party, it.account))
 
 
-def _behind(lookup: Lookup, row: AccountRow) -> list[NamedAccount]:
+def behind(lookup: Lookup, row: AccountRow) -> list[NamedAccount]:
+    """The members of an account that is a door, as the last look-up found them."""
     if not row.discover:
         return []
     last = lookup.members_behind(row)

@@ -323,7 +323,7 @@ BAD = [
     ("party=qcloud,all&tenant_id=123&region=gz", "party"), ("party=qcloud&tenant_id=123&region=all,gz", "region"),
     ("party=qcloud&tenant_id=123&region=gz,all", "region"),
     ("party=qcloud,aws&tenant_id=123&region=us-east-1,all,gz", "region"),
-    ("party=qcloud,aws&tenant_id=123&region=m.ars", "region"), ("party=qcloud&tenant_id=123&region=gz,", "region"),
+    ("party=qcloud,aws&tenant_id=123&region=mars", "region"), ("party=qcloud&tenant_id=123&region=gz,", "region"),
     ("party=&tenant_id=123&region=gz", "party"), ("party=qcloud%0A&tenant_id=123&region=gz", "party"),
     ("party=qcloud&tenant_id=&region=gz", "tenant_id"), ("party=qcloud&tenant_id=a/b&region=gz", "tenant_id"),
     ("party=qcloud&tenant_id=%00&region=gz", "tenant_id"), ("party=qcloud&tenant_id=%ff&region=gz", "tenant_id"),
@@ -332,7 +332,7 @@ BAD = [
     ("party=qcloud&tenant_id=123&region=", "region"), ("party=qcloud&tenant_id=123&region=evil.com/", "region"),
     ("party=qcloud&tenant_id=123&region=x@evil.com", "region"),
     ("party=qcloud&tenant_id=123&region=evil.com", "region"),
-    ("party=qcloud&tenant_id=123&region=GZ.", "region"), ("party=aws&tenant_id=123&region=-gz", "region"),
+    ("party=qcloud&tenant_id=123&region=GZ", "region"), ("party=aws&tenant_id=123&region=gz", "region"),
     ("party=aws&tenant_id=123&region=us-east-1.evil", "region"),
     ("party=qcloud&tenant_id=123&region=gz&region=sh", "region"),
     *((f"{GZ}&{name}={value}", name) for name in ("f", "t") for value in (
@@ -446,7 +446,7 @@ def test_401_comes_before_400_before_403_before_404(served: App) -> None:
     narrow = served.issue(served.user("bob", tenants=("7",)))
     error(served.get("f=0", token=""), 401, "unauthorized")
     error(served.get("party=qcloud&tenant_id=123&region=gz&f=0", token=narrow), 400, "invalid_parameter", "f")
-    error(served.get("party=aws&tenant_id=123&region=g.z", token=narrow), 400, "invalid_parameter", "region")
+    error(served.get("party=aws&tenant_id=123&region=gz", token=narrow), 400, "invalid_parameter", "region")
     error(served.get(GZ, token=narrow), 403, "forbidden")
     error(served.get("party=qcloud&tenant_id=7&region=gz", token=narrow), 404, "account_not_found")
 

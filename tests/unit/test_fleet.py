@@ -460,7 +460,7 @@ def test_checks_come_in_their_order(fleet: App) -> None:
     narrow = fleet.issue(fleet.user("eli"), parties=("qcloud",))
     error(fleet.get("party=all&tenant_id=8&region=all&on_error=maybe", token="x"), 401, "unauthorized")
     error(fleet.get("party=all&tenant_id=8&region=all&on_error=maybe"), 400, "invalid_parameter", "on_error")
-    error(fleet.get("party=aws,qcloud&tenant_id=8&region=no.where"), 400, "invalid_parameter", "region")
+    error(fleet.get("party=aws,qcloud&tenant_id=8&region=nowhere"), 400, "invalid_parameter", "region")
     error(fleet.get("party=all&tenant_id=8&region=all&changed_since=2020-01-01T00:00:00Z"), 400, "invalid_parameter",
           "changed_since")
     error(fleet.get("party=aws,aliyun&tenant_id=123&region=us-east-1", token=narrow), 403, "forbidden")

@@ -21,20 +21,19 @@ from chalicelib import parties
 from chalicelib.access import accounts, tokens, users
 from chalicelib.access.tokens import Caller, Token
 from chalicelib.access.users import User
-from chalicelib.errors import UnknownRegion
 from chalicelib.fleet import known_members, known_regions, many_sources
 from chalicelib.fleet.lookup import places_of
 from chalicelib.fleet.many_sources import Deployment
 from chalicelib.http import api
 from chalicelib.http.api import HttpRequest, HttpResponse
-from chalicelib.model import IDENTIFIER, MEMBER_ID, Region, Server, Source
+from chalicelib.model import IDENTIFIER, MEMBER_ID, Server, Source
 from chalicelib.storage import dynamodb, snapshots
 from tests.canaries import secret, watch
 from tests.fixtures import START, App, Clock, settings_in
 from tests.unit.test_scale import Counting
 
 REGIONS = {"qcloud": {"gz": "ap-guangzhou", "sh": "ap-shanghai", "ap-shanghai": "ap-shanghai"},
-           "hetzner": {"fsn1": "fsn1", "nbg1": "nbg1"}}        # names of regions; the other party lists none of them
+           "hetzner": {"fsn1": "fsn1", "nbg1": "nbg1"}}        # names of regions; none can be the other party's
 CODES = {party: tuple(dict.fromkeys(names.values())) for party, names in REGIONS.items()}
 KEYS = {"qcloud": {"secret_id": "AKID", "secret_key": secret("world")}, "hetzner": {"token": secret("world")}}
 WORLD = {                                   # (tenant, party, account) -> the regions that the account names
@@ -74,11 +73,6 @@ def build(deployment: Deployment, clock: Clock) -> None:
             source = Source(tenant, party, code, name)
             snapshots.save(deployment.store, source, row.revision, [Server(id="/".join(source.order), name=name)],
                            clock(), history=9999)
-        key = snapshots.account_key(tenant, party, name)
-        known_regions.keep(deployment.store, key, row.revision, [Region(code) for code in CODES[party]], clock())
-        for others in REGIONS.values():     # and was asked for the other party's
-            for foreign in others.keys() - REGIONS[party].keys():
-                known_regions.note(deployment.store, key, row.revision, foreign, UnknownRegion("none"), clock())
 
 
 @pytest.fixture(scope="module")
@@ -136,40 +130,36 @@ class Oracle:
                 raise Refused(400)
         if names is not None and not {*names} <= REGIONS.keys():
             raise Refused(400)
+        if names and regions and any(not any(region in REGIONS[p] for p in names) for region in regions):
+            raise Refused(400)
         if not all(self.open_at(t, p) for t in tenants or [None] for p in names or [None]):
             raise Refused(403)
         alone = all(words is not None and len(words) == 1 for words in (tenants, names))
         single = alone and regions is not None and len(regions) == 1 and (
             "account" not in query or (called is not None and len(called) == 1))
-        rows = [it for it in WORLD if (tenants is None or it[0] in tenants) and (names is None or it[1] in names)
-                and self.open_at(it[0], it[1])]
-
-        def codes(party: str) -> dict[str, bool]:
-            """What the names can mean there: the party's own, and (True) those that are no party's own."""
-            at = {p for _, p, _ in rows} if names is None else names
-            strange = [region for region in regions or () if not any(region in REGIONS[p] for p in at)]
-            return {code: region in strange for region in regions or () if (
-                code := REGIONS[party].get(region, region if region in strange else ""))}
-
-        if single and not self.opens(tenants[0], names[0], *codes(names[0])):                   # type: ignore[index]
+        if single and not self.opens(tenants[0], names[0], REGIONS[names[0]][regions[0]]):      # type: ignore[index]
             raise Refused(403)
         mine = tenants or [tenant for tenant in ("?", *TENANTS) if self.open_at(tenant, None)]
         if names and regions and mine and not all(
-                any(self.opens(mine[0], p, REGIONS[p].get(region, region)) for p in names
-                    if REGIONS[p].get(region, region) in codes(p)) for region in regions):
+                any(self.opens(mine[0], p, REGIONS[p][region]) for p in names if region in REGIONS[p])
+                for region in regions):
             raise Refused(403)
+        rows = [it for it in WORLD if (tenants is None or it[0] in tenants) and (names is None or it[1] in names)
+                and self.open_at(it[0], it[1])]
+        if names is None and regions and rows and any(
+                not any(region in REGIONS[p] for _, p, _ in rows) for region in regions):
+            raise Refused(400)
         known = {it[2] for it in rows}
         if called and ((alone and not {*called} <= known) or not {*called} & known):
             raise Refused(404)
         meant = [(t, p, n, code) for t, p, n in rows if called is None or n in called
-                 for code in (WORLD[t, p, n] if regions is None else codes(p))]
+                 for code in (WORLD[t, p, n] if regions is None else dict.fromkeys(
+                     REGIONS[p][region] for region in regions if region in REGIONS[p]))]
         covered = [it for it in meant if self.opens(it[0], it[1], it[3])]
         if names is not None and regions is not None and covered != meant:
             raise Refused(403)
         if not covered:
             raise Refused(403 if meant else 404)
-        if regions is not None and any(codes(p)[code] for _, p, _, code in covered):
-            raise Refused(400)              # the parties have no such region
         return sorted(covered)              # type: ignore[return-value]
 
 
