@@ -188,7 +188,7 @@ class DynamoStore:
             raise StoreBusy(_LATE)
         with self._lock:
             if self._threads is None:
-                self._threads = ThreadPoolExecutor(_CALLS, thread_name_prefix="twocloud-dynamodb")
+                self._threads = ThreadPoolExecutor(_CALLS, thread_name_prefix="dynamodb")
             future = self._threads.submit(call)
         try:
             return future.result(seconds)
